@@ -1,0 +1,29 @@
+// Package config turns environment variables into a validated Config.
+//
+// What holds, and the tests hold it to:
+//
+//   - The environment is a parameter. The package never reads the process's own
+//     variables, so a program parses them once, at its start, and a test needs
+//     no t.Setenv.
+//   - Every problem is reported at once, one line for each variable: what is
+//     wrong with it and what to set.
+//   - No value is ever repeated in an error. A secret pasted into the wrong
+//     variable must not reach a log either, so this goes for all of them.
+//   - A Secret renders as [redacted] through fmt, slog and encoding/json, also
+//     where it stands in an unexported field of another struct.
+//   - An empty variable counts as one that is not set. White space around a
+//     value is dropped, except in a password.
+//
+// A program names the parts it needs (Need); what belongs to other parts may be
+// missing, but what is set must be right in every program.
+//
+// Decisions:
+//
+//   - STRIPE_MODE, where it is not set, follows from the key's prefix.
+//   - DB_PASSWORD may be empty for a database on this machine only.
+//   - DB_TLS is true, false, or a path: it must contain a slash or end in .pem,
+//     .crt or .cer, so that a slip such as "yes" is not taken for a file.
+//   - A percentage in MAX_DOWNGRADES is rounded down: the limit never exceeds it.
+//   - A price id named twice in one tier is harmless, in two tiers an error.
+//   - Two queues with one URL are an error: results would be read as work.
+package config

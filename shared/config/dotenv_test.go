@@ -1,0 +1,148 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), ".env")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTheEnvironmentWinsOverDotEnv(t *testing.T) {
+	path := writeFile(t, "DB_HOST=from-file\nDB_USER='a $user'\nDB_NAME=from-file # a comment\n")
+	environ := map[string]string{"DB_HOST": "from-environment", "DB_NAME": ""}
+	got, err := config.ReadDotEnv(path, environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"DB_HOST": "from-environment", "DB_USER": "a $user", "DB_NAME": ""}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ReadDotEnv() (-want +got):\n%s", diff)
+	}
+	if len(environ) != 2 {
+		t.Errorf("the environment was changed: %v", environ)
+	}
+}
+
+func TestAMissingDotEnvIsFine(t *testing.T) {
+	environ := map[string]string{"DB_HOST": "from-environment"}
+	got, err := config.ReadDotEnv(filepath.Join(t.TempDir(), ".env"), environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(environ, got); diff != "" {
+		t.Errorf("ReadDotEnv() (-want +got):\n%s", diff)
+	}
+}
+
+func TestAMalformedDotEnvIsNamedButNotQuoted(t *testing.T) {
+	const secret = "correct-horse-battery-staple"
+	for _, content := range []string{
+		"DB_PASSWORD " + secret,
+		"DB_PASSWORD='" + secret,
+		"DB-PASSWORD=" + secret,
+		secret,
+	} {
+		path := writeFile(t, content)
+		_, err := config.ReadDotEnv(path, nil)
+		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), secret) {
+			t.Errorf("ReadDotEnv() of %q = %v", content, err)
+		}
+	}
+}
+
+func TestAnUnreadableDotEnvIsAnError(t *testing.T) {
+	directory := t.TempDir()
+	if _, err := config.ReadDotEnv(directory, nil); err == nil || !strings.Contains(err.Error(), directory) {
+		t.Errorf("ReadDotEnv() of a directory = %v", err)
+	}
+}
+
+func TestEnvironReadsWhatTheOSGives(t *testing.T) {
+	got := config.Environ([]string{"A=1", "B=x=y", "EMPTY=", "A=2", "no equals sign", "=C:=C:\\"})
+	want := map[string]string{"A": "1", "B": "x=y", "EMPTY": ""}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Environ() (-want +got):\n%s", diff)
+	}
+}
+
+const exampleFile = "../../.env.example"
+
+// commentedOut is a line of the example that shows a default.
+var commentedOut = regexp.MustCompile(`(?m)^# ([A-Z][A-Z0-9_]*=)`)
+
+// example returns the variables of .env.example, with those that are commented
+// out or without.
+func example(t *testing.T, withDefaults bool) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if withDefaults {
+		content = commentedOut.ReplaceAll(content, []byte("$1"))
+	}
+	values, err := config.ReadDotEnv(writeFile(t, string(content)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// variableNames returns every variable that Load knows, in the documented order.
+func variableNames(t testing.TB) []string {
+	t.Helper()
+	var names []string
+	for field := range config.VariableFields() {
+		names = append(names, field.Tag.Get("env"))
+	}
+	return names
+}
+
+func TestTheExampleNamesEveryVariableAndNoOther(t *testing.T) {
+	var got []string
+	for name := range example(t, true) {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(slices.Sorted(slices.Values(variableNames(t))), got); diff != "" {
+		t.Errorf("%s (-known +named):\n%s", exampleFile, diff)
+	}
+}
+
+func TestTheExampleIsAValidConfiguration(t *testing.T) {
+	mustLoad(t, example(t, false), everyNeed...)
+	mustLoad(t, example(t, true), everyNeed...)
+}
+
+func TestTheExampleShowsTheDefaults(t *testing.T) {
+	shown := example(t, true)
+	for field := range config.VariableFields() {
+		name := field.Tag.Get("env")
+		if want, ok := field.Tag.Lookup("envDefault"); ok && shown[name] != want {
+			t.Errorf("%s shows %s=%s, the default is %s", exampleFile, name, shown[name], want)
+		}
+	}
+}
+
+func TestEveryVariableHasARemedy(t *testing.T) {
+	for field := range config.VariableFields() {
+		if field.Tag.Get("env") == "" || field.Tag.Get("set") == "" {
+			t.Errorf("field %s has no variable or no remedy", field.Name)
+		}
+	}
+}
