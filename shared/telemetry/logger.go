@@ -1,0 +1,43 @@
+package telemetry
+
+import (
+	"io"
+	"log/slog"
+	"time"
+)
+
+// NewLogger returns a logger that writes one JSON object a line:
+//
+//	{"time":"2026-11-22T03:00:00Z","level":"INFO","message":"...","runId":"..."}
+//
+// Every time in it is UTC.
+func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
+		Level:       level,
+		ReplaceAttr: replaceAttr,
+	}))
+}
+
+func replaceAttr(groups []string, attr slog.Attr) slog.Attr {
+	if len(groups) == 0 && attr.Key == slog.MessageKey {
+		attr.Key = KeyMessage
+	}
+	if attr.Value.Kind() == slog.KindTime {
+		attr.Value = slog.TimeValue(attr.Value.Time().UTC())
+	}
+	return attr
+}
+
+// Err returns the error as an attribute. A nil error gives an empty one, which
+// is left out of the line.
+func Err(err error) slog.Attr {
+	if err == nil {
+		return slog.Attr{}
+	}
+	return slog.String(KeyError, err.Error())
+}
+
+// Duration returns the duration as an attribute in milliseconds.
+func Duration(d time.Duration) slog.Attr {
+	return slog.Int64(KeyDurationMs, d.Milliseconds())
+}

@@ -1,0 +1,272 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+const namespace = "SubscriptionReconciliation"
+
+var emitted = time.Date(2026, 11, 22, 3, 0, 0, 123_000_000, time.UTC)
+
+func newMetrics(w io.Writer) *telemetry.Metrics {
+	return telemetry.NewMetrics(w, namespace, func() time.Time { return emitted })
+}
+
+func TestALineHasItsMembersInTheGivenOrder(t *testing.T) {
+	var out bytes.Buffer
+	err := newMetrics(&out).Emit(
+		[]telemetry.Dimension{{Name: "Stage", Value: "production"}, {Name: "Function", Value: "worker"}},
+		telemetry.Count("Synced", 12),
+		telemetry.Metric{Name: "Duration", Unit: telemetry.UnitMilliseconds, Value: 0.5},
+		telemetry.Metric{Name: "Age", Value: 7},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"_aws":{"Timestamp":1795316400123,"CloudWatchMetrics":[{"Namespace":"SubscriptionReconciliation",` +
+		`"Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"Synced","Unit":"Count"},` +
+		`{"Name":"Duration","Unit":"Milliseconds"},{"Name":"Age","Unit":"None"}]}]},` +
+		`"Stage":"production","Function":"worker","Synced":12,"Duration":0.5,"Age":7}` + "\n"
+	if out.String() != want {
+		t.Errorf("line = %s\nwant   %s", &out, want)
+	}
+}
+
+func TestMetricsWithoutDimensionsHaveOneEmptySet(t *testing.T) {
+	var out bytes.Buffer
+	if err := newMetrics(&out).Emit(nil, telemetry.Count("Runs", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := followsTheFormat(out.Bytes()); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), `"Dimensions":[[]]`) {
+		t.Errorf("line = %s, want one empty set of dimensions", &out)
+	}
+}
+
+func TestNoMetricsGiveNoLine(t *testing.T) {
+	var out bytes.Buffer
+	if err := newMetrics(&out).Emit(nil); err != nil || out.Len() != 0 {
+		t.Errorf("Emit() = %v, printed %q", err, &out)
+	}
+}
+
+func TestEveryPrintedLineFollowsTheFormat(t *testing.T) {
+	name := rapid.StringMatching(`[ -~]{1,40}`)
+	units := rapid.SampledFrom([]telemetry.Unit{
+		"", telemetry.UnitCount, telemetry.UnitMilliseconds,
+		telemetry.UnitSeconds, telemetry.UnitPercent, telemetry.UnitPerSecond, telemetry.UnitNone,
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		var dimensions []telemetry.Dimension
+		for i := range rapid.IntRange(0, 32).Draw(t, "dimensions") {
+			dimensions = append(dimensions, telemetry.Dimension{
+				Name:  fmt.Sprint(name.Draw(t, "name"), i),
+				Value: rapid.String().Draw(t, "value"),
+			})
+		}
+		var metrics []telemetry.Metric
+		for range rapid.IntRange(1, 103).Draw(t, "metrics") {
+			metrics = append(metrics, telemetry.Metric{
+				Name:  name.Draw(t, "metric"),
+				Unit:  units.Draw(t, "unit"),
+				Value: rapid.Float64().Draw(t, "number"),
+			})
+		}
+		var out bytes.Buffer
+		if err := newMetrics(&out).Emit(dimensions, metrics...); err != nil {
+			if out.Len() != 0 {
+				t.Fatalf("refused with %v, printed %s", err, &out)
+			}
+			return
+		}
+		if err := followsTheFormat(out.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestAHundredMetricsFitALine(t *testing.T) {
+	var metrics []telemetry.Metric
+	for i := range 100 {
+		metrics = append(metrics, telemetry.Count(fmt.Sprintf("Metric%03d", i), i))
+	}
+	var out bytes.Buffer
+	if err := newMetrics(&out).Emit(nil, metrics...); err != nil {
+		t.Fatal(err)
+	}
+	if err := followsTheFormat(out.Bytes()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatCloudWatchWouldDropIsRefused(t *testing.T) {
+	fine := telemetry.Count("Runs", 1)
+	many := make([]telemetry.Metric, 0, 101)
+	wide := make([]telemetry.Dimension, 0, 31)
+	for i := range 101 {
+		many = append(many, telemetry.Count(fmt.Sprint("Metric", i), i))
+	}
+	for i := range 31 {
+		wide = append(wide, telemetry.Dimension{Name: fmt.Sprint("Name", i), Value: "x"})
+	}
+	for name, test := range map[string]struct {
+		namespace  string
+		dimensions []telemetry.Dimension
+		metrics    []telemetry.Metric
+	}{
+		"no namespace":              {namespace: "", metrics: []telemetry.Metric{fine}},
+		"namespace with a blank":    {namespace: "My App", metrics: []telemetry.Metric{fine}},
+		"a namespace of AWS":        {namespace: "AWS/Lambda", metrics: []telemetry.Metric{fine}},
+		"too many metrics":          {namespace: namespace, metrics: many},
+		"too many dimensions":       {namespace: namespace, dimensions: wide, metrics: []telemetry.Metric{fine}},
+		"a metric without a name":   {namespace: namespace, metrics: []telemetry.Metric{{Value: 1}}},
+		"a long name":               {namespace: namespace, metrics: []telemetry.Metric{telemetry.Count(strings.Repeat("x", 256), 1)}},
+		"a metric named twice":      {namespace: namespace, metrics: []telemetry.Metric{fine, fine}},
+		"the reserved name":         {namespace: namespace, metrics: []telemetry.Metric{telemetry.Count("_aws", 1)}},
+		"an unknown unit":           {namespace: namespace, metrics: []telemetry.Metric{{Name: "Age", Unit: "Fortnights"}}},
+		"not a number":              {namespace: namespace, metrics: []telemetry.Metric{{Name: "Age", Value: math.NaN()}}},
+		"infinity":                  {namespace: namespace, metrics: []telemetry.Metric{{Name: "Age", Value: math.Inf(-1)}}},
+		"a number too large":        {namespace: namespace, metrics: []telemetry.Metric{{Name: "Age", Value: 1e300}}},
+		"a dimension without name":  {namespace: namespace, dimensions: []telemetry.Dimension{{Value: "x"}}, metrics: []telemetry.Metric{fine}},
+		"a dimension without value": {namespace: namespace, dimensions: []telemetry.Dimension{{Name: "Stage"}}, metrics: []telemetry.Metric{fine}},
+		"a dimension with a colon":  {namespace: namespace, dimensions: []telemetry.Dimension{{Name: ":Stage", Value: "x"}}, metrics: []telemetry.Metric{fine}},
+		"a dimension beyond ASCII":  {namespace: namespace, dimensions: []telemetry.Dimension{{Name: "Stage", Value: "ä"}}, metrics: []telemetry.Metric{fine}},
+		"dimension named as metric": {namespace: namespace, dimensions: []telemetry.Dimension{{Name: "Runs", Value: "x"}}, metrics: []telemetry.Metric{fine}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := telemetry.NewMetrics(&out, test.namespace, time.Now).Emit(test.dimensions, test.metrics...)
+			if err == nil || out.Len() != 0 {
+				t.Errorf("Emit() = %v, printed %q", err, &out)
+			}
+		})
+	}
+}
+
+func TestConcurrentLinesAreOneWriteEach(t *testing.T) {
+	const goroutines, lines = 8, 50
+	out := &recorder{}
+	metrics := newMetrics(out)
+	var group sync.WaitGroup
+	for range goroutines {
+		group.Go(func() {
+			for i := range lines {
+				if err := metrics.Emit(nil, telemetry.Count("Line", i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if len(out.writes) != goroutines*lines {
+		t.Fatalf("%d writes, want %d", len(out.writes), goroutines*lines)
+	}
+	for _, line := range out.writes {
+		if err := followsTheFormat(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFailedWriteIsReported(t *testing.T) {
+	broken := errors.New("pipe is closed")
+	err := newMetrics(writerFunc(func([]byte) (int, error) { return 0, broken })).Emit(nil, telemetry.Count("Runs", 1))
+	if !errors.Is(err, broken) {
+		t.Errorf("Emit() = %v, want %v", err, broken)
+	}
+}
+
+// recorder keeps each Write. It has no lock: Metrics has one.
+type recorder struct{ writes [][]byte }
+
+func (r *recorder) Write(line []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(line))
+	return len(line), nil
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// followsTheFormat holds a line to the rules of AWS's "Specification: Embedded
+// metric format". It shares no code with what prints the line.
+func followsTheFormat(line []byte) error {
+	body, found := bytes.CutSuffix(line, []byte("\n"))
+	if !found || bytes.ContainsRune(body, '\n') {
+		return fmt.Errorf("not exactly one line: %q", line)
+	}
+	var root map[string]any
+	if err := json.Unmarshal(body, &root); err != nil {
+		return fmt.Errorf("not a JSON object: %w", err)
+	}
+	var head struct {
+		AWS struct {
+			Timestamp         json.Number
+			CloudWatchMetrics []struct {
+				Namespace  string
+				Dimensions [][]string
+				Metrics    []struct{ Name, Unit string }
+			}
+		} `json:"_aws"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(&head); err != nil {
+		return fmt.Errorf("metadata object: %w", err)
+	}
+	if at, err := head.AWS.Timestamp.Int64(); err != nil || at != emitted.UnixMilli() {
+		return fmt.Errorf("timestamp %s is not the clock's in milliseconds", head.AWS.Timestamp)
+	}
+	if len(head.AWS.CloudWatchMetrics) != 1 {
+		return fmt.Errorf("%d metric directives, want 1", len(head.AWS.CloudWatchMetrics))
+	}
+	directive := head.AWS.CloudWatchMetrics[0]
+	if directive.Namespace != namespace {
+		return fmt.Errorf("namespace %q", directive.Namespace)
+	}
+	if len(directive.Dimensions) != 1 || directive.Dimensions[0] == nil || len(directive.Dimensions[0]) > 30 {
+		return fmt.Errorf("dimension sets %v", directive.Dimensions)
+	}
+	for _, name := range directive.Dimensions[0] {
+		if value, ok := root[name].(string); !ok || value == "" || len(value) > 1024 {
+			return fmt.Errorf("dimension %q has no text at the top level", name)
+		}
+	}
+	if len(directive.Metrics) < 1 || len(directive.Metrics) > 100 {
+		return fmt.Errorf("%d metrics in a line", len(directive.Metrics))
+	}
+	for _, metric := range directive.Metrics {
+		if _, ok := root[metric.Name].(float64); !ok {
+			return fmt.Errorf("metric %q has no number at the top level", metric.Name)
+		}
+		if !slices.Contains(unitsOfCloudWatch, metric.Unit) {
+			return fmt.Errorf("metric %q has the unit %q", metric.Name, metric.Unit)
+		}
+	}
+	if want := 1 + len(directive.Dimensions[0]) + len(directive.Metrics); len(root) != want {
+		return fmt.Errorf("%d members, want %d", len(root), want)
+	}
+	return nil
+}
+
+// unitsOfCloudWatch is the list in the reference of MetricDatum.
+var unitsOfCloudWatch = strings.Fields(`Seconds Microseconds Milliseconds
+	Bytes Kilobytes Megabytes Gigabytes Terabytes Bits Kilobits Megabits Gigabits Terabits Percent Count
+	Bytes/Second Kilobytes/Second Megabytes/Second Gigabytes/Second Terabytes/Second
+	Bits/Second Kilobits/Second Megabits/Second Gigabits/Second Terabits/Second Count/Second None`)
