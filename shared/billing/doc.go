@@ -1,0 +1,28 @@
+// Package billing is the domain of subscription reconciliation: what Stripe holds for an
+// organization (Truth), what the application's database holds (Record), and the one function
+// that compares them, [Rules.Plan].
+//
+// Invariants:
+//
+//   - Pure: standard library only, no clock, no SDK, no SQL. The same truth, record and rules
+//     always give the same plan, and an organization's plan depends on nothing else.
+//   - Stripe wins. A plan only ever moves the record towards the truth; applying it makes the
+//     next plan of the same truth empty.
+//   - A subscription that is active, trialing or past_due never yields the free tier, one that
+//     has ended never a paid one.
+//   - What cannot be decided safely (a status or price nobody configured, a date MySQL cannot
+//     hold, a subscription that belongs to somebody else) is a [Failure], never a guess.
+//
+// Decisions where Stripe's documentation leaves room:
+//
+//   - metadata.tier counts after trimming and lower-casing, and only when it names a paid tier:
+//     "free" on a subscription somebody pays for is a mistake, not an instruction.
+//   - An organization that was soft-deleted still owns the subscription its row records: it is
+//     not handed to whoever shares the customer.
+//   - A subscription whose metadata.orgId names the organization is its candidate however it was
+//     found, so that reading one by one and reading the sweep come to the same plan.
+//   - Where several subscriptions rows belong to an organization, the subscription of each of
+//     them is a recorded one; nobody is cut off because the wrong row was looked at.
+//   - An organization on a paid tier that Stripe knows nothing of is not changed (it may be
+//     complimentary), but always carries the warning paid_without_subscription.
+package billing

@@ -1,0 +1,86 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What a store answers when a write would build on something that is no longer so.
+var (
+	// ErrRecordChanged: somebody wrote the organization since it was read; read again.
+	ErrRecordChanged = errors.New("the record changed since it was read")
+	// ErrAlreadyDecided: the item has its outcome from an earlier delivery; nothing to do.
+	ErrAlreadyDecided = errors.New("the organization already has its outcome in this run")
+	// ErrLeaseLost: another enumerator took over the run, or the run was closed.
+	ErrLeaseLost = errors.New("another enumerator holds this run")
+)
+
+// Class says what a failure means for the work that met it. It is the only thing that decides
+// between retrying, dead-lettering and stopping.
+type Class int
+
+const (
+	// Permanent: about one organization; trying again changes nothing.
+	Permanent Class = iota + 1
+	// Throttled: the other side asks us to slow down.
+	Throttled
+	// Unavailable: passes by itself (timeouts, 5xx, deadlocks, lost connections).
+	Unavailable
+	// RunFatal: about the run, not the organization (bad key, wrong account, refused login).
+	RunFatal
+)
+
+func (c Class) String() string {
+	switch c {
+	case Permanent:
+		return "permanent"
+	case Throttled:
+		return "throttled"
+	case Unavailable:
+		return "unavailable"
+	case RunFatal:
+		return "run_fatal"
+	default:
+		return fmt.Sprintf("class(%d)", int(c))
+	}
+}
+
+// Failure is an error with its class and reason. Packages that talk to Stripe or MySQL map
+// their errors to it once, at their border.
+type Failure struct {
+	Class   Class
+	Reason  Reason
+	Message string        // one line: what happened and what to do next
+	Wait    time.Duration // what the other side asked for (Retry-After); 0 if it did not
+	Err     error         // the cause, may be nil
+}
+
+func (f *Failure) Error() string {
+	if f.Err == nil {
+		return f.Message
+	}
+	return f.Message + ": " + f.Err.Error()
+}
+
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Retryable reports whether the same work may succeed later without anybody's help.
+func (f *Failure) Retryable() bool { return f.Class == Throttled || f.Class == Unavailable }
+
+// AsFailure returns the Failure in err's chain. An error nobody classified counts as
+// Unavailable: it is tried again, and ends in the dead-letter queue if it stays.
+func AsFailure(err error) *Failure {
+	if f, ok := errors.AsType[*Failure](err); ok {
+		return f
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return &Failure{Class: Unavailable, Reason: ReasonOutOfTime, Message: "the time for this invocation ended", Err: err}
+	}
+	return &Failure{Class: Unavailable, Reason: ReasonInternal, Message: "unexpected error", Err: err}
+}
+
+func permanent(reason Reason, format string, args ...any) *Failure {
+	return &Failure{Class: Permanent, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}

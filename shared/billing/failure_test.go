@@ -1,0 +1,76 @@
+package billing_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+func TestAsFailure(t *testing.T) {
+	throttled := &billing.Failure{Class: billing.Throttled, Reason: billing.ReasonStripeThrottled, Message: "slow down"}
+	tests := map[string]struct {
+		err    error
+		class  billing.Class
+		reason billing.Reason
+	}{
+		"a failure":                        {throttled, billing.Throttled, billing.ReasonStripeThrottled},
+		"a failure wrapped":                {fmt.Errorf("read: %w", throttled), billing.Throttled, billing.ReasonStripeThrottled},
+		"a failure joined":                 {errors.Join(io.EOF, throttled), billing.Throttled, billing.ReasonStripeThrottled},
+		"a failure caused by the deadline": {&billing.Failure{Class: billing.Permanent, Reason: billing.ReasonStripeRefused, Err: context.DeadlineExceeded}, billing.Permanent, billing.ReasonStripeRefused},
+		"deadline":                         {fmt.Errorf("read: %w", context.DeadlineExceeded), billing.Unavailable, billing.ReasonOutOfTime},
+		"canceled":                         {context.Canceled, billing.Unavailable, billing.ReasonOutOfTime},
+		"an error nobody classified":       {io.ErrUnexpectedEOF, billing.Unavailable, billing.ReasonInternal},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := billing.AsFailure(tt.err)
+			if got.Class != tt.class || got.Reason != tt.reason {
+				t.Errorf("AsFailure() = %s %s, want %s %s", got.Class, got.Reason, tt.class, tt.reason)
+			}
+			if !errors.Is(got, tt.err) && !errors.Is(tt.err, got) {
+				t.Errorf("AsFailure() = %v lost its cause %v", got, tt.err)
+			}
+		})
+	}
+}
+
+func TestFailureSaysMessageAndCause(t *testing.T) {
+	f := &billing.Failure{Message: "read organizations"}
+	if got := f.Error(); got != "read organizations" {
+		t.Errorf("Error() = %q", got)
+	}
+	f.Err = io.EOF
+	if got := f.Error(); got != "read organizations: EOF" {
+		t.Errorf("Error() = %q", got)
+	}
+	if !errors.Is(f, io.EOF) {
+		t.Error("the cause cannot be found")
+	}
+}
+
+func TestClasses(t *testing.T) {
+	tests := map[billing.Class]struct {
+		name      string
+		retryable bool
+	}{
+		billing.Permanent:   {"permanent", false},
+		billing.Throttled:   {"throttled", true},
+		billing.Unavailable: {"unavailable", true},
+		billing.RunFatal:    {"run_fatal", false},
+		0:                   {"class(0)", false},
+	}
+	for class, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := class.String(); got != tt.name {
+				t.Errorf("String() = %q, want %q", got, tt.name)
+			}
+			if got := (&billing.Failure{Class: class}).Retryable(); got != tt.retryable {
+				t.Errorf("Retryable() = %t, want %t", got, tt.retryable)
+			}
+		})
+	}
+}

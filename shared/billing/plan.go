@@ -1,0 +1,236 @@
+package billing
+
+import (
+	"fmt"
+	"time"
+)
+
+// The columns this system compares and repairs, as reports and summaries name them.
+const (
+	FieldSubscriptionID     = "subscriptions.stripe_subscription_id"
+	FieldCustomerID         = "subscriptions.stripe_customer_id"
+	FieldPriceID            = "subscriptions.stripe_price_id"
+	FieldPlanTier           = "subscriptions.plan_tier"
+	FieldStatus             = "subscriptions.status"
+	FieldCurrentPeriodStart = "subscriptions.current_period_start"
+	FieldCurrentPeriodEnd   = "subscriptions.current_period_end"
+	FieldTrialEnd           = "subscriptions.trial_end"
+	FieldCancelAtPeriodEnd  = "subscriptions.cancel_at_period_end"
+	FieldCanceledAt         = "subscriptions.canceled_at"
+	FieldEndedAt            = "subscriptions.ended_at"
+
+	FieldOrgCustomerID  = "organizations.stripe_customer_id"
+	FieldOrgTier        = "organizations.subscription_tier"
+	FieldOrgStatus      = "organizations.subscription_status"
+	FieldOrgTrialEndsAt = "organizations.trial_ends_at"
+)
+
+// Change is one column that differs. From and To are string, bool, time.Time (UTC, whole
+// seconds) or nil for NULL.
+type Change struct {
+	Field string `json:"field"`
+	From  any    `json:"from"`
+	To    any    `json:"to"`
+}
+
+// Plan is what to do for one organization.
+type Plan struct {
+	Outcome     Outcome // OutcomeSynced if there is something to write, else OutcomeSkipped
+	Reason      Reason
+	GoverningID string // the Stripe subscription that governs; "" if none does
+	RowID       string // the subscriptions row to update; "" if one is to be inserted or none concerned
+	Insert      bool   // a subscriptions row is to be inserted
+	Changes     []Change
+	Warnings    []Warning
+}
+
+// Plan compares truth and record. Its error is always a permanent [Failure]; the plan then has
+// no changes, only the warnings found so far.
+func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
+	if rec.Org.Deleted {
+		return skip(ReasonOrganizationDeleted), nil
+	}
+	found := candidates(t, rec)
+	if len(found) == 0 {
+		return planWithoutCandidate(t, rec)
+	}
+	plan := Plan{Warnings: warnings(found, rec)}
+	sub, err := governing(found, rec)
+	if err != nil {
+		return plan, err
+	}
+	if err := validate(sub); err != nil {
+		return plan, err
+	}
+	if owner := t.Claims.RecordedBy[sub.ID]; owner != "" {
+		return plan, permanent(ReasonSubscriptionConflict,
+			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", sub.ID, owner)
+	}
+	tier, err := r.tier(sub)
+	if err != nil {
+		return plan, err
+	}
+	if w, ok := r.tierMismatch(sub); ok {
+		plan.Warnings = append(plan.Warnings, w)
+	}
+	plan.GoverningID = sub.ID
+	return plan.towards(sub, tier, rec), nil
+}
+
+// planWithoutCandidate decides where Stripe has no subscription for the organization.
+func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
+	if len(rec.RecordedIDs()) > 0 {
+		return planMissing(t, rec), nil
+	}
+	if len(t.Subscriptions) > 0 {
+		s := t.Subscriptions[0]
+		return Plan{}, permanent(ReasonSubscriptionConflict,
+			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
+	}
+	plan := skip(ReasonNoSubscription)
+	switch {
+	case !rec.HasStripeIdentity():
+		plan.Reason = ReasonNoStripeIdentity
+	case t.CustomerMissing:
+		plan.Reason = ReasonCustomerMissing
+	}
+	if rec.grantsPaidTier() {
+		plan.Warnings = append(plan.Warnings, Warning{Code: WarnPaidWithoutSubscription, Message: fmt.Sprintf(
+			"the record grants tier %s but Stripe has no subscription for this organization; end the access by hand or note it as complimentary", rec.Org.Tier)})
+	}
+	return plan, nil
+}
+
+// planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
+// subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
+func planMissing(t Truth, rec Record) Plan {
+	row, _ := rec.rowFor("")
+	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
+	d := differ{}
+	d.text(FieldPlanTier, &row.Tier, string(TierFree))
+	d.text(FieldStatus, &row.Status, string(StatusCanceled))
+	if row.EndedAt == nil {
+		d.time(FieldEndedAt, nil, t.ReadAt)
+	}
+	d.text(FieldOrgTier, &rec.Org.Tier, string(TierFree))
+	d.text(FieldOrgStatus, &rec.Org.Status, string(StatusCanceled))
+	return plan.with(d.changes, ReasonSubscriptionMissing)
+}
+
+// towards plans the changes that make the record say what the governing subscription says.
+func (p Plan) towards(s Subscription, tier Tier, rec Record) Plan {
+	row, exists := rec.rowFor(s.ID)
+	p.RowID, p.Insert = row.ID, !exists
+	reason := ReasonRepaired
+	d := differ{}
+	tierFrom, statusFrom := &row.Tier, &row.Status
+	if p.Insert {
+		reason = ReasonRowInserted
+		tierFrom, statusFrom = nil, nil
+	}
+	d.text(FieldSubscriptionID, row.SubscriptionID, s.ID)
+	d.text(FieldCustomerID, row.CustomerID, s.CustomerID)
+	d.text(FieldPriceID, row.PriceID, s.PriceID)
+	d.text(FieldPlanTier, tierFrom, string(tier))
+	d.text(FieldStatus, statusFrom, rowStatus(s.Status))
+	d.time(FieldCurrentPeriodStart, row.CurrentPeriodStart, s.CurrentPeriodStart)
+	d.time(FieldCurrentPeriodEnd, row.CurrentPeriodEnd, s.CurrentPeriodEnd)
+	d.time(FieldTrialEnd, row.TrialEnd, s.TrialEnd)
+	d.bool(FieldCancelAtPeriodEnd, row.CancelAtPeriodEnd, s.CancelAtPeriodEnd)
+	d.time(FieldCanceledAt, row.CanceledAt, s.CanceledAt)
+	d.time(FieldEndedAt, row.EndedAt, s.EndedAt)
+
+	d.text(FieldOrgCustomerID, rec.Org.CustomerID, s.CustomerID)
+	d.text(FieldOrgTier, &rec.Org.Tier, string(tier))
+	d.text(FieldOrgStatus, &rec.Org.Status, orgStatus(s.Status))
+	d.time(FieldOrgTrialEndsAt, rec.Org.TrialEndsAt, s.TrialEnd)
+	return p.with(d.changes, reason)
+}
+
+func (p Plan) with(changes []Change, reason Reason) Plan {
+	p.Changes = changes
+	p.Outcome, p.Reason = OutcomeSynced, reason
+	if len(changes) == 0 {
+		p.Outcome, p.Reason = OutcomeSkipped, ReasonInSync
+	}
+	return p
+}
+
+// LowersAccess reports whether the changes take something away: a tier in either table ranks
+// lower than before, or a status leaves {active, trialing, past_due}.
+func (p Plan) LowersAccess() bool {
+	for _, c := range p.Changes {
+		from, known := c.From.(string)
+		to, _ := c.To.(string)
+		if !known {
+			continue // NULL, or a new row: there was nothing to lose
+		}
+		switch c.Field {
+		case FieldPlanTier, FieldOrgTier:
+			if Tier(to).rank() < Tier(from).rank() {
+				return true
+			}
+		case FieldStatus, FieldOrgStatus:
+			if Status(from).Live() && !Status(to).Live() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func skip(reason Reason) Plan { return Plan{Outcome: OutcomeSkipped, Reason: reason} }
+
+func warnings(found []Subscription, rec Record) []Warning {
+	var all []Warning
+	if w, ok := multipleLive(found); ok {
+		all = append(all, w)
+	}
+	if len(rec.Rows) > 1 {
+		all = append(all, Warning{Code: WarnMultipleRows, Message: fmt.Sprintf(
+			"the organization has %d subscriptions rows; only one was compared, remove the others", len(rec.Rows))})
+	}
+	return all
+}
+
+// differ collects the columns whose value is not the wanted one.
+type differ struct{ changes []Change }
+
+func (d *differ) text(field string, from *string, to string) {
+	if from != nil && *from == to {
+		return
+	}
+	c := Change{Field: field, To: to}
+	if from != nil {
+		c.From = *from
+	}
+	d.changes = append(d.changes, c)
+}
+
+func (d *differ) bool(field string, from *bool, to bool) {
+	if from != nil && *from == to {
+		return
+	}
+	c := Change{Field: field, To: to}
+	if from != nil {
+		c.From = *from
+	}
+	d.changes = append(d.changes, c)
+}
+
+// time compares to the second; a zero to is NULL.
+func (d *differ) time(field string, from *time.Time, to time.Time) {
+	if (from == nil) == to.IsZero() && (from == nil || from.Unix() == to.Unix()) {
+		return
+	}
+	c := Change{Field: field}
+	if from != nil {
+		c.From = wholeSecond(*from)
+	}
+	if !to.IsZero() {
+		c.To = wholeSecond(to)
+	}
+	d.changes = append(d.changes, c)
+}
+
+func wholeSecond(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }

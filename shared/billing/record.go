@@ -1,0 +1,120 @@
+package billing
+
+import "time"
+
+// Record is what the application's database holds for one organization.
+type Record struct {
+	Org  Organization
+	Rows []Row // the organization's subscriptions rows, in any order; usually one
+}
+
+// Organization is the part of an organizations row that this system reads. Nil means NULL.
+// Statuses and tiers are plain strings: a value we do not know is drift, not an error.
+type Organization struct {
+	ID          string
+	CustomerID  *string
+	Status      string
+	Tier        string
+	TrialEndsAt *time.Time
+	Deleted     bool
+	UpdatedAt   time.Time
+}
+
+// Row is the part of a subscriptions row that this system reads. Nil means NULL.
+type Row struct {
+	ID                 string
+	SubscriptionID     *string
+	CustomerID         *string
+	PriceID            *string
+	Tier               string
+	Status             string
+	CurrentPeriodStart *time.Time
+	CurrentPeriodEnd   *time.Time
+	TrialEnd           *time.Time
+	CancelAtPeriodEnd  *bool
+	CanceledAt         *time.Time
+	EndedAt            *time.Time
+	CreatedAt          time.Time
+	UpdatedAt          time.Time
+}
+
+// RecordedIDs returns the Stripe subscription ids that the rows name.
+func (r Record) RecordedIDs() []string {
+	var ids []string
+	for _, row := range r.Rows {
+		if id := text(row.SubscriptionID); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// CustomerID returns the Stripe customer to ask: the latest row's that names one, else the
+// organization's, else "".
+func (r Record) CustomerID() string {
+	var from Row
+	for _, row := range r.Rows {
+		if text(row.CustomerID) != "" && (text(from.CustomerID) == "" || row.newerThan(from)) {
+			from = row
+		}
+	}
+	if id := text(from.CustomerID); id != "" {
+		return id
+	}
+	return text(r.Org.CustomerID)
+}
+
+// HasStripeIdentity reports whether the record names anything in Stripe.
+func (r Record) HasStripeIdentity() bool {
+	return len(r.RecordedIDs()) > 0 || r.CustomerID() != ""
+}
+
+// Records reports whether one of the rows names the subscription.
+func (r Record) Records(subscriptionID string) bool {
+	for _, row := range r.Rows {
+		if text(row.SubscriptionID) == subscriptionID {
+			return true
+		}
+	}
+	return false
+}
+
+// rowFor returns the row to repair: the one with the governing id, else the latest created.
+func (r Record) rowFor(subscriptionID string) (Row, bool) {
+	var latest Row
+	for _, row := range r.Rows {
+		if subscriptionID != "" && text(row.SubscriptionID) == subscriptionID {
+			return row, true
+		}
+		if latest.ID == "" || row.newerThan(latest) {
+			latest = row
+		}
+	}
+	return latest, latest.ID != ""
+}
+
+func (r Record) grantsPaidTier() bool {
+	if Tier(r.Org.Tier) != TierFree {
+		return true
+	}
+	for _, row := range r.Rows {
+		if Tier(row.Tier) != TierFree {
+			return true
+		}
+	}
+	return false
+}
+
+func (r Row) newerThan(other Row) bool {
+	if !r.CreatedAt.Equal(other.CreatedAt) {
+		return r.CreatedAt.After(other.CreatedAt)
+	}
+	return r.ID > other.ID
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,85 @@
+package billing
+
+import "time"
+
+// Strategy is how a run reads Stripe.
+type Strategy string
+
+// StrategyRetrieve reads every organization's subscription singly.
+const StrategyRetrieve Strategy = "retrieve"
+
+// RunStatus is where a run stands.
+type RunStatus string
+
+const (
+	// RunEnumerating: organizations are being listed and sent to the queue.
+	RunEnumerating RunStatus = "enumerating"
+	// RunRunning: every message was sent; the workers are at it.
+	RunRunning RunStatus = "running"
+	// RunCompleted: every organization has an outcome, none an error.
+	RunCompleted RunStatus = "completed"
+	// RunCompletedWithErrors: every organization has an outcome, some an error.
+	RunCompletedWithErrors RunStatus = "completed_with_errors"
+	// RunIncomplete: the deadline passed with organizations pending.
+	RunIncomplete RunStatus = "incomplete"
+	// RunStopped: something about the whole run is wrong (key, account, mode).
+	RunStopped RunStatus = "stopped"
+)
+
+// Open reports whether the run is still going.
+func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
+
+// Run is one pass over all organizations, or over one.
+type Run struct {
+	ID             string
+	RequestID      string // of the manual invocation that opened it; "" for a scheduled run
+	Status         RunStatus
+	DryRun         bool
+	Strategy       Strategy
+	OrgID          string // the only organization of a run over one, else ""
+	Total          int    // organizations listed
+	Listed         bool   // the listing reached its end
+	ListedThrough  string // last organization listed, "" before the first
+	SentThrough    string // last organization sent to the queue
+	Downgrades     int
+	DowngradeLimit int
+	StopReason     Reason
+	StopMessage    string
+	Usage          Usage
+	LeaseExpiresAt *time.Time // when the enumerator at work must have renewed its claim
+	StartedAt      time.Time
+	DeadlineAt     time.Time
+	FinishedAt     *time.Time
+	Summarized     bool // its summary was written
+}
+
+// Usage counts requests to Stripe: answers of any kind, by what was asked, and how many of
+// them were 429.
+type Usage struct {
+	List      int64 `json:"list"`
+	Retrieve  int64 `json:"retrieve"`
+	Other     int64 `json:"other"`
+	Throttled int64 `json:"throttled"`
+}
+
+// Item is one organization in one run.
+type Item struct {
+	RunID    string
+	OrgID    string
+	Outcome  Outcome
+	Reason   Reason
+	Changes  []Change
+	Warnings []Warning
+	Error    string
+	// Revision counts the writes of the item; a later write names the one it builds on.
+	Revision int
+}
+
+// Final reports whether the outcome can no longer change. An error may still be repaired.
+func (i Item) Final() bool { return i.Outcome != OutcomePending && i.Outcome != OutcomeError }
+
+// Work names one organization to reconcile in a run.
+type Work struct {
+	RunID string
+	OrgID string
+}

@@ -1,0 +1,124 @@
+package billing
+
+import "time"
+
+// MaxDetails bounds the organizations, and the orphans, that a summary lists; the rest stays
+// in the items.
+const MaxDetails = 100
+
+// Tally is how many items of a run share an outcome and a reason.
+type Tally struct {
+	Outcome Outcome
+	Reason  Reason
+	Items   int
+}
+
+// Summary is a run in figures: the log line, the machine-readable answer and the run's row.
+// TotalOrganizations = Synchronized + Errors + Skipped + Pending, always; what a dry run found
+// drifted counts as synchronized.
+type Summary struct {
+	RunID              string         `json:"runId"`
+	Status             RunStatus      `json:"status"`
+	DryRun             bool           `json:"dryRun"`
+	TotalOrganizations int            `json:"totalOrganizations"`
+	Synchronized       int            `json:"synchronized"`
+	Errors             int            `json:"errors"`
+	Skipped            int            `json:"skipped"`
+	Pending            int            `json:"pending"`
+	Details            []Detail       `json:"details"`
+	Reasons            map[Reason]int `json:"reasons"`
+	DriftByField       map[string]int `json:"driftByField"`
+	Orphans            []Orphan       `json:"orphans"`
+	OrphansTotal       int            `json:"orphansTotal"`
+	StripeRequests     Usage          `json:"stripeRequests"`
+	Downgrades         int            `json:"downgrades"`
+	DowngradeLimit     int            `json:"downgradeLimit"`
+	StopReason         Reason         `json:"stopReason,omitempty"`
+	StopMessage        string         `json:"stopMessage,omitempty"`
+	StartedAt          time.Time      `json:"startedAt"`
+	FinishedAt         *time.Time     `json:"finishedAt"`
+	DurationMs         int64          `json:"durationMs"`
+}
+
+// Detail is one organization of a summary.
+type Detail struct {
+	OrgID    string    `json:"orgId"`
+	Action   Outcome   `json:"action"`
+	Reason   Reason    `json:"reason"`
+	Changes  []Change  `json:"changes"`
+	Error    string    `json:"error"`
+	Warnings []Warning `json:"warnings"`
+}
+
+// Orphan is a live Stripe subscription that no organization accounts for.
+type Orphan struct {
+	SubscriptionID string `json:"subscriptionId"`
+	CustomerID     string `json:"customerId"`
+	Status         Status `json:"status"`
+	OrgID          string `json:"orgId"`
+}
+
+// Summarize is a pure function of a run and its items: tallies of all of them, drift counted by
+// field, and those worth a line.
+func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) Summary {
+	s := Summary{
+		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
+		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
+		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
+		StopReason: run.StopReason, StopMessage: run.StopMessage,
+		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
+	}
+	for _, t := range tallies {
+		s.add(t)
+	}
+	for field, n := range drift {
+		s.DriftByField[field] = n
+	}
+	for _, item := range notable[:min(len(notable), MaxDetails)] {
+		s.Details = append(s.Details, detail(item))
+	}
+	if run.FinishedAt != nil {
+		s.DurationMs = run.FinishedAt.Sub(run.StartedAt).Milliseconds()
+	}
+	return s
+}
+
+func (s *Summary) add(t Tally) {
+	s.TotalOrganizations += t.Items
+	switch t.Outcome {
+	case OutcomeSynced, OutcomeDrifted:
+		s.Synchronized += t.Items
+	case OutcomeError:
+		s.Errors += t.Items
+	case OutcomeSkipped:
+		s.Skipped += t.Items
+	case OutcomePending:
+		s.Pending += t.Items
+		return // it has no reason yet
+	}
+	s.Reasons[t.Reason] += t.Items
+}
+
+func detail(i Item) Detail {
+	d := Detail{OrgID: i.OrgID, Action: i.Outcome, Reason: i.Reason, Changes: i.Changes, Error: i.Error, Warnings: i.Warnings}
+	if d.Changes == nil {
+		d.Changes = []Change{}
+	}
+	if d.Warnings == nil {
+		d.Warnings = []Warning{}
+	}
+	return d
+}
+
+// EndStatus is the status of a run whose organizations stand as counted: completed, with or
+// without errors, or incomplete where some are pending.
+func (s Summary) EndStatus() RunStatus {
+	switch {
+	case s.Pending > 0:
+		return RunIncomplete
+	case s.Errors > 0:
+		return RunCompletedWithErrors
+	default:
+		return RunCompleted
+	}
+}

@@ -1,0 +1,296 @@
+package billing_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
+	run := billing.Run{ID: "2026-11-22T03:00:00Z", Status: billing.RunRunning, StartedAt: readAt}
+	assertJSON(t, billing.Summarize(run, nil, nil, nil), `{
+  "runId": "2026-11-22T03:00:00Z",
+  "status": "running",
+  "dryRun": false,
+  "totalOrganizations": 0,
+  "synchronized": 0,
+  "errors": 0,
+  "skipped": 0,
+  "pending": 0,
+  "details": [],
+  "reasons": {},
+  "driftByField": {},
+  "orphans": [],
+  "orphansTotal": 0,
+  "stripeRequests": {
+    "list": 0,
+    "retrieve": 0,
+    "other": 0,
+    "throttled": 0
+  },
+  "downgrades": 0,
+  "downgradeLimit": 0,
+  "startedAt": "2026-11-22T03:00:00Z",
+  "finishedAt": null,
+  "durationMs": 0
+}`)
+}
+
+func TestSummaryOfAFinishedRun(t *testing.T) {
+	finished := readAt.Add(90*time.Second + 250*time.Millisecond)
+	run := billing.Run{
+		ID: "2026-11-22T03:00:00Z", Status: billing.RunStopped, DryRun: true,
+		Downgrades: 3, DowngradeLimit: 10, StopReason: billing.ReasonWrongMode, StopMessage: "live key, test mode",
+		Usage:     billing.Usage{List: 1, Retrieve: 2, Other: 3, Throttled: 4},
+		StartedAt: readAt, FinishedAt: &finished,
+	}
+	tallies := []billing.Tally{
+		{Outcome: "synced", Reason: "repaired", Items: 5}, {Outcome: "synced", Reason: "row_inserted", Items: 1},
+		{Outcome: "drifted", Reason: "repaired", Items: 2}, {Outcome: "skipped", Reason: "in_sync", Items: 40},
+		{Outcome: "error", Reason: "unknown_status", Items: 3}, {Outcome: "pending", Items: 7},
+	}
+	drift := map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2}
+	notable := []billing.Item{
+		{OrgID: org, Outcome: "synced", Reason: "repaired", Changes: []billing.Change{
+			{Field: billing.FieldPlanTier, From: "pro", To: "free"},
+			{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: false},
+			{Field: billing.FieldEndedAt, From: nil, To: endedAt},
+		}},
+		{OrgID: otherOrg, Outcome: "error", Reason: "unknown_status", Error: "status \"x\"", Warnings: []billing.Warning{
+			{Code: billing.WarnMultipleRows, Message: "2 rows"},
+		}},
+	}
+	assertJSON(t, billing.Summarize(run, tallies, drift, notable), `{
+  "runId": "2026-11-22T03:00:00Z",
+  "status": "stopped",
+  "dryRun": true,
+  "totalOrganizations": 58,
+  "synchronized": 8,
+  "errors": 3,
+  "skipped": 40,
+  "pending": 7,
+  "details": [
+    {
+      "orgId": "0a4f6c1e-0000-4000-8000-00000000000a",
+      "action": "synced",
+      "reason": "repaired",
+      "changes": [
+        {
+          "field": "subscriptions.plan_tier",
+          "from": "pro",
+          "to": "free"
+        },
+        {
+          "field": "subscriptions.cancel_at_period_end",
+          "from": null,
+          "to": false
+        },
+        {
+          "field": "subscriptions.ended_at",
+          "from": null,
+          "to": "2026-11-12T08:00:01Z"
+        }
+      ],
+      "error": "",
+      "warnings": []
+    },
+    {
+      "orgId": "0a4f6c1e-0000-4000-8000-00000000000b",
+      "action": "error",
+      "reason": "unknown_status",
+      "changes": [],
+      "error": "status \"x\"",
+      "warnings": [
+        {
+          "code": "multiple_subscription_rows",
+          "message": "2 rows"
+        }
+      ]
+    }
+  ],
+  "reasons": {
+    "in_sync": 40,
+    "repaired": 7,
+    "row_inserted": 1,
+    "unknown_status": 3
+  },
+  "driftByField": {
+    "subscriptions.plan_tier": 6,
+    "subscriptions.status": 2
+  },
+  "orphans": [],
+  "orphansTotal": 0,
+  "stripeRequests": {
+    "list": 1,
+    "retrieve": 2,
+    "other": 3,
+    "throttled": 4
+  },
+  "downgrades": 3,
+  "downgradeLimit": 10,
+  "stopReason": "wrong_mode",
+  "stopMessage": "live key, test mode",
+  "startedAt": "2026-11-22T03:00:00Z",
+  "finishedAt": "2026-11-22T03:01:30.25Z",
+  "durationMs": 90250
+}`)
+}
+
+func TestOrphanAsJSON(t *testing.T) {
+	assertJSON(t, billing.Orphan{SubscriptionID: "sub_1", CustomerID: "cus_1", Status: "active"}, `{
+  "subscriptionId": "sub_1",
+  "customerId": "cus_1",
+  "status": "active",
+  "orgId": ""
+}`)
+}
+
+// The plan's times come from anywhere; in JSON they are UTC to the second.
+func TestChangesAsJSON(t *testing.T) {
+	record := recorded("sub_1", func(r *billing.Row) {
+		r.CurrentPeriodEnd = ptr(periodStart.Add(5 * time.Millisecond).In(time.FixedZone("Tokyo", 9*3600)))
+		r.CancelAtPeriodEnd = nil
+		r.TrialEnd = ptr(trialEnd)
+		r.Tier = "free"
+	})
+	assertJSON(t, mustPlan(t, rules, truth(subscription("sub_1", "active")), record).Changes, `[
+  {
+    "field": "subscriptions.plan_tier",
+    "from": "free",
+    "to": "pro"
+  },
+  {
+    "field": "subscriptions.current_period_end",
+    "from": "2026-11-10T09:30:00Z",
+    "to": "2026-12-10T09:30:00Z"
+  },
+  {
+    "field": "subscriptions.trial_end",
+    "from": "2026-01-24T09:30:00Z",
+    "to": null
+  },
+  {
+    "field": "subscriptions.cancel_at_period_end",
+    "from": null,
+    "to": false
+  }
+]`)
+}
+
+func TestSummaryListsAtMost100Organizations(t *testing.T) {
+	var notable []billing.Item
+	for i := range billing.MaxDetails + 1 {
+		notable = append(notable, billing.Item{OrgID: fmt.Sprint(i), Outcome: "error"})
+	}
+	for _, n := range []int{0, 1, 99, 100, 101} {
+		details := billing.Summarize(billing.Run{}, nil, nil, notable[:n]).Details
+		if len(details) != min(n, 100) {
+			t.Errorf("%d items: %d details", n, len(details))
+		}
+		for i, d := range details {
+			if d.OrgID != fmt.Sprint(i) {
+				t.Fatalf("detail %d is of organization %s", i, d.OrgID)
+			}
+		}
+	}
+}
+
+func TestSummaryKeepsItsOwnDrift(t *testing.T) {
+	drift := map[string]int{billing.FieldStatus: 1}
+	summary := billing.Summarize(billing.Run{}, nil, drift, nil)
+	drift[billing.FieldStatus] = 2
+	if got := summary.DriftByField[billing.FieldStatus]; got != 1 {
+		t.Errorf("drift = %d, changed from outside", got)
+	}
+}
+
+func TestTotalsAddUp(t *testing.T) {
+	tally := rapid.Custom(func(t *rapid.T) billing.Tally {
+		return billing.Tally{
+			Outcome: rapid.SampledFrom([]billing.Outcome{"pending", "synced", "drifted", "skipped", "error"}).Draw(t, "outcome"),
+			Reason:  rapid.SampledFrom([]billing.Reason{"in_sync", "repaired", "withheld"}).Draw(t, "reason"),
+			Items:   rapid.IntRange(0, 1_000_000).Draw(t, "items"),
+		}
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		tallies := rapid.SliceOf(tally).Draw(t, "tallies")
+		s := billing.Summarize(billing.Run{}, tallies, nil, nil)
+		items := 0
+		for _, tally := range tallies {
+			items += tally.Items
+		}
+		if s.TotalOrganizations != items || s.Synchronized+s.Errors+s.Skipped+s.Pending != items {
+			t.Fatalf("summary of %d items does not add up: %+v", items, s)
+		}
+		decided := 0
+		for n := range maps.Values(s.Reasons) {
+			decided += n
+		}
+		if decided != items-s.Pending {
+			t.Fatalf("reasons of %d, want of every organization that is not pending: %+v", decided, s)
+		}
+		slices.Reverse(tallies)
+		if diff := cmp.Diff(s, billing.Summarize(billing.Run{}, tallies, nil, nil)); diff != "" {
+			t.Fatalf("another order of the tallies changed the summary\n%s", diff)
+		}
+	})
+}
+
+func TestEndStatus(t *testing.T) {
+	tests := map[string]struct {
+		summary billing.Summary
+		want    billing.RunStatus
+	}{
+		"nothing listed":     {billing.Summary{}, "completed"},
+		"all decided":        {billing.Summary{TotalOrganizations: 3, Synchronized: 1, Skipped: 2}, "completed"},
+		"an error":           {billing.Summary{TotalOrganizations: 3, Errors: 1, Skipped: 2}, "completed_with_errors"},
+		"pending":            {billing.Summary{TotalOrganizations: 3, Pending: 1, Skipped: 2}, "incomplete"},
+		"pending and errors": {billing.Summary{TotalOrganizations: 3, Pending: 1, Errors: 2}, "incomplete"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := tt.summary.EndStatus(); got != tt.want {
+				t.Errorf("EndStatus() = %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOpenRuns(t *testing.T) {
+	for status, want := range map[billing.RunStatus]bool{
+		"enumerating": true, "running": true, "completed": false, "completed_with_errors": false, "incomplete": false, "stopped": false,
+	} {
+		if got := status.Open(); got != want {
+			t.Errorf("%s.Open() = %t, want %t", status, got, want)
+		}
+	}
+}
+
+func TestFinalItems(t *testing.T) {
+	for outcome, want := range map[billing.Outcome]bool{
+		"pending": false, "error": false, "synced": true, "drifted": true, "skipped": true,
+	} {
+		if got := (billing.Item{Outcome: outcome}).Final(); got != want {
+			t.Errorf("item %s: Final() = %t, want %t", outcome, got, want)
+		}
+	}
+}
+
+func assertJSON(t *testing.T, v any, want string) {
+	t.Helper()
+	got, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("JSON (-want +got)\n%s", diff)
+	}
+}

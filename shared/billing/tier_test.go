@@ -1,0 +1,165 @@
+package billing_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// written is what a plan for an organization without a row writes as tiers and statuses. The
+// organization's columns hold values that no subscription maps to, so each must be a change.
+type written struct{ RowTier, OrgTier, RowStatus, OrgStatus any }
+
+func writtenFor(t *testing.T, r billing.Rules, s billing.Subscription) written {
+	t.Helper()
+	record := billing.Record{Org: billing.Organization{ID: org, CustomerID: ptr("cus_1"), Tier: "gold", Status: "dormant"}}
+	plan := mustPlan(t, r, truth(s), record)
+	to := func(field string) any {
+		c, ok := changeOf(plan, field)
+		if !ok {
+			t.Errorf("%s is not written", field)
+		}
+		return c.To
+	}
+	return written{to(billing.FieldPlanTier), to(billing.FieldOrgTier), to(billing.FieldStatus), to(billing.FieldOrgStatus)}
+}
+
+func TestStatusBecomesColumns(t *testing.T) {
+	tests := map[billing.Status]written{
+		"active":             {"pro", "pro", "active", "active"},
+		"trialing":           {"pro", "pro", "trialing", "trialing"},
+		"past_due":           {"pro", "pro", "past_due", "past_due"},
+		"unpaid":             {"pro", "pro", "unpaid", "past_due"},
+		"paused":             {"pro", "pro", "incomplete", "incomplete"},
+		"incomplete":         {"free", "free", "incomplete", "incomplete"},
+		"canceled":           {"free", "free", "canceled", "canceled"},
+		"incomplete_expired": {"free", "free", "incomplete_expired", "canceled"},
+	}
+	for status, want := range tests {
+		t.Run(string(status), func(t *testing.T) {
+			if !status.Known() {
+				t.Errorf("Known() = false")
+			}
+			got := writtenFor(t, rules, subscription("sub_1", status))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("written (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestOnlyThreeStatusesAreLive(t *testing.T) {
+	for status, want := range map[billing.Status]bool{
+		"active": true, "trialing": true, "past_due": true, "unpaid": false, "paused": false,
+		"incomplete": false, "canceled": false, "incomplete_expired": false, "suspended": false, "": false, "Active": false,
+	} {
+		if got := status.Live(); got != want {
+			t.Errorf("%q.Live() = %t, want %t", status, got, want)
+		}
+	}
+	for _, status := range []billing.Status{"", "suspended", "Active", "active "} {
+		if status.Known() {
+			t.Errorf("%q.Known() = true", status)
+		}
+	}
+}
+
+func TestTier(t *testing.T) {
+	prices := rules.Prices
+	tests := map[string]struct {
+		rules           billing.Rules
+		status          billing.Status
+		price, metadata string
+		want            billing.Tier // "" is tier_unresolved
+	}{
+		"by price starter":                           {billing.Rules{Prices: prices}, "active", "price_starter", "", "starter"},
+		"by price pro":                               {billing.Rules{Prices: prices}, "active", "price_pro", "", "pro"},
+		"by price max":                               {billing.Rules{Prices: prices}, "active", "price_max", "", "max"},
+		"price before metadata and default":          {billing.Rules{Prices: prices, DefaultTier: "starter"}, "active", "price_pro", "max", "pro"},
+		"metadata before default":                    {billing.Rules{Prices: prices, DefaultTier: "starter"}, "active", "price_x", "max", "max"},
+		"default":                                    {billing.Rules{Prices: prices, DefaultTier: "starter"}, "active", "price_x", "", "starter"},
+		"metadata without any price configured":      {billing.Rules{}, "active", "price_x", "starter", "starter"},
+		"metadata in capitals and with spaces":       {billing.Rules{}, "active", "price_x", " Pro\t", "pro"},
+		"price ids are compared exactly":             {billing.Rules{Prices: prices}, "active", "PRICE_PRO", "", ""},
+		"unknown metadata falls to the default":      {billing.Rules{DefaultTier: "starter"}, "active", "price_x", "enterprise", "starter"},
+		"unknown metadata alone":                     {billing.Rules{}, "active", "price_x", "enterprise", ""},
+		"nothing":                                    {billing.Rules{}, "active", "price_x", "", ""},
+		"free in metadata falls to the default":      {billing.Rules{DefaultTier: "starter"}, "active", "price_x", "free", "starter"},
+		"free in metadata alone, active":             {billing.Rules{}, "active", "price_x", "free", ""},
+		"free in metadata alone, trialing":           {billing.Rules{}, "trialing", "price_x", "Free", ""},
+		"free in metadata alone, past_due":           {billing.Rules{}, "past_due", "price_x", " free ", ""},
+		"free in metadata alone, unpaid":             {billing.Rules{}, "unpaid", "price_x", "free", ""},
+		"price before free in metadata":              {billing.Rules{Prices: prices}, "active", "price_max", "free", "max"},
+		"unpaid keeps its tier":                      {billing.Rules{Prices: prices}, "unpaid", "price_max", "", "max"},
+		"paused keeps its tier":                      {billing.Rules{}, "paused", "price_x", "starter", "starter"},
+		"unpaid without any tier":                    {billing.Rules{Prices: prices}, "unpaid", "price_x", "", ""},
+		"canceled needs no tier":                     {billing.Rules{}, "canceled", "price_x", "", "free"},
+		"canceled is free whatever the price":        {billing.Rules{Prices: prices, DefaultTier: "max"}, "canceled", "price_max", "max", "free"},
+		"incomplete is free whatever the price":      {billing.Rules{Prices: prices, DefaultTier: "max"}, "incomplete", "price_max", "max", "free"},
+		"incomplete_expired is free, whatever price": {billing.Rules{Prices: prices, DefaultTier: "max"}, "incomplete_expired", "price_max", "max", "free"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := subscription("sub_1", tt.status, func(s *billing.Subscription) { s.PriceID, s.MetadataTier = tt.price, tt.metadata })
+			if tt.want == "" {
+				plan, err := tt.rules.Plan(truth(s), recorded("sub_1"))
+				if got := reasonOf(t, err); got != "tier_unresolved" || len(plan.Changes) > 0 {
+					t.Errorf("Plan() = %+v, %v, want tier_unresolved", plan, err)
+				}
+				return
+			}
+			got := writtenFor(t, tt.rules, s)
+			if got.RowTier != string(tt.want) || got.OrgTier != string(tt.want) {
+				t.Errorf("tiers = %v and %v, want %s in both tables", got.RowTier, got.OrgTier, tt.want)
+			}
+		})
+	}
+}
+
+func TestTierMetadataMismatch(t *testing.T) {
+	tests := map[string]struct {
+		status          billing.Status
+		price, metadata string
+		want            bool
+	}{
+		"metadata says less":                       {"active", "price_max", "starter", true},
+		"metadata says more":                       {"active", "price_starter", "max", true},
+		"metadata says free":                       {"active", "price_pro", "Free ", true},
+		"past_due":                                 {"past_due", "price_pro", "max", true},
+		"trialing":                                 {"trialing", "price_pro", "max", true},
+		"unpaid, whose price decides as well":      {"unpaid", "price_pro", "max", true},
+		"paused, whose price decides as well":      {"paused", "price_pro", "max", true},
+		"they agree":                               {"active", "price_pro", "pro", false},
+		"they agree but for case and spaces":       {"active", "price_pro", " PRO ", false},
+		"no metadata":                              {"active", "price_pro", "", false},
+		"metadata names no tier":                   {"active", "price_pro", "enterprise", false},
+		"price not configured":                     {"active", "price_x", "max", false},
+		"canceled is free whatever they say":       {"canceled", "price_pro", "max", false},
+		"incomplete is free whatever they say":     {"incomplete", "price_pro", "max", false},
+		"an expired checkout is free, as they are": {"incomplete_expired", "price_pro", "max", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			plan := mustPlan(t, rules, truth(subscription("sub_1", tt.status, func(s *billing.Subscription) {
+				s.PriceID, s.MetadataTier = tt.price, tt.metadata
+			})), recorded("sub_1"))
+			if !tt.want {
+				if len(plan.Warnings) > 0 {
+					t.Errorf("warnings = %+v, want none", plan.Warnings)
+				}
+				return
+			}
+			assertWarning(t, plan, billing.WarnTierMetadataMismatch, "sub_1", tt.price, "webhook", "correct the metadata in Stripe")
+		})
+	}
+}
+
+func TestTierMetadataMismatchOnlyOfTheGoverning(t *testing.T) {
+	other := subscription("sub_2", "past_due", func(s *billing.Subscription) { s.MetadataTier = "max" })
+	plan := mustPlan(t, rules, truth(subscription("sub_1", "active"), other), recorded("sub_1"))
+	if diff := cmp.Diff(warn(billing.WarnMultipleLive), plan.Warnings, samePlan); diff != "" {
+		t.Errorf("warnings (-want +got)\n%s", diff)
+	}
+}

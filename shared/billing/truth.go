@@ -1,0 +1,92 @@
+package billing
+
+import (
+	"strings"
+	"time"
+)
+
+// Status is a subscription's status as Stripe names it.
+// https://docs.stripe.com/api/subscriptions/object#subscription_object-status
+type Status string
+
+const (
+	StatusActive            Status = "active"
+	StatusTrialing          Status = "trialing"
+	StatusPastDue           Status = "past_due"
+	StatusUnpaid            Status = "unpaid"
+	StatusPaused            Status = "paused"
+	StatusIncomplete        Status = "incomplete"
+	StatusCanceled          Status = "canceled"
+	StatusIncompleteExpired Status = "incomplete_expired"
+)
+
+// precedence orders the statuses when several subscriptions compete: the lower governs.
+var precedence = map[Status]int{
+	StatusActive: 0, StatusTrialing: 1, StatusPastDue: 2, StatusUnpaid: 3, StatusPaused: 4,
+	StatusIncomplete: 5, StatusCanceled: 6, StatusIncompleteExpired: 7,
+}
+
+// Known reports whether Stripe's documentation listed the status when this was written.
+func (s Status) Known() bool {
+	_, ok := precedence[s]
+	return ok
+}
+
+// Live reports whether the customer has access: active, trialing or past_due.
+func (s Status) Live() bool {
+	return s == StatusActive || s == StatusTrialing || s == StatusPastDue
+}
+
+// entitled: settled beyond doubt, so a recorded subscription needs no comparison with others.
+func (s Status) entitled() bool { return s == StatusActive || s == StatusTrialing }
+
+// Subscription is what matters of a Stripe subscription. A zero time means Stripe sent null.
+type Subscription struct {
+	ID                 string
+	CustomerID         string
+	Status             Status
+	PriceID            string // of the first item; empty where there is none
+	OrgID              string // metadata.orgId
+	MetadataTier       string // metadata.tier, as written
+	Created            time.Time
+	CurrentPeriodStart time.Time
+	CurrentPeriodEnd   time.Time
+	TrialEnd           time.Time
+	CanceledAt         time.Time
+	EndedAt            time.Time
+	CancelAtPeriodEnd  bool
+}
+
+// Truth is what Stripe holds for one organization, as far as it was asked.
+type Truth struct {
+	// Subscriptions seen: the recorded ones, the customer's, those whose metadata names the
+	// organization. Order and repetition do not matter.
+	Subscriptions []Subscription
+	// CustomerMissing: the customer does not exist in Stripe or was deleted there.
+	CustomerMissing bool
+	// ReadAt is when Stripe was read.
+	ReadAt time.Time
+	// Claims of other organizations on Subscriptions.
+	Claims Claims
+}
+
+// Claims says which of the subscriptions seen belong to other organizations.
+type Claims struct {
+	// RecordedBy maps a subscription id to the other organization whose row records it.
+	RecordedBy map[string]string
+	// Existing holds the ids, as [OrgKey] gives them, of organizations in the database that
+	// the metadata of a subscription names.
+	Existing map[string]bool
+}
+
+// OrgKey is the form in which organization ids are compared. MySQL's default collations ignore
+// case, and people type metadata by hand.
+func OrgKey(id string) string { return strings.ToLower(strings.TrimSpace(id)) }
+
+// namesOther: the metadata hands the subscription to another organization that exists.
+func (c Claims) namesOther(s Subscription, orgID string) bool {
+	key := OrgKey(s.OrgID)
+	return key != "" && key != OrgKey(orgID) && c.Existing[key]
+}
+
+func (c Claims) recordedByOther(s Subscription) bool { return c.RecordedBy[s.ID] != "" }
