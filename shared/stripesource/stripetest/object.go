@@ -1,0 +1,214 @@
+package stripetest
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Subscription is what the fake knows of one. Times are in seconds since 1970; 0 is served as null.
+type Subscription struct {
+	ID                 string
+	CustomerID         string
+	Status             string // default "active"
+	PriceID            string // of the only item; "" is served as a null price
+	Items              []Item // wins over PriceID: empty but not nil is a subscription without items
+	Metadata           map[string]string
+	Created            int64 // default now
+	CurrentPeriodStart int64 // default Created
+	CurrentPeriodEnd   int64 // default 30 days after CurrentPeriodStart
+	TrialStart         int64
+	TrialEnd           int64
+	CanceledAt         int64
+	EndedAt            int64
+	CancelAtPeriodEnd  bool
+	LiveMode           *bool // what "livemode" says; nil: the server's mode
+
+	Override map[string]any  // laid over the top level of the served object
+	Raw      json.RawMessage // served instead of the object, as it is
+}
+
+// An Item is one line of a subscription.
+type Item struct {
+	ID      string // default "si_" and the rest of the subscription's id
+	PriceID string // "" is served as a null price
+}
+
+// A Customer is what the fake knows of one.
+type Customer struct {
+	ID       string
+	Email    string
+	Name     string
+	Metadata map[string]string
+	Created  int64 // default now
+	LiveMode *bool // what "livemode" says; nil: the server's mode
+	Deleted  bool
+
+	Override map[string]any // laid over the top level of the served object
+}
+
+const (
+	statusActive            = "active"
+	statusCanceled          = "canceled"
+	statusIncompleteExpired = "incomplete_expired"
+
+	defaultPeriod = 30 * 24 * 60 * 60 // seconds
+)
+
+func (s Subscription) withDefaults(now int64) Subscription {
+	if s.Status == "" {
+		s.Status = statusActive
+	}
+	if s.Created == 0 {
+		s.Created = now
+	}
+	if s.CurrentPeriodStart == 0 {
+		s.CurrentPeriodStart = s.Created
+	}
+	if s.CurrentPeriodEnd == 0 {
+		s.CurrentPeriodEnd = s.CurrentPeriodStart + defaultPeriod
+	}
+	return s
+}
+
+// clone returns a copy that shares nothing a caller could change.
+func (s Subscription) clone() Subscription {
+	s.Items = slices.Clone(s.Items)
+	s.Metadata = maps.Clone(s.Metadata)
+	s.Override = maps.Clone(s.Override)
+	s.Raw = slices.Clone(s.Raw)
+	return s
+}
+
+func (c Customer) clone() Customer {
+	c.Metadata = maps.Clone(c.Metadata)
+	c.Override = maps.Clone(c.Override)
+	return c
+}
+
+func (s *Subscription) ended() bool {
+	return s.Status == statusCanceled || s.Status == statusIncompleteExpired
+}
+
+// cancel does what the deletion of its customer does to a subscription.
+func (s *Subscription) cancel(now int64) {
+	if s.ended() {
+		return
+	}
+	s.Status, s.EndedAt = statusCanceled, now
+	if s.CanceledAt == 0 {
+		s.CanceledAt = now
+	}
+}
+
+// appendJSON appends the object as Stripe would send it.
+func (s *Subscription) appendJSON(b []byte, live bool) []byte {
+	if s.Raw != nil {
+		return append(b, s.Raw...)
+	}
+	return appendOverridden(b, s.Override, func(b []byte) []byte {
+		return s.appendObject(b, mode(s.LiveMode, live))
+	})
+}
+
+func (s *Subscription) appendObject(b []byte, live bool) []byte {
+	items := s.items(live)
+	var cancelAt int64
+	if s.CancelAtPeriodEnd {
+		cancelAt = s.CurrentPeriodEnd
+	}
+	var reason string
+	if s.CancelAtPeriodEnd || s.CanceledAt != 0 {
+		reason = "cancellation_requested"
+	}
+	return subscriptionTemplate.append(b, fields{
+		{"id", s.ID},
+		{"cancel_at", unix(cancelAt)},
+		{"cancel_at_period_end", s.CancelAtPeriodEnd},
+		{"cancel_reason", nullable(reason)},
+		{"canceled_at", unix(s.CanceledAt)},
+		{"created", unix(s.Created)},
+		{"current_period_end", unix(s.CurrentPeriodEnd)},
+		{"current_period_start", unix(s.CurrentPeriodStart)},
+		{"customer", s.CustomerID},
+		{"ended_at", unix(s.EndedAt)},
+		{"items", items},
+		{"item_count", len(items)},
+		{"items_url", "/v1/subscription_items?subscription=" + s.ID},
+		{"livemode", live},
+		{"metadata", s.Metadata},
+		{"status", s.Status},
+		{"trial_end", unix(s.TrialEnd)},
+		{"trial_start", unix(s.TrialStart)},
+	})
+}
+
+func (s *Subscription) items(live bool) []object {
+	items := s.Items
+	if items == nil {
+		items = []Item{{PriceID: s.PriceID}}
+	}
+	objects := make([]object, len(items))
+	for i, item := range items {
+		if item.ID == "" {
+			item.ID = "si_" + afterUnderscore(s.ID)
+			if i > 0 {
+				item.ID += strconv.Itoa(i)
+			}
+		}
+		price := fields{
+			{"id", item.PriceID},
+			{"product", "prod_" + afterUnderscore(item.PriceID)},
+			{"livemode", live},
+		}
+		objects[i] = object{itemTemplate, fields{
+			{"id", item.ID},
+			{"created", unix(s.Created)},
+			{"subscription", s.ID},
+			{"price", objectOrNull(item.PriceID != "", priceTemplate, price)},
+			{"plan", objectOrNull(item.PriceID != "", planTemplate, price)},
+		}}
+	}
+	return objects
+}
+
+func (c *Customer) appendJSON(b []byte, live bool) []byte {
+	t := customerTemplate
+	if c.Deleted {
+		t = deletedCustomerTemplate
+	}
+	return appendOverridden(b, c.Override, func(b []byte) []byte {
+		return t.append(b, fields{
+			{"id", c.ID},
+			{"created", unix(c.Created)},
+			{"email", nullable(c.Email)},
+			{"livemode", mode(c.LiveMode, live)},
+			{"metadata", c.Metadata},
+			{"name", nullable(c.Name)},
+		})
+	})
+}
+
+func appendAccount(b []byte, id string) []byte {
+	return accountTemplate.append(b, fields{
+		{"id", id},
+		{"external_accounts_url", "/v1/accounts/" + id + "/external_accounts"},
+	})
+}
+
+func mode(override *bool, live bool) bool {
+	if override != nil {
+		return *override
+	}
+	return live
+}
+
+// afterUnderscore returns "x" of "sub_x".
+func afterUnderscore(id string) string {
+	if _, rest, ok := strings.Cut(id, "_"); ok {
+		return rest
+	}
+	return id
+}

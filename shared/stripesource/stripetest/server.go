@@ -1,0 +1,292 @@
+package stripetest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const apiVersion = "2023-10-16"
+
+// Options configure a [Server]. The zero value is a test-mode account without limits.
+type Options struct {
+	Key       string // the accepted secret key; default "sk_test_stripetest", or sk_live_ in live mode
+	AccountID string // default "acct_test"
+	LiveMode  bool   // the mode that all objects are in
+
+	Latency      time.Duration // how long every answer is on its way
+	GlobalRate   float64       // requests a second for the account; 0: no limit
+	EndpointRate float64       // requests a second for each endpoint; 0: no limit
+
+	Now  func() time.Time // default time.Now
+	Seed uint64           // of faults with a probability
+}
+
+// An Endpoint is an operation of the API, as Stripe names it in its limits.
+type Endpoint string
+
+// The endpoints that are served.
+const (
+	RetrieveSubscription Endpoint = "GET /v1/subscriptions/{id}"
+	ListSubscriptions    Endpoint = "GET /v1/subscriptions"
+	RetrieveCustomer     Endpoint = "GET /v1/customers/{id}"
+	RetrieveAccount      Endpoint = "GET /v1/account"
+	other                Endpoint = "other"
+)
+
+// permission is what a restricted key needs for the endpoint.
+func (e Endpoint) permission() string {
+	switch e {
+	case RetrieveCustomer:
+		return "rak_customer_read"
+	case RetrieveAccount:
+		return "rak_accounts_kyc_basic_read"
+	default:
+		return "rak_subscription_read"
+	}
+}
+
+// Counts are requests received, by endpoint, whatever their answer was.
+type Counts struct {
+	RetrieveSubscription int
+	ListSubscriptions    int
+	RetrieveCustomer     int
+	RetrieveAccount      int
+	Other                int
+	Throttled            int // those of the above that were answered with 429
+}
+
+// Total returns the number of requests.
+func (c Counts) Total() int {
+	return c.RetrieveSubscription + c.ListSubscriptions + c.RetrieveCustomer + c.RetrieveAccount + c.Other
+}
+
+func (c *Counts) count(e Endpoint) {
+	switch e {
+	case RetrieveSubscription:
+		c.RetrieveSubscription++
+	case ListSubscriptions:
+		c.ListSubscriptions++
+	case RetrieveCustomer:
+		c.RetrieveCustomer++
+	case RetrieveAccount:
+		c.RetrieveAccount++
+	default:
+		c.Other++
+	}
+}
+
+// A Server is a fake Stripe. Its methods may be called while it serves.
+type Server struct {
+	opts  Options
+	store *store
+
+	http    *http.Server // nil unless started
+	url     string
+	serving sync.WaitGroup
+	closing chan struct{}
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	latency  time.Duration
+	global   *rate.Limiter // nil: no limit
+	limits   map[Endpoint]*rate.Limiter
+	faults   faults
+	counts   Counts
+	requests int // numbers the request ids
+	before   func(*http.Request)
+	after    func(*http.Request)
+}
+
+// New returns a server that does not listen; it is an [http.Handler].
+func New(opts Options) *Server {
+	if opts.Key == "" {
+		opts.Key = "sk_test_stripetest"
+		if opts.LiveMode {
+			opts.Key = twin(opts.Key)
+		}
+	}
+	if opts.AccountID == "" {
+		opts.AccountID = "acct_test"
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	s := &Server{
+		opts:    opts,
+		store:   newStore(),
+		closing: make(chan struct{}),
+		latency: opts.Latency,
+		faults:  faults{random: rand.New(rand.NewPCG(opts.Seed, 0))},
+	}
+	s.SetRates(opts.GlobalRate, opts.EndpointRate)
+	return s
+}
+
+// Start returns a server that listens on a free port of 127.0.0.1.
+func Start(opts Options) (*Server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the fake Stripe: %w", err)
+	}
+	s := New(opts)
+	s.url = "http://" + listener.Addr().String()
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	s.serving.Go(func() { _ = s.http.Serve(listener) }) // ends when Close closes the listener
+	return s, nil
+}
+
+// URL returns the base URL of a started server, without a slash at its end.
+func (s *Server) URL() string { return s.url }
+
+// Key returns the accepted key.
+func (s *Server) Key() string { return s.opts.Key }
+
+// Close ends all connections, frees the port, and returns when no request is being served any more.
+// A hook that waits must let go by then; its request's context ends.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	var err error
+	if s.http != nil {
+		err = s.http.Close()
+	}
+	s.serving.Wait()
+	return err
+}
+
+// PutCustomer creates or replaces a customer. It panics if the id is empty.
+func (s *Server) PutCustomer(c Customer) {
+	mustID(c.ID)
+	c = c.clone()
+	if c.Created == 0 {
+		c.Created = s.opts.Now().Unix()
+	}
+	s.store.putCustomer(&c)
+}
+
+// DeleteCustomer does what deleting one in Stripe does: it stays retrievable as deleted, and its
+// subscriptions are canceled.
+func (s *Server) DeleteCustomer(id string) { s.store.deleteCustomer(id, s.opts.Now().Unix()) }
+
+// RemoveCustomer makes a customer and its subscriptions never have existed.
+func (s *Server) RemoveCustomer(id string) { s.store.removeCustomer(id) }
+
+// PutSubscription creates or replaces a subscription, and creates its customer if there is none.
+// It panics if either id is empty: to serve an object without one, use Override.
+func (s *Server) PutSubscription(sub Subscription) {
+	mustID(sub.ID)
+	mustID(sub.CustomerID)
+	sub = sub.clone().withDefaults(s.opts.Now().Unix())
+	s.store.putSubscription(&sub)
+}
+
+// UpdateSubscription changes a subscription in one step and reports whether there is one. The id
+// stays. The function must not call the server.
+func (s *Server) UpdateSubscription(id string, change func(*Subscription)) bool {
+	return s.store.updateSubscription(id, func(old Subscription) *Subscription {
+		sub := old.clone()
+		change(&sub)
+		mustID(sub.CustomerID)
+		sub.ID = id
+		sub = sub.clone() // what change put in may still be the caller's
+		return &sub
+	})
+}
+
+// RemoveSubscription makes a subscription never have existed.
+func (s *Server) RemoveSubscription(id string) { s.store.removeSubscription(id) }
+
+// Subscription returns a copy of a subscription.
+func (s *Server) Subscription(id string) (Subscription, bool) {
+	sub, ok := s.store.subscription(id)
+	if !ok {
+		return Subscription{}, false
+	}
+	return sub.clone(), true
+}
+
+// SetLatency sets how long every answer is on its way.
+func (s *Server) SetLatency(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latency = d
+}
+
+// SetRates sets the limits in requests a second, 0 for none, and fills their buckets.
+func (s *Server) SetRates(global, endpoint float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.global = newLimiter(global)
+	s.limits = map[Endpoint]*rate.Limiter{}
+	for _, e := range []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount} {
+		s.limits[e] = newLimiter(endpoint)
+	}
+}
+
+// newLimiter returns a bucket that holds one second's worth.
+func newLimiter(perSecond float64) *rate.Limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
+}
+
+// AddFault adds a fault to those that requests may meet.
+func (s *Server) AddFault(f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults.list = append(s.faults.list, &f)
+}
+
+// ClearFaults ends all faults. A request that hangs already goes on hanging.
+func (s *Server) ClearFaults() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults.list = nil
+}
+
+// Before sets a function that is called before the state is read for an answer; nil removes it.
+// It is called once for each request that gets as far, possibly by several at once.
+func (s *Server) Before(hook func(*http.Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = hook
+}
+
+// After sets a function that is called when an answer has been made but not yet sent; nil removes it.
+func (s *Server) After(hook func(*http.Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = hook
+}
+
+// Requests returns what was received so far.
+func (s *Server) Requests() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
+// ResetCounts starts counting anew.
+func (s *Server) ResetCounts() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = Counts{}
+}
+
+func mustID(id string) {
+	if id == "" {
+		panic("stripetest: an object needs an id")
+	}
+}
