@@ -1,0 +1,226 @@
+package stripesource
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/form"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// Config says how to reach Stripe.
+type Config struct {
+	Key      string
+	BaseURL  string        // without a slash at its end; "" is Stripe's
+	LiveMode bool          // the mode objects must have
+	RPS      float64       // requests a second for each endpoint; 0 or less is no limit
+	Timeout  time.Duration // of one request, connecting included; 0 means 20 s
+	Log      *slog.Logger
+}
+
+const (
+	defaultTimeout = 20 * time.Second
+	connectTimeout = 5 * time.Second
+	// pageLimit is the most Stripe gives in one page. https://docs.stripe.com/api/pagination
+	pageLimit = 100
+)
+
+// Client reads Stripe. Its methods may be called from several goroutines.
+type Client struct {
+	backend  stripe.Backend
+	key      string
+	liveMode bool
+	log      *slog.Logger
+	limits   map[endpoint]*limiter
+	usage    struct{ list, retrieve, other, throttled atomic.Int64 }
+}
+
+// endpoint is what Stripe counts separately. https://docs.stripe.com/rate-limits
+type endpoint string
+
+const (
+	endpointRetrieve endpoint = "GET /v1/subscriptions/{id}"
+	endpointList     endpoint = "GET /v1/subscriptions"
+	endpointCustomer endpoint = "GET /v1/customers/{id}"
+	endpointAccount  endpoint = "GET /v1/account"
+)
+
+// New returns a Client; it sends nothing yet.
+func New(c Config) *Client {
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.BaseURL == "" {
+		c.BaseURL = stripe.APIURL
+	}
+	limits := map[endpoint]*limiter{}
+	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount} {
+		limits[e] = newLimiter(c.RPS, time.Now)
+	}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		TLSHandshakeTimeout:   connectTimeout,
+		ResponseHeaderTimeout: c.Timeout,
+		MaxIdleConnsPerHost:   32,
+		IdleConnTimeout:       90 * time.Second,
+		ForceAttemptHTTP2:     true,
+	}
+	backend := stripe.GetBackendWithConfig(stripe.APIBackend, &stripe.BackendConfig{
+		HTTPClient:        &http.Client{Transport: transport, Timeout: c.Timeout},
+		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
+		MaxNetworkRetries: stripe.Int64(0),
+		URL:               stripe.String(c.BaseURL),
+		EnableTelemetry:   stripe.Bool(false),
+	})
+	return &Client{backend: backend, key: c.Key, liveMode: c.LiveMode, log: c.Log, limits: limits}
+}
+
+// Account returns the id of the account that the key belongs to.
+func (c *Client) Account(ctx context.Context) (string, error) {
+	var v object
+	if err := c.get(ctx, endpointAccount, "/v1/account", nil, &v); err != nil {
+		return "", err
+	}
+	return decodeAccount(v.raw)
+}
+
+// Subscription returns the subscription and whether it exists. Canceled ones do.
+// https://docs.stripe.com/api/subscriptions/retrieve
+func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	var v object
+	err := c.get(ctx, endpointRetrieve, stripe.FormatURLPath("/v1/subscriptions/%s", id), nil, &v)
+	if isMissing(err) {
+		return billing.Subscription{}, false, nil
+	}
+	if err != nil {
+		return billing.Subscription{}, false, err
+	}
+	sub, err := c.decode(v.raw)
+	if err == nil && sub.ID != id {
+		err = invalid("asked for subscription %s, Stripe answered with %q", id, sub.ID)
+	}
+	return sub, err == nil, err
+}
+
+// CustomerSubscriptions returns every subscription of the customer, ended ones too, and whether
+// the customer exists. https://docs.stripe.com/api/subscriptions/list
+func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
+	for after := ""; ; {
+		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after)
+		if isMissing(err) && after == "" {
+			return nil, false, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		subs = append(subs, page...)
+		if !more {
+			return subs, true, nil
+		}
+		if len(page) == 0 {
+			return nil, false, broken("Stripe's list of customer %s's subscriptions promises more but has none", customerID)
+		}
+		after = page[len(page)-1].ID
+	}
+}
+
+// CustomerExists reports whether the customer exists and was not deleted: a deleted one stays
+// retrievable. https://docs.stripe.com/api/customers/retrieve
+func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
+	var v object
+	err := c.get(ctx, endpointCustomer, stripe.FormatURLPath("/v1/customers/%s", id), nil, &v)
+	if isMissing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return c.decodeCustomer(v.raw)
+}
+
+// page returns one page of the list of subscriptions, after the given one.
+func (c *Client) page(ctx context.Context, filter url.Values, after string) (subs []billing.Subscription, more bool, err error) {
+	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
+	for name, values := range filter {
+		query[name] = values
+	}
+	if after != "" {
+		query.Set("starting_after", after)
+	}
+	var v list
+	if err := c.get(ctx, endpointList, "/v1/subscriptions", query, &v); err != nil {
+		return nil, false, err
+	}
+	if v.Object != "list" {
+		return nil, false, broken("Stripe's answer to a list of subscriptions is a %q", v.Object)
+	}
+	for _, raw := range v.Data {
+		sub, err := c.decode(raw)
+		if err != nil {
+			return nil, false, err
+		}
+		subs = append(subs, sub)
+	}
+	return subs, v.HasMore, nil
+}
+
+// get sends one request, once its endpoint's limiter lets it.
+func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Values, into stripe.LastResponseSetter) error {
+	limit := c.limits[e]
+	if err := limit.wait(ctx); err != nil {
+		return outOfTime(err)
+	}
+	c.count(e)
+	body := &form.Values{}
+	for name, values := range query {
+		for _, value := range values {
+			body.Add(name, value)
+		}
+	}
+	err := c.backend.CallRaw(http.MethodGet, path, c.key, body, &stripe.Params{Context: ctx}, into)
+	if err == nil {
+		return nil
+	}
+	failed := failure(ctx, err)
+	if failed.Class == billing.Throttled {
+		c.throttled(ctx, e, limit, err)
+	}
+	return failed
+}
+
+func (c *Client) throttled(ctx context.Context, e endpoint, limit *limiter, err error) {
+	c.usage.throttled.Add(1)
+	limit.throttled()
+	c.log.WarnContext(ctx, "Stripe limits our requests", telemetry.KeyEndpoint, string(e),
+		telemetry.KeyRateLimitedReason, rateLimitedReason(err), telemetry.KeyRequestsPerSecond, limit.rps())
+}
+
+func (c *Client) count(e endpoint) {
+	switch e {
+	case endpointList:
+		c.usage.list.Add(1)
+	case endpointRetrieve:
+		c.usage.retrieve.Add(1)
+	case endpointCustomer, endpointAccount:
+		c.usage.other.Add(1)
+	}
+}
+
+// TakeUsage returns the requests sent since the last call, and starts counting anew: what is
+// added to a run is never added twice.
+func (c *Client) TakeUsage() billing.Usage {
+	return billing.Usage{
+		List: c.usage.list.Swap(0), Retrieve: c.usage.retrieve.Swap(0),
+		Other: c.usage.other.Swap(0), Throttled: c.usage.throttled.Swap(0),
+	}
+}

@@ -1,0 +1,147 @@
+package stripesource
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// object holds an answer undecoded: a body that is no JSON (cut off, or a proxy's page) is a
+// fault of the connection, a JSON object with odd values is a fault of that one object.
+type object struct {
+	stripe.APIResource
+
+	raw json.RawMessage
+}
+
+func (o *object) UnmarshalJSON(b []byte) error {
+	o.raw = bytes.Clone(b)
+	return nil
+}
+
+type list struct {
+	stripe.APIResource
+
+	Object  string            `json:"object"`
+	HasMore bool              `json:"has_more"`
+	Data    []json.RawMessage `json:"data"`
+}
+
+// subscription has the fields we read of Stripe's object, at API version 2023-10-16.
+// https://docs.stripe.com/api/subscriptions/object
+type subscription struct {
+	Object             string     `json:"object"`
+	ID                 string     `json:"id"`
+	Customer           expandable `json:"customer"`
+	Status             string     `json:"status"`
+	LiveMode           *bool      `json:"livemode"`
+	CancelAtPeriodEnd  bool       `json:"cancel_at_period_end"`
+	Created            *int64     `json:"created"`
+	CurrentPeriodStart *int64     `json:"current_period_start"`
+	CurrentPeriodEnd   *int64     `json:"current_period_end"`
+	TrialEnd           *int64     `json:"trial_end"`
+	CanceledAt         *int64     `json:"canceled_at"`
+	EndedAt            *int64     `json:"ended_at"`
+	Items              struct {
+		Data []struct {
+			Price *struct {
+				ID string `json:"id"`
+			} `json:"price"`
+		} `json:"data"`
+	} `json:"items"`
+	Metadata struct {
+		OrgID string `json:"orgId"`
+		Tier  string `json:"tier"`
+	} `json:"metadata"`
+}
+
+// expandable is an id, or the object it names where the request asked to expand it.
+type expandable string
+
+func (e *expandable) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '{' {
+		var o struct {
+			ID string `json:"id"`
+		}
+		err := json.Unmarshal(b, &o)
+		*e = expandable(o.ID)
+		return err
+	}
+	return json.Unmarshal(b, (*string)(e))
+}
+
+func (c *Client) decode(raw json.RawMessage) (billing.Subscription, error) {
+	var s subscription
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return billing.Subscription{}, invalid("subscription %q cannot be read: %v", s.ID, err)
+	}
+	if s.Object != "subscription" || s.ID == "" {
+		return billing.Subscription{}, invalid("Stripe answered with a %q with id %q instead of a subscription", s.Object, s.ID)
+	}
+	if err := c.checkMode(s.LiveMode, "subscription "+s.ID); err != nil {
+		return billing.Subscription{}, err
+	}
+	price := ""
+	if len(s.Items.Data) > 0 && s.Items.Data[0].Price != nil {
+		price = s.Items.Data[0].Price.ID
+	}
+	return billing.Subscription{
+		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
+		OrgID: strings.TrimSpace(s.Metadata.OrgID), MetadataTier: s.Metadata.Tier,
+		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
+		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd,
+	}, nil
+}
+
+func (c *Client) decodeCustomer(raw json.RawMessage) (exists bool, err error) {
+	var v struct {
+		Object   string `json:"object"`
+		ID       string `json:"id"`
+		Deleted  bool   `json:"deleted"`
+		LiveMode *bool  `json:"livemode"`
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return false, invalid("customer cannot be read: %v", err)
+	}
+	if v.Object != "customer" {
+		return false, invalid("Stripe answered with a %q instead of a customer", v.Object)
+	}
+	if v.Deleted {
+		return false, nil // a deleted customer has no livemode
+	}
+	return true, c.checkMode(v.LiveMode, "customer "+v.ID)
+}
+
+func decodeAccount(raw json.RawMessage) (string, error) {
+	var v struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(raw, &v); err != nil || v.ID == "" {
+		return "", broken("Stripe's answer to GET /v1/account names no account")
+	}
+	return v.ID, nil
+}
+
+// checkMode: the two modes are separate worlds under the same ids.
+// https://docs.stripe.com/keys#test-live-modes
+func (c *Client) checkMode(live *bool, what string) error {
+	if live != nil && *live == c.liveMode {
+		return nil
+	}
+	return &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: what +
+		" is not of the mode of STRIPE_SECRET_KEY; check the key and STRIPE_API_BASE"}
+}
+
+// at is the zero time for null.
+func at(seconds *int64) time.Time {
+	if seconds == nil {
+		return time.Time{}
+	}
+	return time.Unix(*seconds, 0).UTC()
+}

@@ -1,0 +1,113 @@
+package stripesource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// errMissing is inside the failure of a request for an object that does not exist.
+var errMissing = errors.New("no such object in Stripe")
+
+func isMissing(err error) bool { return errors.Is(err, errMissing) }
+
+// failure maps an error of stripe-go to the failure classes; it is the only place that does.
+// https://docs.stripe.com/error-handling and https://docs.stripe.com/rate-limits
+func failure(ctx context.Context, err error) *billing.Failure {
+	e, ok := errors.AsType[*stripe.Error](err)
+	if !ok {
+		if ctx.Err() != nil {
+			return outOfTime(ctx.Err())
+		}
+		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
+			Message: "Stripe cannot be reached or answers with something else than JSON (check the network and STRIPE_API_BASE)", Err: err}
+	}
+	f := &billing.Failure{Message: describe(e)}
+	switch status := e.HTTPStatusCode; {
+	case status == http.StatusUnauthorized:
+		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeUnauthorized
+		f.Message += "; check STRIPE_SECRET_KEY"
+	case status == http.StatusForbidden:
+		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
+		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
+	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
+		f.Class, f.Reason = billing.RunFatal, billing.ReasonWrongMode
+		f.Message += "; use a key of the mode that the database's ids belong to"
+	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
+		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
+	case e.Code == stripe.ErrorCodeResourceMissing:
+		// The last subscription of the page before vanished: the list starts over.
+		f.Class, f.Reason = billing.Unavailable, billing.ReasonStripeUnavailable
+	case status == http.StatusTooManyRequests && e.Code != stripe.ErrorCodeLockTimeout:
+		f.Class, f.Reason, f.Wait = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)
+	case status == http.StatusTooManyRequests, status == http.StatusConflict, status >= http.StatusInternalServerError:
+		f.Class, f.Reason, f.Wait = billing.Unavailable, billing.ReasonStripeUnavailable, retryAfter(e)
+	default:
+		f.Class, f.Reason = billing.Permanent, billing.ReasonStripeRefused
+	}
+	return f
+}
+
+// describe is one line: Stripe's message (it redacts keys itself) and the request to look up in
+// the dashboard.
+func describe(e *stripe.Error) string {
+	text := fmt.Sprintf("Stripe answered %d", e.HTTPStatusCode)
+	if e.Code != "" {
+		text += " " + string(e.Code)
+	}
+	if e.RequestID != "" {
+		text += " (request " + e.RequestID + ")"
+	}
+	return text + ": " + strings.Join(strings.Fields(e.Msg), " ")
+}
+
+// otherMode recognizes Stripe's sentence for an id that exists in the other mode.
+func otherMode(e *stripe.Error) bool {
+	return strings.Contains(e.Msg, "a similar object exists in")
+}
+
+func header(e *stripe.Error, name string) string {
+	if e.LastResponse == nil {
+		return ""
+	}
+	return e.LastResponse.Header.Get(name)
+}
+
+// maxRetryAfter bounds what we believe of a Retry-After header.
+const maxRetryAfter = time.Minute
+
+func retryAfter(e *stripe.Error) time.Duration {
+	seconds, err := strconv.Atoi(header(e, "Retry-After"))
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+}
+
+// rateLimitedReason says which of Stripe's limits was met.
+func rateLimitedReason(err error) string {
+	if e, ok := errors.AsType[*stripe.Error](err); ok {
+		return header(e, "Stripe-Rate-Limited-Reason")
+	}
+	return ""
+}
+
+func outOfTime(err error) *billing.Failure {
+	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonOutOfTime, Message: "no time left to ask Stripe", Err: err}
+}
+
+func invalid(format string, args ...any) error {
+	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonInvalidSubscription, Message: fmt.Sprintf(format, args...) + "; nothing was written"}
+}
+
+func broken(format string, args ...any) error {
+	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: fmt.Sprintf(format, args...)}
+}

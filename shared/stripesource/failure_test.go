@@ -1,0 +1,369 @@
+package stripesource_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
+	tests := []struct {
+		name      string
+		fault     stripetest.Fault
+		class     billing.Class
+		reason    billing.Reason
+		wait      time.Duration
+		throttled int64
+		noRequest bool // Stripe gave no id
+		says      string
+	}{
+		{
+			name: "rate limit", fault: stripetest.Fault{Kind: stripetest.RateLimited},
+			class: billing.Throttled, reason: billing.ReasonStripeThrottled, throttled: 1, says: "429 rate_limit",
+		},
+		{
+			name: "rate limit with Retry-After", fault: stripetest.Fault{Kind: stripetest.RateLimited, RetryAfter: 3 * time.Second},
+			class: billing.Throttled, reason: billing.ReasonStripeThrottled, wait: 3 * time.Second, throttled: 1, says: "429",
+		},
+		{
+			name: "lock timeout", fault: stripetest.Fault{Kind: stripetest.LockTimeout, RetryAfter: time.Second},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, wait: time.Second, says: "429 lock_timeout",
+		},
+		{
+			name: "500", fault: stripetest.Fault{Kind: stripetest.InternalError},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, says: "500",
+		},
+		{
+			name: "503 with a long Retry-After", fault: stripetest.Fault{Kind: stripetest.Unavailable, RetryAfter: time.Hour},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, wait: time.Minute, says: "503",
+		},
+		{
+			name: "hang", fault: stripetest.Fault{Kind: stripetest.Hang},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+		},
+		{
+			name: "cut connection", fault: stripetest.Fault{Kind: stripetest.CutConnection},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+		},
+		{
+			name: "truncated body", fault: stripetest.Fault{Kind: stripetest.TruncatedBody},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+		},
+		{
+			name: "a page of HTML", fault: stripetest.Fault{Kind: stripetest.NotJSON},
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "We will be back soon",
+		},
+		{
+			name: "revoked key", fault: stripetest.Fault{Kind: stripetest.Unauthorized},
+			class: billing.RunFatal, reason: billing.ReasonStripeUnauthorized, says: "STRIPE_SECRET_KEY",
+		},
+		{
+			name: "missing permission", fault: stripetest.Fault{Kind: stripetest.Forbidden},
+			class: billing.RunFatal, reason: billing.ReasonStripeForbidden, says: "Having the 'rak_",
+		},
+	}
+	for _, test := range tests {
+		for _, r := range reads {
+			t.Run(test.name+"/"+r.name, func(t *testing.T) {
+				const key = "rk_test_0123456789abcdefghij"
+				s := serve(t, stripetest.Options{Key: key})
+				s.AddFault(test.fault)
+				c := connect(s, func(c *stripesource.Config) {
+					if test.fault.Kind == stripetest.Hang {
+						c.Timeout = 100 * time.Millisecond
+					}
+				})
+				err := r.do(t.Context(), c)
+				f := wantFailure(t, err, test.class, test.reason)
+				if f.Wait != test.wait {
+					t.Errorf("wait %v, want %v", f.Wait, test.wait)
+				}
+				if strings.Contains(err.Error(), key) {
+					t.Errorf("the error shows the key: %v", err)
+				}
+				if strings.Contains(err.Error(), "req_00000000000001") == test.noRequest {
+					t.Errorf("the error should name the request %t: %v", !test.noRequest, err)
+				}
+				if !strings.Contains(err.Error(), test.says) {
+					t.Errorf("the error does not say %q: %v", test.says, err)
+				}
+				if got := s.Requests().Total(); got != 1 {
+					t.Errorf("%d requests, want 1", got)
+				}
+				used := c.TakeUsage()
+				if sent := used.List + used.Retrieve + used.Other; sent != 1 || used.Throttled != test.throttled {
+					t.Errorf("used %+v", used)
+				}
+			})
+		}
+	}
+}
+
+func TestARequestEndsWithItsContext(t *testing.T) {
+	for _, r := range reads {
+		t.Run(r.name, func(t *testing.T) {
+			s := serve(t, stripetest.Options{})
+			s.AddFault(stripetest.Fault{Kind: stripetest.Hang})
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			f := wantFailure(t, r.do(ctx, connect(s)), billing.Unavailable, billing.ReasonOutOfTime)
+			if !errors.Is(f, context.DeadlineExceeded) {
+				t.Errorf("error %v", f)
+			}
+		})
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	s := serve(t, stripetest.Options{})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantFailure(t, reads[0].do(t.Context(), connect(s)), billing.Unavailable, billing.ReasonStripeUnavailable)
+}
+
+func TestAKeyThatIsNoHeaderIsNotShown(t *testing.T) {
+	s := serve(t, stripetest.Options{})
+	c := connect(s, func(c *stripesource.Config) { c.Key = "sk_test_secret\n" })
+	err := reads[0].do(t.Context(), c)
+	wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error shows the key: %v", err)
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"":                              0,
+		"0":                             0,
+		"7":                             7 * time.Second,
+		"60":                            time.Minute,
+		"61":                            time.Minute,
+		"99999999999":                   time.Minute, // more nanoseconds than there are
+		"-5":                            0,
+		"soon":                          0,
+		"1.5":                           0,
+		"Wed, 21 Oct 2026 07:28:00 GMT": 0,
+	} {
+		fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Retry-After", header)
+			w.WriteHeader(http.StatusTooManyRequests)
+			io.WriteString(w, `{"error":{"code":"rate_limit","message":"slow down"}}`)
+			return true
+		})
+		err := reads[0].do(t.Context(), connect(fake, at(baseURL)))
+		f := wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
+		if f.Wait != want {
+			t.Errorf("Retry-After %q: wait %v, want %v", header, f.Wait, want)
+		}
+	}
+}
+
+func TestAnswersThatAreNotStripes(t *testing.T) {
+	tests := []struct {
+		name   string
+		status int
+		body   string
+		class  billing.Class
+		reason billing.Reason
+	}{
+		{"a balancer's page", 502, "<html>\r\n\t<h1>502</h1>\v\r\n</html>", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"a long page that is cut in a letter", 503, strings.Repeat("é", 5000), billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"an object without an error", 500, "{\n  \"message\":\n\"down\"\n}", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"a long object without an error", 500, `{"message":"` + strings.Repeat("x", 100_000) + `"}`, billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"nothing", 500, "", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"null", 500, "null", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"nothing, with success", 200, "", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"a message of many lines", 400, `{"error":{"code":"a\nb","message":"one\ntwo\u0000\u001b[31m"}}`, billing.Permanent, billing.ReasonStripeRefused},
+		{"a conflict", 409, `{"error":{"message":"try again"}}`, billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"an unknown route", 404, `{"error":{"message":"Unrecognized request URL"}}`, billing.Permanent, billing.ReasonStripeRefused},
+	}
+	for _, test := range tests {
+		for _, r := range reads {
+			t.Run(test.name+"/"+r.name, func(t *testing.T) {
+				fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+					w.WriteHeader(test.status)
+					io.WriteString(w, test.body)
+					return true
+				})
+				err := r.do(t.Context(), connect(fake, at(baseURL)))
+				wantFailure(t, err, test.class, test.reason)
+				if !utf8.ValidString(err.Error()) || len(err.Error()) > 2000 {
+					t.Errorf("%d bytes, valid UTF-8 %t", len(err.Error()), utf8.ValidString(err.Error()))
+				}
+			})
+		}
+	}
+}
+
+func TestAKeyOfTheOtherModeStopsTheRun(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		s := serve(t, stripetest.Options{LiveMode: live})
+		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
+		c := connect(s, func(c *stripesource.Config) {
+			c.LiveMode = !live
+			c.Key = map[bool]string{false: "sk_live_stripetest", true: "sk_test_stripetest"}[live]
+		})
+		for _, r := range reads[:3] {
+			wantFailure(t, r.do(t.Context(), c), billing.RunFatal, billing.ReasonWrongMode)
+		}
+		if err := reads[3].do(t.Context(), c); err != nil { // one account has both modes
+			t.Error(err)
+		}
+		if _, exists, err := c.Subscription(t.Context(), "sub_missing"); exists || err != nil {
+			t.Errorf("missing in both modes: exists %t, error %v", exists, err)
+		}
+	}
+}
+
+func TestAnObjectOfTheOtherModeStopsTheRun(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		other := !live
+		s := serve(t, stripetest.Options{LiveMode: live})
+		s.PutCustomer(stripetest.Customer{ID: "cus_1", LiveMode: &other})
+		s.PutCustomer(stripetest.Customer{ID: "cus_2", LiveMode: &other, Deleted: true})
+		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", LiveMode: &other})
+		c := connect(s)
+		for _, r := range reads[:3] {
+			err := r.do(t.Context(), c)
+			wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
+			if !strings.Contains(err.Error(), "_1") {
+				t.Errorf("the error does not name the object: %v", err)
+			}
+		}
+		if exists, err := c.CustomerExists(t.Context(), "cus_2"); exists || err != nil {
+			t.Errorf("a deleted customer, which has no mode: exists %t, error %v", exists, err)
+		}
+	}
+}
+
+func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
+	raw := func(text string) stripetest.Subscription { return stripetest.Subscription{Raw: json.RawMessage(text)} }
+	with := func(name string, value any) stripetest.Subscription {
+		return stripetest.Subscription{Override: map[string]any{name: value}}
+	}
+	tests := map[string]stripetest.Subscription{
+		"status is a number":          with("status", 5),
+		"customer is a number":        with("customer", 5),
+		"customer's id is a number":   with("customer", map[string]any{"id": 5}),
+		"created is a text":           with("created", "2026-01-01"),
+		"created is huge":             with("created", json.RawMessage("1e30")),
+		"trial end is beyond int64":   with("trial_end", json.RawMessage("9223372036854775808")),
+		"period end has a fraction":   with("current_period_end", json.RawMessage("1700000000.5")),
+		"cancel at period end":        with("cancel_at_period_end", "no"),
+		"items is an array":           with("items", []any{}),
+		"price is an id":              with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
+		"metadata is an array":        with("metadata", []any{}),
+		"the organization is a list":  with("metadata", map[string]any{"orgId": []string{"a"}}),
+		"id is empty":                 with("id", ""),
+		"id is null":                  with("id", nil),
+		"id is a number":              with("id", 1),
+		"another type":                with("object", "invoice"),
+		"no type":                     with("object", nil),
+		"livemode is null":            with("livemode", nil),
+		"livemode is a text":          with("livemode", "true"),
+		"livemode is missing":         raw(`{"object":"subscription","id":"sub_1","status":"active"}`),
+		"deleted":                     raw(`{"object":"subscription","id":"sub_1","deleted":true}`),
+		"null":                        raw(`null`),
+		"an array":                    raw(`[]`),
+		"a text":                      raw(`"sub_1"`),
+		"a number":                    raw(`1`),
+		"an empty object":             raw(`{}`),
+		"lines in id and type":        raw(`{"object":"a\nb","id":"sub\n1","livemode":false}`),
+		"lines in an id without mode": raw(`{"object":"subscription","id":"sub\n1"}`),
+	}
+	for name, sub := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, stripetest.Options{})
+			sub.ID, sub.CustomerID = "sub_1", "cus_1"
+			s.PutSubscription(sub)
+			c := connect(s)
+			got, exists, err := c.Subscription(t.Context(), "sub_1")
+			f := wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
+			if exists || got != (billing.Subscription{}) {
+				t.Errorf("exists %t, got %+v", exists, got)
+			}
+			if f != nil && !strings.Contains(f.Message, "nothing was written") {
+				t.Errorf("message %q", f.Message)
+			}
+			_, _, err = c.CustomerSubscriptions(t.Context(), "cus_1")
+			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
+		})
+	}
+}
+
+func TestUnusableCustomersAndAccounts(t *testing.T) {
+	tests := []struct {
+		name, body string
+		r          read
+		class      billing.Class
+		reason     billing.Reason
+	}{
+		{"customer without livemode", `{"object":"customer","id":"cus_1"}`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
+		{"customer of another type", `{"object":"account","id":"cus_1","livemode":false}`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
+		{"customer with a text for deleted", `{"object":"customer","id":"cus_1","deleted":"yes","livemode":false}`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
+		{"customer null", `null`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
+		{"account without id", `{"object":"account"}`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"account with a number for id", `{"object":"account","id":7}`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"account array", `["acct_1"]`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				io.WriteString(w, test.body)
+				return true
+			})
+			wantFailure(t, test.r.do(t.Context(), connect(fake, at(baseURL))), test.class, test.reason)
+		})
+	}
+}
+
+// What Stripe may legally send is passed on: whether it can be written is the domain's question.
+func TestOddButReadableObjectsArePassedOn(t *testing.T) {
+	tests := map[string]struct {
+		sub    stripetest.Subscription
+		reason billing.Reason // what the domain makes of it
+	}{
+		"no items":           {stripetest.Subscription{Items: []stripetest.Item{}}, billing.ReasonInvalidSubscription},
+		"null price":         {stripetest.Subscription{PriceID: ""}, billing.ReasonInvalidSubscription},
+		"null item":          {stripetest.Subscription{Override: map[string]any{"items": map[string]any{"data": []any{nil}}}}, billing.ReasonInvalidSubscription},
+		"null customer":      {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": nil}}, billing.ReasonInvalidSubscription},
+		"the last second":    {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"current_period_end": json.RawMessage("9223372036854775807")}}, billing.ReasonInvalidSubscription},
+		"before 1970":        {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"created": json.RawMessage("-9223372036854775808")}}, billing.ReasonInvalidSubscription},
+		"an unknown status":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": "hibernating"}}, billing.ReasonUnknownStatus},
+		"no status":          {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": ""}}, billing.ReasonUnknownStatus},
+		"expanded customer":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": map[string]any{"id": "cus_1", "deleted": true}}}, ""},
+		"unknown properties": {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"new": map[string]any{"id": 1}}}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, stripetest.Options{})
+			test.sub.ID, test.sub.CustomerID = "sub_1", "cus_1"
+			s.PutSubscription(test.sub)
+			sub, exists, err := connect(s).Subscription(t.Context(), "sub_1")
+			if err != nil || !exists || sub.ID != "sub_1" {
+				t.Fatalf("%+v, exists %t, error %v", sub, exists, err)
+			}
+			id := "sub_1"
+			_, err = billing.Rules{DefaultTier: billing.TierStarter}.Plan(billing.Truth{Subscriptions: []billing.Subscription{sub}},
+				billing.Record{Org: billing.Organization{ID: "org-1"}, Rows: []billing.Row{{ID: "row-1", SubscriptionID: &id}}})
+			if test.reason == "" {
+				if err != nil || sub.CustomerID != "cus_1" {
+					t.Errorf("customer %q, error %v", sub.CustomerID, err)
+				}
+				return
+			}
+			wantFailure(t, err, billing.Permanent, test.reason)
+		})
+	}
+}
