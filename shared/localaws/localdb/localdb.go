@@ -1,0 +1,125 @@
+package localdb
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// ErrNoServer says that neither mariadbd nor mysqld was found on this machine.
+var ErrNoServer = errors.New("no mariadbd or mysqld on this machine (Debian: apt-get install mariadb-server-core)")
+
+const (
+	loopback = "127.0.0.1"
+	userName = "reconciliation"
+)
+
+// Server is a running throw-away database server. Its methods may be called from several
+// goroutines at once.
+type Server struct {
+	kind       string
+	concurrent bool
+	port       int
+	password   string
+
+	stop      func() error
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Kind names the server for people, such as "MariaDB 10.11.19 (/usr/sbin/mariadbd)".
+func (s *Server) Kind() string { return s.kind }
+
+// Concurrent is false where the server must be used with exactly one connection.
+func (s *Server) Concurrent() bool { return s.concurrent }
+
+// Host is the address the server listens on, always the loopback interface.
+func (s *Server) Host() string { return loopback }
+
+// Port is the TCP port the server listens on.
+func (s *Server) Port() int { return s.port }
+
+// User is the account that may do everything on this server.
+func (s *Server) User() string { return userName }
+
+// Password is User's password. Do not print it.
+func (s *Server) Password() string { return s.password }
+
+// String is the server's Kind, so that printing a Server never prints its password.
+func (s *Server) String() string { return s.kind }
+
+// GoString is the same for %#v.
+func (s *Server) GoString() string { return s.kind }
+
+// DSN returns a new driver configuration that reaches the server, without a database. The
+// caller adds DBName and what else it needs.
+func (s *Server) DSN() *mysql.Config {
+	cfg := mysql.NewConfig()
+	cfg.Net = "tcp"
+	cfg.Addr = net.JoinHostPort(loopback, strconv.Itoa(s.port))
+	cfg.User = userName
+	cfg.Passwd = s.password
+	return cfg
+}
+
+// CreateDatabase creates an empty database. It is an error if there is one of that name.
+func (s *Server) CreateDatabase(ctx context.Context, name string) error {
+	if err := s.exec(ctx, "CREATE DATABASE "+quote(name)+" CHARACTER SET utf8mb4"); err != nil {
+		return fmt.Errorf("create database %s: %w", name, err)
+	}
+	return nil
+}
+
+// DropDatabase removes a database with all it holds, if there is one of that name.
+func (s *Server) DropDatabase(ctx context.Context, name string) error {
+	if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)); err != nil {
+		return fmt.Errorf("drop database %s: %w", name, err)
+	}
+	return nil
+}
+
+// Close stops the server and removes its temporary directory. Closing again returns the same.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.stop() })
+	return s.closeErr
+}
+
+// exec runs one statement on a connection of its own, which is closed again: the in-process
+// server has room for one only.
+func (s *Server) exec(ctx context.Context, statement string) error {
+	db, err := open(s.DSN())
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, statement)
+	return errors.Join(err, db.Close())
+}
+
+func open(cfg *mysql.Config) (*sql.DB, error) {
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+func quote(name string) string {
+	return "`" + strings.ReplaceAll(name, "`", "``") + "`"
+}
+
+func randomPassword() string {
+	b := make([]byte, 24)
+	rand.Read(b) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,380 @@
+package localdb
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// holdEnv makes the test binary start a server, print where it is, and wait to be killed.
+const holdEnv = "LOCALDB_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(holdEnv); how != "" {
+		hold(how)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func hold(how string) {
+	s, err := Start(context.Background())
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Port())
+	if how == "exit" {
+		os.Exit(0)
+	}
+	select {}
+}
+
+// installed returns the server program of this machine, without which a test means nothing.
+func installed(t *testing.T) string {
+	t.Helper()
+	path, err := find()
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
+}
+
+// started returns a server of its own, closed when the test ends.
+func started(t *testing.T, start func(context.Context) (*Server, error)) *Server {
+	t.Helper()
+	s, err := start(t.Context())
+	if errors.Is(err, ErrNoServer) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func openServer(t *testing.T, s *Server, database string) *sql.DB {
+	t.Helper()
+	cfg := s.DSN()
+	cfg.DBName = database
+	db, err := open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestCreatesDatabasesThatHoldData(t *testing.T) {
+	for name, start := range map[string]func(context.Context) (*Server, error){
+		"own process": Start,
+		"in process":  StartInProcess,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := started(t, start)
+			t.Log(s.Kind())
+			for _, database := range []string{"one", "two`quoted"} {
+				if err := s.CreateDatabase(t.Context(), database); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.CreateDatabase(t.Context(), "one"); err == nil {
+				t.Error("a second database of the same name was accepted")
+			}
+			if err := s.DropDatabase(t.Context(), "two`quoted"); err != nil {
+				t.Error(err)
+			}
+
+			db := openServer(t, s, "one")
+			if _, err := db.ExecContext(t.Context(), "CREATE TABLE t (id INT PRIMARY KEY)"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.ExecContext(t.Context(), "INSERT INTO t VALUES (1), (2)"); err != nil {
+				t.Fatal(err)
+			}
+			var n int
+			if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM t").Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			if n != 2 {
+				t.Errorf("counted %d rows, want 2", n)
+			}
+		})
+	}
+}
+
+func TestRefusesAWrongPassword(t *testing.T) {
+	for name, start := range map[string]func(context.Context) (*Server, error){
+		"own process": Start,
+		"in process":  StartInProcess,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := started(t, start)
+			for _, user := range []string{s.User(), "root", "mysql", "nobody", ""} {
+				cfg := s.DSN()
+				cfg.User, cfg.Passwd = user, ""
+				db, err := open(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := db.PingContext(t.Context()); err == nil {
+					t.Errorf("user %q came in without a password", user)
+				}
+				db.Close()
+			}
+		})
+	}
+}
+
+func TestNeverPrintsThePassword(t *testing.T) {
+	s := &Server{kind: "kind", password: "hidden"}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+		if got := fmt.Sprintf(format, s); got != "kind" {
+			t.Errorf("%s prints %s", format, got)
+		}
+	}
+}
+
+func TestServerIsStrictAndInUTC(t *testing.T) {
+	s := started(t, Start)
+	db := openServer(t, s, "")
+	var mode, zone, charset string
+	err := db.QueryRowContext(t.Context(), "SELECT @@sql_mode, @@time_zone, @@character_set_server").Scan(&mode, &zone, &charset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(mode, "STRICT_TRANS_TABLES") || zone != "+00:00" || charset != "utf8mb4" {
+		t.Errorf("sql_mode %s, time_zone %s, character set %s", mode, zone, charset)
+	}
+}
+
+func TestCloseLeavesNothingBehind(t *testing.T) {
+	tmp := ownTempDir(t)
+	s := started(t, Start)
+	if got := entries(t, tmp); len(got) != 1 {
+		t.Fatalf("while running: %v", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
+	}
+	if got := entries(t, tmp); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+	if accepts(s.Port()) {
+		t.Error("the server still accepts connections")
+	}
+}
+
+func TestServerEndsWithItsParent(t *testing.T) {
+	installed(t)
+	for _, how := range []string{"exit", "kill"} {
+		t.Run(how, func(t *testing.T) {
+			tmp := ownTempDir(t)
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
+			cmd.Env = append(os.Environ(), holdEnv+"="+how, "TMPDIR="+tmp)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			port, err := strconv.Atoi(strings.TrimSpace(line))
+			if err != nil {
+				t.Fatal(line)
+			}
+			if how == "kill" {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait()
+			eventually(t, "server gone", func() bool { return !accepts(port) })
+			eventually(t, "directory gone", func() bool { return len(entries(t, tmp)) == 0 })
+		})
+	}
+}
+
+func TestFailedStartShowsTheServersLogAndLeavesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mysqld")
+	script := `#!/bin/sh
+case "$2" in --version) echo "mysqld  Ver 8.4.1 for Linux"; exit;; esac
+echo "[ERROR] the disk is made of cheese"
+exit 3
+`
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	openToAll(t, filepath.Dir(path))
+	tmp := ownTempDir(t)
+	_, err := start(t.Context(), path)
+	if err == nil || !strings.Contains(err.Error(), "made of cheese") || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("got %v", err)
+	}
+	if got := entries(t, tmp); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	installed(t)
+	tmp := ownTempDir(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Start(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if got := entries(t, tmp); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+}
+
+func TestTakenPortIsRecognised(t *testing.T) {
+	path := installed(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p, err := identify(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := serverAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := started(t, Start)
+
+	second, err := newHome(p, as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := second.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(second.path("data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{second.dir, second.path("data")} {
+		if err := as.give(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := second.initialize(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := second.run(nil, "--bind-address="+loopback, "--port="+strconv.Itoa(s.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.exited
+	if !c.portTaken() {
+		t.Errorf("not recognised:\n%s", c.logTail())
+	}
+}
+
+func TestSecondConnectionToTheInProcessServerWaitsForTheFirst(t *testing.T) {
+	s := started(t, StartInProcess)
+	if s.Concurrent() {
+		t.Fatal("it claims to be concurrent")
+	}
+	first, second := openServer(t, s, ""), openServer(t, s, "")
+	if err := first.PingContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := second.PingContext(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("beside the first: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.PingContext(t.Context()); err != nil {
+		t.Errorf("after the first: %v", err)
+	}
+}
+
+// ownTempDir makes a new directory the place of temporary files, open to the server's user.
+func ownTempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	openToAll(t, dir)
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// openToAll lets every user into a directory of t.TempDir, which is two levels deep.
+func openToAll(t *testing.T, dir string) {
+	t.Helper()
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func entries(t *testing.T, dir string) []string {
+	t.Helper()
+	found, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range found {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+func accepts(port int) bool {
+	conn, err := net.Dial("tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		case <-ticker.C:
+		}
+	}
+}

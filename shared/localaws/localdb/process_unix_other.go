@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package localdb
+
+import "syscall"
+
+// endWithParent does nothing here: the janitor alone ends the server.
+func endWithParent(*syscall.SysProcAttr) {}

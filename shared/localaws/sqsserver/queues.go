@@ -1,0 +1,325 @@
+package sqsserver
+
+import (
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// purgeInterval is how long PurgeQueue refuses a second purge of a queue.
+	purgeInterval = 60 * time.Second
+
+	// recreateAfter is how long the name of a deleted queue stays taken.
+	recreateAfter = 60 * time.Second
+
+	maxListed = 1000
+)
+
+var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+
+// empty is the answer of actions that return nothing.
+type empty struct{}
+
+func (s *Server) arn(name string) string {
+	return "arn:aws:sqs:" + s.region + ":" + s.account + ":" + name
+}
+
+func (s *Server) queueURL(r request, name string) string {
+	return r.base + "/" + s.account + "/" + name
+}
+
+// queueByURL finds a queue by the path of its URL. The caller holds the lock.
+func (s *Server) queueByURL(queueURL string) (*queue, error) {
+	if queueURL == "" {
+		return nil, missingParameter("QueueUrl")
+	}
+	u, err := url.Parse(queueURL)
+	if err != nil {
+		return nil, errQueueDoesNotExist()
+	}
+	name, ok := strings.CutPrefix(u.Path, "/"+s.account+"/")
+	if !ok {
+		return nil, errQueueDoesNotExist()
+	}
+	q, ok := s.queues[name]
+	if !ok {
+		return nil, errQueueDoesNotExist()
+	}
+	return q, nil
+}
+
+// queueByARN finds a queue, or returns nil. The caller holds the lock.
+func (s *Server) queueByARN(arn string) *queue {
+	name, ok := strings.CutPrefix(arn, s.arn(""))
+	if !ok {
+		return nil
+	}
+	return s.queues[name]
+}
+
+// checkRedrive refuses a policy whose dead-letter queue does not exist. The
+// caller holds the lock.
+func (s *Server) checkRedrive(a queueAttributes) error {
+	if a.redrive == nil || s.queueByARN(a.redrive.target) != nil {
+		return nil
+	}
+	return redriveError(a.redrive.String(), "Dead letter target does not exist.")
+}
+
+type createQueueInput struct {
+	QueueName  string
+	Attributes map[string]string
+}
+
+type queueURLOutput struct {
+	QueueURL string `json:"QueueUrl"`
+}
+
+func (s *Server) createQueue(r request, in *createQueueInput) (any, error) {
+	if !queueName.MatchString(in.QueueName) {
+		return nil, invalidParameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
+	}
+	attributes, err := defaultAttributes().with(in.Attributes)
+	if err != nil {
+		return nil, err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Now()
+	if q, ok := s.queues[in.QueueName]; ok {
+		return queueURLOutput{s.queueURL(r, q.name)}, sameAttributes(q, attributes, in.Attributes)
+	}
+	if at, ok := s.deleted[in.QueueName]; ok && now.Before(at.Add(recreateAfter)) {
+		return nil, errQueueDeletedRecently()
+	}
+	if err := s.checkRedrive(attributes); err != nil {
+		return nil, err
+	}
+	delete(s.deleted, in.QueueName)
+	s.queues[in.QueueName] = newQueue(in.QueueName, s.arn(in.QueueName), attributes, now)
+	return queueURLOutput{s.queueURL(r, in.QueueName)}, nil
+}
+
+// sameAttributes refuses to create a queue again with another value of an
+// attribute that the request names.
+func sameAttributes(q *queue, wanted queueAttributes, named map[string]string) error {
+	have, want := q.attributes.values(), wanted.values()
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		if have[name] != want[name] {
+			return errQueueNameExists(name)
+		}
+	}
+	return nil
+}
+
+type queueInput struct {
+	QueueURL string `json:"QueueUrl"`
+}
+
+func (s *Server) deleteQueue(_ request, in *queueInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.queueByURL(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	delete(s.queues, q.name)
+	s.deleted[q.name] = s.clock.Now()
+	q.stopTasks()
+	q.wake() // waiting receives learn that it is gone
+	return empty{}, nil
+}
+
+type getQueueURLInput struct {
+	QueueName string
+}
+
+func (s *Server) getQueueURL(r request, in *getQueueURLInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.queues[in.QueueName]; !ok {
+		return nil, errQueueDoesNotExist()
+	}
+	return queueURLOutput{s.queueURL(r, in.QueueName)}, nil
+}
+
+type listQueuesInput struct {
+	QueueNamePrefix string
+	MaxResults      *int
+	NextToken       string
+}
+
+type listQueuesOutput struct {
+	QueueURLs []string `json:"QueueUrls,omitempty"`
+	NextToken string   `json:",omitempty"`
+}
+
+func (s *Server) listQueues(r request, in *listQueuesInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := slices.Sorted(maps.Keys(s.queues))
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, in.QueueNamePrefix) })
+	names, next, err := page(names, in.MaxResults, in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	return listQueuesOutput{QueueURLs: s.queueURLs(r, names), NextToken: next}, nil
+}
+
+func (s *Server) queueURLs(r request, names []string) []string {
+	urls := make([]string, len(names))
+	for i, name := range names {
+		urls[i] = s.queueURL(r, name)
+	}
+	return urls
+}
+
+// page cuts one page out of sorted names; the token is the last name of the
+// page before.
+func page(names []string, maxResults *int, token string) (shown []string, next string, err error) {
+	limit := maxListed
+	if maxResults != nil {
+		limit = *maxResults
+	}
+	if limit < 1 || limit > maxListed {
+		return nil, "", invalidParameter("Value for parameter MaxResults is invalid. Reason: MaxResults must be an integer between 1 and %d.", maxListed)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return token != "" && n <= token })
+	if len(names) <= limit {
+		return names, "", nil
+	}
+	if maxResults == nil {
+		return names[:limit], "", nil // without MaxResults there is no paging
+	}
+	return names[:limit], names[limit-1], nil
+}
+
+type listDeadLetterSourceQueuesInput struct {
+	QueueURL   string `json:"QueueUrl"`
+	MaxResults *int
+	NextToken  string
+}
+
+// listDeadLetterSourceQueuesOutput spells queueUrls as the service does.
+type listDeadLetterSourceQueuesOutput struct {
+	QueueURLs []string `json:"queueUrls"`
+	NextToken string   `json:",omitempty"`
+}
+
+func (s *Server) listDeadLetterSourceQueues(r request, in *listDeadLetterSourceQueuesInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.queueByURL(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	names, next, err := page(s.sourcesOf(q), in.MaxResults, in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	return listDeadLetterSourceQueuesOutput{QueueURLs: s.queueURLs(r, names), NextToken: next}, nil
+}
+
+// sourcesOf returns the names of the queues that dead-letter into q. The
+// caller holds the lock.
+func (s *Server) sourcesOf(q *queue) []string {
+	var names []string
+	for _, source := range s.queues {
+		if source.attributes.redrive != nil && source.attributes.redrive.target == q.arn {
+			names = append(names, source.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+type getQueueAttributesInput struct {
+	QueueURL       string `json:"QueueUrl"`
+	AttributeNames []string
+}
+
+type getQueueAttributesOutput struct {
+	Attributes map[string]string `json:",omitempty"`
+}
+
+// optionalAttributes are valid names that a queue may have no value for.
+var optionalAttributes = []string{"Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds"}
+
+func (s *Server) getQueueAttributes(_ request, in *getQueueAttributesInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.queueByURL(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	q.advance(s.clock.Now())
+	all := q.attributes.values()
+	all["QueueArn"] = q.arn
+	all["CreatedTimestamp"] = strconv.FormatInt(q.created.Unix(), 10)
+	all["LastModifiedTimestamp"] = strconv.FormatInt(q.modified.Unix(), 10)
+	all["ApproximateNumberOfMessages"] = strconv.Itoa(q.ready.Len())
+	all["ApproximateNumberOfMessagesNotVisible"] = strconv.Itoa(q.flying)
+	all["ApproximateNumberOfMessagesDelayed"] = strconv.Itoa(q.delayedCount())
+
+	out := map[string]string{}
+	for _, name := range in.AttributeNames {
+		if name == "All" {
+			return getQueueAttributesOutput{all}, nil
+		}
+		value, ok := all[name]
+		if ok {
+			out[name] = value
+			continue
+		}
+		if !slices.Contains(optionalAttributes, name) {
+			return nil, errUnknownAttribute(name)
+		}
+	}
+	return getQueueAttributesOutput{out}, nil
+}
+
+type setQueueAttributesInput struct {
+	QueueURL   string `json:"QueueUrl"`
+	Attributes map[string]string
+}
+
+func (s *Server) setQueueAttributes(_ request, in *setQueueAttributesInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.queueByURL(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	attributes, err := q.attributes.with(in.Attributes)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkRedrive(attributes); err != nil {
+		return nil, err
+	}
+	q.attributes = attributes
+	q.modified = s.clock.Now()
+	return empty{}, nil
+}
+
+func (s *Server) purgeQueue(_ request, in *queueInput) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.queueByURL(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	now := s.clock.Now()
+	if !q.purged.IsZero() && now.Before(q.purged.Add(purgeInterval)) {
+		return nil, errPurgeInProgress(q.name)
+	}
+	q.clear()
+	q.purged = now
+	return empty{}, nil
+}
