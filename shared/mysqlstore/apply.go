@@ -1,0 +1,154 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// rowNamespace makes the id of an inserted subscriptions row follow from what it stands for, so
+// that inserting it twice is seen as such.
+var rowNamespace = uuid.MustParse("6f1d3c0a-53c5-4b7e-9a52-2f0b6f6d6f10")
+
+// Apply repairs one organization and records its item's outcome in one transaction. before is
+// the record that plan was made from. Where followUp is set, item was repaired by this caller
+// already and its changes grow; else its outcome must still be open.
+//
+// Errors: [billing.ErrRecordChanged], [billing.ErrAlreadyDecided], a permanent withheld failure
+// where the guard's limit is reached, a permanent subscription_conflict where another row took
+// the subscription's id; in each case nothing was written.
+func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := lockUnchanged(ctx, tx, before); err != nil {
+			return err
+		}
+		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
+			return err
+		}
+		if err := write(ctx, tx, before.Org.ID, plan); err != nil {
+			return err
+		}
+		if plan.LowersAccess() {
+			return countDowngrade(ctx, tx, item.RunID)
+		}
+		return nil
+	})
+	if isDuplicateKey(err) {
+		return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonSubscriptionConflict, Message: fmt.Sprintf(
+			"subscription %s was given to another organization's row meanwhile; nothing was written", plan.GoverningID)}
+	}
+	return itemFailure(err, item)
+}
+
+// lockUnchanged locks the organization and its rows and compares them with the record read at
+// first, updated_at included: a webhook that wrote and wrote back is seen too, a second later.
+func lockUnchanged(ctx context.Context, tx *sql.Tx, before billing.Record) error {
+	now, err := readRecords(ctx, tx, []string{before.Org.ID}, "FOR UPDATE")
+	if err != nil {
+		return err
+	}
+	record, ok := now[before.Org.ID]
+	if !ok || !sameRecord(record, before) {
+		return billing.ErrRecordChanged
+	}
+	return nil
+}
+
+func recordApplied(ctx context.Context, tx *sql.Tx, item billing.Item, followUp bool, now time.Time) error {
+	if !followUp {
+		return decide(ctx, tx, item, now)
+	}
+	return setOutcome(ctx, tx, item, now, `outcome = ? AND revision = ?`, billing.OutcomeSynced, item.Revision)
+}
+
+// write sets the columns the plan names, and no other.
+func write(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) error {
+	rowColumns, rowValues := columns("subscriptions", plan.Changes)
+	orgColumns, orgValues := columns("organizations", plan.Changes)
+	if len(orgColumns) > 0 {
+		if err := update(ctx, tx, "organizations", orgID, orgColumns, orgValues); err != nil {
+			return err
+		}
+	}
+	if plan.Insert {
+		return insertRow(ctx, tx, orgID, plan.GoverningID, rowColumns, rowValues)
+	}
+	if len(rowColumns) > 0 {
+		return update(ctx, tx, "subscriptions", plan.RowID, rowColumns, rowValues)
+	}
+	return nil
+}
+
+// columns picks a table's columns from the changes, whose fields are the constants of billing.
+func columns(table string, changes []billing.Change) (names []string, values []any) {
+	for _, c := range changes {
+		if name, ok := strings.CutPrefix(c.Field, table+"."); ok {
+			names, values = append(names, name), append(values, c.To)
+		}
+	}
+	return names, values
+}
+
+func update(ctx context.Context, tx *sql.Tx, table, id string, names []string, values []any) error {
+	ok, err := hit(ctx, tx, `UPDATE `+table+` SET `+strings.Join(names, ` = ?, `)+` = ? WHERE id = ?`, append(values, id)...)
+	if err == nil && !ok {
+		return billing.ErrRecordChanged
+	}
+	return err
+}
+
+func insertRow(ctx context.Context, tx *sql.Tx, orgID, subscriptionID string, names []string, values []any) error {
+	id := uuid.NewSHA1(rowNamespace, []byte(orgID+"\x00"+subscriptionID))
+	_, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (id, org_id, `+strings.Join(names, ", ")+`) VALUES `+in(len(names)+2),
+		append([]any{id.String(), orgID}, values...)...)
+	return err
+}
+
+// countDowngrade takes one unit of the run's limit, or refuses.
+func countDowngrade(ctx context.Context, tx *sql.Tx, runID string) error {
+	ok, err := hit(ctx, tx, `UPDATE reconciliation_runs SET downgrades = downgrades + 1 WHERE id = ? AND downgrades < downgrade_limit`, runID)
+	if err == nil && !ok {
+		return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonWithheld, Message: "the run's limit of downgrades is reached, so this one was not written; " +
+			"check whether the changes are right, raise the limit of run " + runID + " and redrive"}
+	}
+	return err
+}
+
+func sameRecord(a, b billing.Record) bool {
+	return sameOrganization(a.Org, b.Org) && slices.EqualFunc(a.Rows, b.Rows, sameRow)
+}
+
+func sameOrganization(a, b billing.Organization) bool {
+	return a.ID == b.ID && same(a.CustomerID, b.CustomerID) && a.Status == b.Status && a.Tier == b.Tier &&
+		sameTime(a.TrialEndsAt, b.TrialEndsAt) && a.Deleted == b.Deleted && a.UpdatedAt.Equal(b.UpdatedAt)
+}
+
+func sameRow(a, b billing.Row) bool {
+	return a.ID == b.ID && same(a.SubscriptionID, b.SubscriptionID) && same(a.CustomerID, b.CustomerID) &&
+		same(a.PriceID, b.PriceID) && a.Tier == b.Tier && a.Status == b.Status &&
+		sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) && sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) &&
+		sameTime(a.TrialEnd, b.TrialEnd) && same(a.CancelAtPeriodEnd, b.CancelAtPeriodEnd) &&
+		sameTime(a.CanceledAt, b.CanceledAt) && sameTime(a.EndedAt, b.EndedAt) &&
+		a.CreatedAt.Equal(b.CreatedAt) && a.UpdatedAt.Equal(b.UpdatedAt)
+}
+
+func same[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+func sameTime(a, b *time.Time) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(*b)
+}

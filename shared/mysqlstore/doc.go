@@ -1,0 +1,20 @@
+// Package mysqlstore is the only place with SQL. It reads and repairs the application's
+// organizations and subscriptions and keeps this system's own tables: reconciliation_runs,
+// reconciliation_items and reconciliation_migrations.
+//
+// Invariants:
+//
+//   - The application's tables are never altered, and only the columns a plan names are written.
+//   - A repair and the outcome of its item commit in one transaction, which first locks
+//     organization, subscriptions rows (by id), item and run, in that order, and compares the
+//     rows with those the plan was made from. What changed meanwhile is never overwritten:
+//     [billing.ErrRecordChanged].
+//   - An outcome moves only from pending or error; changes once recorded as applied are kept.
+//     A second delivery finds [billing.ErrAlreadyDecided] and changes nothing.
+//   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.
+//   - Every list is complete or an error. Updates report matched rows (clientFoundRows), so a
+//     compare-and-set that hit can be told from one that missed.
+//   - Times are UTC. SQL is what both MySQL 8 and MariaDB 10.11 take; decisions rest on error
+//     numbers both share.
+//   - No method holds a connection while it asks for another, so a pool of one suffices.
+package mysqlstore

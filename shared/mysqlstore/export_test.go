@@ -1,0 +1,25 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+)
+
+// Pages of the loops over many items, for tests that need more than one.
+const (
+	DriftPage = driftPage
+	PrunePage = prunePage
+)
+
+// DB is the pool that the store uses.
+func (s *Store) DB() *sql.DB { return s.db }
+
+// MigrateDown takes every migration back.
+func (s *Store) MigrateDown(ctx context.Context) error {
+	provider, err := s.migrations()
+	if err != nil {
+		return err
+	}
+	_, err = provider.DownTo(ctx, 0)
+	return err
+}

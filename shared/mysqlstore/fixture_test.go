@@ -1,0 +1,357 @@
+package mysqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestMain(m *testing.M) { mysqltest.Main(m) }
+
+// now is when things happen in these tests; old is when the rows were last written.
+var (
+	now = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	old = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// patience bounds what waits for another goroutine or connection.
+const patience = 30 * time.Second
+
+// fixture is a database with the application's tables and this system's own, and a store on it.
+type fixture struct {
+	*mysqltest.DB
+
+	store *mysqlstore.Store
+}
+
+// onEach runs a test on a real server and on the one in this process: what it shows holds on
+// both. Tests of locks and concurrency use onServer.
+func onEach(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Helper()
+	t.Parallel()
+	t.Run("server", func(t *testing.T) {
+		t.Parallel()
+		test(t, newFixture(t, mysqltest.New(t)))
+	})
+	t.Run("in process", func(t *testing.T) {
+		t.Parallel()
+		test(t, newFixture(t, mysqltest.InProcess(t)))
+	})
+}
+
+func onServer(t *testing.T) *fixture {
+	t.Helper()
+	t.Parallel()
+	return newFixture(t, mysqltest.New(t))
+}
+
+func newFixture(t *testing.T, db *mysqltest.DB) *fixture {
+	t.Helper()
+	f := &fixture{DB: db, store: mysqlstore.New(db.DB)}
+	if _, err := f.store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// one returns a store on a connection of its own and that connection's id.
+func (f *fixture) one(t *testing.T) (store *mysqlstore.Store, connection int64) {
+	t.Helper()
+	db := f.Open(t)
+	db.SetMaxOpenConns(1)
+	if err := db.QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&connection); err != nil {
+		t.Fatal(err)
+	}
+	return mysqlstore.New(db), connection
+}
+
+// awaitStatement waits until the connection executes a statement that begins like this.
+func (f *fixture) awaitStatement(t *testing.T, connection int64, beginning string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for n := 0; n == 0; {
+		err := f.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.processlist WHERE id = ? AND info LIKE ?`,
+			connection, beginning+"%").Scan(&n)
+		if err != nil {
+			t.Fatalf("waiting for %q on connection %d: %v", beginning, connection, err)
+		}
+	}
+}
+
+// lock begins a transaction with a statement that locks something.
+func (f *fixture) lock(t *testing.T, statement string, args ...any) *sql.Tx {
+	t.Helper()
+	tx, err := f.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback() })
+	if _, err := tx.ExecContext(t.Context(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+func (f *fixture) addOrganizations(t *testing.T, organizations ...appschema.Organization) {
+	t.Helper()
+	for i := range organizations {
+		o := &organizations[i]
+		if o.Name == "" {
+			o.Name, o.CreatedBy = "Name of "+o.ID, "user"
+		}
+		if o.UpdatedAt.IsZero() {
+			o.CreatedAt, o.UpdatedAt = old, old
+		}
+	}
+	if err := appschema.InsertOrganizations(t.Context(), f.DB.DB, organizations); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) addRows(t *testing.T, rows ...appschema.Subscription) {
+	t.Helper()
+	for i := range rows {
+		if rows[i].UpdatedAt.IsZero() {
+			rows[i].CreatedAt, rows[i].UpdatedAt = old, old
+		}
+	}
+	if err := appschema.InsertSubscriptions(t.Context(), f.DB.DB, rows); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addPaying adds an organization on the pro tier with one row, "sub_"+id of customer "cus_"+id.
+func (f *fixture) addPaying(t *testing.T, ids ...string) {
+	t.Helper()
+	var organizations []appschema.Organization
+	var rows []appschema.Subscription
+	for _, id := range ids {
+		organizations = append(organizations, appschema.Organization{
+			ID: id, StripeCustomerID: new("cus_" + id), SubscriptionStatus: "active", SubscriptionTier: "pro",
+		})
+		rows = append(rows, appschema.Subscription{
+			ID: "row-" + id, OrgID: id, StripeSubscriptionID: new("sub_" + id), StripeCustomerID: new("cus_" + id),
+			StripePriceID: new("price_pro"), PlanTier: "pro", Status: "active", CancelAtPeriodEnd: new(false),
+		})
+	}
+	f.addOrganizations(t, organizations...)
+	f.addRows(t, rows...)
+}
+
+func newRun(id string) billing.Run {
+	return billing.Run{
+		ID: id, Status: billing.RunEnumerating, Strategy: billing.StrategyRetrieve,
+		StartedAt: now, DeadlineAt: now.Add(12 * time.Hour),
+	}
+}
+
+func (f *fixture) openRun(t *testing.T, run billing.Run) billing.Run {
+	t.Helper()
+	opened, err := f.store.OpenRun(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened
+}
+
+func (f *fixture) lease(t *testing.T, runID, owner string) {
+	t.Helper()
+	held, err := f.store.AcquireLease(t.Context(), runID, owner, now, now.Add(time.Minute))
+	if err != nil || !held {
+		t.Fatalf("lease of %s for %s: held %v, %v", runID, owner, held, err)
+	}
+}
+
+// startRun lists everything in a new run, with this downgrade limit, and sets it running.
+func (f *fixture) startRun(t *testing.T, id string, limit int) {
+	t.Helper()
+	run := f.openRun(t, newRun(id))
+	f.lease(t, id, "owner")
+	n, _, err := f.store.ListPage(t.Context(), run, "owner", 10_000, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store.FinishListing(t.Context(), id, "owner", n, limit, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store.MarkRunning(t.Context(), id, "owner"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addItems writes items as they are, without a run.
+func (f *fixture) addItems(t *testing.T, items ...billing.Item) {
+	t.Helper()
+	const perStatement = 500
+	for len(items) > 0 {
+		chunk := items[:min(perStatement, len(items))]
+		items = items[len(chunk):]
+		var args []any
+		for _, i := range chunk {
+			args = append(args, i.RunID, i.OrgID, i.Outcome, i.Reason)
+		}
+		f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, reason) VALUES (?,?,?,?)`+
+			strings.Repeat(`,(?,?,?,?)`, len(chunk)-1), args...)
+	}
+}
+
+func pendingItem(runID, orgID string) billing.Item {
+	return billing.Item{RunID: runID, OrgID: orgID, Outcome: billing.OutcomePending}
+}
+
+func (f *fixture) run(t *testing.T, id string) billing.Run {
+	t.Helper()
+	runs, err := f.store.Runs(t.Context(), []string{id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, ok := runs[id]
+	if !ok {
+		t.Fatalf("there is no run %s", id)
+	}
+	return run
+}
+
+func (f *fixture) item(t *testing.T, runID, orgID string) billing.Item {
+	t.Helper()
+	work := billing.Work{RunID: runID, OrgID: orgID}
+	items, err := f.store.Items(t.Context(), []billing.Work{work})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, ok := items[work]
+	if !ok {
+		t.Fatalf("there is no item %v", work)
+	}
+	return item
+}
+
+func (f *fixture) record(t *testing.T, orgID string) billing.Record {
+	t.Helper()
+	records, err := f.store.Records(t.Context(), []string{orgID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, ok := records[orgID]
+	if !ok {
+		t.Fatalf("there is no organization %s", orgID)
+	}
+	return record
+}
+
+// state is everything a failed write must leave alone.
+type state struct {
+	Application string
+	Items       map[string]billing.Item
+	Downgrades  map[string]int
+}
+
+func (f *fixture) state(t *testing.T) state {
+	t.Helper()
+	s := state{Items: map[string]billing.Item{}, Downgrades: map[string]int{}}
+	var err error
+	if s.Application, err = appschema.Checksum(t.Context(), f.DB.DB); err != nil {
+		t.Fatal(err)
+	}
+	var works []billing.Work
+	for _, pair := range f.texts(t, `SELECT CONCAT(run_id, '|', org_id) FROM reconciliation_items`) {
+		runID, orgID, _ := strings.Cut(pair, "|")
+		works = append(works, billing.Work{RunID: runID, OrgID: orgID})
+	}
+	items, err := f.store.Items(t.Context(), works)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for work, item := range items {
+		s.Items[work.RunID+"|"+work.OrgID] = item
+	}
+	for _, id := range f.texts(t, `SELECT id FROM reconciliation_runs`) {
+		s.Downgrades[id] = f.run(t, id).Downgrades
+	}
+	return s
+}
+
+// unchanged fails the test if anything was written since the state was taken.
+func (f *fixture) unchanged(t *testing.T, before state) {
+	t.Helper()
+	if diff := cmp.Diff(before, f.state(t)); diff != "" {
+		t.Errorf("something was written (-before +after):\n%s", diff)
+	}
+}
+
+func (f *fixture) texts(t *testing.T, query string, args ...any) []string {
+	t.Helper()
+	rows, err := f.QueryContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// wantFailure checks class and reason, and that the message is one line.
+func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
+	t.Helper()
+	f, ok := errors.AsType[*billing.Failure](err)
+	if !ok {
+		t.Errorf("got %v, want a %s failure %s", err, class, reason)
+		return
+	}
+	if f.Class != class || f.Reason != reason {
+		t.Errorf("got %s %s, want %s %s (%v)", f.Class, f.Reason, class, reason, err)
+	}
+	if strings.ContainsAny(err.Error(), "\r\n") {
+		t.Errorf("more than one line: %q", err)
+	}
+}
+
+// inParallel calls fn n times at once and returns the errors.
+func inParallel(n int, fn func(i int) error) []error {
+	errs := make([]error, n)
+	start, done := make(chan struct{}), make(chan struct{})
+	for i := range n {
+		go func() {
+			<-start
+			errs[i] = fn(i)
+			done <- struct{}{}
+		}()
+	}
+	close(start)
+	for range n {
+		<-done
+	}
+	return errs
+}
+
+func orgID(n int) string { return fmt.Sprintf("%08x-0000-4000-8000-%012d", uint32(n)*2654435761, n) }
+
+func orgIDs(n int) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = orgID(i)
+	}
+	return ids
+}

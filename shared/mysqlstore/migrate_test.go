@@ -1,0 +1,172 @@
+package mysqlstore_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+// onEachEmpty is onEach before the migrations.
+func onEachEmpty(t *testing.T, test func(t *testing.T, db *mysqltest.DB)) {
+	t.Helper()
+	t.Parallel()
+	t.Run("server", func(t *testing.T) {
+		t.Parallel()
+		test(t, mysqltest.New(t))
+	})
+	t.Run("in process", func(t *testing.T) {
+		t.Parallel()
+		test(t, mysqltest.InProcess(t))
+	})
+}
+
+// tables returns every table with the statement that would create it.
+func tables(t *testing.T, db *mysqltest.DB) map[string]string {
+	t.Helper()
+	f := &fixture{DB: db}
+	all := map[string]string{}
+	for _, name := range f.texts(t, `SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()`) {
+		var same, statement string
+		if err := db.QueryRowContext(t.Context(), `SHOW CREATE TABLE `+name).Scan(&same, &statement); err != nil {
+			t.Fatal(err)
+		}
+		all[name] = statement
+	}
+	return all
+}
+
+func names(all map[string]string) []string {
+	var list []string
+	for name := range all {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func migrate(t *testing.T, db *mysqltest.DB) int {
+	t.Helper()
+	n, err := mysqlstore.New(db.DB).Migrate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
+	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
+		before := tables(t, db)
+		if n := migrate(t, db); n == 0 {
+			t.Error("no step was taken")
+		}
+		after := tables(t, db)
+		want := []string{"organizations", "reconciliation_items", "reconciliation_migrations", "reconciliation_runs", "subscriptions"}
+		if diff := cmp.Diff(want, names(after)); diff != "" {
+			t.Errorf("tables (-want +got):\n%s", diff)
+		}
+		for name, statement := range before {
+			if diff := cmp.Diff(statement, after[name]); diff != "" {
+				t.Errorf("%s was altered (-before +after):\n%s", name, diff)
+			}
+		}
+	})
+}
+
+func TestMigrateAgainDoesNothing(t *testing.T) {
+	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
+		migrate(t, db)
+		before := tables(t, db)
+		if n := migrate(t, db); n != 0 {
+			t.Errorf("%d steps the second time", n)
+		}
+		if diff := cmp.Diff(before, tables(t, db)); diff != "" {
+			t.Errorf("tables (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestMigrationsGoDownAndUpAgain(t *testing.T) {
+	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
+		steps := migrate(t, db)
+		up := tables(t, db)
+		if err := mysqlstore.New(db.DB).MigrateDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"organizations", "reconciliation_migrations", "subscriptions"}, names(tables(t, db))); diff != "" {
+			t.Errorf("tables after going down (-want +got):\n%s", diff)
+		}
+		if n := migrate(t, db); n != steps {
+			t.Errorf("%d steps up again, want %d", n, steps)
+		}
+		delete(up, "reconciliation_migrations") // its next id differs
+		after := tables(t, db)
+		delete(after, "reconciliation_migrations")
+		if diff := cmp.Diff(up, after); diff != "" {
+			t.Errorf("tables (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestMigrateGoesOnWhereItBrokeOff(t *testing.T) {
+	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
+		migrate(t, db)
+		want := tables(t, db)
+		for _, lost := range []string{
+			`DELETE FROM reconciliation_migrations WHERE version_id > 0`,
+			`DROP TABLE reconciliation_items`,
+		} {
+			db.MustExec(t, lost)
+		}
+		migrate(t, db)
+		if diff := cmp.Diff(names(want), names(tables(t, db))); diff != "" {
+			t.Errorf("tables (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestSeveralMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	db := mysqltest.New(t)
+	const n = 8
+	stores, steps := make([]*mysqlstore.Store, n), make([]int, n)
+	for i := range stores {
+		pool := db.Open(t)
+		if i%2 == 0 {
+			pool.SetMaxOpenConns(1)
+		}
+		stores[i] = mysqlstore.New(pool)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for i, err := range inParallel(n, func(i int) (err error) {
+		steps[i], err = stores[i].Migrate(ctx)
+		return err
+	}) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	slices.Sort(steps)
+	if steps[n-1] == 0 || steps[n-2] != 0 {
+		t.Errorf("steps taken: %v, want all by one of them", steps)
+	}
+}
+
+func TestMigrateHasRoomInAPoolOfOne(t *testing.T) {
+	t.Parallel()
+	db := mysqltest.New(t)
+	pool := db.Open(t)
+	pool.SetMaxOpenConns(1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for range 2 {
+		if _, err := mysqlstore.New(pool).Migrate(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

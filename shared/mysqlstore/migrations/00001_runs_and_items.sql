@@ -1,0 +1,53 @@
+-- +goose Up
+
+-- No transaction spans CREATE TABLE, so each statement can be run again after one that failed.
+
+-- One row for each pass over the organizations. Ids are compared byte by byte (utf8mb4_bin), so
+-- that no two of them ever meet because of a collation.
+CREATE TABLE IF NOT EXISTS reconciliation_runs (
+  id                VARCHAR(64)  NOT NULL PRIMARY KEY,
+  request_id        VARCHAR(64)  NULL UNIQUE,
+  status            VARCHAR(32)  NOT NULL,
+  dry_run           BOOLEAN      NOT NULL,
+  strategy          VARCHAR(16)  NOT NULL,
+  org_id            VARCHAR(36)  NOT NULL DEFAULT '',
+  total             INT          NOT NULL DEFAULT 0,
+  listed            BOOLEAN      NOT NULL DEFAULT FALSE,
+  listed_through    VARCHAR(36)  NOT NULL DEFAULT '',
+  sent_through      VARCHAR(36)  NOT NULL DEFAULT '',
+  lease_owner       VARCHAR(64)  NOT NULL DEFAULT '',
+  lease_expires_at  DATETIME(6)  NULL,
+  downgrades        INT          NOT NULL DEFAULT 0,
+  downgrade_limit   INT          NOT NULL DEFAULT 0,
+  stop_reason       VARCHAR(64)  NOT NULL DEFAULT '',
+  stop_message      TEXT         NULL,
+  stripe_list       BIGINT       NOT NULL DEFAULT 0,
+  stripe_retrieve   BIGINT       NOT NULL DEFAULT 0,
+  stripe_other      BIGINT       NOT NULL DEFAULT 0,
+  stripe_throttled  BIGINT       NOT NULL DEFAULT 0,
+  summary           MEDIUMTEXT   NULL,
+  started_at        DATETIME(6)  NOT NULL,
+  deadline_at       DATETIME(6)  NOT NULL,
+  finished_at       DATETIME(6)  NULL,
+  KEY idx_reconciliation_runs_status (status),
+  KEY idx_reconciliation_runs_started (started_at)
+) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- One row for each organization of a run.
+CREATE TABLE IF NOT EXISTS reconciliation_items (
+  run_id      VARCHAR(64)  NOT NULL,
+  org_id      VARCHAR(36)  NOT NULL,
+  outcome     VARCHAR(16)  NOT NULL DEFAULT 'pending',
+  reason      VARCHAR(64)  NOT NULL DEFAULT '',
+  changes     MEDIUMTEXT   NULL,
+  warnings    MEDIUMTEXT   NULL,
+  error       TEXT         NULL,
+  revision    INT          NOT NULL DEFAULT 0,
+  decided_at  DATETIME(6)  NULL,
+  PRIMARY KEY (run_id, org_id),
+  KEY idx_reconciliation_items_outcome (run_id, outcome, reason)
+) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- +goose Down
+DROP TABLE IF EXISTS reconciliation_items;
+DROP TABLE IF EXISTS reconciliation_runs;

@@ -1,0 +1,293 @@
+package mysqltest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+const (
+	dsnEnv = "TEST_MYSQL_DSN"
+
+	sqlMode = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+
+	// cleanupTimeout bounds the drop of a database, which waits for transactions left open.
+	cleanupTimeout = 30 * time.Second
+)
+
+// DB is the database of one test. Host, Port, User, Password and Name reach it from elsewhere.
+type DB struct {
+	*sql.DB
+	Host       string
+	Port       int
+	User       string
+	Password   string
+	Name       string
+	Kind       string // the server, for people
+	Concurrent bool   // false: one connection only, and no locks worth testing
+	config     *mysql.Config
+}
+
+// server is where databases are created.
+type server struct {
+	config     *mysql.Config // without a database
+	kind       string
+	concurrent bool
+	close      func() error
+}
+
+// shared is the server of this test binary, started by the first test that needs it.
+var shared struct {
+	once   sync.Once
+	server *server
+	err    error
+}
+
+// New returns an empty database on a server that serves many connections at once. Where there
+// is no such server the test is skipped, or fails if CI=true.
+func New(t testing.TB) *DB {
+	t.Helper()
+	s, err := sharedServer()
+	if errors.Is(err, localdb.ErrNoServer) {
+		missing(t)
+	}
+	if err != nil {
+		t.Fatalf("start a database server: %v", err)
+	}
+	return s.newDatabase(t)
+}
+
+// NewAny is New where there is a server and InProcess where there is none.
+func NewAny(t testing.TB) *DB {
+	t.Helper()
+	if _, err := sharedServer(); errors.Is(err, localdb.ErrNoServer) {
+		return InProcess(t)
+	}
+	return New(t)
+}
+
+// InProcess returns an empty database on a go-mysql-server of its own in this process, which
+// has room for one connection.
+func InProcess(t testing.TB) *DB {
+	t.Helper()
+	local, err := localdb.StartInProcess(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := local.Close(); err != nil {
+			t.Errorf("stop go-mysql-server: %v", err)
+		}
+	})
+	return localServer(local).newDatabase(t)
+}
+
+// Main runs the tests of a binary and stops the server that they shared, for use as
+//
+//	func TestMain(m *testing.M) { mysqltest.Main(m) }
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := stopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop the test database server:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// Open returns another pool of connections to the same database, closed when the test ends.
+// Without Concurrent it waits until the first pool is closed.
+func (d *DB) Open(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := open(d.config, d.Concurrent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close a pool of %s: %v", d.Name, err)
+		}
+	})
+	return db
+}
+
+// MustExec runs a statement and returns how many rows it matched.
+func (d *DB) MustExec(t testing.TB, statement string, args ...any) int64 {
+	t.Helper()
+	result, err := d.ExecContext(t.Context(), statement, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	return n
+}
+
+// Value returns the one value that a query selects.
+func Value[T any](t testing.TB, d *DB, query string, args ...any) T {
+	t.Helper()
+	var value T
+	if err := d.QueryRowContext(t.Context(), query, args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return value
+}
+
+func missing(t testing.TB) {
+	t.Helper()
+	const line = "needs a MariaDB or MySQL server: apt-get install mariadb-server-core, or set " + dsnEnv
+	if os.Getenv("CI") == "true" {
+		t.Fatal(line)
+	}
+	t.Skip(line)
+}
+
+func sharedServer() (*server, error) {
+	shared.once.Do(func() { shared.server, shared.err = findServer() })
+	return shared.server, shared.err
+}
+
+func stopShared() error {
+	// Whoever comes later finds the server closed rather than starting another.
+	shared.once.Do(func() { shared.err = localdb.ErrNoServer })
+	if shared.server == nil {
+		return nil
+	}
+	return shared.server.close()
+}
+
+// findServer starts the shared server without a test's context, because it outlives the test
+// that asks for it first.
+func findServer() (*server, error) {
+	if dsn := os.Getenv(dsnEnv); dsn != "" {
+		return namedServer(dsn)
+	}
+	local, err := localdb.Start(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return localServer(local), nil
+}
+
+func namedServer(dsn string) (*server, error) {
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dsnEnv, err)
+	}
+	if cfg.Net != "tcp" {
+		return nil, fmt.Errorf("%s: want user:password@tcp(host:port)/, not %s", dsnEnv, cfg.Net)
+	}
+	cfg.DBName = ""
+	return &server{
+		config:     cfg,
+		kind:       "the server of " + dsnEnv,
+		concurrent: true,
+		close:      func() error { return nil },
+	}, nil
+}
+
+func localServer(local *localdb.Server) *server {
+	return &server{
+		config:     local.DSN(),
+		kind:       local.Kind(),
+		concurrent: local.Concurrent(),
+		close:      local.Close,
+	}
+}
+
+// newDatabase creates a database with the application's tables and drops it when t ends.
+func (s *server) newDatabase(t testing.TB) *DB {
+	t.Helper()
+	name := "test_" + strings.ToLower(rand.Text())
+	if err := s.exec(t.Context(), "CREATE DATABASE "+name+" CHARACTER SET utf8mb4"); err != nil {
+		t.Fatalf("create a database on %s: %v", s.kind, err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if err := s.exec(ctx, "DROP DATABASE "+name); err != nil {
+			t.Errorf("drop database %s: %v", name, err)
+		}
+	})
+
+	d, err := s.database(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.DB = d.Open(t)
+	if err := appschema.Create(t.Context(), d.DB); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// database describes a database of the server; nothing is opened yet.
+func (s *server) database(name string) (*DB, error) {
+	host, portText, err := net.SplitHostPort(s.config.Addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, err
+	}
+	cfg := s.config.Clone()
+	cfg.DBName = name
+	return &DB{
+		Host:       host,
+		Port:       port,
+		User:       cfg.User,
+		Password:   cfg.Passwd,
+		Name:       name,
+		Kind:       s.kind,
+		Concurrent: s.concurrent,
+		config:     cfg,
+	}, nil
+}
+
+// exec runs a statement on a connection of its own.
+func (s *server) exec(ctx context.Context, statement string) error {
+	db, err := open(s.config, s.concurrent)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, statement)
+	return errors.Join(err, db.Close())
+}
+
+func open(base *mysql.Config, concurrent bool) (*sql.DB, error) {
+	cfg := base.Clone()
+	cfg.ParseTime = true
+	cfg.Loc = time.UTC
+	cfg.ClientFoundRows = true
+	cfg.InterpolateParams = true
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	cfg.Params["time_zone"] = "'+00:00'"
+	cfg.Params["sql_mode"] = "'" + sqlMode + "'"
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	if !concurrent {
+		db.SetMaxOpenConns(1)
+	}
+	return db, nil
+}

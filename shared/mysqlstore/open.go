@@ -1,0 +1,115 @@
+package mysqlstore
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"database/sql"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// Config names a MySQL or MariaDB server and a database on it.
+type Config struct {
+	Host     string
+	Port     int
+	User     string
+	Password string
+	Name     string
+	TLS      bool
+	CAFile   string // PEM file with the only roots to trust; "" means the system's
+	MaxConns int    // connections at most; 0 means 10
+}
+
+const (
+	connectTimeout = 5 * time.Second
+	ioTimeout      = 30 * time.Second
+	// connLifetime is below the wait_timeout of managed databases and lets a failover be
+	// followed by fresh connections.
+	connLifetime = 5 * time.Minute
+	defaultConns = 10
+)
+
+// Store is this system's access to MySQL.
+type Store struct{ db *sql.DB }
+
+// New uses a pool that somebody else opened with the settings of [Open].
+func New(db *sql.DB) *Store { return &Store{db: db} }
+
+// Open connects and checks that the server answers. The session is strict and in UTC whatever
+// the server's defaults are.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	cfg, err := c.driver()
+	if err != nil {
+		return nil, err
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("database settings: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	conns := c.MaxConns
+	if conns == 0 {
+		conns = defaultConns
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	db.SetConnMaxLifetime(connLifetime)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close() // the ping's error says more
+		return nil, failure(err, fmt.Sprintf("connect to database %s at %s", c.Name, cfg.Addr))
+	}
+	return &Store{db: db}, nil
+}
+
+// Close ends all connections.
+func (s *Store) Close() error { return s.db.Close() }
+
+func (c Config) driver() (*mysql.Config, error) {
+	cfg := mysql.NewConfig()
+	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
+	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password, c.Name
+	cfg.ParseTime, cfg.Loc = true, time.UTC
+	cfg.ClientFoundRows, cfg.InterpolateParams, cfg.RejectReadOnly = true, true, true
+	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = connectTimeout, ioTimeout, ioTimeout
+	cfg.Logger = quiet{}
+	cfg.Params = map[string]string{
+		"time_zone": "'+00:00'",
+		"sql_mode":  "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+	}
+	roots, err := c.tls()
+	if err != nil {
+		return nil, err
+	}
+	cfg.TLS = roots
+	return cfg, nil
+}
+
+func (c Config) tls() (*tls.Config, error) {
+	if !c.TLS {
+		return nil, nil //nolint:nilnil // the driver's word for no TLS
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Host}
+	if c.CAFile == "" {
+		return settings, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("DB_TLS: %w", err)
+	}
+	settings.RootCAs = x509.NewCertPool()
+	if !settings.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("DB_TLS: %s holds no certificate in PEM form", c.CAFile)
+	}
+	return settings, nil
+}
+
+// quiet drops the driver's own log lines: what they tell comes back as errors.
+type quiet struct{}
+
+func (quiet) Print(...any) {}

@@ -1,0 +1,106 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+const (
+	organizationColumns = `id, stripe_customer_id, subscription_status, subscription_tier, trial_ends_at, is_deleted, updated_at`
+	rowColumns          = `id, org_id, stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status,
+		current_period_start, current_period_end, trial_end, cancel_at_period_end, canceled_at, ended_at, created_at, updated_at`
+)
+
+// Records returns what the database holds for the organizations, by id, in two queries whatever
+// their number. An organization that does not exist is absent.
+func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
+	records, err := readRecords(ctx, s.db, orgIDs, "")
+	return records, failure(err, "read organizations")
+}
+
+// readRecords reads organizations, then their subscriptions rows by id: also the order in which
+// they are locked where lock is FOR UPDATE.
+func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (map[string]billing.Record, error) {
+	records := make(map[string]billing.Record, len(orgIDs))
+	if len(orgIDs) == 0 {
+		return records, nil
+	}
+	err := query(ctx, q, func(r *sql.Rows) error {
+		org, err := scanOrganization(r)
+		records[org.ID] = billing.Record{Org: org}
+		return err
+	}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	if err != nil {
+		return nil, err
+	}
+	err = query(ctx, q, func(r *sql.Rows) error {
+		orgID, row, err := scanRow(r)
+		if record, ok := records[orgID]; ok {
+			record.Rows = append(record.Rows, row)
+			records[orgID] = record
+		}
+		return err
+	}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	return records, err
+}
+
+func scanOrganization(r *sql.Rows) (billing.Organization, error) {
+	var o billing.Organization
+	err := r.Scan(&o.ID, &o.CustomerID, &o.Status, &o.Tier, &o.TrialEndsAt, &o.Deleted, &o.UpdatedAt)
+	return o, err
+}
+
+func scanRow(r *sql.Rows) (orgID string, row billing.Row, err error) {
+	err = r.Scan(&row.ID, &orgID, &row.SubscriptionID, &row.CustomerID, &row.PriceID, &row.Tier, &row.Status,
+		&row.CurrentPeriodStart, &row.CurrentPeriodEnd, &row.TrialEnd, &row.CancelAtPeriodEnd,
+		&row.CanceledAt, &row.EndedAt, &row.CreatedAt, &row.UpdatedAt)
+	return orgID, row, err
+}
+
+// Claims returns which of the subscriptions other organizations account for: those that a row
+// of another organization records, and which organizations named by metadata exist. Soft-deleted
+// organizations count: their row still holds the unique subscription id.
+func (s *Store) Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error) {
+	claims := billing.Claims{RecordedBy: map[string]string{}, Existing: map[string]bool{}}
+	ids, named := claimKeys(subs)
+	if len(ids) > 0 {
+		err := query(ctx, s.db, func(r *sql.Rows) error {
+			var id, owner string
+			err := r.Scan(&id, &owner)
+			claims.RecordedBy[id] = owner
+			return err
+		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids))+` AND org_id <> ?`,
+			append(anys(ids), orgID)...)
+		if err != nil {
+			return claims, failure(err, "look up whose the subscriptions are")
+		}
+	}
+	if len(named) > 0 {
+		existing, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id IN `+in(len(named)), anys(named)...)
+		if err != nil {
+			return claims, failure(err, "look up the organizations that metadata names")
+		}
+		for _, id := range existing {
+			claims.Existing[billing.OrgKey(id)] = true
+		}
+	}
+	return claims, nil
+}
+
+func claimKeys(subs []billing.Subscription) (ids, named []string) {
+	for _, sub := range subs {
+		ids = append(ids, sub.ID)
+		if key := billing.OrgKey(sub.OrgID); key != "" {
+			named = append(named, key)
+		}
+	}
+	return ids, named
+}
+
+// OrganizationExists reports whether there is such an organization that is not deleted.
+func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted = 0`, orgID)
+	return len(ids) > 0, failure(err, "look up the organization")
+}

@@ -1,0 +1,209 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
+	downgrades, downgrade_limit, stop_reason, stop_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
+	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL`
+
+func scanRun(r *sql.Rows) (billing.Run, error) {
+	var run billing.Run
+	var requestID, stopMessage sql.NullString
+	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
+		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StopReason, &stopMessage,
+		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
+		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized)
+	run.RequestID, run.StopMessage = requestID.String, stopMessage.String
+	return run, err
+}
+
+func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([]billing.Run, error) {
+	var runs []billing.Run
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		run, err := scanRun(r)
+		runs = append(runs, run)
+		return err
+	}, `SELECT `+runColumns+` FROM reconciliation_runs WHERE `+condition, args...)
+	return runs, failure(err, "read runs")
+}
+
+// OpenRun creates the run unless it, or one of the same request, is there already, and returns
+// the one that stands: a second delivery opens nothing new.
+func (s *Store) OpenRun(ctx context.Context, run billing.Run) (billing.Run, error) {
+	requestID := sql.NullString{String: run.RequestID, Valid: run.RequestID != ""}
+	_, err := s.db.ExecContext(ctx, `INSERT INTO reconciliation_runs
+		(id, request_id, status, dry_run, strategy, org_id, started_at, deadline_at) VALUES (?,?,?,?,?,?,?,?)`,
+		run.ID, requestID, billing.RunEnumerating, run.DryRun, run.Strategy, run.OrgID, run.StartedAt, run.DeadlineAt)
+	if err != nil && !isDuplicateKey(err) {
+		return billing.Run{}, failure(err, "open run "+run.ID)
+	}
+	runs, err := s.runsWhere(ctx, `id = ? OR request_id = ?`, run.ID, requestID)
+	if err != nil {
+		return billing.Run{}, err
+	}
+	if len(runs) == 0 {
+		return billing.Run{}, failure(sql.ErrNoRows, "find run "+run.ID+" just opened")
+	}
+	return runs[0], nil
+}
+
+// Runs returns the runs of these ids, by id; unknown ones are absent.
+func (s *Store) Runs(ctx context.Context, ids []string) (map[string]billing.Run, error) {
+	found := make(map[string]billing.Run, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	runs, err := s.runsWhere(ctx, `id IN `+in(len(ids)), anys(ids)...)
+	for _, run := range runs {
+		found[run.ID] = run
+	}
+	return found, err
+}
+
+// EnumeratingRuns returns the ids of runs that are still enumerating and whose lease is free.
+func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs
+		WHERE status = ? AND (lease_owner = '' OR lease_expires_at < ?) ORDER BY started_at`, billing.RunEnumerating, now)
+	return ids, failure(err, "find runs to resume")
+}
+
+// AcquireLease makes owner the only enumerator of the run until the given time, unless another
+// holds it or the run no longer enumerates.
+func (s *Store) AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error) {
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET lease_owner = ?, lease_expires_at = ?
+		WHERE id = ? AND status = ? AND (lease_owner IN ('', ?) OR lease_expires_at < ?)`,
+		owner, until, runID, billing.RunEnumerating, owner, now)
+	return ok, failure(err, "take the lease of run "+runID)
+}
+
+// ReleaseLease gives the run free for the next enumerator.
+func (s *Store) ReleaseLease(ctx context.Context, runID, owner string) error {
+	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_owner = '', lease_expires_at = NULL
+		WHERE id = ? AND lease_owner = ?`, runID, owner)
+	return failure(err, "release the lease of run "+runID)
+}
+
+// ListPage lists the next organizations by id: it writes them as pending items and moves the
+// run's cursor in one transaction. It returns how many there were; fewer than limit is the end.
+func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		var ids []string
+		if ids, err = eligible(ctx, tx, run, limit); err != nil {
+			return err
+		}
+		n, through = len(ids), run.ListedThrough
+		if n > 0 {
+			through = ids[n-1]
+		}
+		if err := insertItems(ctx, tx, run.ID, ids); err != nil {
+			return err
+		}
+		return advance(ctx, tx, run.ID, owner, `listed_through = ?, lease_expires_at = ?`, through, until)
+	})
+	return n, through, failure(err, "list the organizations of run "+run.ID)
+}
+
+// eligible organizations: not deleted, and known to Stripe by a subscriptions row or a customer.
+// A run over one organization takes it as it is.
+func eligible(ctx context.Context, q querier, run billing.Run, limit int) ([]string, error) {
+	if run.OrgID != "" {
+		return texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, run.OrgID, run.ListedThrough)
+	}
+	return texts(ctx, q, `SELECT o.id FROM organizations o WHERE o.is_deleted = 0 AND o.id > ?
+		AND (o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id))
+		ORDER BY o.id LIMIT ?`, run.ListedThrough, limit)
+}
+
+func insertItems(ctx context.Context, e execer, runID string, orgIDs []string) error {
+	if len(orgIDs) == 0 {
+		return nil
+	}
+	args := make([]any, 0, 2*len(orgIDs))
+	for _, id := range orgIDs {
+		args = append(args, runID, id)
+	}
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?,?)`+
+		strings.Repeat(`,(?,?)`, len(orgIDs)-1)+` ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`, args...)
+	return err
+}
+
+// advance writes to a run that enumerates under owner's lease, and to no other.
+func advance(ctx context.Context, e execer, runID, owner, set string, args ...any) error {
+	ok, err := hit(ctx, e, `UPDATE reconciliation_runs SET `+set+` WHERE id = ? AND lease_owner = ? AND status = ?`,
+		append(args, runID, owner, billing.RunEnumerating)...)
+	if err == nil && !ok {
+		return billing.ErrLeaseLost
+	}
+	return err
+}
+
+// CountItems returns how many organizations the run has.
+func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ?`, runID).Scan(&n)
+	return n, failure(err, "count the organizations of run "+runID)
+}
+
+// FinishListing records that every organization is listed, how many, and the downgrade limit
+// that follows from it.
+func (s *Store) FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error {
+	err := advance(ctx, s.db, runID, owner, `listed = TRUE, total = ?, downgrade_limit = ?, lease_expires_at = ?`, total, downgradeLimit, until)
+	return failure(err, "finish the listing of run "+runID)
+}
+
+// PendingAfter returns the next organizations without an outcome, by id.
+func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error) {
+	ids, err := texts(ctx, s.db, `SELECT org_id FROM reconciliation_items
+		WHERE run_id = ? AND outcome = 'pending' AND org_id > ? ORDER BY org_id LIMIT ?`, runID, after, limit)
+	return ids, failure(err, "list the pending organizations of run "+runID)
+}
+
+// MarkSent records that messages for all organizations up to this one were accepted.
+func (s *Store) MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error {
+	err := advance(ctx, s.db, runID, owner, `sent_through = ?, lease_expires_at = ?`, through, until)
+	return failure(err, "record what was sent of run "+runID)
+}
+
+// MarkRunning records that every organization was sent, and ends the lease.
+func (s *Store) MarkRunning(ctx context.Context, runID, owner string) error {
+	err := advance(ctx, s.db, runID, owner, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
+	return failure(err, "mark run "+runID+" as running")
+}
+
+// Reopen lets a run that stopped, ran out of time or lost its messages send what is pending
+// again. It reports false where nothing is pending or the run is enumerating anyway.
+func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error) {
+	pending, err := s.HasPending(ctx, runID)
+	if err != nil || !pending {
+		return false, err
+	}
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', stop_reason = '', stop_message = NULL,
+		finished_at = NULL, summary = NULL, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
+		WHERE id = ? AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
+		runID, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
+	return ok, failure(err, "reopen run "+runID)
+}
+
+// StopRun ends an open run for a reason that concerns all of it; organizations without an
+// outcome stay pending. It reports whether this call did it.
+func (s *Store) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, stop_reason = ?, stop_message = ?, finished_at = ?,
+		lease_owner = '', lease_expires_at = NULL WHERE id = ? AND status IN (?,?)`,
+		billing.RunStopped, reason, message, now, runID, billing.RunEnumerating, billing.RunRunning)
+	return ok, failure(err, "stop run "+runID)
+}
+
+// AddUsage adds to the run's count of requests to Stripe.
+func (s *Store) AddUsage(ctx context.Context, runID string, u billing.Usage) error {
+	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_runs SET stripe_list = stripe_list + ?, stripe_retrieve = stripe_retrieve + ?,
+		stripe_other = stripe_other + ?, stripe_throttled = stripe_throttled + ? WHERE id = ?`,
+		u.List, u.Retrieve, u.Other, u.Throttled, runID)
+	return failure(err, "count the Stripe requests of run "+runID)
+}

@@ -1,0 +1,87 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// inTx runs fn in a transaction and commits it; any error rolls it back.
+func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) (err error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if rbErr := tx.Rollback(); rbErr != nil && !errors.Is(rbErr, sql.ErrTxDone) {
+			err = fmt.Errorf("%w (and rolling back: %w)", err, rbErr)
+		}
+	}()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// query calls scan for each row; a list that broke off is an error.
+func query(ctx context.Context, q querier, scan func(*sql.Rows) error, stmt string, args ...any) (err error) {
+	rows, err := q.QueryContext(ctx, stmt, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// texts returns the only column of a query.
+func texts(ctx context.Context, q querier, stmt string, args ...any) ([]string, error) {
+	var all []string
+	err := query(ctx, q, func(r *sql.Rows) error {
+		var v string
+		if err := r.Scan(&v); err != nil {
+			return err
+		}
+		all = append(all, v)
+		return nil
+	}, stmt, args...)
+	return all, err
+}
+
+// hit executes stmt and reports whether it matched a row: a compare-and-set.
+func hit(ctx context.Context, e execer, stmt string, args ...any) (bool, error) {
+	res, err := e.ExecContext(ctx, stmt, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+// in returns "(?,?,?)" for n values; n must be positive.
+func in(n int) string { return "(?" + strings.Repeat(",?", n-1) + ")" }
+
+func anys[T any](values []T) []any {
+	all := make([]any, len(values))
+	for i, v := range values {
+		all[i] = v
+	}
+	return all
+}

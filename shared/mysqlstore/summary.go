@@ -1,0 +1,168 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// driftPage is how many drifted items are held at once while counting by field.
+const driftPage = 1000
+
+// HasPending reports whether an organization of the run has no outcome yet.
+func (s *Store) HasPending(ctx context.Context, runID string) (bool, error) {
+	ids, err := texts(ctx, s.db, `SELECT org_id FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending' LIMIT 1`, runID)
+	return len(ids) > 0, failure(err, "look for pending organizations of run "+runID)
+}
+
+// Tallies counts the run's items by outcome and reason.
+func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, error) {
+	var tallies []billing.Tally
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var t billing.Tally
+		err := r.Scan(&t.Outcome, &t.Reason, &t.Items)
+		tallies = append(tallies, t)
+		return err
+	}, `SELECT outcome, reason, COUNT(*) FROM reconciliation_items WHERE run_id = ? GROUP BY outcome, reason ORDER BY outcome, reason`, runID)
+	return tallies, failure(err, "count the outcomes of run "+runID)
+}
+
+// DriftByField counts, over what the run repaired (or found, in a dry run), how often each
+// column differed. An organization counts once for a column.
+func (s *Store) DriftByField(ctx context.Context, runID string) (map[string]int, error) {
+	drift := map[string]int{}
+	err := s.eachItem(ctx, runID, `outcome IN ('synced','drifted')`, func(i billing.Item) error {
+		seen := map[string]bool{}
+		for _, c := range i.Changes {
+			if !seen[c.Field] {
+				drift[c.Field]++
+				seen[c.Field] = true
+			}
+		}
+		return nil
+	})
+	return drift, err
+}
+
+// eachItem calls fn for the run's items that fit the condition, by organization id, holding
+// one page of them at a time.
+func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(billing.Item) error) error {
+	after := ""
+	for {
+		page, err := s.itemsWhere(ctx, `run_id = ? AND org_id > ? AND `+condition+` ORDER BY org_id LIMIT ?`, runID, after, driftPage)
+		if err != nil {
+			return err
+		}
+		for _, i := range page {
+			if err := fn(i); err != nil {
+				return err
+			}
+			after = i.OrgID
+		}
+		if len(page) < driftPage {
+			return nil
+		}
+	}
+}
+
+// Notable returns the items that are not plainly skipped, errors first, then by organization.
+func (s *Store) Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error) {
+	return s.itemsWhere(ctx, `run_id = ? AND outcome <> 'pending' AND (outcome <> 'skipped' OR warnings IS NOT NULL)
+		ORDER BY CASE WHEN outcome = 'error' THEN 0 ELSE 1 END, org_id LIMIT ?`, runID, limit)
+}
+
+func (s *Store) itemsWhere(ctx context.Context, condition string, args ...any) ([]billing.Item, error) {
+	var items []billing.Item
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		i, err := scanItem(r)
+		items = append(items, i)
+		return err
+	}, `SELECT `+itemColumns+` FROM reconciliation_items WHERE `+condition, args...)
+	return items, failure(err, "read items")
+}
+
+// CloseRun ends the run with its summary if its status still is one of from, and reports
+// whether this call did it: only the one that did reports the run.
+func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, from ...billing.RunStatus) (bool, error) {
+	text, err := json.Marshal(summary)
+	if err != nil {
+		return false, err
+	}
+	args := append([]any{summary.Status, string(text), summary.FinishedAt, summary.RunID}, anys(from)...)
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, summary = ?, finished_at = ?, lease_owner = '', lease_expires_at = NULL
+		WHERE id = ? AND status IN `+in(len(from)), args...)
+	return ok, failure(err, "close run "+summary.RunID)
+}
+
+// AmendRun replaces a closed run's summary, if its status still is from and the summary differs
+// from the one that stands, and reports whether it did.
+func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, from billing.RunStatus) (bool, error) {
+	text, err := json.Marshal(summary)
+	if err != nil {
+		return false, err
+	}
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, summary = ? WHERE id = ? AND status = ? AND (summary IS NULL OR summary <> ?)`,
+		summary.Status, string(text), summary.RunID, from, string(text))
+	return ok, failure(err, "amend the summary of run "+summary.RunID)
+}
+
+// RunsToClose returns the open runs that nothing may report on any more: running without a
+// pending item, or past their deadline.
+func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
+	return s.runsWhere(ctx, `(status = 'running' AND NOT EXISTS (SELECT 1 FROM reconciliation_items i
+			WHERE i.run_id = reconciliation_runs.id AND i.outcome = 'pending'))
+		OR (status IN ('running','enumerating') AND deadline_at < ?) ORDER BY started_at`, now)
+}
+
+// LastCompleted returns when the last run over all organizations, not a dry one, completed; nil
+// if none did.
+func (s *Store) LastCompleted(ctx context.Context) (*time.Time, error) {
+	var at *time.Time
+	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
+		WHERE org_id = '' AND dry_run = FALSE AND status IN ('completed','completed_with_errors')`).Scan(&at)
+	return at, failure(err, "look for the last completed run")
+}
+
+// LastRun returns the id of the run that started last, "" if there is none.
+func (s *Store) LastRun(ctx context.Context) (string, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs ORDER BY started_at DESC, id DESC LIMIT 1`)
+	if err != nil || len(ids) == 0 {
+		return "", failure(err, "look for the last run")
+	}
+	return ids[0], nil
+}
+
+// prunePage bounds a pruning transaction, so that it never holds many locks.
+const prunePage = 1000
+
+// Prune removes closed runs that started before the given time, with their items, a small
+// transaction at a time, and returns how many runs went. Interrupted, it goes on next time.
+func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
+	if err != nil {
+		return 0, failure(err, "look for runs to prune")
+	}
+	for n, id := range ids {
+		if err := s.pruneRun(ctx, id); err != nil {
+			return n, failure(err, "prune run "+id)
+		}
+	}
+	return len(ids), nil
+}
+
+func (s *Store) pruneRun(ctx context.Context, runID string) error {
+	for {
+		ok, err := hit(ctx, s.db, `DELETE FROM reconciliation_items WHERE run_id = ? LIMIT ?`, runID, prunePage)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+	}
+	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)
+	return err
+}
