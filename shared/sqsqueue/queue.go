@@ -1,0 +1,210 @@
+package sqsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+const (
+	// batchSize is the most entries SQS takes in one call.
+	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+	batchSize = 10
+	// parallelBatches keeps a page of sends going without waiting for each round trip.
+	parallelBatches = 16
+	// sendTries bounds how often refused entries are sent again before the page is an error.
+	sendTries   = 5
+	sendBackoff = 100 * time.Millisecond
+	// maxVisibility is SQS's bound on hiding a message.
+	maxVisibility = 12 * time.Hour
+	// maxAttribute bounds the error text a dead letter carries.
+	maxAttribute = 2048
+)
+
+// Queue is one SQS queue.
+type Queue struct {
+	client *sqs.Client
+	url    string
+}
+
+// New returns the queue with this URL.
+func New(client *sqs.Client, url string) *Queue { return &Queue{client: client, url: url} }
+
+// SendWork sends one message for each organization and returns when SQS accepted all of them.
+func (q *Queue) SendWork(ctx context.Context, runID string, orgIDs []string) error {
+	var sends errgroup.Group
+	sends.SetLimit(parallelBatches)
+	for start := 0; start < len(orgIDs); start += batchSize {
+		batch := orgIDs[start:min(start+batchSize, len(orgIDs))]
+		sends.Go(func() error { return q.sendBatch(ctx, runID, batch) })
+	}
+	return sends.Wait()
+}
+
+func (q *Queue) sendBatch(ctx context.Context, runID string, orgIDs []string) error {
+	entries := make([]types.SendMessageBatchRequestEntry, len(orgIDs))
+	for i, id := range orgIDs {
+		body, err := EncodeWork(billing.Work{RunID: runID, OrgID: id})
+		if err != nil {
+			return err
+		}
+		entries[i] = types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: &body}
+	}
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval = sendBackoff
+	_, err := backoff.Retry(ctx, func() (bool, error) {
+		refused, err := q.trySend(ctx, entries)
+		if err == nil {
+			entries = refused
+		}
+		return true, errors.Join(err, refusedError(refused))
+	}, backoff.WithBackOff(policy), backoff.WithMaxTries(sendTries))
+	if err != nil {
+		return unavailable("send work to "+q.url, err)
+	}
+	return nil
+}
+
+// trySend sends the entries once and returns those that SQS did not accept.
+func (q *Queue) trySend(ctx context.Context, entries []types.SendMessageBatchRequestEntry) ([]types.SendMessageBatchRequestEntry, error) {
+	out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: &q.url, Entries: entries})
+	if err != nil {
+		return entries, err
+	}
+	accepted := make(map[string]bool, len(out.Successful))
+	for _, s := range out.Successful {
+		accepted[aws.ToString(s.Id)] = true
+	}
+	var refused []types.SendMessageBatchRequestEntry
+	for _, e := range entries {
+		if !accepted[aws.ToString(e.Id)] {
+			refused = append(refused, e)
+		}
+	}
+	return refused, nil
+}
+
+func refusedError(refused []types.SendMessageBatchRequestEntry) error {
+	if len(refused) == 0 {
+		return nil
+	}
+	return fmt.Errorf("SQS did not accept %d messages", len(refused))
+}
+
+// SendProgress tells the aggregator to look at a run.
+func (q *Queue) SendProgress(ctx context.Context, runID string) error {
+	body, err := EncodeProgress(runID)
+	if err != nil {
+		return err
+	}
+	return q.send(ctx, body, nil)
+}
+
+// DeadLetter is a message given up, with what a person needs to know about it.
+type DeadLetter struct {
+	Body   string
+	Reason billing.Reason
+	Error  string
+	Work   billing.Work // empty where the body could not be read
+}
+
+// SendDeadLetter sends the message to this queue with its reason as attributes.
+func (q *Queue) SendDeadLetter(ctx context.Context, d DeadLetter) error {
+	attributes := map[string]types.MessageAttributeValue{}
+	for name, value := range map[string]string{
+		"reason": string(d.Reason), "error": attributeText(d.Error), "runId": d.Work.RunID, "orgId": d.Work.OrgID,
+	} {
+		if value != "" { // SQS refuses an empty attribute
+			attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(value)}
+		}
+	}
+	return q.send(ctx, d.Body, attributes)
+}
+
+func (q *Queue) send(ctx context.Context, body string, attributes map[string]types.MessageAttributeValue) error {
+	_, err := q.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &q.url, MessageBody: &body, MessageAttributes: attributes})
+	if err != nil {
+		return unavailable("send to "+q.url, err)
+	}
+	return nil
+}
+
+// attributeText keeps what SQS allows in a text: it refuses control characters.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+func attributeText(s string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r < ' ' || r == '\uFFFE' || r == '\uFFFF' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(clean) > maxAttribute {
+		clean = strings.ToValidUTF8(clean[:maxAttribute], "")
+	}
+	return clean
+}
+
+// Delay is a received message and how long it stays hidden.
+type Delay struct {
+	ReceiptHandle string
+	For           time.Duration
+}
+
+// Hide keeps the messages from being received again for as long as each says.
+func (q *Queue) Hide(ctx context.Context, delays []Delay) error {
+	var all []error
+	for start := 0; start < len(delays); start += batchSize {
+		all = append(all, q.hideBatch(ctx, delays[start:min(start+batchSize, len(delays))]))
+	}
+	return errors.Join(all...)
+}
+
+func (q *Queue) hideBatch(ctx context.Context, delays []Delay) error {
+	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(delays))
+	for i, d := range delays {
+		seconds := min(d.For, maxVisibility).Round(time.Second) / time.Second
+		entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
+			Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &delays[i].ReceiptHandle, VisibilityTimeout: int32(seconds),
+		}
+	}
+	out, err := q.client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
+	if err != nil {
+		return unavailable("delay messages of "+q.url, err)
+	}
+	if len(out.Failed) > 0 {
+		return unavailable("delay messages of "+q.url, fmt.Errorf("SQS refused %d of %d: %s", len(out.Failed), len(entries), aws.ToString(out.Failed[0].Message)))
+	}
+	return nil
+}
+
+// capFactor bounds the backoff: 30 s grows to 30 min.
+const capFactor = 60
+
+// Backoff is how long a message stays hidden after its n-th receive failed: base, doubling up to
+// sixty times base, times 1 to 1.2 at random so that what failed together does not come back
+// together.
+func Backoff(base time.Duration, receiveCount int) time.Duration {
+	doubled := base
+	for i := 1; i < receiveCount && doubled < base*capFactor; i++ {
+		doubled *= 2
+	}
+	doubled = min(doubled, base*capFactor)
+	return doubled + time.Duration(rand.Float64()*0.2*float64(doubled))
+}
+
+func unavailable(doing string, err error) error {
+	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonQueueUnavailable,
+		Message: "cannot " + doing + " (check the queue's URL and the permissions)", Err: err}
+}
