@@ -1,0 +1,216 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// AggregateStore is what the aggregator needs of the database.
+type AggregateStore interface {
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	HasPending(ctx context.Context, runID string) (bool, error)
+	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
+	DriftByField(ctx context.Context, runID string) (map[string]int, error)
+	Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
+	CloseRun(ctx context.Context, summary billing.Summary, from ...billing.RunStatus) (bool, error)
+	AmendRun(ctx context.Context, summary billing.Summary, from billing.RunStatus) (bool, error)
+	RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
+	LastCompleted(ctx context.Context) (*time.Time, error)
+	Prune(ctx context.Context, before time.Time) (int, error)
+}
+
+// Aggregator closes runs and sums them up.
+type Aggregator struct {
+	Store     AggregateStore
+	Retention time.Duration // how long closed runs are kept
+	Retry     Retry
+	Now       func() time.Time
+	Log       *slog.Logger
+	Metrics   *telemetry.Metrics
+}
+
+// Tick is what a tick did.
+type Tick struct {
+	Closed []string `json:"closed"` // runs
+	Pruned int      `json:"pruned"` // runs
+}
+
+// Progress looks at a run that something happened to: it closes the run if nothing is pending,
+// or amends the summary of one that was closed before. An unknown run is no error: it was pruned.
+func (a *Aggregator) Progress(ctx context.Context, runID string) error {
+	return a.Retry.do(ctx, func() error {
+		run, err := a.run(ctx, runID)
+		if isUnknownRun(err) {
+			a.Log.WarnContext(ctx, "progress of a run that is not in the database", telemetry.KeyRunID, runID)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch run.Status {
+		case billing.RunEnumerating:
+			return nil
+		case billing.RunRunning:
+			return a.closeIfDone(ctx, run)
+		default:
+			return a.amend(ctx, run)
+		}
+	})
+}
+
+// Tick closes what nobody will report on any more, removes old runs and tells how old the last
+// completed run is.
+func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
+	tick := Tick{Closed: []string{}}
+	runs, err := a.Store.RunsToClose(ctx, a.now())
+	if err != nil {
+		return tick, err
+	}
+	for _, run := range runs {
+		closed, err := a.close(ctx, run, billing.RunRunning, billing.RunEnumerating)
+		if err != nil {
+			return tick, err
+		}
+		if closed {
+			tick.Closed = append(tick.Closed, run.ID)
+		}
+	}
+	if tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention)); err != nil {
+		return tick, err
+	}
+	return tick, a.reportAge(ctx)
+}
+
+// Summary returns the run's summary as its items stand now.
+func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
+	run, err := a.run(ctx, runID)
+	if err != nil {
+		return billing.Summary{}, err
+	}
+	return a.summarize(ctx, run)
+}
+
+func (a *Aggregator) run(ctx context.Context, id string) (billing.Run, error) {
+	runs, err := a.Store.Runs(ctx, []string{id})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, ok := runs[id]
+	if !ok {
+		return billing.Run{}, unknownRun(id)
+	}
+	return run, nil
+}
+
+func isUnknownRun(err error) bool {
+	return err != nil && billing.AsFailure(err).Reason == billing.ReasonUnknownRun
+}
+
+func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
+	pending, err := a.Store.HasPending(ctx, run.ID)
+	if err != nil || pending {
+		return err
+	}
+	_, err = a.close(ctx, run, billing.RunRunning)
+	return err
+}
+
+// close ends the run if its status still is one of from. Only who ended it reports it.
+func (a *Aggregator) close(ctx context.Context, run billing.Run, from ...billing.RunStatus) (bool, error) {
+	now := a.now()
+	run.FinishedAt = &now
+	summary, err := a.summarize(ctx, run)
+	if err != nil {
+		return false, err
+	}
+	summary.Status = summary.EndStatus()
+	if run.Status == billing.RunEnumerating {
+		summary.Status = billing.RunIncomplete // organizations may be missing from the list itself
+	}
+	closed, err := a.Store.CloseRun(ctx, summary, from...)
+	if err != nil || !closed {
+		return false, err
+	}
+	return true, a.report(ctx, summary)
+}
+
+// amend brings the summary of a closed run up to date after a redrive.
+func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
+	summary, err := a.summarize(ctx, run)
+	if err != nil {
+		return err
+	}
+	if run.Status != billing.RunStopped && run.Listed {
+		summary.Status = summary.EndStatus()
+	}
+	amended, err := a.Store.AmendRun(ctx, summary, run.Status)
+	if err != nil || !amended {
+		return err
+	}
+	if !run.Summarized { // stopped by a worker: the first summary
+		return a.report(ctx, summary)
+	}
+	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
+	return nil
+}
+
+func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Summary, error) {
+	tallies, err := a.Store.Tallies(ctx, run.ID)
+	if err != nil {
+		return billing.Summary{}, err
+	}
+	drift, err := a.Store.DriftByField(ctx, run.ID)
+	if err != nil {
+		return billing.Summary{}, err
+	}
+	notable, err := a.Store.Notable(ctx, run.ID, billing.MaxDetails)
+	if err != nil {
+		return billing.Summary{}, err
+	}
+	return billing.Summarize(run, tallies, drift, notable), nil
+}
+
+// Headline is the message of a summary's log line.
+func Headline(status billing.RunStatus) string {
+	switch status {
+	case billing.RunStopped:
+		return "Reconciliation stopped"
+	case billing.RunIncomplete:
+		return "Reconciliation incomplete"
+	default:
+		return "Reconciliation completed"
+	}
+}
+
+func (a *Aggregator) report(ctx context.Context, s billing.Summary) error {
+	level := slog.LevelInfo
+	if s.Status != billing.RunCompleted {
+		level = slog.LevelError
+	}
+	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s)
+	return a.Metrics.Emit(nil,
+		telemetry.Count("Organizations", s.TotalOrganizations),
+		telemetry.Count("Synchronized", s.Synchronized),
+		telemetry.Count("Errors", s.Errors),
+		telemetry.Count("Skipped", s.Skipped),
+		telemetry.Count("Pending", s.Pending),
+		telemetry.Count("Downgrades", s.Downgrades),
+		telemetry.Metric{Name: "Duration", Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
+	)
+}
+
+// reportAge tells how long ago the last run over all organizations completed; before the first
+// one there is nothing to tell.
+func (a *Aggregator) reportAge(ctx context.Context) error {
+	last, err := a.Store.LastCompleted(ctx)
+	if err != nil || last == nil {
+		return err
+	}
+	return a.Metrics.Emit(nil, telemetry.Metric{Name: "LastRunAge", Unit: telemetry.UnitSeconds, Value: a.now().Sub(*last).Seconds()})
+}
+
+func (a *Aggregator) now() time.Time { return clock(a.Now) }

@@ -1,0 +1,23 @@
+// Package pipeline is the three steps of a run: [Enumerator] lists the organizations and sends
+// one message for each, [Reconciler] compares one organization with Stripe and repairs it,
+// [Aggregator] closes the run and sums it up. They meet only in the database and the queues.
+//
+// Invariants, all under messages that come twice, late or out of order, and processes that die
+// between any two lines:
+//
+//   - Nobody is left out: a cursor moves in the transaction that lists a page, and the other
+//     one only after the queue accepted every message of its page. What was sent twice finds
+//     its outcome decided and changes nothing.
+//   - One enumerator at a time: every write of its run names the lease it holds.
+//   - The record is read before Stripe, and written only if it is still the one that was read
+//     and the item undecided; both in one transaction. So a newer webhook is never overwritten.
+//   - After a write that lowered access Stripe is read once more: where a change went to Stripe
+//     and back between read and write, the newer state wins.
+//   - Only the error's class decides between trying again here, trying again through the queue,
+//     giving up one organization and stopping the run.
+//   - Each step keeps a reserve of its deadline: what cannot finish is not started.
+//   - A run is closed once, by compare-and-set; a later repair amends its summary.
+//
+// What remains: a webhook that writes an old payload after us, and a change that went to Stripe
+// and back inside one window, are repaired by the next run.
+package pipeline

@@ -1,0 +1,361 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// Request says what to enumerate.
+type Request struct {
+	ScheduledFor time.Time // of a scheduled run; zero for one started by hand
+	RequestID    string    // of the invocation: a second delivery has the same
+	OrgID        string    // only this organization; "" for all
+	DryRun       bool
+	Strategy     billing.Strategy
+	ResumeAll    bool   // go on with every run that was left enumerating
+	ResumeRun    string // go on with this run, or send again what is pending in it
+}
+
+// Enumeration is what an enumerator did.
+type Enumeration struct {
+	RunID    string `json:"runId"`
+	Enqueued int    `json:"enqueued"` // messages sent by this invocation
+	Done     bool   `json:"done"`     // everything of the run was sent
+}
+
+// EnumerateStore is what the enumerator needs of the database.
+type EnumerateStore interface {
+	OpenRun(ctx context.Context, run billing.Run) (billing.Run, error)
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error)
+	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
+	OrganizationExists(ctx context.Context, orgID string) (bool, error)
+	EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
+	AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error)
+	ReleaseLease(ctx context.Context, runID, owner string) error
+	ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error)
+	CountItems(ctx context.Context, runID string) (int, error)
+	FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error
+	PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
+	MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error
+	MarkRunning(ctx context.Context, runID, owner string) error
+}
+
+// WorkSender sends one message for each organization, all or an error.
+type WorkSender interface {
+	SendWork(ctx context.Context, runID string, orgIDs []string) error
+}
+
+// ProgressSender tells the aggregator to look at a run.
+type ProgressSender interface {
+	SendProgress(ctx context.Context, runID string) error
+}
+
+// Accounts tells which Stripe account the key belongs to.
+type Accounts interface {
+	Account(ctx context.Context) (string, error)
+}
+
+// Enumerator opens runs, lists their organizations and sends one message for each.
+type Enumerator struct {
+	Store       EnumerateStore
+	Work        WorkSender
+	Progress    ProgressSender
+	Stripe      Accounts
+	AccountID   string               // the account to insist on; "" takes any
+	Downgrades  func(listed int) int // the guard's limit
+	RunDeadline time.Duration        // until a run must be done
+	PageSize    int                  // organizations a page; 0 means 1000
+	Reserve     time.Duration        // kept of the deadline
+	Retry       Retry
+	Now         func() time.Time
+	Log         *slog.Logger
+}
+
+const (
+	defaultPage = 1000
+	// leaseFor is many times what a page takes, and short enough to go on soon after a crash.
+	leaseFor = time.Minute
+)
+
+// Run does what the request says, until it is done or its time is over.
+func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) {
+	ctx, cancel := withReserve(ctx, e.Reserve)
+	defer cancel()
+	switch {
+	case req.ResumeAll:
+		return e.resumeAll(ctx)
+	case req.ResumeRun != "":
+		return e.resume(ctx, req.ResumeRun, req)
+	default:
+		return e.start(ctx, req)
+	}
+}
+
+func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error) {
+	if err := e.checkAccount(ctx); err != nil {
+		return Enumeration{}, err
+	}
+	if err := e.checkOrganization(ctx, req.OrgID); err != nil {
+		return Enumeration{}, err
+	}
+	wanted, err := e.newRun(req)
+	if err != nil {
+		return Enumeration{}, err
+	}
+	var run billing.Run
+	err = e.Retry.do(ctx, func() (err error) {
+		run, err = e.Store.OpenRun(ctx, wanted)
+		return err
+	})
+	if err != nil {
+		return Enumeration{}, err
+	}
+	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID {
+		return Enumeration{}, otherSettings(run)
+	}
+	return e.proceed(ctx, run)
+}
+
+func (e *Enumerator) newRun(req Request) (billing.Run, error) {
+	now := e.now()
+	if req.Strategy == "" {
+		req.Strategy = billing.StrategyRetrieve
+	}
+	run := billing.Run{
+		RequestID: req.RequestID, DryRun: req.DryRun, Strategy: req.Strategy, OrgID: req.OrgID,
+		StartedAt: now, DeadlineAt: now.Add(e.RunDeadline),
+	}
+	if !req.ScheduledFor.IsZero() {
+		run.ID, run.RequestID = req.ScheduledFor.UTC().Format(time.RFC3339), ""
+		return run, nil
+	}
+	id, err := uuid.NewV7()
+	run.ID = id.String()
+	return run, err
+}
+
+// checkAccount: with the key of another account every subscription would seem to be missing.
+func (e *Enumerator) checkAccount(ctx context.Context) error {
+	if e.AccountID == "" {
+		return nil
+	}
+	var got string
+	err := e.Retry.do(ctx, func() (err error) {
+		got, err = e.Stripe.Account(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("check the Stripe account: %w", err)
+	}
+	if got != e.AccountID {
+		return &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongAccount, Message: fmt.Sprintf(
+			"STRIPE_SECRET_KEY belongs to account %s but STRIPE_ACCOUNT_ID is %s; correct one of them, nothing was started", got, e.AccountID)}
+	}
+	return nil
+}
+
+func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error {
+	if orgID == "" {
+		return nil
+	}
+	exists, err := e.Store.OrganizationExists(ctx, orgID)
+	if err == nil && !exists {
+		err = &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownOrganization,
+			Message: "there is no organization " + orgID + ", or it is deleted; check the id"}
+	}
+	return err
+}
+
+// resumeAll goes on with every run whose enumerator stopped early or died.
+func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
+	ids, err := e.Store.EnumeratingRuns(ctx, e.now())
+	if err != nil {
+		return Enumeration{}, err
+	}
+	all := Enumeration{Done: true}
+	for _, id := range ids {
+		one, err := e.resume(ctx, id, Request{})
+		if err != nil {
+			return all, err
+		}
+		all.RunID, all.Enqueued, all.Done = one.RunID, all.Enqueued+one.Enqueued, all.Done && one.Done
+	}
+	return all, nil
+}
+
+// resume goes on with a run as it was started; a request that says otherwise is refused.
+func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumeration, error) {
+	run, err := e.run(ctx, id)
+	if err != nil {
+		return Enumeration{}, err
+	}
+	if (req.DryRun && !run.DryRun) || (req.OrgID != "" && req.OrgID != run.OrgID) || (req.Strategy != "" && req.Strategy != run.Strategy) {
+		return Enumeration{}, otherSettings(run)
+	}
+	if err := e.checkAccount(ctx); err != nil {
+		return Enumeration{RunID: id}, e.stop(ctx, id, err)
+	}
+	if run.Status != billing.RunEnumerating {
+		reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline))
+		if err != nil || !reopened {
+			return Enumeration{RunID: id, Done: true}, err
+		}
+		if run, err = e.run(ctx, id); err != nil {
+			return Enumeration{RunID: id}, err
+		}
+	}
+	return e.proceed(ctx, run)
+}
+
+func (e *Enumerator) run(ctx context.Context, id string) (billing.Run, error) {
+	runs, err := e.Store.Runs(ctx, []string{id})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, ok := runs[id]
+	if !ok {
+		return billing.Run{}, unknownRun(id)
+	}
+	return run, nil
+}
+
+func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
+	f := billing.AsFailure(cause)
+	if f.Class != billing.RunFatal {
+		return cause
+	}
+	_, err := e.Store.StopRun(ctx, id, f.Reason, f.Message, e.now())
+	return errors.Join(cause, err)
+}
+
+// proceed lists and sends what is left of the run, if nobody else is at it.
+func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration, error) {
+	result := Enumeration{RunID: run.ID, Done: run.Status != billing.RunEnumerating}
+	if result.Done {
+		return result, nil
+	}
+	owner := uuid.NewString()
+	held, err := e.Store.AcquireLease(ctx, run.ID, owner, e.now(), e.leaseEnd())
+	if err != nil || !held {
+		return result, err
+	}
+	// The cursors may have moved between reading the run and taking the lease.
+	if run, err = e.run(ctx, run.ID); err == nil {
+		result.Enqueued, err = e.listAndSend(ctx, run, owner)
+	}
+	if err == nil {
+		result.Done = true
+		return result, e.Progress.SendProgress(ctx, run.ID)
+	}
+	return result, e.leave(ctx, run.ID, owner, err)
+}
+
+// leave releases the lease. Running out of time is no error: the next tick goes on.
+func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error) error {
+	if errors.Is(cause, billing.ErrLeaseLost) {
+		e.Log.WarnContext(ctx, "another enumerator took over", telemetry.KeyRunID, runID)
+		return nil
+	}
+	final, cancel := detached(ctx)
+	defer cancel()
+	if err := e.Store.ReleaseLease(final, runID, owner); err != nil {
+		return errors.Join(cause, err)
+	}
+	if ctx.Err() != nil {
+		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, runID)
+		return nil
+	}
+	return cause
+}
+
+func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
+	if !run.Listed {
+		if err := e.list(ctx, run, owner); err != nil {
+			return 0, err
+		}
+	}
+	sent, err = e.send(ctx, run, owner)
+	if err != nil {
+		return sent, err
+	}
+	return sent, e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, run.ID, owner) })
+}
+
+func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) error {
+	for more := true; more; {
+		err := e.Retry.do(ctx, func() error {
+			n, through, err := e.Store.ListPage(ctx, run, owner, e.page(), e.leaseEnd())
+			if err == nil {
+				run.ListedThrough, more = through, n == e.page()
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return e.Retry.do(ctx, func() error {
+		total, err := e.Store.CountItems(ctx, run.ID)
+		if err != nil {
+			return err
+		}
+		return e.Store.FinishListing(ctx, run.ID, owner, total, e.Downgrades(total), e.leaseEnd())
+	})
+}
+
+func (e *Enumerator) send(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
+	for {
+		var ids []string
+		err := e.Retry.do(ctx, func() (err error) {
+			ids, err = e.Store.PendingAfter(ctx, run.ID, run.SentThrough, e.page())
+			return err
+		})
+		if err != nil || len(ids) == 0 {
+			return sent, err
+		}
+		if err := e.Work.SendWork(ctx, run.ID, ids); err != nil {
+			return sent, err
+		}
+		run.SentThrough = ids[len(ids)-1]
+		sent += len(ids)
+		err = e.Retry.do(ctx, func() error {
+			return e.Store.MarkSent(ctx, run.ID, owner, run.SentThrough, e.leaseEnd())
+		})
+		if err != nil {
+			return sent, err
+		}
+	}
+}
+
+func (e *Enumerator) page() int {
+	if e.PageSize > 0 {
+		return e.PageSize
+	}
+	return defaultPage
+}
+
+func (e *Enumerator) now() time.Time { return clock(e.Now) }
+
+func (e *Enumerator) leaseEnd() time.Time { return e.now().Add(leaseFor) }
+
+// clock tells the time in UTC to the millisecond: what is stored reads back equal.
+func clock(now func() time.Time) time.Time { return now().UTC().Truncate(time.Millisecond) }
+
+func otherSettings(run billing.Run) error {
+	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonOtherSettings, Message: fmt.Sprintf(
+		"run %s was started with other settings (dry run %t, strategy %s, organization %q); ask for those, or start another run", run.ID, run.DryRun, run.Strategy, run.OrgID)}
+}
+
+func unknownRun(id string) error {
+	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownRun,
+		Message: "there is no run " + id + "; it may have been pruned, or belong to another database"}
+}

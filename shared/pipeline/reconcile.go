@@ -1,0 +1,514 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// ReconcileStore is what the workers need of the database.
+type ReconcileStore interface {
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
+	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
+	Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error)
+	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
+	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
+	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
+	AddUsage(ctx context.Context, runID string, u billing.Usage) error
+}
+
+// Stripe is what the workers read there.
+type Stripe interface {
+	Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error)
+	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
+	CustomerExists(ctx context.Context, customerID string) (bool, error)
+	TakeUsage() billing.Usage
+}
+
+// Delivery is one received message.
+type Delivery struct {
+	Work billing.Work
+	// LastReceive: the queue gives the message up after this one.
+	LastReceive bool
+}
+
+// Disposition is what becomes of a message.
+type Disposition int
+
+const (
+	// Acknowledge: the work is done, or not to be done.
+	Acknowledge Disposition = iota
+	// Return: the queue is to deliver it again later.
+	Return
+	// DeadLetter: given up; a person looks at it.
+	DeadLetter
+)
+
+// Result says what became of one delivery.
+type Result struct {
+	Disposition Disposition
+	Failure     *billing.Failure // why it was returned or given up
+}
+
+// Reconciler compares organizations with Stripe and repairs them.
+type Reconciler struct {
+	Store    ReconcileStore
+	Stripe   Stripe
+	Rules    billing.Rules
+	Parallel int           // organizations at once; 0 means 8
+	Reserve  time.Duration // kept of the deadline
+	Retry    Retry
+	Now      func() time.Time
+	Log      *slog.Logger
+
+	// unanswered counts organizations in a row that Stripe did not answer for.
+	unanswered atomic.Int32
+}
+
+const (
+	defaultParallel = 8
+	// maxRounds bounds how often an organization that changes under our hands is read anew.
+	maxRounds = 3
+	// stripeDownAfter organizations in a row without an answer, Stripe counts as down.
+	stripeDownAfter = 3
+)
+
+// task is one organization of a batch, whatever the number of its messages.
+type task struct {
+	work   billing.Work
+	run    billing.Run
+	item   billing.Item
+	record billing.Record
+	exists bool // the organization does
+	last   bool
+	result Result
+}
+
+// Reconcile handles a batch. It returns one result for each delivery, in their order.
+func (r *Reconciler) Reconcile(ctx context.Context, deliveries []Delivery) []Result {
+	ctx, cancel := withReserve(ctx, r.Reserve)
+	defer cancel()
+	tasks := distinct(deliveries)
+	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
+		return all(deliveries, Result{Disposition: Return, Failure: billing.AsFailure(err)})
+	}
+	b := &batch{Reconciler: r}
+	b.process(ctx, open(tasks))
+	r.addUsage(ctx, tasks)
+	results := make([]Result, len(deliveries))
+	for i, d := range deliveries {
+		results[i] = tasks[d.Work].result
+	}
+	return results
+}
+
+func distinct(deliveries []Delivery) map[billing.Work]*task {
+	tasks := make(map[billing.Work]*task, len(deliveries))
+	for _, d := range deliveries {
+		t, ok := tasks[d.Work]
+		if !ok {
+			t = &task{work: d.Work}
+			tasks[d.Work] = t
+		}
+		t.last = t.last || d.LastReceive
+	}
+	return tasks
+}
+
+func all(deliveries []Delivery, result Result) []Result {
+	results := make([]Result, len(deliveries))
+	for i := range results {
+		results[i] = result
+	}
+	return results
+}
+
+// load reads everything a batch needs, in a number of queries that does not depend on its size.
+// Records come last: they are read before Stripe is, and as late as possible.
+func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) error {
+	var work []billing.Work
+	orgIDs, runIDs := map[string]bool{}, map[string]bool{}
+	for w := range tasks {
+		work = append(work, w)
+		orgIDs[w.OrgID], runIDs[w.RunID] = true, true
+	}
+	runs, err := r.Store.Runs(ctx, keys(runIDs))
+	if err != nil {
+		return err
+	}
+	items, err := r.Store.Items(ctx, work)
+	if err != nil {
+		return err
+	}
+	records, err := r.Store.Records(ctx, keys(orgIDs))
+	if err != nil {
+		return err
+	}
+	for w, t := range tasks {
+		t.run, t.item = runs[w.RunID], items[w]
+		t.record, t.exists = records[w.OrgID]
+	}
+	return nil
+}
+
+func keys(set map[string]bool) []string {
+	list := make([]string, 0, len(set))
+	for key := range set {
+		list = append(list, key)
+	}
+	return list
+}
+
+// open returns the tasks that need work and gives the others their result.
+func open(tasks map[billing.Work]*task) []*task {
+	var todo []*task
+	for _, t := range tasks {
+		switch {
+		case t.run.ID == "":
+			t.result = Result{DeadLetter, billing.AsFailure(unknownRun(t.work.RunID))}
+		case t.item.OrgID == "":
+			t.result = Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownItem,
+				Message: "organization " + t.work.OrgID + " is not part of run " + t.work.RunID}}
+		case t.run.Status == billing.RunStopped || t.item.Final():
+			t.result = Result{Disposition: Acknowledge}
+		default:
+			todo = append(todo, t)
+		}
+	}
+	return todo
+}
+
+// batch is the state that the organizations of one batch share.
+type batch struct {
+	*Reconciler
+
+	stopped atomic.Bool // a failure of the whole run was met
+}
+
+func (b *batch) process(ctx context.Context, todo []*task) {
+	if len(todo) == 0 {
+		return
+	}
+	if b.stripeDown() {
+		b.probe(ctx, todo[0])
+		todo = todo[1:]
+	}
+	var group errgroup.Group
+	group.SetLimit(b.parallel())
+	for _, t := range todo {
+		group.Go(func() error {
+			t.result = b.one(ctx, t)
+			return nil
+		})
+	}
+	_ = group.Wait() // every result, failures too, stands in its task
+}
+
+// probe tries one organization, once, to see whether Stripe is back.
+func (b *batch) probe(ctx context.Context, t *task) {
+	b.unanswered.Add(-1)
+	t.result = b.one(ctx, t)
+}
+
+func (r *Reconciler) stripeDown() bool { return r.unanswered.Load() >= stripeDownAfter }
+
+func (r *Reconciler) parallel() int {
+	if r.Parallel > 0 {
+		return r.Parallel
+	}
+	return defaultParallel
+}
+
+// one brings an organization to its outcome and says what becomes of its message.
+func (b *batch) one(ctx context.Context, t *task) Result {
+	if b.stopped.Load() {
+		return Result{Disposition: Acknowledge}
+	}
+	if failure := b.cannotStart(ctx); failure != nil {
+		return b.conclude(ctx, t, failure, billing.Plan{})
+	}
+	retry := b.Retry
+	if b.unanswered.Load() > 0 {
+		retry.Tries = 1
+	}
+	var plan billing.Plan
+	err := retry.do(ctx, func() (err error) {
+		plan, err = b.round(ctx, t)
+		return err
+	})
+	b.observe(err)
+	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
+		return Result{Disposition: Acknowledge}
+	}
+	return b.conclude(ctx, t, billing.AsFailure(err), plan)
+}
+
+func (b *batch) cannotStart(ctx context.Context) *billing.Failure {
+	if ctx.Err() != nil {
+		return billing.AsFailure(ctx.Err())
+	}
+	if b.stripeDown() {
+		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: "Stripe did not answer for other organizations just now"}
+	}
+	return nil
+}
+
+// conclude maps a failure's class to what becomes of the message, and records it where the
+// organization is given up. Its own time may be over by then.
+func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if f.Class == billing.RunFatal {
+		return b.stop(ctx, t, f)
+	}
+	if f.Retryable() && !t.last {
+		return Result{Return, f}
+	}
+	err := b.Store.Decide(ctx, billing.Item{
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason,
+		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
+	}, false, b.now())
+	switch {
+	case errors.Is(err, billing.ErrAlreadyDecided):
+		return Result{Disposition: Acknowledge}
+	case err != nil:
+		return Result{Return, billing.AsFailure(err)}
+	case t.run.DryRun:
+		return Result{Disposition: Acknowledge, Failure: f}
+	default:
+		return Result{DeadLetter, f}
+	}
+}
+
+// stop ends the run; the messages of what is pending are acknowledged, resuming sends new ones.
+func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
+	stopped, err := b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
+	if err != nil {
+		return Result{Return, billing.AsFailure(err)}
+	}
+	b.stopped.Store(true)
+	if stopped {
+		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
+			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
+	}
+	return Result{Acknowledge, f}
+}
+
+// round reads, plans and applies, again as long as somebody writes in between.
+func (b *batch) round(ctx context.Context, t *task) (plan billing.Plan, err error) {
+	for range maxRounds {
+		plan, err = b.attempt(ctx, t)
+		if !errors.Is(err, billing.ErrRecordChanged) {
+			return plan, err
+		}
+		if err := b.reload(ctx, t); err != nil {
+			return plan, err
+		}
+	}
+	return plan, &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonChangedConcurrently,
+		Message: "organization " + t.work.OrgID + " kept changing while it was reconciled"}
+}
+
+func (b *batch) reload(ctx context.Context, t *task) error {
+	records, err := b.Store.Records(ctx, []string{t.work.OrgID})
+	if err == nil {
+		t.record, t.exists = records[t.work.OrgID]
+	}
+	return err
+}
+
+func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
+	plan, err := b.plan(ctx, t)
+	if err != nil {
+		return plan, err
+	}
+	item := billing.Item{
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason,
+		Changes: plan.Changes, Warnings: plan.Warnings,
+	}
+	if len(plan.Changes) == 0 {
+		return plan, b.Store.Decide(ctx, item, false, b.now())
+	}
+	if t.run.DryRun {
+		item.Outcome = billing.OutcomeDrifted
+		return plan, b.Store.Decide(ctx, item, plan.LowersAccess(), b.now())
+	}
+	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
+		return plan, err
+	}
+	if plan.LowersAccess() {
+		b.confirm(ctx, t)
+	}
+	return plan, nil
+}
+
+// plan reads Stripe afresh and compares it with the record read before.
+func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
+	if !t.exists {
+		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
+	}
+	truth, err := b.read(ctx, t.record)
+	if err != nil {
+		return billing.Plan{}, err
+	}
+	return b.Rules.Plan(truth, t.record)
+}
+
+// confirm reads Stripe once more after access was lowered: what came back between our read and
+// our write is given back. The outcome is committed, so a failure here is only logged.
+func (b *batch) confirm(ctx context.Context, t *task) {
+	err := b.Retry.do(ctx, func() error {
+		for range maxRounds {
+			if err := b.followUp(ctx, t); !errors.Is(err, billing.ErrRecordChanged) {
+				return err
+			}
+		}
+		return billing.ErrRecordChanged
+	})
+	if err != nil && !errors.Is(err, billing.ErrAlreadyDecided) {
+		b.Log.WarnContext(ctx, "Stripe could not be read again after access was lowered; the next run will", telemetry.KeyRunID, t.work.RunID,
+			telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyError, err.Error())
+	}
+}
+
+func (b *batch) followUp(ctx context.Context, t *task) error {
+	items, err := b.Store.Items(ctx, []billing.Work{t.work})
+	if err != nil {
+		return err
+	}
+	if err := b.reload(ctx, t); err != nil {
+		return err
+	}
+	plan, err := b.plan(ctx, t)
+	if err != nil || len(plan.Changes) == 0 {
+		return err
+	}
+	item := items[t.work]
+	item.Reason = plan.Reason
+	item.Changes = append(item.Changes, plan.Changes...)
+	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
+}
+
+// read asks Stripe for the recorded subscriptions and, unless they settle it, for all of the
+// customer's.
+func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth, error) {
+	truth := billing.Truth{ReadAt: b.now()}
+	if record.Org.Deleted {
+		return truth, nil
+	}
+	var found subscriptions
+	for _, id := range record.RecordedIDs() {
+		sub, exists, err := b.Stripe.Subscription(ctx, id)
+		if err != nil {
+			return truth, err
+		}
+		if exists {
+			found.add(sub)
+		}
+	}
+	if !billing.Settled(found) {
+		missing, err := b.readCustomer(ctx, record, &found)
+		if err != nil {
+			return truth, err
+		}
+		truth.CustomerMissing = missing
+	}
+	truth.Subscriptions = found
+	if found.onlyOf(record) {
+		return truth, nil
+	}
+	claims, err := b.Store.Claims(ctx, record.Org.ID, found)
+	truth.Claims = claims
+	return truth, err
+}
+
+func (b *batch) readCustomer(ctx context.Context, record billing.Record, found *subscriptions) (missing bool, err error) {
+	customerID := record.CustomerID()
+	if customerID == "" && len(*found) > 0 {
+		customerID = (*found)[0].CustomerID
+	}
+	if customerID == "" {
+		return false, nil
+	}
+	subs, exists, err := b.Stripe.CustomerSubscriptions(ctx, customerID)
+	if err != nil || !exists {
+		return !exists, err
+	}
+	for _, sub := range subs {
+		found.add(sub)
+	}
+	if len(*found) > 0 || len(record.RecordedIDs()) > 0 {
+		return false, nil
+	}
+	exists, err = b.Stripe.CustomerExists(ctx, customerID)
+	return !exists, err
+}
+
+// observe keeps count of organizations in a row that Stripe did not answer for.
+func (r *Reconciler) observe(err error) {
+	if err == nil {
+		r.unanswered.Store(0)
+		return
+	}
+	switch billing.AsFailure(err).Reason {
+	case billing.ReasonStripeUnavailable:
+		r.unanswered.Add(1)
+	case billing.ReasonDatabaseUnavailable, billing.ReasonOutOfTime, billing.ReasonInternal:
+		// says nothing about Stripe
+	default:
+		r.unanswered.Store(0)
+	}
+}
+
+// subscriptions seen, the latest reading of each.
+type subscriptions []billing.Subscription
+
+func (s *subscriptions) add(sub billing.Subscription) {
+	for i := range *s {
+		if (*s)[i].ID == sub.ID {
+			(*s)[i] = sub
+			return
+		}
+	}
+	*s = append(*s, sub)
+}
+
+// onlyOf: the record names all of them, so nobody else can claim one.
+func (s *subscriptions) onlyOf(record billing.Record) bool {
+	for _, sub := range *s {
+		if !record.Records(sub.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// addUsage counts the batch's Stripe requests on its run. They are figures, not facts that
+// anything rests on: a failure is only logged.
+func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task) {
+	usage := r.Stripe.TakeUsage()
+	if usage == (billing.Usage{}) {
+		return
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	for w, t := range tasks {
+		if t.run.ID == "" {
+			continue
+		}
+		if err := r.Store.AddUsage(ctx, w.RunID, usage); err != nil {
+			r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, w.RunID, telemetry.KeyError, err.Error())
+		}
+		return
+	}
+}
+
+func (r *Reconciler) now() time.Time { return clock(r.Now) }

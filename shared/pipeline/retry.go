@@ -1,0 +1,77 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// Retry says how work that met a passing failure is tried again in place.
+type Retry struct {
+	Tries int           // in all; 0 means 3
+	Base  time.Duration // first pause, doubled and jittered from there; 0 means 200 ms
+}
+
+// do calls fn until it succeeds, fails for good, has been tried often enough or ctx ends.
+func (r Retry) do(ctx context.Context, fn func() error) error {
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.Multiplier = 200*time.Millisecond, 2
+	if r.Base > 0 {
+		policy.InitialInterval = r.Base
+	}
+	tries := uint(3)
+	if r.Tries > 0 {
+		tries = uint(r.Tries)
+	}
+	var last error
+	_, err := backoff.Retry(ctx, func() (bool, error) {
+		last = fn()
+		return true, retryable(last)
+	}, backoff.WithBackOff(policy), backoff.WithMaxTries(tries))
+	if err != nil && last != nil {
+		return last // says more than the end of ctx between two tries
+	}
+	return err
+}
+
+func retryable(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := billing.AsFailure(err)
+	if !f.Retryable() || isAnswer(err) {
+		return backoff.Permanent(err)
+	}
+	if f.Wait > 0 {
+		return errors.Join(err, &backoff.RetryAfterError{Duration: f.Wait})
+	}
+	return err
+}
+
+// isAnswer: the store told something about the work, trying again would hear the same.
+func isAnswer(err error) bool {
+	return errors.Is(err, billing.ErrAlreadyDecided) || errors.Is(err, billing.ErrRecordChanged) || errors.Is(err, billing.ErrLeaseLost)
+}
+
+// withReserve ends ctx so long before its deadline, if it has one: the rest is for answering.
+// It never takes more than a fifth of the time there is.
+func withReserve(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	reserve = min(reserve, time.Until(deadline)/5)
+	return context.WithDeadline(ctx, deadline.Add(-reserve))
+}
+
+// bookkeepingTime is what the last writes of an invocation that is ending get.
+const bookkeepingTime = 5 * time.Second
+
+// detached is for bookkeeping that must not be lost because the work's time is over.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), bookkeepingTime)
+}
