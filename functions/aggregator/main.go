@@ -1,0 +1,28 @@
+// Aggregator is the Lambda function that hears of progress, closes runs and writes their
+// summaries; a tick lets it close what nobody reports on any more.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		wire.Exit(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	f, err := wire.Start(ctx, config.NeedDatabase)
+	if err != nil {
+		return err
+	}
+	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, os.Stdout, f.Log).Handle, lambda.WithContext(ctx))
+	return nil
+}

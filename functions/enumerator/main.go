@@ -1,0 +1,31 @@
+// Enumerator is the Lambda function that opens a run, lists the organizations and sends one
+// message for each to the work queue. The schedule invokes it, the resume tick, and operators.
+package main
+
+import (
+	"context"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		wire.Exit(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	f, err := wire.Start(ctx, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Store.Migrate(ctx); err != nil {
+		return err
+	}
+	stripe := wire.Stripe(f.Config, 1, f.Log)
+	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Handle, lambda.WithContext(ctx))
+	return nil
+}

@@ -1,0 +1,69 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// Aggregator handles progress messages ({"Records": [...]}, answered with what is to be
+// delivered again), the tick ({"tick": true}, answered with what it closed and pruned) and the
+// question for a summary ({"runId": id}).
+type Aggregator struct {
+	Step *pipeline.Aggregator
+	Log  *slog.Logger
+}
+
+type aggregatorEvent struct {
+	Records []events.SQSMessage `json:"Records"`
+	Tick    bool                `json:"tick"`
+	RunID   string              `json:"runId"`
+}
+
+// Handle is the Lambda handler.
+func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error) {
+	var e aggregatorEvent
+	if err := decodeStrictly(raw, &e); err != nil {
+		return nil, fmt.Errorf("the event is refused: %w", err)
+	}
+	switch {
+	case len(e.Records) > 0 && !e.Tick && e.RunID == "":
+		return h.HandleRecords(ctx, events.SQSEvent{Records: e.Records})
+	case e.Tick && e.RunID == "" && len(e.Records) == 0:
+		return h.Step.Tick(ctx)
+	case e.RunID != "" && !e.Tick && len(e.Records) == 0:
+		return h.Step.Summary(ctx, e.RunID)
+	default:
+		return nil, errors.New(`the event is refused: it must have one of "Records", "tick" and "runId"`)
+	}
+}
+
+// HandleRecords looks once at each run that the messages name.
+func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
+	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
+	seen := map[string]error{}
+	for _, m := range event.Records {
+		runID, err := sqsqueue.DecodeProgress(m.Body)
+		if err == nil {
+			var done bool
+			if err, done = seen[runID]; !done {
+				err = h.Step.Progress(ctx, runID)
+				seen[runID] = err
+			}
+		}
+		if err != nil {
+			// One that cannot be read ends in the results queue's dead-letter queue.
+			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.Err(err))
+			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
+		}
+	}
+	return response, nil
+}

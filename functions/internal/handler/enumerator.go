@@ -1,0 +1,89 @@
+package handler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+// Enumerator handles the schedule's and an operator's events:
+//
+//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "retrieve",
+//	 "resume": true or a run's id}
+//
+// All keys are optional and combine; an unknown one is refused, since what it was meant to
+// restrict would go unrestricted.
+type Enumerator struct {
+	Step *pipeline.Enumerator
+}
+
+type enumeratorEvent struct {
+	ScheduledFor time.Time        `json:"scheduledFor"`
+	OrgID        string           `json:"orgId"`
+	DryRun       bool             `json:"dryRun"`
+	Strategy     billing.Strategy `json:"strategy"`
+	Resume       resume           `json:"resume"`
+}
+
+// resume is true (every run left enumerating) or the id of a run.
+type resume struct {
+	all bool
+	run string
+}
+
+func (r *resume) UnmarshalJSON(b []byte) error {
+	if json.Unmarshal(b, &r.all) == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, &r.run); err != nil || r.run == "" {
+		return errors.New(`"resume" must be true or the id of a run`)
+	}
+	return nil
+}
+
+// Handle is the Lambda handler.
+func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
+	req, err := enumeratorRequest(raw)
+	if err != nil {
+		return pipeline.Enumeration{}, fmt.Errorf("the event is refused, nothing was started: %w", err)
+	}
+	if invocation, ok := lambdacontext.FromContext(ctx); ok {
+		req.RequestID = invocation.AwsRequestID
+	}
+	return h.Step.Run(ctx, req)
+}
+
+func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
+	var e enumeratorEvent
+	if err := decodeStrictly(raw, &e); err != nil {
+		return pipeline.Request{}, err
+	}
+	if e.Strategy != "" && e.Strategy != billing.StrategyRetrieve {
+		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; use %q", e.Strategy, billing.StrategyRetrieve)
+	}
+	return pipeline.Request{
+		ScheduledFor: e.ScheduledFor, OrgID: e.OrgID, DryRun: e.DryRun, Strategy: e.Strategy,
+		ResumeAll: e.Resume.all, ResumeRun: e.Resume.run,
+	}, nil
+}
+
+func decodeStrictly(raw json.RawMessage, into any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is something behind the JSON object")
+	}
+	return nil
+}

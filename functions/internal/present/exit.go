@@ -1,0 +1,77 @@
+package present
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// Exit codes.
+const (
+	ExitOK     = 0 // the run ended completed
+	ExitFailed = 1 // it could not be started or followed
+	ExitUsage  = 2 // the command line or the configuration is wrong
+	ExitNotOK  = 3 // the run ended any other way
+)
+
+// Error is what ends a command, with what to do next.
+type Error struct {
+	Exit int
+	Code string // for machines, such as "configuration"
+	Hint string // the next step; may be empty
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Usage is an error of the command line.
+func Usage(format string, args ...any) error {
+	return &Error{Exit: ExitUsage, Code: "usage", Hint: "--help shows what there is", Err: fmt.Errorf(format, args...)}
+}
+
+// Fail writes the error, to out as JSON or to errs for people, and returns the exit code.
+func Fail(out, errs io.Writer, asJSON bool, err error) int {
+	e := classified(err)
+	if asJSON {
+		type body struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+			Hint    string `json:"hint"`
+		}
+		if err := json.NewEncoder(out).Encode(map[string]body{"error": {e.Code, e.Error(), e.Hint}}); err != nil {
+			return ExitFailed
+		}
+		return e.Exit
+	}
+	line := "error: " + Clean(e.Error())
+	if e.Hint != "" {
+		line += "\n  " + e.Hint
+	}
+	_, _ = fmt.Fprintln(errs, line) // nowhere left to report to
+	return e.Exit
+}
+
+func classified(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: e}
+	}
+	f := billing.AsFailure(err)
+	return &Error{Exit: ExitFailed, Code: string(f.Reason), Err: err}
+}
+
+// ExitFor is the exit code for a run that ended so.
+func ExitFor(status billing.RunStatus) int {
+	if status == billing.RunCompleted {
+		return ExitOK
+	}
+	return ExitNotOK
+}

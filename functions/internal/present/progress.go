@@ -1,0 +1,74 @@
+package present
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// Progress shows how far a run is: a bar on a terminal, else a line now and then.
+type Progress struct {
+	w        io.Writer
+	terminal bool
+	bar      *progressbar.ProgressBar
+	lastLine time.Time
+	lastText string
+}
+
+// lineEvery spaces the plain lines.
+const lineEvery = 5 * time.Second
+
+// NewProgress writes to w.
+func NewProgress(w io.Writer) *Progress {
+	file, ok := w.(*os.File)
+	return &Progress{w: w, terminal: ok && term.IsTerminal(int(file.Fd()))}
+}
+
+// Note writes a line of its own.
+func (p *Progress) Note(format string, args ...any) {
+	p.clear()
+	_, _ = fmt.Fprintln(p.w, Clean(fmt.Sprintf(format, args...)))
+}
+
+// Show tells how many organizations of the run have an outcome.
+func (p *Progress) Show(status billing.RunStatus, done, total int) {
+	if p.terminal {
+		p.showBar(status, done, total)
+		return
+	}
+	text := fmt.Sprintf("%s: %d of %d organizations", status, done, total)
+	if text == p.lastText || time.Since(p.lastLine) < lineEvery {
+		return
+	}
+	p.lastLine, p.lastText = time.Now(), text
+	_, _ = fmt.Fprintln(p.w, text)
+}
+
+func (p *Progress) showBar(status billing.RunStatus, done, total int) {
+	if total == 0 {
+		return
+	}
+	if p.bar == nil {
+		p.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(p.w), progressbar.OptionShowCount(),
+			progressbar.OptionShowIts(), progressbar.OptionSetItsString("organizations"), progressbar.OptionSetPredictTime(true),
+			progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish())
+	}
+	p.bar.ChangeMax(total)
+	p.bar.Describe(string(status))
+	_ = p.bar.Set(done) // a terminal that went away is no reason to stop the run
+}
+
+// Done removes the bar.
+func (p *Progress) Done() { p.clear() }
+
+func (p *Progress) clear() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}

@@ -1,0 +1,104 @@
+package present
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+// JSON writes the summary as the log line has it.
+func JSON(w io.Writer, s billing.Summary) error {
+	return json.NewEncoder(w).Encode(map[string]any{"message": pipeline.Headline(s.Status), "result": s})
+}
+
+// Summary writes what changed, field by field, and the run's figures.
+func Summary(w io.Writer, s billing.Summary) error {
+	var b strings.Builder
+	writeDetails(&b, s)
+	writeFigures(&b, s)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeDetails lists each organization with its changes below it.
+func writeDetails(b *strings.Builder, s billing.Summary) {
+	for _, d := range s.Details {
+		fmt.Fprintf(b, "%-8s %s  %s\n", d.Action, Clean(d.OrgID), d.Reason)
+		for _, c := range d.Changes {
+			fmt.Fprintf(b, "           %-40s %s -> %s\n", Clean(c.Field), value(c.From), value(c.To))
+		}
+		if d.Error != "" {
+			fmt.Fprintf(b, "           %s\n", Clean(d.Error))
+		}
+		for _, w := range d.Warnings {
+			fmt.Fprintf(b, "           warning %s: %s\n", w.Code, Clean(w.Message))
+		}
+	}
+	// Skipped organizations with a warning are details too, so a few more may be left out.
+	if rest := s.Synchronized + s.Errors - len(s.Details); rest > 0 {
+		fmt.Fprintf(b, "... and %d more; every one stands in reconciliation_items under run %s\n", rest, Clean(s.RunID))
+	}
+	if len(s.Details) > 0 {
+		b.WriteString("\n")
+	}
+}
+
+func writeFigures(b *strings.Builder, s billing.Summary) {
+	kind := ""
+	if s.DryRun {
+		kind = " (dry run: nothing was written)"
+	}
+	fmt.Fprintf(b, "run %s: %s%s\n", Clean(s.RunID), s.Status, kind)
+	if s.StopReason != "" {
+		fmt.Fprintf(b, "  stopped          %s: %s\n", s.StopReason, Clean(s.StopMessage))
+	}
+	fmt.Fprintf(b, "  organizations    %d = %d synchronized + %d errors + %d skipped + %d pending\n",
+		s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending)
+	fmt.Fprintf(b, "  reasons          %s\n", counts(s.Reasons))
+	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
+	fmt.Fprintf(b, "  downgrades       %d, limit %d\n", s.Downgrades, s.DowngradeLimit)
+	fmt.Fprintf(b, "  Stripe requests  %d list, %d retrieve, %d other, %d of them throttled\n",
+		s.StripeRequests.List, s.StripeRequests.Retrieve, s.StripeRequests.Other, s.StripeRequests.Throttled)
+	fmt.Fprintf(b, "  duration         %s\n", (time.Duration(s.DurationMs) * time.Millisecond).String())
+}
+
+func counts[K ~string](m map[K]int) string {
+	if len(m) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", key, m[key]))
+	}
+	return Clean(strings.Join(parts, ", "))
+}
+
+func value(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "NULL"
+	case time.Time:
+		return v.Format(time.RFC3339)
+	default:
+		return Clean(fmt.Sprint(v))
+	}
+}
+
+// Clean replaces what a terminal would take as a command or not show as it is: data may hold
+// anything.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

@@ -1,0 +1,81 @@
+// Package wire builds the parts of the pipeline from the configuration, the same way for the
+// Lambda functions and for local.
+package wire
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// reserve is what each handler keeps of its deadline for its last writes and its answer.
+const reserve = 15 * time.Second
+
+// metricNamespace is where CloudWatch shows this system's metrics.
+const metricNamespace = "SubscriptionReconciliation"
+
+// Store connects to the database with at most so many connections; 0 is the default number.
+func Store(ctx context.Context, c config.Config, conns int) (*mysqlstore.Store, error) {
+	db := c.Database
+	return mysqlstore.Open(ctx, mysqlstore.Config{
+		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
+		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, MaxConns: conns,
+	})
+}
+
+// Stripe returns the client; clients is how many of them share the configured rate.
+func Stripe(c config.Config, clients int, log *slog.Logger) *stripesource.Client {
+	return stripesource.New(stripesource.Config{
+		Key: c.Stripe.SecretKey.Reveal(), BaseURL: c.Stripe.APIBase, LiveMode: c.Stripe.Mode == config.ModeLive,
+		RPS: c.Stripe.RequestsPerSecond / float64(clients), Log: log,
+	})
+}
+
+// Enumerator returns the handler that opens runs and fans them out.
+func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Enumerator {
+	return handler.Enumerator{Step: &pipeline.Enumerator{
+		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID,
+		Work: sqsqueue.New(queues, c.Queues.Work), Progress: sqsqueue.New(queues, c.Queues.Results),
+		Downgrades: c.MaxDowngrades.Limit, RunDeadline: c.RunDeadline, Reserve: reserve, Now: time.Now, Log: log,
+	}}
+}
+
+// Worker returns the handler that reconciles organizations.
+func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Worker {
+	return handler.Worker{
+		Step: &pipeline.Reconciler{
+			Store: store, Stripe: stripe, Rules: rules(c), Reserve: reserve, Now: time.Now, Log: log,
+		},
+		Work: sqsqueue.New(queues, c.Queues.Work), DeadLetter: sqsqueue.New(queues, c.Queues.DeadLetter),
+		Progress:   sqsqueue.New(queues, c.Queues.Results),
+		MaxReceive: c.MaxReceiveCount, Backoff: c.RetryBackoff, Log: log,
+	}
+}
+
+// Aggregator returns the handler that closes runs; its metrics go to w.
+func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog.Logger) handler.Aggregator {
+	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
+		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Now: time.Now, Log: log,
+		Metrics: telemetry.NewMetrics(w, metricNamespace, time.Now),
+	}}
+}
+
+func rules(c config.Config) billing.Rules {
+	prices := make(map[string]billing.Tier, len(c.Tiers.ByPriceID))
+	for id, tier := range c.Tiers.ByPriceID {
+		prices[id] = billing.Tier(tier)
+	}
+	return billing.Rules{Prices: prices, DefaultTier: billing.Tier(c.Tiers.Default)}
+}

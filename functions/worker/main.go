@@ -1,0 +1,29 @@
+// Worker is the Lambda function that takes batches of the work queue, compares each
+// organization with Stripe and repairs it.
+package main
+
+import (
+	"context"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		wire.Exit(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	f, err := wire.Start(ctx, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
+	if err != nil {
+		return err
+	}
+	// The workers share what Stripe allows the account.
+	stripe := wire.Stripe(f.Config, f.Config.WorkerConcurrency, f.Log)
+	lambda.StartWithOptions(wire.Worker(f.Config, f.Store, stripe, f.Queues, f.Log).Handle, lambda.WithContext(ctx))
+	return nil
+}
