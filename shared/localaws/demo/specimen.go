@@ -1,0 +1,197 @@
+package demo
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const (
+	day       = 24 * time.Hour
+	trialDays = 14
+)
+
+// A specimen is one organization: its rows in the database and its objects in Stripe.
+type specimen struct {
+	id     identity
+	seed   uint64
+	i      int
+	now    time.Time
+	random *rand.Rand
+
+	org           appschema.Organization
+	rows          []appschema.Subscription
+	customer      *stripetest.Customer // nil: Stripe has none, or another organization's
+	subscriptions []stripetest.Subscription
+}
+
+// newSpecimen returns an organization that has no customer yet, older than any subscription.
+func newSpecimen(o Options, i int) *specimen {
+	id := identityOf(o.Seed, i)
+	s := &specimen{id: id, seed: o.Seed, i: i, now: o.Now.UTC().Truncate(time.Second), random: id.random}
+	created := s.daysAgo(800, 1000)
+	s.org = appschema.Organization{
+		ID: id.org, Name: s.name(), CreatedBy: newStripeID(s.random, "user_", 16),
+		SubscriptionStatus: string(billing.StatusIncomplete), SubscriptionTier: string(billing.TierFree),
+		CreatedAt: created, UpdatedAt: created,
+	}
+	return s
+}
+
+func (s *specimen) name() string {
+	first := []string{"Amber", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Granite", "Harbor", "Indigo", "Juniper", "Köln", "Lumen"}
+	second := []string{"Analytics", "Bakery", "Clinic", "Design", "Energy", "Freight", "Games", "Insurance", "Labs", "Media", "Software", "Studio"}
+	return fmt.Sprintf("%s %s %d", first[s.random.IntN(len(first))], second[s.random.IntN(len(second))], s.i)
+}
+
+// daysAgo is some second at least from and less than to days ago.
+func (s *specimen) daysAgo(from, to int) time.Time { return s.daysBefore(s.now, from, to) }
+
+// recently is within the last day, so it lies in every running period.
+func (s *specimen) recently() time.Time { return s.now.Add(-time.Hour - s.seconds(20*time.Hour)) }
+
+func (s *specimen) daysBefore(t time.Time, from, to int) time.Time {
+	return t.Add(-time.Duration(from)*day - s.seconds(time.Duration(to-from)*day))
+}
+
+// seconds is a duration of whole seconds less than the limit.
+func (s *specimen) seconds(limit time.Duration) time.Duration {
+	return time.Duration(s.random.Int64N(int64(limit/time.Second))) * time.Second
+}
+
+func (s *specimen) anyPlan() plan {
+	return plan{tiers[s.random.IntN(len(tiers))], s.anyInterval()}
+}
+
+func (s *specimen) anyInterval() interval {
+	if s.random.IntN(4) == 0 {
+		return yearly
+	}
+	return monthly
+}
+
+// becomeCustomer makes a customer in Stripe, whom the organization knows.
+func (s *specimen) becomeCustomer() {
+	s.org.StripeCustomerID = &s.id.customer
+	s.customer = &stripetest.Customer{ID: s.id.customer, Name: s.org.Name, Created: s.org.CreatedAt.Unix()}
+}
+
+// subscription is a new one of the organization, not yet put anywhere.
+func (s *specimen) subscription(p plan, status billing.Status) stripetest.Subscription {
+	sub := stripetest.Subscription{
+		ID: newStripeID(s.random, "sub_1", 23), CustomerID: s.id.customer, Status: string(status),
+		Metadata: map[string]string{"orgId": s.id.org},
+	}
+	choose(&sub, p)
+	return sub
+}
+
+// started is a subscription in its first period.
+func (s *specimen) started(start time.Time, p plan, status billing.Status) stripetest.Subscription {
+	sub := s.subscription(p, status)
+	sub.Created = start.Unix()
+	period(&sub, start, p.every)
+	return sub
+}
+
+// running is a subscription that has been paid for up to now, or up to its last bill.
+func (s *specimen) running(p plan, status billing.Status) stripetest.Subscription {
+	return s.runningAt(s.now, p, status)
+}
+
+func (s *specimen) runningAt(now time.Time, p plan, status billing.Status) stripetest.Subscription {
+	start := s.daysBefore(now, 1, 27*p.every.months)
+	sub := s.started(start, p, status)
+	past := s.random.IntN(24/p.every.months) * p.every.months
+	sub.Created = start.AddDate(0, -past, 0).Unix()
+	return sub
+}
+
+// trialing is a subscription in its trial.
+func (s *specimen) trialing(p plan) stripetest.Subscription {
+	sub := s.subscription(p, billing.StatusTrialing)
+	s.tryFrom(&sub, s.daysAgo(1, trialDays-1))
+	return sub
+}
+
+// tryFrom makes the trial the current period.
+func (s *specimen) tryFrom(sub *stripetest.Subscription, start time.Time) {
+	sub.Created, sub.TrialStart, sub.CurrentPeriodStart = start.Unix(), start.Unix(), start.Unix()
+	sub.TrialEnd = start.Add(trialDays * day).Unix()
+	sub.CurrentPeriodEnd = sub.TrialEnd
+}
+
+func choose(sub *stripetest.Subscription, p plan) {
+	sub.PriceID = p.price()
+	sub.Metadata["tier"] = string(p.tier)
+}
+
+func period(sub *stripetest.Subscription, start time.Time, every interval) {
+	sub.CurrentPeriodStart, sub.CurrentPeriodEnd = start.Unix(), start.AddDate(0, every.months, 0).Unix()
+}
+
+func cancel(sub *stripetest.Subscription, at time.Time) {
+	sub.Status = string(billing.StatusCanceled)
+	sub.CanceledAt, sub.EndedAt = at.Unix(), at.Unix()
+}
+
+func cancelAtPeriodEnd(sub *stripetest.Subscription, at time.Time) {
+	sub.CancelAtPeriodEnd, sub.CanceledAt = true, at.Unix()
+}
+
+// record writes the rows that the application's webhook makes of a subscription.
+func (s *specimen) record(sub stripetest.Subscription) {
+	tier := sub.Metadata["tier"]
+	if status := billing.Status(sub.Status); status == billing.StatusCanceled || status == billing.StatusIncomplete {
+		tier = string(billing.TierFree)
+	}
+	written := time.Unix(max(sub.CurrentPeriodStart, sub.CanceledAt), 0).UTC()
+	row := s.emptyRow(time.Unix(sub.Created, 0).UTC())
+	row.StripeSubscriptionID, row.StripePriceID, row.StripeCustomerID = &sub.ID, &sub.PriceID, &sub.CustomerID
+	row.PlanTier, row.Status = tier, sub.Status
+	row.CurrentPeriodStart, row.CurrentPeriodEnd = timestamp(sub.CurrentPeriodStart), timestamp(sub.CurrentPeriodEnd)
+	row.TrialEnd, row.CanceledAt, row.EndedAt = timestamp(sub.TrialEnd), timestamp(sub.CanceledAt), timestamp(sub.EndedAt)
+	row.CancelAtPeriodEnd = &sub.CancelAtPeriodEnd
+	row.UpdatedAt = written
+	s.rows = append(s.rows, row)
+
+	s.org.StripeCustomerID = &sub.CustomerID
+	s.org.SubscriptionTier, s.org.SubscriptionStatus = tier, sub.Status
+	s.org.TrialEndsAt = timestamp(sub.TrialEnd)
+	s.org.UpdatedAt = written
+}
+
+// emptyRow is a subscriptions row that names nothing in Stripe.
+func (s *specimen) emptyRow(created time.Time) appschema.Subscription {
+	return appschema.Subscription{
+		ID: newUUID(s.random), OrgID: s.org.ID,
+		PlanTier: string(billing.TierFree), Status: string(billing.StatusIncomplete),
+		CancelAtPeriodEnd: new(false), CreatedAt: created, UpdatedAt: created,
+	}
+}
+
+// timestamp is nil for what Stripe has as null.
+func timestamp(seconds int64) *time.Time {
+	if seconds == 0 {
+		return nil
+	}
+	return new(time.Unix(seconds, 0).UTC())
+}
+
+// hold puts subscriptions in Stripe as they now are.
+func (s *specimen) hold(subs ...stripetest.Subscription) {
+	s.subscriptions = append(s.subscriptions, subs...)
+}
+
+func (s *specimen) putInto(stripe *stripetest.Server) {
+	if s.customer != nil {
+		stripe.PutCustomer(*s.customer)
+	}
+	for _, sub := range s.subscriptions {
+		stripe.PutSubscription(sub)
+	}
+}
