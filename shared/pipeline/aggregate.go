@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -67,22 +68,17 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	tick := Tick{Closed: []string{}}
 	runs, err := a.Store.RunsToClose(ctx, a.now())
-	if err != nil {
-		return tick, err
-	}
+	problems := []error{err}
 	for _, run := range runs {
 		closed, err := a.close(ctx, run, billing.RunRunning, billing.RunEnumerating)
-		if err != nil {
-			return tick, err
-		}
+		problems = append(problems, err)
 		if closed {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
 	}
-	if tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention)); err != nil {
-		return tick, err
-	}
-	return tick, a.reportAge(ctx)
+	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
+	// One run that cannot be closed must not keep the rest from being looked after.
+	return tick, errors.Join(append(problems, err, a.reportAge(ctx))...)
 }
 
 // Summary returns the run's summary as its items stand now.

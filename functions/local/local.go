@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// localBackoff replaces the backoff of 30 s that suits an unattended run.
+const localBackoff = time.Second
+
+// runLocal reconciles once and returns the exit code.
+func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (code int, err error) {
+	if o.strategy != "" && billing.Strategy(o.strategy) != billing.StrategyRetrieve {
+		return 0, present.Usage("--strategy %q is unknown; use %s", o.strategy, billing.StrategyRetrieve)
+	}
+	progress := present.NewProgress(errs)
+	environ, own, err := surroundings(ctx, o, environ, progress)
+	if err != nil {
+		return 0, err
+	}
+	if own != nil {
+		defer func() { err = errors.Join(err, own.close()) }()
+	}
+	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe)
+	if err != nil {
+		return 0, err
+	}
+	summary, err := reconcile(ctx, o, c, own, logger(environ, c, errs), progress)
+	if err != nil {
+		return 0, err
+	}
+	if o.json {
+		err = present.JSON(out, summary)
+	} else {
+		err = present.Summary(out, summary)
+	}
+	if err == nil && o.hold && own != nil {
+		own.hold(ctx, progress)
+	}
+	return present.ExitFor(summary.Status), err
+}
+
+// surroundings returns the environment to work on: the given one where it names a database and
+// a Stripe key, else that of own parts.
+func surroundings(ctx context.Context, o options, environ map[string]string, progress *present.Progress) (map[string]string, *ownParts, error) {
+	database, key := environ["DB_HOST"] != "", environ["STRIPE_SECRET_KEY"] != ""
+	if database != key {
+		return nil, nil, present.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration")
+	}
+	if database {
+		if o.hold {
+			return nil, nil, present.Usage("--hold keeps the own parts up; DB_HOST and STRIPE_SECRET_KEY name others")
+		}
+		return environ, nil, nil
+	}
+	if o.resume != "" {
+		return nil, nil, present.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
+	}
+	own, err := startOwnParts(ctx, o.demo, startDatabase, progress)
+	if err != nil {
+		return nil, nil, err
+	}
+	merged := own.environ()
+	for name, value := range environ {
+		// What is said of other databases and accounts does not hold for the own parts.
+		if !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
+			merged[name] = value
+		}
+	}
+	return merged, own, nil
+}
+
+// logger writes the functions' own log lines only if somebody asked for them: here the progress
+// and the summary tell the same.
+func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Logger {
+	if environ["LOG_LEVEL"] == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return telemetry.NewLogger(errs, c.LogLevel)
+}
+
+func reconcile(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *present.Progress) (summary billing.Summary, err error) {
+	conns := 0
+	if own != nil && !own.database.Concurrent() {
+		conns = 1
+	}
+	c.RetryBackoff = localBackoff
+	if own != nil {
+		c.Stripe.RequestsPerSecond = own.requestRate(o.demo)
+	}
+	store, err := wire.Store(ctx, c, conns)
+	if err != nil {
+		return summary, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	stripe := wire.Stripe(c, 1, log)
+	if err := reachable(ctx, stripe); err != nil {
+		return summary, err
+	}
+	if _, err := store.Migrate(ctx); err != nil {
+		return summary, err
+	}
+	return runPipeline(ctx, o, c, own == nil, store, stripe, log, progress)
+}
+
+// requestRate stays below what the fake Stripe allows; 0 is no limit.
+func (p *ownParts) requestRate(o demoOptions) float64 { return 0.8 * o.rate }
+
+// reachable refuses to start with a key that Stripe does not take or a Stripe that does not
+// answer. A restricted key that may not read the account is as good as any.
+func reachable(ctx context.Context, stripe *stripesource.Client) error {
+	_, err := stripe.Account(ctx)
+	stripe.TakeUsage() // of no run
+	if err == nil || billing.AsFailure(err).Reason == billing.ReasonStripeForbidden {
+		return nil
+	}
+	return fmt.Errorf("nothing was started: %w", err)
+}

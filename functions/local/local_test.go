@@ -1,0 +1,385 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+func TestMain(m *testing.M) { mysqltest.Main(m) }
+
+const (
+	orgs  = 200
+	drift = 0.15
+)
+
+// place is a database and a fake Stripe with organizations, and the environment that names them.
+type place struct {
+	db      *mysqltest.DB
+	stripe  *stripetest.Server
+	environ map[string]string
+}
+
+func newPlace(t *testing.T, db *mysqltest.DB) place {
+	t.Helper()
+	stripe, err := stripetest.Start(stripetest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stripe.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	o := demo.Options{Orgs: orgs, Drift: drift, Seed: 7, Now: time.Now().UTC().Truncate(time.Second)}
+	if _, err := demo.Populate(t.Context(), db.DB, stripe, o); err != nil {
+		t.Fatal(err)
+	}
+	environ := map[string]string{
+		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,
+		"STRIPE_SECRET_KEY": stripe.Key(), "STRIPE_API_BASE": stripe.URL(),
+	}
+	maps.Copy(environ, demo.Prices())
+	return place{db: db, stripe: stripe, environ: environ}
+}
+
+// with returns the environment with one variable changed.
+func (p place) with(name, value string) map[string]string {
+	changed := maps.Clone(p.environ)
+	changed[name] = value
+	return changed
+}
+
+// answer is what a command printed with --json.
+type answer struct {
+	Message string          `json:"message"`
+	Result  billing.Summary `json:"result"`
+	Error   struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+		Hint    string `json:"hint"`
+	} `json:"error"`
+}
+
+func local(ctx context.Context, t *testing.T, environ map[string]string, args ...string) (int, answer) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := realMain(ctx, append(args, "--json"), environ, &out, &errs)
+	var a answer
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil {
+		t.Fatalf("standard output is no JSON: %v\n%s\nstandard error:\n%s", err, &out, &errs)
+	}
+	if s := a.Result; s.TotalOrganizations != s.Synchronized+s.Errors+s.Skipped+s.Pending {
+		t.Errorf("%d organizations are not %d synchronized + %d errors + %d skipped + %d pending", s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending)
+	}
+	return code, a
+}
+
+func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
+	code, a := local(t.Context(), t, nil)
+	if code != present.ExitOK || a.Result.Status != billing.RunCompleted || a.Message != "Reconciliation completed" {
+		t.Fatalf("exit %d, status %s, message %q", code, a.Result.Status, a.Message)
+	}
+	for _, reason := range []billing.Reason{
+		billing.ReasonRepaired, billing.ReasonRowInserted, billing.ReasonSubscriptionMissing, billing.ReasonInSync,
+		billing.ReasonNoSubscription, billing.ReasonCustomerMissing, billing.ReasonNoStripeIdentity,
+	} {
+		if a.Result.Reasons[reason] == 0 {
+			t.Errorf("no organization is %s; there are %v", reason, a.Result.Reasons)
+		}
+	}
+	for _, field := range []string{
+		billing.FieldSubscriptionID, billing.FieldCustomerID, billing.FieldPriceID, billing.FieldPlanTier, billing.FieldStatus,
+		billing.FieldCurrentPeriodStart, billing.FieldCurrentPeriodEnd, billing.FieldTrialEnd, billing.FieldCancelAtPeriodEnd,
+		billing.FieldCanceledAt, billing.FieldEndedAt,
+		billing.FieldOrgCustomerID, billing.FieldOrgTier, billing.FieldOrgStatus, billing.FieldOrgTrialEndsAt,
+	} {
+		if a.Result.DriftByField[field] == 0 {
+			t.Errorf("%s never drifted", field)
+		}
+	}
+}
+
+// onOwnParts starts own parts on the given database; they end with the test.
+func onOwnParts(t *testing.T, database func(context.Context) (*localdb.Server, error)) *ownParts {
+	t.Helper()
+	own, err := startOwnParts(t.Context(), demoOptions{orgs: orgs, drift: 100 * drift, seed: 7}, database, present.NewProgress(t.Output()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return own
+}
+
+// reconcileOn runs once on parts that stay.
+func reconcileOn(t *testing.T, own *ownParts) billing.Summary {
+	t.Helper()
+	c, err := config.Load(own.environ(), config.NeedDatabase, config.NeedStripe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	summary, err := reconcile(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return summary
+}
+
+func server(t *testing.T) func(context.Context) (*localdb.Server, error) {
+	t.Helper()
+	if db := mysqltest.NewAny(t); !db.Concurrent {
+		t.Skip("there is no MariaDB or MySQL here to compare with")
+	}
+	return localdb.Start
+}
+
+func TestSecondRunFindsNothingToDo(t *testing.T) {
+	for name, database := range map[string]func(context.Context) (*localdb.Server, error){"best": startDatabase, "in process": localdb.StartInProcess} {
+		t.Run(name, func(t *testing.T) {
+			own := onOwnParts(t, database)
+			first := reconcileOn(t, own)
+			if first.Status != billing.RunCompleted || first.Synchronized == 0 {
+				t.Fatalf("first run: %+v", first)
+			}
+			before := rowsOf(t, own)
+			second := reconcileOn(t, own)
+			if second.Status != billing.RunCompleted || second.Synchronized != 0 || second.TotalOrganizations != first.TotalOrganizations {
+				t.Errorf("second run: %+v", second)
+			}
+			if diff := cmp.Diff(before, rowsOf(t, own)); diff != "" {
+				t.Errorf("the second run wrote to the application's tables:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestServerAndInProcessDatabaseEndAlike(t *testing.T) {
+	a, b := onOwnParts(t, server(t)), onOwnParts(t, localdb.StartInProcess)
+	if diff := cmp.Diff(comparable(reconcileOn(t, a)), comparable(reconcileOn(t, b))); diff != "" {
+		t.Errorf("summaries differ (-server +in process):\n%s", diff)
+	}
+	// Both were seeded relative to the time of day, a moment apart.
+	soon := cmp.Comparer(func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Minute })
+	if diff := cmp.Diff(rowsOf(t, a), rowsOf(t, b), soon); diff != "" {
+		t.Errorf("tables differ (-server +in process):\n%s", diff)
+	}
+}
+
+// comparable leaves out what differs from run to run.
+func comparable(s billing.Summary) billing.Summary {
+	s.RunID, s.StartedAt, s.FinishedAt, s.DurationMs = "", time.Time{}, nil, 0
+	for i := range s.Details {
+		for j, c := range s.Details[i].Changes {
+			s.Details[i].Changes[j] = billing.Change{Field: c.Field, From: kind(c.From), To: kind(c.To)}
+		}
+	}
+	return s
+}
+
+// kind stands for a time: the two databases are seeded a moment apart.
+func kind(v any) any {
+	if text, ok := v.(string); ok {
+		if _, err := time.Parse(time.RFC3339, text); err == nil {
+			return "a time"
+		}
+	}
+	return v
+}
+
+type tables struct {
+	Organizations []appschema.Organization
+	Subscriptions []appschema.Subscription
+}
+
+func rowsOf(t *testing.T, own *ownParts) tables {
+	t.Helper()
+	db, err := own.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	o, err := appschema.Organizations(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := appschema.Subscriptions(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tables{o, s}
+}
+
+func TestDryRunPlansTheSameAndWritesNothing(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	before := checksum(t, p.db.DB)
+	code, dry := local(t.Context(), t, p.environ, "--dry-run")
+	if code != present.ExitOK || !dry.Result.DryRun || dry.Result.Synchronized == 0 {
+		t.Fatalf("dry run: exit %d, %+v", code, dry.Result)
+	}
+	if checksum(t, p.db.DB) != before {
+		t.Error("the dry run wrote to the application's tables")
+	}
+	_, wet := local(t.Context(), t, p.environ)
+	// ended_at of a subscription that vanished is the time of the run; all else must be equal.
+	if diff := cmp.Diff(changesOf(dry.Result), changesOf(wet.Result)); diff != "" {
+		t.Errorf("planned and applied changes differ (-dry +wet):\n%s", diff)
+	}
+}
+
+func changesOf(s billing.Summary) map[string][]billing.Change {
+	changes := map[string][]billing.Change{}
+	for _, d := range s.Details {
+		for _, c := range d.Changes {
+			if d.Reason == billing.ReasonSubscriptionMissing && c.Field == billing.FieldEndedAt {
+				c.To = kind(c.To)
+			}
+			changes[d.OrgID] = append(changes[d.OrgID], c)
+		}
+	}
+	return changes
+}
+
+func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	before := checksum(t, p.db.DB)
+	tests := map[string]struct {
+		environ map[string]string
+		args    []string
+		exit    int
+		code    string
+		says    string
+	}{
+		"no server at the address":     {p.with("DB_PORT", "1"), nil, present.ExitFailed, "database_unavailable", "DB_HOST"},
+		"wrong password":               {p.with("DB_PASSWORD", "wrong-password"), nil, present.ExitFailed, "database_login", "DB_PASSWORD"},
+		"no such database":             {p.with("DB_NAME", "nowhere"), nil, present.ExitFailed, "database_login", "DB_NAME"},
+		"wrong key":                    {p.with("STRIPE_SECRET_KEY", "sk_test_wrong"), nil, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"no Stripe at the address":     {p.with("STRIPE_API_BASE", "http://127.0.0.1:1"), nil, present.ExitFailed, "stripe_unavailable", "STRIPE_API_BASE"},
+		"account of somebody else":     {p.with("STRIPE_ACCOUNT_ID", "acct_other"), nil, present.ExitFailed, "wrong_account", "STRIPE_ACCOUNT_ID"},
+		"key of the other mode":        {p.with("STRIPE_MODE", "live"), nil, present.ExitUsage, "configuration", "STRIPE_MODE"},
+		"database without Stripe":      {p.with("STRIPE_SECRET_KEY", ""), nil, present.ExitUsage, "usage", "STRIPE_SECRET_KEY"},
+		"two problems of the settings": {p.with("DB_PORT", "x"), nil, present.ExitUsage, "configuration", "DB_PORT"},
+		"unknown flag":                 {p.environ, []string{"--nonsense"}, present.ExitUsage, "usage", "nonsense"},
+		"unknown argument":             {p.environ, []string{"nonsense"}, present.ExitUsage, "usage", "nonsense"},
+		"unknown strategy":             {p.environ, []string{"--strategy", "guess"}, present.ExitUsage, "usage", "guess"},
+		"unknown organization":         {p.environ, []string{"--org", "nobody"}, present.ExitFailed, "unknown_organization", "nobody"},
+		"unknown run":                  {p.environ, []string{"--resume", "never"}, present.ExitFailed, "unknown_run", "never"},
+		"hold of parts of others":      {p.environ, []string{"--hold"}, present.ExitUsage, "usage", "--hold"},
+		"impossible demonstration":     {nil, []string{"--orgs", "0"}, present.ExitUsage, "usage", "--orgs"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			code, a := local(t.Context(), t, test.environ, test.args...)
+			if code != test.exit || a.Error.Code != test.code || !strings.Contains(a.Error.Message, test.says) {
+				t.Errorf("exit %d, error %+v; want exit %d, code %s, a message with %q", code, a.Error, test.exit, test.code, test.says)
+			}
+			if a.Error.Code != "configuration" && strings.Contains(a.Error.Message, "\n") {
+				t.Errorf("more than one line: %q", a.Error.Message)
+			}
+			for _, secret := range []string{p.db.Password, p.stripe.Key(), "wrong-password", "sk_test_wrong"} {
+				if secret != "" && strings.Contains(a.Error.Message+a.Error.Hint, secret) {
+					t.Errorf("a secret is in the error: %+v", a.Error)
+				}
+			}
+		})
+	}
+	if checksum(t, p.db.DB) != before {
+		t.Error("something was written")
+	}
+}
+
+func TestRevokedKeyStopsTheRunAndResumingCompletesIt(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	p.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unauthorized, After: 20})
+	code, a := local(t.Context(), t, p.environ)
+	if code != present.ExitNotOK || a.Result.Status != billing.RunStopped || a.Result.StopReason != billing.ReasonStripeUnauthorized || a.Result.Errors != 0 || a.Result.Pending == 0 {
+		t.Fatalf("exit %d, %+v", code, a.Result)
+	}
+	p.stripe.ClearFaults()
+	code, b := local(t.Context(), t, p.environ, "--resume", a.Result.RunID)
+	if code != present.ExitOK || b.Result.RunID != a.Result.RunID || b.Result.TotalOrganizations != a.Result.TotalOrganizations || b.Result.Pending != 0 {
+		t.Errorf("resumed: exit %d, %+v", code, b.Result)
+	}
+}
+
+func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var seen atomic.Int32
+	p.stripe.Before(func(*http.Request) {
+		if seen.Add(1) == 50 {
+			interrupt()
+		}
+	})
+	code, a := local(ctx, t, p.environ)
+	p.stripe.Before(nil)
+	runID, found := strings.CutPrefix(strings.TrimSuffix(a.Error.Hint, " goes on"), "on the same database, --resume ")
+	if code != present.ExitFailed || a.Error.Code != "interrupted" || !found {
+		t.Fatalf("exit %d, error %+v", code, a.Error)
+	}
+	code, b := local(t.Context(), t, p.environ, "--resume", runID)
+	if code != present.ExitOK || b.Result.Pending != 0 || b.Result.RunID != runID {
+		t.Errorf("resumed: exit %d, %+v", code, b.Result)
+	}
+}
+
+func TestOneOrganizationIsARunOfOne(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	_, dry := local(t.Context(), t, p.environ, "--dry-run")
+	drifted := dry.Result.Details[slices.IndexFunc(dry.Result.Details, func(d billing.Detail) bool { return d.Reason == billing.ReasonRepaired })]
+	code, a := local(t.Context(), t, p.environ, "--org", drifted.OrgID)
+	if code != present.ExitOK || a.Result.TotalOrganizations != 1 || a.Result.Synchronized != 1 || a.Result.Details[0].OrgID != drifted.OrgID {
+		t.Errorf("exit %d, %+v", code, a.Result)
+	}
+}
+
+func TestPeopleSeeEveryChangeAndTheFigures(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != present.ExitOK {
+		t.Fatalf("exit %d\n%s", code, &errs)
+	}
+	for _, want := range []string{"organizations", billing.FieldPlanTier, "synced", "drift by field", "Stripe requests"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in the output:\n%s", want, &out)
+		}
+	}
+}
+
+func checksum(t *testing.T, db *sql.DB) string {
+	t.Helper()
+	sum, err := appschema.Checksum(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}

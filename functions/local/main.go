@@ -1,0 +1,95 @@
+// Local runs the whole pipeline in one process: the handlers that Lambda runs, fed by an SQS
+// server of its own. With DB_HOST and STRIPE_SECRET_KEY set it works on those; else on a
+// database and a fake Stripe of its own, with seeded organizations and drift.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
+	if err != nil {
+		os.Exit(present.Fail(os.Stdout, os.Stderr, false, err))
+	}
+	code := realMain(ctx, os.Args[1:], environ, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options are the command line's.
+type options struct {
+	dryRun, json, hold    bool
+	org, strategy, resume string
+	demo                  demoOptions
+}
+
+func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
+	var o options
+	code := present.ExitOK
+	cmd := &cobra.Command{
+		Use:   "local",
+		Short: "Reconcile the subscriptions in a database with Stripe, in one process",
+		Long: `Runs one reconciliation, all of it in this process, and prints what changed.
+
+With DB_HOST and STRIPE_SECRET_KEY in the environment or in .env, it works on that
+database and that Stripe account (nothing is ever written to Stripe). Else it starts a
+database and a fake Stripe of its own with seeded organizations and drift.`,
+		Example: `  local                       a first look, on parts of its own
+  local --dry-run             what would change, without changing it
+  local --org ID              one organization
+  local --orgs 10000 --drift 1 --json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return present.Usage("unknown argument %q", args[0])
+			}
+			return nil
+		},
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			code, err = runLocal(cmd.Context(), o, environ, out, errs)
+			return err
+		},
+	}
+	bind(cmd, &o)
+	cmd.SetArgs(args)
+	cmd.SetOut(out)
+	cmd.SetErr(errs)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return present.Usage("%w", err) })
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		if _, known := errors.AsType[*present.Error](err); !known && ctx.Err() != nil {
+			err = &present.Error{Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted")}
+		}
+		// A flag that could not be read may stand before --json.
+		return present.Fail(out, errs, o.json || slices.Contains(args, "--json"), err)
+	}
+	return code
+}
+
+func bind(cmd *cobra.Command, o *options) {
+	f := cmd.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "plan only; write nothing to the application's tables")
+	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
+	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: retrieve (one request for each organization)")
+	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
+	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
+	f.BoolVar(&o.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
+	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
+	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
+	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")
+	f.Float64Var(&o.demo.rate, "rate", 0, "own parts: requests a second for each endpoint that the fake Stripe allows; 0 is no limit")
+	f.Uint64Var(&o.demo.seed, "seed", 1, "own parts: the same seed makes the same organizations")
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// demoOptions shape the own parts.
+type demoOptions struct {
+	orgs    int
+	drift   float64 // percent
+	latency time.Duration
+	rate    float64
+	seed    uint64
+}
+
+func (o demoOptions) check() error {
+	if o.orgs < 1 || o.drift < 0 || o.drift > 100 || o.latency < 0 || o.rate < 0 {
+		return present.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
+	}
+	return nil
+}
+
+// databaseName of the own database.
+const databaseName = "reconciliation"
+
+// ownParts are a database and a Stripe that live as long as this process.
+type ownParts struct {
+	database *localdb.Server
+	stripe   *stripetest.Server
+}
+
+// startDatabase starts the best database this machine offers.
+func startDatabase(ctx context.Context) (*localdb.Server, error) {
+	database, err := localdb.Start(ctx)
+	if errors.Is(err, localdb.ErrNoServer) {
+		return localdb.StartInProcess(ctx)
+	}
+	return database, err
+}
+
+// startOwnParts starts and seeds them.
+func startOwnParts(ctx context.Context, o demoOptions, database func(context.Context) (*localdb.Server, error), progress *present.Progress) (parts *ownParts, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	parts = &ownParts{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, parts.close())
+		}
+	}()
+	parts.database, err = database(ctx)
+	if err != nil {
+		return parts, fmt.Errorf("start a database: %w", err)
+	}
+	parts.stripe, err = stripetest.Start(stripetest.Options{Latency: o.latency, EndpointRate: o.rate, GlobalRate: globalRate * o.rate})
+	if err != nil {
+		return parts, fmt.Errorf("start the fake Stripe: %w", err)
+	}
+	progress.Note("database: %s", parts.database.Kind())
+	progress.Note("Stripe: a fake one at %s", parts.stripe.URL())
+	return parts, parts.seed(ctx, o, progress)
+}
+
+// globalRate: Stripe allows an account four times what it allows each endpoint.
+// https://docs.stripe.com/rate-limits
+const globalRate = 4
+
+func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *present.Progress) (err error) {
+	if err := p.database.CreateDatabase(ctx, databaseName); err != nil {
+		return fmt.Errorf("create the database: %w", err)
+	}
+	db, err := p.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := appschema.Create(ctx, db); err != nil {
+		return fmt.Errorf("create the application's tables: %w", err)
+	}
+	progress.Note("seeding %d organizations, %g %% of them drifted, seed %d", o.orgs, o.drift, o.seed)
+	_, err = demo.Populate(ctx, db, p.stripe, demo.Options{
+		Orgs: o.orgs, Drift: o.drift / 100, Seed: o.seed, Now: time.Now().UTC().Truncate(time.Second),
+	})
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	return nil
+}
+
+// open returns a pool of connections to the own database.
+func (p *ownParts) open() (*sql.DB, error) {
+	settings := p.database.DSN()
+	settings.DBName, settings.ParseTime, settings.Loc, settings.InterpolateParams = databaseName, true, time.UTC, true
+	connector, err := mysql.NewConnector(settings)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	if !p.database.Concurrent() {
+		db.SetMaxOpenConns(1)
+	}
+	return db, nil
+}
+
+// environ is the environment with which a program reaches the parts.
+func (p *ownParts) environ() map[string]string {
+	environ := map[string]string{
+		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(),
+		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName,
+		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(),
+	}
+	maps.Copy(environ, demo.Prices())
+	return environ
+}
+
+// hold keeps the parts up until ctx ends. The password is of a database that ends with this
+// process and listens on this machine only; whoever holds asked for it.
+func (p *ownParts) hold(ctx context.Context, progress *present.Progress) {
+	progress.Note("\nThe database and the fake Stripe stay up until Ctrl-C. In another terminal, to reach them:\n")
+	environ := p.environ()
+	for _, name := range slices.Sorted(maps.Keys(environ)) {
+		progress.Note("export %s='%s'", name, environ[name])
+	}
+	<-ctx.Done()
+}
+
+func (p *ownParts) close() error {
+	var all []error
+	if p.stripe != nil {
+		all = append(all, p.stripe.Close())
+	}
+	if p.database != nil {
+		all = append(all, p.database.Close())
+	}
+	return errors.Join(all...)
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+)
+
+const (
+	functionTimeout = time.Minute
+	// visibility is six times the function's timeout, as AWS advises.
+	// https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+	visibility = 6 * functionTimeout
+	workers    = 4
+	pollEvery  = 100 * time.Millisecond
+	tickEvery  = 5 * time.Second
+)
+
+// pipelineInProcess is the three handlers and the store they share.
+type pipelineInProcess struct {
+	enumerator handler.Enumerator
+	aggregator handler.Aggregator
+	store      *mysqlstore.Store
+	progress   *present.Progress
+	stays      bool // the database outlives this process
+}
+
+// runPipeline runs one reconciliation to its end and returns its summary.
+func runPipeline(ctx context.Context, o options, c config.Config, stays bool, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger, progress *present.Progress) (summary billing.Summary, err error) {
+	server, err := sqsserver.Start(sqsserver.Options{})
+	if err != nil {
+		return summary, fmt.Errorf("start the queues: %w", err)
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	queues := sqs.NewFromConfig(server.AWSConfig())
+	if c.Queues, err = createQueues(ctx, queues, c.MaxReceiveCount); err != nil {
+		return summary, err
+	}
+	p := pipelineInProcess{
+		enumerator: wire.Enumerator(c, store, stripe, queues, log),
+		aggregator: wire.Aggregator(c, store, io.Discard, log),
+		store:      store, progress: progress,
+	}
+	worker := wire.Worker(c, store, stripe, queues, log)
+	sources := []*lambdasource.Source{
+		{Queue: c.Queues.Work, Client: queues, Handler: worker.Handle, MaxConcurrency: workers, Timeout: functionTimeout, Log: log},
+		{Queue: c.Queues.Results, Client: queues, Handler: p.aggregator.HandleRecords, Timeout: functionTimeout, Log: log},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, source := range sources {
+		group.Go(func() error { return source.Run(ctx) })
+	}
+	summary, err = p.run(ctx, o)
+	cancel()
+	return summary, errors.Join(err, group.Wait())
+}
+
+func createQueues(ctx context.Context, client *sqs.Client, maxReceive int) (urls config.Queues, err error) {
+	if urls.DeadLetter, err = createQueue(ctx, client, "dead-letter", nil); err != nil {
+		return urls, err
+	}
+	attributes, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &urls.DeadLetter, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}})
+	if err != nil {
+		return urls, err
+	}
+	redrive, err := json.Marshal(map[string]any{"deadLetterTargetArn": attributes.Attributes["QueueArn"], "maxReceiveCount": maxReceive})
+	if err != nil {
+		return urls, err
+	}
+	if urls.Work, err = createQueue(ctx, client, "work", map[string]string{"RedrivePolicy": string(redrive)}); err != nil {
+		return urls, err
+	}
+	urls.Results, err = createQueue(ctx, client, "results", nil)
+	return urls, err
+}
+
+func createQueue(ctx context.Context, client *sqs.Client, name string, attributes map[string]string) (string, error) {
+	all := map[string]string{"VisibilityTimeout": fmt.Sprintf("%d", int(visibility.Seconds()))}
+	for key, v := range attributes {
+		all[key] = v
+	}
+	out, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &name, Attributes: all})
+	if err != nil {
+		return "", fmt.Errorf("create queue %s: %w", name, err)
+	}
+	return aws.ToString(out.QueueUrl), nil
+}
+
+// run starts the run and follows it to its end.
+func (p pipelineInProcess) run(ctx context.Context, o options) (billing.Summary, error) {
+	runID, err := p.enumerate(ctx, o)
+	if err == nil {
+		err = p.follow(ctx, runID)
+	}
+	p.progress.Done()
+	if err != nil && ctx.Err() != nil && runID != "" && p.stays {
+		return billing.Summary{}, &present.Error{Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted; run " + runID + " keeps what was decided"),
+			Hint: "on the same database, --resume " + runID + " goes on"}
+	}
+	if err != nil {
+		return billing.Summary{}, err
+	}
+	return p.aggregator.Step.Summary(ctx, runID)
+}
+
+// enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
+// everything was sent.
+func (p pipelineInProcess) enumerate(ctx context.Context, o options) (string, error) {
+	event := map[string]any{"dryRun": o.dryRun, "orgId": o.org, "strategy": o.strategy}
+	if o.resume != "" {
+		event["resume"] = o.resume
+	}
+	result, err := p.invoke(ctx, event)
+	again := time.NewTicker(tickEvery)
+	defer again.Stop()
+	for err == nil && !result.Done {
+		p.progress.Note("run %s is not sent out yet, or another process holds it; trying again", result.RunID)
+		select {
+		case <-again.C:
+			result, err = p.invoke(ctx, map[string]any{"resume": result.RunID})
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return result.RunID, err
+}
+
+func (p pipelineInProcess) invoke(ctx context.Context, event map[string]any) (pipeline.Enumeration, error) {
+	raw, err := json.Marshal(event)
+	if err != nil {
+		return pipeline.Enumeration{}, err
+	}
+	ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: uuid.NewString()})
+	return p.enumerator.Handle(ctx, raw)
+}
+
+// follow shows the run's progress until it is closed and summed up. Now and then it ticks the
+// aggregator, as the schedule does.
+func (p pipelineInProcess) follow(ctx context.Context, runID string) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		began := time.Now()
+		ended, err := p.look(ctx, runID)
+		if err != nil || ended {
+			return err
+		}
+		// Counting many organizations takes its time; it is not to take most of it.
+		pause := max(pollEvery, 10*time.Since(began))
+		select {
+		case <-time.After(pause):
+		case <-tick.C:
+			if _, err := p.aggregator.Step.Tick(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (p pipelineInProcess) look(ctx context.Context, runID string) (ended bool, err error) {
+	runs, err := p.store.Runs(ctx, []string{runID})
+	if err != nil {
+		return false, err
+	}
+	run := runs[runID]
+	tallies, err := p.store.Tallies(ctx, runID)
+	if err != nil {
+		return false, err
+	}
+	done := 0
+	for _, t := range tallies {
+		if t.Outcome != billing.OutcomePending {
+			done += t.Items
+		}
+	}
+	p.progress.Show(run.Status, done, run.Total)
+	return !run.Status.Open() && run.Summarized, nil
+}
