@@ -22,8 +22,8 @@ const localBackoff = time.Second
 
 // runLocal reconciles once and returns the exit code.
 func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (code int, err error) {
-	if o.strategy != "" && billing.Strategy(o.strategy) != billing.StrategyRetrieve {
-		return 0, present.Usage("--strategy %q is unknown; use %s", o.strategy, billing.StrategyRetrieve)
+	if err := o.check(); err != nil {
+		return 0, err
 	}
 	progress := present.NewProgress(errs)
 	environ, own, err := surroundings(ctx, o, environ, progress)
@@ -112,7 +112,8 @@ func reconcile(ctx context.Context, o options, c config.Config, own *ownParts, l
 	if _, err := store.Migrate(ctx); err != nil {
 		return summary, err
 	}
-	return runPipeline(ctx, o, c, own == nil, store, stripe, log, progress)
+	s := session{config: c, store: store, stripe: stripe, log: log, progress: progress, stays: own == nil}
+	return s.reconcile(ctx, o)
 }
 
 // requestRate stays below what the fake Stripe allows; 0 is no limit.

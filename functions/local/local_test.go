@@ -180,7 +180,7 @@ func TestSecondRunFindsNothingToDo(t *testing.T) {
 
 func TestServerAndInProcessDatabaseEndAlike(t *testing.T) {
 	a, b := onOwnParts(t, server(t)), onOwnParts(t, localdb.StartInProcess)
-	if diff := cmp.Diff(comparable(reconcileOn(t, a)), comparable(reconcileOn(t, b))); diff != "" {
+	if diff := cmp.Diff(lasting(reconcileOn(t, a)), lasting(reconcileOn(t, b))); diff != "" {
 		t.Errorf("summaries differ (-server +in process):\n%s", diff)
 	}
 	// Both were seeded relative to the time of day, a moment apart.
@@ -190,8 +190,8 @@ func TestServerAndInProcessDatabaseEndAlike(t *testing.T) {
 	}
 }
 
-// comparable leaves out what differs from run to run.
-func comparable(s billing.Summary) billing.Summary {
+// lasting leaves out what differs from run to run.
+func lasting(s billing.Summary) billing.Summary {
 	s.RunID, s.StartedAt, s.FinishedAt, s.DurationMs = "", time.Time{}, nil, 0
 	for i := range s.Details {
 		for j, c := range s.Details[i].Changes {

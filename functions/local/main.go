@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,13 +27,6 @@ func main() {
 	code := realMain(ctx, os.Args[1:], environ, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
-}
-
-// options are the command line's.
-type options struct {
-	dryRun, json, hold    bool
-	org, strategy, resume string
-	demo                  demoOptions
 }
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
@@ -59,8 +51,8 @@ database and a fake Stripe of its own with seeded organizations and drift.`,
 			return nil
 		},
 		SilenceErrors: true, SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			code, err = runLocal(cmd.Context(), o, environ, out, errs)
+		RunE: func(*cobra.Command, []string) (err error) {
+			code, err = runLocal(ctx, o, environ, out, errs)
 			return err
 		},
 	}
@@ -77,19 +69,4 @@ database and a fake Stripe of its own with seeded organizations and drift.`,
 		return present.Fail(out, errs, o.json || slices.Contains(args, "--json"), err)
 	}
 	return code
-}
-
-func bind(cmd *cobra.Command, o *options) {
-	f := cmd.Flags()
-	f.BoolVar(&o.dryRun, "dry-run", false, "plan only; write nothing to the application's tables")
-	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
-	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: retrieve (one request for each organization)")
-	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
-	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
-	f.BoolVar(&o.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
-	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
-	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
-	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")
-	f.Float64Var(&o.demo.rate, "rate", 0, "own parts: requests a second for each endpoint that the fake Stripe allows; 0 is no limit")
-	f.Uint64Var(&o.demo.seed, "seed", 1, "own parts: the same seed makes the same organizations")
 }

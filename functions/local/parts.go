@@ -19,22 +19,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// demoOptions shape the own parts.
-type demoOptions struct {
-	orgs    int
-	drift   float64 // percent
-	latency time.Duration
-	rate    float64
-	seed    uint64
-}
-
-func (o demoOptions) check() error {
-	if o.orgs < 1 || o.drift < 0 || o.drift > 100 || o.latency < 0 || o.rate < 0 {
-		return present.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
-	}
-	return nil
-}
-
 // databaseName of the own database.
 const databaseName = "reconciliation"
 
@@ -55,9 +39,6 @@ func startDatabase(ctx context.Context) (*localdb.Server, error) {
 
 // startOwnParts starts and seeds them.
 func startOwnParts(ctx context.Context, o demoOptions, database func(context.Context) (*localdb.Server, error), progress *present.Progress) (parts *ownParts, err error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
 	parts = &ownParts{}
 	defer func() {
 		if err != nil {
@@ -74,7 +55,8 @@ func startOwnParts(ctx context.Context, o demoOptions, database func(context.Con
 	}
 	progress.Note("database: %s", parts.database.Kind())
 	progress.Note("Stripe: a fake one at %s", parts.stripe.URL())
-	return parts, parts.seed(ctx, o, progress)
+	err = parts.seed(ctx, o, progress)
+	return parts, err
 }
 
 // globalRate: Stripe allows an account four times what it allows each endpoint.

@@ -38,35 +38,45 @@ const (
 	tickEvery  = 5 * time.Second
 )
 
-// pipelineInProcess is the three handlers and the store they share.
-type pipelineInProcess struct {
-	enumerator handler.Enumerator
-	aggregator handler.Aggregator
-	store      *mysqlstore.Store
-	progress   *present.Progress
-	stays      bool // the database outlives this process
+// session is what one reconciliation works with.
+type session struct {
+	config   config.Config
+	store    *mysqlstore.Store
+	stripe   *stripesource.Client
+	log      *slog.Logger
+	progress *present.Progress
+	stays    bool // the database outlives this process
 }
 
-// runPipeline runs one reconciliation to its end and returns its summary.
-func runPipeline(ctx context.Context, o options, c config.Config, stays bool, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger, progress *present.Progress) (summary billing.Summary, err error) {
+// pipelineInProcess is a session and the handlers it invokes itself; queues feed the others.
+type pipelineInProcess struct {
+	session
+
+	enumerator handler.Enumerator
+	aggregator handler.Aggregator
+}
+
+// reconcile runs one reconciliation to its end and returns its summary.
+func (s session) reconcile(ctx context.Context, o options) (summary billing.Summary, err error) {
 	server, err := sqsserver.Start(sqsserver.Options{})
 	if err != nil {
 		return summary, fmt.Errorf("start the queues: %w", err)
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	queues := sqs.NewFromConfig(server.AWSConfig())
-	if c.Queues, err = createQueues(ctx, queues, c.MaxReceiveCount); err != nil {
+	if s.config.Queues, err = createQueues(ctx, queues, s.config.MaxReceiveCount); err != nil {
 		return summary, err
 	}
+	c := s.config
 	p := pipelineInProcess{
-		enumerator: wire.Enumerator(c, store, stripe, queues, log),
-		aggregator: wire.Aggregator(c, store, io.Discard, log),
-		store:      store, progress: progress,
+		session:    s,
+		enumerator: wire.Enumerator(c, s.store, s.stripe, queues, s.log),
+		aggregator: wire.Aggregator(c, s.store, io.Discard, s.log),
 	}
-	worker := wire.Worker(c, store, stripe, queues, log)
+	worker := wire.Worker(c, s.store, s.stripe, queues, s.log)
 	sources := []*lambdasource.Source{
-		{Queue: c.Queues.Work, Client: queues, Handler: worker.Handle, MaxConcurrency: workers, Timeout: functionTimeout, Log: log},
-		{Queue: c.Queues.Results, Client: queues, Handler: p.aggregator.HandleRecords, Timeout: functionTimeout, Log: log},
+		{Queue: c.Queues.Work, Client: queues, Handler: worker.Handle, MaxConcurrency: workers, Timeout: functionTimeout, Log: s.log},
+		{Queue: c.Queues.Results, Client: queues, Handler: p.aggregator.HandleRecords, Timeout: functionTimeout, Log: s.log},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
@@ -117,8 +127,10 @@ func (p pipelineInProcess) run(ctx context.Context, o options) (billing.Summary,
 	}
 	p.progress.Done()
 	if err != nil && ctx.Err() != nil && runID != "" && p.stays {
-		return billing.Summary{}, &present.Error{Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted; run " + runID + " keeps what was decided"),
-			Hint: "on the same database, --resume " + runID + " goes on"}
+		return billing.Summary{}, &present.Error{
+			Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted; run " + runID + " keeps what was decided"),
+			Hint: "on the same database, --resume " + runID + " goes on",
+		}
 	}
 	if err != nil {
 		return billing.Summary{}, err

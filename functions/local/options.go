@@ -1,0 +1,56 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// options are the command line's.
+type options struct {
+	dryRun, json, hold    bool
+	org, strategy, resume string
+	demo                  demoOptions
+}
+
+// demoOptions shape the own parts.
+type demoOptions struct {
+	orgs    int
+	drift   float64 // percent
+	latency time.Duration
+	rate    float64
+	seed    uint64
+}
+
+func (o demoOptions) check() error {
+	if o.orgs < 1 || o.drift < 0 || o.drift > 100 || o.latency < 0 || o.rate < 0 {
+		return present.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
+	}
+	return nil
+}
+
+// check refuses what no run could be started with.
+func (o options) check() error {
+	if o.strategy != "" && billing.Strategy(o.strategy) != billing.StrategyRetrieve {
+		return present.Usage("--strategy %q is unknown; use %s", o.strategy, billing.StrategyRetrieve)
+	}
+	return o.demo.check()
+}
+
+func bind(cmd *cobra.Command, o *options) {
+	f := cmd.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "plan only; write nothing to the application's tables")
+	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
+	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: retrieve (one request for each organization)")
+	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
+	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
+	f.BoolVar(&o.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
+	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
+	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
+	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")
+	f.Float64Var(&o.demo.rate, "rate", 0, "own parts: requests a second for each endpoint that the fake Stripe allows; 0 is no limit")
+	f.Uint64Var(&o.demo.seed, "seed", 1, "own parts: the same seed makes the same organizations")
+}
