@@ -76,13 +76,13 @@ func TestLowersAccessOfPlans(t *testing.T) {
 		record billing.Record
 		want   bool
 	}{
-		"in sync":                                       {truth(subscription("sub_1", "active")), recorded("sub_1"), false},
-		"canceled":                                      {truth(subscription("sub_1", "canceled")), recorded("sub_1"), true},
-		"unpaid":                                        {truth(subscription("sub_1", "unpaid")), recorded("sub_1"), true},
-		"paused":                                        {truth(subscription("sub_1", "paused")), recorded("sub_1"), true},
-		"active to past_due":                            {truth(subscription("sub_1", "past_due")), recorded("sub_1"), false},
-		"missing":                                       {truth(), recorded("sub_gone"), true},
-		"row inserted":                                  {truth(subscription("sub_1", "active")), free, false},
+		"in sync":            {truth(subscription("sub_1", "active")), recorded("sub_1"), false},
+		"canceled":           {truth(subscription("sub_1", "canceled")), recorded("sub_1"), true},
+		"unpaid":             {truth(subscription("sub_1", "unpaid")), recorded("sub_1"), true},
+		"paused":             {truth(subscription("sub_1", "paused")), recorded("sub_1"), true},
+		"active to past_due": {truth(subscription("sub_1", "past_due")), recorded("sub_1"), false},
+		"missing":            {truth(), recorded("sub_gone"), true},
+		"row inserted":       {truth(subscription("sub_1", "active")), free, false},
 		"row of a canceled subscription inserted":       {truth(subscription("sub_1", "canceled")), free, false},
 		"row inserted under an organization that loses": {truth(subscription("sub_1", "canceled")), paid, true},
 	}

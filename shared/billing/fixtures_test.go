@@ -15,7 +15,7 @@ import (
 
 // TestMain lets every property have more than rapid's 100 attempts; they take microseconds.
 func TestMain(m *testing.M) {
-	checks := "1500"
+	checks := "1000"
 	flag.Parse()
 	if testing.Short() {
 		checks = "200"
@@ -112,10 +112,10 @@ func claimed(t billing.Truth, claims billing.Claims) billing.Truth {
 	return t
 }
 
-func recordedBy(owner string, ids ...string) billing.Claims {
+func recordedElsewhere(ids ...string) billing.Claims {
 	c := billing.Claims{RecordedBy: map[string]string{}}
 	for _, id := range ids {
-		c.RecordedBy[id] = owner
+		c.RecordedBy[id] = otherOrg
 	}
 	return c
 }

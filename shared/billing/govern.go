@@ -11,18 +11,18 @@ import (
 // https://dev.mysql.com/doc/refman/8.0/en/datetime.html
 var maxTimestamp = time.Date(2038, time.January, 19, 3, 14, 7, 0, time.UTC)
 
-// candidates are the subscriptions that may govern the organization: the recorded ones, those
-// whose metadata names it, and the customer's others unless another organization accounts for
-// them (two organizations may share a customer).
+// candidates are the subscriptions that may govern the organization, each once and by id: the
+// recorded ones, those whose metadata names it, and the customer's others unless another
+// organization accounts for them (two organizations may share a customer).
 func candidates(t Truth, r Record) []Subscription {
 	var found []Subscription
 	for _, s := range t.Subscriptions {
-		known := slices.ContainsFunc(found, func(f Subscription) bool { return f.ID == s.ID })
-		if !known && isCandidate(s, t.Claims, r) {
+		if isCandidate(s, t.Claims, r) {
 			found = append(found, s)
 		}
 	}
-	return found
+	slices.SortStableFunc(found, compareIDs)
+	return slices.CompactFunc(found, func(a, b Subscription) bool { return a.ID == b.ID })
 }
 
 func isCandidate(s Subscription, c Claims, r Record) bool {
@@ -72,8 +72,10 @@ func comparePrecedence(a, b Subscription) int {
 	if d := b.Created.Compare(a.Created); d != 0 {
 		return d
 	}
-	return strings.Compare(a.ID, b.ID)
+	return compareIDs(a, b)
 }
+
+func compareIDs(a, b Subscription) int { return strings.Compare(a.ID, b.ID) }
 
 func multipleLive(found []Subscription) (Warning, bool) {
 	var ids []string
@@ -85,7 +87,6 @@ func multipleLive(found []Subscription) (Warning, bool) {
 	if len(ids) < 2 {
 		return Warning{}, false
 	}
-	slices.Sort(ids)
 	return Warning{Code: WarnMultipleLive, Message: fmt.Sprintf(
 		"the customer pays for %d subscriptions (%s); cancel what is not wanted in Stripe", len(ids), strings.Join(ids, ", "))}, true
 }

@@ -81,11 +81,11 @@ func TestGoverningSubscription(t *testing.T) {
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"shared customer, the better one is on the other organization's row": {
-			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "canceled")), recordedBy(otherOrg, "sub_2")),
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "canceled")), recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"shared customer, the other's subscription is no reason for a warning": {
-			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedBy(otherOrg, "sub_2")),
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"metadata names an organization that does not exist": {
@@ -135,7 +135,7 @@ func TestGoverningSubscription(t *testing.T) {
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"unknown status of one that belongs to another organization": {
-			truth:  claimed(truth(subscription("sub_1", "canceled"), subscription("sub_2", "suspended")), recordedBy(otherOrg, "sub_2")),
+			truth:  claimed(truth(subscription("sub_1", "canceled"), subscription("sub_2", "suspended")), recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"unusable object that does not govern": {
@@ -195,11 +195,11 @@ func TestGoverningRefused(t *testing.T) {
 		},
 		"metadata names us but the governing one is on another organization's row": {
 			truth: claimed(truth(subscription("sub_1", "canceled"), subscription("sub_2", "active", ofOrg(org))),
-				recordedBy(otherOrg, "sub_2")),
+				recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "metadata.orgId"},
 		},
 		"every subscription of the customer is another organization's": {
-			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedBy(otherOrg, "sub_1", "sub_2")),
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedElsewhere("sub_1", "sub_2")),
 			record: customerOnly(), want: "subscription_conflict", says: []string{"cus_1", "sub_1", "metadata.orgId"},
 		},
 	}

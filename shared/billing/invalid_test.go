@@ -18,9 +18,9 @@ func TestUnusableTextIsRefused(t *testing.T) {
 		value string
 		says  string // "" where it is fine
 	}{
-		"empty":           {"", "is empty"},
-		"120 characters":  {strings.Repeat("x", 120), ""},
-		"121 characters":  {strings.Repeat("x", 121), "is longer than"},
+		"empty":            {"", "is empty"},
+		"120 characters":   {strings.Repeat("x", 120), ""},
+		"121 characters":   {strings.Repeat("x", 121), "is longer than"},
 		"10000 characters": {strings.Repeat("x", 10_000), "is longer than"},
 	}
 	for field, of := range fields {
@@ -52,14 +52,14 @@ func TestDatesThatATimestampCannotHoldAreRefused(t *testing.T) {
 		at   time.Time
 		says string // "" where it is fine
 	}{
-		"first second":                  {time.Unix(1, 0), ""},
-		"zero":                          {time.Unix(0, 0), outside},
-		"negative":                      {time.Unix(-1, 0), outside},
-		"before the year 1":             {time.Unix(-1<<40, 0), outside},
-		"last second":                   {last, ""},
-		"last second in another zone":   {last.In(time.FixedZone("east", 7200)), ""},
-		"one second later":              {last.Add(time.Second), outside},
-		"year 2100":                     {time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), outside},
+		"first second":                   {time.Unix(1, 0), ""},
+		"zero":                           {time.Unix(0, 0), outside},
+		"negative":                       {time.Unix(-1, 0), outside},
+		"before the year 1":              {time.Unix(-1<<40, 0), outside},
+		"last second":                    {last, ""},
+		"last second in another zone":    {last.In(time.FixedZone("east", 7200)), ""},
+		"one second later":               {last.Add(time.Second), outside},
+		"year 2100":                      {time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), outside},
 		"milliseconds taken for seconds": {time.Unix(1_700_000_000_000, 0), outside},
 	}
 	for field, f := range fields {

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -83,7 +84,7 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 		return planMissing(t, rec), nil
 	}
 	if len(t.Subscriptions) > 0 {
-		s := t.Subscriptions[0]
+		s := slices.MinFunc(t.Subscriptions, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
 	}
@@ -94,9 +95,9 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	case t.CustomerMissing:
 		plan.Reason = ReasonCustomerMissing
 	}
-	if rec.grantsPaidTier() {
+	if tier := rec.highestTier(); tier != TierFree {
 		plan.Warnings = append(plan.Warnings, Warning{Code: WarnPaidWithoutSubscription, Message: fmt.Sprintf(
-			"the record grants tier %s but Stripe has no subscription for this organization; end the access by hand or note it as complimentary", rec.Org.Tier)})
+			"the record grants tier %s but Stripe has no subscription for this organization; end the access by hand or note it as complimentary", tier)})
 	}
 	return plan, nil
 }

@@ -160,6 +160,19 @@ func TestPlan(t *testing.T) {
 				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, From: "sub_gone", To: "sub_2"}},
 			},
 		},
+		"recorded subscription missing and the customer's others belong to another organization": {
+			truth:  claimed(truth(subscription("sub_2", "active")), recordedElsewhere("sub_2")),
+			record: recorded("sub_gone", func(r *billing.Row) { r.EndedAt = ptr(endedAt) }),
+			want: billing.Plan{
+				Outcome: "synced", Reason: "subscription_missing", RowID: "row_1",
+				Changes: []billing.Change{
+					{Field: billing.FieldPlanTier, From: "pro", To: "free"},
+					{Field: billing.FieldStatus, From: "active", To: "canceled"},
+					{Field: billing.FieldOrgTier, From: "pro", To: "free"},
+					{Field: billing.FieldOrgStatus, From: "active", To: "canceled"},
+				},
+			},
+		},
 		"in sync": {
 			truth: truth(subscription("sub_1", "active")), record: recorded("sub_1"),
 			want: billing.Plan{Outcome: "skipped", Reason: "in_sync", GoverningID: "sub_1", RowID: "row_1"},
@@ -224,12 +237,12 @@ func TestPlan(t *testing.T) {
 			},
 		},
 		"conflict because the governing subscription stands on another organization's row": {
-			truth:  claimed(truth(subscription("sub_1", "active", ofOrg(org))), recordedBy(otherOrg, "sub_1")),
+			truth:  claimed(truth(subscription("sub_1", "active", ofOrg(org))), recordedElsewhere("sub_1")),
 			record: customerOnly(), reason: "subscription_conflict",
 		},
 		"conflict because the only candidates belong to another organization": {
 			truth: claimed(truth(subscription("sub_1", "active"), subscription("sub_2", "canceled")),
-				recordedBy(otherOrg, "sub_1", "sub_2")),
+				recordedElsewhere("sub_1", "sub_2")),
 			record: customerOnly(), reason: "subscription_conflict",
 		},
 		"conflict because metadata gives the only candidate to another organization": {

@@ -1,6 +1,9 @@
 package billing
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Record is what the application's database holds for one organization.
 type Record struct {
@@ -71,12 +74,7 @@ func (r Record) HasStripeIdentity() bool {
 
 // Records reports whether one of the rows names the subscription.
 func (r Record) Records(subscriptionID string) bool {
-	for _, row := range r.Rows {
-		if text(row.SubscriptionID) == subscriptionID {
-			return true
-		}
-	}
-	return false
+	return subscriptionID != "" && slices.ContainsFunc(r.Rows, func(row Row) bool { return text(row.SubscriptionID) == subscriptionID })
 }
 
 // rowFor returns the row to repair: the one with the governing id, else the latest created.
@@ -93,16 +91,15 @@ func (r Record) rowFor(subscriptionID string) (Row, bool) {
 	return latest, latest.ID != ""
 }
 
-func (r Record) grantsPaidTier() bool {
-	if Tier(r.Org.Tier) != TierFree {
-		return true
-	}
+// highestTier is the most that either table grants.
+func (r Record) highestTier() Tier {
+	highest := Tier(r.Org.Tier)
 	for _, row := range r.Rows {
-		if Tier(row.Tier) != TierFree {
-			return true
+		if tier := Tier(row.Tier); tier.rank() > highest.rank() {
+			highest = tier
 		}
 	}
-	return false
+	return highest
 }
 
 func (r Row) newerThan(other Row) bool {

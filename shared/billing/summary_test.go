@@ -53,9 +53,12 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 		StartedAt: readAt, FinishedAt: &finished,
 	}
 	tallies := []billing.Tally{
-		{Outcome: "synced", Reason: "repaired", Items: 5}, {Outcome: "synced", Reason: "row_inserted", Items: 1},
-		{Outcome: "drifted", Reason: "repaired", Items: 2}, {Outcome: "skipped", Reason: "in_sync", Items: 40},
-		{Outcome: "error", Reason: "unknown_status", Items: 3}, {Outcome: "pending", Items: 7},
+		{Outcome: "synced", Reason: "repaired", Items: 5},
+		{Outcome: "synced", Reason: "row_inserted", Items: 1},
+		{Outcome: "drifted", Reason: "repaired", Items: 2},
+		{Outcome: "skipped", Reason: "in_sync", Items: 40},
+		{Outcome: "error", Reason: "unknown_status", Items: 3},
+		{Outcome: "pending", Items: 7},
 	}
 	drift := map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2}
 	notable := []billing.Item{

@@ -43,10 +43,8 @@ type Rules struct {
 // tier of a subscription: free where nothing is paid (any more, or yet), else by price, else by
 // metadata, else the default.
 func (r Rules) tier(s Subscription) (Tier, error) {
-	switch s.Status {
-	case StatusCanceled, StatusIncompleteExpired, StatusIncomplete:
+	if s.Status.grantsNothing() {
 		return TierFree, nil
-	default:
 	}
 	if tier, ok := r.Prices[s.PriceID]; ok {
 		return tier, nil
@@ -72,7 +70,7 @@ func (r Rules) tierMismatch(s Subscription) (Warning, bool) {
 	byPrice, ok := r.Prices[s.PriceID]
 	byMetadata := metadataTier(s)
 	known := byMetadata.paid() || byMetadata == TierFree
-	if !ok || !known || byPrice == byMetadata || !s.Status.Live() {
+	if !ok || !known || byPrice == byMetadata || s.Status.grantsNothing() {
 		return Warning{}, false
 	}
 	return Warning{Code: WarnTierMetadataMismatch, Message: fmt.Sprintf(

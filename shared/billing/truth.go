@@ -37,6 +37,11 @@ func (s Status) Live() bool {
 	return s == StatusActive || s == StatusTrialing || s == StatusPastDue
 }
 
+// grantsNothing: it has ended, or its first payment was never made.
+func (s Status) grantsNothing() bool {
+	return s == StatusCanceled || s == StatusIncompleteExpired || s == StatusIncomplete
+}
+
 // entitled: settled beyond doubt, so a recorded subscription needs no comparison with others.
 func (s Status) entitled() bool { return s == StatusActive || s == StatusTrialing }
 
