@@ -126,7 +126,7 @@ func validate(s Subscription) error {
 		if d.at.IsZero() {
 			return bad("%s is missing", d.name)
 		}
-		if d.at.Unix() <= 0 || d.at.After(maxTimestamp) {
+		if d.at.Unix() <= 0 || d.at.Unix() > maxTimestamp.Unix() {
 			return bad("%s %d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", d.name, d.at.Unix())
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -14,7 +15,7 @@ import (
 // it would not do.
 const version = 1
 
-// The widths of the columns that hold the ids.
+// The widths, in characters, of the columns that hold the ids.
 const (
 	maxRunID = 64
 	maxOrgID = 36
@@ -41,13 +42,14 @@ func encode(m message) (string, error) {
 	return string(b), err
 }
 
-// DecodeWork reads a work message. Its error says what is wrong with the body.
+// DecodeWork reads a work message. Its error says in one line what is wrong with the body,
+// without repeating it.
 func DecodeWork(body string) (billing.Work, error) {
 	m, err := decode(body)
 	if err != nil {
 		return billing.Work{}, err
 	}
-	if m.OrgID == "" || len(m.OrgID) > maxOrgID {
+	if !fits(m.OrgID, maxOrgID) {
 		return billing.Work{}, fmt.Errorf("orgId must have 1 to %d characters", maxOrgID)
 	}
 	return billing.Work{RunID: m.RunID, OrgID: m.OrgID}, nil
@@ -66,8 +68,8 @@ func decode(body string) (message, error) {
 	var m message
 	d := json.NewDecoder(bytes.NewBufferString(body))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
-		return message{}, fmt.Errorf("body is not a message of this system: %w", err)
+	if err := d.Decode(&m); err != nil { // it may quote the body, which may be anybody's and of any length
+		return message{}, errors.New(`body is not a message of this system: it wants {"version":1,"runId":"...","orgId":"..."} and nothing more`)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return message{}, errors.New("body has something behind the message")
@@ -75,8 +77,10 @@ func decode(body string) (message, error) {
 	if m.Version != version {
 		return message{}, fmt.Errorf("message version %d is unknown, this program knows %d", m.Version, version)
 	}
-	if m.RunID == "" || len(m.RunID) > maxRunID {
+	if !fits(m.RunID, maxRunID) {
 		return message{}, fmt.Errorf("runId must have 1 to %d characters", maxRunID)
 	}
 	return m, nil
 }
+
+func fits(id string, width int) bool { return id != "" && utf8.RuneCountInString(id) <= width }

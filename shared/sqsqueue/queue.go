@@ -66,10 +66,11 @@ func (q *Queue) sendBatch(ctx context.Context, runID string, orgIDs []string) er
 	policy.InitialInterval = sendBackoff
 	_, err := backoff.Retry(ctx, func() (bool, error) {
 		refused, err := q.trySend(ctx, entries)
-		if err == nil {
-			entries = refused
+		if err == nil && len(refused) > 0 {
+			err = fmt.Errorf("SQS did not accept %d of %d messages", len(refused), len(orgIDs))
 		}
-		return true, errors.Join(err, refusedError(refused))
+		entries = refused
+		return true, err
 	}, backoff.WithBackOff(policy), backoff.WithMaxTries(sendTries))
 	if err != nil {
 		return unavailable("send work to "+q.url, err)
@@ -77,7 +78,8 @@ func (q *Queue) sendBatch(ctx context.Context, runID string, orgIDs []string) er
 	return nil
 }
 
-// trySend sends the entries once and returns those that SQS did not accept.
+// trySend sends the entries once and returns those that SQS did not accept, all of them where
+// it is not known.
 func (q *Queue) trySend(ctx context.Context, entries []types.SendMessageBatchRequestEntry) ([]types.SendMessageBatchRequestEntry, error) {
 	out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: &q.url, Entries: entries})
 	if err != nil {
@@ -94,13 +96,6 @@ func (q *Queue) trySend(ctx context.Context, entries []types.SendMessageBatchReq
 		}
 	}
 	return refused, nil
-}
-
-func refusedError(refused []types.SendMessageBatchRequestEntry) error {
-	if len(refused) == 0 {
-		return nil
-	}
-	return fmt.Errorf("SQS did not accept %d messages", len(refused))
 }
 
 // SendProgress tells the aggregator to look at a run.
@@ -124,10 +119,10 @@ type DeadLetter struct {
 func (q *Queue) SendDeadLetter(ctx context.Context, d DeadLetter) error {
 	attributes := map[string]types.MessageAttributeValue{}
 	for name, value := range map[string]string{
-		"reason": string(d.Reason), "error": attributeText(d.Error), "runId": d.Work.RunID, "orgId": d.Work.OrgID,
+		"reason": string(d.Reason), "error": d.Error, "runId": d.Work.RunID, "orgId": d.Work.OrgID,
 	} {
 		if value != "" { // SQS refuses an empty attribute
-			attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(value)}
+			attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(attributeText(value))}
 		}
 	}
 	return q.send(ctx, d.Body, attributes)
@@ -162,31 +157,39 @@ type Delay struct {
 	For           time.Duration
 }
 
-// Hide keeps the messages from being received again for as long as each says.
+// Hide keeps the messages from being received again for as long as each says, to the second.
+// Where some cannot be hidden, the others are.
 func (q *Queue) Hide(ctx context.Context, delays []Delay) error {
-	var all []error
+	refused, why := 0, error(nil)
 	for start := 0; start < len(delays); start += batchSize {
-		all = append(all, q.hideBatch(ctx, delays[start:min(start+batchSize, len(delays))]))
+		n, err := q.hideBatch(ctx, delays[start:min(start+batchSize, len(delays))])
+		if err != nil {
+			refused, why = refused+n, err
+		}
 	}
-	return errors.Join(all...)
+	if why != nil {
+		return unavailable(fmt.Sprintf("delay %d of %d messages of %s", refused, len(delays), q.url), why)
+	}
+	return nil
 }
 
-func (q *Queue) hideBatch(ctx context.Context, delays []Delay) error {
+// hideBatch returns how many messages it could not hide, and why.
+func (q *Queue) hideBatch(ctx context.Context, delays []Delay) (int, error) {
 	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(delays))
 	for i, d := range delays {
-		seconds := min(d.For, maxVisibility).Round(time.Second) / time.Second
+		hidden := max(0, min(d.For, maxVisibility)).Round(time.Second)
 		entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
-			Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &delays[i].ReceiptHandle, VisibilityTimeout: int32(seconds),
+			Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &delays[i].ReceiptHandle, VisibilityTimeout: int32(hidden.Seconds()),
 		}
 	}
 	out, err := q.client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
 	if err != nil {
-		return unavailable("delay messages of "+q.url, err)
+		return len(delays), err
 	}
 	if len(out.Failed) > 0 {
-		return unavailable("delay messages of "+q.url, fmt.Errorf("SQS refused %d of %d: %s", len(out.Failed), len(entries), aws.ToString(out.Failed[0].Message)))
+		return len(out.Failed), errors.New(aws.ToString(out.Failed[0].Message))
 	}
-	return nil
+	return 0, nil
 }
 
 // capFactor bounds the backoff: 30 s grows to 30 min.
@@ -205,6 +208,8 @@ func Backoff(base time.Duration, receiveCount int) time.Duration {
 }
 
 func unavailable(doing string, err error) error {
-	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonQueueUnavailable,
-		Message: "cannot " + doing + " (check the queue's URL and the permissions)", Err: err}
+	return &billing.Failure{
+		Class: billing.Unavailable, Reason: billing.ReasonQueueUnavailable,
+		Message: "cannot " + doing + " (check the queue's URL and the permissions)", Err: err,
+	}
 }

@@ -97,8 +97,12 @@ func (c *Client) Account(ctx context.Context) (string, error) {
 // Subscription returns the subscription and whether it exists. Canceled ones do.
 // https://docs.stripe.com/api/subscriptions/retrieve
 func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	path, err := objectPath("/v1/subscriptions", id)
+	if err != nil {
+		return billing.Subscription{}, false, err
+	}
 	var v object
-	err := c.get(ctx, endpointRetrieve, stripe.FormatURLPath("/v1/subscriptions/%s", id), nil, &v)
+	err = c.get(ctx, endpointRetrieve, path, nil, &v)
 	if isMissing(err) {
 		return billing.Subscription{}, false, nil
 	}
@@ -106,10 +110,13 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 		return billing.Subscription{}, false, err
 	}
 	sub, err := c.decode(v.raw)
-	if err == nil && sub.ID != id {
-		err = invalid("asked for subscription %s, Stripe answered with %q", id, sub.ID)
+	if err != nil {
+		return billing.Subscription{}, false, err
 	}
-	return sub, err == nil, err
+	if sub.ID != id {
+		return billing.Subscription{}, false, invalid("asked for subscription %q, Stripe answered with %q", id, sub.ID)
+	}
+	return sub, true, nil
 }
 
 // CustomerSubscriptions returns every subscription of the customer, ended ones too, and whether
@@ -127,8 +134,8 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 		if !more {
 			return subs, true, nil
 		}
-		if len(page) == 0 {
-			return nil, false, broken("Stripe's list of customer %s's subscriptions promises more but has none", customerID)
+		if len(page) == 0 || page[len(page)-1].ID == after {
+			return nil, false, broken("Stripe's list of customer %q's subscriptions promises more but gives none", customerID)
 		}
 		after = page[len(page)-1].ID
 	}
@@ -137,8 +144,12 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 // CustomerExists reports whether the customer exists and was not deleted: a deleted one stays
 // retrievable. https://docs.stripe.com/api/customers/retrieve
 func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
+	path, err := objectPath("/v1/customers", id)
+	if err != nil {
+		return false, err
+	}
 	var v object
-	err := c.get(ctx, endpointCustomer, stripe.FormatURLPath("/v1/customers/%s", id), nil, &v)
+	err = c.get(ctx, endpointCustomer, path, nil, &v)
 	if isMissing(err) {
 		return false, nil
 	}
@@ -146,6 +157,15 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 		return false, err
 	}
 	return c.decodeCustomer(v.raw)
+}
+
+// objectPath is the path of one object. An empty id or dots would lead to another path: servers
+// resolve them, escaped or not.
+func objectPath(collection, id string) (string, error) {
+	if id == "" || id == "." || id == ".." {
+		return "", invalid("%q is no id of Stripe's", id)
+	}
+	return collection + "/" + url.PathEscape(id), nil
 }
 
 // page returns one page of the list of subscriptions, after the given one.
@@ -161,8 +181,8 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string) (sub
 	if err := c.get(ctx, endpointList, "/v1/subscriptions", query, &v); err != nil {
 		return nil, false, err
 	}
-	if v.Object != "list" {
-		return nil, false, broken("Stripe's answer to a list of subscriptions is a %q", v.Object)
+	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
+		return nil, false, broken("Stripe's answer is no complete list of subscriptions (its object is %q)", v.Object)
 	}
 	for _, raw := range v.Data {
 		sub, err := c.decode(raw)
@@ -171,7 +191,7 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string) (sub
 		}
 		subs = append(subs, sub)
 	}
-	return subs, v.HasMore, nil
+	return subs, *v.HasMore, nil
 }
 
 // get sends one request, once its endpoint's limiter lets it.

@@ -92,7 +92,7 @@ var reads = []read{
 	}},
 }
 
-func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) *billing.Failure {
+func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
 	t.Helper()
 	f, ok := errors.AsType[*billing.Failure](err)
 	if !ok {
@@ -104,7 +104,13 @@ func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Re
 	if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 		t.Errorf("the error is not one line: %q", err)
 	}
-	return f
+}
+
+// say answers a request; a client that has left needs no answer.
+func say(w http.ResponseWriter, status int, body string) bool {
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body)
+	return true
 }
 
 func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
@@ -265,6 +271,17 @@ func TestAListWhoseCursorVanishedIsReadAgain(t *testing.T) {
 	}
 }
 
+func TestACustomerThatVanishesBetweenPagesIsAnError(t *testing.T) {
+	s := serve(t, stripetest.Options{})
+	putMany(s, 150)
+	s.After(func(*http.Request) { s.RemoveCustomer("cus_1") })
+	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "cus_1")
+	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
+	if subs != nil || exists {
+		t.Errorf("%d subscriptions, exists %t", len(subs), exists)
+	}
+}
+
 func TestAListThatContradictsItselfIsAnError(t *testing.T) {
 	const object = `{"object":"subscription","id":"sub_1","livemode":false}`
 	tests := []struct{ name, first, second string }{
@@ -288,12 +305,12 @@ func TestAListThatContradictsItselfIsAnError(t *testing.T) {
 			answers := []string{test.first, test.second}
 			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 				if len(answers) == 0 {
-					w.WriteHeader(http.StatusTeapot)
-					return true
+					t.Error("the list goes on for ever")
+					return false
 				}
-				io.WriteString(w, answers[0])
+				body := answers[0]
 				answers = answers[1:]
-				return true
+				return say(w, http.StatusOK, body)
 			})
 			subs, exists, err := connect(fake, at(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
@@ -358,9 +375,7 @@ func TestOddIDsAreAskedForAsTheyAre(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, r)
-		w.WriteHeader(http.StatusNotFound)
-		io.WriteString(w, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such thing","param":"id"}}`)
-		return true
+		return say(w, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such thing","param":"id"}}`)
 	})
 	c := connect(fake, at(baseURL))
 	for _, id := range oddIDs {
@@ -566,9 +581,10 @@ func TestARequestThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- read.do(ctx, c) }()
 	cancel()
-	f := wantFailure(t, <-ended, billing.Unavailable, billing.ReasonOutOfTime)
-	if !errors.Is(f, context.Canceled) {
-		t.Errorf("error %v", f)
+	err := <-ended
+	wantFailure(t, err, billing.Unavailable, billing.ReasonOutOfTime)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
 	}
 	// A turn that comes after the deadline is not waited for.
 	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)

@@ -3,6 +3,7 @@ package stripesource
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ type list struct {
 	stripe.APIResource
 
 	Object  string            `json:"object"`
-	HasMore bool              `json:"has_more"`
+	HasMore *bool             `json:"has_more"`
 	Data    []json.RawMessage `json:"data"`
 }
 
@@ -54,10 +55,7 @@ type subscription struct {
 			} `json:"price"`
 		} `json:"data"`
 	} `json:"items"`
-	Metadata struct {
-		OrgID string `json:"orgId"`
-		Tier  string `json:"tier"`
-	} `json:"metadata"`
+	Metadata map[string]string `json:"metadata"` // a struct's fields would take keys in any case
 }
 
 // expandable is an id, or the object it names where the request asked to expand it.
@@ -83,7 +81,7 @@ func (c *Client) decode(raw json.RawMessage) (billing.Subscription, error) {
 	if s.Object != "subscription" || s.ID == "" {
 		return billing.Subscription{}, invalid("Stripe answered with a %q with id %q instead of a subscription", s.Object, s.ID)
 	}
-	if err := c.checkMode(s.LiveMode, "subscription "+s.ID); err != nil {
+	if err := c.checkMode(s.LiveMode, "subscription", s.ID); err != nil {
 		return billing.Subscription{}, err
 	}
 	price := ""
@@ -92,7 +90,7 @@ func (c *Client) decode(raw json.RawMessage) (billing.Subscription, error) {
 	}
 	return billing.Subscription{
 		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
-		OrgID: strings.TrimSpace(s.Metadata.OrgID), MetadataTier: s.Metadata.Tier,
+		OrgID: strings.TrimSpace(s.Metadata["orgId"]), MetadataTier: s.Metadata["tier"],
 		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
 		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),
 		CancelAtPeriodEnd: s.CancelAtPeriodEnd,
@@ -115,7 +113,8 @@ func (c *Client) decodeCustomer(raw json.RawMessage) (exists bool, err error) {
 	if v.Deleted {
 		return false, nil // a deleted customer has no livemode
 	}
-	return true, c.checkMode(v.LiveMode, "customer "+v.ID)
+	err = c.checkMode(v.LiveMode, "customer", v.ID)
+	return err == nil, err
 }
 
 func decodeAccount(raw json.RawMessage) (string, error) {
@@ -130,18 +129,27 @@ func decodeAccount(raw json.RawMessage) (string, error) {
 
 // checkMode: the two modes are separate worlds under the same ids.
 // https://docs.stripe.com/keys#test-live-modes
-func (c *Client) checkMode(live *bool, what string) error {
-	if live != nil && *live == c.liveMode {
+func (c *Client) checkMode(live *bool, kind, id string) error {
+	if live == nil {
+		return invalid("%s %q does not say its livemode", kind, id)
+	}
+	if *live == c.liveMode {
 		return nil
 	}
-	return &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: what +
-		" is not of the mode of STRIPE_SECRET_KEY; check the key and STRIPE_API_BASE"}
+	return &billing.Failure{
+		Class: billing.RunFatal, Reason: billing.ReasonWrongMode,
+		Message: fmt.Sprintf("%s %q is not of the mode of STRIPE_SECRET_KEY; check the key and STRIPE_API_BASE", kind, id),
+	}
 }
 
-// at is the zero time for null.
+// farFuture is the last second of the year 9999.
+const farFuture = 253402300799
+
+// at is the zero time for null. Not every int64 has a time.Time, and one of them has the zero
+// time: what is moved here stays outside of what can be written.
 func at(seconds *int64) time.Time {
 	if seconds == nil {
 		return time.Time{}
 	}
-	return time.Unix(*seconds, 0).UTC()
+	return time.Unix(min(max(*seconds, -1), farFuture), 0).UTC()
 }

@@ -3,8 +3,8 @@
 //
 // Invariants:
 //
-//   - Every error is a [billing.Failure] with its class; what does not exist is an answer, not
-//     an error. The mapping stands in errors.go and nowhere else.
+//   - Every error is a [billing.Failure] with its class, one line long; what does not exist is an
+//     answer, not an error. The mapping stands in errors.go and nowhere else.
 //   - A list is complete or an error: a page that failed never looks like the list's end.
 //   - Objects carry livemode, and one of the other mode than the key's is a failure of the
 //     whole run: it would reconcile real organizations with somebody's tests.

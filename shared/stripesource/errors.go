@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -27,8 +28,11 @@ func failure(ctx context.Context, err error) *billing.Failure {
 		if ctx.Err() != nil {
 			return outOfTime(ctx.Err())
 		}
-		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
-			Message: "Stripe cannot be reached or answers with something else than JSON (check the network and STRIPE_API_BASE)", Err: err}
+		return &billing.Failure{
+			Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
+			Message: "Stripe cannot be reached or answers with something else than JSON (check the network and STRIPE_API_BASE)",
+			Err:     shortened{err},
+		}
 	}
 	f := &billing.Failure{Message: describe(e)}
 	switch status := e.HTTPStatusCode; {
@@ -66,7 +70,23 @@ func describe(e *stripe.Error) string {
 	if e.RequestID != "" {
 		text += " (request " + e.RequestID + ")"
 	}
-	return text + ": " + strings.Join(strings.Fields(e.Msg), " ")
+	return oneLine(text + ": " + e.Msg)
+}
+
+// shortened is an error that may quote a whole body: what answers need not be Stripe.
+type shortened struct{ error }
+
+func (s shortened) Error() string { return oneLine(s.error.Error()) }
+func (s shortened) Unwrap() error { return s.error }
+
+// maxText bounds what we repeat of somebody else's text.
+const maxText = 1000
+
+// oneLine makes a log line, or a column's value, of any text.
+func oneLine(text string) string {
+	text = text[:min(len(text), maxText)]
+	words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
+	return strings.ToValidUTF8(strings.Join(words, " "), "")
 }
 
 // otherMode recognizes Stripe's sentence for an id that exists in the other mode.
@@ -89,7 +109,7 @@ func retryAfter(e *stripe.Error) time.Duration {
 	if err != nil || seconds < 0 {
 		return 0
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 }
 
 // rateLimitedReason says which of Stripe's limits was met.
@@ -105,9 +125,9 @@ func outOfTime(err error) *billing.Failure {
 }
 
 func invalid(format string, args ...any) error {
-	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonInvalidSubscription, Message: fmt.Sprintf(format, args...) + "; nothing was written"}
+	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonInvalidSubscription, Message: oneLine(fmt.Sprintf(format, args...)) + "; nothing was written"}
 }
 
 func broken(format string, args ...any) error {
-	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: fmt.Sprintf(format, args...)}
+	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: oneLine(fmt.Sprintf(format, args...))}
 }

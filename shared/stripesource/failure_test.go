@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -84,9 +83,9 @@ func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
 					}
 				})
 				err := r.do(t.Context(), c)
-				f := wantFailure(t, err, test.class, test.reason)
-				if f.Wait != test.wait {
-					t.Errorf("wait %v, want %v", f.Wait, test.wait)
+				wantFailure(t, err, test.class, test.reason)
+				if got := billing.AsFailure(err).Wait; got != test.wait {
+					t.Errorf("wait %v, want %v", got, test.wait)
 				}
 				if strings.Contains(err.Error(), key) {
 					t.Errorf("the error shows the key: %v", err)
@@ -116,9 +115,10 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 			s.AddFault(stripetest.Fault{Kind: stripetest.Hang})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			f := wantFailure(t, r.do(ctx, connect(s)), billing.Unavailable, billing.ReasonOutOfTime)
-			if !errors.Is(f, context.DeadlineExceeded) {
-				t.Errorf("error %v", f)
+			err := r.do(ctx, connect(s))
+			wantFailure(t, err, billing.Unavailable, billing.ReasonOutOfTime)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error %v", err)
 			}
 		})
 	}
@@ -157,14 +157,12 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	} {
 		fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Retry-After", header)
-			w.WriteHeader(http.StatusTooManyRequests)
-			io.WriteString(w, `{"error":{"code":"rate_limit","message":"slow down"}}`)
-			return true
+			return say(w, http.StatusTooManyRequests, `{"error":{"code":"rate_limit","message":"slow down"}}`)
 		})
 		err := reads[0].do(t.Context(), connect(fake, at(baseURL)))
-		f := wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
-		if f.Wait != want {
-			t.Errorf("Retry-After %q: wait %v, want %v", header, f.Wait, want)
+		wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
+		if got := billing.AsFailure(err).Wait; got != want {
+			t.Errorf("Retry-After %q: wait %v, want %v", header, got, want)
 		}
 	}
 }
@@ -192,9 +190,7 @@ func TestAnswersThatAreNotStripes(t *testing.T) {
 		for _, r := range reads {
 			t.Run(test.name+"/"+r.name, func(t *testing.T) {
 				fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-					w.WriteHeader(test.status)
-					io.WriteString(w, test.body)
-					return true
+					return say(w, test.status, test.body)
 				})
 				err := r.do(t.Context(), connect(fake, at(baseURL)))
 				wantFailure(t, err, test.class, test.reason)
@@ -289,12 +285,12 @@ func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
 			s.PutSubscription(sub)
 			c := connect(s)
 			got, exists, err := c.Subscription(t.Context(), "sub_1")
-			f := wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
+			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 			if exists || got != (billing.Subscription{}) {
 				t.Errorf("exists %t, got %+v", exists, got)
 			}
-			if f != nil && !strings.Contains(f.Message, "nothing was written") {
-				t.Errorf("message %q", f.Message)
+			if !strings.Contains(err.Error(), "nothing was written") {
+				t.Errorf("error %v", err)
 			}
 			_, _, err = c.CustomerSubscriptions(t.Context(), "cus_1")
 			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
@@ -320,8 +316,7 @@ func TestUnusableCustomersAndAccounts(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-				io.WriteString(w, test.body)
-				return true
+				return say(w, http.StatusOK, test.body)
 			})
 			wantFailure(t, test.r.do(t.Context(), connect(fake, at(baseURL))), test.class, test.reason)
 		})
@@ -340,6 +335,7 @@ func TestOddButReadableObjectsArePassedOn(t *testing.T) {
 		"null customer":      {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": nil}}, billing.ReasonInvalidSubscription},
 		"the last second":    {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"current_period_end": json.RawMessage("9223372036854775807")}}, billing.ReasonInvalidSubscription},
 		"before 1970":        {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"created": json.RawMessage("-9223372036854775808")}}, billing.ReasonInvalidSubscription},
+		"the year 1":         {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"trial_end": json.RawMessage("-62135596800")}}, billing.ReasonInvalidSubscription},
 		"an unknown status":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": "hibernating"}}, billing.ReasonUnknownStatus},
 		"no status":          {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": ""}}, billing.ReasonUnknownStatus},
 		"expanded customer":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": map[string]any{"id": "cus_1", "deleted": true}}}, ""},

@@ -66,4 +66,10 @@ func nextRate(current, limit float64, throttled bool, since time.Duration) float
 	return min(current*raiseFactor, limit)
 }
 
-func (l *limiter) rps() float64 { return float64(l.bucket.Limit()) }
+// rps is the rate now; 0 is no limit.
+func (l *limiter) rps() float64 {
+	if l.max <= 0 {
+		return 0
+	}
+	return float64(l.bucket.Limit())
+}
