@@ -35,7 +35,7 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		if err := write(ctx, tx, before.Org.ID, plan); err != nil {
 			return err
 		}
-		if plan.LowersAccess() {
+		if plan.LowersAccess() && !followUp { // a follow-up's organization is counted already
 			return countDowngrade(ctx, tx, item.RunID)
 		}
 		return nil
@@ -106,7 +106,8 @@ func update(ctx context.Context, tx *sql.Tx, table, id string, names []string, v
 
 func insertRow(ctx context.Context, tx *sql.Tx, orgID, subscriptionID string, names []string, values []any) error {
 	id := uuid.NewSHA1(rowNamespace, []byte(orgID+"\x00"+subscriptionID))
-	_, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (id, org_id, `+strings.Join(names, ", ")+`) VALUES `+in(len(names)+2),
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO subscriptions (id, org_id, `+strings.Join(names, ", ")+`) VALUES `+in(len(names)+2), //nolint:gosec // the names are billing's constants
 		append([]any{id.String(), orgID}, values...)...)
 	return err
 }

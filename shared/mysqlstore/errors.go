@@ -18,11 +18,13 @@ const (
 	errAccessDenied           = 1045
 	errUnknownDatabase        = 1049
 	errDuplicateKey           = 1062
+	errHostNotAllowed         = 1130
 	errTableAccessDenied      = 1142
 	errColumnAccessDenied     = 1143
 	errNoSuchTable            = 1146
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
+	errNoPasswordLogin        = 1698
 )
 
 // failure maps an error of the driver to the failure classes; it is the only place that does.
@@ -52,7 +54,7 @@ func failure(err error, doing string) error {
 
 func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 	switch e.Number {
-	case errAccessDenied, errAccessDeniedToDatabase, errTableAccessDenied, errColumnAccessDenied:
+	case errAccessDenied, errAccessDeniedToDatabase, errTableAccessDenied, errColumnAccessDenied, errHostNotAllowed, errNoPasswordLogin:
 		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_USER, DB_PASSWORD and the user's grants"
 	case errUnknownDatabase:
 		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_NAME"

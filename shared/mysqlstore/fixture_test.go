@@ -91,14 +91,14 @@ func (f *fixture) awaitStatement(t *testing.T, connection int64, beginning strin
 }
 
 // lock begins a transaction with a statement that locks something.
-func (f *fixture) lock(t *testing.T, statement string, args ...any) *sql.Tx {
+func (f *fixture) lock(t *testing.T, statement string) *sql.Tx {
 	t.Helper()
 	tx, err := f.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tx.Rollback() })
-	if _, err := tx.ExecContext(t.Context(), statement, args...); err != nil {
+	if _, err := tx.ExecContext(t.Context(), statement); err != nil {
 		t.Fatal(err)
 	}
 	return tx
@@ -132,6 +132,9 @@ func (f *fixture) addRows(t *testing.T, rows ...appschema.Subscription) {
 	}
 }
 
+// rowID is the id of the row that addPaying gives the organization.
+func rowID(orgID string) string { return "row-" + orgID[max(0, len(orgID)-32):] }
+
 // addPaying adds an organization on the pro tier with one row, "sub_"+id of customer "cus_"+id.
 func (f *fixture) addPaying(t *testing.T, ids ...string) {
 	t.Helper()
@@ -142,7 +145,7 @@ func (f *fixture) addPaying(t *testing.T, ids ...string) {
 			ID: id, StripeCustomerID: new("cus_" + id), SubscriptionStatus: "active", SubscriptionTier: "pro",
 		})
 		rows = append(rows, appschema.Subscription{
-			ID: "row-" + id, OrgID: id, StripeSubscriptionID: new("sub_" + id), StripeCustomerID: new("cus_" + id),
+			ID: rowID(id), OrgID: id, StripeSubscriptionID: new("sub_" + id), StripeCustomerID: new("cus_" + id),
 			StripePriceID: new("price_pro"), PlanTier: "pro", Status: "active", CancelAtPeriodEnd: new(false),
 		})
 	}
@@ -291,9 +294,9 @@ func (f *fixture) unchanged(t *testing.T, before state) {
 	}
 }
 
-func (f *fixture) texts(t *testing.T, query string, args ...any) []string {
+func (f *fixture) texts(t *testing.T, query string) []string {
 	t.Helper()
-	rows, err := f.QueryContext(t.Context(), query, args...)
+	rows, err := f.QueryContext(t.Context(), query)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}

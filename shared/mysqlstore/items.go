@@ -41,6 +41,15 @@ func toJSON[T any](list []T) (sql.NullString, error) {
 	return sql.NullString{String: string(b), Valid: true}, err
 }
 
+// maxText is what is kept of a message, in bytes. A TEXT column holds four times as much.
+const maxText = 16_000
+
+// text makes a message of whatever origin fit its column: an outcome must not be lost because
+// the sentence that comes with it is too long or broken.
+func text(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), maxText)], "")
+}
+
 // Items returns the items of these organizations in their runs; unknown ones are absent.
 func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
 	items := make(map[billing.Work]billing.Item, len(work))
@@ -89,7 +98,7 @@ func setOutcome(ctx context.Context, e execer, i billing.Item, now time.Time, co
 	if err != nil {
 		return err
 	}
-	errText := sql.NullString{String: i.Error, Valid: i.Error != ""}
+	errText := sql.NullString{String: text(i.Error), Valid: i.Error != ""}
 	ok, err := hit(ctx, e, `UPDATE reconciliation_items SET outcome = ?, reason = ?, changes = ?, warnings = ?, error = ?,
 		decided_at = ?, revision = revision + 1 WHERE run_id = ? AND org_id = ? AND `+condition,
 		append([]any{i.Outcome, i.Reason, changes, warnings, errText, now, i.RunID, i.OrgID}, args...)...)

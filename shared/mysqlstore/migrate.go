@@ -65,8 +65,10 @@ func (migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	var taken sql.NullBool
 	err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(`+migrationLockName+`, ?)`, int(migrationWait.Seconds())).Scan(&taken)
 	if err == nil && !taken.Bool {
-		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable,
-			Message: "another process is migrating this database; try again when it has finished"}
+		return &billing.Failure{
+			Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable,
+			Message: "another process is migrating this database; try again when it has finished",
+		}
 	}
 	return err
 }

@@ -72,10 +72,10 @@ func TestOpenedSessionIsStrictAndInUTC(t *testing.T) {
 func TestPoolKeepsToItsLimit(t *testing.T) {
 	db := mysqltest.New(t)
 	config := configOf(db)
-	for max, want := range map[int]int{0: 10, 3: 3} {
-		config.MaxConns = max
+	for conns, want := range map[int]int{0: 10, 3: 3} {
+		config.MaxConns = conns
 		if got := open(t, config).DB().Stats().MaxOpenConnections; got != want {
-			t.Errorf("MaxConns %d: at most %d connections, want %d", max, got, want)
+			t.Errorf("MaxConns %d: at most %d connections, want %d", conns, got, want)
 		}
 	}
 }

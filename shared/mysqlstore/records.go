@@ -24,12 +24,15 @@ func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billin
 // they are locked where lock is FOR UPDATE.
 func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (map[string]billing.Record, error) {
 	records := make(map[string]billing.Record, len(orgIDs))
+	// The foreign key compares as the collation does, so a row may spell the id in another case.
+	spelled := make(map[string]string, len(orgIDs))
 	if len(orgIDs) == 0 {
 		return records, nil
 	}
 	err := query(ctx, q, func(r *sql.Rows) error {
 		org, err := scanOrganization(r)
 		records[org.ID] = billing.Record{Org: org}
+		spelled[billing.OrgKey(org.ID)] = org.ID
 		return err
 	}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
 	if err != nil {
@@ -37,9 +40,10 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
 		orgID, row, err := scanRow(r)
-		if record, ok := records[orgID]; ok {
+		id := spelled[billing.OrgKey(orgID)]
+		if record, ok := records[id]; ok {
 			record.Rows = append(record.Rows, row)
-			records[orgID] = record
+			records[id] = record
 		}
 		return err
 	}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)

@@ -177,17 +177,18 @@ func (s *Store) MarkRunning(ctx context.Context, runID, owner string) error {
 	return failure(err, "mark run "+runID+" as running")
 }
 
-// Reopen lets a run that stopped, ran out of time or lost its messages send what is pending
-// again. It reports false where nothing is pending or the run is enumerating anyway.
+// Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
+// and send what is pending again. It reports false where there is neither, or the run is
+// enumerating anyway.
 func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error) {
 	pending, err := s.HasPending(ctx, runID)
-	if err != nil || !pending {
+	if err != nil {
 		return false, err
 	}
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', stop_reason = '', stop_message = NULL,
 		finished_at = NULL, summary = NULL, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
-		WHERE id = ? AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
-		runID, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
+		WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
+		runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
 	return ok, failure(err, "reopen run "+runID)
 }
 
@@ -196,7 +197,7 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (b
 func (s *Store) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, stop_reason = ?, stop_message = ?, finished_at = ?,
 		lease_owner = '', lease_expires_at = NULL WHERE id = ? AND status IN (?,?)`,
-		billing.RunStopped, reason, message, now, runID, billing.RunEnumerating, billing.RunRunning)
+		billing.RunStopped, reason, text(message), now, runID, billing.RunEnumerating, billing.RunRunning)
 	return ok, failure(err, "stop run "+runID)
 }
 

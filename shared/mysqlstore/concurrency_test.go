@@ -1,0 +1,358 @@
+package mysqlstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestOneOfTwoRepairsOfAnOrganizationWins(t *testing.T) {
+	f := onServer(t)
+	const rounds, callers = 10, 4
+	for round := range rounds {
+		id := fmt.Sprintf("org-%d", round)
+		f.addPaying(t, id)
+		record := f.record(t, id)
+		for i := range callers { // two runs, each delivered twice
+			f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?, ?) ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`,
+				fmt.Sprintf("run-%d", i%2), id)
+		}
+		applied := 0
+		for i, err := range inParallel(callers, func(i int) error {
+			return f.apply(t, fmt.Sprintf("run-%d", i%2), record, planFor(id, billing.Change{Field: billing.FieldPriceID, From: "price_pro", To: fmt.Sprintf("price-%d", i)}))
+		}) {
+			switch {
+			case err == nil:
+				applied++
+				if got := *f.record(t, id).Rows[0].PriceID; got != fmt.Sprintf("price-%d", i) {
+					t.Errorf("%d was applied, but the price is %s", i, got)
+				}
+			case !errors.Is(err, billing.ErrRecordChanged) && !errors.Is(err, billing.ErrAlreadyDecided):
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		if applied != 1 {
+			t.Errorf("%d were applied, want 1", applied)
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items WHERE org_id = ? AND outcome = 'synced'`, id); n != 1 {
+			t.Errorf("%d items are synced, want 1", n)
+		}
+	}
+}
+
+// A webhook writes "hook-N" again and again, and reads what stands there before. We repair
+// "hook-N" to "hook-N/repaired". Should the webhook ever find a repair of an older value than
+// its last one, we had overwritten it.
+func TestRepairNeverOverwritesAWebhook(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.MustExec(t, `UPDATE subscriptions SET stripe_price_id = 'hook-0'`)
+	const writes = 150
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	hookDone, repaired := make(chan struct{}), make(chan struct{}, 1)
+	for _, err := range inParallel(2, func(who int) error {
+		if who == 0 {
+			defer close(hookDone)
+			return webhook(ctx, f, writes, repaired)
+		}
+		defer cancel() // the webhook waits for repairs
+		return repairUntil(ctx, f, hookDone, repaired)
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	last := fmt.Sprintf("hook-%d", writes)
+	if got := *f.record(t, "a").Rows[0].PriceID; got != last && got != last+"/repaired" {
+		t.Errorf("the last write of the webhook is lost: %s", got)
+	}
+}
+
+// repairUntil repairs organization a, each time in a run of its own, until done is closed.
+func repairUntil(ctx context.Context, f *fixture, done <-chan struct{}, repaired chan<- struct{}) error {
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		runID := fmt.Sprintf("run-%d", i)
+		if _, err := f.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?, 'a')`, runID); err != nil {
+			return err
+		}
+		records, err := f.store.Records(ctx, []string{"a"})
+		if err != nil {
+			return err
+		}
+		price := *records["a"].Rows[0].PriceID
+		if strings.HasSuffix(price, "/repaired") {
+			continue
+		}
+		plan := planFor("a", billing.Change{Field: billing.FieldPriceID, From: price, To: price + "/repaired"})
+		err = f.store.Apply(ctx, records["a"], plan, itemOf(runID, "a", plan), false, now)
+		if err != nil && !errors.Is(err, billing.ErrRecordChanged) {
+			return err
+		}
+		if err == nil {
+			select {
+			case repaired <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// webhook writes without a pause, but every tenth time waits for a repair, so that there are some.
+func webhook(ctx context.Context, f *fixture, writes int, repaired <-chan struct{}) error {
+	for n := 1; n <= writes; n++ {
+		if err := webhookOnce(ctx, f, fmt.Sprintf("hook-%d", n-1), fmt.Sprintf("hook-%d", n)); err != nil {
+			return err
+		}
+		if n%10 != 0 {
+			continue
+		}
+		select {
+		case <-repaired:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func webhookOnce(ctx context.Context, f *fixture, last, next string) error {
+	tx, err := f.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var price string
+	if err := tx.QueryRowContext(ctx, `SELECT stripe_price_id FROM subscriptions WHERE org_id = 'a' FOR UPDATE`).Scan(&price); err != nil {
+		return err
+	}
+	if price != last && price != last+"/repaired" {
+		return fmt.Errorf("found %s after writing %s", price, last)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET stripe_price_id = ? WHERE org_id = 'a'`, next); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func TestApplyWaitsForAWebhookAndThenSeesIt(t *testing.T) {
+	for name, statement := range map[string]string{
+		"that updates the row":         `UPDATE subscriptions SET stripe_price_id = 'hook'`,
+		"that updates the other table": `UPDATE organizations SET subscription_tier = 'max'`,
+		"that inserts a row":           `INSERT INTO subscriptions (id, org_id) VALUES ('hook', 'a')`,
+		"that deletes the row":         `DELETE FROM subscriptions`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := onServer(t)
+			f.addPaying(t, "a")
+			f.startRun(t, "r", 0)
+			record := f.record(t, "a")
+			store, connection := f.one(t)
+			hook := f.lock(t, statement)
+			result := make(chan error, 1)
+			go func() {
+				result <- store.Apply(t.Context(), record, upgrade("a"), itemOf("r", "a", upgrade("a")), false, now)
+			}()
+			f.awaitStatement(t, connection, "SELECT id, ")
+			if err := hook.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-result; !errors.Is(err, billing.ErrRecordChanged) {
+				t.Errorf("got %v, want ErrRecordChanged", err)
+			}
+			if item := f.item(t, "r", "a"); item.Outcome != billing.OutcomePending {
+				t.Errorf("the item became %s", item.Outcome)
+			}
+		})
+	}
+}
+
+func TestGuardIsExactForManyAtOnce(t *testing.T) {
+	f := onServer(t)
+	f.SetMaxOpenConns(16)
+	const organizations, workers, limit = 160, 16, 37
+	ids := orgIDs(organizations)
+	f.addPaying(t, ids...)
+	f.startRun(t, "r", limit)
+	records, err := f.store.Records(t.Context(), ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range inParallel(workers, func(worker int) error {
+		for i := worker; i < organizations; i += workers {
+			err := f.apply(t, "r", records[ids[i]], downgrade(ids[i]))
+			if err != nil && billing.AsFailure(err).Reason != billing.ReasonWithheld {
+				return err
+			}
+		}
+		return nil
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for query, want := range map[string]int{
+		`SELECT downgrades FROM reconciliation_runs`:                                                            limit,
+		`SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'synced'`:                                    limit,
+		`SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'pending' AND changes IS NULL`:               organizations - limit,
+		`SELECT COUNT(*) FROM organizations WHERE subscription_tier = 'free'`:                                   limit,
+		`SELECT COUNT(*) FROM subscriptions WHERE plan_tier = 'free'`:                                           limit,
+		`SELECT COUNT(*) FROM organizations WHERE subscription_tier = 'pro' AND updated_at = '` + oldText + `'`: organizations - limit,
+		`SELECT COUNT(*) FROM subscriptions WHERE plan_tier = 'pro' AND updated_at = '` + oldText + `'`:         organizations - limit,
+	} {
+		if got := mysqltest.Value[int](t, f.DB, query); got != want {
+			t.Errorf("%s: %d, want %d", query, got, want)
+		}
+	}
+}
+
+var oldText = old.Format("2006-01-02 15:04:05")
+
+// Gaps between keys are locked too, so inserting for neighbours at once may meet a deadlock;
+// whoever loses is told to try again, and succeeds.
+func TestRowsOfManyOrganizationsAreInsertedAtOnce(t *testing.T) {
+	f := onServer(t)
+	const organizations, workers = 64, 8
+	ids := orgIDs(organizations)
+	for _, id := range ids {
+		f.addOrganizations(t, appschema.Organization{ID: id, StripeCustomerID: new("cus_" + id)})
+	}
+	f.startRun(t, "r", 0)
+	records, err := f.store.Records(t.Context(), ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range inParallel(workers, func(worker int) error {
+		for i := worker; i < organizations; {
+			plan := billing.Plan{
+				GoverningID: "sub_" + ids[i], Insert: true, Outcome: billing.OutcomeSynced,
+				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_" + ids[i]}},
+			}
+			err := f.apply(t, "r", records[ids[i]], plan)
+			switch {
+			case err == nil:
+				i += workers
+			case billing.AsFailure(err).Reason == billing.ReasonDatabaseUnavailable:
+				continue
+			default:
+				return err
+			}
+		}
+		return nil
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM subscriptions`); n != organizations {
+		t.Errorf("%d rows, want %d", n, organizations)
+	}
+}
+
+// blocked starts a downgrade on a connection of its own, which has written everything but the
+// guard when it has to wait for whoever holds the run. It returns what Apply will return.
+func blocked(t *testing.T, f *fixture) (connection int64, cancel func(), result <-chan error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	record := f.record(t, "a")
+	store, connection := f.one(t)
+	answer := make(chan error, 1)
+	go func() {
+		answer <- store.Apply(ctx, record, downgrade("a"), itemOf("r", "a", downgrade("a")), false, now)
+	}()
+	f.awaitStatement(t, connection, "UPDATE reconciliation_runs")
+	return connection, cancel, answer
+}
+
+func TestConnectionKilledBeforeTheCommitLeavesNothing(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	before := f.state(t)
+	holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+	connection, _, result := blocked(t, f)
+	f.MustExec(t, fmt.Sprintf(`KILL CONNECTION %d`, connection))
+	if f := billing.AsFailure(<-result); f.Class != billing.Unavailable {
+		t.Errorf("got %s %s: %v", f.Class, f.Reason, f)
+	}
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
+	if err := f.apply(t, "r", f.record(t, "a"), downgrade("a")); err != nil {
+		t.Errorf("trying again: %v", err)
+	}
+}
+
+func TestContextThatEndsBeforeTheCommitLeavesNothing(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	before := f.state(t)
+	holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+	_, cancel, result := blocked(t, f)
+	cancel()
+	err := <-result
+	if f := billing.AsFailure(err); !errors.Is(err, context.Canceled) || f.Reason != billing.ReasonOutOfTime {
+		t.Errorf("got %s: %v", f.Reason, err)
+	}
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
+}
+
+func TestLockWaitTimeoutIsUnavailable(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	before, record := f.state(t), f.record(t, "a")
+	holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+	store, _ := f.one(t)
+	if _, err := store.DB().ExecContext(t.Context(), `SET innodb_lock_wait_timeout = 1`); err != nil {
+		t.Fatal(err)
+	}
+	err := store.Apply(t.Context(), record, downgrade("a"), itemOf("r", "a", downgrade("a")), false, now)
+	wantFailure(t, err, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
+}
+
+func TestDeadlockIsUnavailable(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	var insert strings.Builder
+	insert.WriteString(`INSERT INTO reconciliation_items (run_id, org_id) VALUES ('x','x')`)
+	for i := range 500 { // InnoDB ends the transaction that wrote less
+		fmt.Fprintf(&insert, `,('x','%d')`, i)
+	}
+	before := f.state(t)
+	holder := f.lock(t, insert.String())
+	if _, err := holder.ExecContext(t.Context(), `SELECT id FROM reconciliation_runs FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	_, _, result := blocked(t, f)
+	if _, err := holder.ExecContext(t.Context(), `SELECT id FROM organizations FOR UPDATE`); err != nil {
+		t.Fatalf("the wrong transaction was ended: %v", err)
+	}
+	wantFailure(t, <-result, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
+}

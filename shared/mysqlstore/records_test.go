@@ -1,0 +1,236 @@
+package mysqlstore_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+// at is a time on a day of its own, so that no two columns can be taken for each other.
+func at(day int) *time.Time { return new(time.Date(2026, 10, day, 12, 30, 15, 0, time.UTC)) }
+
+func TestRecordHoldsEveryColumn(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t, appschema.Organization{
+			ID: "a", StripeCustomerID: new("cus_org"), SubscriptionStatus: "past_due", SubscriptionTier: "max",
+			TrialEndsAt: at(1), LastBillingWarningAt: at(2), IsDeleted: true, Name: "n", CreatedBy: "c", CreatedAt: *at(3), UpdatedAt: *at(4),
+		})
+		f.addRows(t, appschema.Subscription{
+			ID: "row", OrgID: "a", StripeSubscriptionID: new("sub"), StripePriceID: new("price"), StripeCustomerID: new("cus_row"),
+			PlanTier: "starter", Status: "unpaid", CurrentPeriodStart: at(5), CurrentPeriodEnd: at(6), TrialEnd: at(7), CancelAtPeriodEnd: new(true),
+			CanceledAt: at(8), EndedAt: at(9), CreatedAt: *at(10), UpdatedAt: *at(11),
+		})
+		want := billing.Record{
+			Org: billing.Organization{
+				ID: "a", CustomerID: new("cus_org"), Status: "past_due", Tier: "max", TrialEndsAt: at(1), Deleted: true, UpdatedAt: *at(4),
+			},
+			Rows: []billing.Row{{
+				ID: "row", SubscriptionID: new("sub"), CustomerID: new("cus_row"), PriceID: new("price"), Tier: "starter", Status: "unpaid",
+				CurrentPeriodStart: at(5), CurrentPeriodEnd: at(6), TrialEnd: at(7), CancelAtPeriodEnd: new(true),
+				CanceledAt: at(8), EndedAt: at(9), CreatedAt: *at(10), UpdatedAt: *at(11),
+			}},
+		}
+		if diff := cmp.Diff(want, f.record(t, "a")); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRecordTellsNullFromEmpty(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t, appschema.Organization{ID: "null"}, appschema.Organization{ID: "empty", StripeCustomerID: new("")})
+		f.addRows(t,
+			appschema.Subscription{ID: "r1", OrgID: "null"},
+			appschema.Subscription{
+				ID: "r2", OrgID: "empty", StripeSubscriptionID: new(""), StripePriceID: new(""), StripeCustomerID: new(""), CancelAtPeriodEnd: new(false),
+			})
+		null := billing.Record{
+			Org:  billing.Organization{ID: "null", Status: "incomplete", Tier: "free", UpdatedAt: old},
+			Rows: []billing.Row{{ID: "r1", Status: "incomplete", Tier: "free", CreatedAt: old, UpdatedAt: old}},
+		}
+		empty := billing.Record{
+			Org: billing.Organization{ID: "empty", CustomerID: new(""), Status: "incomplete", Tier: "free", UpdatedAt: old},
+			Rows: []billing.Row{{
+				ID: "r2", SubscriptionID: new(""), CustomerID: new(""), PriceID: new(""), CancelAtPeriodEnd: new(false),
+				Status: "incomplete", Tier: "free", CreatedAt: old, UpdatedAt: old,
+			}},
+		}
+		for _, want := range []billing.Record{null, empty} {
+			if diff := cmp.Diff(want, f.record(t, want.Org.ID)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", want.Org.ID, diff)
+			}
+		}
+	})
+}
+
+func TestManyRecordsAreReadAtOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ids := orgIDs(150)
+		f.addPaying(t, ids...)
+		f.addOrganizations(t, appschema.Organization{ID: "bare"})
+		f.addRows(t,
+			appschema.Subscription{ID: "zz", OrgID: ids[3]},
+			appschema.Subscription{ID: "aa", OrgID: ids[3]})
+
+		records, err := f.store.Records(t.Context(), append([]string{"unknown", "bare", ids[3]}, ids...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(records) != len(ids)+1 {
+			t.Errorf("%d records, want %d", len(records), len(ids)+1)
+		}
+		for _, id := range ids {
+			rows := records[id].Rows
+			if id == ids[3] {
+				if len(rows) != 3 || rows[0].ID != "aa" || rows[1].ID != rowID(id) || rows[2].ID != "zz" {
+					t.Errorf("several rows are not ordered by id: %v", rows)
+				}
+				continue
+			}
+			if len(rows) != 1 || *rows[0].SubscriptionID != "sub_"+id || *records[id].Org.CustomerID != "cus_"+id {
+				t.Errorf("%s: %+v", id, records[id])
+			}
+		}
+		if bare, ok := records["bare"]; !ok || bare.Rows != nil {
+			t.Errorf("without rows: %v, %+v", ok, bare)
+		}
+	})
+}
+
+func TestNoRecordsAskedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		records, err := f.store.Records(t.Context(), nil)
+		if len(records) != 0 || err != nil {
+			t.Errorf("records %v, %v", records, err)
+		}
+		items, err := f.store.Items(t.Context(), nil)
+		if len(items) != 0 || err != nil {
+			t.Errorf("items %v, %v", items, err)
+		}
+		claims, err := f.store.Claims(t.Context(), "a", nil)
+		if len(claims.RecordedBy) != 0 || len(claims.Existing) != 0 || err != nil {
+			t.Errorf("claims %v, %v", claims, err)
+		}
+	})
+}
+
+// The foreign key compares as the column's collation does, so a row may spell its
+// organization's id in another case.
+func TestRowThatSpellsItsOrganizationInAnotherCaseIsPartOfTheRecord(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "abc-def")
+	if _, err := f.ExecContext(t.Context(), `UPDATE subscriptions SET org_id = 'ABC-DEF'`); err != nil {
+		t.Skipf("this server's default collation tells cases apart: %v", err)
+	}
+	if rows := f.record(t, "abc-def").Rows; len(rows) != 1 || rows[0].ID != rowID("abc-def") {
+		t.Errorf("rows %+v, want the one", rows)
+	}
+}
+
+func TestItemsReadBackAsDecided(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t, pendingItem("r", "a"), pendingItem("r", "b"), pendingItem("other", "a"))
+		want := billing.Item{
+			RunID: "r", OrgID: "a", Outcome: billing.OutcomeDrifted, Reason: billing.ReasonRepaired,
+			Changes: []billing.Change{
+				{Field: billing.FieldPlanTier, From: "free", To: "pro"},
+				{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: true},
+				{Field: billing.FieldEndedAt, From: "2026-10-01T12:30:15Z", To: nil},
+			},
+			Warnings: []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two"}}, Error: "e", Revision: 1,
+		}
+		decided := want
+		decided.Revision = 0
+		if err := f.store.Decide(t.Context(), decided, false, now); err != nil {
+			t.Fatal(err)
+		}
+		items, err := f.store.Items(t.Context(), []billing.Work{
+			{RunID: "r", OrgID: "a"},
+			{RunID: "r", OrgID: "b"},
+			{RunID: "other", OrgID: "a"},
+			{RunID: "other", OrgID: "b"},
+			{RunID: "R", OrgID: "a"},
+			{RunID: "r", OrgID: "A"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[billing.Work]billing.Item{
+			{RunID: "r", OrgID: "a"}:     want,
+			{RunID: "r", OrgID: "b"}:     pendingItem("r", "b"),
+			{RunID: "other", OrgID: "a"}: pendingItem("other", "a"),
+		}
+		if diff := cmp.Diff(all, items); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestManyItemsAreReadAtOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		var items []billing.Item
+		var work []billing.Work
+		for i := range 600 {
+			runID := fmt.Sprintf("run-%d", i%3)
+			items = append(items, pendingItem(runID, orgID(i)))
+			work = append(work, billing.Work{RunID: runID, OrgID: orgID(i)}, billing.Work{RunID: "unknown", OrgID: orgID(i)})
+		}
+		f.addItems(t, items...)
+		got, err := f.store.Items(t.Context(), work)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(items) {
+			t.Errorf("%d items, want %d", len(got), len(items))
+		}
+	})
+}
+
+func TestClaimsAreThoseOfOtherOrganizations(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "mine", "theirs")
+		f.addOrganizations(t, appschema.Organization{ID: "deleted", IsDeleted: true}, appschema.Organization{ID: "bare"})
+		f.addRows(t, appschema.Subscription{ID: "row", OrgID: "deleted", StripeSubscriptionID: new("sub_deleted")})
+		claims, err := f.store.Claims(t.Context(), "mine", []billing.Subscription{
+			{ID: "sub_mine", OrgID: "mine"},
+			{ID: "sub_theirs"},
+			{ID: "sub_deleted"},
+			{ID: "sub_free", OrgID: " bare "},
+			{ID: "sub_x", OrgID: "deleted"},
+			{ID: "sub_y", OrgID: "unknown"},
+			{ID: "sub_z", OrgID: "   "},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := billing.Claims{
+			RecordedBy: map[string]string{"sub_theirs": "theirs", "sub_deleted": "deleted"},
+			Existing:   map[string]bool{"mine": true, "bare": true, "deleted": true},
+		}
+		if diff := cmp.Diff(want, claims); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
+	f := onServer(t)
+	id := strings.ToUpper(orgID(7))
+	f.addOrganizations(t, appschema.Organization{ID: id})
+	if exists, err := f.store.OrganizationExists(t.Context(), strings.ToLower(id)); err != nil || !exists {
+		t.Skipf("this server's default collation tells cases apart (%v)", err)
+	}
+	claims, err := f.store.Claims(t.Context(), "mine", []billing.Subscription{{ID: "sub", OrgID: " " + orgID(7) + " "}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !claims.Existing[billing.OrgKey(id)] {
+		t.Errorf("got %v", claims.Existing)
+	}
+}

@@ -1,0 +1,605 @@
+package mysqlstore_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestOpenedRunReadsBackAsGiven(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		want := newRun("r")
+		want.RequestID, want.DryRun, want.OrgID = "request", true, "org"
+		want.StartedAt = now.Add(123 * time.Millisecond)
+		if diff := cmp.Diff(want, f.openRun(t, want)); diff != "" {
+			t.Errorf("opened (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
+			t.Errorf("read (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestOpeningARunAgainReturnsTheOneThatStands(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		byID, byRequest := newRun("scheduled"), newRun("manual")
+		byRequest.RequestID = "request"
+		f.openRun(t, byID)
+		f.openRun(t, byRequest)
+		f.openRun(t, newRun("other scheduled"))
+
+		again := newRun("scheduled")
+		again.DryRun, again.StartedAt = true, now.Add(time.Hour)
+		if diff := cmp.Diff(byID, f.openRun(t, again)); diff != "" {
+			t.Errorf("the same id (-want +got):\n%s", diff)
+		}
+		again = newRun("another id")
+		again.RequestID = "request"
+		if diff := cmp.Diff(byRequest, f.openRun(t, again)); diff != "" {
+			t.Errorf("the same request (-want +got):\n%s", diff)
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_runs`); n != 3 {
+			t.Errorf("%d runs, want 3", n)
+		}
+	})
+}
+
+func TestARunOpenedAtOnceIsOpenedOnce(t *testing.T) {
+	f := onServer(t)
+	const n = 8
+	ids := make([]string, n)
+	for _, err := range inParallel(n, func(i int) error {
+		run := newRun(fmt.Sprintf("run-%d", i))
+		run.RequestID = "request"
+		opened, err := f.store.OpenRun(t.Context(), run)
+		ids[i] = opened.ID
+		return err
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if slices.Sort(ids); ids[0] != ids[n-1] {
+		t.Errorf("several runs for one request: %v", ids)
+	}
+}
+
+func TestUnknownRunsAreAbsent(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.openRun(t, newRun("a"))
+		f.openRun(t, newRun("b"))
+		runs, err := f.store.Runs(t.Context(), []string{"b", "unknown", "A"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(runs) != 1 || runs["b"].ID != "b" {
+			t.Errorf("got %v", runs)
+		}
+		if runs, err = f.store.Runs(t.Context(), nil); len(runs) != 0 || err != nil {
+			t.Errorf("asked for none: %v, %v", runs, err)
+		}
+	})
+}
+
+func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for i, id := range []string{"free", "held", "expired", "running", "stopped", "released"} {
+			run := newRun(id)
+			run.StartedAt = now.Add(-time.Duration(i) * time.Minute)
+			f.openRun(t, run)
+		}
+		for _, id := range []string{"held", "expired", "running", "released"} {
+			f.lease(t, id, "owner")
+		}
+		if err := f.store.MarkSent(t.Context(), "expired", "owner", "x", now.Add(-time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.store.MarkRunning(t.Context(), "running", "owner"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.store.StopRun(t.Context(), "stopped", billing.ReasonWrongMode, "why", now); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.store.ReleaseLease(t.Context(), "released", "owner"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := f.store.EnumeratingRuns(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"released", "expired", "free"}, got); diff != "" {
+			t.Errorf("earliest first (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestOnlyOneOfManyGetsTheLease(t *testing.T) {
+	f := onServer(t)
+	for round := range 5 {
+		id := fmt.Sprintf("run-%d", round)
+		f.openRun(t, newRun(id))
+		const n = 8
+		held := make([]bool, n)
+		for _, err := range inParallel(n, func(i int) (err error) {
+			held[i], err = f.store.AcquireLease(t.Context(), id, fmt.Sprintf("owner-%d", i), now, now.Add(time.Minute))
+			return err
+		}) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		holders := 0
+		for _, h := range held {
+			if h {
+				holders++
+			}
+		}
+		if holders != 1 {
+			t.Errorf("%d owners hold the lease, want 1", holders)
+		}
+	}
+}
+
+func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		acquire := func(id, owner string, at time.Time) bool {
+			t.Helper()
+			held, err := f.store.AcquireLease(t.Context(), id, owner, at, at.Add(time.Minute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return held
+		}
+		f.openRun(t, newRun("r"))
+		if acquire("unknown", "a", now) {
+			t.Error("an unknown run was leased")
+		}
+		if !acquire("r", "a", now) || acquire("r", "b", now.Add(59*time.Second)) {
+			t.Error("not kept for its time")
+		}
+		if !acquire("r", "a", now.Add(59*time.Second)) || acquire("r", "b", now.Add(61*time.Second)) {
+			t.Error("not renewed")
+		}
+		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
+			t.Fatal(err)
+		}
+		if acquire("r", "b", now.Add(62*time.Second)) {
+			t.Error("released by one who does not hold it")
+		}
+		if !acquire("r", "b", now.Add(5*time.Minute)) || acquire("r", "a", now.Add(5*time.Minute)) {
+			t.Error("not free after it expired")
+		}
+		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
+			t.Fatal(err)
+		}
+		if run := f.run(t, "r"); run.LeaseExpiresAt != nil {
+			t.Errorf("released, but expires at %v", run.LeaseExpiresAt)
+		}
+		if !acquire("r", "a", now) {
+			t.Error("not free after its release")
+		}
+		if err := f.store.MarkRunning(t.Context(), "r", "a"); err != nil {
+			t.Fatal(err)
+		}
+		if acquire("r", "a", now) {
+			t.Error("a running run was leased")
+		}
+	})
+}
+
+// leasedWrites are the writes that only the holder of the lease may do.
+func leasedWrites(f *fixture, run billing.Run, owner string) map[string]func(t *testing.T) error {
+	until := now.Add(time.Hour)
+	return map[string]func(t *testing.T) error{
+		"ListPage": func(t *testing.T) error {
+			_, _, err := f.store.ListPage(t.Context(), run, owner, 10, until)
+			return err
+		},
+		"FinishListing": func(t *testing.T) error { return f.store.FinishListing(t.Context(), run.ID, owner, 7, 3, until) },
+		"MarkSent":      func(t *testing.T) error { return f.store.MarkSent(t.Context(), run.ID, owner, "x", until) },
+		"MarkRunning":   func(t *testing.T) error { return f.store.MarkRunning(t.Context(), run.ID, owner) },
+	}
+}
+
+func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
+	for name, lose := range map[string]func(t *testing.T, f *fixture){
+		"another took it over": func(t *testing.T, f *fixture) {
+			held, err := f.store.AcquireLease(t.Context(), "r", "second", now.Add(2*time.Minute), now.Add(3*time.Minute))
+			if err != nil || !held {
+				t.Fatalf("held %v, %v", held, err)
+			}
+		},
+		"it was released": func(t *testing.T, f *fixture) {
+			if err := f.store.ReleaseLease(t.Context(), "r", "first"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the run was stopped": func(t *testing.T, f *fixture) {
+			if ok, err := f.store.StopRun(t.Context(), "r", billing.ReasonWrongAccount, "why", now); err != nil || !ok {
+				t.Fatalf("stopped %v, %v", ok, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, f *fixture) {
+				f.addPaying(t, orgIDs(3)...)
+				run := f.openRun(t, newRun("r"))
+				f.lease(t, "r", "first")
+				lose(t, f)
+				before := f.run(t, "r")
+				for name, write := range leasedWrites(f, run, "first") {
+					if err := write(t); !errors.Is(err, billing.ErrLeaseLost) {
+						t.Errorf("%s: got %v, want ErrLeaseLost", name, err)
+					}
+				}
+				if diff := cmp.Diff(before, f.run(t, "r")); diff != "" {
+					t.Errorf("the run changed (-before +after):\n%s", diff)
+				}
+				if n, err := f.store.CountItems(t.Context(), "r"); n != 0 || err != nil {
+					t.Errorf("%d items of a page that was rolled back (%v)", n, err)
+				}
+			})
+		})
+	}
+}
+
+func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b")
+		run := f.openRun(t, newRun("r"))
+		f.lease(t, "r", "owner")
+		until := now.Add(time.Hour)
+		if n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 2 || through != "b" || err != nil {
+			t.Fatalf("listed %d through %q, %v", n, through, err)
+		}
+		if err := f.store.FinishListing(t.Context(), "r", "owner", 2, 10, until); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.store.MarkSent(t.Context(), "r", "owner", "b", until); err != nil {
+			t.Fatal(err)
+		}
+		want := newRun("r")
+		want.ListedThrough, want.SentThrough, want.Listed, want.Total, want.DowngradeLimit = "b", "b", true, 2, 10
+		want.LeaseExpiresAt = &until
+		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
+			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if err := f.store.MarkRunning(t.Context(), "r", "owner"); err != nil {
+			t.Fatal(err)
+		}
+		want.Status, want.LeaseExpiresAt = billing.RunRunning, nil
+		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
+			t.Errorf("running (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// listAll pages through the run as an enumerator does and returns the sizes of the pages.
+func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
+	t.Helper()
+	for {
+		n, through, err := f.store.ListPage(t.Context(), run, "owner", limit, now.Add(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, n)
+		run.ListedThrough = through
+		if stored := f.run(t, run.ID).ListedThrough; stored != through {
+			t.Fatalf("the cursor is %q, want %q", stored, through)
+		}
+		if n < limit {
+			return sizes
+		}
+	}
+}
+
+// population is n organizations of every kind, with ids in either case. It returns which of them
+// are eligible.
+func population(t *testing.T, f *fixture, n int) (eligible []string) {
+	t.Helper()
+	var organizations []appschema.Organization
+	var rows []appschema.Subscription
+	for i := range n {
+		o := appschema.Organization{ID: orgID(i)}
+		if i%3 == 0 {
+			o.ID = strings.ToUpper(o.ID)
+		}
+		row := appschema.Subscription{ID: orgID(100_000 + i), OrgID: o.ID}
+		wanted, hasRow := true, false
+		switch i % 10 {
+		case 0: // nothing of Stripe's
+			wanted = false
+		case 1: // the checkout began and was left
+			o.StripeCustomerID, wanted = new(""), false
+		case 2: // a row without any id
+			hasRow = true
+		case 3:
+			o.StripeCustomerID = new("cus")
+		case 4:
+			o.StripeCustomerID, hasRow, o.IsDeleted, wanted = new("cus"), true, true, false
+		default:
+			o.StripeCustomerID, hasRow = new("cus"), true
+		}
+		organizations = append(organizations, o)
+		if hasRow {
+			rows = append(rows, row)
+		}
+		if wanted {
+			eligible = append(eligible, o.ID)
+		}
+	}
+	f.addOrganizations(t, organizations...)
+	f.addRows(t, rows...)
+	slices.Sort(eligible)
+	return eligible
+}
+
+func TestEachEligibleOrganizationIsListedExactlyOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		n, page := 2500, 400
+		if !f.Concurrent { // go-mysql-server looks at every row for every organization
+			n, page = 300, 50
+		}
+		eligible := population(t, f, n)
+		run := f.openRun(t, newRun("r"))
+		f.lease(t, "r", "owner")
+		sizes := listAll(t, f, run, page)
+		if len(sizes) != len(eligible)/page+1 {
+			t.Errorf("pages of %v for %d organizations", sizes, len(eligible))
+		}
+		total := 0
+		for _, n := range sizes {
+			total += n
+		}
+		if n, err := f.store.CountItems(t.Context(), "r"); n != total || err != nil {
+			t.Errorf("%d items, %d listed (%v)", n, total, err)
+		}
+
+		var pending []string
+		for after := ""; ; {
+			page, err := f.store.PendingAfter(t.Context(), "r", after, page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			pending = append(pending, page...)
+			after = page[len(page)-1]
+		}
+		if diff := cmp.Diff(eligible, pending); diff != "" {
+			t.Errorf("pending in the order of their bytes (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestPagesListedAgainAreNotDoubled(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, orgIDs(10)...)
+		run := f.openRun(t, newRun("r"))
+		f.lease(t, "r", "owner")
+		listAll(t, f, run, 4)
+		decided := f.texts(t, `SELECT org_id FROM reconciliation_items ORDER BY org_id`)[0]
+		item := billing.Item{RunID: "r", OrgID: decided, Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync}
+		if err := f.store.Decide(t.Context(), item, false, now); err != nil {
+			t.Fatal(err)
+		}
+		listAll(t, f, run, 4) // from the start
+		if n, err := f.store.CountItems(t.Context(), "r"); n != 10 || err != nil {
+			t.Errorf("%d items, want 10 (%v)", n, err)
+		}
+		if got := f.item(t, "r", decided); got.Outcome != billing.OutcomeSkipped {
+			t.Errorf("a decided organization became %s", got.Outcome)
+		}
+	})
+}
+
+func TestRunOverOneOrganizationListsOnlyThat(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c")
+		f.addOrganizations(t, appschema.Organization{ID: "bare"}, appschema.Organization{ID: "gone", IsDeleted: true})
+		for name, want := range map[string]int{"b": 1, "bare": 1, "gone": 0, "unknown": 0} {
+			run := newRun("run " + name)
+			run.OrgID = name
+			run = f.openRun(t, run)
+			f.lease(t, run.ID, "owner")
+			if sizes := listAll(t, f, run, 1); sizes[0] != want {
+				t.Errorf("%s: pages of %v, want %d", name, sizes, want)
+			}
+			if n, err := f.store.CountItems(t.Context(), run.ID); n != want || err != nil {
+				t.Errorf("%s: %d items, want %d (%v)", name, n, want, err)
+			}
+			if want == 1 {
+				f.item(t, run.ID, name)
+			}
+			exists, err := f.store.OrganizationExists(t.Context(), name)
+			if err != nil || exists != (want == 1) {
+				t.Errorf("%s exists: %v, %v", name, exists, err)
+			}
+		}
+	})
+}
+
+func TestPendingAfterLeavesOutWhatIsDecided(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t,
+			pendingItem("r", "a"), billing.Item{RunID: "r", OrgID: "b", Outcome: billing.OutcomeSynced},
+			pendingItem("r", "c"), billing.Item{RunID: "r", OrgID: "d", Outcome: billing.OutcomeError},
+			pendingItem("r", "e"), pendingItem("r", "f"), pendingItem("other", "aa"))
+		for _, c := range []struct {
+			after string
+			limit int
+			want  []string
+		}{
+			{"", 10, []string{"a", "c", "e", "f"}},
+			{"", 2, []string{"a", "c"}},
+			{"a", 2, []string{"c", "e"}},
+			{"f", 2, nil},
+		} {
+			got, err := f.store.PendingAfter(t.Context(), "r", c.after, c.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("after %q, %d at most (-want +got):\n%s", c.after, c.limit, diff)
+			}
+		}
+	})
+}
+
+func TestReopen(t *testing.T) {
+	all := []billing.RunStatus{
+		billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors,
+		billing.RunIncomplete, billing.RunStopped,
+	}
+	onEach(t, func(t *testing.T, f *fixture) {
+		reopen := func(id string, status billing.RunStatus, listed bool) bool {
+			t.Helper()
+			f.openRun(t, newRun(id))
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, listed = ?, total = 5, downgrades = 2, downgrade_limit = 9, listed_through = 'l',
+				sent_through = 's', stop_reason = 'why', stop_message = 'because', finished_at = ?, summary = '{}', lease_owner = 'o', lease_expires_at = ?
+				WHERE id = ?`, status, listed, now, now, id)
+			ok, err := f.store.Reopen(t.Context(), id, now.Add(24*time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		}
+		for _, status := range all {
+			f.addItems(t, pendingItem("pending "+string(status), "a"),
+				billing.Item{RunID: "decided " + string(status), OrgID: "a", Outcome: billing.OutcomeError})
+			reopenable := status == billing.RunRunning || status == billing.RunStopped || status == billing.RunIncomplete
+
+			if got := reopen("decided "+string(status), status, true); got {
+				t.Errorf("%s with nothing pending was reopened", status)
+			}
+			id := "pending " + string(status)
+			if got := reopen(id, status, true); got != reopenable {
+				t.Errorf("%s with something pending reopened: %v, want %v", status, got, reopenable)
+			}
+			if !reopenable {
+				continue
+			}
+			want := newRun(id)
+			want.DeadlineAt = now.Add(24 * time.Hour)
+			want.Listed, want.ListedThrough, want.Total, want.Downgrades, want.DowngradeLimit = true, "l", 5, 2, 9
+			if diff := cmp.Diff(want, f.run(t, id)); diff != "" {
+				t.Errorf("reopened from %s (-want +got):\n%s", status, diff)
+			}
+			if ids, err := f.store.EnumeratingRuns(t.Context(), now); !slices.Contains(ids, id) || err != nil {
+				t.Errorf("the lease of %s is not free (%v)", id, err)
+			}
+		}
+		for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunIncomplete} {
+			if !reopen("not listed "+string(status), status, false) {
+				t.Errorf("a run %s before its list was complete was not reopened", status)
+			}
+		}
+		if ok, err := f.store.Reopen(t.Context(), "unknown", now); ok || err != nil {
+			t.Errorf("unknown run: %v, %v", ok, err)
+		}
+	})
+}
+
+func TestARunIsStoppedOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a")
+		f.startRun(t, "running", 0)
+		f.openRun(t, newRun("enumerating"))
+		f.lease(t, "enumerating", "owner")
+		for _, id := range []string{"running", "enumerating"} {
+			if ok, err := f.store.StopRun(t.Context(), id, billing.ReasonWrongAccount, "the key's account", now); !ok || err != nil {
+				t.Errorf("%s: stopped %v, %v", id, ok, err)
+			}
+			if ok, err := f.store.StopRun(t.Context(), id, billing.ReasonWrongMode, "again", now.Add(time.Hour)); ok || err != nil {
+				t.Errorf("%s: stopped again %v, %v", id, ok, err)
+			}
+			run := f.run(t, id)
+			if run.Status != billing.RunStopped || run.StopReason != billing.ReasonWrongAccount || run.StopMessage != "the key's account" ||
+				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || run.LeaseExpiresAt != nil {
+				t.Errorf("%s: %+v", id, run)
+			}
+		}
+		if got := f.item(t, "running", "a"); got.Outcome != billing.OutcomePending {
+			t.Errorf("the organization became %s", got.Outcome)
+		}
+		if ok, err := f.store.StopRun(t.Context(), "unknown", billing.ReasonWrongMode, "", now); ok || err != nil {
+			t.Errorf("unknown run: %v, %v", ok, err)
+		}
+	})
+}
+
+func TestOnlyOneOfManyStopsTheRun(t *testing.T) {
+	f := onServer(t)
+	f.openRun(t, newRun("r"))
+	stopped := make(chan bool, 8)
+	for _, err := range inParallel(cap(stopped), func(int) error {
+		ok, err := f.store.StopRun(t.Context(), "r", billing.ReasonWrongMode, "why", now)
+		stopped <- ok
+		return err
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := countTrue(stopped); n != 1 {
+		t.Errorf("%d callers stopped it, want 1", n)
+	}
+}
+
+func countTrue(answers chan bool) (n int) {
+	close(answers)
+	for yes := range answers {
+		if yes {
+			n++
+		}
+	}
+	return n
+}
+
+func TestUsageAddsUp(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.openRun(t, newRun("r"))
+		f.openRun(t, newRun("other"))
+		for range 2 {
+			if err := f.store.AddUsage(t.Context(), "r", billing.Usage{List: 1, Retrieve: 20, Other: 300, Throttled: 4 << 32}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := f.run(t, "r").Usage, (billing.Usage{List: 2, Retrieve: 40, Other: 600, Throttled: 8 << 32}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if got := f.run(t, "other").Usage; got != (billing.Usage{}) {
+			t.Errorf("the other run has %+v", got)
+		}
+	})
+}
+
+func TestUsageAddedAtOnceAddsUp(t *testing.T) {
+	f := onServer(t)
+	f.openRun(t, newRun("r"))
+	for _, err := range inParallel(16, func(int) error {
+		for range 20 {
+			if err := f.store.AddUsage(t.Context(), "r", billing.Usage{List: 1, Retrieve: 2, Other: 3, Throttled: 4}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := f.run(t, "r").Usage, (billing.Usage{List: 320, Retrieve: 640, Other: 960, Throttled: 1280}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}

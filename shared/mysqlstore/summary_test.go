@@ -1,0 +1,327 @@
+package mysqlstore_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestTalliesCountEveryOutcomeAndReason(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t,
+			pendingItem("r", "a"), pendingItem("r", "b"), pendingItem("other", "a"),
+			billing.Item{RunID: "r", OrgID: "c", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
+			billing.Item{RunID: "r", OrgID: "d", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
+			billing.Item{RunID: "r", OrgID: "e", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription},
+			billing.Item{RunID: "r", OrgID: "f", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld})
+		got, err := f.store.Tallies(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []billing.Tally{
+			{Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Items: 1},
+			{Outcome: billing.OutcomePending, Items: 2},
+			{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, Items: 2},
+			{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription, Items: 1},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for run, want := range map[string]bool{"r": true, "unknown": false} {
+			if pending, err := f.store.HasPending(t.Context(), run); pending != want || err != nil {
+				t.Errorf("%s has pending: %v, %v", run, pending, err)
+			}
+		}
+	})
+}
+
+func TestDriftIsCountedOverAllPages(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		const tier = `[{"field":"subscriptions.plan_tier","from":"free","to":"pro"},{"field":"subscriptions.plan_tier","from":"pro","to":"max"}`
+		both := 2*mysqlstore.DriftPage + 1
+		var items []billing.Item
+		for i := range both {
+			items = append(items, billing.Item{RunID: "r", OrgID: orgID(i), Outcome: billing.OutcomeSynced})
+		}
+		items = append(items,
+			billing.Item{RunID: "r", OrgID: "drifted", Outcome: billing.OutcomeDrifted},
+			billing.Item{RunID: "r", OrgID: "nothing", Outcome: billing.OutcomeSynced},
+			billing.Item{RunID: "r", OrgID: "withheld", Outcome: billing.OutcomeError},
+			billing.Item{RunID: "other", OrgID: "drifted", Outcome: billing.OutcomeDrifted})
+		f.addItems(t, items...)
+		f.MustExec(t, `UPDATE reconciliation_items SET changes = ? WHERE org_id <> 'nothing'`, tier+`,{"field":"organizations.subscription_tier","from":"free","to":"pro"}]`)
+		f.MustExec(t, `UPDATE reconciliation_items SET changes = ? WHERE org_id = 'drifted'`, tier+`]`)
+		got, err := f.store.DriftByField(t.Context(), "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{billing.FieldPlanTier: both + 1, billing.FieldOrgTier: both}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestNotableItemsAreErrorsThenTheRestByOrganization(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t,
+			pendingItem("r", "a"),
+			billing.Item{RunID: "r", OrgID: "b", Outcome: billing.OutcomeSynced},
+			billing.Item{RunID: "r", OrgID: "c", Outcome: billing.OutcomeSkipped},
+			billing.Item{RunID: "r", OrgID: "d", Outcome: billing.OutcomeSkipped},
+			billing.Item{RunID: "r", OrgID: "e", Outcome: billing.OutcomeDrifted},
+			billing.Item{RunID: "r", OrgID: "f", Outcome: billing.OutcomeError},
+			billing.Item{RunID: "r", OrgID: "g", Outcome: billing.OutcomeError},
+			billing.Item{RunID: "other", OrgID: "h", Outcome: billing.OutcomeError})
+		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"w","message":"m"}]' WHERE org_id IN ('a', 'd')`)
+		for limit, want := range map[int][]string{100: {"f", "g", "b", "d", "e"}, 3: {"f", "g", "b"}, 1: {"f"}} {
+			items, err := f.store.Notable(t.Context(), "r", limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, item := range items {
+				got = append(got, item.OrgID)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
+			}
+		}
+	})
+}
+
+func summaryOf(id string, status billing.RunStatus) billing.Summary {
+	s := billing.Summarize(newRun(id), nil, nil, nil)
+	s.Status, s.FinishedAt = status, new(now.Add(time.Hour))
+	return s
+}
+
+// setStatus makes a run with this status.
+func (f *fixture) setStatus(t *testing.T, run billing.Run, status billing.RunStatus) {
+	t.Helper()
+	f.openRun(t, run)
+	f.MustExec(t, `UPDATE reconciliation_runs SET status = ? WHERE id = ?`, status, run.ID)
+}
+
+func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for _, status := range []billing.RunStatus{
+			billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors, billing.RunIncomplete, billing.RunStopped,
+		} {
+			id := string(status)
+			f.setStatus(t, newRun(id), status)
+			f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'o', lease_expires_at = ? WHERE id = ?`, now, id)
+			before := f.run(t, id)
+			closed, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.RunEnumerating, billing.RunRunning)
+			if err != nil || closed != status.Open() {
+				t.Errorf("%s: closed %v, %v", status, closed, err)
+			}
+			if status.Open() {
+				before.Status, before.FinishedAt, before.Summarized, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), true, nil
+			}
+			if diff := cmp.Diff(before, f.run(t, id)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", status, diff)
+			}
+		}
+	})
+}
+
+func TestOnlyOneOfManyClosesTheRun(t *testing.T) {
+	f := onServer(t)
+	for round := range 5 {
+		id := fmt.Sprintf("run-%d", round)
+		f.setStatus(t, newRun(id), billing.RunRunning)
+		closed := make(chan bool, 8)
+		for _, err := range inParallel(cap(closed), func(int) error {
+			ok, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.RunRunning)
+			closed <- ok
+			return err
+		}) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if n := countTrue(closed); n != 1 {
+			t.Errorf("%d callers closed it, want 1", n)
+		}
+	}
+}
+
+func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.setStatus(t, newRun("r"), billing.RunRunning)
+		summary := summaryOf("r", billing.RunIncomplete)
+		summary.Details = []billing.Detail{{OrgID: "a'\\\"é🚀"}}
+		if ok, err := f.store.CloseRun(t.Context(), summary, billing.RunRunning); !ok || err != nil {
+			t.Fatalf("closed %v, %v", ok, err)
+		}
+		amend := func(what string, from billing.RunStatus, want bool) {
+			t.Helper()
+			if ok, err := f.store.AmendRun(t.Context(), summary, from); ok != want || err != nil {
+				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
+			}
+		}
+		amend("the same", billing.RunIncomplete, false)
+		summary.Synchronized, summary.Status = 1, billing.RunCompleted
+		amend("from another status", billing.RunRunning, false)
+		amend("another summary", billing.RunIncomplete, true)
+		amend("again", billing.RunCompleted, false)
+		if run := f.run(t, "r"); run.Status != billing.RunCompleted || !run.FinishedAt.Equal(now.Add(time.Hour)) {
+			t.Errorf("got %+v", run)
+		}
+
+		f.openRun(t, newRun("stopped"))
+		if _, err := f.store.StopRun(t.Context(), "stopped", billing.ReasonWrongMode, "why", now); err != nil {
+			t.Fatal(err)
+		}
+		summary = summaryOf("stopped", billing.RunStopped)
+		amend("the first summary of a stopped run", billing.RunStopped, true)
+		if !f.run(t, "stopped").Summarized {
+			t.Error("it has none")
+		}
+	})
+}
+
+func TestRunsToCloseAreDoneOrOverdue(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		minute := 0
+		for _, c := range []struct {
+			id       string
+			status   billing.RunStatus
+			deadline time.Duration
+			pending  bool
+		}{
+			{"done", billing.RunRunning, time.Hour, false},
+			{"at work", billing.RunRunning, time.Hour, true},
+			{"overdue", billing.RunRunning, -time.Second, true},
+			{"enumerating", billing.RunEnumerating, time.Hour, false},
+			{"enumerating overdue", billing.RunEnumerating, -time.Second, true},
+			{"stopped", billing.RunStopped, -time.Hour, true},
+			{"completed", billing.RunCompleted, -time.Hour, false},
+			{"incomplete", billing.RunIncomplete, -time.Hour, true},
+		} {
+			run := newRun(c.id)
+			minute++
+			run.StartedAt, run.DeadlineAt = now.Add(-time.Duration(minute)*time.Minute), now.Add(c.deadline)
+			f.setStatus(t, run, c.status)
+			f.addItems(t, billing.Item{RunID: c.id, OrgID: "decided", Outcome: billing.OutcomeError})
+			if c.pending {
+				f.addItems(t, pendingItem(c.id, "pending"))
+			}
+		}
+		runs, err := f.store.RunsToClose(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, run := range runs {
+			got = append(got, run.ID)
+		}
+		if diff := cmp.Diff([]string{"enumerating overdue", "overdue", "done"}, got); diff != "" {
+			t.Errorf("earliest first (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		last := func() *time.Time {
+			t.Helper()
+			at, err := f.store.LastCompleted(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+		add := func(id string, status billing.RunStatus, day int, change func(*billing.Run)) {
+			t.Helper()
+			run := newRun(id)
+			change(&run)
+			f.setStatus(t, run, status)
+			f.MustExec(t, `UPDATE reconciliation_runs SET finished_at = ? WHERE id = ?`, at(day), id)
+		}
+		plain := func(*billing.Run) {}
+		add("dry", billing.RunCompleted, 20, func(r *billing.Run) { r.DryRun = true })
+		add("single", billing.RunCompleted, 21, func(r *billing.Run) { r.OrgID = "a" })
+		add("stopped", billing.RunStopped, 22, plain)
+		add("incomplete", billing.RunIncomplete, 23, plain)
+		f.openRun(t, newRun("open"))
+		if got := last(); got != nil {
+			t.Errorf("none completed, got %v", got)
+		}
+		add("errors", billing.RunCompletedWithErrors, 3, plain)
+		add("completed", billing.RunCompleted, 2, plain)
+		if got := last(); got == nil || !got.Equal(*at(3)) {
+			t.Errorf("got %v, want %v", got, at(3))
+		}
+	})
+}
+
+func TestLastRunIsTheOneThatStartedLast(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for _, c := range []struct {
+			id      string
+			started time.Time
+			want    string
+		}{
+			{"", now, ""}, {"b", now, "b"}, {"a", now, "b"}, {"earlier", now.Add(-time.Hour), "b"}, {"later", now.Add(time.Hour), "later"},
+		} {
+			if c.id != "" {
+				run := newRun(c.id)
+				run.StartedAt = c.started
+				f.openRun(t, run)
+			}
+			if got, err := f.store.LastRun(t.Context()); got != c.want || err != nil {
+				t.Errorf("after %q: %q, want %q (%v)", c.id, got, c.want, err)
+			}
+		}
+	})
+}
+
+func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		cutoff := now.Add(-90 * 24 * time.Hour)
+		for id, c := range map[string]struct {
+			status  billing.RunStatus
+			started time.Time
+		}{
+			"old":             {billing.RunCompleted, cutoff.Add(-time.Hour)},
+			"old stopped":     {billing.RunStopped, cutoff.Add(-time.Hour)},
+			"old running":     {billing.RunRunning, cutoff.Add(-time.Hour)},
+			"old enumerating": {billing.RunEnumerating, cutoff.Add(-time.Hour)},
+			"recent":          {billing.RunCompleted, cutoff},
+		} {
+			run := newRun(id)
+			run.StartedAt = c.started
+			f.setStatus(t, run, c.status)
+			f.addItems(t, pendingItem(id, "a"), pendingItem(id, "b"))
+		}
+		var items []billing.Item
+		for i := range 2 * mysqlstore.PrunePage { // two more stand there already
+			items = append(items, pendingItem("old", orgID(i)))
+		}
+		f.addItems(t, items...)
+		if n, err := f.store.Prune(t.Context(), cutoff); n != 2 || err != nil {
+			t.Errorf("pruned %d, %v; want 2", n, err)
+		}
+		want := []string{"old enumerating", "old running", "recent"}
+		if diff := cmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
+			t.Errorf("runs (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(want, f.texts(t, `SELECT DISTINCT run_id FROM reconciliation_items ORDER BY run_id`)); diff != "" {
+			t.Errorf("runs with items (-want +got):\n%s", diff)
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items`); n != 6 {
+			t.Errorf("%d items, want 6", n)
+		}
+		if n, err := f.store.Prune(t.Context(), cutoff); n != 0 || err != nil {
+			t.Errorf("pruned again: %d, %v", n, err)
+		}
+	})
+}
