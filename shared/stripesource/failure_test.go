@@ -74,7 +74,7 @@ func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
 	for _, test := range tests {
 		for _, r := range reads {
 			t.Run(test.name+"/"+r.name, func(t *testing.T) {
-				const key = "rk_test_0123456789abcdefghij"
+				const key = "rk_test_0123456789abcdefghij" // secret-scan:allow a made-up key that must not be shown
 				s := serve(t, stripetest.Options{Key: key})
 				s.AddFault(test.fault)
 				c := connect(s, func(c *stripesource.Config) {
