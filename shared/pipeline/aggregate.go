@@ -70,7 +70,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	runs, err := a.Store.RunsToClose(ctx, a.now())
 	problems := []error{err}
 	for _, run := range runs {
-		closed, err := a.close(ctx, run, billing.RunRunning, billing.RunEnumerating)
+		closed, err := a.close(ctx, run)
 		problems = append(problems, err)
 		if closed {
 			tick.Closed = append(tick.Closed, run.ID)
@@ -111,12 +111,13 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 	if err != nil || pending {
 		return err
 	}
-	_, err = a.close(ctx, run, billing.RunRunning)
+	_, err = a.close(ctx, run)
 	return err
 }
 
-// close ends the run if its status still is one of from. Only who ended it reports it.
-func (a *Aggregator) close(ctx context.Context, run billing.Run, from ...billing.RunStatus) (bool, error) {
+// close ends the run if its status still is the one that was read: one resumed meanwhile goes on.
+// Only who ended it reports it.
+func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 	now := a.now()
 	run.FinishedAt = &now
 	summary, err := a.summarize(ctx, run)
@@ -127,7 +128,7 @@ func (a *Aggregator) close(ctx context.Context, run billing.Run, from ...billing
 	if run.Status == billing.RunEnumerating {
 		summary.Status = billing.RunIncomplete // organizations may be missing from the list itself
 	}
-	closed, err := a.Store.CloseRun(ctx, summary, from...)
+	closed, err := a.Store.CloseRun(ctx, summary, run.Status)
 	if err != nil || !closed {
 		return false, err
 	}
@@ -187,7 +188,7 @@ func (a *Aggregator) report(ctx context.Context, s billing.Summary) error {
 	if s.Status != billing.RunCompleted {
 		level = slog.LevelError
 	}
-	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s)
+	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s) //nolint:sloglint // one of three constants
 	return a.Metrics.Emit(nil,
 		telemetry.Count("Organizations", s.TotalOrganizations),
 		telemetry.Count("Synchronized", s.Synchronized),

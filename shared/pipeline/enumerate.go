@@ -169,8 +169,10 @@ func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error 
 	}
 	exists, err := e.Store.OrganizationExists(ctx, orgID)
 	if err == nil && !exists {
-		err = &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownOrganization,
-			Message: "there is no organization " + orgID + ", or it is deleted; check the id"}
+		err = &billing.Failure{
+			Class: billing.Permanent, Reason: billing.ReasonUnknownOrganization,
+			Message: "there is no organization " + orgID + ", or it is deleted; check the id",
+		}
 	}
 	return err
 }
@@ -182,14 +184,17 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 		return Enumeration{}, err
 	}
 	all := Enumeration{Done: true}
+	var failures []error
 	for _, id := range ids {
 		one, err := e.resume(ctx, id, Request{})
-		if err != nil {
-			return all, err
+		all.RunID, all.Enqueued, all.Done = id, all.Enqueued+one.Enqueued, all.Done && one.Done
+		if ctx.Err() != nil { // the rest is for the next tick
+			all.Done = false
+			break
 		}
-		all.RunID, all.Enqueued, all.Done = one.RunID, all.Enqueued+one.Enqueued, all.Done && one.Done
+		failures = append(failures, err) // one run's trouble does not keep the others waiting
 	}
-	return all, nil
+	return all, errors.Join(failures...)
 }
 
 // resume goes on with a run as it was started; a request that says otherwise is refused.
@@ -233,7 +238,10 @@ func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
 	if f.Class != billing.RunFatal {
 		return cause
 	}
-	_, err := e.Store.StopRun(ctx, id, f.Reason, f.Message, e.now())
+	stopped, err := e.Store.StopRun(ctx, id, f.Reason, f.Message, e.now())
+	if err == nil && stopped {
+		err = e.Progress.SendProgress(ctx, id) // to have it summed up
+	}
 	return errors.Join(cause, err)
 }
 
@@ -356,6 +364,8 @@ func otherSettings(run billing.Run) error {
 }
 
 func unknownRun(id string) error {
-	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownRun,
-		Message: "there is no run " + id + "; it may have been pruned, or belong to another database"}
+	return &billing.Failure{
+		Class: billing.Permanent, Reason: billing.ReasonUnknownRun,
+		Message: "there is no run " + id + "; it may have been pruned, or belong to another database",
+	}
 }

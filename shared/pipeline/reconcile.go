@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -69,15 +69,14 @@ type Reconciler struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 
-	// unanswered counts organizations in a row that Stripe did not answer for.
-	unanswered atomic.Int32
+	stripeSilence silence
 }
 
 const (
 	defaultParallel = 8
 	// maxRounds bounds how often an organization that changes under our hands is read anew.
 	maxRounds = 3
-	// stripeDownAfter organizations in a row without an answer, Stripe counts as down.
+	// stripeDownAfter organizations without an answer in between, Stripe counts as down.
 	stripeDownAfter = 3
 )
 
@@ -89,6 +88,7 @@ type task struct {
 	record billing.Record
 	exists bool // the organization does
 	last   bool
+	asked  bool // Stripe was, for this organization
 	result Result
 }
 
@@ -175,8 +175,10 @@ func open(tasks map[billing.Work]*task) []*task {
 		case t.run.ID == "":
 			t.result = Result{DeadLetter, billing.AsFailure(unknownRun(t.work.RunID))}
 		case t.item.OrgID == "":
-			t.result = Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonUnknownItem,
-				Message: "organization " + t.work.OrgID + " is not part of run " + t.work.RunID}}
+			t.result = Result{DeadLetter, &billing.Failure{
+				Class: billing.Permanent, Reason: billing.ReasonUnknownItem,
+				Message: "organization " + t.work.OrgID + " is not part of run " + t.work.RunID,
+			}}
 		case t.run.Status == billing.RunStopped || t.item.Final():
 			t.result = Result{Disposition: Acknowledge}
 		default:
@@ -190,35 +192,38 @@ func open(tasks map[billing.Work]*task) []*task {
 type batch struct {
 	*Reconciler
 
-	stopped atomic.Bool // a failure of the whole run was met
+	stopped sync.Map // ids of runs that met a failure of the whole run
 }
 
 func (b *batch) process(ctx context.Context, todo []*task) {
 	if len(todo) == 0 {
 		return
 	}
-	if b.stripeDown() {
-		b.probe(ctx, todo[0])
-		todo = todo[1:]
-	}
+	todo = b.probe(ctx, todo)
 	var group errgroup.Group
 	group.SetLimit(b.parallel())
 	for _, t := range todo {
 		group.Go(func() error {
-			t.result = b.one(ctx, t)
+			t.result = b.oneUnlessDown(ctx, t)
 			return nil
 		})
 	}
 	_ = group.Wait() // every result, failures too, stands in its task
 }
 
-// probe tries one organization, once, to see whether Stripe is back.
-func (b *batch) probe(ctx context.Context, t *task) {
-	b.unanswered.Add(-1)
-	t.result = b.one(ctx, t)
+// probe tries one organization while Stripe is down, to see whether it is back, and returns the
+// others. One that needs nothing of Stripe tells nothing, so the next is tried.
+func (b *batch) probe(ctx context.Context, todo []*task) []*task {
+	for len(todo) > 0 && b.stripeSilence.down() {
+		t := todo[0]
+		todo = todo[1:]
+		t.result = b.one(ctx, t)
+		if t.asked {
+			break
+		}
+	}
+	return todo
 }
-
-func (r *Reconciler) stripeDown() bool { return r.unanswered.Load() >= stripeDownAfter }
 
 func (r *Reconciler) parallel() int {
 	if r.Parallel > 0 {
@@ -227,16 +232,26 @@ func (r *Reconciler) parallel() int {
 	return defaultParallel
 }
 
+func (b *batch) oneUnlessDown(ctx context.Context, t *task) Result {
+	if b.stripeSilence.down() {
+		return b.conclude(ctx, t, &billing.Failure{
+			Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
+			Message: "Stripe did not answer for other organizations just now",
+		}, billing.Plan{})
+	}
+	return b.one(ctx, t)
+}
+
 // one brings an organization to its outcome and says what becomes of its message.
 func (b *batch) one(ctx context.Context, t *task) Result {
-	if b.stopped.Load() {
+	if _, stopped := b.stopped.Load(t.work.RunID); stopped {
 		return Result{Disposition: Acknowledge}
 	}
-	if failure := b.cannotStart(ctx); failure != nil {
-		return b.conclude(ctx, t, failure, billing.Plan{})
+	if err := ctx.Err(); err != nil {
+		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 	}
 	retry := b.Retry
-	if b.unanswered.Load() > 0 {
+	if b.stripeSilence.begun() {
 		retry.Tries = 1
 	}
 	var plan billing.Plan
@@ -244,21 +259,11 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 		plan, err = b.round(ctx, t)
 		return err
 	})
-	b.observe(err)
+	b.observe(t, err)
 	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
 		return Result{Disposition: Acknowledge}
 	}
 	return b.conclude(ctx, t, billing.AsFailure(err), plan)
-}
-
-func (b *batch) cannotStart(ctx context.Context) *billing.Failure {
-	if ctx.Err() != nil {
-		return billing.AsFailure(ctx.Err())
-	}
-	if b.stripeDown() {
-		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: "Stripe did not answer for other organizations just now"}
-	}
-	return nil
 }
 
 // conclude maps a failure's class to what becomes of the message, and records it where the
@@ -266,10 +271,11 @@ func (b *batch) cannotStart(ctx context.Context) *billing.Failure {
 func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if f.Class == billing.RunFatal {
+	if f.Class == billing.RunFatal && t.run.Status.Open() {
 		return b.stop(ctx, t, f)
 	}
-	if f.Retryable() && !t.last {
+	// A closed run can neither be stopped nor resumed: what was redriven to it waits in the queue.
+	if f.Class != billing.Permanent && !t.last {
 		return Result{Return, f}
 	}
 	err := b.Store.Decide(ctx, billing.Item{
@@ -294,7 +300,7 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	if err != nil {
 		return Result{Return, billing.AsFailure(err)}
 	}
-	b.stopped.Store(true)
+	b.stopped.Store(t.work.RunID, true)
 	if stopped {
 		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
 			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
@@ -313,8 +319,10 @@ func (b *batch) round(ctx context.Context, t *task) (plan billing.Plan, err erro
 			return plan, err
 		}
 	}
-	return plan, &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonChangedConcurrently,
-		Message: "organization " + t.work.OrgID + " kept changing while it was reconciled"}
+	return plan, &billing.Failure{
+		Class: billing.Unavailable, Reason: billing.ReasonChangedConcurrently,
+		Message: "organization " + t.work.OrgID + " kept changing while it was reconciled", Err: billing.ErrRecordChanged,
+	}
 }
 
 func (b *batch) reload(ctx context.Context, t *task) error {
@@ -355,6 +363,7 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if !t.exists {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
 	}
+	t.asked = t.asked || t.record.HasStripeIdentity() && !t.record.Org.Deleted
 	truth, err := b.read(ctx, t.record)
 	if err != nil {
 		return billing.Plan{}, err
@@ -452,21 +461,58 @@ func (b *batch) readCustomer(ctx context.Context, record billing.Record, found *
 	return !exists, err
 }
 
-// observe keeps count of organizations in a row that Stripe did not answer for.
-func (r *Reconciler) observe(err error) {
+// observe notes whether Stripe answered for the organization.
+func (r *Reconciler) observe(t *task, err error) {
+	if !t.asked {
+		return
+	}
 	if err == nil {
-		r.unanswered.Store(0)
+		r.stripeSilence.end()
 		return
 	}
 	switch billing.AsFailure(err).Reason {
 	case billing.ReasonStripeUnavailable:
-		r.unanswered.Add(1)
+		r.stripeSilence.add(t.work.OrgID)
 	case billing.ReasonDatabaseUnavailable, billing.ReasonOutOfTime, billing.ReasonInternal:
 		// says nothing about Stripe
 	default:
-		r.unanswered.Store(0)
+		r.stripeSilence.end()
 	}
 }
+
+// silence holds the organizations that Stripe did not answer for since it last answered. One
+// that it never answers for counts once, however often it comes.
+type silence struct {
+	mu   sync.Mutex
+	orgs map[string]bool
+}
+
+func (s *silence) add(orgID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.orgs == nil {
+		s.orgs = map[string]bool{}
+	}
+	if len(s.orgs) < stripeDownAfter {
+		s.orgs[orgID] = true
+	}
+}
+
+func (s *silence) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.orgs)
+}
+
+func (s *silence) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.orgs)
+}
+
+func (s *silence) begun() bool { return s.count() > 0 }
+
+func (s *silence) down() bool { return s.count() >= stripeDownAfter }
 
 // subscriptions seen, the latest reading of each.
 type subscriptions []billing.Subscription

@@ -27,11 +27,15 @@ func (r Retry) do(ctx context.Context, fn func() error) error {
 	if r.Tries > 0 {
 		tries = uint(r.Tries)
 	}
+	longest := backoff.DefaultMaxElapsedTime
+	if deadline, ok := ctx.Deadline(); ok {
+		longest = time.Until(deadline) // a pause beyond it is not begun
+	}
 	var last error
 	_, err := backoff.Retry(ctx, func() (bool, error) {
 		last = fn()
 		return true, retryable(last)
-	}, backoff.WithBackOff(policy), backoff.WithMaxTries(tries))
+	}, backoff.WithBackOff(policy), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(longest))
 	if err != nil && last != nil {
 		return last // says more than the end of ctx between two tries
 	}

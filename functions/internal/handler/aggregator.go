@@ -23,9 +23,16 @@ type Aggregator struct {
 }
 
 type aggregatorEvent struct {
-	Records []events.SQSMessage `json:"Records"`
-	Tick    bool                `json:"tick"`
-	RunID   string              `json:"runId"`
+	Records records `json:"Records"`
+	Tick    bool    `json:"tick"`
+	RunID   string  `json:"runId"`
+}
+
+// records are read leniently: they are AWS's, who may add to them.
+type records []events.SQSMessage
+
+func (r *records) UnmarshalJSON(b []byte) error {
+	return json.Unmarshal(b, (*[]events.SQSMessage)(r))
 }
 
 // Handle is the Lambda handler.

@@ -41,7 +41,8 @@ type resume struct {
 }
 
 func (r *resume) UnmarshalJSON(b []byte) error {
-	if json.Unmarshal(b, &r.all) == nil {
+	*r = resume{} // the key may stand twice
+	if json.Unmarshal(b, &r.all) == nil && r.all {
 		return nil
 	}
 	if err := json.Unmarshal(b, &r.run); err != nil || r.run == "" {
@@ -76,7 +77,11 @@ func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
 	}, nil
 }
 
+// decodeStrictly reads one JSON object. Null is none: it would ask for everything.
 func decodeStrictly(raw json.RawMessage, into any) error {
+	if !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
+		return errors.New("it is no JSON object")
+	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {

@@ -1,0 +1,135 @@
+package handler_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+func TestEnumeratorEvents(t *testing.T) {
+	for event, want := range map[string]pipeline.Request{
+		`{}`: {},
+		`{"scheduledFor":"2026-11-22T03:00:00Z"}`:                            {ScheduledFor: start},
+		`{"scheduledFor":"2026-11-22T04:00:00+01:00","strategy":"retrieve"}`: {ScheduledFor: start, Strategy: billing.StrategyRetrieve},
+		`{"orgId":"org-1","dryRun":true,"strategy":""}`:                      {OrgID: "org-1", DryRun: true},
+		`{"resume":true}`: {ResumeAll: true},
+		`{"resume":"2026-11-22T03:00:00Z","dryRun":true}`: {ResumeRun: runID, DryRun: true},
+		"  {\n}\n": {},
+	} {
+		got, err := handler.EnumeratorRequest(json.RawMessage(event))
+		if err != nil {
+			t.Errorf("%s: %v", event, err)
+			continue
+		}
+		if !got.ScheduledFor.Equal(want.ScheduledFor) {
+			t.Errorf("%s: scheduled for %v", event, got.ScheduledFor)
+		}
+		got.ScheduledFor, want.ScheduledFor = time.Time{}, time.Time{}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", event, diff)
+		}
+	}
+}
+
+var refusedEvents = []string{
+	``, ` `, `null`, `true`, `"org-1"`, `[]`, `[{}]`, `7`, `{`, `{}{}`, `{} x`, `{}]`,
+	`{"orgID":"org-1","organization":"x"}`, `{"dry_run":true}`, `{"dryRun":"yes"}`, `{"dryRun":1}`,
+	`{"scheduledFor":"tomorrow"}`, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`, `{"scheduledFor":1700000000}`,
+	`{"strategy":"sweep up"}`, `{"strategy":1}`, `{"orgId":7}`,
+	`{"resume":false}`, `{"resume":null}`, `{"resume":""}`, `{"resume":1}`, `{"resume":["a"]}`, `{"resume":{}}`,
+}
+
+func TestRefusedEnumeratorEventsStartNothing(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	for _, event := range refusedEvents {
+		got, err := f.enumerator().Handle(t.Context(), json.RawMessage(event))
+		if err == nil || !strings.Contains(err.Error(), "nothing was started") {
+			t.Errorf("%s: %+v, %v", event, got, err)
+		}
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 || f.held(f.work) != 0 {
+		t.Errorf("%d runs", n)
+	}
+}
+
+func TestTheEnumeratorAnswersWithItsRun(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	f.organization("org-2")
+	got, err := f.enumerator().Handle(t.Context(), json.RawMessage(`{"scheduledFor":"2026-11-22T03:00:00Z"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"runId":"2026-11-22T03:00:00Z","enqueued":2,"done":true}`; string(answer) != want {
+		t.Errorf("%s, want %s", answer, want)
+	}
+	if diff := cmp.Diff([]string{workBody(runID, "org-1"), workBody(runID, "org-2")}, bodies(f.receive(f.work))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheSameInvocationStartsOneRun(t *testing.T) {
+	f := newFixture(t)
+	var ids []string
+	for _, request := range []string{"request-1", "request-1", "request-2"} {
+		ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: request})
+		got, err := f.enumerator().Handle(ctx, json.RawMessage(`{"dryRun":true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, got.RunID)
+	}
+	if ids[0] != ids[1] || ids[0] == ids[2] {
+		t.Errorf("runs %v", ids)
+	}
+}
+
+func FuzzEnumeratorEvent(f *testing.F) {
+	for _, event := range refusedEvents {
+		f.Add([]byte(event))
+	}
+	f.Add([]byte(`{"scheduledFor":"2026-11-22T03:00:00Z","orgId":"org-1","dryRun":true,"strategy":"retrieve","resume":"run"}`))
+	f.Add([]byte(`{"resume":true}`))
+	f.Fuzz(func(t *testing.T, event []byte) {
+		req, err := handler.EnumeratorRequest(event)
+		if err != nil {
+			if req != (pipeline.Request{}) {
+				t.Errorf("refused, and yet %+v", req)
+			}
+			return
+		}
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(event, &object); err != nil || object == nil {
+			t.Fatalf("%q is no object: %v", event, err)
+		}
+		resume := false
+		for key := range object {
+			switch strings.ToLower(key) {
+			case "resume":
+				resume = true
+			case "scheduledfor", "orgid", "dryrun", "strategy":
+			default:
+				if !strings.ContainsFunc(key, func(r rune) bool { return r > 127 }) { // encoding/json folds those
+					t.Errorf("key %q was accepted", key)
+				}
+			}
+		}
+		if resume != (req.ResumeAll || req.ResumeRun != "") || (req.ResumeAll && req.ResumeRun != "") {
+			t.Errorf("%q: %+v", event, req)
+		}
+	})
+}

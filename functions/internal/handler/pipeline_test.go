@@ -1,0 +1,268 @@
+package handler_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const (
+	workers = 2
+	// patience is how many invocations die at the same call before they get one call further.
+	patience = 4
+)
+
+// seed makes organizations of every kind of outcome.
+func (f *fixture) seed() {
+	f.Helper()
+	for i := range 30 {
+		id := fmt.Sprintf("org-%02d", i)
+		switch i % 6 {
+		case 0:
+			f.organization(id)
+		case 1:
+			f.organization(id, price("price_max"))
+		case 2:
+			f.organization(id, canceled)
+		case 3:
+			f.organization(id, price("price_of_nothing"))
+		case 4: // paid for again after a cancellation
+			f.organization(id, canceled)
+			f.subscription(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
+		case 5: // the subscription is gone from Stripe
+			f.organization(id)
+			f.stripe.RemoveSubscription("sub_" + id)
+		}
+	}
+}
+
+// pass is one run through all handlers and queues, from the schedule's event to its summary.
+type pass struct {
+	*fixture
+	disturbed bool
+
+	mu          sync.Mutex
+	invocations int
+	deaths      int
+	seen        map[string]int // deliveries by message
+	seenTwice   map[string]chan struct{}
+}
+
+// ended is how a pass left things.
+type ended struct {
+	Organizations []appschema.Organization
+	Subscriptions []appschema.Subscription
+	Items         map[string]string
+	Summary       billing.Summary
+	DeadLetters   []string // each once
+}
+
+func (p *pass) run() ended {
+	p.Helper()
+	p.seed()
+	answer, err := p.enumerator().Handle(p.Context(), json.RawMessage(`{"scheduledFor":"`+runID+`"}`))
+	if err != nil || !answer.Done || answer.Enqueued != 30 {
+		p.Fatalf("enumerator: %+v, %v", answer, err)
+	}
+	if p.disturbed {
+		p.duplicateAll()
+	}
+	ctx, stop := context.WithCancel(p.Context())
+	defer stop()
+	var sources sync.WaitGroup
+	for _, source := range []*lambdasource.Source{
+		{Queue: p.work, Handler: p.invoke, MaxConcurrency: workers},
+		{Queue: p.results, Handler: p.aggregator().HandleRecords},
+	} {
+		source.Client, source.Timeout, source.Log = p.client(p.connections()), 30*time.Second, p.log()
+		sources.Go(func() {
+			if err := source.Run(ctx); err != nil {
+				p.Error(err)
+			}
+		})
+	}
+	for {
+		p.clock.BlockUntil(workers + 1) // everybody waits for messages
+		if p.held(p.work)+p.held(p.results) == 0 {
+			break
+		}
+		p.clock.Advance(visibility)
+	}
+	stop()
+	sources.Wait()
+	return p.ended()
+}
+
+// duplicateAll has each message of the work queue delivered twice.
+func (p *pass) duplicateAll() {
+	p.Helper()
+	for _, m := range p.receive(p.work) {
+		p.seenTwice[*m.MessageId] = make(chan struct{})
+		for range 2 { // visible again, then handed out twice
+			if !p.server.Duplicate(p.work, *m.MessageId) {
+				p.Errorf("message %s is gone", *m.MessageId)
+			}
+		}
+	}
+}
+
+// invoke is one invocation of the worker, in a process that may die.
+func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
+	if !p.disturbed {
+		return p.worker().Handle(ctx, event)
+	}
+	p.awaitDuplicates(ctx, event)
+	p.mu.Lock()
+	p.invocations++
+	n := p.invocations
+	p.mu.Unlock()
+	process := &life{calls: 1 + n/patience, after: n%4 < 2, http: p.connections()}
+	w := p.workerOn(mortalStore{p.store, process}, p.client(process))
+	w.MaxReceive = 1000 // dying so often must not give anything up
+	w.Step.Parallel = 4
+	response, err := w.Handle(ctx, event)
+	if !process.ended() {
+		return response, err
+	}
+	p.mu.Lock()
+	p.deaths++
+	p.mu.Unlock()
+	if n%2 == 0 {
+		panic("killed")
+	}
+	return events.SQSEventResponse{}, errKilled
+}
+
+// awaitDuplicates returns when every message of the batch was delivered to somebody else as well.
+func (p *pass) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
+	p.mu.Lock()
+	for _, m := range event.Records {
+		if p.seen[m.MessageId]++; p.seen[m.MessageId] == 2 {
+			close(p.seenTwice[m.MessageId])
+		}
+	}
+	p.mu.Unlock()
+	for _, m := range event.Records {
+		select {
+		case <-p.seenTwice[m.MessageId]:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (p *pass) ended() (e ended) {
+	p.Helper()
+	var err error
+	if e.Organizations, err = appschema.Organizations(p.Context(), p.db.DB); err != nil {
+		p.Fatal(err)
+	}
+	if e.Subscriptions, err = appschema.Subscriptions(p.Context(), p.db.DB); err != nil {
+		p.Fatal(err)
+	}
+	e.Items = map[string]string{}
+	rows, err := p.db.QueryContext(p.Context(), `SELECT org_id, CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-')) FROM reconciliation_items`)
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var org, text string
+		if err := rows.Scan(&org, &text); err != nil {
+			p.Fatal(err)
+		}
+		e.Items[org] = text
+	}
+	if err := rows.Err(); err != nil {
+		p.Fatal(err)
+	}
+	e.Summary = p.summary()
+	e.DeadLetters = bodies(p.receive(p.deadLetter))
+	slices.Sort(e.DeadLetters)
+	e.DeadLetters = slices.Compact(e.DeadLetters)
+	return e
+}
+
+func TestCrashesAndDuplicatesEndLikeAnUndisturbedRun(t *testing.T) {
+	calm := (&pass{fixture: newFixture(t)}).run()
+	if s := calm.Summary; s.Status != billing.RunCompletedWithErrors || s.TotalOrganizations != 30 || s.Synchronized != 20 || s.Errors != 5 || s.Skipped != 5 || s.Downgrades != 10 {
+		t.Fatalf("undisturbed: %+v", s)
+	}
+	if len(calm.DeadLetters) != 5 {
+		t.Fatalf("undisturbed: dead letters %v", calm.DeadLetters)
+	}
+
+	p := &pass{fixture: newFixture(t), disturbed: true, seen: map[string]int{}, seenTwice: map[string]chan struct{}{}}
+	rough := p.run()
+	opts := cmp.Options{
+		cmpopts.IgnoreFields(billing.Summary{}, "StartedAt", "FinishedAt", "DurationMs", "StripeRequests"),
+		cmpopts.IgnoreFields(appschema.Organization{}, "UpdatedAt"), cmpopts.IgnoreFields(appschema.Subscription{}, "UpdatedAt"),
+	}
+	if diff := cmp.Diff(calm, rough, opts); diff != "" {
+		t.Error(diff)
+	}
+	for id, n := range p.seen {
+		if n < 2 {
+			t.Errorf("message %s was delivered %d times", id, n)
+		}
+	}
+	if p.deaths < 30 || len(p.seen) != 30 {
+		t.Errorf("%d processes died over %d messages", p.deaths, len(p.seen))
+	}
+	if n := p.logs.count(`"Reconciliation completed"`); n != 1 {
+		t.Errorf("%d summaries were logged", n)
+	}
+	if n := p.metrics.count(`"Organizations"`); n != 1 {
+		t.Errorf("%d lines of outcome metrics", n)
+	}
+}
+
+// Messages that a redrive policy moved by itself can be redriven like those that a worker sent.
+func TestARedriveRepairsWhatTheQueueGaveUp(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1", price("price_max"))
+	f.openRun("org-1")
+	out, err := f.queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &f.deadLetter, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := out.Attributes["QueueArn"]
+	if out, err = f.queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &f.work, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.queues.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &f.work, Attributes: map[string]string{
+		"RedrivePolicy": `{"deadLetterTargetArn":"` + dead + `","maxReceiveCount":"2"}`,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	f.send(f.work, workBody(runID, "org-1"))
+	for range 3 { // workers that died without a word
+		f.receive(f.work)
+		f.clock.Advance(visibility)
+	}
+	if f.held(f.deadLetter) != 1 || f.outcome("org-1") != billing.OutcomePending {
+		t.Fatalf("%d dead letters, org-1 is %s", f.held(f.deadLetter), f.outcome("org-1"))
+	}
+	if _, err := f.queues.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &dead, DestinationArn: aws.String(out.Attributes["QueueArn"])}); err != nil {
+		t.Fatal(err)
+	}
+	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSynced {
+		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
+	}
+}

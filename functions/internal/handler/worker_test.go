@@ -1,0 +1,238 @@
+package handler_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+func TestABatchIsReconciledAndReportedOnce(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1", price("price_max"))
+	f.organization("org-2")
+	f.openRun("org-1", "org-2")
+	f.send(f.work, workBody(runID, "org-1"), workBody(runID, "org-2"))
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	if one, two := f.outcome("org-1"), f.outcome("org-2"); one != billing.OutcomeSynced || two != billing.OutcomeSkipped {
+		t.Errorf("outcomes %s and %s", one, two)
+	}
+	if diff := cmp.Diff([]string{`{"version":1,"runId":"` + runID + `"}`}, bodies(f.receive(f.results))); diff != "" {
+		t.Error("progress:", diff)
+	}
+	if n := f.held(f.work) + f.held(f.deadLetter); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+}
+
+func TestAnEmptyBatch(t *testing.T) {
+	f := newFixture(t)
+	got, err := f.worker().Handle(t.Context(), events.SQSEvent{})
+	if err != nil || got.BatchItemFailures == nil || len(got.BatchItemFailures) != 0 {
+		t.Errorf("Handle() = %+v, %v", got, err)
+	}
+}
+
+func TestWhatCannotBeReadGoesToTheDeadLetterQueueAlone(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1", price("price_max"))
+	f.openRun("org-1")
+	unreadable := []string{
+		`no JSON`, `null`, `[]`, `{}`, `{"version":2,"runId":"` + runID + `","orgId":"org-1"}`, `{"version":1,"runId":"` + runID + `"}`,
+		`{"version":1,"runId":"` + runID + `","orgId":"org-1","more":true}`, workBody(runID, "org-1") + "}", workBody(runID, strings.Repeat("x", 37)),
+	}
+	f.send(f.work, unreadable...)
+	f.send(f.work, workBody(runID, "org-1"), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
+		t.Errorf("org-1 is %s", got)
+	}
+	dead := f.receive(f.deadLetter)
+	want := append(slices.Clone(unreadable), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
+	if diff := cmp.Diff(want, bodies(dead)); diff != "" {
+		t.Error(diff)
+	}
+	for _, m := range dead {
+		a := attributes(m)
+		if a["error"] == "" {
+			t.Errorf("%s: no error", *m.Body)
+		}
+		delete(a, "error")
+		want := map[string]string{"reason": "malformed_message"}
+		switch *m.Body {
+		case workBody("unknown-run", "org-1"):
+			want = map[string]string{"reason": "unknown_run", "runId": "unknown-run", "orgId": "org-1"}
+		case workBody(runID, "org-unknown"):
+			want = map[string]string{"reason": "unknown_item", "runId": runID, "orgId": "org-unknown"}
+		}
+		if diff := cmp.Diff(want, a); diff != "" {
+			t.Errorf("%s: %s", *m.Body, diff)
+		}
+	}
+}
+
+func TestADeadLetterThatCannotBeSentReturnsTheMessage(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1", price("price_of_nothing"))
+	f.organization("org-2")
+	f.openRun("org-1", "org-2")
+	f.send(f.work, workBody(runID, "org-1"), workBody(runID, "org-2"), "unreadable")
+	w := f.worker()
+	w.DeadLetter = sqsqueue.New(f.queues, f.deadLetter+"-gone")
+	if diff := cmp.Diff([]string{workBody(runID, "org-1"), "unreadable"}, f.handle(w)); diff != "" {
+		t.Error(diff)
+	}
+	f.clock.Advance(visibility)
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	dead := bodies(f.receive(f.deadLetter))
+	slices.Sort(dead) // their backoffs differ
+	if diff := cmp.Diff([]string{"unreadable", workBody(runID, "org-1")}, dead); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestProgressThatCannotBeSentReturnsTheMessages(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1", price("price_max"))
+	f.openRun("org-1")
+	f.send(f.work, workBody(runID, "org-1"))
+	w := f.worker()
+	w.Progress = sqsqueue.New(f.queues, f.results+"-gone")
+	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, f.handle(w)); diff != "" {
+		t.Error(diff)
+	}
+	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
+		t.Errorf("org-1 is %s", got)
+	}
+	f.clock.Advance(visibility)
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	if n := len(f.receive(f.results)); n != 1 {
+		t.Errorf("%d progress messages", n)
+	}
+	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
+		t.Errorf("org-1 is %s", got)
+	}
+}
+
+// Each time a message fails it stays hidden for longer.
+func TestReturnedMessagesAreHiddenForTheirBackoff(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	f.openRun("org-1")
+	f.send(f.work, workBody(runID, "org-1"))
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
+	for receive, least := range []time.Duration{backoff, 2 * backoff, 4 * backoff, 8 * backoff} {
+		if failed := f.handle(f.worker()); len(failed) != 1 {
+			t.Fatalf("receive %d: failed %v", receive+1, failed)
+		}
+		f.clock.Advance(least - time.Second)
+		if early := f.handle(f.worker()); len(early) != 0 {
+			t.Fatalf("receive %d: visible too early", receive+1)
+		}
+		f.clock.Advance(least/5 + 2*time.Second)
+	}
+	f.stripe.ClearFaults()
+	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSkipped {
+		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
+	}
+	if n := f.held(f.work); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+}
+
+func TestAMessageThatCannotBeHiddenComesAfterTheQueuesOwnTimeout(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	f.openRun("org-1")
+	f.send(f.work, workBody(runID, "org-1"))
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.server.SetFail(func(action string) *sqsserver.Fault {
+		if action == "ChangeMessageVisibilityBatch" {
+			return &sqsserver.InternalError
+		}
+		return nil
+	})
+	if failed := f.handle(f.worker()); len(failed) != 1 {
+		t.Errorf("failed: %v", failed)
+	}
+	f.clock.Advance(visibility)
+	if n := len(f.receive(f.work)); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+	if n := f.logs.count("messages could not be delayed"); n != 1 {
+		t.Errorf("%d log lines", n)
+	}
+}
+
+func TestTheLastReceiveGivesAMessageUpWithItsReason(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	f.openRun("org-1")
+	f.send(f.work, workBody(runID, "org-1"))
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	for receive := 1; receive < maxReceive; receive++ {
+		if failed := f.handle(f.worker()); len(failed) != 1 {
+			t.Fatalf("receive %d: failed %v", receive, failed)
+		}
+		if got := f.outcome("org-1"); got != billing.OutcomePending {
+			t.Fatalf("receive %d: org-1 is %s", receive, got)
+		}
+		f.clock.Advance(time.Hour)
+	}
+	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeError {
+		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
+	}
+	dead := f.receive(f.deadLetter)
+	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, bodies(dead)); diff != "" {
+		t.Fatal(diff)
+	}
+	a := attributes(dead[0])
+	if a["reason"] != "stripe_unavailable" || a["runId"] != runID || a["orgId"] != "org-1" || a["error"] == "" {
+		t.Errorf("attributes %v", a)
+	}
+	if n := len(f.receive(f.results)); n != 1 {
+		t.Errorf("%d progress messages", n)
+	}
+
+	// Redriven after Stripe is back, it is repaired.
+	f.stripe.ClearFaults()
+	f.send(f.work, *dead[0].Body)
+	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSkipped {
+		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
+	}
+}
+
+func TestAStoppedRunIsAcknowledgedAndReported(t *testing.T) {
+	f := newFixture(t)
+	var ids []string
+	for i := range 5 {
+		ids = append(ids, fmt.Sprint("org-", i))
+		f.organization(ids[i])
+		f.send(f.work, workBody(runID, ids[i]))
+	}
+	f.openRun(ids...)
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	if f.status() != billing.RunStopped || f.held(f.deadLetter) != 0 || f.held(f.results) != 1 {
+		t.Errorf("run is %s, %d dead letters, %d progress messages", f.status(), f.held(f.deadLetter), f.held(f.results))
+	}
+}

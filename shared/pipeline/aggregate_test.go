@@ -1,0 +1,437 @@
+package pipeline_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+func (f *fixture) progress(runID string) {
+	f.Helper()
+	if err := f.aggregator(nil).Progress(f.Context(), runID); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *fixture) tick() pipeline.Tick {
+	f.Helper()
+	tick, err := f.aggregator(nil).Tick(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	return tick
+}
+
+// wantReports checks how often a run was reported: the line of its end, the metrics with its
+// outcomes, and the lines of later amendments.
+func (f *fixture) wantReports(headline string, ended, amended int) {
+	f.Helper()
+	if n := len(f.logs.lines(f.T, "message", headline)); n != ended {
+		f.Errorf("%d lines %q, want %d", n, headline, ended)
+	}
+	if n := len(f.metrics.lines(f.T, "Organizations", nil)); n != ended {
+		f.Errorf("%d lines of outcome metrics, want %d", n, ended)
+	}
+	if n := len(f.logs.lines(f.T, "message", "Reconciliation amended")); n != amended {
+		f.Errorf("%d amendments, want %d", n, amended)
+	}
+}
+
+// stored returns the summary in the only run's row.
+func (f *fixture) stored() (s billing.Summary) {
+	f.Helper()
+	text := mysqltest.Value[string](f.T, f.db, `SELECT summary FROM reconciliation_runs`)
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		f.Fatal(err)
+	}
+	return s
+}
+
+func TestARunIsClosedOnce(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(4)
+	f.openRun(runID, ids)
+	f.decide(runID, billing.OutcomeSkipped, ids...)
+	f.clock.advance(90 * time.Second)
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			if i%4 == 3 {
+				f.tick()
+				return
+			}
+			f.progress(runID)
+		})
+	}
+	group.Wait()
+	f.wantReports("Reconciliation completed", 1, 0)
+	if run := f.run(runID); run.Status != billing.RunCompleted || !run.FinishedAt.Equal(start.Add(90*time.Second)) || !run.Summarized {
+		t.Errorf("%+v", run)
+	}
+	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 4 || s.DurationMs != 90_000 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestARunThatGoesOnIsNotClosed(t *testing.T) {
+	f := newFixture(t)
+	f.openRun("pending", numbered(2))
+	f.decide("pending", billing.OutcomeSkipped, "org-000")
+	f.openRun("enumerating", nil)
+	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating' WHERE id = 'enumerating'`)
+	for _, id := range []string{"pending", "enumerating", "unknown"} {
+		f.progress(id)
+	}
+	if tick := f.tick(); len(tick.Closed) != 0 {
+		t.Errorf("%+v", tick)
+	}
+	if got := f.status("pending"); got != billing.RunRunning {
+		t.Errorf("pending: %s", got)
+	}
+	if got := f.status("enumerating"); got != billing.RunEnumerating {
+		t.Errorf("enumerating: %s", got)
+	}
+	f.wantReports("Reconciliation completed", 0, 0)
+}
+
+func TestHowARunEnds(t *testing.T) {
+	after := func(d time.Duration, tick bool) func(f *fixture) {
+		return func(f *fixture) {
+			f.clock.advance(d)
+			if tick {
+				f.tick()
+				return
+			}
+			f.progress(runID)
+		}
+	}
+	tests := map[string]struct {
+		outcomes []billing.Outcome
+		before   func(f *fixture)
+		end      func(f *fixture)
+		want     billing.RunStatus
+		headline string
+		level    string
+	}{
+		"without errors": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomeSynced}, end: after(time.Minute, false),
+			want: billing.RunCompleted, headline: "Reconciliation completed", level: "INFO",
+		},
+		"with errors": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomeError}, end: after(time.Minute, false),
+			want: billing.RunCompletedWithErrors, headline: "Reconciliation completed", level: "ERROR",
+		},
+		"its progress message was lost": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped}, end: after(time.Minute, true),
+			want: billing.RunCompleted, headline: "Reconciliation completed", level: "INFO",
+		},
+		"by its deadline": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomePending}, end: after(12*time.Hour+time.Second, true),
+			want: billing.RunIncomplete, headline: "Reconciliation incomplete", level: "ERROR",
+		},
+		"enumerating at its deadline": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped},
+			before: func(f *fixture) {
+				f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
+			},
+			end: after(12*time.Hour+time.Second, true), want: billing.RunIncomplete, headline: "Reconciliation incomplete", level: "ERROR",
+		},
+		"stopped": {
+			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomePending},
+			before: func(f *fixture) {
+				if _, err := f.store.StopRun(f.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {
+					f.Fatal(err)
+				}
+			},
+			end: after(time.Minute, false), want: billing.RunStopped, headline: "Reconciliation stopped", level: "ERROR",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ids := numbered(len(test.outcomes))
+			f.openRun(runID, ids)
+			for i, outcome := range test.outcomes {
+				if outcome != billing.OutcomePending {
+					f.decide(runID, outcome, ids[i])
+				}
+			}
+			if test.before != nil {
+				test.before(f)
+			}
+			test.end(f)
+			if got := f.status(runID); got != test.want {
+				t.Errorf("run is %s, want %s", got, test.want)
+			}
+			f.progress(runID)
+			f.tick()
+			f.wantReports(test.headline, 1, 0)
+			line := f.logs.lines(t, "message", test.headline)[0]
+			result := line["result"].(map[string]any)
+			if line["level"] != test.level || result["status"] != string(test.want) || result["finishedAt"] == nil {
+				t.Errorf("%v", line)
+			}
+			if s := f.stored(); s.Status != test.want {
+				t.Errorf("summary says %s", s.Status)
+			}
+		})
+	}
+}
+
+func TestARepairedErrorAmendsTheSummary(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-000")
+	f.org("org-001")
+	f.row("org-001")
+	f.sub("org-001", price("price_of_nothing"))
+	f.openRun(runID, numbered(2))
+	f.deliver(f.reconciler(nil), runID, numbered(2)...)
+	f.progress(runID)
+	f.wantReports("Reconciliation completed", 1, 0)
+	finished := f.run(runID).FinishedAt
+
+	f.clock.advance(24 * time.Hour)
+	f.progress(runID) // nothing happened in between
+	f.wantReports("Reconciliation completed", 1, 0)
+
+	f.sub("org-001", price("price_max"))
+	f.deliver(f.reconciler(nil), runID, "org-001") // redriven
+	f.progress(runID)
+	f.progress(runID)
+	f.wantReports("Reconciliation completed", 1, 1)
+	run, s := f.run(runID), f.stored()
+	if run.Status != billing.RunCompleted || !run.FinishedAt.Equal(*finished) {
+		t.Errorf("%+v", run)
+	}
+	if s.Status != billing.RunCompleted || s.Errors != 0 || s.Synchronized != 1 || s.Skipped != 1 || s.DriftByField[billing.FieldPlanTier] != 1 {
+		t.Errorf("%+v", s)
+	}
+	if got := f.logs.lines(t, "message", "Reconciliation amended")[0]["result"].(map[string]any)["synchronized"]; got != 1.0 {
+		t.Errorf("synchronized: %v", got)
+	}
+}
+
+func TestAnIncompleteRunCompletesWithItsLastItem(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, numbered(3))
+	f.decide(runID, billing.OutcomeSkipped, "org-000")
+	f.clock.advance(13 * time.Hour)
+	f.tick()
+	f.wantReports("Reconciliation incomplete", 1, 0)
+	f.decide(runID, billing.OutcomeSkipped, "org-001")
+	f.progress(runID)
+	if got := f.status(runID); got != billing.RunIncomplete {
+		t.Errorf("run is %s", got)
+	}
+	f.decide(runID, billing.OutcomeSkipped, "org-002")
+	f.progress(runID)
+	if got := f.status(runID); got != billing.RunCompleted {
+		t.Errorf("run is %s", got)
+	}
+	f.wantReports("Reconciliation incomplete", 1, 2)
+}
+
+// Organizations may be missing from the list of a run that was closed while enumerating, so it
+// never becomes complete by what is on it.
+func TestAnUnlistedRunStaysIncomplete(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, numbered(2))
+	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
+	f.decide(runID, billing.OutcomeSkipped, "org-000")
+	f.clock.advance(13 * time.Hour)
+	f.tick()
+	f.decide(runID, billing.OutcomeSkipped, "org-001")
+	f.progress(runID)
+	if got := f.status(runID); got != billing.RunIncomplete {
+		t.Errorf("run is %s", got)
+	}
+}
+
+// An operator resumes the run just when the tick is about to close it.
+func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, numbered(2))
+	f.clock.advance(13 * time.Hour)
+	a := f.aggregator(&tap{after: func(ctx context.Context, call string) error {
+		if call != "RunsToClose" {
+			return nil
+		}
+		reopened, err := f.store.Reopen(ctx, runID, f.clock.Now().Add(12*time.Hour))
+		if !reopened {
+			t.Error("not reopened")
+		}
+		return err
+	}})
+	tick, err := a.Tick(t.Context())
+	if err != nil || len(tick.Closed) != 0 {
+		t.Errorf("Tick() = %+v, %v", tick, err)
+	}
+	if got := f.status(runID); got != billing.RunEnumerating {
+		t.Errorf("run is %s", got)
+	}
+	f.wantReports("Reconciliation incomplete", 0, 0)
+}
+
+func TestOldRunsArePruned(t *testing.T) {
+	f := newFixture(t)
+	day := 24 * time.Hour
+	for id, age := range map[string]time.Duration{"old": 91 * day, "young": 89 * day, "old-and-open": 92 * day} {
+		f.openRun(id, numbered(2), func(r *billing.Run) {
+			r.StartedAt, r.DeadlineAt = start.Add(-age), start.Add(12*time.Hour)
+		})
+		if id != "old-and-open" {
+			f.decide(id, billing.OutcomeSkipped, numbered(2)...)
+			f.progress(id)
+		}
+	}
+	if diff := cmp.Diff(pipeline.Tick{Closed: []string{}, Pruned: 1}, f.tick()); diff != "" {
+		t.Error(diff)
+	}
+	for id, items := range map[string]int{"old": 0, "young": 2, "old-and-open": 2} {
+		if n := len(f.itemIDs(id)); n != items || (f.run(id).ID == "") != (items == 0) {
+			t.Errorf("%s: run %q, %d items", id, f.run(id).ID, n)
+		}
+	}
+	if _, err := f.aggregator(nil).Summary(t.Context(), "old"); err == nil || billing.AsFailure(err).Reason != billing.ReasonUnknownRun {
+		t.Errorf("Summary() = %v", err)
+	}
+}
+
+func TestTheTickTellsTheAgeOfTheLastCompletedRun(t *testing.T) {
+	f := newFixture(t)
+	f.tick()
+	if lines := f.metrics.lines(t, "LastRunAge", nil); len(lines) != 0 {
+		t.Errorf("before the first run: %v", lines)
+	}
+	f.openRun(runID, nil)
+	f.progress(runID)
+	f.openRun("dry", nil, dryRun)
+	f.openRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
+	f.clock.advance(time.Hour)
+	f.decide("one", billing.OutcomeSkipped, "org-000")
+	f.progress("dry")
+	f.progress("one")
+	f.tick()
+	lines := f.metrics.lines(t, "LastRunAge", nil)
+	if len(lines) != 1 || lines[0]["LastRunAge"] != 3600.0 {
+		t.Errorf("%v", lines)
+	}
+}
+
+func TestTotalsAlwaysAddUp(t *testing.T) {
+	f := newFixture(t)
+	outcomes := []billing.Outcome{billing.OutcomePending, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeSkipped, billing.OutcomeError}
+	for seed := range 6 {
+		id := fmt.Sprint("run-", seed)
+		n := 11 * seed
+		f.openRun(id, numbered(n))
+		want := map[billing.Outcome]int{}
+		for i, org := range numbered(n) {
+			outcome := outcomes[(i*i+seed*i+i/3)%len(outcomes)]
+			want[outcome]++
+			f.exec(`UPDATE reconciliation_items SET outcome = ?, reason = ? WHERE run_id = ? AND org_id = ?`, outcome, fmt.Sprint("reason-", i%3), id, org)
+		}
+		s, err := f.aggregator(nil).Summary(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []int{s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending}
+		if diff := cmp.Diff([]int{n, want[billing.OutcomeSynced] + want[billing.OutcomeDrifted], want[billing.OutcomeError], want[billing.OutcomeSkipped], want[billing.OutcomePending]}, got); diff != "" {
+			t.Error(diff)
+		}
+		reasons := 0
+		for _, count := range s.Reasons {
+			reasons += count
+		}
+		if reasons != n-s.Pending {
+			t.Errorf("reasons of %d of %d organizations", reasons, n-s.Pending)
+		}
+	}
+}
+
+func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun(runID, ids)
+	f.deliver(f.reconciler(nil), runID, ids...)
+	f.progress(runID)
+	line := f.logs.lines(t, "message", "Reconciliation completed")[0]
+	if diff := cmp.Diff([]string{"level", "message", "result", "time"}, slices.Sorted(maps.Keys(line))); diff != "" {
+		t.Error("log line:", diff)
+	}
+	result := line["result"].(map[string]any)
+	keysOf := func(v any) []string { return slices.Sorted(maps.Keys(v.(map[string]any))) }
+	for what, test := range map[string]struct{ got, want []string }{
+		"result": {keysOf(result), []string{
+			"details", "downgradeLimit", "downgrades", "driftByField", "dryRun", "durationMs", "errors", "finishedAt", "orphans", "orphansTotal",
+			"pending", "reasons", "runId", "skipped", "startedAt", "status", "stripeRequests", "synchronized", "totalOrganizations",
+		}},
+		"stripeRequests": {keysOf(result["stripeRequests"]), []string{"list", "other", "retrieve", "throttled"}},
+		"detail":         {keysOf(result["details"].([]any)[0]), []string{"action", "changes", "error", "orgId", "reason", "warnings"}},
+	} {
+		if diff := cmp.Diff(test.want, test.got); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	for _, d := range result["details"].([]any) {
+		detail := d.(map[string]any)
+		if _, ok := detail["changes"].([]any); !ok || detail["warnings"] == nil {
+			t.Errorf("lists that are none: %v", detail)
+		}
+		if detail["action"] == "skipped" && len(detail["warnings"].([]any)) == 0 {
+			t.Errorf("a plain skip is listed: %v", detail)
+		}
+	}
+	if result["startedAt"] != "2026-11-22T03:00:00Z" || result["orphans"] == nil {
+		t.Errorf("%v", result)
+	}
+	s, err := f.aggregator(nil).Summary(t.Context(), runID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(f.stored(), s); diff != "" {
+		t.Error("asked for later:", diff)
+	}
+	logged, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fromLog billing.Summary
+	if err := json.Unmarshal(logged, &fromLog); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, fromLog); diff != "" {
+		t.Error("log line:", diff)
+	}
+}
+
+func TestAPassingFailureOfTheAggregatorIsTriedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, nil)
+	failures := 2
+	a := f.aggregator(&tap{before: func(context.Context, string) error {
+		if failures--; failures >= 0 {
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}
+		}
+		return nil
+	}})
+	if err := a.Progress(t.Context(), runID); err != nil || f.status(runID) != billing.RunCompleted {
+		t.Errorf("run is %s, %v", f.status(runID), err)
+	}
+	a = f.aggregator(&tap{before: func(context.Context, string) error { return errKilled }})
+	if err := a.Progress(t.Context(), runID); !errors.Is(err, errKilled) {
+		t.Errorf("Progress() = %v", err)
+	}
+}

@@ -1,0 +1,1218 @@
+package pipeline_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const runID = "run-1"
+
+// situation is an organization on both sides and what is to become of it.
+type situation struct {
+	id       string
+	seed     func(f *fixture, id string)
+	outcome  billing.Outcome
+	reason   billing.Reason
+	fields   []string // what is written
+	warnings []billing.WarningCode
+}
+
+func withoutCustomer(o *appschema.Organization) { o.StripeCustomerID = nil }
+
+func free(o *appschema.Organization) { o.SubscriptionTier, o.SubscriptionStatus = "free", "canceled" }
+
+func freeRow(s *appschema.Subscription) {
+	s.PlanTier, s.Status, s.StripeSubscriptionID = "free", "canceled", nil
+}
+
+// owner makes another organization that records subscription "sub_ID" of customer "cus_ID".
+func (f *fixture) owner(id string) {
+	f.Helper()
+	f.org("own-"+id, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_" + id) })
+	f.row("own-"+id, func(s *appschema.Subscription) {
+		s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_"+id), ptr("cus_"+id)
+	})
+}
+
+func meta(key, value string) func(*stripetest.Subscription) {
+	return func(s *stripetest.Subscription) { s.Metadata = map[string]string{key: value} }
+}
+
+var situations = []situation{
+	{
+		id: "in-sync", seed: func(f *fixture, id string) { f.inSync(id) },
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync,
+	},
+	{
+		id: "upgraded", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_max")) },
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID},
+	},
+	{
+		id: "canceled", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, canceled) },
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
+	},
+	{
+		id: "unpaid", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "unpaid", true })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldOrgStatus, billing.FieldCancelAtPeriodEnd, billing.FieldStatus},
+	},
+	{
+		id: "trialing", seed: func(f *fixture, id string) {
+			f.org(id, withoutCustomer)
+			f.row(id, func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
+			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", periodEnd.Unix() })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{
+			billing.FieldOrgCustomerID, billing.FieldOrgStatus, billing.FieldOrgTrialEndsAt, billing.FieldCancelAtPeriodEnd,
+			billing.FieldCurrentPeriodEnd, billing.FieldStatus, billing.FieldTrialEnd,
+		},
+	},
+	{
+		id: "row-inserted", seed: func(f *fixture, id string) { f.org(id, free); f.sub(id) },
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRowInserted,
+		fields: []string{
+			billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCancelAtPeriodEnd, billing.FieldCurrentPeriodEnd, billing.FieldCurrentPeriodStart,
+			billing.FieldPlanTier, billing.FieldStatus, billing.FieldCustomerID, billing.FieldPriceID, billing.FieldSubscriptionID,
+		},
+	},
+	{
+		id: "replaced", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, canceled)
+			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.PriceID = "sub_second_"+id, "price_starter" })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID, billing.FieldSubscriptionID},
+	},
+	{
+		id: "missing", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonSubscriptionMissing,
+		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
+	},
+	{
+		id: "missing-with-its-customer", seed: func(f *fixture, id string) { f.org(id); f.row(id) },
+		outcome: billing.OutcomeSynced, reason: billing.ReasonSubscriptionMissing,
+		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
+	},
+	{
+		id: "canceled-with-its-customer", seed: func(f *fixture, id string) { f.inSync(id); f.stripe.DeleteCustomer("cus_" + id) },
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
+	},
+	{
+		id: "no-subscription", seed: func(f *fixture, id string) {
+			f.org(id, free)
+			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
+		},
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoSubscription,
+	},
+	{
+		id: "paid-without-subscription", seed: func(f *fixture, id string) { f.org(id); f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id}) },
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoSubscription, warnings: []billing.WarningCode{billing.WarnPaidWithoutSubscription},
+	},
+	{
+		id: "customer-deleted", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id, Deleted: true})
+		},
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonCustomerMissing, warnings: []billing.WarningCode{billing.WarnPaidWithoutSubscription},
+	},
+	{
+		id: "customer-missing", seed: func(f *fixture, id string) { f.org(id, free) },
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonCustomerMissing,
+	},
+	{
+		id: "no-identity", seed: func(f *fixture, id string) {
+			f.org(id, withoutCustomer, free)
+			f.row(id, freeRow, func(s *appschema.Subscription) { s.StripeCustomerID = nil })
+		},
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoStripeIdentity,
+	},
+	{
+		id: "deleted", seed: func(f *fixture, id string) {
+			f.org(id, func(o *appschema.Organization) { o.IsDeleted = true })
+			f.row(id)
+			f.sub(id, canceled)
+		},
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonOrganizationDeleted,
+	},
+	{
+		id: "of-another-row", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id) },
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{
+		id: "of-another-by-metadata", seed: func(f *fixture, id string) {
+			f.org("own-"+id, free, withoutCustomer)
+			f.org(id, free)
+			f.sub(id, meta("orgId", "OWN-"+id))
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{
+		id: "governing-on-another-row", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{
+		id: "unknown-status", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, func(s *stripetest.Subscription) { s.Status = "frozen" })
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonUnknownStatus,
+	},
+	{
+		id: "tier-unresolved", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_of_nothing")) },
+		outcome: billing.OutcomeError, reason: billing.ReasonTierUnresolved,
+	},
+	{
+		id: "invalid", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, func(s *stripetest.Subscription) {
+				s.CurrentPeriodEnd = time.Date(2040, time.January, 1, 0, 0, 0, 0, time.UTC).Unix()
+			})
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonInvalidSubscription,
+	},
+	{
+		id: "unreadable", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, func(s *stripetest.Subscription) { s.Override = map[string]any{"created": "yesterday"} })
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonInvalidSubscription,
+	},
+	{
+		id: "metadata-disagrees", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, meta("tier", "starter")) },
+		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync, warnings: []billing.WarningCode{billing.WarnTierMetadataMismatch},
+	},
+	{
+		id: "two-rows", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.row(id, func(s *appschema.Subscription) {
+				s.ID, s.StripeSubscriptionID, s.CreatedAt = "row-old-"+id, nil, created.AddDate(-1, 0, 0)
+			})
+			f.sub(id, pastDue)
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired, warnings: []billing.WarningCode{billing.WarnMultipleRows},
+		fields: []string{billing.FieldOrgStatus, billing.FieldStatus},
+	},
+	{
+		id: "two-live", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id, func(s *appschema.Subscription) { s.Status = "past_due" })
+			f.sub(id, pastDue)
+			f.sub(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired, warnings: []billing.WarningCode{billing.WarnMultipleLive},
+		fields: []string{billing.FieldStatus, billing.FieldSubscriptionID},
+	},
+}
+
+// seed makes the situations and returns the organizations.
+func (f *fixture) seed(situations []situation) []string {
+	f.Helper()
+	var ids []string
+	for _, s := range situations {
+		s.seed(f, s.id)
+		ids = append(ids, s.id)
+	}
+	return ids
+}
+
+// cellText is a change's value as the database shows it.
+func cellText(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "NULL"
+	case bool:
+		if v {
+			return "1"
+		}
+		return "0"
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// written returns the columns of a plan that the tables show as changed.
+func written(after, before cells, org string) []string {
+	return slices.DeleteFunc(after.changedSince(before)[org], func(field string) bool {
+		_, column, _ := strings.Cut(field, ".")
+		return slices.Contains([]string{"id", "org_id", "created_at", "updated_at"}, column)
+	})
+}
+
+func (s situation) check(t *testing.T, item billing.Item, before, after cells) {
+	t.Helper()
+	want := billing.Item{RunID: runID, OrgID: s.id, Outcome: s.outcome, Reason: s.reason, Revision: 1}
+	if diff := cmp.Diff(want, item, cmpopts.IgnoreFields(billing.Item{}, "Changes", "Warnings", "Error")); diff != "" {
+		t.Errorf("%s\nerror: %s", diff, item.Error)
+	}
+	if (item.Error != "") != (s.outcome == billing.OutcomeError) {
+		t.Errorf("error is %q", item.Error)
+	}
+	var codes []billing.WarningCode
+	for _, w := range item.Warnings {
+		codes = append(codes, w.Code)
+	}
+	if diff := cmp.Diff(s.warnings, codes, cmpopts.EquateEmpty()); diff != "" {
+		t.Error("warnings:", diff)
+	}
+	if diff := cmp.Diff(s.fields, fieldsOf(item.Changes), cmpopts.EquateEmpty(), cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Error("changes:", diff)
+	}
+	if diff := cmp.Diff(s.fields, written(after, before, s.id), cmpopts.EquateEmpty(), cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Error("written:", diff)
+	}
+	for _, change := range item.Changes {
+		for key, value := range after {
+			old, existed := before[key]
+			if key[0] != s.id || key[2] != change.Field || (existed && old == value) {
+				continue
+			}
+			if !existed {
+				old = "NULL"
+			}
+			if old != cellText(change.From) || value != cellText(change.To) {
+				t.Errorf("%s is recorded as %v -> %v and went from %s to %s", change.Field, change.From, change.To, old, value)
+			}
+		}
+	}
+}
+
+func TestEverySituationEndToEnd(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun(runID, ids)
+	before := f.cells()
+
+	results := f.deliver(f.reconciler(nil), runID, ids...)
+
+	after := f.cells()
+	for _, s := range situations {
+		t.Run(s.id, func(t *testing.T) {
+			s.check(t, f.item(runID, s.id), before, after)
+			got := results[s.id]
+			if s.outcome == billing.OutcomeError {
+				f.wantResult(got, pipeline.DeadLetter, s.reason)
+			} else {
+				f.wantResult(got, pipeline.Acknowledge, "")
+			}
+		})
+		delete(results, s.id)
+	}
+	for org := range after.changedSince(before) {
+		if !slices.Contains(ids, org) {
+			t.Errorf("organization %s was not asked for and was written", org)
+		}
+	}
+}
+
+func TestASecondRunFindsNothingLeftToRepair(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun(runID, ids)
+	f.deliver(f.reconciler(nil), runID, ids...)
+	f.openRun("run-2", ids)
+	sum := f.checksum()
+	f.deliver(f.reconciler(nil), "run-2", ids...)
+	if f.checksum() != sum {
+		t.Error("the second run wrote")
+	}
+	for _, s := range situations {
+		if item := f.item("run-2", s.id); len(item.Changes) > 0 {
+			t.Errorf("%s: %+v", s.id, item.Changes)
+		}
+	}
+}
+
+func TestADryRunRecordsWhatTheWetRunWrites(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun("dry", ids, dryRun, func(r *billing.Run) { r.DowngradeLimit = 1 })
+	f.openRun("wet", ids)
+	sum := f.checksum()
+	for id, result := range f.deliver(f.reconciler(nil), "dry", ids...) {
+		if result.Disposition != pipeline.Acknowledge {
+			t.Errorf("%s: %+v", id, result)
+		}
+	}
+	if f.checksum() != sum {
+		t.Error("the dry run wrote to the application's tables")
+	}
+	f.deliver(f.reconciler(nil), "wet", ids...)
+
+	columns := func(run, org string) string {
+		return mysqltest.Value[string](t, f.db, `SELECT CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-'), COALESCE(error, '-'))
+			FROM reconciliation_items WHERE run_id = ? AND org_id = ?`, run, org)
+	}
+	for _, s := range situations {
+		dry, wet := columns("dry", s.id), columns("wet", s.id)
+		if s.outcome == billing.OutcomeSynced {
+			dry = strings.Replace(dry, "drifted|", "synced|", 1)
+		}
+		if diff := cmp.Diff(wet, dry); diff != "" {
+			t.Errorf("%s: %s", s.id, diff)
+		}
+	}
+	if dry, wet := f.run("dry").Downgrades, f.run("wet").Downgrades; dry != wet || dry < 5 {
+		t.Errorf("downgrades: %d dry, %d wet", dry, wet)
+	}
+}
+
+func TestABatchLoadsInAConstantNumberOfQueries(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(10)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.openRun(runID, ids)
+	f.decide(runID, billing.OutcomeSkipped, ids...) // so that loading is all there is to do
+	pool := f.db.Open(t)
+	pool.SetMaxOpenConns(1) // its session's counters are the pool's
+	selects := func() (n int) {
+		var name string
+		if err := pool.QueryRowContext(t.Context(), `SHOW SESSION STATUS LIKE 'Com_select'`).Scan(&name, &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	r := f.reconciler(nil)
+	r.Store = mysqlstore.New(pool)
+	var counts []int
+	for _, size := range []int{1, 2, 10} {
+		before := selects()
+		f.deliver(r, runID, ids[:size]...)
+		counts = append(counts, selects()-before)
+	}
+	if diff := cmp.Diff([]int{4, 4, 4}, counts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDuplicatesChangeNothing(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun(runID, ids)
+	r := f.reconciler(nil)
+	twice := append(slices.Clone(ids), ids...)
+	slices.Sort(twice)
+	f.deliver(r, runID, twice...)
+	items, content, downgrades := f.items(runID), f.cells(), f.run(runID).Downgrades
+	for _, s := range situations {
+		f.wantItem(s.id, s.outcome, s.reason)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT MAX(revision) FROM reconciliation_items`); n != 1 {
+		t.Errorf("an item was written %d times", n)
+	}
+
+	f.clock.advance(time.Minute)
+	f.deliver(r, runID, ids...)
+	f.deliver(f.reconciler(nil), runID, ids...)
+	if diff := cmp.Diff(items, f.items(runID)); diff != "" {
+		t.Error("items:", diff)
+	}
+	if diff := cmp.Diff(content, f.cells()); diff != "" {
+		t.Error("rows:", diff)
+	}
+	if got := f.run(runID).Downgrades; got != downgrades {
+		t.Errorf("%d downgrades, were %d", got, downgrades)
+	}
+
+	f.stripe.ResetCounts()
+	for _, s := range situations {
+		if s.outcome != billing.OutcomeError {
+			f.wantResult(f.deliver(r, runID, s.id)[s.id], pipeline.Acknowledge, "")
+		}
+	}
+	if n := f.stripe.Requests().Total(); n != 0 {
+		t.Errorf("%d requests for what is decided", n)
+	}
+}
+
+func TestTwoWorkersOnTheSameMessages(t *testing.T) {
+	f := newFixture(t)
+	ids := f.seed(situations)
+	f.openRun(runID, ids)
+	before := f.cells()
+	done := make(chan map[string]pipeline.Result)
+	for range 2 {
+		go func() { done <- f.deliver(f.reconciler(nil), runID, ids...) }()
+	}
+	<-done
+	<-done
+	after := f.cells()
+	for _, s := range situations {
+		item := f.item(runID, s.id)
+		if s.outcome != billing.OutcomeError {
+			item.Revision = 1
+		} else if item.Revision > 2 {
+			t.Errorf("%s was written %d times", s.id, item.Revision)
+		}
+		item.Revision = 1
+		s.check(t, item, before, after)
+	}
+}
+
+func TestWhatIsNotPartOfARunIsADeadLetter(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.inSync("org-2")
+	f.openRun(runID, []string{"org-1"})
+	results := f.reconciler(nil).Reconcile(t.Context(), []pipeline.Delivery{
+		{Work: billing.Work{RunID: "unknown", OrgID: "org-1"}},
+		{Work: billing.Work{RunID: runID, OrgID: "org-1"}},
+		{Work: billing.Work{RunID: runID, OrgID: "org-2"}},
+		{Work: billing.Work{RunID: runID, OrgID: "ORG-1"}},
+	})
+	f.wantResult(results[0], pipeline.DeadLetter, billing.ReasonUnknownRun)
+	f.wantResult(results[1], pipeline.Acknowledge, "")
+	f.wantResult(results[2], pipeline.DeadLetter, billing.ReasonUnknownItem)
+	f.wantResult(results[3], pipeline.DeadLetter, billing.ReasonUnknownItem)
+	if got := f.reconciler(nil).Reconcile(t.Context(), nil); len(got) != 0 {
+		t.Errorf("an empty batch gave %v", got)
+	}
+}
+
+func TestAStoppedRunIsAcknowledgedWithoutAskingStripe(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonWrongAccount, "wrong", f.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomePending, "")
+	if n := f.stripe.Requests().Total(); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestRequestsAreCountedOnTheRun(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.org("org-2", free)
+	f.stripe.PutCustomer(stripetest.Customer{ID: "cus_org-2"})
+	f.openRun(runID, []string{"org-1", "org-2"})
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Endpoint: stripetest.ListSubscriptions, Times: 1})
+	f.deliver(f.reconciler(nil), runID, "org-1", "org-2")
+	if diff := cmp.Diff(billing.Usage{Retrieve: 1, List: 2, Other: 1, Throttled: 1}, f.run(runID).Usage); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// --- writers in between ---
+
+// afterRead has fn called when Stripe's n-th answer has been made but not yet sent.
+func (f *fixture) afterRead(n int, fn func()) {
+	f.stripe.After(func(*http.Request) {
+		if n--; n == 0 {
+			fn()
+		}
+	})
+}
+
+func TestAWebhookBetweenReadAndWriteWins(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", canceled)
+	f.openRun(runID, []string{"org-1"})
+	f.afterRead(2, func() { // both answers of the first round say canceled
+		f.sub("org-1", price("price_max"))
+		f.exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'org-1'`)
+		f.exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'org-1'`)
+	})
+	before := f.cells()
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
+	if diff := cmp.Diff([]string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID}, written(f.cells(), before, "org-1")); diff != "" {
+		t.Error(diff)
+	}
+	if n := f.run(runID).Downgrades; n != 0 {
+		t.Errorf("%d downgrades", n)
+	}
+}
+
+func TestAWebhookBetweenReadAndWriteIsRepairedFromAFreshRead(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_starter"))
+	f.openRun(runID, []string{"org-1"})
+	f.afterRead(1, func() {
+		f.sub("org-1", price("price_max"))
+		f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
+	})
+	f.deliver(f.reconciler(nil), runID, "org-1")
+	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+	want := []billing.Change{
+		{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"},
+		{Field: billing.FieldPlanTier, From: "pro", To: "max"},
+		{Field: billing.FieldCancelAtPeriodEnd, From: true, To: false},
+		{Field: billing.FieldOrgTier, From: "pro", To: "max"},
+	}
+	if diff := cmp.Diff(want, item.Changes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	before := f.cells().withoutTimestamps()
+	f.sub("org-1", canceled)
+	f.afterRead(2, func() { // Stripe changed back, and the webhook wrote what stood there anyway
+		f.sub("org-1")
+		f.exec(`UPDATE organizations SET subscription_tier = 'pro' WHERE id = 'org-1'`)
+	})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
+		t.Error(diff)
+	}
+	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+	var back []string
+	for _, c := range item.Changes[len(item.Changes)/2:] {
+		back = append(back, c.Field)
+	}
+	if len(item.Changes) != 12 || !slices.Equal(fieldsOf(item.Changes[:6]), slices.Sorted(slices.Values(back))) {
+		t.Errorf("changes: %+v", item.Changes)
+	}
+	if first, last := item.Changes[0], item.Changes[6]; first.From != last.To || first.To != last.From {
+		t.Errorf("%+v was followed by %+v", first, last)
+	}
+}
+
+func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_max"))
+	f.openRun(runID, []string{"org-1"})
+	writes := 0
+	f.stripe.After(func(*http.Request) {
+		writes++
+		f.exec(`UPDATE organizations SET stripe_customer_id = ? WHERE id = 'org-1'`, fmt.Sprint("cus_", writes))
+	})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonChangedConcurrently)
+	if writes != 3 {
+		t.Errorf("it was read %d times", writes)
+	}
+	f.wantItem("org-1", billing.OutcomePending, "")
+	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonChangedConcurrently)
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonChangedConcurrently)
+}
+
+func TestAnOrganizationDeletedInBetween(t *testing.T) {
+	for name, statement := range map[string]string{
+		"softly": `UPDATE organizations SET is_deleted = 1 WHERE id = 'org-1'`, "for good": `DELETE FROM organizations WHERE id = 'org-1'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.org("org-1")
+			f.row("org-1")
+			f.sub("org-1", price("price_max"))
+			f.openRun(runID, []string{"org-1"})
+			f.afterRead(1, func() { f.exec(statement) })
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
+			for key, value := range f.cells() {
+				if key[2] == billing.FieldPlanTier && value != "pro" {
+					t.Errorf("%v was written: %s", key, value)
+				}
+			}
+		})
+	}
+}
+
+// --- failures ---
+
+func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
+	tests := map[string]struct {
+		fault  stripetest.Kind
+		config func(*stripesource.Config)
+		sub    func(*stripetest.Subscription)
+		reason billing.Reason
+	}{
+		"401":                   {fault: stripetest.Unauthorized, reason: billing.ReasonStripeUnauthorized},
+		"403":                   {fault: stripetest.Forbidden, reason: billing.ReasonStripeForbidden},
+		"key of the other mode": {config: func(c *stripesource.Config) { c.Key, c.LiveMode = "sk_live_stripetest", true }, reason: billing.ReasonWrongMode},
+		"object of the other mode": {
+			sub: func(s *stripetest.Subscription) { s.LiveMode = ptr(true) }, reason: billing.ReasonWrongMode,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ids := numbered(6)
+			for _, id := range ids {
+				f.inSync(id)
+				f.exec(`UPDATE subscriptions SET plan_tier = 'max' WHERE org_id = ?`, id)
+				if test.sub != nil {
+					f.sub(id, test.sub)
+				}
+			}
+			f.openRun(runID, ids)
+			if test.fault != 0 {
+				f.stripe.AddFault(stripetest.Fault{Kind: test.fault})
+			}
+			r := f.reconciler(nil)
+			if test.config != nil {
+				r.Stripe = f.stripeClient(test.config)
+			}
+			r.Parallel = 1
+			sum := f.checksum()
+			for id, result := range f.deliverAs(t.Context(), r, runID, true, ids...) {
+				if result.Disposition != pipeline.Acknowledge {
+					t.Errorf("%s: %+v", id, result)
+				}
+				f.wantItem(id, billing.OutcomePending, "")
+			}
+			run := f.run(runID)
+			if run.Status != billing.RunStopped || run.StopReason != test.reason || run.StopMessage == "" || run.FinishedAt == nil {
+				t.Errorf("%+v", run)
+			}
+			if f.checksum() != sum {
+				t.Error("a row was written")
+			}
+			if n := f.stripe.Requests().Total(); n != 1 {
+				t.Errorf("%d requests", n)
+			}
+			if n := len(f.logs.lines(t, "reason", string(test.reason))); n != 1 {
+				t.Errorf("%d log lines", n)
+			}
+		})
+	}
+}
+
+func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "StopRun" {
+			return errKilled
+		}
+		return nil
+	}})
+	f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
+	f.wantItem("org-1", billing.OutcomePending, "")
+}
+
+// A batch may hold messages of two runs: none may be acknowledged without its run being stopped.
+func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(3)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.openRun(runID, ids)
+	f.openRun("run-2", ids)
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	var deliveries []pipeline.Delivery
+	for _, id := range ids {
+		deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: runID, OrgID: id}}, pipeline.Delivery{Work: billing.Work{RunID: "run-2", OrgID: id}})
+	}
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	for i, result := range r.Reconcile(t.Context(), deliveries) {
+		if result.Disposition != pipeline.Acknowledge {
+			t.Errorf("%d: %+v", i, result)
+		}
+	}
+	for _, id := range []string{runID, "run-2"} {
+		if got := f.status(id); got != billing.RunStopped {
+			t.Errorf("%s is %s", id, got)
+		}
+	}
+}
+
+// A closed run cannot be stopped nor resumed: what was redriven must not be lost.
+func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	f.decide(runID, billing.OutcomeError, "org-1")
+	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeUnauthorized)
+	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
+	if got := f.status(runID); got != billing.RunCompletedWithErrors {
+		t.Errorf("run is %s", got)
+	}
+}
+
+func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
+	for name, fault := range map[string]stripetest.Fault{
+		"429": {Kind: stripetest.RateLimited}, "lock timeout": {Kind: stripetest.LockTimeout}, "500": {Kind: stripetest.InternalError},
+		"503": {Kind: stripetest.Unavailable}, "cut": {Kind: stripetest.CutConnection}, "truncated": {Kind: stripetest.TruncatedBody},
+		"a page of HTML": {Kind: stripetest.NotJSON}, "no answer": {Kind: stripetest.Hang},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reason := billing.ReasonStripeUnavailable
+			if fault.Kind == stripetest.RateLimited {
+				reason = billing.ReasonStripeThrottled
+			}
+			f := newFixture(t)
+			f.org("org-1")
+			f.row("org-1")
+			f.sub("org-1", price("price_max"))
+			f.openRun(runID, []string{"org-1"})
+			impatient := func(c *stripesource.Config) { c.Timeout = 400 * time.Millisecond }
+			reconciler := func() *pipeline.Reconciler {
+				r := f.reconciler(nil)
+				if fault.Kind == stripetest.Hang {
+					r.Stripe = f.stripeClient(impatient)
+				}
+				return r
+			}
+
+			fault.Times = 3 // one too many
+			f.stripe.AddFault(fault)
+			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Return, reason)
+			f.wantItem("org-1", billing.OutcomePending, "")
+			if n := f.stripe.Requests().Total(); n != 3 {
+				t.Errorf("%d requests", n)
+			}
+
+			f.stripe.AddFault(fault)
+			f.wantResult(f.deliverAs(t.Context(), reconciler(), runID, true, "org-1")["org-1"], pipeline.DeadLetter, reason)
+			f.wantItem("org-1", billing.OutcomeError, reason)
+
+			fault.Times = 2
+			f.stripe.AddFault(fault)
+			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+		})
+	}
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Times: 1, RetryAfter: time.Second})
+	began := time.Now()
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if waited := time.Since(began); waited < time.Second {
+		t.Errorf("it waited %v", waited)
+	}
+}
+
+func TestRetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, RetryAfter: time.Minute})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	began := time.Now()
+	f.wantResult(f.deliverAs(ctx, f.reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeThrottled)
+	if waited := time.Since(began); waited > 5*time.Second {
+		t.Errorf("it waited %v", waited)
+	}
+}
+
+func TestErrorsOfADryRunAreAcknowledged(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_of_nothing"))
+	f.inSync("org-2")
+	f.openRun(runID, []string{"org-1", "org-2"}, dryRun)
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonTierUnresolved)
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-2")["org-2"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-2")["org-2"], pipeline.Acknowledge, billing.ReasonStripeUnavailable)
+	f.wantItem("org-2", billing.OutcomeError, billing.ReasonStripeUnavailable)
+}
+
+func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
+	f := newFixture(t)
+	ids := []string{"org-1", "org-2"}
+	for _, id := range ids {
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	f.openRun(runID, ids)
+	for name, when := range map[string]string{"from the start": "Runs", "before the write": "Apply"} {
+		t.Run(name, func(t *testing.T) {
+			pool := f.db.Open(t)
+			gone := &tap{before: func(_ context.Context, call string) error {
+				if call == when {
+					return pool.Close()
+				}
+				return nil
+			}}
+			r := f.reconciler(nil)
+			r.Store = tappedStore{mysqlstore.New(pool), gone}
+			for _, last := range []bool{false, true} {
+				for _, result := range f.deliverAs(t.Context(), r, runID, last, ids...) {
+					f.wantResult(result, pipeline.Return, billing.ReasonDatabaseUnavailable)
+				}
+			}
+			for _, id := range ids {
+				f.wantItem(id, billing.OutcomePending, "")
+			}
+		})
+	}
+}
+
+func TestALostConnectionIsTriedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_max"))
+	f.openRun(runID, []string{"org-1"})
+	pool := f.db.Open(t)
+	pool.SetMaxOpenConns(1)
+	lose := once(func() {
+		id := 0
+		if err := pool.QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&id); err != nil {
+			t.Error(err)
+		}
+		f.exec(fmt.Sprintf(`KILL CONNECTION %d`, id))
+	})
+	r := f.reconciler(nil)
+	r.Store = tappedStore{mysqlstore.New(pool), &tap{before: func(_ context.Context, call string) error {
+		if call == "Apply" {
+			lose()
+		}
+		return nil
+	}}}
+	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+}
+
+// lockedByAnother reports whether somebody else holds the organization's row.
+func lockedByAnother(ctx context.Context, db *sql.DB, id string) bool {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return false
+	}
+	defer tx.Rollback()
+	_, err = tx.ExecContext(ctx, `SELECT id FROM organizations WHERE id = ? FOR UPDATE NOWAIT`, id)
+	return err != nil
+}
+
+func TestADeadlockIsTriedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_max"))
+	f.openRun(runID, []string{"org-1"})
+	f.exec(`CREATE TABLE heavy (n INT PRIMARY KEY)`)
+
+	// The other transaction holds the item, and by its many rows is not the one to give way.
+	tx, err := f.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, statement := range []string{
+		`INSERT INTO heavy VALUES (1)` + strings.Join(slices.Collect(func(yield func(string) bool) {
+			for n := 2; n < 200; n++ {
+				if !yield(fmt.Sprintf(",(%d)", n)) {
+					return
+				}
+			}
+		}), ""),
+		`SELECT org_id FROM reconciliation_items WHERE run_id = 'run-1' FOR UPDATE`,
+	} {
+		if _, err := tx.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	applies := 0
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Apply" {
+			applies++
+		}
+		return nil
+	}})
+	done := make(chan pipeline.Result)
+	go func() { done <- f.deliver(r, runID, "org-1")["org-1"] }()
+	for !lockedByAnother(t.Context(), f.db.DB, "org-1") && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	if _, err := tx.ExecContext(t.Context(), `SELECT id FROM organizations WHERE id = 'org-1' FOR UPDATE`); err != nil {
+		t.Fatalf("the wrong one gave way: %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.wantResult(<-done, pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+	if applies < 2 {
+		t.Errorf("%d attempts", applies)
+	}
+}
+
+func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(10)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.org("org-free", withoutCustomer, free)
+	f.openRun(runID, append(ids, "org-free"))
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	deliver := func(wantRequests int, orgs ...string) map[string]pipeline.Result {
+		t.Helper()
+		f.stripe.ResetCounts()
+		results := f.deliver(r, runID, orgs...)
+		if n := f.stripe.Requests().Total(); n != wantRequests {
+			t.Errorf("%d requests, want %d", n, wantRequests)
+		}
+		return results
+	}
+
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	for _, result := range deliver(3+1+1, ids...) { // the first is tried as often as usual
+		f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
+	}
+	for range 2 { // one probe each
+		for _, result := range deliver(1, ids...) {
+			f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
+		}
+	}
+	// One that needs no answer of Stripe says nothing about it.
+	f.wantResult(deliver(0, "org-free")["org-free"], pipeline.Acknowledge, "")
+	f.exec(`UPDATE reconciliation_items SET outcome = 'pending' WHERE org_id = 'org-free'`)
+	deliver(1, append(ids, "org-free")...)
+
+	f.stripe.ClearFaults()
+	for _, result := range deliver(10, ids...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+}
+
+func TestABrokenObjectDoesNotStarveTheOthers(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-bad")
+	f.proxy.breakPath("/v1/subscriptions/sub_org-bad")
+	ids := numbered(12)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.openRun(runID, append(ids, "org-bad"))
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	for range 5 { // it comes again and again, alone
+		f.wantResult(f.deliver(r, runID, "org-bad")["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
+	}
+	for batch := range slices.Chunk(ids, 3) {
+		results := f.deliver(r, runID, append(batch, "org-bad")...)
+		f.wantResult(results["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
+		for _, id := range batch {
+			f.wantResult(results[id], pipeline.Acknowledge, "")
+		}
+	}
+}
+
+func TestWhatCannotFinishIsReturnedNotStarted(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(8)
+	for _, id := range ids {
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	f.openRun(runID, ids)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var reads atomic.Int32
+	f.stripe.After(func(request *http.Request) {
+		if reads.Add(1) == 3 {
+			<-request.Context().Done() // the client has left: its time is over
+		}
+	})
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	results := f.deliverAs(ctx, r, runID, false, ids...)
+	if ctx.Err() != nil {
+		t.Error("it answered after the deadline")
+	}
+	if n := reads.Load(); n != 3 {
+		t.Errorf("%d reads", n)
+	}
+	outcomes := map[pipeline.Disposition]int{}
+	for id, result := range results {
+		outcomes[result.Disposition]++
+		if result.Disposition == pipeline.Return {
+			f.wantResult(result, pipeline.Return, billing.ReasonOutOfTime)
+			f.wantItem(id, billing.OutcomePending, "")
+		}
+	}
+	if diff := cmp.Diff(map[pipeline.Disposition]int{pipeline.Acknowledge: 2, pipeline.Return: 6}, outcomes); diff != "" {
+		t.Error(diff)
+	}
+	f.stripe.After(nil)
+	for _, result := range f.deliver(r, runID, ids...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+}
+
+func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(5)
+	for _, id := range ids {
+		f.org(id)
+		f.row(id)
+		f.sub(id, canceled)
+	}
+	f.org("org-up")
+	f.row("org-up")
+	f.sub("org-up", price("price_max"))
+	f.openRun(runID, append(ids, "org-up"), func(r *billing.Run) { r.DowngradeLimit = 2 })
+	before := f.cells()
+	results := f.deliver(f.reconciler(nil), runID, append(ids, "org-up")...)
+	changed := f.cells().changedSince(before)
+	f.wantResult(results["org-up"], pipeline.Acknowledge, "")
+	var withheld []string
+	for _, id := range ids {
+		item := f.item(runID, id)
+		if len(fieldsOf(item.Changes)) != 6 {
+			t.Errorf("%s lists %v", id, fieldsOf(item.Changes))
+		}
+		if results[id].Disposition == pipeline.Acknowledge {
+			f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+			continue
+		}
+		withheld = append(withheld, id)
+		f.wantResult(results[id], pipeline.DeadLetter, billing.ReasonWithheld)
+		f.wantItem(id, billing.OutcomeError, billing.ReasonWithheld)
+		if len(changed[id]) > 0 {
+			t.Errorf("%s was written: %v", id, changed[id])
+		}
+	}
+	if n := f.run(runID).Downgrades; len(withheld) != 3 || n != 2 {
+		t.Errorf("%d withheld, %d downgrades", len(withheld), n)
+	}
+
+	f.exec(`UPDATE reconciliation_runs SET downgrade_limit = 5 WHERE id = ?`, runID) // approved
+	for _, result := range f.deliver(f.reconciler(nil), runID, withheld...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+	for _, id := range ids {
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+	}
+	if n := f.run(runID).Downgrades; n != 5 {
+		t.Errorf("%d downgrades", n)
+	}
+}
+
+func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
+	f := newFixture(t)
+	var chosen []situation
+	for _, s := range situations {
+		if slices.Contains([]string{"in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row", "no-identity"}, s.id) {
+			chosen = append(chosen, s)
+		}
+	}
+	type state struct {
+		Items      map[string]billing.Item
+		Rows       cells
+		Downgrades int
+	}
+	// through runs fn on freshly seeded tables and returns how they end.
+	through := func(fn func(ids []string)) state {
+		f.exec(`DELETE FROM reconciliation_items`)
+		f.exec(`DELETE FROM reconciliation_runs`)
+		f.exec(`DELETE FROM subscriptions`)
+		f.exec(`DELETE FROM organizations`)
+		ids := f.seed(chosen)
+		f.openRun(runID, ids)
+		fn(ids)
+		return state{f.items(runID), f.cells().withoutTimestamps(), f.run(runID).Downgrades}
+	}
+	undisturbed := through(func(ids []string) { f.deliver(f.reconciler(nil), runID, ids...) })
+
+	everyDeath(t, func(t *testing.T, k *killer) {
+		got := through(func(ids []string) {
+			killed := f.reconciler(k.tap())
+			killed.Parallel, killed.Retry.Tries = 1, 1
+			f.deliver(killed, runID, ids...) // its answer is never sent
+			f.deliver(f.reconciler(nil), runID, ids...)
+		})
+		if diff := cmp.Diff(undisturbed, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestChangesAreWrittenAsTheContractSays(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1", func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
+	f.sub("org-1", price("price_max"))
+	f.openRun(runID, []string{"org-1"})
+	f.deliver(f.reconciler(nil), runID, "org-1")
+	raw := mysqltest.Value[string](t, f.db, `SELECT changes FROM reconciliation_items`)
+	var changes []map[string]any
+	if err := json.Unmarshal([]byte(raw), &changes); err != nil {
+		t.Fatal(err)
+	}
+	byField := map[any]map[string]any{}
+	for _, c := range changes {
+		if diff := cmp.Diff([]string{"field", "from", "to"}, slices.Sorted(maps.Keys(c))); diff != "" {
+			t.Error(diff)
+		}
+		byField[c["field"]] = c
+	}
+	want := map[any]map[string]any{}
+	for _, c := range []map[string]any{
+		{"field": "subscriptions.stripe_price_id", "from": "price_pro", "to": "price_max"},
+		{"field": "subscriptions.plan_tier", "from": "pro", "to": "max"},
+		{"field": "organizations.subscription_tier", "from": "pro", "to": "max"},
+		{"field": "subscriptions.current_period_end", "from": nil, "to": "2026-12-10T09:30:00Z"},
+		{"field": "subscriptions.cancel_at_period_end", "from": nil, "to": false},
+	} {
+		want[c["field"]] = c
+	}
+	if diff := cmp.Diff(want, byField); diff != "" {
+		t.Error(diff)
+	}
+}
