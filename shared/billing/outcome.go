@@ -65,12 +65,14 @@ const (
 	ReasonInternal            Reason = "internal_error"
 )
 
-// Reasons that concern the whole run and stop it.
+// Reasons that concern the whole run: it is stopped, or suspect.
 const (
 	ReasonStripeUnauthorized Reason = "stripe_unauthorized"
 	ReasonStripeForbidden    Reason = "stripe_forbidden"
 	ReasonWrongAccount       Reason = "wrong_account"
 	ReasonWrongMode          Reason = "wrong_mode"
+	ReasonNoOrganizations    Reason = "no_organizations"
+	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	ReasonDatabaseLogin      Reason = "database_login"
 )
 

@@ -46,7 +46,7 @@ type Plan struct {
 }
 
 // Plan compares truth and record. Its error is always a permanent [Failure]; the plan then has
-// no changes, only the warnings found so far.
+// no changes, only the warnings found so far and the governing subscription where it is known.
 func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if rec.Org.Deleted {
 		return skip(ReasonOrganizationDeleted), nil
@@ -63,6 +63,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if err := validate(sub); err != nil {
 		return plan, err
 	}
+	plan.GoverningID = sub.ID
 	if owner := t.Claims.RecordedBy[sub.ID]; owner != "" {
 		return plan, permanent(ReasonSubscriptionConflict,
 			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", sub.ID, owner)
@@ -74,7 +75,6 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if w, ok := r.tierMismatch(sub); ok {
 		plan.Warnings = append(plan.Warnings, w)
 	}
-	plan.GoverningID = sub.ID
 	return plan.towards(sub, tier, rec), nil
 }
 

@@ -239,6 +239,7 @@ func TestPlan(t *testing.T) {
 		"conflict because the governing subscription stands on another organization's row": {
 			truth:  claimed(truth(subscription("sub_1", "active", ofOrg(org))), recordedElsewhere("sub_1")),
 			record: customerOnly(), reason: "subscription_conflict",
+			want: billing.Plan{GoverningID: "sub_1"},
 		},
 		"conflict because the only candidates belong to another organization": {
 			truth: claimed(truth(subscription("sub_1", "active"), subscription("sub_2", "canceled")),
@@ -258,6 +259,7 @@ func TestPlan(t *testing.T) {
 		"tier unresolved": {
 			rules: &billing.Rules{}, truth: truth(subscription("sub_1", "active")), record: recorded("sub_1"),
 			reason: "tier_unresolved",
+			want:   billing.Plan{GoverningID: "sub_1"},
 		},
 		"invalid subscription": {
 			truth:  truth(subscription("sub_1", "active", func(s *billing.Subscription) { s.PriceID = "" })),

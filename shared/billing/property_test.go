@@ -328,9 +328,9 @@ func checkRefusal(plan billing.Plan, err error) error {
 	if !ok || f.Class != billing.Permanent || f.Message == "" || f.Reason == "" {
 		return fmt.Errorf("not a permanent failure with a reason and a message: %w", err)
 	}
-	plan.Warnings = nil
+	plan.Warnings, plan.GoverningID = nil, ""
 	if diff := cmp.Diff(billing.Plan{}, plan, cmpopts.EquateEmpty()); diff != "" {
-		return fmt.Errorf("refused, but with more than warnings\n%s", diff)
+		return fmt.Errorf("refused, but with more than warnings and what governs\n%s", diff)
 	}
 	return nil
 }

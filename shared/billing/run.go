@@ -22,6 +22,8 @@ const (
 	RunCompletedWithErrors RunStatus = "completed_with_errors"
 	// RunIncomplete: the deadline passed with organizations pending.
 	RunIncomplete RunStatus = "incomplete"
+	// RunSuspect: the run saw nothing where the last one saw something; do not trust it.
+	RunSuspect RunStatus = "suspect"
 	// RunStopped: something about the whole run is wrong (key, account, mode).
 	RunStopped RunStatus = "stopped"
 )
@@ -43,8 +45,8 @@ type Run struct {
 	SentThrough    string // last organization sent to the queue
 	Downgrades     int
 	DowngradeLimit int
-	StopReason     Reason
-	StopMessage    string
+	StatusReason   Reason // why it was stopped or is suspect
+	StatusMessage  string
 	Usage          Usage
 	LeaseExpiresAt *time.Time // when the enumerator at work must have renewed its claim
 	StartedAt      time.Time
@@ -64,13 +66,15 @@ type Usage struct {
 
 // Item is one organization in one run.
 type Item struct {
-	RunID    string
-	OrgID    string
-	Outcome  Outcome
-	Reason   Reason
-	Changes  []Change
-	Warnings []Warning
-	Error    string
+	RunID   string
+	OrgID   string
+	Outcome Outcome
+	Reason  Reason
+	// SubscriptionID is the Stripe subscription that governs; "" if none does.
+	SubscriptionID string
+	Changes        []Change
+	Warnings       []Warning
+	Error          string
 	// Revision counts the writes of the item; a later write names the one it builds on.
 	Revision int
 }

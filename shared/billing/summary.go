@@ -1,6 +1,9 @@
 package billing
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // MaxDetails bounds the organizations, and the orphans, that a summary lists; the rest stays
 // in the items.
@@ -33,8 +36,8 @@ type Summary struct {
 	StripeRequests     Usage          `json:"stripeRequests"`
 	Downgrades         int            `json:"downgrades"`
 	DowngradeLimit     int            `json:"downgradeLimit"`
-	StopReason         Reason         `json:"stopReason,omitempty"`
-	StopMessage        string         `json:"stopMessage,omitempty"`
+	StatusReason       Reason         `json:"statusReason,omitempty"`
+	StatusMessage      string         `json:"statusMessage,omitempty"`
 	StartedAt          time.Time      `json:"startedAt"`
 	FinishedAt         *time.Time     `json:"finishedAt"`
 	DurationMs         int64          `json:"durationMs"`
@@ -65,7 +68,7 @@ func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) S
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
 		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
 		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
-		StopReason: run.StopReason, StopMessage: run.StopMessage,
+		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
 	}
 	for _, t := range tallies {
@@ -108,6 +111,25 @@ func detail(i Item) Detail {
 		d.Warnings = []Warning{}
 	}
 	return d
+}
+
+// Seen is how much of the world a run over all organizations met.
+type Seen struct {
+	Organizations int
+	Subscriptions int // organizations that a Stripe subscription governs
+}
+
+// Suspicion compares a run with the last one that was trusted: a list that is suddenly empty is
+// a broken query, a wrong database or a wrong key far sooner than the end of the business.
+func (now Seen) Suspicion(last Seen) (Reason, string) {
+	switch {
+	case now.Organizations == 0 && last.Organizations > 0:
+		return ReasonNoOrganizations, fmt.Sprintf("no organization was found, the last run had %d; check DB_NAME and the organizations table", last.Organizations)
+	case now.Subscriptions == 0 && last.Subscriptions > 0:
+		return ReasonNoSubscriptions, fmt.Sprintf("no organization has a subscription in Stripe, in the last run %d had; check that STRIPE_SECRET_KEY is of the right account", last.Subscriptions)
+	default:
+		return "", ""
+	}
 }
 
 // EndStatus is the status of a run whose organizations stand as counted: completed, with or

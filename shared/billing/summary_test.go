@@ -48,7 +48,7 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 	finished := readAt.Add(90*time.Second + 250*time.Millisecond)
 	run := billing.Run{
 		ID: "2026-11-22T03:00:00Z", Status: billing.RunStopped, DryRun: true,
-		Downgrades: 3, DowngradeLimit: 10, StopReason: billing.ReasonWrongMode, StopMessage: "live key, test mode",
+		Downgrades: 3, DowngradeLimit: 10, StatusReason: billing.ReasonWrongMode, StatusMessage: "live key, test mode",
 		Usage:     billing.Usage{List: 1, Retrieve: 2, Other: 3, Throttled: 4},
 		StartedAt: readAt, FinishedAt: &finished,
 	}
@@ -139,8 +139,8 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
   },
   "downgrades": 3,
   "downgradeLimit": 10,
-  "stopReason": "wrong_mode",
-  "stopMessage": "live key, test mode",
+  "statusReason": "wrong_mode",
+  "statusMessage": "live key, test mode",
   "startedAt": "2026-11-22T03:00:00Z",
   "finishedAt": "2026-11-22T03:01:30.25Z",
   "durationMs": 90250

@@ -525,7 +525,7 @@ func TestTextSurvivesWhateverItHolds(t *testing.T) {
 			if ok, err := f.store.StopRun(t.Context(), runID, "why", text, now); !ok || err != nil {
 				t.Errorf("%q: %v, %v", text, ok, err)
 			}
-			if got := f.run(t, runID).StopMessage; got != text {
+			if got := f.run(t, runID).StatusMessage; got != text {
 				t.Errorf("stop message %q, want %q", got, text)
 			}
 			if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_runs`); n != i+1 {

@@ -10,12 +10,12 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-const itemColumns = `run_id, org_id, outcome, reason, changes, warnings, error, revision`
+const itemColumns = `run_id, org_id, outcome, reason, subscription_id, changes, warnings, error, revision`
 
 func scanItem(r *sql.Rows) (billing.Item, error) {
 	var i billing.Item
 	var changes, warnings, errText sql.NullString
-	if err := r.Scan(&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &changes, &warnings, &errText, &i.Revision); err != nil {
+	if err := r.Scan(&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &i.SubscriptionID, &changes, &warnings, &errText, &i.Revision); err != nil {
 		return i, err
 	}
 	i.Error = errText.String
@@ -99,9 +99,13 @@ func setOutcome(ctx context.Context, e execer, i billing.Item, now time.Time, co
 		return err
 	}
 	errText := sql.NullString{String: text(i.Error), Valid: i.Error != ""}
-	ok, err := hit(ctx, e, `UPDATE reconciliation_items SET outcome = ?, reason = ?, changes = ?, warnings = ?, error = ?,
+	// What the guard withheld stays listed when the next try meets another error.
+	ok, err := hit(ctx, e, `UPDATE reconciliation_items SET outcome = ?, reason = ?, subscription_id = ?,
+		changes = CASE WHEN ? IS NULL AND ? = 'error' THEN changes ELSE ? END, warnings = ?, error = ?,
 		decided_at = ?, revision = revision + 1 WHERE run_id = ? AND org_id = ? AND `+condition,
-		append([]any{i.Outcome, i.Reason, changes, warnings, errText, now, i.RunID, i.OrgID}, args...)...)
+		append([]any{
+			i.Outcome, i.Reason, i.SubscriptionID, changes, i.Outcome, changes, warnings, errText, now, i.RunID, i.OrgID,
+		}, args...)...)
 	if err == nil && !ok {
 		return billing.ErrAlreadyDecided
 	}

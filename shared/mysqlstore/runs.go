@@ -10,17 +10,17 @@ import (
 )
 
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
-	downgrades, downgrade_limit, stop_reason, stop_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
+	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
-	var requestID, stopMessage sql.NullString
+	var requestID, statusMessage sql.NullString
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
-		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StopReason, &stopMessage,
+		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized)
-	run.RequestID, run.StopMessage = requestID.String, stopMessage.String
+	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
 }
 
@@ -185,7 +185,7 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (b
 	if err != nil {
 		return false, err
 	}
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', stop_reason = '', stop_message = NULL,
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
 		finished_at = NULL, summary = NULL, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
 		WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
 		runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
@@ -195,7 +195,7 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (b
 // StopRun ends an open run for a reason that concerns all of it; organizations without an
 // outcome stay pending. It reports whether this call did it.
 func (s *Store) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, stop_reason = ?, stop_message = ?, finished_at = ?,
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, finished_at = ?,
 		lease_owner = '', lease_expires_at = NULL WHERE id = ? AND status IN (?,?)`,
 		billing.RunStopped, reason, text(message), now, runID, billing.RunEnumerating, billing.RunRunning)
 	return ok, failure(err, "stop run "+runID)

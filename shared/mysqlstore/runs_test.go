@@ -466,7 +466,7 @@ func TestReopen(t *testing.T) {
 			t.Helper()
 			f.openRun(t, newRun(id))
 			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, listed = ?, total = 5, downgrades = 2, downgrade_limit = 9, listed_through = 'l',
-				sent_through = 's', stop_reason = 'why', stop_message = 'because', finished_at = ?, summary = '{}', lease_owner = 'o', lease_expires_at = ?
+				sent_through = 's', status_reason = 'why', status_message = 'because', finished_at = ?, summary = '{}', lease_owner = 'o', lease_expires_at = ?
 				WHERE id = ?`, status, listed, now, now, id)
 			ok, err := f.store.Reopen(t.Context(), id, now.Add(24*time.Hour))
 			if err != nil {
@@ -524,7 +524,7 @@ func TestARunIsStoppedOnce(t *testing.T) {
 				t.Errorf("%s: stopped again %v, %v", id, ok, err)
 			}
 			run := f.run(t, id)
-			if run.Status != billing.RunStopped || run.StopReason != billing.ReasonWrongAccount || run.StopMessage != "the key's account" ||
+			if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || run.StatusMessage != "the key's account" ||
 				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || run.LeaseExpiresAt != nil {
 				t.Errorf("%s: %+v", id, run)
 			}

@@ -84,29 +84,60 @@ func (s *Store) itemsWhere(ctx context.Context, condition string, args ...any) (
 	return items, failure(err, "read items")
 }
 
-// CloseRun ends the run with its summary if its status still is one of from, and reports
-// whether this call did it: only the one that did reports the run.
-func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, from ...billing.RunStatus) (bool, error) {
-	text, err := json.Marshal(summary)
-	if err != nil {
-		return false, err
-	}
-	args := append([]any{summary.Status, string(text), summary.FinishedAt, summary.RunID}, anys(from)...)
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, summary = ?, finished_at = ?, lease_owner = '', lease_expires_at = NULL
-		WHERE id = ? AND status IN `+in(len(from)), args...)
-	return ok, failure(err, "close run "+summary.RunID)
+// CloseRun ends the run with its summary if its status still is from, and reports whether this
+// call did it: only the one that did reports the run. seen is kept to compare the next run with.
+func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error) {
+	return s.putSummary(ctx, summary, seen, `status = ?`, from)
 }
 
-// AmendRun replaces a closed run's summary, if its status still is from and the summary differs
-// from the one that stands, and reports whether it did.
-func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, from billing.RunStatus) (bool, error) {
+// AmendRun writes the summary of a closed run, and reports whether this call did it: not if the
+// run was closed or summed up otherwise meanwhile, nor if the summary is the one that stands.
+func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error) {
+	if !before.Summarized {
+		return s.putSummary(ctx, summary, seen, `status = ? AND summary IS NULL`, before.Status)
+	}
 	text, err := json.Marshal(summary)
 	if err != nil {
 		return false, err
 	}
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, summary = ? WHERE id = ? AND status = ? AND (summary IS NULL OR summary <> ?)`,
-		summary.Status, string(text), summary.RunID, from, string(text))
-	return ok, failure(err, "amend the summary of run "+summary.RunID)
+	return s.putSummary(ctx, summary, seen, `status = ? AND summary <> ?`, before.Status, string(text))
+}
+
+func (s *Store) putSummary(ctx context.Context, summary billing.Summary, seen billing.Seen, condition string, args ...any) (bool, error) {
+	text, err := json.Marshal(summary)
+	if err != nil {
+		return false, err
+	}
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
+		finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
+		append([]any{
+			summary.Status, summary.StatusReason, summary.StatusMessage, string(text), seen.Subscriptions, summary.FinishedAt, summary.RunID,
+		}, args...)...)
+	return ok, failure(err, "write the summary of run "+summary.RunID)
+}
+
+// CountSubscriptions returns how many organizations of the run a Stripe subscription governs.
+func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND subscription_id <> ''`, runID).Scan(&n)
+	return n, failure(err, "count the subscriptions of run "+runID)
+}
+
+// LastSeen returns what the last run over all organizations that started before the given time
+// and may be trusted saw; nothing if there is none.
+func (s *Store) LastSeen(ctx context.Context, before time.Time) (billing.Seen, error) {
+	var seen billing.Seen
+	err := query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&seen.Organizations, &seen.Subscriptions) },
+		`SELECT total, subscriptions FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
+		AND started_at < ? ORDER BY started_at DESC LIMIT 1`, before)
+	return seen, failure(err, "look for the run before")
+}
+
+// RaiseDowngradeLimit lets the run downgrade up to limit organizations, and reports false where
+// its limit is as high already or there is no such run.
+func (s *Store) RaiseDowngradeLimit(ctx context.Context, runID string, limit int) (bool, error) {
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET downgrade_limit = ? WHERE id = ? AND downgrade_limit < ?`, limit, runID, limit)
+	return ok, failure(err, "raise the limit of run "+runID)
 }
 
 // RunsToClose returns the open runs that nothing may report on any more: running without a

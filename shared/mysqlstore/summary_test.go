@@ -118,11 +118,11 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 			f.setStatus(t, newRun(id), status)
 			f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'o', lease_expires_at = ? WHERE id = ?`, now, id)
 			before := f.run(t, id)
-			closed, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.RunEnumerating, billing.RunRunning)
-			if err != nil || closed != status.Open() {
+			closed, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.Seen{}, billing.RunRunning)
+			if err != nil || closed != (status == billing.RunRunning) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
-			if status.Open() {
+			if closed {
 				before.Status, before.FinishedAt, before.Summarized, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), true, nil
 			}
 			if diff := cmp.Diff(before, f.run(t, id)); diff != "" {
@@ -139,7 +139,7 @@ func TestOnlyOneOfManyClosesTheRun(t *testing.T) {
 		f.setStatus(t, newRun(id), billing.RunRunning)
 		closed := make(chan bool, 8)
 		for _, err := range inParallel(cap(closed), func(int) error {
-			ok, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.RunRunning)
+			ok, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.Seen{}, billing.RunRunning)
 			closed <- ok
 			return err
 		}) {
@@ -158,12 +158,14 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		f.setStatus(t, newRun("r"), billing.RunRunning)
 		summary := summaryOf("r", billing.RunIncomplete)
 		summary.Details = []billing.Detail{{OrgID: "a'\\\"é🚀"}}
-		if ok, err := f.store.CloseRun(t.Context(), summary, billing.RunRunning); !ok || err != nil {
+		if ok, err := f.store.CloseRun(t.Context(), summary, billing.Seen{}, billing.RunRunning); !ok || err != nil {
 			t.Fatalf("closed %v, %v", ok, err)
 		}
 		amend := func(what string, from billing.RunStatus, want bool) {
 			t.Helper()
-			if ok, err := f.store.AmendRun(t.Context(), summary, from); ok != want || err != nil {
+			before := f.run(t, summary.RunID)
+			before.Status = from
+			if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, before); ok != want || err != nil {
 				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
 			}
 		}
@@ -181,9 +183,64 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 			t.Fatal(err)
 		}
 		summary = summaryOf("stopped", billing.RunStopped)
+		unsummed := f.run(t, "stopped")
 		amend("the first summary of a stopped run", billing.RunStopped, true)
+		summary.Synchronized = 5
+		if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, unsummed); ok || err != nil {
+			t.Errorf("a first summary was written twice: %v, %v", ok, err)
+		}
 		if !f.run(t, "stopped").Summarized {
 			t.Error("it has none")
+		}
+	})
+}
+
+func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if seen, err := f.store.LastSeen(t.Context(), now); err != nil || seen != (billing.Seen{}) {
+			t.Errorf("before the first run: %+v, %v", seen, err)
+		}
+		for i, c := range []struct {
+			status billing.RunStatus
+			orgID  string
+		}{
+			{billing.RunSuspect, ""}, {billing.RunCompleted, "org"}, {billing.RunIncomplete, ""}, {billing.RunStopped, ""}, {billing.RunRunning, ""},
+			{billing.RunCompletedWithErrors, ""}, {billing.RunCompleted, ""},
+		} {
+			run := newRun(fmt.Sprintf("run-%d", i))
+			run.OrgID, run.StartedAt = c.orgID, now.Add(-time.Duration(i+1)*time.Hour)
+			f.setStatus(t, run, billing.RunRunning)
+			f.MustExec(t, `UPDATE reconciliation_runs SET total = ? WHERE id = ?`, 100+i, run.ID)
+			summary := summaryOf(run.ID, c.status)
+			if _, err := f.store.CloseRun(t.Context(), summary, billing.Seen{Subscriptions: 10 + i}, billing.RunRunning); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for before, want := range map[time.Time]billing.Seen{
+			now:                      {Organizations: 105, Subscriptions: 15},
+			now.Add(-6 * time.Hour):  {Organizations: 106, Subscriptions: 16},
+			now.Add(-20 * time.Hour): {},
+		} {
+			if seen, err := f.store.LastSeen(t.Context(), before); err != nil || seen != want {
+				t.Errorf("before %s: %+v, %v, want %+v", before, seen, err, want)
+			}
+		}
+	})
+}
+
+func TestDowngradeLimitIsOnlyRaised(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.openRun(t, newRun("r"))
+		for _, c := range []struct {
+			run    string
+			limit  int
+			raised bool
+			want   int
+		}{{"r", 5, true, 5}, {"r", 5, false, 5}, {"r", 4, false, 5}, {"r", 6, true, 6}, {"unknown", 9, false, 6}} {
+			raised, err := f.store.RaiseDowngradeLimit(t.Context(), c.run, c.limit)
+			if err != nil || raised != c.raised || f.run(t, "r").DowngradeLimit != c.want {
+				t.Errorf("%s to %d: raised %t, %v; the limit is %d, want %d", c.run, c.limit, raised, err, f.run(t, "r").DowngradeLimit, c.want)
+			}
 		}
 	})
 }

@@ -17,8 +17,10 @@ type AggregateStore interface {
 	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
 	DriftByField(ctx context.Context, runID string) (map[string]int, error)
 	Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
-	CloseRun(ctx context.Context, summary billing.Summary, from ...billing.RunStatus) (bool, error)
-	AmendRun(ctx context.Context, summary billing.Summary, from billing.RunStatus) (bool, error)
+	CountSubscriptions(ctx context.Context, runID string) (int, error)
+	LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
+	CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
+	AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error)
 	RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
 	LastCompleted(ctx context.Context) (*time.Time, error)
 	Prune(ctx context.Context, before time.Time) (int, error)
@@ -124,11 +126,11 @@ func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	summary.Status = summary.EndStatus()
-	if run.Status == billing.RunEnumerating {
-		summary.Status = billing.RunIncomplete // organizations may be missing from the list itself
+	seen, err := a.judge(ctx, run, &summary)
+	if err != nil {
+		return false, err
 	}
-	closed, err := a.Store.CloseRun(ctx, summary, run.Status)
+	closed, err := a.Store.CloseRun(ctx, summary, seen, run.Status)
 	if err != nil || !closed {
 		return false, err
 	}
@@ -141,10 +143,13 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 	if err != nil {
 		return err
 	}
-	if run.Status != billing.RunStopped && run.Listed {
-		summary.Status = summary.EndStatus()
+	var seen billing.Seen
+	if run.Status != billing.RunStopped {
+		if seen, err = a.judge(ctx, run, &summary); err != nil {
+			return err
+		}
 	}
-	amended, err := a.Store.AmendRun(ctx, summary, run.Status)
+	amended, err := a.Store.AmendRun(ctx, summary, seen, run)
 	if err != nil || !amended {
 		return err
 	}
@@ -153,6 +158,27 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return nil
+}
+
+// judge gives the summary the status that the run ends with, and returns what the run saw.
+func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summary) (billing.Seen, error) {
+	s.Status, s.StatusReason, s.StatusMessage = s.EndStatus(), "", ""
+	if !run.Listed {
+		s.Status = billing.RunIncomplete // organizations may be missing from the list itself
+	}
+	subscriptions, err := a.Store.CountSubscriptions(ctx, run.ID)
+	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
+	if err != nil || run.OrgID != "" || s.Status == billing.RunIncomplete {
+		return seen, err
+	}
+	last, err := a.Store.LastSeen(ctx, run.StartedAt)
+	if err != nil {
+		return seen, err
+	}
+	if reason, message := seen.Suspicion(last); reason != "" {
+		s.Status, s.StatusReason, s.StatusMessage = billing.RunSuspect, reason, message
+	}
+	return seen, nil
 }
 
 func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Summary, error) {

@@ -91,6 +91,11 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 	ctx, cancel := withReserve(ctx, e.Reserve)
 	defer cancel()
 	switch {
+	case req.ResumeAll && (req.DryRun || req.OrgID != "" || req.Strategy != "" || !req.ScheduledFor.IsZero()):
+		return Enumeration{}, &billing.Failure{
+			Class: billing.Permanent, Reason: billing.ReasonOtherSettings,
+			Message: "every run is resumed as it was started: ask for that alone, or name the run",
+		}
 	case req.ResumeAll:
 		return e.resumeAll(ctx)
 	case req.ResumeRun != "":

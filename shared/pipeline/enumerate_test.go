@@ -387,7 +387,7 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 				t.Error(diff)
 			}
 			run := f.run(scheduledID)
-			if run.Status != billing.RunRunning || run.StopReason != "" || run.FinishedAt != nil || run.Summarized || run.Total != 7 ||
+			if run.Status != billing.RunRunning || run.StatusReason != "" || run.FinishedAt != nil || run.Summarized || run.Total != 7 ||
 				!run.DeadlineAt.Equal(f.clock.Now().Add(12*time.Hour)) {
 				t.Errorf("%+v", run)
 			}
@@ -584,7 +584,7 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	f.received(f.work)
 	_, err = wrong.Run(t.Context(), pipeline.Request{ResumeAll: true})
 	wantReason(t, err, billing.RunFatal, billing.ReasonWrongAccount)
-	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StopReason != billing.ReasonWrongAccount || run.StopMessage == "" {
+	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || run.StatusMessage == "" {
 		t.Errorf("%+v", run)
 	}
 	if sent := f.received(f.work); len(sent) > 0 {

@@ -279,7 +279,7 @@ func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan 
 		return Result{Return, f}
 	}
 	err := b.Store.Decide(ctx, billing.Item{
-		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason,
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: plan.GoverningID,
 		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
 	}, false, b.now())
 	switch {
@@ -339,7 +339,7 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 		return plan, err
 	}
 	item := billing.Item{
-		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason,
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason, SubscriptionID: plan.GoverningID,
 		Changes: plan.Changes, Warnings: plan.Warnings,
 	}
 	if len(plan.Changes) == 0 {
@@ -401,7 +401,7 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 		return err
 	}
 	item := items[t.work]
-	item.Reason = plan.Reason
+	item.Reason, item.SubscriptionID = plan.Reason, plan.GoverningID
 	item.Changes = append(item.Changes, plan.Changes...)
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
 }

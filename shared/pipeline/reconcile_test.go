@@ -31,6 +31,7 @@ const runID = "run-1"
 // situation is an organization on both sides and what is to become of it.
 type situation struct {
 	id       string
+	governs  string // what stands before the id in that of the governing subscription; "" if none governs
 	seed     func(f *fixture, id string)
 	outcome  billing.Outcome
 	reason   billing.Reason
@@ -61,21 +62,21 @@ func meta(key, value string) func(*stripetest.Subscription) {
 
 var situations = []situation{
 	{
-		id: "in-sync", seed: func(f *fixture, id string) { f.inSync(id) },
+		id: "in-sync", governs: "sub_", seed: func(f *fixture, id string) { f.inSync(id) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync,
 	},
 	{
-		id: "upgraded", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_max")) },
+		id: "upgraded", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_max")) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID},
 	},
 	{
-		id: "canceled", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, canceled) },
+		id: "canceled", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, canceled) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
-		id: "unpaid", seed: func(f *fixture, id string) {
+		id: "unpaid", governs: "sub_", seed: func(f *fixture, id string) {
 			f.org(id)
 			f.row(id)
 			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "unpaid", true })
@@ -84,7 +85,7 @@ var situations = []situation{
 		fields: []string{billing.FieldOrgStatus, billing.FieldCancelAtPeriodEnd, billing.FieldStatus},
 	},
 	{
-		id: "trialing", seed: func(f *fixture, id string) {
+		id: "trialing", governs: "sub_", seed: func(f *fixture, id string) {
 			f.org(id, withoutCustomer)
 			f.row(id, func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
 			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", periodEnd.Unix() })
@@ -96,7 +97,7 @@ var situations = []situation{
 		},
 	},
 	{
-		id: "row-inserted", seed: func(f *fixture, id string) { f.org(id, free); f.sub(id) },
+		id: "row-inserted", governs: "sub_", seed: func(f *fixture, id string) { f.org(id, free); f.sub(id) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRowInserted,
 		fields: []string{
 			billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCancelAtPeriodEnd, billing.FieldCurrentPeriodEnd, billing.FieldCurrentPeriodStart,
@@ -104,7 +105,7 @@ var situations = []situation{
 		},
 	},
 	{
-		id: "replaced", seed: func(f *fixture, id string) {
+		id: "replaced", governs: "sub_second_", seed: func(f *fixture, id string) {
 			f.org(id)
 			f.row(id)
 			f.sub(id, canceled)
@@ -128,7 +129,7 @@ var situations = []situation{
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
-		id: "canceled-with-its-customer", seed: func(f *fixture, id string) { f.inSync(id); f.stripe.DeleteCustomer("cus_" + id) },
+		id: "canceled-with-its-customer", governs: "sub_", seed: func(f *fixture, id string) { f.inSync(id); f.stripe.DeleteCustomer("cus_" + id) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
@@ -182,7 +183,7 @@ var situations = []situation{
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
-		id: "governing-on-another-row", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
+		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
@@ -194,7 +195,7 @@ var situations = []situation{
 		outcome: billing.OutcomeError, reason: billing.ReasonUnknownStatus,
 	},
 	{
-		id: "tier-unresolved", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_of_nothing")) },
+		id: "tier-unresolved", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_of_nothing")) },
 		outcome: billing.OutcomeError, reason: billing.ReasonTierUnresolved,
 	},
 	{
@@ -216,11 +217,11 @@ var situations = []situation{
 		outcome: billing.OutcomeError, reason: billing.ReasonInvalidSubscription,
 	},
 	{
-		id: "metadata-disagrees", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, meta("tier", "starter")) },
+		id: "metadata-disagrees", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, meta("tier", "starter")) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync, warnings: []billing.WarningCode{billing.WarnTierMetadataMismatch},
 	},
 	{
-		id: "two-rows", seed: func(f *fixture, id string) {
+		id: "two-rows", governs: "sub_", seed: func(f *fixture, id string) {
 			f.org(id)
 			f.row(id)
 			f.row(id, func(s *appschema.Subscription) {
@@ -232,7 +233,7 @@ var situations = []situation{
 		fields: []string{billing.FieldOrgStatus, billing.FieldStatus},
 	},
 	{
-		id: "two-live", seed: func(f *fixture, id string) {
+		id: "two-live", governs: "sub_second_", seed: func(f *fixture, id string) {
 			f.org(id)
 			f.row(id, func(s *appschema.Subscription) { s.Status = "past_due" })
 			f.sub(id, pastDue)
@@ -280,6 +281,9 @@ func written(after, before cells, org string) []string {
 func (s situation) check(t *testing.T, item billing.Item, before, after cells) {
 	t.Helper()
 	want := billing.Item{RunID: runID, OrgID: s.id, Outcome: s.outcome, Reason: s.reason, Revision: 1}
+	if s.governs != "" {
+		want.SubscriptionID = s.governs + s.id
+	}
 	if diff := cmp.Diff(want, item, cmpopts.IgnoreFields(billing.Item{}, "Changes", "Warnings", "Error")); diff != "" {
 		t.Errorf("%s\nerror: %s", diff, item.Error)
 	}
@@ -705,7 +709,7 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 				f.wantItem(id, billing.OutcomePending, "")
 			}
 			run := f.run(runID)
-			if run.Status != billing.RunStopped || run.StopReason != test.reason || run.StopMessage == "" || run.FinishedAt == nil {
+			if run.Status != billing.RunStopped || run.StatusReason != test.reason || run.StatusMessage == "" || run.FinishedAt == nil {
 				t.Errorf("%+v", run)
 			}
 			if f.checksum() != sum {

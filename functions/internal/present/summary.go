@@ -57,17 +57,30 @@ func writeFigures(b *strings.Builder, s billing.Summary) {
 		kind = " (dry run: nothing was written)"
 	}
 	fmt.Fprintf(b, "run %s: %s%s\n", Clean(s.RunID), s.Status, kind)
-	if s.StopReason != "" {
-		fmt.Fprintf(b, "  stopped          %s: %s\n", s.StopReason, Clean(s.StopMessage))
+	if s.StatusReason != "" {
+		fmt.Fprintf(b, "  because          %s: %s\n", s.StatusReason, Clean(s.StatusMessage))
 	}
 	fmt.Fprintf(b, "  organizations    %d = %d synchronized + %d errors + %d skipped + %d pending\n",
 		s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending)
 	fmt.Fprintf(b, "  reasons          %s\n", counts(s.Reasons))
 	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
-	fmt.Fprintf(b, "  downgrades       %d, limit %d\n", s.Downgrades, s.DowngradeLimit)
+	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))
 	fmt.Fprintf(b, "  Stripe requests  %d list, %d retrieve, %d other, %d of them throttled\n",
 		s.StripeRequests.List, s.StripeRequests.Retrieve, s.StripeRequests.Other, s.StripeRequests.Throttled)
 	fmt.Fprintf(b, "  duration         %s\n", (time.Duration(s.DurationMs) * time.Millisecond).String())
+}
+
+// guard says what the limit of downgrades did, or would do.
+func guard(s billing.Summary) string {
+	withheld := s.Reasons[billing.ReasonWithheld]
+	switch {
+	case withheld > 0:
+		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
+	case s.DryRun && s.Downgrades > s.DowngradeLimit:
+		return fmt.Sprintf("; a run that writes would withhold %d of them", s.Downgrades-s.DowngradeLimit)
+	default:
+		return ""
+	}
 }
 
 func counts[K ~string](m map[K]int) string {
