@@ -20,26 +20,26 @@ import (
 // localBackoff replaces the backoff of 30 s that suits an unattended run.
 const localBackoff = time.Second
 
-// runLocal reconciles once and returns the exit code.
-func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (code int, err error) {
+// runLocal reconciles once and writes the summary.
+func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (err error) {
 	if err := o.check(); err != nil {
-		return 0, err
+		return err
 	}
 	progress := present.NewProgress(errs)
 	environ, own, err := surroundings(ctx, o, environ, progress)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if own != nil {
 		defer func() { err = errors.Join(err, own.close()) }()
 	}
 	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	summary, err := reconcile(ctx, o, c, own, logger(environ, c, errs), progress)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if o.json {
 		err = present.JSON(out, summary)
@@ -49,7 +49,7 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	if err == nil && o.hold && own != nil {
 		own.hold(ctx, progress)
 	}
-	return present.ExitFor(summary.Status), err
+	return errors.Join(err, present.Ended(summary.Status))
 }
 
 // surroundings returns the environment to work on: the given one where it names a database and

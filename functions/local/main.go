@@ -5,11 +5,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -31,7 +29,6 @@ func main() {
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
 	var o options
-	code := present.ExitOK
 	cmd := &cobra.Command{
 		Use:   "local",
 		Short: "Reconcile the subscriptions in a database with Stripe, in one process",
@@ -44,29 +41,9 @@ database and a fake Stripe of its own with seeded organizations and drift.`,
   local --dry-run             what would change, without changing it
   local --org ID              one organization
   local --orgs 10000 --drift 1 --json`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return present.Usage("unknown argument %q", args[0])
-			}
-			return nil
-		},
-		SilenceErrors: true, SilenceUsage: true,
-		RunE: func(*cobra.Command, []string) (err error) {
-			code, err = runLocal(ctx, o, environ, out, errs)
-			return err
-		},
+		Args: present.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return runLocal(ctx, o, environ, out, errs) },
 	}
 	bind(cmd, &o)
-	cmd.SetArgs(args)
-	cmd.SetOut(out)
-	cmd.SetErr(errs)
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return present.Usage("%w", err) })
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		if _, known := errors.AsType[*present.Error](err); !known && ctx.Err() != nil {
-			err = &present.Error{Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted")}
-		}
-		// A flag that could not be read may stand before --json.
-		return present.Fail(out, errs, o.json || slices.Contains(args, "--json"), err)
-	}
-	return code
+	return present.Execute(ctx, cmd, args, out, errs)
 }

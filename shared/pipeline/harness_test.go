@@ -683,19 +683,22 @@ func (f *fixture) checksum() string {
 type cells map[[3]string]string
 
 // cells reads every column of every row.
-func (f *fixture) cells() cells {
+func (f *fixture) cells() cells { return f.cellsOf("%") }
+
+// cellsOf reads every column of the rows of the organizations whose id is LIKE the pattern.
+func (f *fixture) cellsOf(pattern string) cells {
 	f.Helper()
 	all := cells{}
 	for table, owner := range map[string]string{"organizations": "id", "subscriptions": "org_id"} {
-		f.readCells(all, table, owner)
+		f.readCells(all, table, owner, pattern)
 	}
 	return all
 }
 
 // readCells names a row by the organization it belongs to and its id.
-func (f *fixture) readCells(all cells, table, owner string) {
+func (f *fixture) readCells(all cells, table, owner, pattern string) {
 	f.Helper()
-	rows, err := f.db.QueryContext(f.Context(), `SELECT `+owner+`, t.* FROM `+table+` t`)
+	rows, err := f.db.QueryContext(f.Context(), `SELECT `+owner+`, t.* FROM `+table+` t WHERE `+owner+` LIKE ?`, pattern)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -23,10 +23,15 @@ type Error struct {
 	Exit int
 	Code string // for machines, such as "configuration"
 	Hint string // the next step; may be empty
-	Err  error
+	Err  error  // nil: there is nothing to say beside the result
 }
 
-func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return "the run did not end completed"
+	}
+	return e.Err.Error()
+}
 
 func (e *Error) Unwrap() error { return e.Err }
 
@@ -38,6 +43,9 @@ func Usage(format string, args ...any) error {
 // Fail writes the error, to out as JSON or to errs for people, and returns the exit code.
 func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	e := classified(err)
+	if e.Err == nil {
+		return e.Exit // the result that was written says it all
+	}
 	if asJSON {
 		type body struct {
 			Code    string `json:"code"`
@@ -68,10 +76,10 @@ func classified(err error) *Error {
 	return &Error{Exit: ExitFailed, Code: string(f.Reason), Err: err}
 }
 
-// ExitFor is the exit code for a run that ended so.
-func ExitFor(status billing.RunStatus) int {
+// Ended is nil for a run that ended completed, else an error with the exit code and no words.
+func Ended(status billing.RunStatus) error {
 	if status == billing.RunCompleted {
-		return ExitOK
+		return nil
 	}
-	return ExitNotOK
+	return &Error{Exit: ExitNotOK}
 }

@@ -1,0 +1,47 @@
+package present
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// Execute runs a command line and returns the exit code. Errors are written here and nowhere
+// else; with --json, as JSON on out.
+func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs io.Writer) int {
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	cmd.SetOut(out)
+	cmd.SetErr(errs)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	if _, known := errors.AsType[*Error](err); !known && ctx.Err() != nil {
+		err = &Error{Exit: ExitFailed, Code: "interrupted", Err: errors.New("interrupted")}
+	}
+	// A flag that could not be read may stand before --json.
+	return Fail(out, errs, slices.Contains(args, "--json"), err)
+}
+
+// NoArgs refuses arguments, as a usage error.
+func NoArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usage("unknown argument %q", args[0])
+	}
+	return nil
+}
+
+// OneArg wants exactly one argument.
+func OneArg(name string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return Usage("give one %s, not %d arguments", name, len(args))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestMain(m *testing.M) { mysqltest.Main(m) }
+
+// runWithWithheld returns the environment of a database with run-1, which used 2 of its limit of
+// 2 downgrades and withheld 3.
+func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
+	t.Helper()
+	db := mysqltest.New(t)
+	store := mysqlstore.New(db.DB)
+	if _, err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	if _, err := store.OpenRun(t.Context(), billing.Run{ID: "run-1", StartedAt: now, DeadlineAt: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	db.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed_with_errors', downgrades = 2, downgrade_limit = 2`)
+	for _, org := range []string{"a", "b", "c"} {
+		db.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, reason) VALUES ('run-1', ?, 'error', 'withheld')`, org)
+	}
+	return db, map[string]string{
+		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,
+	}
+}
+
+func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
+	db, environ := runWithWithheld(t)
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
+		t.Fatalf("exit %d: %s", code, &errs)
+	}
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3\nredrive the dead-letter queue to have those applied\n"; out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {
+		t.Errorf("the limit is %d, want 5", limit)
+	}
+}
+
+func TestApproveAnswersMachines(t *testing.T) {
+	_, environ := runWithWithheld(t)
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--json"}, environ, &out, &errs); code != present.ExitOK {
+		t.Fatalf("exit %d: %s", code, &errs)
+	}
+	if want := `{"runId":"run-1","downgrades":2,"downgradeLimit":5,"withheld":3}` + "\n"; out.String() != want {
+		t.Errorf("printed %s, want %s", &out, want)
+	}
+}
+
+func TestApproveRefusesWhatItCannotDo(t *testing.T) {
+	db, environ := runWithWithheld(t)
+	for name, c := range map[string]struct {
+		args []string
+		exit int
+		code string
+		says string
+	}{
+		"no run":           {[]string{"approve", "--limit", "5"}, present.ExitUsage, "usage", "run"},
+		"no limit":         {[]string{"approve", "run-1"}, present.ExitUsage, "usage", "--limit"},
+		"limit not raised": {[]string{"approve", "run-1", "--limit", "2"}, present.ExitUsage, "usage", "already"},
+		"unknown run":      {[]string{"approve", "run-2", "--limit", "5"}, present.ExitFailed, "unknown_run", "run-2"},
+		"unknown command":  {[]string{"aprove"}, present.ExitUsage, "usage", "aprove"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			code := realMain(t.Context(), append(c.args, "--json"), environ, &out, &errs)
+			var answer struct {
+				Error struct{ Code, Message, Hint string } `json:"error"`
+			}
+			if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+				t.Fatalf("%v: %s", err, &out)
+			}
+			if code != c.exit || answer.Error.Code != c.code || !strings.Contains(answer.Error.Message, c.says) {
+				t.Errorf("exit %d, %+v; want exit %d, code %s, a message with %q", code, answer.Error, c.exit, c.code, c.says)
+			}
+		})
+	}
+	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 2 {
+		t.Errorf("the limit is %d, want 2", limit)
+	}
+}

@@ -1,0 +1,305 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
+const interleavings = 1000
+
+// world is one organization that two workers reconcile while Stripe changes and the application's
+// webhook writes. One party moves at a time, one call to the outside at a step, so that what is
+// read and written between two lines of the worker is known exactly.
+type world struct {
+	*fixture
+
+	t       *rapid.T
+	org     string
+	run     string
+	events  []stripetest.Subscription // what Stripe told and the webhook has not handled, oldest first
+	told    []stripetest.Subscription // everything Stripe ever told: it may tell it again
+	pending func()                    // the webhook's second statement, if it stands between the two
+	workers []*stepper
+	writes  int
+}
+
+// TestNoInterleavingLosesANewerState: whatever the order of two workers' calls, Stripe's changes
+// and the webhook's statements (late, twice, out of order), no write of ours replaces a row that
+// changed since it was read; and once the webhook is quiet, one more run leaves record = truth.
+func TestNoInterleavingLosesANewerState(t *testing.T) {
+	f := newFixture(t)
+	n, writes := 0, 0
+	check := func(t *rapid.T) {
+		n++
+		w := newWorld(f, t, n)
+		defer w.stop()
+		w.changeStripe()
+		for range rapid.IntRange(5, 60).Draw(t, "steps") {
+			w.step()
+		}
+		w.settle()
+		writes += w.writes
+	}
+	for n < wanted(t) {
+		rapid.Check(t, check)
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d interleavings, %d writes of workers", n, writes)
+	if writes == 0 {
+		t.Error("no worker ever wrote: the test shows nothing")
+	}
+}
+
+func wanted(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("INTERLEAVINGS")
+	if text == "" {
+		return interleavings
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func newWorld(f *fixture, t *rapid.T, n int) *world {
+	w := &world{fixture: f, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
+	f.inSync(w.org)
+	f.openRun(w.run, []string{w.org})
+	w.workers = []*stepper{w.newWorker(w.run), w.newWorker(w.run)}
+	return w
+}
+
+// step lets one party make one move.
+func (w *world) step() {
+	switch rapid.SampledFrom([]string{"worker", "worker", "worker", "worker", "Stripe", "webhook", "webhook", "late webhook"}).Draw(w.t, "who") {
+	case "worker":
+		w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(w.t, "worker")].step()
+	case "Stripe":
+		w.changeStripe()
+	case "webhook":
+		w.webhook()
+	case "late webhook":
+		if len(w.told) > 0 {
+			w.events = append(w.events, rapid.SampledFrom(w.told).Draw(w.t, "again"))
+		}
+	}
+}
+
+// changes that somebody makes to a subscription in Stripe.
+var changes = map[string]func(*stripetest.Subscription){
+	"paid":     func(s *stripetest.Subscription) { s.Status = "active" },
+	"past due": pastDue,
+	"unpaid":   func(s *stripetest.Subscription) { s.Status = "unpaid" },
+	"canceled": canceled,
+	"starter":  price("price_starter"),
+	"pro":      price("price_pro"),
+	"max":      price("price_max"),
+	"to end":   func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
+}
+
+// changeStripe changes the subscription, or lets the customer subscribe anew, and tells it: a
+// third of what it tells is lost.
+func (w *world) changeStripe() {
+	id := "sub_" + w.org
+	if rapid.IntRange(0, 5).Draw(w.t, "new subscription") == 0 {
+		id = "sub_new_" + w.org
+		w.sub(w.org, func(s *stripetest.Subscription) { s.ID, s.Created = id, created.Unix()+100 })
+	}
+	sub, ok := w.stripe.Subscription(id)
+	if !ok {
+		w.t.Fatalf("subscription %s is gone", id)
+	}
+	if sub.Status != "canceled" { // which is for ever
+		changes[rapid.SampledFrom(slices.Sorted(maps.Keys(changes))).Draw(w.t, "change")](&sub)
+		w.stripe.PutSubscription(sub)
+	}
+	w.told = append(w.told, sub)
+	if rapid.IntRange(0, 2).Draw(w.t, "lost") > 0 {
+		w.events = append(w.events, sub)
+	}
+}
+
+// webhook does the next statement of the application's handler: it writes the event's payload as
+// it is, the row first and the organization after, without a transaction.
+func (w *world) webhook() {
+	if w.pending != nil {
+		w.pending()
+		w.pending = nil
+		return
+	}
+	if len(w.events) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(w.events)-1).Draw(w.t, "event") // out of order
+	sub := w.events[i]
+	w.events = append(w.events[:i:i], w.events[i+1:]...)
+	tier := map[string]string{"price_starter": "starter", "price_pro": "pro", "price_max": "max"}[sub.PriceID]
+	if sub.Status == "canceled" {
+		tier = "free"
+	}
+	orgStatus := sub.Status
+	if orgStatus == "unpaid" {
+		orgStatus = "past_due"
+	}
+	w.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?, cancel_at_period_end = ? WHERE org_id = ?`,
+		sub.ID, sub.PriceID, tier, sub.Status, sub.CancelAtPeriodEnd, w.org)
+	w.pending = func() {
+		w.exec(`UPDATE organizations SET subscription_tier = ?, subscription_status = ? WHERE id = ?`, tier, orgStatus, w.org)
+	}
+}
+
+// settle lets everybody finish, then checks that one further run leaves nothing to do.
+func (w *world) settle() {
+	for w.pending != nil || len(w.events) > 0 {
+		w.webhook()
+	}
+	for _, worker := range w.workers {
+		worker.finish()
+	}
+	last := w.run + "-last"
+	w.openRun(last, []string{w.org})
+	result := w.deliver(w.reconciler(nil), last, w.org)[w.org]
+	if result.Disposition != pipeline.Acknowledge {
+		w.t.Fatalf("the run after did not get through: %+v", result.Failure)
+	}
+	if plan := w.plan(); len(plan.Changes) > 0 {
+		w.t.Fatalf("the run after left drift: %+v", plan.Changes)
+	}
+	w.checkItem()
+}
+
+// plan compares what both sides hold now.
+func (w *world) plan() billing.Plan {
+	records, err := w.store.Records(w.Context(), []string{w.org})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	subs, _, err := w.stripeClient().CustomerSubscriptions(w.Context(), "cus_"+w.org)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	plan, err := rules.Plan(billing.Truth{Subscriptions: subs, ReadAt: w.clock.Now()}, records[w.org])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return plan
+}
+
+// checkItem: the two deliveries of the first run ended in one outcome.
+func (w *world) checkItem() {
+	items, err := w.store.Items(w.Context(), []billing.Work{{RunID: w.run, OrgID: w.org}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	item := items[billing.Work{RunID: w.run, OrgID: w.org}]
+	if item.Outcome == billing.OutcomeError || (item.Outcome == billing.OutcomeSynced) != (len(item.Changes) > 0) {
+		w.t.Fatalf("outcome %s (%s) with changes %+v", item.Outcome, item.Error, item.Changes)
+	}
+}
+
+func (w *world) stop() {
+	for _, worker := range w.workers {
+		worker.finish()
+	}
+}
+
+// stepper is a worker that waits before each of its calls for leave to make it.
+type stepper struct {
+	leave chan struct{}
+	ready chan struct{} // the worker waits, or has ended
+	done  bool
+}
+
+// newWorker starts a delivery of the organization. Around Apply it checks the promise: what is
+// overwritten is what was read.
+func (w *world) newWorker(run string) *stepper {
+	s := &stepper{leave: make(chan struct{}), ready: make(chan struct{})}
+	var read cells
+	t := &tap{
+		before: func(_ context.Context, call string) error {
+			s.wait()
+			if call == "Records" {
+				read = w.own()
+			}
+			return nil
+		},
+	}
+	r := w.reconciler(t)
+	store := checkedStore{tappedStore: tappedStore{w.store, t}, applied: func(before cells) {
+		w.writes++
+		if diff := cmp.Diff(read, before); diff != "" {
+			w.t.Errorf("a worker overwrote what changed since it was read:\n%s", diff)
+		}
+	}, now: w.own}
+	r.Store = store
+	go func() {
+		s.wait()
+		w.deliver(r, run, w.org)
+		s.done = true
+		s.ready <- struct{}{}
+	}()
+	<-s.ready
+	return s
+}
+
+// wait for leave to go on.
+func (s *stepper) wait() {
+	s.ready <- struct{}{}
+	<-s.leave
+}
+
+// step lets the worker make its next call and waits until it wants the one after.
+func (s *stepper) step() {
+	if s.done {
+		return
+	}
+	s.leave <- struct{}{}
+	<-s.ready
+}
+
+func (s *stepper) finish() {
+	for !s.done {
+		s.step()
+	}
+}
+
+// own is what the tables hold for the world's organization.
+func (w *world) own() cells { return w.cellsOf(w.org) }
+
+// checkedStore shows what an Apply that succeeded found in the tables.
+type checkedStore struct {
+	tappedStore
+
+	now     func() cells
+	applied func(before cells)
+}
+
+func (s checkedStore) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
+	var found cells
+	return s.tap.do(ctx, "Apply", func() error {
+		found = s.now()
+		err := s.Store.Apply(ctx, before, plan, item, followUp, now)
+		if err == nil {
+			s.applied(found)
+		}
+		return err
+	})
+}
