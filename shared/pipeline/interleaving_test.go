@@ -15,6 +15,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -27,6 +28,7 @@ const interleavings = 1000
 type world struct {
 	*fixture
 
+	client  *stripesource.Client // one for all worlds: each has its own connections
 	t       *rapid.T
 	org     string
 	run     string
@@ -42,10 +44,11 @@ type world struct {
 // changed since it was read; and once the webhook is quiet, one more run leaves record = truth.
 func TestNoInterleavingLosesANewerState(t *testing.T) {
 	f := newFixture(t)
+	client := f.stripeClient()
 	n, writes := 0, 0
 	check := func(t *rapid.T) {
 		n++
-		w := newWorld(f, t, n)
+		w := newWorld(f, client, t, n)
 		defer w.stop()
 		w.changeStripe()
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -79,8 +82,8 @@ func wanted(t *testing.T) int {
 	return n
 }
 
-func newWorld(f *fixture, t *rapid.T, n int) *world {
-	w := &world{fixture: f, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
+func newWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int) *world {
+	w := &world{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
 	f.inSync(w.org)
 	f.openRun(w.run, []string{w.org})
 	w.workers = []*stepper{w.newWorker(w.run), w.newWorker(w.run)}
@@ -176,7 +179,9 @@ func (w *world) settle() {
 	}
 	last := w.run + "-last"
 	w.openRun(last, []string{w.org})
-	result := w.deliver(w.reconciler(nil), last, w.org)[w.org]
+	r := w.reconciler(nil)
+	r.Stripe = w.client
+	result := w.deliver(r, last, w.org)[w.org]
 	if result.Disposition != pipeline.Acknowledge {
 		w.t.Fatalf("the run after did not get through: %+v", result.Failure)
 	}
@@ -192,7 +197,7 @@ func (w *world) plan() billing.Plan {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	subs, _, err := w.stripeClient().CustomerSubscriptions(w.Context(), "cus_"+w.org)
+	subs, _, err := w.client.CustomerSubscriptions(w.Context(), "cus_"+w.org)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -249,7 +254,7 @@ func (w *world) newWorker(run string) *stepper {
 			w.t.Errorf("a worker overwrote what changed since it was read:\n%s", diff)
 		}
 	}, now: w.own}
-	r.Store = store
+	r.Store, r.Stripe = store, tappedStripe{w.client, t}
 	go func() {
 		s.wait()
 		w.deliver(r, run, w.org)

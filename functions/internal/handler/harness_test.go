@@ -262,6 +262,35 @@ func (f *fixture) held(url string) int {
 	return n
 }
 
+func (f *fixture) arn(url string) string {
+	f.Helper()
+	out, err := f.queues.GetQueueAttributes(f.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	return out.Attributes["QueueArn"]
+}
+
+// giveUpAfter so many receives, the work queue moves a message to the dead-letter queue.
+func (f *fixture) giveUpAfter(receives int) {
+	f.Helper()
+	if _, err := f.queues.SetQueueAttributes(f.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &f.work, Attributes: map[string]string{
+		"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":"%d"}`, f.arn(f.deadLetter), receives),
+	}}); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// redrive moves the dead letters back to the work queue.
+func (f *fixture) redrive() {
+	f.Helper()
+	if _, err := f.queues.StartMessageMoveTask(f.Context(), &sqs.StartMessageMoveTaskInput{
+		SourceArn: aws.String(f.arn(f.deadLetter)), DestinationArn: aws.String(f.arn(f.work)),
+	}); err != nil {
+		f.Fatal(err)
+	}
+}
+
 // attributes returns a message's own attributes.
 func attributes(m types.Message) map[string]string {
 	all := map[string]string{}

@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -238,19 +235,7 @@ func TestARedriveRepairsWhatTheQueueGaveUp(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.openRun("org-1")
-	out, err := f.queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &f.deadLetter, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := out.Attributes["QueueArn"]
-	if out, err = f.queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &f.work, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.queues.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &f.work, Attributes: map[string]string{
-		"RedrivePolicy": `{"deadLetterTargetArn":"` + dead + `","maxReceiveCount":"2"}`,
-	}}); err != nil {
-		t.Fatal(err)
-	}
+	f.giveUpAfter(2)
 	f.send(f.work, workBody(runID, "org-1"))
 	for range 3 { // workers that died without a word
 		f.receive(f.work)
@@ -259,9 +244,7 @@ func TestARedriveRepairsWhatTheQueueGaveUp(t *testing.T) {
 	if f.held(f.deadLetter) != 1 || f.outcome("org-1") != billing.OutcomePending {
 		t.Fatalf("%d dead letters, org-1 is %s", f.held(f.deadLetter), f.outcome("org-1"))
 	}
-	if _, err := f.queues.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &dead, DestinationArn: aws.String(out.Attributes["QueueArn"])}); err != nil {
-		t.Fatal(err)
-	}
+	f.redrive()
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSynced {
 		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
 	}

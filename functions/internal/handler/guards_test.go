@@ -1,0 +1,217 @@
+package handler_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const (
+	customers = 40
+	guard     = 7 // downgrades that a run may make
+)
+
+// week runs everything once, every message delivered twice, and returns the summary.
+func (f *fixture) week(at time.Time, e handler.Enumerator, w handler.Worker) billing.Summary {
+	f.Helper()
+	e.Step.Now = func() time.Time { return at }
+	e.Step.Downgrades = func(int) int { return guard }
+	answer, err := e.Handle(f.Context(), json.RawMessage(`{"scheduledFor":"`+at.Format(time.RFC3339)+`"}`))
+	if err != nil || !answer.Done {
+		f.Fatalf("%+v, %v", answer, err)
+	}
+	for i := range customers {
+		f.send(f.work, workBody(answer.RunID, customer(i)))
+	}
+	return f.drain(answer.RunID, w)
+}
+
+// drain lets the worker empty the queue and returns the run's summary.
+func (f *fixture) drain(run string, w handler.Worker) billing.Summary {
+	f.Helper()
+	if failed := f.handle(w); len(failed) > 0 {
+		f.Fatalf("%d messages came back", len(failed))
+	}
+	a := f.aggregator()
+	if _, err := a.Handle(f.Context(), json.RawMessage(`{"Records":[{"messageId":"1","body":"{\"version\":1,\"runId\":\"`+run+`\"}"}]}`)); err != nil {
+		f.Fatal(err)
+	}
+	runs, err := f.store.Runs(f.Context(), []string{run})
+	if err != nil {
+		f.Fatal(err)
+	}
+	summary, err := a.Step.Summary(f.Context(), run)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if summary.Status != runs[run].Status {
+		f.Fatalf("the summary says %s, the run %s", summary.Status, runs[run].Status)
+	}
+	return summary
+}
+
+func customer(i int) string { return fmt.Sprintf("org-%02d", i) }
+
+func (f *fixture) customers(changes ...func(*stripetest.Subscription)) {
+	f.Helper()
+	for i := range customers {
+		f.organization(customer(i), changes...)
+	}
+}
+
+// onTier counts the organizations that both tables have on the tier.
+func (f *fixture) onTier(tier string) int {
+	f.Helper()
+	return mysqltest.Value[int](f.T, f.db, `SELECT COUNT(*) FROM organizations o JOIN subscriptions s ON s.org_id = o.id
+		WHERE o.subscription_tier = ? AND s.plan_tier = ?`, tier, tier)
+}
+
+// deadLetters returns the organizations in the dead-letter queue, once each, and their reasons.
+func (f *fixture) deadLetters() (orgs, reasons []string) {
+	f.Helper()
+	for _, m := range f.receive(f.deadLetter) {
+		a := attributes(m)
+		orgs, reasons = append(orgs, a["orgId"]), append(reasons, a["reason"])
+	}
+	slices.Sort(orgs)
+	slices.Sort(reasons)
+	return slices.Compact(orgs), slices.Compact(reasons)
+}
+
+func TestAPriceMappingThatWouldDowngradeEverybodyIsHeldAtTheLimit(t *testing.T) {
+	f := newFixture(t)
+	f.customers()
+	f.giveUpAfter(maxReceive)
+	wrong := f.worker()
+	wrong.Step.Rules = billing.Rules{Prices: map[string]billing.Tier{"price_pro": billing.TierStarter}}
+
+	s := f.week(start, f.enumerator(), wrong)
+	if s.Status != billing.RunCompletedWithErrors || s.Downgrades != guard || s.Synchronized != guard || s.Reasons[billing.ReasonWithheld] != customers-guard {
+		t.Fatalf("%+v", s)
+	}
+	if lowered, kept := f.onTier("starter"), f.onTier("pro"); lowered != guard || kept != customers-guard {
+		t.Fatalf("%d organizations were lowered and %d kept, want %d and %d", lowered, kept, guard, customers-guard)
+	}
+	for _, d := range s.Details {
+		if d.Reason == billing.ReasonWithheld && (len(d.Changes) == 0 || d.Error == "") {
+			t.Errorf("withheld without its changes or the remedy: %+v", d)
+		}
+	}
+	if orgs, reasons := f.deadLetters(); len(orgs) != customers-guard || !slices.Equal(reasons, []string{"withheld"}) {
+		t.Errorf("dead letters of %d organizations with reasons %v", len(orgs), reasons)
+	}
+
+	// The mapping is corrected: the redrive finds the withheld ones in sync, the next run raises
+	// the others again, which no limit stands against.
+	f.clock.Advance(visibility)
+	f.redrive()
+	if s = f.drain(s.RunID, f.worker()); s.Status != billing.RunCompleted || s.Reasons[billing.ReasonInSync] != customers-guard {
+		t.Errorf("after the redrive: %+v", s)
+	}
+	if s = f.week(start.Add(7*24*time.Hour), f.enumerator(), f.worker()); s.Status != billing.RunCompleted || s.Synchronized != guard || f.onTier("pro") != customers {
+		t.Errorf("the next week: %+v", s)
+	}
+}
+
+func TestApprovedDowngradesAreAppliedByARedrive(t *testing.T) {
+	f := newFixture(t)
+	f.customers(canceled)
+	f.giveUpAfter(maxReceive)
+	s := f.week(start, f.enumerator(), f.worker())
+	if s.Downgrades != guard || f.onTier("free") != guard {
+		t.Fatalf("%d downgrades, %d on the free tier, want %d", s.Downgrades, f.onTier("free"), guard)
+	}
+	for _, limit := range []int{guard + 5, customers} {
+		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), s.RunID, limit); !raised || err != nil {
+			t.Fatal(raised, err)
+		}
+		f.redrive()
+		s = f.drain(s.RunID, f.worker())
+		if s.Downgrades != limit || s.Synchronized != limit || f.onTier("free") != limit {
+			t.Errorf("limit %d: %d downgrades, %d synchronized, %d on the free tier", limit, s.Downgrades, s.Synchronized, f.onTier("free"))
+		}
+	}
+	if s.Status != billing.RunCompleted {
+		t.Errorf("the run is %s", s.Status)
+	}
+}
+
+func TestAKeyOfAnotherAccountChangesAtMostTheLimitAndIsSuspect(t *testing.T) {
+	f := newFixture(t)
+	f.customers()
+	f.giveUpAfter(maxReceive)
+	if s := f.week(start, f.enumerator(), f.worker()); s.Status != billing.RunCompleted {
+		t.Fatalf("the good week: %+v", s)
+	}
+	other := &fixture{T: t, stripe: f.otherAccount()}
+	w := f.worker()
+	w.Step.Stripe = other.stripeClient()
+	s := f.week(start.Add(7*24*time.Hour), f.enumerator(), w)
+	if s.Status != billing.RunSuspect || s.StatusReason != billing.ReasonNoSubscriptions || s.StatusMessage == "" {
+		t.Errorf("status %s, %s: %s", s.Status, s.StatusReason, s.StatusMessage)
+	}
+	if s.Downgrades != guard || f.onTier("free") != guard || f.onTier("pro") != customers-guard {
+		t.Errorf("%d downgrades, %d on the free tier, limit %d", s.Downgrades, f.onTier("free"), guard)
+	}
+}
+
+// otherAccount is a Stripe that has none of our customers.
+func (f *fixture) otherAccount() *stripetest.Server {
+	f.Helper()
+	server, err := stripetest.Start(stripetest.Options{AccountID: "acct_other"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	return server
+}
+
+func TestAKeyOfAnotherAccountOpensNoRunWhereTheAccountIsConfigured(t *testing.T) {
+	f := newFixture(t)
+	f.customers()
+	e := f.enumerator()
+	e.Step.AccountID = "acct_test"
+	e.Step.Stripe = (&fixture{T: t, stripe: f.otherAccount()}).stripeClient()
+	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
+	failure, ok := errors.AsType[*billing.Failure](err)
+	if !ok || failure.Reason != billing.ReasonWrongAccount {
+		t.Errorf("got %v", err)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+		t.Errorf("%d runs were opened", n)
+	}
+}
+
+func TestAKeyOfTheOtherModeStopsTheRunAndChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.customers(canceled) // everybody would be lowered
+	w := f.worker()
+	w.Step.Stripe = stripesource.New(stripesource.Config{Key: f.stripe.Key(), BaseURL: f.stripe.URL(), LiveMode: true, Log: f.log()})
+	s := f.week(start, f.enumerator(), w)
+	if s.Status != billing.RunStopped || s.StatusReason != billing.ReasonWrongMode || s.Pending != customers || f.onTier("pro") != customers {
+		t.Errorf("%+v; %d still on pro", s, f.onTier("pro"))
+	}
+	if f.held(f.deadLetter) != 0 {
+		t.Errorf("%d dead letters", f.held(f.deadLetter))
+	}
+	answer, err := f.enumerator().Handle(t.Context(), json.RawMessage(`{"resume":"`+s.RunID+`"}`))
+	if err != nil || answer.Enqueued != customers {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	if s = f.drain(s.RunID, f.worker()); s.Pending != 0 || s.Downgrades != guard || s.Errors != customers-guard {
+		t.Errorf("resumed with the right key: %+v", s)
+	}
+}
