@@ -1,0 +1,143 @@
+package pipeline_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// odd serves a subscription with some of its members replaced.
+func odd(members map[string]any) func(*stripetest.Subscription) {
+	return func(s *stripetest.Subscription) { s.Override = members }
+}
+
+func TestBadDataFromStripeIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+	year2038 := time.Date(2038, time.January, 19, 3, 14, 8, 0, time.UTC).Unix()
+	bad := map[string]map[string]any{
+		"no items":                    {"items": map[string]any{"object": "list", "data": []any{}}},
+		"null items":                  {"items": nil},
+		"null price":                  {"items": map[string]any{"object": "list", "data": []any{map[string]any{"id": "si_1", "price": nil}}}},
+		"zero created":                {"created": 0},
+		"zero period start":           {"current_period_start": 0},
+		"zero period end":             {"current_period_end": 0},
+		"null period end":             {"current_period_end": nil},
+		"negative period start":       {"current_period_start": -1},
+		"negative ended at":           {"ended_at": -86400},
+		"zero canceled at":            {"canceled_at": 0},
+		"period end after TIMESTAMP":  {"current_period_end": year2038},
+		"trial end in the year 2100":  {"trial_end": time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).Unix()},
+		"canceled at in milliseconds": {"canceled_at": start.UnixMilli()},
+		"dates as text":               {"current_period_end": "2026-12-10"},
+		"empty id":                    {"id": ""},
+		"null id":                     {"id": nil},
+		"id of another":               {"id": "sub_other"},
+		"empty customer":              {"customer": ""},
+		"null customer":               {"customer": nil},
+		"status as a number":          {"status": 7},
+		"another object":              {"object": "invoice"},
+	}
+	f := newFixture(t)
+	var orgs []string
+	for i, name := range names(bad) {
+		id := fmt.Sprintf("bad-%02d", i)
+		f.org(id)
+		f.row(id)
+		f.sub(id, odd(bad[name]))
+		orgs = append(orgs, id)
+	}
+	good := []string{"good-1", "good-2"}
+	for _, id := range good {
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	f.openRun(runID, append(slices.Clone(orgs), good...))
+	before := f.cells()
+	results := f.deliver(f.reconciler(nil), runID, append(slices.Clone(orgs), good...)...)
+	changed := f.cells().changedSince(before)
+	for i, name := range names(bad) {
+		t.Run(name, func(t *testing.T) {
+			item, result := f.item(runID, orgs[i]), results[orgs[i]]
+			if item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidSubscription || item.OrgID != orgs[i] {
+				t.Errorf("item is %s %q: %s", item.Outcome, item.Reason, item.Error)
+			}
+			if !strings.Contains(item.Error, "nothing was written") || strings.Contains(item.Error, "\n") {
+				t.Errorf("error is %q", item.Error)
+			}
+			if result.Disposition != pipeline.DeadLetter {
+				t.Errorf("disposition %d", result.Disposition)
+			}
+			if len(changed[orgs[i]]) > 0 {
+				t.Errorf("written: %v", changed[orgs[i]])
+			}
+		})
+	}
+	for _, id := range good {
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+	}
+}
+
+func names[V any](m map[string]V) []string {
+	var all []string
+	for name := range m {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestMetadataIsReadAsPeopleTypeIt(t *testing.T) {
+	f := newFixture(t)
+	f.org("typed", func(o *appschema.Organization) { o.SubscriptionTier = "starter" })
+	f.row("typed", func(s *appschema.Subscription) { s.StripePriceID, s.PlanTier = ptr("price_of_nothing"), "starter" })
+	f.sub("typed", price("price_of_nothing"), func(s *stripetest.Subscription) {
+		s.Metadata = map[string]string{"tier": " Max\t", "orgId": " TYPED "}
+	})
+	f.openRun(runID, []string{"typed"})
+	f.deliver(f.reconciler(nil), runID, "typed")
+	item := f.wantItem("typed", billing.OutcomeSynced, billing.ReasonRepaired)
+	if want := []string{billing.FieldOrgTier, billing.FieldPlanTier}; !slices.Equal(fieldsOf(item.Changes), want) {
+		t.Errorf("changes %v, want %v", fieldsOf(item.Changes), want)
+	}
+}
+
+// TestOrderOfOrganizationsDoesNotMatter: in one batch, one by one, or shuffled into batches of any
+// size, every organization ends alike.
+func TestOrderOfOrganizationsDoesNotMatter(t *testing.T) {
+	var first map[string]billing.Item
+	var rows cells
+	for seed := range uint64(4) {
+		f := newFixture(t)
+		ids := f.seed(situations)
+		f.openRun(runID, ids)
+		random := rand.New(rand.NewPCG(seed, 0))
+		random.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+		r := f.reconciler(nil)
+		for rest := ids; len(rest) > 0; {
+			n := min(1+random.IntN(12), len(rest))
+			f.deliver(r, runID, rest[:n]...)
+			rest = rest[n:]
+		}
+		items, after := f.items(runID), f.cells().withoutTimestamps()
+		if first == nil {
+			first, rows = items, after
+			continue
+		}
+		if diff := cmp.Diff(first, items); diff != "" {
+			t.Errorf("seed %d: items differ\n%s", seed, diff)
+		}
+		if diff := cmp.Diff(rows, after); diff != "" {
+			t.Errorf("seed %d: rows differ\n%s", seed, diff)
+		}
+	}
+}
