@@ -37,6 +37,10 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	if err != nil {
 		return err
 	}
+	if own == nil {
+		progress.Note("database: %s at %s:%d", c.Database.Name, c.Database.Host, c.Database.Port)
+		progress.Note("Stripe: %s mode at %s", c.Stripe.Mode, c.Stripe.APIBase)
+	}
 	summary, err := reconcile(ctx, o, c, own, logger(environ, c, errs), progress)
 	if err != nil {
 		return err
@@ -46,7 +50,7 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	} else {
 		err = present.Summary(out, summary)
 	}
-	if err == nil && o.hold && own != nil {
+	if err == nil && o.demo.hold && own != nil {
 		own.hold(ctx, progress)
 	}
 	return errors.Join(err, present.Ended(summary.Status))
@@ -60,10 +64,7 @@ func surroundings(ctx context.Context, o options, environ map[string]string, pro
 		return nil, nil, present.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration")
 	}
 	if database {
-		if o.hold {
-			return nil, nil, present.Usage("--hold keeps the own parts up; DB_HOST and STRIPE_SECRET_KEY name others")
-		}
-		return environ, nil, nil
+		return environ, nil, o.refuseOwnFlags()
 	}
 	if o.resume != "" {
 		return nil, nil, present.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")

@@ -293,6 +293,7 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 		"unknown organization":         {p.environ, []string{"--org", "nobody"}, present.ExitFailed, "unknown_organization", "nobody"},
 		"unknown run":                  {p.environ, []string{"--resume", "never"}, present.ExitFailed, "unknown_run", "never"},
 		"hold of parts of others":      {p.environ, []string{"--hold"}, present.ExitUsage, "usage", "--hold"},
+		"shape of parts of others":     {p.environ, []string{"--orgs", "5"}, present.ExitUsage, "usage", "--orgs"},
 		"impossible demonstration":     {nil, []string{"--orgs", "0"}, present.ExitUsage, "usage", "--orgs"},
 	}
 	for name, test := range tests {
@@ -342,7 +343,8 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 	})
 	code, a := local(ctx, t, p.environ)
 	p.stripe.Before(nil)
-	runID, found := strings.CutPrefix(strings.TrimSuffix(a.Error.Hint, " goes on"), "on the same database, --resume ")
+	_, rest, found := strings.Cut(a.Error.Hint, "--resume ")
+	runID := strings.TrimSuffix(rest, " goes on")
 	if code != present.ExitFailed || a.Error.Code != "interrupted" || !found {
 		t.Fatalf("exit %d, error %+v", code, a.Error)
 	}

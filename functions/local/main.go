@@ -6,26 +6,13 @@ package main
 import (
 	"context"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
-	if err != nil {
-		os.Exit(present.Fail(os.Stdout, os.Stderr, false, err))
-	}
-	code := realMain(ctx, os.Args[1:], environ, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { present.Main(realMain) }
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
 	var o options
@@ -36,14 +23,19 @@ func realMain(ctx context.Context, args []string, environ map[string]string, out
 
 With DB_HOST and STRIPE_SECRET_KEY in the environment or in .env, it works on that
 database and that Stripe account (nothing is ever written to Stripe). Else it starts a
-database and a fake Stripe of its own with seeded organizations and drift.`,
+database and a fake Stripe of its own with seeded organizations and drift.
+
+.env.example names every setting; LOG_LEVEL=info shows the functions' own log lines.
+Exit codes: 0 the run ended completed, 1 it could not be started or followed, 2 usage
+or configuration, 3 it ended any other way.`,
 		Example: `  local                       a first look, on parts of its own
   local --dry-run             what would change, without changing it
   local --org ID              one organization
+  local --resume RUN          go on with a run that was interrupted or stopped
   local --orgs 10000 --drift 1 --json`,
 		Args: present.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runLocal(ctx, o, environ, out, errs) },
 	}
-	bind(cmd, &o)
+	o.bind(cmd)
 	return present.Execute(ctx, cmd, args, out, errs)
 }

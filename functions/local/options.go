@@ -11,8 +11,9 @@ import (
 
 // options are the command line's.
 type options struct {
-	dryRun, json, hold    bool
+	dryRun, json          bool
 	org, strategy, resume string
+	given                 func(flag string) bool // on the command line
 	demo                  demoOptions
 }
 
@@ -23,6 +24,7 @@ type demoOptions struct {
 	latency time.Duration
 	rate    float64
 	seed    uint64
+	hold    bool // keep them up afterwards
 }
 
 func (o demoOptions) check() error {
@@ -40,14 +42,29 @@ func (o options) check() error {
 	return o.demo.check()
 }
 
-func bind(cmd *cobra.Command, o *options) {
+// refuseOwnFlags: who shapes the own parts does not expect to work on a real database.
+func (o options) refuseOwnFlags() error {
+	for _, name := range ownFlags {
+		if o.given(name) {
+			return present.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env)", name)
+		}
+	}
+	return nil
+}
+
+// ownFlags shape the own parts and say nothing about others.
+var ownFlags = []string{"orgs", "drift", "latency", "rate", "seed", "hold"}
+
+func (o *options) bind(cmd *cobra.Command) {
+	o.given = func(name string) bool { return cmd.Flags().Changed(name) }
+
 	f := cmd.Flags()
-	f.BoolVar(&o.dryRun, "dry-run", false, "plan only; write nothing to the application's tables")
+	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
 	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: retrieve (one request for each organization)")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
-	f.BoolVar(&o.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
+	f.BoolVar(&o.demo.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
 	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
 	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
 	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")

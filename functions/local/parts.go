@@ -13,6 +13,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
@@ -26,6 +27,8 @@ const databaseName = "reconciliation"
 type ownParts struct {
 	database *localdb.Server
 	stripe   *stripetest.Server
+	// unlimited: the fake Stripe answers as fast as it is asked.
+	unlimited bool
 }
 
 // startDatabase starts the best database this machine offers.
@@ -39,7 +42,7 @@ func startDatabase(ctx context.Context) (*localdb.Server, error) {
 
 // startOwnParts starts and seeds them.
 func startOwnParts(ctx context.Context, o demoOptions, database func(context.Context) (*localdb.Server, error), progress *present.Progress) (parts *ownParts, err error) {
-	parts = &ownParts{}
+	parts = &ownParts{unlimited: o.rate == 0}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, parts.close())
@@ -54,6 +57,9 @@ func startOwnParts(ctx context.Context, o demoOptions, database func(context.Con
 		return parts, fmt.Errorf("start the fake Stripe: %w", err)
 	}
 	progress.Note("database: %s", parts.database.Kind())
+	if o.hold && !parts.database.Concurrent() {
+		return parts, present.Usage("--hold needs a database that others can connect to, and there is none on PATH; install one (apt-get install mariadb-server-core)")
+	}
 	progress.Note("Stripe: a fake one at %s", parts.stripe.URL())
 	err = parts.seed(ctx, o, progress)
 	return parts, err
@@ -76,12 +82,14 @@ func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *present.Pr
 		return fmt.Errorf("create the application's tables: %w", err)
 	}
 	progress.Note("seeding %d organizations, %g %% of them drifted, seed %d", o.orgs, o.drift, o.seed)
-	_, err = demo.Populate(ctx, db, p.stripe, demo.Options{
+	population, err := demo.Populate(ctx, db, p.stripe, demo.Options{
 		Orgs: o.orgs, Drift: o.drift / 100, Seed: o.seed, Now: time.Now().UTC().Truncate(time.Second),
 	})
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
+	progress.Note("%d drifted, at least one of each kind if there is room; %d are deleted or unknown to Stripe and will not be listed",
+		population.Outcomes[billing.OutcomeSynced], population.Organizations-population.Listed)
 	return nil
 }
 
@@ -106,6 +114,9 @@ func (p *ownParts) environ() map[string]string {
 		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(),
 		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName,
 		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(),
+	}
+	if p.unlimited {
+		environ["STRIPE_RPS"] = "100"
 	}
 	maps.Copy(environ, demo.Prices())
 	return environ

@@ -126,16 +126,26 @@ func (p pipelineInProcess) run(ctx context.Context, o options) (billing.Summary,
 		err = p.follow(ctx, runID)
 	}
 	p.progress.Done()
-	if err != nil && ctx.Err() != nil && runID != "" && p.stays {
-		return billing.Summary{}, &present.Error{
-			Exit: present.ExitFailed, Code: "interrupted", Err: errors.New("interrupted; run " + runID + " keeps what was decided"),
-			Hint: "on the same database, --resume " + runID + " goes on",
-		}
+	if err == nil {
+		summary, err := p.aggregator.Step.Summary(ctx, runID)
+		return summary, p.brokenOff(ctx, runID, err)
 	}
-	if err != nil {
-		return billing.Summary{}, err
+	return billing.Summary{}, p.brokenOff(ctx, runID, err)
+}
+
+// brokenOff says how to go on with a run that could not be followed to its end.
+func (p pipelineInProcess) brokenOff(ctx context.Context, runID string, err error) error {
+	if err == nil || runID == "" || !p.stays {
+		return err
 	}
-	return p.aggregator.Step.Summary(ctx, runID)
+	e := &present.Error{
+		Exit: present.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
+		Hint: "run " + runID + " keeps what was decided; on the same database, --resume " + runID + " goes on",
+	}
+	if ctx.Err() != nil {
+		e.Code, e.Err = "interrupted", errors.New("interrupted")
+	}
+	return e
 }
 
 // enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
@@ -146,18 +156,19 @@ func (p pipelineInProcess) enumerate(ctx context.Context, o options) (string, er
 		event["resume"] = o.resume
 	}
 	result, err := p.invoke(ctx, event)
+	runID := result.RunID
 	again := time.NewTicker(tickEvery)
 	defer again.Stop()
 	for err == nil && !result.Done {
-		p.progress.Note("run %s is not sent out yet, or another process holds it; trying again", result.RunID)
+		p.progress.Note("run %s is not sent out yet, or another process holds it; trying again", runID)
 		select {
 		case <-again.C:
-			result, err = p.invoke(ctx, map[string]any{"resume": result.RunID})
+			result, err = p.invoke(ctx, map[string]any{"resume": runID})
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 	}
-	return result.RunID, err
+	return runID, err
 }
 
 func (p pipelineInProcess) invoke(ctx context.Context, event map[string]any) (pipeline.Enumeration, error) {

@@ -23,7 +23,7 @@ type approval struct {
 	Withheld       int    `json:"withheld"`
 }
 
-func (c *command) approve() *cobra.Command {
+func (c *command) approve(ctx context.Context) *cobra.Command {
 	limit := 0
 	cmd := &cobra.Command{
 		Use:   "approve RUN --limit N",
@@ -33,11 +33,11 @@ a wrong key or a wrong price mapping looks like everybody losing access. Look at
 was withheld before you approve; a redrive of the dead-letter queue then applies it.`,
 		Example: `  reconcile approve 2026-11-22T03:00:00Z --limit 40`,
 		Args:    present.OneArg("run"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			if limit < 1 {
 				return present.Usage("--limit must say how many downgrades the run may make, at least 1")
 			}
-			return c.raise(cmd.Context(), args[0], limit)
+			return c.raise(ctx, args[0], limit)
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 0, "how many organizations the run may downgrade in all")

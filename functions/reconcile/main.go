@@ -4,26 +4,13 @@ package main
 import (
 	"context"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
-	if err != nil {
-		os.Exit(present.Fail(os.Stdout, os.Stderr, false, err))
-	}
-	code := realMain(ctx, os.Args[1:], environ, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { present.Main(realMain) }
 
 // command is what every subcommand works with.
 type command struct {
@@ -45,6 +32,6 @@ Settings come from the environment or from .env; .env.example names them all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
-	root.AddCommand(c.approve())
+	root.AddCommand(c.approve(ctx))
 	return present.Execute(ctx, root, args, out, errs)
 }

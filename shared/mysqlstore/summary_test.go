@@ -204,8 +204,13 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 			status billing.RunStatus
 			orgID  string
 		}{
-			{billing.RunSuspect, ""}, {billing.RunCompleted, "org"}, {billing.RunIncomplete, ""}, {billing.RunStopped, ""}, {billing.RunRunning, ""},
-			{billing.RunCompletedWithErrors, ""}, {billing.RunCompleted, ""},
+			{billing.RunSuspect, ""},
+			{billing.RunCompleted, "org"},
+			{billing.RunIncomplete, ""},
+			{billing.RunStopped, ""},
+			{billing.RunRunning, ""},
+			{billing.RunCompletedWithErrors, ""},
+			{billing.RunCompleted, ""},
 		} {
 			run := newRun(fmt.Sprintf("run-%d", i))
 			run.OrgID, run.StartedAt = c.orgID, now.Add(-time.Duration(i+1)*time.Hour)

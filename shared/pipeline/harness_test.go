@@ -637,7 +637,7 @@ func (f *fixture) item(runID, orgID string) billing.Item {
 }
 
 // items returns all items of a run, without what counts writes.
-func (f *fixture) items(runID string) map[string]billing.Item {
+func (f *fixture) items() map[string]billing.Item {
 	f.Helper()
 	ids := f.itemIDs(runID)
 	all := map[string]billing.Item{}

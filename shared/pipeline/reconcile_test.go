@@ -437,7 +437,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	twice := append(slices.Clone(ids), ids...)
 	slices.Sort(twice)
 	f.deliver(r, runID, twice...)
-	items, content, downgrades := f.items(runID), f.cells(), f.run(runID).Downgrades
+	items, content, downgrades := f.items(), f.cells(), f.run(runID).Downgrades
 	for _, s := range situations {
 		f.wantItem(s.id, s.outcome, s.reason)
 	}
@@ -448,7 +448,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	f.clock.advance(time.Minute)
 	f.deliver(r, runID, ids...)
 	f.deliver(f.reconciler(nil), runID, ids...)
-	if diff := cmp.Diff(items, f.items(runID)); diff != "" {
+	if diff := cmp.Diff(items, f.items()); diff != "" {
 		t.Error("items:", diff)
 	}
 	if diff := cmp.Diff(content, f.cells()); diff != "" {
@@ -1170,7 +1170,7 @@ func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
 		ids := f.seed(chosen)
 		f.openRun(runID, ids)
 		fn(ids)
-		return state{f.items(runID), f.cells().withoutTimestamps(), f.run(runID).Downgrades}
+		return state{f.items(), f.cells().withoutTimestamps(), f.run(runID).Downgrades}
 	}
 	undisturbed := through(func(ids []string) { f.deliver(f.reconciler(nil), runID, ids...) })
 

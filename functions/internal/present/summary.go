@@ -54,14 +54,18 @@ func writeDetails(b *strings.Builder, s billing.Summary) {
 func writeFigures(b *strings.Builder, s billing.Summary) {
 	kind := ""
 	if s.DryRun {
-		kind = " (dry run: nothing was written)"
+		kind = " (dry run: nothing was written to the application's tables)"
 	}
 	fmt.Fprintf(b, "run %s: %s%s\n", Clean(s.RunID), s.Status, kind)
 	if s.StatusReason != "" {
 		fmt.Fprintf(b, "  because          %s: %s\n", s.StatusReason, Clean(s.StatusMessage))
 	}
-	fmt.Fprintf(b, "  organizations    %d = %d synchronized + %d errors + %d skipped + %d pending\n",
-		s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending)
+	done := "synchronized"
+	if s.DryRun {
+		done = "drifted"
+	}
+	fmt.Fprintf(b, "  organizations    %d = %d %s + %d errors + %d skipped + %d pending\n",
+		s.TotalOrganizations, s.Synchronized, done, s.Errors, s.Skipped, s.Pending)
 	fmt.Fprintf(b, "  reasons          %s\n", counts(s.Reasons))
 	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
 	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))

@@ -1,0 +1,33 @@
+package present
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// Command is a whole program: it takes its arguments and environment, writes results and
+// progress, and returns the exit code.
+type Command func(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int
+
+// Main runs a program until it ends or somebody interrupts it. Its environment is the process's,
+// with .env below it.
+func Main(run Command) {
+	os.Exit(program(run))
+}
+
+func program(run Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	args := os.Args[1:]
+	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
+	if err != nil {
+		return Fail(os.Stdout, os.Stderr, slices.Contains(args, "--json"), &Error{Exit: ExitUsage, Code: "configuration", Err: err})
+	}
+	return run(ctx, args, environ, os.Stdout, os.Stderr)
+}
