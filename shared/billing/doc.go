@@ -23,6 +23,8 @@
 //     found, so that reading one by one and reading the sweep come to the same plan.
 //   - Where several subscriptions rows belong to an organization, the subscription of each of
 //     them is a recorded one; nobody is cut off because the wrong row was looked at.
+//   - Where rows and organization name different customers, or a recorded subscription belongs to
+//     yet another, the subscriptions of all of them compete.
 //   - An organization on a paid tier that Stripe knows nothing of is not changed (it may be
 //     complimentary), but always carries the warning paid_without_subscription.
 package billing

@@ -265,7 +265,7 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-func TestRecordNamesItsCustomer(t *testing.T) {
+func TestRecordNamesItsCustomers(t *testing.T) {
 	later := created.Add(time.Hour)
 	customer := func(id *string, at time.Time) func(*billing.Row) {
 		return func(r *billing.Row) { r.CustomerID, r.CreatedAt = id, at }
@@ -273,26 +273,27 @@ func TestRecordNamesItsCustomer(t *testing.T) {
 	tests := map[string]struct {
 		org  *string
 		rows []billing.Row
-		want string
+		want []string
 	}{
-		"none":                                {nil, nil, ""},
-		"the organization's where no row":     {ptr("cus_org"), nil, "cus_org"},
-		"the row's before the organization's": {ptr("cus_org"), []billing.Row{row("row_1", "sub_1", customer(ptr("cus_row"), created))}, "cus_row"},
+		"none":                                {nil, nil, nil},
+		"the organization's where no row":     {ptr("cus_org"), nil, []string{"cus_org"}},
+		"the row's before the organization's": {ptr("cus_org"), []billing.Row{row("row_1", "sub_1", customer(ptr("cus_row"), created))}, []string{"cus_row", "cus_org"}},
+		"the same in both once":               {ptr("cus_1"), []billing.Row{row("row_1", "sub_1", customer(ptr("cus_1"), created))}, []string{"cus_1"}},
 		"the organization's where the row has none": {
-			ptr("cus_org"), []billing.Row{row("row_1", "sub_1", customer(nil, created)), row("row_2", "sub_2", customer(ptr(""), created))}, "cus_org",
+			ptr("cus_org"), []billing.Row{row("row_1", "sub_1", customer(nil, created)), row("row_2", "sub_2", customer(ptr(""), created))}, []string{"cus_org"},
 		},
 		"the latest row's": {
-			nil, []billing.Row{row("row_2", "sub_2", customer(ptr("cus_new"), later)), row("row_1", "sub_1", customer(ptr("cus_old"), created))}, "cus_new",
+			nil, []billing.Row{row("row_2", "sub_2", customer(ptr("cus_new"), later)), row("row_1", "sub_1", customer(ptr("cus_old"), created))}, []string{"cus_new", "cus_old"},
 		},
 		"the latest row's that has one": {
-			nil, []billing.Row{row("row_1", "sub_1", customer(ptr("cus_old"), created)), row("row_2", "sub_2", customer(nil, later))}, "cus_old",
+			nil, []billing.Row{row("row_1", "sub_1", customer(ptr("cus_old"), created)), row("row_2", "sub_2", customer(nil, later))}, []string{"cus_old"},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			record := billing.Record{Org: billing.Organization{ID: org, CustomerID: tt.org}, Rows: tt.rows}
-			if got := record.CustomerID(); got != tt.want {
-				t.Errorf("CustomerID() = %q, want %q", got, tt.want)
+			if got := record.CustomerIDs(); !slices.Equal(got, tt.want) {
+				t.Errorf("CustomerIDs() = %q, want %q", got, tt.want)
 			}
 		})
 	}

@@ -52,24 +52,38 @@ func (r Record) RecordedIDs() []string {
 	return ids
 }
 
-// CustomerID returns the Stripe customer to ask: the latest row's that names one, else the
-// organization's, else "".
-func (r Record) CustomerID() string {
-	var from Row
-	for _, row := range r.Rows {
-		if text(row.CustomerID) != "" && (text(from.CustomerID) == "" || row.newerThan(from)) {
-			from = row
+// CustomerIDs returns the Stripe customers to ask, each once: those that the rows name, the
+// latest row first, then the organization's. They differ where a returning customer's checkout
+// reached only one of the tables; asking one alone could cut off who pays under the other.
+func (r Record) CustomerIDs() []string {
+	rows := slices.Clone(r.Rows)
+	slices.SortFunc(rows, func(a, b Row) int {
+		if a.newerThan(b) {
+			return -1
+		}
+		return 1
+	})
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, text(row.CustomerID))
+	}
+	return distinct(append(ids, text(r.Org.CustomerID)))
+}
+
+// distinct returns the texts that are not empty, each once, in their order.
+func distinct(texts []string) []string {
+	var all []string
+	for _, s := range texts {
+		if s != "" && !slices.Contains(all, s) {
+			all = append(all, s)
 		}
 	}
-	if id := text(from.CustomerID); id != "" {
-		return id
-	}
-	return text(r.Org.CustomerID)
+	return all
 }
 
 // HasStripeIdentity reports whether the record names anything in Stripe.
 func (r Record) HasStripeIdentity() bool {
-	return len(r.RecordedIDs()) > 0 || r.CustomerID() != ""
+	return len(r.RecordedIDs()) > 0 || len(r.CustomerIDs()) > 0
 }
 
 // Records reports whether one of the rows names the subscription.

@@ -17,6 +17,7 @@ const (
 	errAccessDeniedToDatabase = 1044
 	errAccessDenied           = 1045
 	errUnknownDatabase        = 1049
+	errUnknownColumn          = 1054
 	errDuplicateKey           = 1062
 	errHostNotAllowed         = 1130
 	errTableAccessDenied      = 1142
@@ -58,7 +59,7 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_USER, DB_PASSWORD and the user's grants"
 	case errUnknownDatabase:
 		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_NAME"
-	case errNoSuchTable:
+	case errNoSuchTable, errUnknownColumn:
 		return billing.RunFatal, billing.ReasonDatabaseLogin, "check that DB_NAME is the application's database and that `reconcile migrate` has been run on it"
 	case errLockWaitTimeout, errDeadlock:
 		return billing.Unavailable, billing.ReasonDatabaseUnavailable, "another transaction was in the way; trying again helps"

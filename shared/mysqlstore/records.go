@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	organizationColumns = `id, stripe_customer_id, subscription_status, subscription_tier, trial_ends_at, is_deleted, updated_at`
+	organizationColumns = `id, stripe_customer_id, subscription_status, subscription_tier, trial_ends_at, is_deleted <> 0, updated_at`
 	rowColumns          = `id, org_id, stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status,
-		current_period_start, current_period_end, trial_end, cancel_at_period_end, canceled_at, ended_at, created_at, updated_at`
+		current_period_start, current_period_end, trial_end, cancel_at_period_end <> 0, canceled_at, ended_at, created_at, updated_at`
 )
 
 // Records returns what the database holds for the organizations, by id, in two queries whatever

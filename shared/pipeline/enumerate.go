@@ -21,7 +21,8 @@ type Request struct {
 	DryRun       bool
 	Strategy     billing.Strategy
 	ResumeAll    bool   // go on with every run that was left enumerating
-	ResumeRun    string // go on with this run, or send again what is pending in it
+	ResumeRun    string // go on with this run, or reopen it and send again what is pending
+	ContinueRun  string // go on with this run if it still is enumerating
 }
 
 // Enumeration is what an enumerator did.
@@ -98,6 +99,8 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 		}
 	case req.ResumeAll:
 		return e.resumeAll(ctx)
+	case req.ContinueRun != "":
+		return e.goOn(ctx, req.ContinueRun)
 	case req.ResumeRun != "":
 		return e.resume(ctx, req.ResumeRun, req)
 	default:
@@ -191,7 +194,7 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	all := Enumeration{Done: true}
 	var failures []error
 	for _, id := range ids {
-		one, err := e.resume(ctx, id, Request{})
+		one, err := e.goOn(ctx, id)
 		all.RunID, all.Enqueued, all.Done = id, all.Enqueued+one.Enqueued, all.Done && one.Done
 		if ctx.Err() != nil { // the rest is for the next tick
 			all.Done = false
@@ -202,7 +205,21 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	return all, errors.Join(failures...)
 }
 
-// resume goes on with a run as it was started; a request that says otherwise is refused.
+// goOn lists and sends what is left of a run that is enumerating. One that was stopped, closed or
+// sent out meanwhile is left alone.
+func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
+	if err := e.checkAccount(ctx); err != nil {
+		return Enumeration{RunID: id}, e.stop(ctx, id, err)
+	}
+	run, err := e.run(ctx, id)
+	if err != nil {
+		return Enumeration{RunID: id}, err
+	}
+	return e.proceed(ctx, run)
+}
+
+// resume goes on with a run as it was started, at somebody's request: one that was stopped or lost
+// its messages is reopened. A request that says otherwise than the run is refused.
 func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumeration, error) {
 	run, err := e.run(ctx, id)
 	if err != nil {
@@ -211,19 +228,15 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if (req.DryRun && !run.DryRun) || (req.OrgID != "" && req.OrgID != run.OrgID) || (req.Strategy != "" && req.Strategy != run.Strategy) {
 		return Enumeration{}, otherSettings(run)
 	}
-	if err := e.checkAccount(ctx); err != nil {
-		return Enumeration{RunID: id}, e.stop(ctx, id, err)
-	}
 	if run.Status != billing.RunEnumerating {
-		reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline))
-		if err != nil || !reopened {
-			return Enumeration{RunID: id, Done: true}, err
-		}
-		if run, err = e.run(ctx, id); err != nil {
+		if err := e.checkAccount(ctx); err != nil {
 			return Enumeration{RunID: id}, err
 		}
+		if reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline)); err != nil || !reopened {
+			return Enumeration{RunID: id, Done: true}, err
+		}
 	}
-	return e.proceed(ctx, run)
+	return e.goOn(ctx, id)
 }
 
 func (e *Enumerator) run(ctx context.Context, id string) (billing.Run, error) {
@@ -300,7 +313,21 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner str
 	if err != nil {
 		return sent, err
 	}
-	return sent, e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, run.ID, owner) })
+	return sent, e.markRunning(ctx, run.ID, owner)
+}
+
+// markRunning also succeeds where the run is running already: the answer to an earlier try was
+// lost.
+func (e *Enumerator) markRunning(ctx context.Context, runID, owner string) error {
+	err := e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, runID, owner) })
+	if !errors.Is(err, billing.ErrLeaseLost) {
+		return err
+	}
+	run, readErr := e.run(ctx, runID)
+	if readErr != nil || run.Status == billing.RunRunning {
+		return readErr
+	}
+	return err
 }
 
 func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) error {

@@ -514,6 +514,65 @@ func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 }
 
 // A run that cannot go on must not keep the tick from the others.
+func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
+	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
+		t.Run(string(status), func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("org-1")
+			f.openRun("ended", []string{"org-1"})
+			f.exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
+			meanwhile := &tap{after: func(_ context.Context, call string) error {
+				if call == "EnumeratingRuns" {
+					f.exec(`UPDATE reconciliation_runs SET status = ?`, status)
+				}
+				return nil
+			}}
+			if got := f.enumerate(f.enumerator(meanwhile), pipeline.Request{ResumeAll: true}); got.Enqueued != 0 || f.status("ended") != status {
+				t.Errorf("%+v; the run is %s, want %s", got, f.status("ended"), status)
+			}
+			if got := f.enumerate(f.enumerator(nil), pipeline.Request{ContinueRun: "ended"}); !got.Done || got.Enqueued != 0 || f.status("ended") != status {
+				t.Errorf("%+v; the run is %s, want %s", got, f.status("ended"), status)
+			}
+		})
+	}
+}
+
+func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	lost := false
+	p := &tap{after: func(_ context.Context, call string) error {
+		if call == "MarkRunning" && !lost {
+			lost = true
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
+		}
+		return nil
+	}}
+	got := f.enumerate(f.enumerator(p), pipeline.Request{})
+	if !got.Done || got.Enqueued != 1 || f.status(got.RunID) != billing.RunRunning || len(f.received(f.results)) != 1 {
+		t.Errorf("%+v; the run is %s", got, f.status(got.RunID))
+	}
+}
+
+func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.openRun("open", []string{"org-1"})
+	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
+	for _, req := range []pipeline.Request{{DryRun: true}, {OrgID: "org-2"}, {Strategy: billing.StrategyRetrieve}, {ScheduledFor: start}} {
+		req.ResumeAll = true
+		if _, err := f.enumerator(nil).Run(t.Context(), req); err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherSettings {
+			t.Errorf("%+v: %v", req, err)
+		}
+	}
+	if n := len(f.sentWork("open")); n != 0 {
+		t.Errorf("%d messages were sent", n)
+	}
+}
+
 func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()

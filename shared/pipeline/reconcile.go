@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,7 +90,9 @@ type task struct {
 	exists bool // the organization does
 	last   bool
 	asked  bool // Stripe was, for this organization
-	result Result
+	// lowered: a write that lowers access was sent, whatever became of it.
+	lowered bool
+	result  Result
 }
 
 // Reconcile handles a batch. It returns one result for each delivery, in their order.
@@ -97,11 +100,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, deliveries []Delivery) []Res
 	ctx, cancel := withReserve(ctx, r.Reserve)
 	defer cancel()
 	tasks := distinct(deliveries)
-	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
-		return all(deliveries, Result{Disposition: Return, Failure: billing.AsFailure(err)})
-	}
 	b := &batch{Reconciler: r}
-	b.process(ctx, open(tasks))
+	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
+		b.notLoaded(ctx, tasks, billing.AsFailure(err))
+	} else {
+		b.process(ctx, open(tasks))
+	}
 	r.addUsage(ctx, tasks)
 	results := make([]Result, len(deliveries))
 	for i, d := range deliveries {
@@ -123,14 +127,6 @@ func distinct(deliveries []Delivery) map[billing.Work]*task {
 	return tasks
 }
 
-func all(deliveries []Delivery, result Result) []Result {
-	results := make([]Result, len(deliveries))
-	for i := range results {
-		results[i] = result
-	}
-	return results
-}
-
 // load reads everything a batch needs, in a number of queries that does not depend on its size.
 // Records come last: they are read before Stripe is, and as late as possible.
 func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) error {
@@ -144,6 +140,9 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	if err != nil {
 		return err
 	}
+	for w, t := range tasks {
+		t.run = runs[w.RunID]
+	}
 	items, err := r.Store.Items(ctx, work)
 	if err != nil {
 		return err
@@ -153,7 +152,7 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 		return err
 	}
 	for w, t := range tasks {
-		t.run, t.item = runs[w.RunID], items[w]
+		t.item = items[w]
 		t.record, t.exists = records[w.OrgID]
 	}
 	return nil
@@ -186,6 +185,17 @@ func open(tasks map[billing.Work]*task) []*task {
 		}
 	}
 	return todo
+}
+
+// notLoaded concludes a batch that could not be read: a refused login stops its runs, anything
+// else returns the messages, or gives up those received for the last time.
+func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
+	for _, t := range tasks {
+		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
+			continue // acknowledged
+		}
+		t.result = b.conclude(ctx, t, f, billing.Plan{})
+	}
 }
 
 // batch is the state that the organizations of one batch share.
@@ -260,6 +270,9 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 		return err
 	})
 	b.observe(t, err)
+	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {
+		b.confirm(ctx, t) // our write was committed although its answer was lost
+	}
 	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
 		return Result{Disposition: Acknowledge}
 	}
@@ -283,6 +296,8 @@ func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan 
 		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
 	}, false, b.now())
 	switch {
+	case errors.Is(err, billing.ErrAlreadyDecided) && t.item.OrgID == "":
+		return Result{Return, f} // its item could not be read; it may not have one
 	case errors.Is(err, billing.ErrAlreadyDecided):
 		return Result{Disposition: Acknowledge}
 	case err != nil:
@@ -349,6 +364,7 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 		item.Outcome = billing.OutcomeDrifted
 		return plan, b.Store.Decide(ctx, item, plan.LowersAccess(), b.now())
 	}
+	t.lowered = plan.LowersAccess()
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
 		return plan, err
 	}
@@ -424,7 +440,7 @@ func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth,
 		}
 	}
 	if !billing.Settled(found) {
-		missing, err := b.readCustomer(ctx, record, &found)
+		missing, err := b.readCustomers(ctx, record, &found)
 		if err != nil {
 			return truth, err
 		}
@@ -439,26 +455,44 @@ func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth,
 	return truth, err
 }
 
-func (b *batch) readCustomer(ctx context.Context, record billing.Record, found *subscriptions) (missing bool, err error) {
-	customerID := record.CustomerID()
-	if customerID == "" && len(*found) > 0 {
-		customerID = (*found)[0].CustomerID
+// readCustomers adds the subscriptions of every customer the organization is known under, and
+// reports whether Stripe has none of these customers (any more).
+func (b *batch) readCustomers(ctx context.Context, record billing.Record, found *subscriptions) (missing bool, err error) {
+	var there []string
+	customers := customersOf(record, *found)
+	for _, id := range customers {
+		subs, exists, err := b.Stripe.CustomerSubscriptions(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		for _, sub := range subs {
+			found.add(sub)
+		}
+		if exists {
+			there = append(there, id)
+		}
 	}
-	if customerID == "" {
+	if len(customers) == 0 || len(*found) > 0 || len(record.RecordedIDs()) > 0 {
 		return false, nil
 	}
-	subs, exists, err := b.Stripe.CustomerSubscriptions(ctx, customerID)
-	if err != nil || !exists {
-		return !exists, err
+	for _, id := range there { // a deleted customer has an empty list too
+		exists, err := b.Stripe.CustomerExists(ctx, id)
+		if err != nil || exists {
+			return false, err
+		}
 	}
-	for _, sub := range subs {
-		found.add(sub)
+	return true, nil
+}
+
+// customersOf are those that the record names and those of its recorded subscriptions.
+func customersOf(record billing.Record, recorded subscriptions) []string {
+	customers := record.CustomerIDs()
+	for _, sub := range recorded {
+		if sub.CustomerID != "" && !slices.Contains(customers, sub.CustomerID) {
+			customers = append(customers, sub.CustomerID)
+		}
 	}
-	if len(*found) > 0 || len(record.RecordedIDs()) > 0 {
-		return false, nil
-	}
-	exists, err = b.Stripe.CustomerExists(ctx, customerID)
-	return !exists, err
+	return customers
 }
 
 // observe notes whether Stripe answered for the organization.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -113,6 +114,26 @@ var situations = []situation{
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID, billing.FieldSubscriptionID},
+	},
+	{
+		id: "two-customers", governs: "sub_new_", seed: func(f *fixture, id string) {
+			f.org(id, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_new_" + id) })
+			f.row(id, func(s *appschema.Subscription) { s.Status, s.PlanTier = "canceled", "free" })
+			f.sub(id, canceled)
+			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_new_"+id })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldCustomerID, billing.FieldPlanTier, billing.FieldStatus, billing.FieldSubscriptionID},
+	},
+	{
+		id: "moved-customer", governs: "sub_new_", seed: func(f *fixture, id string) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_moved_" + id })
+			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_moved_"+id })
+		},
+		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
+		fields: []string{billing.FieldCustomerID, billing.FieldOrgCustomerID, billing.FieldSubscriptionID},
 	},
 	{
 		id: "missing", seed: func(f *fixture, id string) {
@@ -741,6 +762,88 @@ func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
 }
 
 // A batch may hold messages of two runs: none may be acknowledged without its run being stopped.
+func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
+	for name, statement := range map[string]string{
+		"no such column": `ALTER TABLE organizations DROP COLUMN trial_ends_at`,
+		"no such table":  `DROP TABLE subscriptions`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.inSync("org-1")
+			f.inSync("org-2")
+			f.openRun(runID, []string{"org-1", "org-2"})
+			f.exec(statement)
+			for id, result := range f.deliver(f.reconciler(nil), runID, "org-1", "org-2") {
+				if result.Disposition != pipeline.Acknowledge {
+					t.Errorf("%s: %+v", id, result)
+				}
+				f.wantItem(id, billing.OutcomePending, "")
+			}
+			if run := f.run(runID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonDatabaseLogin {
+				t.Errorf("%+v", run)
+			}
+		})
+	}
+}
+
+func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	broken := &tap{before: func(_ context.Context, call string) error {
+		if call == "Records" {
+			return errors.New("a row that cannot be read")
+		}
+		return nil
+	}}
+	f.wantResult(f.deliver(f.reconciler(broken), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
+	f.wantItem("org-1", billing.OutcomePending, "")
+	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
+	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal)
+}
+
+func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("odd")
+	f.inSync("deleted")
+	f.openRun(runID, []string{"odd", "deleted"})
+	f.exec(`UPDATE subscriptions SET cancel_at_period_end = 2 WHERE org_id = 'odd'`)
+	f.exec(`UPDATE organizations SET is_deleted = 5 WHERE id = 'deleted'`)
+	f.deliver(f.reconciler(nil), runID, "odd", "deleted")
+	item := f.wantItem("odd", billing.OutcomeSynced, billing.ReasonRepaired)
+	if want := []billing.Change{{Field: billing.FieldCancelAtPeriodEnd, From: true, To: false}}; !cmp.Equal(want, item.Changes) {
+		t.Errorf("changes %+v, want %+v", item.Changes, want)
+	}
+	f.wantItem("deleted", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
+}
+
+func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", pastDue, func(s *stripetest.Subscription) { s.Status = "unpaid" })
+	f.openRun(runID, []string{"org-1"})
+	lost := once(func() { f.sub("org-1") })
+	applied := false
+	r := f.reconciler(&tap{after: func(_ context.Context, call string) error {
+		if call != "Apply" || applied {
+			return nil
+		}
+		applied = true
+		lost() // active again, before the retry reads
+		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
+	}})
+	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if status := mysqltest.Value[string](t, f.db, `SELECT status FROM subscriptions`); status != "active" {
+		t.Errorf("status %s, want active", status)
+	}
+	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+	if len(item.Changes) != 4 {
+		t.Errorf("changes %+v, want those there and back", item.Changes)
+	}
+}
+
 func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(3)

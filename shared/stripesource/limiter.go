@@ -22,7 +22,8 @@ type limiter struct {
 	mu      sync.Mutex
 	bucket  *rate.Limiter
 	max     float64
-	adapted time.Time // when the rate was last cut or raised
+	changed time.Time // when the rate was last cut or raised
+	cut     time.Time // when it was last cut
 	now     func() time.Time
 }
 
@@ -47,15 +48,23 @@ func (l *limiter) adapt(throttled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	next := nextRate(float64(l.bucket.Limit()), l.max, throttled, now.Sub(l.adapted))
+	since := l.changed
+	if throttled {
+		since = l.cut // a raise just before must not keep a 429 from being heard
+	}
+	next := nextRate(float64(l.bucket.Limit()), l.max, throttled, now.Sub(since))
 	if next == float64(l.bucket.Limit()) {
 		return
 	}
 	l.bucket.SetLimitAt(now, rate.Limit(next))
-	l.adapted = now
+	l.changed = now
+	if throttled {
+		l.cut = now
+	}
 }
 
-// nextRate is the rate after an answer, or before a request, so long after the last change.
+// nextRate is the rate after a 429, so long after the last cut, or before a request, so long
+// after the last change.
 func nextRate(current, limit float64, throttled bool, since time.Duration) float64 {
 	if limit <= 0 || since < adaptEvery {
 		return current

@@ -50,7 +50,7 @@ func TestTheRateStaysWithinItsBounds(t *testing.T) {
 		limit := rapid.Float64Range(0.001, 10_000).Draw(t, "limit")
 		now := time.Unix(0, 0)
 		l := newLimiter(limit, func() time.Time { return now })
-		var changed time.Time
+		var changed, cut time.Time
 		before := l.rps()
 		for range rapid.IntRange(1, 200).Draw(t, "answers") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "pause")))
@@ -63,15 +63,53 @@ func TestTheRateStaysWithinItsBounds(t *testing.T) {
 			if after == before {
 				continue
 			}
-			if !changed.IsZero() && now.Sub(changed) < time.Second {
-				t.Fatalf("changed %v after the last change", now.Sub(changed))
+			since := changed
+			if throttled {
+				since = cut
+			}
+			if !since.IsZero() && now.Sub(since) < time.Second {
+				t.Fatalf("throttled %t: changed after %v", throttled, now.Sub(since))
 			}
 			if throttled != (after < before) {
 				t.Fatalf("throttled %t: from %v to %v", throttled, before, after)
 			}
 			before, changed = after, now
+			if throttled {
+				cut = now
+			}
 		}
 	})
+}
+
+// TestTheRateFollowsWhatIsLeft: the rest of the account's limit is the web application's, so
+// often far less than the configured rate gets through.
+func TestTheRateFollowsWhatIsLeft(t *testing.T) {
+	for left, mostRefused := range map[float64]float64{2: 0.25, 5: 0.12, 10: 0.06, 15: 0.04, 20: 0} {
+		clock := time.Unix(0, 0)
+		l := newLimiter(20, func() time.Time { return clock })
+		tokens, sent, refused := left, 0, 0
+		for clock.Sub(time.Unix(0, 0)) < 5*time.Minute {
+			l.adapt(false)
+			pause := 1 / l.rps()
+			clock = clock.Add(time.Duration(pause * float64(time.Second)))
+			tokens = min(tokens+pause*left, left)
+			sent++
+			if tokens < 1-1e-6 {
+				refused++
+				l.throttled()
+				continue
+			}
+			tokens--
+		}
+		share := float64(refused) / float64(sent)
+		t.Logf("%v/s left: %d sent, %.1f %% refused", left, sent, 100*share)
+		if share > mostRefused {
+			t.Errorf("%v/s left: %.1f %% refused, want at most %.0f %%", left, 100*share, 100*mostRefused)
+		}
+		if through := float64(sent-refused) / (5 * 60); through < 0.75*left {
+			t.Errorf("%v/s left: only %.1f/s used", left, through)
+		}
+	}
 }
 
 func TestTheRateRecoversFully(t *testing.T) {

@@ -98,7 +98,7 @@ func (w *world) truth(record billing.Record) billing.Truth {
 			truth.Subscriptions = append(truth.Subscriptions, sub)
 		}
 	}
-	if id := record.CustomerID(); id != "" {
+	for _, id := range record.CustomerIDs() {
 		subs, _, err := w.source.CustomerSubscriptions(ctx, id)
 		w.must(err)
 		truth.Subscriptions = append(truth.Subscriptions, subs...)
