@@ -13,6 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
@@ -93,15 +94,15 @@ func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Lo
 }
 
 func reconcile(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *present.Progress) (summary billing.Summary, err error) {
-	conns := 0
+	database := wire.Database(c)
 	if own != nil && !own.database.Concurrent() {
-		conns = 1
+		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
 	}
 	c.RetryBackoff = localBackoff
 	if own != nil {
 		c.Stripe.RequestsPerSecond = own.requestRate(o.demo)
 	}
-	store, err := wire.Store(ctx, c, conns)
+	store, err := mysqlstore.Open(ctx, database)
 	if err != nil {
 		return summary, err
 	}

@@ -58,7 +58,7 @@ func newPlace(t *testing.T, db *mysqltest.DB) place {
 	}
 	environ := map[string]string{
 		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,
-		"STRIPE_SECRET_KEY": stripe.Key(), "STRIPE_API_BASE": stripe.URL(),
+		"STRIPE_SECRET_KEY": stripe.Key(), "STRIPE_API_BASE": stripe.URL(), "STRIPE_RPS": "100",
 	}
 	maps.Copy(environ, demo.Prices())
 	return place{db: db, stripe: stripe, environ: environ}
@@ -348,9 +348,32 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 	if code != present.ExitFailed || a.Error.Code != "interrupted" || !found {
 		t.Fatalf("exit %d, error %+v", code, a.Error)
 	}
+	if status := mysqltest.Value[billing.RunStatus](t, p.db, `SELECT status FROM reconciliation_runs`); status != billing.RunStopped {
+		t.Errorf("the interrupted run is %s: another process would take it up", status)
+	}
 	code, b := local(t.Context(), t, p.environ, "--resume", runID)
 	if code != present.ExitOK || b.Result.Pending != 0 || b.Result.RunID != runID {
 		t.Errorf("resumed: exit %d, %+v", code, b.Result)
+	}
+}
+
+func TestOtherRunsInTheDatabaseAreLeftAlone(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	local(t.Context(), t, p.environ, "--dry-run") // creates the tables
+	long := time.Now().UTC().AddDate(0, 0, -400)
+	for id, status := range map[string]billing.RunStatus{
+		"old": billing.RunCompleted, "late": billing.RunRunning, "unfinished": billing.RunEnumerating, "drained": billing.RunRunning,
+	} {
+		p.db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,?,FALSE,'retrieve',?,?)`, id, status, long, long)
+	}
+	const others = `SELECT GROUP_CONCAT(CONCAT(id, status) ORDER BY id) FROM reconciliation_runs WHERE id IN ('old','late','unfinished','drained')`
+	before := mysqltest.Value[string](t, p.db, others)
+	p.stripe.SetLatency(200 * time.Millisecond) // longer than it takes to look after the run
+	if code, a := local(t.Context(), t, p.environ); code != present.ExitOK {
+		t.Fatalf("exit %d, %+v", code, a)
+	}
+	if after := mysqltest.Value[string](t, p.db, others); after != before {
+		t.Errorf("the other runs were %s, now they are %s", before, after)
 	}
 }
 

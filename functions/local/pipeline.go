@@ -121,20 +121,20 @@ func createQueue(ctx context.Context, client *sqs.Client, name string, attribute
 
 // run starts the run and follows it to its end.
 func (p pipelineInProcess) run(ctx context.Context, o options) (billing.Summary, error) {
-	runID, err := p.enumerate(ctx, o)
+	runID, ours, err := p.enumerate(ctx, o)
 	if err == nil {
 		err = p.follow(ctx, runID)
 	}
 	p.progress.Done()
 	if err == nil {
 		summary, err := p.aggregator.Step.Summary(ctx, runID)
-		return summary, p.brokenOff(ctx, runID, err)
+		return summary, p.brokenOff(ctx, runID, ours, err)
 	}
-	return billing.Summary{}, p.brokenOff(ctx, runID, err)
+	return billing.Summary{}, p.brokenOff(ctx, runID, ours, err)
 }
 
 // brokenOff says how to go on with a run that could not be followed to its end.
-func (p pipelineInProcess) brokenOff(ctx context.Context, runID string, err error) error {
+func (p pipelineInProcess) brokenOff(ctx context.Context, runID string, ours bool, err error) error {
 	if err == nil || runID == "" || !p.stays {
 		return err
 	}
@@ -145,30 +145,44 @@ func (p pipelineInProcess) brokenOff(ctx context.Context, runID string, err erro
 	if ctx.Err() != nil {
 		e.Code, e.Err = "interrupted", errors.New("interrupted")
 	}
+	if !ours {
+		return e
+	}
+	// Its messages end with this process. Left open, it would be taken up by whoever else works on
+	// this database, or count as late.
+	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	if _, stopErr := p.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC()); stopErr != nil {
+		e.Hint += "; it is still open: " + stopErr.Error()
+	}
 	return e
 }
 
+// stopTime bounds the last write.
+const stopTime = 5 * time.Second
+
 // enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
-// everything was sent.
-func (p pipelineInProcess) enumerate(ctx context.Context, o options) (string, error) {
+// everything was sent. The run is ours unless another process enumerates it.
+func (p pipelineInProcess) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
 	event := map[string]any{"dryRun": o.dryRun, "orgId": o.org, "strategy": o.strategy}
 	if o.resume != "" {
 		event["resume"] = o.resume
 	}
 	result, err := p.invoke(ctx, event)
-	runID := result.RunID
+	runID, ours = result.RunID, o.resume == "" || result.Done || result.Enqueued > 0
 	again := time.NewTicker(tickEvery)
 	defer again.Stop()
 	for err == nil && !result.Done {
 		p.progress.Note("run %s is not sent out yet, or another process holds it; trying again", runID)
 		select {
 		case <-again.C:
-			result, err = p.invoke(ctx, map[string]any{"resume": runID})
+			result, err = p.enumerator.Step.Run(ctx, pipeline.Request{ContinueRun: runID})
+			ours = ours || result.Enqueued > 0
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 	}
-	return runID, err
+	return runID, ours, err
 }
 
 func (p pipelineInProcess) invoke(ctx context.Context, event map[string]any) (pipeline.Enumeration, error) {
@@ -180,8 +194,9 @@ func (p pipelineInProcess) invoke(ctx context.Context, event map[string]any) (pi
 	return p.enumerator.Handle(ctx, raw)
 }
 
-// follow shows the run's progress until it is closed and summed up. Now and then it ticks the
-// aggregator, as the schedule does.
+// follow shows the run's progress until it is closed and summed up. Now and then it has the
+// aggregator look, in case a message was lost; it does not tick: what becomes of other runs in
+// this database is not its business.
 func (p pipelineInProcess) follow(ctx context.Context, runID string) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
@@ -196,7 +211,7 @@ func (p pipelineInProcess) follow(ctx context.Context, runID string) error {
 		select {
 		case <-time.After(pause):
 		case <-tick.C:
-			if _, err := p.aggregator.Step.Tick(ctx); err != nil {
+			if err := p.aggregator.Step.Progress(ctx, runID); err != nil {
 				return err
 			}
 		case <-ctx.Done():

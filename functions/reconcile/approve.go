@@ -49,7 +49,7 @@ func (c *command) raise(ctx context.Context, runID string, limit int) (err error
 	if err != nil {
 		return err
 	}
-	store, err := wire.Store(ctx, settings, 1)
+	store, err := mysqlstore.Open(ctx, wire.Database(settings))
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ const (
 	ReasonStripeForbidden    Reason = "stripe_forbidden"
 	ReasonWrongAccount       Reason = "wrong_account"
 	ReasonWrongMode          Reason = "wrong_mode"
+	ReasonInterrupted        Reason = "interrupted"
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	ReasonDatabaseLogin      Reason = "database_login"

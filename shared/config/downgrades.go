@@ -37,7 +37,7 @@ func (d DowngradeLimit) Limit(listed int) int {
 	case downgradeNumber:
 		return d.value
 	case downgradePercentage:
-		return share(listed, d.value)
+		return max(share(listed, d.value), min(d.value, listed, 1)) // a run over one organization must be able to repair it
 	case downgradeDefault:
 		return max(defaultDowngrades, share(listed, defaultDowngradeBasisPoints))
 	default:

@@ -24,7 +24,9 @@ func TestADowngradeLimitIsANumberOrAShareOfTheListed(t *testing.T) {
 		{"25", 10, 25},
 		{"0", 10_000, 0},
 		{"5%", 0, 0},
-		{"5%", 19, 0},
+		{"5%", 19, 1}, // a run over one organization must be able to repair it
+		{"5%", 1, 1},
+		{"0%", 100, 0},
 		{"5%", 20, 1},
 		{"0.29%", 10_000, 29},
 		{"100%", 12_345, 12_345},

@@ -24,6 +24,9 @@ type Config struct {
 	TLS      bool
 	CAFile   string // PEM file with the only roots to trust; "" means the system's
 	MaxConns int    // connections at most; 0 means 10
+	// LockWait is how long a statement waits for a row that somebody else holds, to the second;
+	// 0 leaves it to the server. It must be below 30 s, when a connection counts as dead.
+	LockWait time.Duration
 }
 
 const (
@@ -81,6 +84,9 @@ func (c Config) driver() (*mysql.Config, error) {
 	cfg.Params = map[string]string{
 		"time_zone": "'+00:00'",
 		"sql_mode":  "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+	}
+	if c.LockWait > 0 {
+		cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(c.LockWait.Seconds()))
 	}
 	roots, err := c.tls()
 	if err != nil {

@@ -157,15 +157,6 @@ func (s *Store) LastCompleted(ctx context.Context) (*time.Time, error) {
 	return at, failure(err, "look for the last completed run")
 }
 
-// LastRun returns the id of the run that started last, "" if there is none.
-func (s *Store) LastRun(ctx context.Context) (string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs ORDER BY started_at DESC, id DESC LIMIT 1`)
-	if err != nil || len(ids) == 0 {
-		return "", failure(err, "look for the last run")
-	}
-	return ids[0], nil
-}
-
 // prunePage bounds a pruning transaction, so that it never holds many locks.
 const prunePage = 1000
 

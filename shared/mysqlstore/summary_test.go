@@ -325,27 +325,6 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 	})
 }
 
-func TestLastRunIsTheOneThatStartedLast(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
-		for _, c := range []struct {
-			id      string
-			started time.Time
-			want    string
-		}{
-			{"", now, ""}, {"b", now, "b"}, {"a", now, "b"}, {"earlier", now.Add(-time.Hour), "b"}, {"later", now.Add(time.Hour), "later"},
-		} {
-			if c.id != "" {
-				run := newRun(c.id)
-				run.StartedAt = c.started
-				f.openRun(t, run)
-			}
-			if got, err := f.store.LastRun(t.Context()); got != c.want || err != nil {
-				t.Errorf("after %q: %q, want %q (%v)", c.id, got, c.want, err)
-			}
-		}
-	})
-}
-
 func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		cutoff := now.Add(-90 * 24 * time.Hour)

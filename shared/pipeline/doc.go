@@ -15,8 +15,10 @@
 //     and back between read and write, the newer state wins.
 //   - Only the error's class decides between trying again here, trying again through the queue,
 //     giving up one organization and stopping the run.
-//   - Each step keeps a reserve of its deadline: what cannot finish is not started.
-//   - A run is closed once, by compare-and-set; a later repair amends its summary.
+//   - Enumerator and Reconciler keep a reserve of their deadline: what cannot finish is not
+//     started. The Aggregator's work can be cut off anywhere and done again.
+//   - A run is closed once, by compare-and-set, and reported at most once: if the answer to closing
+//     it is lost, its row has the summary and the log has not. A later repair amends the summary.
 //
 // What remains: a webhook that writes an old payload after us, and a change that went to Stripe
 // and back inside one window, are repaired by the next run.

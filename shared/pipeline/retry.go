@@ -73,7 +73,7 @@ func withReserve(ctx context.Context, reserve time.Duration) (context.Context, c
 }
 
 // bookkeepingTime is what the last writes of an invocation that is ending get.
-const bookkeepingTime = 5 * time.Second
+const bookkeepingTime = 3 * time.Second
 
 // detached is for bookkeeping that must not be lost because the work's time is over.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -36,7 +36,7 @@ func TestALogLineHasTimesInUTC(t *testing.T) {
 	eastern := time.FixedZone("eastern", 5*60*60)
 	at := time.Date(2026, 11, 22, 8, 0, 0, 0, eastern)
 	record := slog.NewRecord(at, slog.LevelInfo, "tick", 0)
-	record.AddAttrs(slog.Time(telemetry.KeyScheduledFor, at), slog.Group("run", slog.Time("startedAt", at)))
+	record.AddAttrs(slog.Time("scheduledFor", at), slog.Group("run", slog.Time("startedAt", at)))
 
 	handler := telemetry.NewLogger(&out, slog.LevelInfo).Handler()
 	if err := handler.Handle(t.Context(), record); err != nil {

@@ -46,7 +46,7 @@ func (h Worker) Handle(ctx context.Context, event events.SQSEvent) (events.SQSEv
 }
 
 // answerTime bounds the sends at the end of a batch; it is part of the reserve.
-const answerTime = 8 * time.Second
+const answerTime = 5 * time.Second
 
 // open reads the messages; what cannot be read is a dead letter, whatever the others are.
 func (h Worker) open(event events.SQSEvent) []letter {

@@ -2,6 +2,7 @@ package present
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -24,6 +25,11 @@ func Main(run Command) {
 func program(run Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	calm := context.AfterFunc(ctx, func() {
+		stop() // from now on a signal ends the process at once
+		_, _ = fmt.Fprintln(os.Stderr, "finishing what was begun; Ctrl-C again quits at once")
+	})
+	defer calm()
 	args := os.Args[1:]
 	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
 	if err != nil {

@@ -22,9 +22,6 @@ type Function struct {
 	Queues *sqs.Client
 }
 
-// connections of one function's process: a worker handles some organizations at once.
-const connections = 10
-
 // Start reads the configuration once for the life of the process and connects.
 func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 	c, err := config.Load(config.Environ(os.Environ()), needs...)
@@ -37,7 +34,7 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 		return Function{}, fmt.Errorf("AWS settings: %w", err)
 	}
 	f.Queues = sqs.NewFromConfig(aws)
-	f.Store, err = Store(ctx, c, connections)
+	f.Store, err = mysqlstore.Open(ctx, Database(c))
 	return f, err
 }
 

@@ -3,7 +3,6 @@
 package wire
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"time"
@@ -26,13 +25,16 @@ const reserve = 15 * time.Second
 // metricNamespace is where CloudWatch shows this system's metrics.
 const metricNamespace = "SubscriptionReconciliation"
 
-// Store connects to the database with at most so many connections; 0 is the default number.
-func Store(ctx context.Context, c config.Config, conns int) (*mysqlstore.Store, error) {
+// lockWait is short against a worker's time: what is locked for longer is tried again later.
+const lockWait = 5 * time.Second
+
+// Database returns how to reach the database.
+func Database(c config.Config) mysqlstore.Config {
 	db := c.Database
-	return mysqlstore.Open(ctx, mysqlstore.Config{
+	return mysqlstore.Config{
 		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
-		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, MaxConns: conns,
-	})
+		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, LockWait: lockWait,
+	}
 }
 
 // Stripe returns the client; clients is how many of them share the configured rate.

@@ -2,8 +2,8 @@
 
 -- No transaction spans CREATE TABLE, so each statement can be run again after one that failed.
 
--- One row for each pass over the organizations. Ids are compared byte by byte (utf8mb4_bin), so
--- that no two of them ever meet because of a collation.
+-- One row for each pass over the organizations. Ids are compared by their bytes (utf8mb4_bin),
+-- whatever the collation of the application's tables is.
 CREATE TABLE IF NOT EXISTS reconciliation_runs (
   id                VARCHAR(64)  NOT NULL PRIMARY KEY,
   request_id        VARCHAR(64)  NULL UNIQUE,
