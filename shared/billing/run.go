@@ -53,6 +53,8 @@ type Run struct {
 	DeadlineAt     time.Time
 	FinishedAt     *time.Time
 	Summarized     bool // its summary was written
+	// SummaryRevision counts how often; a later write names the one it builds on.
+	SummaryRevision int
 }
 
 // Usage counts requests to Stripe: answers of any kind, by what was asked, and how many of

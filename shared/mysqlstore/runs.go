@@ -11,7 +11,7 @@ import (
 
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
-	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL`
+	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
@@ -19,7 +19,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
-		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized)
+		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
 }

@@ -91,16 +91,15 @@ func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, seen bill
 }
 
 // AmendRun writes the summary of a closed run, and reports whether this call did it: not if the
-// run was closed or summed up otherwise meanwhile, nor if the summary is the one that stands.
+// run was closed or summed up otherwise since before was read, nor if the summary is the one that
+// stands.
 func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error) {
-	if !before.Summarized {
-		return s.putSummary(ctx, summary, seen, `status = ? AND summary IS NULL`, before.Status)
-	}
 	text, err := json.Marshal(summary)
 	if err != nil {
 		return false, err
 	}
-	return s.putSummary(ctx, summary, seen, `status = ? AND summary <> ?`, before.Status, string(text))
+	return s.putSummary(ctx, summary, seen, `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
+		before.Status, before.SummaryRevision, string(text))
 }
 
 func (s *Store) putSummary(ctx context.Context, summary billing.Summary, seen billing.Seen, condition string, args ...any) (bool, error) {
@@ -109,7 +108,7 @@ func (s *Store) putSummary(ctx context.Context, summary billing.Summary, seen bi
 		return false, err
 	}
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
-		finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
+		summary_revision = summary_revision + 1, finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
 		append([]any{
 			summary.Status, summary.StatusReason, summary.StatusMessage, string(text), seen.Subscriptions, summary.FinishedAt, summary.RunID,
 		}, args...)...)

@@ -123,7 +123,8 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
 			if closed {
-				before.Status, before.FinishedAt, before.Summarized, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), true, nil
+				before.Status, before.FinishedAt, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), nil
+				before.Summarized, before.SummaryRevision = true, 1
 			}
 			if diff := cmp.Diff(before, f.run(t, id)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", status, diff)

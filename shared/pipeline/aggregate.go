@@ -137,27 +137,43 @@ func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 	return true, a.report(ctx, summary)
 }
 
-// amend brings the summary of a closed run up to date after a redrive.
+// amend brings the summary of a closed run up to date after a redrive. Where another aggregator
+// was quicker, it may have counted before this one's news: count again.
 func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
+	for range maxRounds {
+		amended, err := a.amendOnce(ctx, run)
+		if err != nil || amended {
+			return err
+		}
+		now, err := a.run(ctx, run.ID)
+		if err != nil || now.SummaryRevision == run.SummaryRevision || now.Status.Open() {
+			return err
+		}
+		run = now
+	}
+	return nil // so many others at it saw the same news
+}
+
+func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, error) {
 	summary, err := a.summarize(ctx, run)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var seen billing.Seen
 	if run.Status != billing.RunStopped {
 		if seen, err = a.judge(ctx, run, &summary); err != nil {
-			return err
+			return false, err
 		}
 	}
 	amended, err := a.Store.AmendRun(ctx, summary, seen, run)
 	if err != nil || !amended {
-		return err
+		return false, err
 	}
 	if !run.Summarized { // stopped by a worker: the first summary
-		return a.report(ctx, summary)
+		return true, a.report(ctx, summary)
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
-	return nil
+	return true, nil
 }
 
 // judge gives the summary the status that the run ends with, and returns what the run saw.

@@ -524,7 +524,7 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 			f.exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
 			meanwhile := &tap{after: func(_ context.Context, call string) error {
 				if call == "EnumeratingRuns" {
-					f.exec(`UPDATE reconciliation_runs SET status = ?`, status)
+					f.exec(`UPDATE reconciliation_runs SET status = ?`, status) //nolint:contextcheck // the test's own statement
 				}
 				return nil
 			}}

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS reconciliation_runs (
   stripe_other      BIGINT       NOT NULL DEFAULT 0,
   stripe_throttled  BIGINT       NOT NULL DEFAULT 0,
   summary           MEDIUMTEXT   NULL,
+  summary_revision  INT          NOT NULL DEFAULT 0,
   started_at        DATETIME(6)  NOT NULL,
   deadline_at       DATETIME(6)  NOT NULL,
   finished_at       DATETIME(6)  NULL,
