@@ -102,9 +102,9 @@ func newFixture(t *testing.T) *fixture {
 // connections returns an HTTP client with connections of its own: whoever abandons a request
 // closes its connection, and must not do so to anybody else's.
 func (f *fixture) connections() *http.Client {
-	transport := &http.Transport{}
-	f.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
+	client := sqsserver.HTTPClient()
+	f.Cleanup(client.CloseIdleConnections)
+	return client
 }
 
 // client returns an SQS client that tries nothing twice.

@@ -3,6 +3,7 @@ package sqsserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -105,6 +106,7 @@ func (s *Server) AWSConfig() aws.Config {
 		Region:       s.region,
 		Credentials:  credentials.NewStaticCredentialsProvider("local", "local", ""),
 		BaseEndpoint: aws.String(s.url),
+		HTTPClient:   HTTPClient(),
 	}
 }
 
@@ -128,18 +130,13 @@ func (s *Server) Close() error {
 		s.running.Wait()
 		return nil
 	}
-	answered := make(chan struct{})
-	go func() {
-		s.running.Wait()
-		close(answered)
-	}()
-	grace := time.NewTimer(closeGrace)
-	defer grace.Stop()
-	select {
-	case <-answered:
-	case <-grace.C:
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	err := s.http.Shutdown(ctx) // waits until the answers have left, not only been written
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close()
 	}
-	if err := s.http.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("sqsserver: %w", err)
 	}
 	return nil
