@@ -62,7 +62,7 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 	if err != nil {
 		return summary, fmt.Errorf("start the queues: %w", err)
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
+	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck // closing has its own time
 	queues := sqs.NewFromConfig(server.AWSConfig())
 	if s.config.Queues, err = createQueues(ctx, queues, s.config.MaxReceiveCount); err != nil {
 		return summary, err
