@@ -21,22 +21,31 @@ import (
 // localBackoff replaces the backoff of 30 s that suits an unattended run.
 const localBackoff = time.Second
 
-// runLocal reconciles once and writes the summary.
-func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (err error) {
-	if err := o.check(); err != nil {
+// runLocal reconciles once; its error says how the run ended where everything else went well.
+func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) error {
+	status, err := reconcileAndShow(ctx, o, environ, out, errs)
+	if err != nil {
 		return err
+	}
+	return present.Ended(status)
+}
+
+// reconcileAndShow reconciles once and writes the summary.
+func reconcileAndShow(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) (status billing.RunStatus, err error) {
+	if err := o.check(); err != nil {
+		return "", err
 	}
 	progress := present.NewProgress(errs)
 	environ, own, err := surroundings(ctx, o, environ, progress)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if own != nil {
 		defer func() { err = errors.Join(err, own.close()) }()
 	}
 	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if own == nil {
 		progress.Note("database: %s at %s:%d", c.Database.Name, c.Database.Host, c.Database.Port)
@@ -44,7 +53,7 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	}
 	summary, err := reconcile(ctx, o, c, own, logger(environ, c, errs), progress)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if o.json {
 		err = present.JSON(out, summary)
@@ -54,7 +63,7 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	if err == nil && o.demo.hold && own != nil {
 		own.hold(ctx, progress)
 	}
-	return errors.Join(err, present.Ended(summary.Status))
+	return summary.Status, err
 }
 
 // surroundings returns the environment to work on: the given one where it names a database and

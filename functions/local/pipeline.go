@@ -62,7 +62,7 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 	if err != nil {
 		return summary, fmt.Errorf("start the queues: %w", err)
 	}
-	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck // closing has its own time
+	defer func() { err = errors.Join(err, server.Close()) }()
 	queues := sqs.NewFromConfig(server.AWSConfig())
 	if s.config.Queues, err = createQueues(ctx, queues, s.config.MaxReceiveCount); err != nil {
 		return summary, err
@@ -78,14 +78,18 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 		{Queue: c.Queues.Work, Client: queues, Handler: worker.Handle, MaxConcurrency: workers, Timeout: functionTimeout, Log: s.log},
 		{Queue: c.Queues.Results, Client: queues, Handler: p.aggregator.HandleRecords, Timeout: functionTimeout, Log: s.log},
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	group, ctx := errgroup.WithContext(ctx)
+	running, cancel := context.WithCancel(ctx)
+	group, running := errgroup.WithContext(running)
 	for _, source := range sources {
-		group.Go(func() error { return source.Run(ctx) })
+		group.Go(func() error { return source.Run(running) })
 	}
-	summary, err = p.run(ctx, o)
+	runID, ours, err := p.run(running, o)
 	cancel()
-	return summary, errors.Join(err, group.Wait())
+	err = errors.Join(err, group.Wait()) // what the workers had begun is decided now
+	if err == nil {
+		summary, err = p.aggregator.Step.Summary(ctx, runID)
+	}
+	return summary, p.brokenOff(ctx, runID, ours, err)
 }
 
 func createQueues(ctx context.Context, client *sqs.Client, maxReceive int) (urls config.Queues, err error) {
@@ -120,17 +124,13 @@ func createQueue(ctx context.Context, client *sqs.Client, name string, attribute
 }
 
 // run starts the run and follows it to its end.
-func (p pipelineInProcess) run(ctx context.Context, o options) (billing.Summary, error) {
-	runID, ours, err := p.enumerate(ctx, o)
+func (p pipelineInProcess) run(ctx context.Context, o options) (runID string, ours bool, err error) {
+	runID, ours, err = p.enumerate(ctx, o)
 	if err == nil {
 		err = p.follow(ctx, runID)
 	}
 	p.progress.Done()
-	if err == nil {
-		summary, err := p.aggregator.Step.Summary(ctx, runID)
-		return summary, p.brokenOff(ctx, runID, ours, err)
-	}
-	return billing.Summary{}, p.brokenOff(ctx, runID, ours, err)
+	return runID, ours, err
 }
 
 // brokenOff says how to go on with a run that could not be followed to its end.
@@ -148,11 +148,15 @@ func (p pipelineInProcess) brokenOff(ctx context.Context, runID string, ours boo
 	if !ours {
 		return e
 	}
-	// Its messages end with this process. Left open, it would be taken up by whoever else works on
+	// Its messages end with this process. If the last of them was handled the run is closed; left open, it would be taken up by whoever else works on
 	// this database, or count as late.
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	if _, stopErr := p.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC()); stopErr != nil {
+	stopErr := p.aggregator.Step.Progress(final, runID)
+	if stopErr == nil {
+		_, stopErr = p.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC())
+	}
+	if stopErr != nil {
 		e.Hint += "; it is still open: " + stopErr.Error()
 	}
 	return e

@@ -154,7 +154,7 @@ func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 // FinishListing records that every organization is listed, how many, and the downgrade limit
 // that follows from it.
 func (s *Store) FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error {
-	err := advance(ctx, s.db, runID, owner, `listed = TRUE, total = ?, downgrade_limit = ?, lease_expires_at = ?`, total, downgradeLimit, until)
+	err := advance(ctx, s.db, runID, owner, `listed = TRUE, total = ?, downgrade_limit = GREATEST(downgrade_limit, ?), lease_expires_at = ?`, total, downgradeLimit, until)
 	return failure(err, "finish the listing of run "+runID)
 }
 
@@ -186,7 +186,7 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (b
 		return false, err
 	}
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
-		finished_at = NULL, summary = NULL, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
+		finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
 		WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
 		runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
 	return ok, failure(err, "reopen run "+runID)
@@ -195,7 +195,7 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (b
 // StopRun ends an open run for a reason that concerns all of it; organizations without an
 // outcome stay pending. It reports whether this call did it.
 func (s *Store) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, finished_at = ?,
+	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary_revision = summary_revision + 1, finished_at = ?,
 		lease_owner = '', lease_expires_at = NULL WHERE id = ? AND status IN (?,?)`,
 		billing.RunStopped, reason, text(message), now, runID, billing.RunEnumerating, billing.RunRunning)
 	return ok, failure(err, "stop run "+runID)

@@ -490,7 +490,7 @@ func TestReopen(t *testing.T) {
 				continue
 			}
 			want := newRun(id)
-			want.DeadlineAt = now.Add(24 * time.Hour)
+			want.DeadlineAt, want.SummaryRevision = now.Add(24*time.Hour), 1
 			want.Listed, want.ListedThrough, want.Total, want.Downgrades, want.DowngradeLimit = true, "l", 5, 2, 9
 			if diff := cmp.Diff(want, f.run(t, id)); diff != "" {
 				t.Errorf("reopened from %s (-want +got):\n%s", status, diff)

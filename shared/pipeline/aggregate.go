@@ -43,7 +43,8 @@ type Tick struct {
 }
 
 // Progress looks at a run that something happened to: it closes the run if nothing is pending,
-// or amends the summary of one that was closed before. An unknown run is no error: it was pruned.
+// or its deadline has passed, or amends the summary of one that was closed before. An unknown run
+// is no error: it was pruned.
 func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	return a.Retry.do(ctx, func() error {
 		run, err := a.run(ctx, runID)
@@ -52,6 +53,10 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if run.Status.Open() && a.now().After(run.DeadlineAt) {
+			_, err := a.close(ctx, run)
 			return err
 		}
 		switch run.Status {
@@ -186,6 +191,9 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
 	if err != nil || run.OrgID != "" || s.Status == billing.RunIncomplete {
 		return seen, err
+	}
+	if s.Errors > s.Reasons[billing.ReasonWithheld] { // not all could be read: the errors say why
+		return seen, nil
 	}
 	last, err := a.Store.LastSeen(ctx, run.StartedAt)
 	if err != nil {

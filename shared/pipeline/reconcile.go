@@ -190,11 +190,13 @@ func open(tasks map[billing.Work]*task) []*task {
 // notLoaded concludes a batch that could not be read: a refused login stops its runs, anything
 // else returns the messages, or gives up those received for the last time.
 func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
+	ctx, cancel := detached(ctx) // one for all of them: a database that hangs must not take the time to answer
+	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
 			continue // acknowledged
 		}
-		t.result = b.conclude(ctx, t, f, billing.Plan{})
+		t.result = b.concludeWithin(ctx, t, f, billing.Plan{})
 	}
 }
 
@@ -284,6 +286,10 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
 	ctx, cancel := detached(ctx)
 	defer cancel()
+	return b.concludeWithin(ctx, t, f, plan)
+}
+
+func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
 	if f.Class == billing.RunFatal && t.run.Status.Open() {
 		return b.stop(ctx, t, f)
 	}
@@ -364,7 +370,7 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 		item.Outcome = billing.OutcomeDrifted
 		return plan, b.Store.Decide(ctx, item, plan.LowersAccess(), b.now())
 	}
-	t.lowered = plan.LowersAccess()
+	t.lowered = t.lowered || plan.LowersAccess()
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
 		return plan, err
 	}

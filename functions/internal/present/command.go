@@ -25,7 +25,11 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 		err = &Error{Exit: ExitFailed, Code: "interrupted", Err: errors.New("interrupted")}
 	}
 	// A flag that could not be read may stand before --json.
-	return Fail(out, errs, slices.Contains(args, "--json"), err)
+	return Fail(out, errs, asksForJSON(args), err)
+}
+
+func asksForJSON(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--json" || arg == "--json=true" })
 }
 
 // NoArgs refuses arguments, as a usage error.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
@@ -33,7 +32,7 @@ func program(run Command) int {
 	args := os.Args[1:]
 	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
 	if err != nil {
-		return Fail(os.Stdout, os.Stderr, slices.Contains(args, "--json"), &Error{Exit: ExitUsage, Code: "configuration", Err: err})
+		return Fail(os.Stdout, os.Stderr, asksForJSON(args), &Error{Exit: ExitUsage, Code: "configuration", Err: err})
 	}
 	return run(ctx, args, environ, os.Stdout, os.Stderr)
 }

@@ -3,7 +3,6 @@ package sqsserver
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -43,7 +42,9 @@ type Server struct {
 	account string
 	url     string // empty unless started
 	http    *http.Server
-	closing chan struct{} // closed by Close: ends long polls
+	// answering are the connections with a request whose answer has not left yet.
+	answering connections
+	closing   chan struct{} // closed by Close: ends long polls
 
 	mu        sync.Mutex
 	closed    bool
@@ -86,7 +87,7 @@ func Start(o Options) (*Server, error) {
 		return nil, fmt.Errorf("sqsserver: %w", err)
 	}
 	s.url = "http://" + l.Addr().String()
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ConnState: s.answering.track}
 	go func() {
 		// Serve ends with ErrServerClosed at Close; a failing listener shows
 		// in the clients, whose requests are then refused.
@@ -130,13 +131,8 @@ func (s *Server) Close() error {
 		s.running.Wait()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
-	err := s.http.Shutdown(ctx) // waits until the answers have left, not only been written
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.http.Close()
-	}
-	if err != nil {
+	s.answering.waitFor(closeGrace)
+	if err := s.http.Close(); err != nil {
 		return fmt.Errorf("sqsserver: %w", err)
 	}
 	return nil
