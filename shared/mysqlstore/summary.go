@@ -87,7 +87,11 @@ func (s *Store) itemsWhere(ctx context.Context, condition string, args ...any) (
 // CloseRun ends the run with its summary if its status still is from, and reports whether this
 // call did it: only the one that did reports the run. seen is kept to compare the next run with.
 func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error) {
-	return s.putSummary(ctx, summary, seen, `status = ?`, from)
+	text, err := json.Marshal(summary)
+	if err != nil {
+		return false, err
+	}
+	return s.putSummary(ctx, summary, string(text), seen, `status = ?`, from)
 }
 
 // AmendRun writes the summary of a closed run, and reports whether this call did it: not if the
@@ -98,19 +102,16 @@ func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen bill
 	if err != nil {
 		return false, err
 	}
-	return s.putSummary(ctx, summary, seen, `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
+	return s.putSummary(ctx, summary, string(text), seen, `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
 		before.Status, before.SummaryRevision, string(text))
 }
 
-func (s *Store) putSummary(ctx context.Context, summary billing.Summary, seen billing.Seen, condition string, args ...any) (bool, error) {
-	text, err := json.Marshal(summary)
-	if err != nil {
-		return false, err
-	}
+// putSummary writes the summary, text being its encoding, where the condition holds.
+func (s *Store) putSummary(ctx context.Context, summary billing.Summary, text string, seen billing.Seen, condition string, args ...any) (bool, error) {
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
 		summary_revision = summary_revision + 1, finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
 		append([]any{
-			summary.Status, summary.StatusReason, summary.StatusMessage, string(text), seen.Subscriptions, summary.FinishedAt, summary.RunID,
+			summary.Status, summary.StatusReason, summary.StatusMessage, text, seen.Subscriptions, summary.FinishedAt, summary.RunID,
 		}, args...)...)
 	return ok, failure(err, "write the summary of run "+summary.RunID)
 }
