@@ -98,15 +98,7 @@ func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary
 }
 
 func (a *Aggregator) run(ctx context.Context, id string) (billing.Run, error) {
-	runs, err := a.Store.Runs(ctx, []string{id})
-	if err != nil {
-		return billing.Run{}, err
-	}
-	run, ok := runs[id]
-	if !ok {
-		return billing.Run{}, unknownRun(id)
-	}
-	return run, nil
+	return findRun(ctx, a.Store, id)
 }
 
 func isUnknownRun(err error) bool {

@@ -211,6 +211,10 @@ func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
 	if err := e.checkAccount(ctx); err != nil {
 		return Enumeration{RunID: id}, e.stop(ctx, id, err)
 	}
+	return e.takeUp(ctx, id)
+}
+
+func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error) {
 	run, err := e.run(ctx, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
@@ -228,27 +232,20 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if (req.DryRun && !run.DryRun) || (req.OrgID != "" && req.OrgID != run.OrgID) || (req.Strategy != "" && req.Strategy != run.Strategy) {
 		return Enumeration{}, otherSettings(run)
 	}
-	if run.Status != billing.RunEnumerating {
-		if err := e.checkAccount(ctx); err != nil {
-			return Enumeration{RunID: id}, err
-		}
-		if reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline)); err != nil || !reopened {
-			return Enumeration{RunID: id, Done: true}, err
-		}
+	if run.Status == billing.RunEnumerating {
+		return e.goOn(ctx, id)
 	}
-	return e.goOn(ctx, id)
+	if err := e.checkAccount(ctx); err != nil {
+		return Enumeration{RunID: id}, err
+	}
+	if reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline)); err != nil || !reopened {
+		return Enumeration{RunID: id, Done: true}, err
+	}
+	return e.takeUp(ctx, id)
 }
 
 func (e *Enumerator) run(ctx context.Context, id string) (billing.Run, error) {
-	runs, err := e.Store.Runs(ctx, []string{id})
-	if err != nil {
-		return billing.Run{}, err
-	}
-	run, ok := runs[id]
-	if !ok {
-		return billing.Run{}, unknownRun(id)
-	}
-	return run, nil
+	return findRun(ctx, e.Store, id)
 }
 
 func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
@@ -393,6 +390,23 @@ func clock(now func() time.Time) time.Time { return now().UTC().Truncate(time.Mi
 func otherSettings(run billing.Run) error {
 	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonOtherSettings, Message: fmt.Sprintf(
 		"run %s was started with other settings (dry run %t, strategy %s, organization %q); ask for those, or start another run", run.ID, run.DryRun, run.Strategy, run.OrgID)}
+}
+
+type runReader interface {
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+}
+
+// findRun returns one run; that it is not there is an error.
+func findRun(ctx context.Context, store runReader, id string) (billing.Run, error) {
+	runs, err := store.Runs(ctx, []string{id})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, ok := runs[id]
+	if !ok {
+		return billing.Run{}, unknownRun(id)
+	}
+	return run, nil
 }
 
 func unknownRun(id string) error {

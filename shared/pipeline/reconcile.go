@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -130,24 +131,22 @@ func distinct(deliveries []Delivery) map[billing.Work]*task {
 // load reads everything a batch needs, in a number of queries that does not depend on its size.
 // Records come last: they are read before Stripe is, and as late as possible.
 func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) error {
-	var work []billing.Work
 	orgIDs, runIDs := map[string]bool{}, map[string]bool{}
 	for w := range tasks {
-		work = append(work, w)
 		orgIDs[w.OrgID], runIDs[w.RunID] = true, true
 	}
-	runs, err := r.Store.Runs(ctx, keys(runIDs))
+	runs, err := r.Store.Runs(ctx, slices.Collect(maps.Keys(runIDs)))
 	if err != nil {
 		return err
 	}
 	for w, t := range tasks {
 		t.run = runs[w.RunID]
 	}
-	items, err := r.Store.Items(ctx, work)
+	items, err := r.Store.Items(ctx, slices.Collect(maps.Keys(tasks)))
 	if err != nil {
 		return err
 	}
-	records, err := r.Store.Records(ctx, keys(orgIDs))
+	records, err := r.Store.Records(ctx, slices.Collect(maps.Keys(orgIDs)))
 	if err != nil {
 		return err
 	}
@@ -156,14 +155,6 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 		t.record, t.exists = records[w.OrgID]
 	}
 	return nil
-}
-
-func keys(set map[string]bool) []string {
-	list := make([]string, 0, len(set))
-	for key := range set {
-		list = append(list, key)
-	}
-	return list
 }
 
 // open returns the tasks that need work and gives the others their result.
