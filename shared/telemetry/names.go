@@ -1,0 +1,44 @@
+package telemetry
+
+// Namespace is where CloudWatch shows this system's metrics.
+const Namespace = "SubscriptionReconciliation"
+
+// Metrics of a run over all organizations that writes, emitted once, when it ends, without
+// dimensions. Runs over one organization and dry runs emit none: whoever starts one looks at it.
+const (
+	MetricOrganizations = "Organizations"
+	MetricSynchronized  = "Synchronized"
+	MetricErrors        = "Errors"
+	MetricSkipped       = "Skipped"
+	MetricPending       = "Pending"
+	MetricWithheld      = "Withheld" // of the errors, those the guard held back
+	MetricDowngrades    = "Downgrades"
+	MetricRunDuration   = "RunDuration" // milliseconds
+	MetricOrphans       = "Orphans"
+
+	// One of these is 1 where the run ended so, else 0.
+	MetricRunIncomplete = "RunIncomplete"
+	MetricRunSuspect    = "RunSuspect"
+	MetricRunStopped    = "RunStopped"
+
+	// MetricAccessDrift counts organizations whose tier, status or subscription id had drifted,
+	// MetricDetailDrift those where only something else had.
+	MetricAccessDrift          = "AccessDrift"
+	MetricDetailDrift          = "DetailDrift"
+	MetricTierMetadataMismatch = "TierMetadataMismatch" // organizations with that warning
+
+	// Requests to Stripe; the throttled ones are counted in the others too.
+	MetricStripeList      = "StripeListRequests"
+	MetricStripeRetrieve  = "StripeRetrieveRequests"
+	MetricStripeOther     = "StripeOtherRequests"
+	MetricStripeThrottled = "StripeThrottled"
+)
+
+// MetricFieldDrift counts the changes of one field, the value of DimensionField, zero included.
+const (
+	MetricFieldDrift = "FieldDrift"
+	DimensionField   = "Field"
+)
+
+// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed.
+const MetricLastRunAge = "LastRunAge"
