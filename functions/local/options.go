@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,8 +37,8 @@ func (o demoOptions) check() error {
 
 // check refuses what no run could be started with.
 func (o options) check() error {
-	if o.strategy != "" && billing.Strategy(o.strategy) != billing.StrategyRetrieve {
-		return present.Usage("--strategy %q is unknown; use %s", o.strategy, billing.StrategyRetrieve)
+	if o.strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(o.strategy)) {
+		return present.Usage("--strategy %q is unknown; there are %s and %s", o.strategy, billing.StrategySweep, billing.StrategyRetrieve)
 	}
 	return o.demo.check()
 }
@@ -61,7 +62,7 @@ func (o *options) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
-	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: retrieve (one request for each organization)")
+	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: sweep (list all subscriptions first, the default) or retrieve (ask for each organization)")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
 	f.BoolVar(&o.demo.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")

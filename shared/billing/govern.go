@@ -26,10 +26,10 @@ func candidates(t Truth, r Record) []Subscription {
 }
 
 func isCandidate(s Subscription, c Claims, r Record) bool {
-	if r.Records(s.ID) || OrgKey(s.OrgID) == OrgKey(r.Org.ID) {
+	if r.Records(s.ID) || s.Names(r.Org.ID) {
 		return true
 	}
-	return !c.namesOther(s, r.Org.ID) && !c.recordedByOther(s)
+	return !c.namesOther(s, r.Org.ID) && c.otherOwner(s, r.Org.ID) == ""
 }
 
 // Settled reports whether the recorded subscriptions alone decide which one governs, so that

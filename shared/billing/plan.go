@@ -64,7 +64,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 		return plan, err
 	}
 	plan.GoverningID = sub.ID
-	if owner := t.Claims.RecordedBy[sub.ID]; owner != "" {
+	if owner := t.Claims.otherOwner(sub, rec.Org.ID); owner != "" {
 		return plan, permanent(ReasonSubscriptionConflict,
 			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", sub.ID, owner)
 	}

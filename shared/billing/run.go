@@ -5,8 +5,16 @@ import "time"
 // Strategy is how a run reads Stripe.
 type Strategy string
 
-// StrategyRetrieve reads every organization's subscription singly.
-const StrategyRetrieve Strategy = "retrieve"
+const (
+	// StrategySweep lists every subscription into a snapshot first, and reads singly only what
+	// the snapshot cannot settle. It is the default.
+	StrategySweep Strategy = "sweep"
+	// StrategyRetrieve reads every organization's subscription singly.
+	StrategyRetrieve Strategy = "retrieve"
+)
+
+// Strategies are all there are.
+func Strategies() []Strategy { return []Strategy{StrategySweep, StrategyRetrieve} }
 
 // RunStatus is where a run stands.
 type RunStatus string
@@ -41,6 +49,10 @@ type Run struct {
 	OrgID          string // the only organization of a run over one, else ""
 	Total          int    // organizations listed
 	Listed         bool   // the listing reached its end
+	Sweep          SweepState
+	SweptFrom      *time.Time // when the sweep began
+	Orphans        []Orphan   // the first of them
+	OrphansTotal   int
 	ListedThrough  string // last organization listed, "" before the first
 	SentThrough    string // last organization sent to the queue
 	Downgrades     int

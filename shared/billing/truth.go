@@ -60,7 +60,13 @@ type Subscription struct {
 	CanceledAt         time.Time
 	EndedAt            time.Time
 	CancelAtPeriodEnd  bool
+	// Unreadable: the object has a value that cannot be read. In a list it must not hide the
+	// others, so only its id and whose it may be are known.
+	Unreadable bool
 }
+
+// Names reports whether the metadata names the organization.
+func (s Subscription) Names(orgID string) bool { return OrgKey(s.OrgID) == OrgKey(orgID) }
 
 // Truth is what Stripe holds for one organization, as far as it was asked.
 type Truth struct {
@@ -71,13 +77,13 @@ type Truth struct {
 	CustomerMissing bool
 	// ReadAt is when Stripe was read.
 	ReadAt time.Time
-	// Claims of other organizations on Subscriptions.
+	// Claims on Subscriptions, other organizations' above all.
 	Claims Claims
 }
 
-// Claims says which of the subscriptions seen belong to other organizations.
+// Claims says which organizations account for the subscriptions seen.
 type Claims struct {
-	// RecordedBy maps a subscription id to the other organization whose row records it.
+	// RecordedBy maps a subscription id to the organization whose row records it.
 	RecordedBy map[string]string
 	// Existing holds the ids, as [OrgKey] gives them, of organizations in the database that
 	// the metadata of a subscription names.
@@ -94,4 +100,11 @@ func (c Claims) namesOther(s Subscription, orgID string) bool {
 	return key != "" && key != OrgKey(orgID) && c.Existing[key]
 }
 
-func (c Claims) recordedByOther(s Subscription) bool { return c.RecordedBy[s.ID] != "" }
+// otherOwner is the other organization whose row records the subscription; "" if there is none.
+func (c Claims) otherOwner(s Subscription, orgID string) string {
+	owner := c.RecordedBy[s.ID]
+	if OrgKey(owner) == OrgKey(orgID) {
+		return ""
+	}
+	return owner
+}

@@ -517,7 +517,7 @@ func TestTextSurvivesWhateverItHolds(t *testing.T) {
 			if diff := cmp.Diff(want, item); diff != "" {
 				t.Errorf("%q (-want +got):\n%s", text, diff)
 			}
-			claims, err := f.store.Claims(t.Context(), "x", []billing.Subscription{{ID: "sub" + text}})
+			claims, err := f.store.Claims(t.Context(), []billing.Subscription{{ID: "sub" + text}})
 			if err != nil || claims.RecordedBy["sub"+text] != orgID {
 				t.Errorf("%q: %v, %v", text, claims, err)
 			}

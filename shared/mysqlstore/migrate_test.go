@@ -65,7 +65,7 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 			t.Error("no step was taken")
 		}
 		after := tables(t, db)
-		want := []string{"organizations", "reconciliation_items", "reconciliation_migrations", "reconciliation_runs", "subscriptions"}
+		want := []string{"organizations", "reconciliation_items", "reconciliation_migrations", "reconciliation_ranges", "reconciliation_runs", "reconciliation_snapshots", "reconciliation_sweeps", "subscriptions"}
 		if diff := cmp.Diff(want, names(after)); diff != "" {
 			t.Errorf("tables (-want +got):\n%s", diff)
 		}

@@ -63,10 +63,10 @@ func scanRow(r *sql.Rows) (orgID string, row billing.Row, err error) {
 	return orgID, row, err
 }
 
-// Claims returns which of the subscriptions other organizations account for: those that a row
-// of another organization records, and which organizations named by metadata exist. Soft-deleted
-// organizations count: their row still holds the unique subscription id.
-func (s *Store) Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error) {
+// Claims returns which organizations account for the subscriptions: whose row records each, and
+// which organizations named by metadata exist. Soft-deleted organizations count: their row still
+// holds the unique subscription id.
+func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
 	claims := billing.Claims{RecordedBy: map[string]string{}, Existing: map[string]bool{}}
 	ids, named := claimKeys(subs)
 	if len(ids) > 0 {
@@ -75,8 +75,7 @@ func (s *Store) Claims(ctx context.Context, orgID string, subs []billing.Subscri
 			err := r.Scan(&id, &owner)
 			claims.RecordedBy[id] = owner
 			return err
-		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids))+` AND org_id <> ?`,
-			append(anys(ids), orgID)...)
+		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
 		if err != nil {
 			return claims, failure(err, "look up whose the subscriptions are")
 		}

@@ -113,7 +113,7 @@ func TestNoRecordsAskedFor(t *testing.T) {
 		if len(items) != 0 || err != nil {
 			t.Errorf("items %v, %v", items, err)
 		}
-		claims, err := f.store.Claims(t.Context(), "a", nil)
+		claims, err := f.store.Claims(t.Context(), nil)
 		if len(claims.RecordedBy) != 0 || len(claims.Existing) != 0 || err != nil {
 			t.Errorf("claims %v, %v", claims, err)
 		}
@@ -192,12 +192,12 @@ func TestManyItemsAreReadAtOnce(t *testing.T) {
 	})
 }
 
-func TestClaimsAreThoseOfOtherOrganizations(t *testing.T) {
+func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "mine", "theirs")
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", IsDeleted: true}, appschema.Organization{ID: "bare"})
 		f.addRows(t, appschema.Subscription{ID: "row", OrgID: "deleted", StripeSubscriptionID: new("sub_deleted")})
-		claims, err := f.store.Claims(t.Context(), "mine", []billing.Subscription{
+		claims, err := f.store.Claims(t.Context(), []billing.Subscription{
 			{ID: "sub_mine", OrgID: "mine"},
 			{ID: "sub_theirs"},
 			{ID: "sub_deleted"},
@@ -210,7 +210,7 @@ func TestClaimsAreThoseOfOtherOrganizations(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := billing.Claims{
-			RecordedBy: map[string]string{"sub_theirs": "theirs", "sub_deleted": "deleted"},
+			RecordedBy: map[string]string{"sub_mine": "mine", "sub_theirs": "theirs", "sub_deleted": "deleted"},
 			Existing:   map[string]bool{"mine": true, "bare": true, "deleted": true},
 		}
 		if diff := cmp.Diff(want, claims); diff != "" {
@@ -226,7 +226,7 @@ func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
 	if exists, err := f.store.OrganizationExists(t.Context(), strings.ToLower(id)); err != nil || !exists {
 		t.Skipf("this server's default collation tells cases apart (%v)", err)
 	}
-	claims, err := f.store.Claims(t.Context(), "mine", []billing.Subscription{{ID: "sub", OrgID: " " + orgID(7) + " "}})
+	claims, err := f.store.Claims(t.Context(), []billing.Subscription{{ID: "sub", OrgID: " " + orgID(7) + " "}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 	"time"
 
@@ -11,17 +12,19 @@ import (
 
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
-	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision`
+	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
+	COALESCE(s.state, ''), s.began_at, s.orphans, COALESCE(s.orphans_total, 0)`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
-	var requestID, statusMessage sql.NullString
+	var requestID, statusMessage, orphans sql.NullString
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
-		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision)
+		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
+		&run.Sweep, &run.SweptFrom, &orphans, &run.OrphansTotal)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
-	return run, err
+	return run, errors.Join(err, fromJSON(orphans, &run.Orphans))
 }
 
 func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([]billing.Run, error) {
@@ -30,7 +33,7 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 		run, err := scanRun(r)
 		runs = append(runs, run)
 		return err
-	}, `SELECT `+runColumns+` FROM reconciliation_runs WHERE `+condition, args...)
+	}, `SELECT `+runColumns+` FROM reconciliation_runs LEFT JOIN reconciliation_sweeps s ON s.run_id = id WHERE `+condition, args...)
 	return runs, failure(err, "read runs")
 }
 
@@ -94,15 +97,15 @@ func (s *Store) ReleaseLease(ctx context.Context, runID, owner string) error {
 // run's cursor in one transaction. It returns how many there were; fewer than limit is the end.
 func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		var ids []string
-		if ids, err = eligible(ctx, tx, run, limit); err != nil {
+		items, err := eligible(ctx, tx, run, limit)
+		if err != nil {
 			return err
 		}
-		n, through = len(ids), run.ListedThrough
+		n, through = len(items), run.ListedThrough
 		if n > 0 {
-			through = ids[n-1]
+			through = items[n-1].OrgID
 		}
-		if err := insertItems(ctx, tx, run.ID, ids); err != nil {
+		if err := insertItems(ctx, tx, run.ID, items); err != nil {
 			return err
 		}
 		return advance(ctx, tx, run.ID, owner, `listed_through = ?, lease_expires_at = ?`, through, until)
@@ -110,27 +113,54 @@ func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, lim
 	return n, through, failure(err, "list the organizations of run "+run.ID)
 }
 
-// eligible organizations: not deleted, and known to Stripe by a subscriptions row or a customer.
-// A run over one organization takes it as it is.
-func eligible(ctx context.Context, q querier, run billing.Run, limit int) ([]string, error) {
-	if run.OrgID != "" {
-		return texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, run.OrgID, run.ListedThrough)
+const (
+	// known to Stripe by a subscriptions row or a customer.
+	isKnown = `(o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id))`
+	// named by the metadata of a swept subscription.
+	isNamed = `EXISTS (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_id = ? AND n.org_key = LOWER(o.id))`
+	// naming is one of those subscriptions, for an organization that is known by nothing else:
+	// when the snapshot is gone, the item still leads to it.
+	naming = `CASE WHEN ` + isKnown + ` THEN '' ELSE
+		(SELECT MIN(n.subscription_id) FROM reconciliation_snapshots n WHERE n.run_id = ? AND n.org_key = LOWER(o.id)) END`
+)
+
+// eligible returns the next organizations of the run as items. They are not deleted, and known
+// to Stripe or, where the run has a snapshot, named there. A run over one organization takes it
+// as it is.
+func eligible(ctx context.Context, q querier, run billing.Run, limit int) ([]billing.Item, error) {
+	switch {
+	case run.OrgID != "":
+		return itemsToList(ctx, q, `SELECT id, '' FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, run.OrgID, run.ListedThrough)
+	case run.Sweep == billing.SweepComplete:
+		return itemsToList(ctx, q, `SELECT o.id, `+naming+` FROM organizations o WHERE o.is_deleted = 0 AND o.id > ? AND (`+isKnown+` OR `+isNamed+`)
+			ORDER BY o.id LIMIT ?`, run.ID, run.ListedThrough, run.ID, limit)
+	default:
+		return itemsToList(ctx, q, `SELECT o.id, '' FROM organizations o WHERE o.is_deleted = 0 AND o.id > ? AND `+isKnown+`
+			ORDER BY o.id LIMIT ?`, run.ListedThrough, limit)
 	}
-	return texts(ctx, q, `SELECT o.id FROM organizations o WHERE o.is_deleted = 0 AND o.id > ?
-		AND (o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id))
-		ORDER BY o.id LIMIT ?`, run.ListedThrough, limit)
 }
 
-func insertItems(ctx context.Context, e execer, runID string, orgIDs []string) error {
-	if len(orgIDs) == 0 {
+func itemsToList(ctx context.Context, q querier, stmt string, args ...any) ([]billing.Item, error) {
+	var items []billing.Item
+	err := query(ctx, q, func(r *sql.Rows) error {
+		var i billing.Item
+		err := r.Scan(&i.OrgID, &i.SubscriptionID)
+		items = append(items, i)
+		return err
+	}, stmt, args...)
+	return items, err
+}
+
+func insertItems(ctx context.Context, e execer, runID string, items []billing.Item) error {
+	if len(items) == 0 {
 		return nil
 	}
-	args := make([]any, 0, 2*len(orgIDs))
-	for _, id := range orgIDs {
-		args = append(args, runID, id)
+	args := make([]any, 0, 3*len(items))
+	for _, i := range items {
+		args = append(args, runID, i.OrgID, i.SubscriptionID)
 	}
-	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?,?)`+
-		strings.Repeat(`,(?,?)`, len(orgIDs)-1)+` ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`, args...)
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id, subscription_id) VALUES (?,?,?)`+
+		strings.Repeat(`,(?,?,?)`, len(items)-1)+` ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`, args...)
 	return err
 }
 
@@ -178,18 +208,24 @@ func (s *Store) MarkRunning(ctx context.Context, runID, owner string) error {
 }
 
 // Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
-// and send what is pending again. It reports false where there is neither, or the run is
-// enumerating anyway.
-func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error) {
+// and send what is pending again, after a sweep of its own. It reports false where there is
+// neither, or the run is enumerating anyway.
+func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (reopened bool, err error) {
 	pending, err := s.HasPending(ctx, runID)
 	if err != nil {
 		return false, err
 	}
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
-		finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
-		WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
-		runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
-	return ok, failure(err, "reopen run "+runID)
+	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
+		reopened, err = hit(ctx, tx, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
+			finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
+			WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
+			runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
+		if err != nil || !reopened {
+			return err
+		}
+		return forgetSweep(ctx, tx, runID)
+	})
+	return reopened, failure(err, "reopen run "+runID)
 }
 
 // StopRun ends an open run for a reason that concerns all of it; organizations without an

@@ -119,7 +119,7 @@ func (s *Store) putSummary(ctx context.Context, summary billing.Summary, text st
 // CountSubscriptions returns how many organizations of the run a Stripe subscription governs.
 func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND subscription_id <> ''`, runID).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND subscription_id <> '' AND outcome <> 'pending'`, runID).Scan(&n)
 	return n, failure(err, "count the subscriptions of run "+runID)
 }
 
@@ -176,15 +176,16 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 }
 
 func (s *Store) pruneRun(ctx context.Context, runID string) error {
-	for {
-		ok, err := hit(ctx, s.db, `DELETE FROM reconciliation_items WHERE run_id = ? LIMIT ?`, runID, prunePage)
-		if err != nil {
+	if err := s.DropSnapshot(ctx, runID); err != nil {
+		return err
+	}
+	if err := s.deletePages(ctx, "reconciliation_items WHERE run_id = ?", runID); err != nil {
+		return err
+	}
+	for _, table := range []string{"reconciliation_sweeps WHERE run_id", "reconciliation_runs WHERE id"} {
+		if _, err := s.db.ExecContext(ctx, `DELETE FROM `+table+` = ?`, runID); err != nil {
 			return err
 		}
-		if !ok {
-			break
-		}
 	}
-	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)
-	return err
+	return nil
 }

@@ -22,6 +22,8 @@ type AggregateStore interface {
 	CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
 	AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error)
 	RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
+	SnapshotsToDrop(ctx context.Context) ([]string, error)
+	DropSnapshot(ctx context.Context, runID string) error
 	LastCompleted(ctx context.Context) (*time.Time, error)
 	Prune(ctx context.Context, before time.Time) (int, error)
 }
@@ -83,9 +85,20 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
 	}
+	problems = append(problems, a.dropSnapshots(ctx))
 	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
 	// One run that cannot be closed must not keep the rest from being looked after.
 	return tick, errors.Join(append(problems, err, a.reportAge(ctx))...)
+}
+
+// dropSnapshots removes what whoever closed a run did not live to remove.
+func (a *Aggregator) dropSnapshots(ctx context.Context) error {
+	ids, err := a.Store.SnapshotsToDrop(ctx)
+	problems := []error{err}
+	for _, id := range ids {
+		problems = append(problems, a.Store.DropSnapshot(ctx, id))
+	}
+	return errors.Join(problems...)
 }
 
 // Summary returns the run's summary as its items stand now.
@@ -131,7 +144,8 @@ func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 	if err != nil || !closed {
 		return false, err
 	}
-	return true, a.report(ctx, summary)
+	// The tick removes what is left of a snapshot; a report that is missing stays missing.
+	return true, errors.Join(a.report(ctx, summary), a.Store.DropSnapshot(ctx, run.ID))
 }
 
 // amend brings the summary of a closed run up to date after a redrive. Where another aggregator
@@ -167,7 +181,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 		return false, err
 	}
 	if !run.Summarized { // stopped by a worker: the first summary
-		return true, a.report(ctx, summary)
+		return true, errors.Join(a.report(ctx, summary), a.Store.DropSnapshot(ctx, run.ID))
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return true, nil

@@ -44,6 +44,14 @@ type EnumerateStore interface {
 	ReleaseLease(ctx context.Context, runID, owner string) error
 	ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error)
 	CountItems(ctx context.Context, runID string) (int, error)
+	BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error
+	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
+	StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error
+	FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error
+	Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error)
+	KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error
+	Renew(ctx context.Context, runID, owner string, until time.Time) error
+	AddUsage(ctx context.Context, runID string, u billing.Usage) error
 	FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error
 	PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
 	MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error
@@ -60,9 +68,12 @@ type ProgressSender interface {
 	SendProgress(ctx context.Context, runID string) error
 }
 
-// Accounts tells which Stripe account the key belongs to.
-type Accounts interface {
+// StripeList is what the enumerator reads in Stripe: which account the key belongs to, and the
+// list of all subscriptions.
+type StripeList interface {
 	Account(ctx context.Context) (string, error)
+	SweepPage(ctx context.Context, r billing.Range) (billing.Page, error)
+	TakeUsage() billing.Usage
 }
 
 // Enumerator opens runs, lists their organizations and sends one message for each.
@@ -70,11 +81,12 @@ type Enumerator struct {
 	Store       EnumerateStore
 	Work        WorkSender
 	Progress    ProgressSender
-	Stripe      Accounts
+	Stripe      StripeList
 	AccountID   string               // the account to insist on; "" takes any
 	Downgrades  func(listed int) int // the guard's limit
 	RunDeadline time.Duration        // until a run must be done
 	PageSize    int                  // organizations a page; 0 means 1000
+	Streams     int                  // ranges that are swept at once; 0 means 6
 	Reserve     time.Duration        // kept of the deadline
 	Retry       Retry
 	Now         func() time.Time
@@ -135,8 +147,11 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 
 func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	now := e.now()
-	if req.Strategy == "" {
-		req.Strategy = billing.StrategyRetrieve
+	switch {
+	case req.OrgID != "":
+		req.Strategy = billing.StrategyRetrieve // listing everything for one would be the dearer way
+	case req.Strategy == "":
+		req.Strategy = billing.StrategySweep
 	}
 	run := billing.Run{
 		RequestID: req.RequestID, DryRun: req.DryRun, Strategy: req.Strategy, OrgID: req.OrgID,
@@ -275,11 +290,26 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 	if run, err = e.run(ctx, run.ID); err == nil {
 		result.Enqueued, err = e.listAndSend(ctx, run, owner)
 	}
+	e.addUsage(ctx, run.ID)
 	if err == nil {
 		result.Done = true
 		return result, e.Progress.SendProgress(ctx, run.ID)
 	}
 	return result, e.leave(ctx, run.ID, owner, err)
+}
+
+// addUsage counts the requests to Stripe on the run. They are figures that nothing rests on: a
+// failure is only logged.
+func (e *Enumerator) addUsage(ctx context.Context, runID string) {
+	usage := e.Stripe.TakeUsage()
+	if usage == (billing.Usage{}) {
+		return
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := e.Store.AddUsage(ctx, runID, usage); err != nil {
+		e.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
+	}
 }
 
 // leave releases the lease. Running out of time is no error: the next tick goes on.
@@ -297,10 +327,15 @@ func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error
 		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, runID)
 		return nil
 	}
-	return cause
+	return e.stop(final, runID, cause)
 }
 
 func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
+	if run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen {
+		if run.Sweep, err = e.sweep(ctx, run, owner); err != nil {
+			return 0, err
+		}
+	}
 	if !run.Listed {
 		if err := e.list(ctx, run, owner); err != nil {
 			return 0, err
@@ -337,6 +372,11 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 			return err
 		})
 		if err != nil {
+			return err
+		}
+	}
+	if run.Sweep == billing.SweepComplete {
+		if err := e.findOrphans(ctx, run.ID, owner); err != nil {
 			return err
 		}
 	}

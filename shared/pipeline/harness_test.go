@@ -364,8 +364,8 @@ func (s tappedStore) Records(ctx context.Context, orgIDs []string) (map[string]b
 	return tapped(ctx, s.tap, "Records", func() (map[string]billing.Record, error) { return s.Store.Records(ctx, orgIDs) })
 }
 
-func (s tappedStore) Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error) {
-	return tapped(ctx, s.tap, "Claims", func() (billing.Claims, error) { return s.Store.Claims(ctx, orgID, subs) })
+func (s tappedStore) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
+	return tapped(ctx, s.tap, "Claims", func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
 }
 
 func (s tappedStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {

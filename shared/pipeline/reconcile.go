@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,7 +21,9 @@ type ReconcileStore interface {
 	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
 	Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
 	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
-	Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error)
+	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
+	Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
+	DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error)
 	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
 	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
@@ -88,7 +91,8 @@ type task struct {
 	run    billing.Run
 	item   billing.Item
 	record billing.Record
-	exists bool // the organization does
+	exists bool           // the organization does
+	swept  *billing.Truth // what the run's snapshot says; nil where there is none to go by
 	last   bool
 	asked  bool // Stripe was, for this organization
 	// lowered: a write that lowers access was sent, whatever became of it.
@@ -154,7 +158,7 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 		t.item = items[w]
 		t.record, t.exists = records[w.OrgID]
 	}
-	return nil
+	return r.loadSnapshots(ctx, tasks)
 }
 
 // open returns the tasks that need work and gives the others their result.
@@ -199,6 +203,7 @@ type batch struct {
 }
 
 func (b *batch) process(ctx context.Context, todo []*task) {
+	todo = b.settle(ctx, todo)
 	if len(todo) == 0 {
 		return
 	}
@@ -289,7 +294,7 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 		return Result{Return, f}
 	}
 	err := b.Store.Decide(ctx, billing.Item{
-		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: plan.GoverningID,
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
 		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
 	}, false, b.now())
 	switch {
@@ -376,8 +381,9 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if !t.exists {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
 	}
-	t.asked = t.asked || t.record.HasStripeIdentity() && !t.record.Org.Deleted
-	truth, err := b.read(ctx, t.record)
+	named := t.named()
+	t.asked = t.asked || (t.record.HasStripeIdentity() || len(named) > 0) && !t.record.Org.Deleted
+	truth, err := b.read(ctx, t.record, named)
 	if err != nil {
 		return billing.Plan{}, err
 	}
@@ -420,8 +426,8 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 }
 
 // read asks Stripe for the recorded subscriptions and, unless they settle it, for all of the
-// customer's.
-func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth, error) {
+// customer's and for those whose metadata named the organization.
+func (b *batch) read(ctx context.Context, record billing.Record, named []string) (billing.Truth, error) {
 	truth := billing.Truth{ReadAt: b.now()}
 	if record.Org.Deleted {
 		return truth, nil
@@ -438,6 +444,9 @@ func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth,
 	}
 	if !billing.Settled(found) {
 		missing, err := b.readCustomers(ctx, record, &found)
+		if err == nil {
+			err = b.readNamed(ctx, record, named, &found)
+		}
 		if err != nil {
 			return truth, err
 		}
@@ -447,7 +456,7 @@ func (b *batch) read(ctx context.Context, record billing.Record) (billing.Truth,
 	if found.onlyOf(record) {
 		return truth, nil
 	}
-	claims, err := b.Store.Claims(ctx, record.Org.ID, found)
+	claims, err := b.Store.Claims(ctx, found)
 	truth.Claims = claims
 	return truth, err
 }
@@ -462,9 +471,7 @@ func (b *batch) readCustomers(ctx context.Context, record billing.Record, found 
 		if err != nil {
 			return false, err
 		}
-		for _, sub := range subs {
-			found.add(sub)
-		}
+		found.addAll(subs)
 		if exists {
 			there = append(there, id)
 		}
@@ -479,6 +486,23 @@ func (b *batch) readCustomers(ctx context.Context, record billing.Record, found 
 		}
 	}
 	return true, nil
+}
+
+// readNamed adds those of the subscriptions whose metadata names the organization, still.
+func (b *batch) readNamed(ctx context.Context, record billing.Record, named []string, found *subscriptions) error {
+	for _, id := range named {
+		if found.has(id) {
+			continue
+		}
+		sub, exists, err := b.Stripe.Subscription(ctx, id)
+		if err != nil {
+			return err
+		}
+		if exists && sub.Names(record.Org.ID) {
+			found.add(sub)
+		}
+	}
+	return nil
 }
 
 // customersOf are those that the record names and those of its recorded subscriptions.
@@ -556,6 +580,16 @@ func (s *subscriptions) add(sub billing.Subscription) {
 		}
 	}
 	*s = append(*s, sub)
+}
+
+func (s *subscriptions) addAll(subs []billing.Subscription) {
+	for _, sub := range subs {
+		s.add(sub)
+	}
+}
+
+func (s *subscriptions) has(id string) bool {
+	return slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return sub.ID == id })
 }
 
 // onlyOf: the record names all of them, so nobody else can claim one.

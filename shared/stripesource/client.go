@@ -2,6 +2,7 @@ package stripesource
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
@@ -123,7 +124,7 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 // the customer exists. https://docs.stripe.com/api/subscriptions/list
 func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
 	for after := ""; ; {
-		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after)
+		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after, c.decode)
 		if isMissing(err) && after == "" {
 			return nil, false, nil
 		}
@@ -169,7 +170,7 @@ func objectPath(collection, id string) (string, error) {
 }
 
 // page returns one page of the list of subscriptions, after the given one.
-func (c *Client) page(ctx context.Context, filter url.Values, after string) (subs []billing.Subscription, more bool, err error) {
+func (c *Client) page(ctx context.Context, filter url.Values, after string, decode func(json.RawMessage) (billing.Subscription, error)) (subs []billing.Subscription, more bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
 	for name, values := range filter {
 		query[name] = values
@@ -185,7 +186,7 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string) (sub
 		return nil, false, broken("Stripe's answer is no complete list of subscriptions (its object is %q)", v.Object)
 	}
 	for _, raw := range v.Data {
-		sub, err := c.decode(raw)
+		sub, err := decode(raw)
 		if err != nil {
 			return nil, false, err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -17,7 +18,7 @@ import (
 
 // Enumerator handles the schedule's and an operator's events:
 //
-//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "retrieve",
+//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep" or "retrieve",
 //	 "resume": true or a run's id}
 //
 // All keys are optional and combine; an unknown one is refused, since what it was meant to
@@ -68,8 +69,8 @@ func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
 	if err := decodeStrictly(raw, &e); err != nil {
 		return pipeline.Request{}, err
 	}
-	if e.Strategy != "" && e.Strategy != billing.StrategyRetrieve {
-		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; use %q", e.Strategy, billing.StrategyRetrieve)
+	if e.Strategy != "" && !slices.Contains(billing.Strategies(), e.Strategy) {
+		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; there are %q", e.Strategy, billing.Strategies())
 	}
 	return pipeline.Request{
 		ScheduledFor: e.ScheduledFor, OrgID: e.OrgID, DryRun: e.DryRun, Strategy: e.Strategy,

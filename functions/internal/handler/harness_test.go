@@ -454,8 +454,8 @@ func (s mortalStore) Records(ctx context.Context, orgIDs []string) (map[string]b
 	return living(s.life, func() (map[string]billing.Record, error) { return s.Store.Records(ctx, orgIDs) })
 }
 
-func (s mortalStore) Claims(ctx context.Context, orgID string, subs []billing.Subscription) (billing.Claims, error) {
-	return living(s.life, func() (billing.Claims, error) { return s.Store.Claims(ctx, orgID, subs) })
+func (s mortalStore) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
+	return living(s.life, func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
 }
 
 func (s mortalStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {

@@ -106,7 +106,7 @@ func (w *world) truth(record billing.Record) billing.Truth {
 		w.must(err)
 		truth.CustomerMissing = !exists
 	}
-	claims, err := w.store.Claims(ctx, record.Org.ID, truth.Subscriptions)
+	claims, err := w.store.Claims(ctx, truth.Subscriptions)
 	w.must(err)
 	truth.Claims = claims
 	return truth

@@ -1,0 +1,328 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// BeginSweep starts the run's sweep with one range of everything, after removing what an earlier
+// one left. Interrupted, it is begun again.
+func (s *Store) BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error {
+	if err := s.dropSnapshot(ctx, runID, `lease_owner = ? AND status = ?`, owner, billing.RunEnumerating); err != nil {
+		return err
+	}
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_sweeps (run_id, began_at) VALUES (?,?)
+			ON DUPLICATE KEY UPDATE state = VALUES(state), began_at = VALUES(began_at)`, runID, now)
+		if err != nil {
+			return err
+		}
+		if err := putRange(ctx, tx, runID, billing.Range{}); err != nil {
+			return err
+		}
+		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+	})
+	return failure(err, "begin the sweep of run "+runID)
+}
+
+func putRange(ctx context.Context, e execer, runID string, r billing.Range) error {
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_ranges (run_id, created_before, created_from, after_id) VALUES (?,?,?,?)
+		ON DUPLICATE KEY UPDATE created_from = VALUES(created_from), after_id = VALUES(after_id)`, runID, r.Before, r.From, r.After)
+	return err
+}
+
+// Ranges returns what the run's sweep has yet to read.
+func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, error) {
+	var ranges []billing.Range
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var one billing.Range
+		err := r.Scan(&one.Before, &one.From, &one.After)
+		ranges = append(ranges, one)
+		return err
+	}, `SELECT created_before, created_from, after_id FROM reconciliation_ranges WHERE run_id = ? ORDER BY created_before`, runID)
+	return ranges, failure(err, "read how far the sweep of run "+runID+" is")
+}
+
+// StorePage adds a page of a range to the run's snapshot and, in the same transaction, puts what
+// is left of the range in its place: nothing where the page was the last.
+func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := insertSnapshot(ctx, tx, runID, page.Subscriptions); err != nil {
+			return err
+		}
+		for _, r := range left {
+			if err := putRange(ctx, tx, runID, r); err != nil {
+				return err
+			}
+		}
+		if len(left) == 0 {
+			_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ? AND created_before = ?`, runID, of.Before)
+			if err != nil {
+				return err
+			}
+		}
+		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+	})
+	return failure(err, "store what the sweep of run "+runID+" read")
+}
+
+// FinishSweep records how the sweep ended. It is complete only if no range is left.
+func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		ok, err := hit(ctx, tx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?
+			AND (? <> ? OR NOT EXISTS (SELECT 1 FROM reconciliation_ranges r WHERE r.run_id = reconciliation_sweeps.run_id))`,
+			state, runID, state, billing.SweepComplete)
+		if err == nil && !ok {
+			err = billing.ErrLeaseLost // another enumerator began it anew
+		}
+		if err != nil {
+			return err
+		}
+		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+	})
+	return failure(err, "finish the sweep of run "+runID)
+}
+
+// forgetSweep lets the run be swept anew.
+func forgetSweep(ctx context.Context, tx *sql.Tx, runID string) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID)
+	return err
+}
+
+const snapshotColumns = `subscription_id, customer_id, org_id, status, price_id, metadata_tier, created,
+	current_period_start, current_period_end, trial_end, canceled_at, ended_at, cancel_at_period_end, unreadable`
+
+func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billing.Subscription) error {
+	if len(subs) == 0 {
+		return nil
+	}
+	const columns = 16
+	args := make([]any, 0, columns*len(subs))
+	for _, sub := range subs {
+		args = append(args, runID, orgKey(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier, seconds(sub.Created),
+			seconds(sub.CurrentPeriodStart), seconds(sub.CurrentPeriodEnd), seconds(sub.TrialEnd), seconds(sub.CanceledAt), seconds(sub.EndedAt),
+			sub.CancelAtPeriodEnd, sub.Unreadable)
+	}
+	// A page that is read again is newer.
+	_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_snapshots (run_id, org_key, `+snapshotColumns+`) VALUES `+
+		in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+` ON DUPLICATE KEY UPDATE org_key = VALUES(org_key), customer_id = VALUES(customer_id),
+		org_id = VALUES(org_id), status = VALUES(status), price_id = VALUES(price_id), metadata_tier = VALUES(metadata_tier), created = VALUES(created),
+		current_period_start = VALUES(current_period_start), current_period_end = VALUES(current_period_end), trial_end = VALUES(trial_end),
+		canceled_at = VALUES(canceled_at), ended_at = VALUES(ended_at), cancel_at_period_end = VALUES(cancel_at_period_end), unreadable = VALUES(unreadable)`, args...)
+	return err
+}
+
+// orgKey is empty where what the metadata says is too long for any organization's id.
+func orgKey(sub billing.Subscription) string {
+	const widest = 36
+	key := billing.OrgKey(sub.OrgID)
+	if len(key) > widest {
+		return ""
+	}
+	return key
+}
+
+// seconds is NULL for the zero time.
+func seconds(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
+}
+
+func fromSeconds(s sql.NullInt64) time.Time {
+	if !s.Valid {
+		return time.Time{}
+	}
+	return time.Unix(s.Int64, 0).UTC()
+}
+
+// Snapshot returns what the sweep saw that may concern the organizations: the subscriptions that
+// their rows record, their customers' and those whose metadata names them, in one query whatever
+// their number.
+func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	var ids, customers, orgs []any
+	for _, r := range records {
+		ids = append(ids, anys(r.RecordedIDs())...)
+		customers = append(customers, anys(r.CustomerIDs())...)
+		orgs = append(orgs, billing.OrgKey(r.Org.ID))
+	}
+	var found []string
+	var args []any
+	for column, values := range map[string][]any{"subscription_id": ids, "customer_id": customers, "org_key": orgs} {
+		if len(values) > 0 {
+			found = append(found, `SELECT subscription_id FROM reconciliation_snapshots WHERE run_id = ? AND `+column+` IN `+in(len(values)))
+			args = append(append(args, runID), values...)
+		}
+	}
+	var subs []billing.Subscription
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		sub, err := scanSnapshot(r)
+		subs = append(subs, sub)
+		return err
+	}, `SELECT `+snapshotColumns+` FROM reconciliation_snapshots WHERE run_id = ? AND subscription_id IN (`+strings.Join(found, ` UNION `)+`)`,
+		append([]any{runID}, args...)...)
+	return subs, failure(err, "read the snapshot of run "+runID)
+}
+
+func scanSnapshot(r *sql.Rows) (billing.Subscription, error) {
+	var sub billing.Subscription
+	var created, start, end, trial, canceled, ended sql.NullInt64
+	err := r.Scan(&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created,
+		&start, &end, &trial, &canceled, &ended, &sub.CancelAtPeriodEnd, &sub.Unreadable)
+	sub.Created, sub.CurrentPeriodStart, sub.CurrentPeriodEnd = fromSeconds(created), fromSeconds(start), fromSeconds(end)
+	sub.TrialEnd, sub.CanceledAt, sub.EndedAt = fromSeconds(trial), fromSeconds(canceled), fromSeconds(ended)
+	return sub, err
+}
+
+// DropSnapshot removes the snapshot of a run that is closed, a small transaction at a time.
+// Interrupted, it goes on next time; if the run is reopened meanwhile, it leaves off.
+func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
+	return s.dropSnapshot(ctx, runID, `status NOT IN (?,?)`, billing.RunEnumerating, billing.RunRunning)
+}
+
+// dropSnapshot removes the run's snapshot as long as the run fits the condition: what another
+// enumerator is sweeping must not get holes.
+func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
+	for _, table := range []string{"reconciliation_snapshots", "reconciliation_ranges"} {
+		err := s.deletePages(ctx, table+` WHERE run_id = ? AND EXISTS (SELECT 1 FROM reconciliation_runs WHERE id = ? AND `+condition+`)`,
+			append([]any{runID, runID}, args...)...)
+		if err != nil {
+			return failure(err, "remove the snapshot of run "+runID)
+		}
+	}
+	return nil
+}
+
+func (s *Store) deletePages(ctx context.Context, where string, args ...any) error {
+	for more := true; more; {
+		var err error
+		if more, err = hit(ctx, s.db, `DELETE FROM `+where+` LIMIT ?`, append(args, prunePage)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
+// live to remove it.
+func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE status NOT IN (?,?)
+		AND EXISTS (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_id = id)`, billing.RunEnumerating, billing.RunRunning)
+	return ids, failure(err, "look for snapshots to remove")
+}
+
+// orphanPage is how many subscriptions of a snapshot are looked at at a time.
+const orphanPage = 5000
+
+// Orphans looks at the next subscriptions of the run's snapshot, by id, and returns the live ones
+// that no organization accounts for: neither a row nor an organization that is not deleted names
+// the subscription or its customer, nor does its metadata name one. through is where to go on;
+// empty at the end.
+func (s *Store) Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error) {
+	ends, err := texts(ctx, s.db, `SELECT subscription_id FROM reconciliation_snapshots WHERE run_id = ? AND subscription_id > ?
+		ORDER BY subscription_id LIMIT 1 OFFSET ?`, runID, after, orphanPage-1)
+	if err != nil {
+		return nil, "", failure(err, "look for orphans in run "+runID)
+	}
+	stmt, args := "", []any{runID, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, after}
+	if len(ends) > 0 {
+		through = ends[0]
+		stmt, args = ` AND n.subscription_id <= ?`, append(args, through)
+	}
+	// Indexes answer these; whose customer it is has none, so only what they leave is asked for.
+	var suspects []billing.Orphan
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		var o billing.Orphan
+		err := r.Scan(&o.SubscriptionID, &o.CustomerID, &o.Status, &o.OrgID)
+		suspects = append(suspects, o)
+		return err
+	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id FROM reconciliation_snapshots n
+		WHERE n.run_id = ? AND n.status IN (?,?,?) AND n.subscription_id > ?`+stmt+`
+		AND NOT EXISTS (SELECT 1 FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+			WHERE s.stripe_subscription_id = n.subscription_id AND o.is_deleted = 0)
+		AND NOT EXISTS (SELECT 1 FROM organizations o WHERE o.id = n.org_key AND o.is_deleted = 0)
+		ORDER BY n.subscription_id`, args...)
+	if err == nil && len(suspects) > 0 {
+		orphans, err = s.withoutCustomer(ctx, suspects)
+	}
+	return orphans, through, failure(err, "look for orphans in run "+runID)
+}
+
+// withoutCustomer returns those whose customer no organization names.
+func (s *Store) withoutCustomer(ctx context.Context, suspects []billing.Orphan) ([]billing.Orphan, error) {
+	var customers []any
+	for _, o := range suspects {
+		customers = append(customers, o.CustomerID)
+	}
+	list := in(len(customers))
+	named, err := texts(ctx, s.db, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `+list+`
+		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+			WHERE o.is_deleted = 0 AND s.stripe_customer_id IN `+list, append(customers, customers...)...)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[string]bool, len(named))
+	for _, id := range named {
+		known[id] = true
+	}
+	var orphans []billing.Orphan
+	for _, o := range suspects {
+		if !known[o.CustomerID] {
+			orphans = append(orphans, o)
+		}
+	}
+	return orphans, nil
+}
+
+// KeepOrphans records what the run's sweep found: the first of the orphans and how many there are.
+func (s *Store) KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error {
+	text, err := json.Marshal(first)
+	if err != nil {
+		return err
+	}
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, runID)
+		if err != nil {
+			return err
+		}
+		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+	})
+	return failure(err, "record the orphans of run "+runID)
+}
+
+// Renew keeps owner the enumerator of the run until the given time.
+func (s *Store) Renew(ctx context.Context, runID, owner string, until time.Time) error {
+	return failure(advance(ctx, s.db, runID, owner, `lease_expires_at = ?`, until), "keep the lease of run "+runID)
+}
+
+// DecideInSync gives items that the run's snapshot settled their outcome, in one statement, and
+// returns how many got it: not those decided meanwhile, and none if the run was closed or swept
+// anew since, for then the snapshot may have been read while it was removed.
+func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
+	args := make([]any, 0, 4*len(items)+8)
+	for _, i := range items {
+		warnings, err := toJSON(i.Warnings)
+		if err != nil {
+			return 0, err
+		}
+		args = append(args, i.OrgID, i.Reason, i.SubscriptionID, warnings)
+	}
+	args = append(args, billing.OutcomeSkipped, now, run.ID, billing.OutcomePending, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
+	res, err := s.db.ExecContext(ctx, `UPDATE reconciliation_items i
+		JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`+strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(items)-1)+`) v ON v.org_id = i.org_id
+		JOIN reconciliation_runs r ON r.id = i.run_id
+		JOIN reconciliation_sweeps w ON w.run_id = i.run_id
+		SET i.outcome = ?, i.reason = v.reason, i.subscription_id = v.subscription_id, i.warnings = v.warnings, i.decided_at = ?, i.revision = i.revision + 1
+		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
+	if err != nil {
+		return 0, failure(err, "record the outcomes of run "+run.ID)
+	}
+	n, err := res.RowsAffected()
+	return int(n), failure(err, "record the outcomes of run "+run.ID)
+}

@@ -1,0 +1,149 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// loadSnapshots reads what the sweep saw of the organizations whose runs have a snapshot to go
+// by, in two queries a run. A repair of an error is none of these: it is read afresh.
+func (r *Reconciler) loadSnapshots(ctx context.Context, tasks map[billing.Work]*task) error {
+	now := r.now()
+	byRun := map[string][]*task{}
+	for _, t := range tasks {
+		t.swept = nil
+		if t.exists && t.item.OrgID != "" && t.item.Outcome == billing.OutcomePending && t.run.HasSnapshot(now) {
+			byRun[t.run.ID] = append(byRun[t.run.ID], t)
+		}
+	}
+	for runID, ofRun := range byRun {
+		if err := r.loadSnapshot(ctx, runID, ofRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) loadSnapshot(ctx context.Context, runID string, tasks []*task) error {
+	records := make([]billing.Record, len(tasks))
+	for i, t := range tasks {
+		records[i] = t.record
+	}
+	subs, err := r.Store.Snapshot(ctx, runID, records)
+	if err != nil {
+		return err
+	}
+	seen := indexed(subs)
+	var unrecorded []billing.Subscription // somebody else may account for these
+	for _, t := range tasks {
+		found := seen.of(t.record)
+		t.swept = &billing.Truth{Subscriptions: found, ReadAt: *t.run.SweptFrom}
+		for _, sub := range found {
+			if !t.record.Records(sub.ID) {
+				unrecorded = append(unrecorded, sub)
+			}
+		}
+	}
+	claims, err := r.Store.Claims(ctx, unrecorded)
+	for _, t := range tasks {
+		t.swept.Claims = claims
+	}
+	return err
+}
+
+// seen is a part of a snapshot, by what may lead from an organization to a subscription.
+type seen struct {
+	byID, byCustomer, byOrg map[string][]billing.Subscription
+}
+
+func indexed(subs []billing.Subscription) seen {
+	s := seen{map[string][]billing.Subscription{}, map[string][]billing.Subscription{}, map[string][]billing.Subscription{}}
+	for _, sub := range subs {
+		s.byID[sub.ID] = append(s.byID[sub.ID], sub)
+		s.byCustomer[sub.CustomerID] = append(s.byCustomer[sub.CustomerID], sub)
+		if key := billing.OrgKey(sub.OrgID); key != "" {
+			s.byOrg[key] = append(s.byOrg[key], sub)
+		}
+	}
+	return s
+}
+
+// of returns what concerns the organization, each subscription once.
+func (s seen) of(record billing.Record) []billing.Subscription {
+	var found subscriptions
+	for _, id := range record.RecordedIDs() {
+		found.addAll(s.byID[id])
+	}
+	for _, id := range record.CustomerIDs() {
+		found.addAll(s.byCustomer[id])
+	}
+	found.addAll(s.byOrg[billing.OrgKey(record.Org.ID)])
+	return found
+}
+
+// settle decides the organizations that the snapshot shows to be in sync, all of a run in one
+// statement, and returns the others: Stripe is asked about those.
+func (b *batch) settle(ctx context.Context, todo []*task) (rest []*task) {
+	byRun := map[string][]*task{}
+	items := map[string][]billing.Item{}
+	for _, t := range todo {
+		item, ok := b.inSync(t)
+		if !ok {
+			rest = append(rest, t)
+			continue
+		}
+		byRun[t.run.ID] = append(byRun[t.run.ID], t)
+		items[t.run.ID] = append(items[t.run.ID], item)
+	}
+	for runID, settled := range byRun {
+		if !b.decideInSync(ctx, settled, items[runID]) {
+			rest = append(rest, settled...)
+		}
+	}
+	return rest
+}
+
+func (b *batch) inSync(t *task) (billing.Item, bool) {
+	if t.swept == nil {
+		return billing.Item{}, false
+	}
+	plan, ok := b.Rules.InSync(*t.swept, t.record)
+	return billing.Item{
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason,
+		SubscriptionID: plan.GoverningID, Warnings: plan.Warnings,
+	}, ok
+}
+
+// decideInSync reports whether all of them got their outcome. Where that is not sure, each is gone
+// through on its own, which finds what was decided.
+func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
+	n := 0
+	err := b.Retry.do(ctx, func() (err error) {
+		n, err = b.Store.DecideInSync(ctx, settled[0].run, items, b.now())
+		return err
+	})
+	if err != nil {
+		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, settled[0].run.ID, telemetry.KeyError, err.Error())
+	}
+	return err == nil && n == len(items) // their result is to acknowledge
+}
+
+// named are the subscriptions, beyond the record's, that may name the organization: those that
+// the sweep saw, and the one that led to the organization.
+func (t *task) named() []string {
+	var ids []string
+	if id := t.item.SubscriptionID; id != "" && !t.record.Records(id) {
+		ids = append(ids, id)
+	}
+	if t.swept == nil {
+		return ids
+	}
+	for _, sub := range t.swept.Subscriptions {
+		if sub.Names(t.record.Org.ID) && !t.record.Records(sub.ID) && sub.ID != t.item.SubscriptionID {
+			ids = append(ids, sub.ID)
+		}
+	}
+	return ids
+}

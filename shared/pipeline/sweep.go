@@ -1,0 +1,171 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// defaultStreams is how many ranges are read at once: with Stripe taking a tenth of a second for
+// a page, a few are enough to ask as often as its limit allows.
+const defaultStreams = 6
+
+// sweep lists every subscription in Stripe into the run's snapshot, and returns how that ended.
+// What was stored by an enumerator before this one is not read again. What passes is for the next
+// one to try again, until the snapshot would be too old to be of use; what does not, ends the
+// sweep: the workers then read Stripe for each organization.
+func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (billing.SweepState, error) {
+	if run.SweptFrom == nil {
+		err := e.Retry.do(ctx, func() error { return e.Store.BeginSweep(ctx, run.ID, owner, e.now(), e.leaseEnd()) })
+		if err != nil {
+			return billing.SweepOpen, err
+		}
+	}
+	state := billing.SweepComplete
+	err := e.readRanges(ctx, run.ID, owner)
+	if err != nil && !e.givesUp(run, err) {
+		return billing.SweepOpen, err
+	}
+	if err != nil {
+		state = billing.SweepAbandoned
+		e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
+	}
+	return state, e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, run.ID, owner, state, e.leaseEnd()) })
+}
+
+// givesUp: trying again would meet the same, or would come too late.
+func (e *Enumerator) givesUp(run billing.Run, err error) bool {
+	f := billing.AsFailure(err)
+	if errors.Is(err, billing.ErrLeaseLost) || f.Class == billing.RunFatal || f.Reason == billing.ReasonDatabaseUnavailable {
+		return false
+	}
+	tooOld := run.SweptFrom != nil && e.now().Sub(*run.SweptFrom) >= billing.SnapshotLife
+	return f.Class == billing.Permanent || tooOld
+}
+
+// readRanges reads what is left of Stripe's list, several ranges at once. A range that has much
+// left is divided as soon as there is room for another, so that none is left to run alone.
+func (e *Enumerator) readRanges(ctx context.Context, runID, owner string) error {
+	var ranges []billing.Range
+	err := e.Retry.do(ctx, func() (err error) {
+		ranges, err = e.Store.Ranges(ctx, runID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	s := &sweeper{Enumerator: e, runID: runID, owner: owner, group: group, streams: semaphore.NewWeighted(e.streams())}
+	for _, r := range ranges {
+		if err = s.streams.Acquire(ctx, 1); err != nil {
+			break
+		}
+		s.read(ctx, r)
+	}
+	if failed := group.Wait(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// sweeper reads ranges of one run.
+type sweeper struct {
+	*Enumerator
+
+	runID, owner string
+	group        *errgroup.Group
+	streams      *semaphore.Weighted
+}
+
+// read starts a stream that reads the range to its end. The caller acquired its place.
+func (s *sweeper) read(ctx context.Context, r billing.Range) {
+	s.group.Go(func() error {
+		defer s.streams.Release(1)
+		for more := true; more; {
+			var err error
+			if r, more, err = s.readPage(ctx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readPage stores the next page of the range and returns what this stream has left of it.
+func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.Range, more bool, err error) {
+	var page billing.Page
+	err = s.Retry.do(ctx, func() (err error) {
+		page, err = s.Stripe.SweepPage(ctx, r)
+		return err
+	})
+	if err != nil {
+		return r, false, err
+	}
+	left, divided := s.left(r, page)
+	err = s.Retry.do(ctx, func() error {
+		return s.Store.StorePage(ctx, s.runID, s.owner, r, page, left, s.leaseEnd())
+	})
+	switch {
+	case err != nil && divided:
+		s.streams.Release(1)
+		return r, false, err
+	case err != nil:
+		return r, false, err
+	case divided:
+		s.read(ctx, left[1])
+	}
+	if !page.More {
+		return r, false, nil
+	}
+	return left[0], true, nil
+}
+
+// left is what remains of the range after the page; where it was divided, a place for the second
+// part is acquired.
+func (s *sweeper) left(r billing.Range, page billing.Page) (left []billing.Range, divided bool) {
+	if !page.More {
+		return nil, false
+	}
+	newer, older, worth := r.Split(page)
+	if !worth || !s.streams.TryAcquire(1) {
+		return []billing.Range{r.Rest(page)}, false
+	}
+	return []billing.Range{newer, older}, true
+}
+
+func (e *Enumerator) streams() int64 {
+	if e.Streams > 0 {
+		return int64(e.Streams)
+	}
+	return defaultStreams
+}
+
+// findOrphans looks through the snapshot for live subscriptions that no organization accounts for.
+func (e *Enumerator) findOrphans(ctx context.Context, runID, owner string) error {
+	var first []billing.Orphan
+	total, after := 0, ""
+	for more := true; more; {
+		err := e.Retry.do(ctx, func() error {
+			orphans, through, err := e.Store.Orphans(ctx, runID, after)
+			if err != nil {
+				return err
+			}
+			if err := e.Store.Renew(ctx, runID, owner, e.leaseEnd()); err != nil {
+				return err
+			}
+			first = append(first, orphans[:min(len(orphans), billing.MaxDetails-len(first))]...)
+			total += len(orphans)
+			after, more = through, through != ""
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return e.Retry.do(ctx, func() error { return e.Store.KeepOrphans(ctx, runID, owner, first, total, e.leaseEnd()) })
+}

@@ -1,0 +1,87 @@
+package stripesource
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strconv"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// SweepPage returns the next page of a range of all subscriptions, ended ones too. One that
+// cannot be read is returned as such, so that it does not hide the others.
+// https://docs.stripe.com/api/subscriptions/list
+func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
+	filter := url.Values{"status": {"all"}}
+	if r.From > 0 {
+		filter.Set("created[gte]", strconv.FormatInt(r.From, 10))
+	}
+	if r.Before > 0 {
+		filter.Set("created[lt]", strconv.FormatInt(r.Before, 10))
+	}
+	subs, more, err := c.page(ctx, filter, r.After, c.decodeLeniently)
+	if err != nil {
+		return billing.Page{}, err
+	}
+	if more && (len(subs) == 0 || subs[len(subs)-1].ID == r.After) {
+		return billing.Page{}, broken("Stripe's list of subscriptions promises more but gives none")
+	}
+	return billing.Page{Subscriptions: subs, More: more}, nil
+}
+
+// decodeLeniently reads what it can of a subscription: its id must be there, and where nothing
+// else is usable the rest is left to whoever reads it singly.
+func (c *Client) decodeLeniently(raw json.RawMessage) (billing.Subscription, error) {
+	sub, err := c.decode(raw)
+	if err == nil && fits(sub) {
+		return sub, nil
+	}
+	if f, ok := errors.AsType[*billing.Failure](err); ok && f.Class != billing.Permanent {
+		return sub, err
+	}
+	var s struct {
+		ID       string          `json:"id"`
+		Created  json.RawMessage `json:"created"`
+		Customer json.RawMessage `json:"customer"`
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if jsonErr := json.Unmarshal(raw, &s); jsonErr != nil || s.ID == "" || len(s.ID) > maxID {
+		return sub, broken("a subscription in Stripe's list has no usable id")
+	}
+	return billing.Subscription{
+		ID: s.ID, Unreadable: true, Created: at(lenient[*int64](s.Created)),
+		CustomerID: shortOrNone(string(lenient[expandable](s.Customer))), OrgID: shortOrNone(lenient[map[string]string](s.Metadata)["orgId"]),
+	}, nil
+}
+
+// lenient is the value, or the zero one where it is of another kind.
+func lenient[T any](raw json.RawMessage) T {
+	var v, none T
+	if json.Unmarshal(raw, &v) != nil {
+		return none
+	}
+	return v
+}
+
+// Stripe's own limits: ids have at most 255 characters, metadata values 500.
+// https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backward-compatible
+// https://docs.stripe.com/api/metadata
+const (
+	maxID       = 255
+	maxMetadata = 500
+)
+
+// fits: a snapshot has room for it.
+func fits(s billing.Subscription) bool {
+	return len(s.ID) <= maxID && len(s.CustomerID) <= maxID && len(s.PriceID) <= maxID && len(s.Status) <= maxID &&
+		len(s.OrgID) <= 4*maxMetadata && len(s.MetadataTier) <= 4*maxMetadata // bytes, up to four a character
+}
+
+func shortOrNone(s string) string {
+	if len(s) > maxID {
+		return ""
+	}
+	return s
+}
