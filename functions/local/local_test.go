@@ -96,6 +96,14 @@ func local(ctx context.Context, t *testing.T, environ map[string]string, args ..
 	return code, a
 }
 
+// A sweep does not ask for customers, so it cannot tell one that is missing.
+func TestRetrieveTellsAMissingCustomer(t *testing.T) {
+	_, a := local(t.Context(), t, nil, "--strategy", "retrieve")
+	if a.Result.Reasons[billing.ReasonCustomerMissing] == 0 || a.Result.StripeRequests.Other == 0 {
+		t.Errorf("%+v", a.Result)
+	}
+}
+
 func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 	code, a := local(t.Context(), t, nil)
 	if code != present.ExitOK || a.Result.Status != billing.RunCompleted || a.Message != "Reconciliation completed" {
@@ -103,7 +111,7 @@ func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 	}
 	for _, reason := range []billing.Reason{
 		billing.ReasonRepaired, billing.ReasonRowInserted, billing.ReasonSubscriptionMissing, billing.ReasonInSync,
-		billing.ReasonNoSubscription, billing.ReasonCustomerMissing, billing.ReasonNoStripeIdentity,
+		billing.ReasonNoSubscription, billing.ReasonNoStripeIdentity,
 	} {
 		if a.Result.Reasons[reason] == 0 {
 			t.Errorf("no organization is %s; there are %v", reason, a.Result.Reasons)
@@ -341,7 +349,7 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 			interrupt()
 		}
 	})
-	code, a := local(ctx, t, p.environ)
+	code, a := local(ctx, t, p.environ, "--strategy", "retrieve")
 	p.stripe.Before(nil)
 	_, rest, found := strings.Cut(a.Error.Hint, "--resume ")
 	runID := strings.TrimSuffix(rest, " goes on")

@@ -71,16 +71,17 @@ func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.R
 	return failure(err, "store what the sweep of run "+runID+" read")
 }
 
-// FinishSweep records how the sweep ended. It is complete only if no range is left.
+// FinishSweep records how the sweep ended. It must not be called complete while a range is left.
 func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		ok, err := hit(ctx, tx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?
-			AND (? <> ? OR NOT EXISTS (SELECT 1 FROM reconciliation_ranges r WHERE r.run_id = reconciliation_sweeps.run_id))`,
-			state, runID, state, billing.SweepComplete)
-		if err == nil && !ok {
-			err = billing.ErrLeaseLost // another enumerator began it anew
-		}
+		left, err := texts(ctx, tx, `SELECT run_id FROM reconciliation_ranges WHERE run_id = ? LIMIT 1`, runID)
 		if err != nil {
+			return err
+		}
+		if state == billing.SweepComplete && len(left) > 0 {
+			return billing.ErrLeaseLost // another enumerator began it anew
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?`, state, runID); err != nil {
 			return err
 		}
 		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)

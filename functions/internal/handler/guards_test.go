@@ -153,9 +153,9 @@ func TestAKeyOfAnotherAccountChangesAtMostTheLimitAndIsSuspect(t *testing.T) {
 		t.Fatalf("the good week: %+v", s)
 	}
 	other := &fixture{T: t, stripe: f.otherAccount()}
-	w := f.worker()
-	w.Step.Stripe = other.stripeClient()
-	s := f.week(start.Add(7*24*time.Hour), f.enumerator(), w)
+	e, w := f.enumerator(), f.worker()
+	e.Step.Stripe, w.Step.Stripe = other.stripeClient(), other.stripeClient()
+	s := f.week(start.Add(7*24*time.Hour), e, w)
 	if s.Status != billing.RunSuspect || s.StatusReason != billing.ReasonNoSubscriptions || s.StatusMessage == "" {
 		t.Errorf("status %s, %s: %s", s.Status, s.StatusReason, s.StatusMessage)
 	}
@@ -192,6 +192,21 @@ func TestAKeyOfAnotherAccountOpensNoRunWhereTheAccountIsConfigured(t *testing.T)
 	}
 	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("%d runs were opened", n)
+	}
+}
+
+func TestAKeyOfTheOtherModeStopsTheRunBeforeAnythingIsListed(t *testing.T) {
+	f := newFixture(t)
+	f.customers(canceled)
+	e := f.enumerator()
+	e.Step.Stripe = stripesource.New(stripesource.Config{Key: f.stripe.Key(), BaseURL: f.stripe.URL(), LiveMode: true, Log: f.log()})
+	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
+	if failure := billing.AsFailure(err); failure.Reason != billing.ReasonWrongMode {
+		t.Fatalf("got %v", err)
+	}
+	stopped := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs WHERE status = 'stopped' AND status_reason = 'wrong_mode' AND listed = FALSE`)
+	if stopped != 1 || f.onTier("pro") != customers {
+		t.Errorf("%d runs stopped, %d still on pro", stopped, f.onTier("pro"))
 	}
 }
 
