@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,7 +158,7 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	var args []any
 	for column, values := range map[string][]any{"subscription_id": ids, "customer_id": customers, "org_key": orgs} {
 		if len(values) > 0 {
-			found = append(found, `SELECT subscription_id FROM reconciliation_snapshots WHERE run_id = ? AND `+column+` IN `+in(len(values)))
+			found = append(found, `SELECT subscription_id AS id FROM reconciliation_snapshots WHERE run_id = ? AND `+column+` IN `+in(len(values)))
 			args = append(append(args, runID), values...)
 		}
 	}
@@ -166,8 +167,8 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 		sub, err := scanSnapshot(r)
 		subs = append(subs, sub)
 		return err
-	}, `SELECT `+snapshotColumns+` FROM reconciliation_snapshots WHERE run_id = ? AND subscription_id IN (`+strings.Join(found, ` UNION `)+`)`,
-		append([]any{runID}, args...)...)
+	}, `SELECT `+snapshotColumns+` FROM (`+strings.Join(found, ` UNION `)+`) f
+		JOIN reconciliation_snapshots n ON n.run_id = ? AND n.subscription_id = f.id`, append(args, runID)...)
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
@@ -219,66 +220,61 @@ func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
 }
 
 // orphanPage is how many subscriptions of a snapshot are looked at at a time.
-const orphanPage = 5000
+const orphanPage = 2000
 
-// Orphans looks at the next subscriptions of the run's snapshot, by id, and returns the live ones
+// Orphans looks at the next live subscriptions of the run's snapshot, by id, and returns those
 // that no organization accounts for: neither a row nor an organization that is not deleted names
 // the subscription or its customer, nor does its metadata name one. through is where to go on;
 // empty at the end.
 func (s *Store) Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error) {
-	ends, err := texts(ctx, s.db, `SELECT subscription_id FROM reconciliation_snapshots WHERE run_id = ? AND subscription_id > ?
-		ORDER BY subscription_id LIMIT 1 OFFSET ?`, runID, after, orphanPage-1)
-	if err != nil {
-		return nil, "", failure(err, "look for orphans in run "+runID)
-	}
-	stmt, args := "", []any{runID, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, after}
-	if len(ends) > 0 {
-		through = ends[0]
-		stmt, args = ` AND n.subscription_id <= ?`, append(args, through)
-	}
-	// Indexes answer these; whose customer it is has none, so only what they leave is asked for.
-	var suspects []billing.Orphan
+	var live []billing.Orphan
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var o billing.Orphan
 		err := r.Scan(&o.SubscriptionID, &o.CustomerID, &o.Status, &o.OrgID)
-		suspects = append(suspects, o)
+		live = append(live, o)
 		return err
-	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id FROM reconciliation_snapshots n
-		WHERE n.run_id = ? AND n.status IN (?,?,?) AND n.subscription_id > ?`+stmt+`
-		AND NOT EXISTS (SELECT 1 FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-			WHERE s.stripe_subscription_id = n.subscription_id AND o.is_deleted = 0)
-		AND NOT EXISTS (SELECT 1 FROM organizations o WHERE o.id = n.org_key AND o.is_deleted = 0)
-		ORDER BY n.subscription_id`, args...)
-	if err == nil && len(suspects) > 0 {
-		orphans, err = s.withoutCustomer(ctx, suspects)
+	}, `SELECT subscription_id, customer_id, status, org_id FROM reconciliation_snapshots
+		WHERE run_id = ? AND subscription_id > ? AND status IN (?,?,?) ORDER BY subscription_id LIMIT ?`,
+		runID, after, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, orphanPage)
+	if err == nil && len(live) == orphanPage {
+		through = live[orphanPage-1].SubscriptionID
 	}
-	return orphans, through, failure(err, "look for orphans in run "+runID)
-}
-
-// withoutCustomer returns those whose customer no organization names.
-func (s *Store) withoutCustomer(ctx context.Context, suspects []billing.Orphan) ([]billing.Orphan, error) {
-	var customers []any
-	for _, o := range suspects {
-		customers = append(customers, o.CustomerID)
-	}
-	list := in(len(customers))
-	named, err := texts(ctx, s.db, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `+list+`
-		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-			WHERE o.is_deleted = 0 AND s.stripe_customer_id IN `+list, append(customers, customers...)...)
-	if err != nil {
-		return nil, err
-	}
-	known := make(map[string]bool, len(named))
-	for _, id := range named {
-		known[id] = true
-	}
-	var orphans []billing.Orphan
-	for _, o := range suspects {
-		if !known[o.CustomerID] {
-			orphans = append(orphans, o)
+	// What has an index first: whose customer it is has none, and only the rest is asked for it.
+	for _, known := range []struct {
+		of   func(billing.Orphan) string
+		stmt string
+	}{
+		{func(o billing.Orphan) string { return o.SubscriptionID }, `SELECT s.stripe_subscription_id FROM subscriptions s
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_subscription_id IN `},
+		{func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) }, `SELECT LOWER(id) FROM organizations WHERE is_deleted = 0 AND id IN `},
+		{func(o billing.Orphan) string { return o.CustomerID }, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `},
+		{func(o billing.Orphan) string { return o.CustomerID }, `SELECT s.stripe_customer_id FROM subscriptions s
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_customer_id IN `},
+	} {
+		if err == nil {
+			live, err = s.without(ctx, live, known.of, known.stmt)
 		}
 	}
-	return orphans, nil
+	return live, through, failure(err, "look for orphans in run "+runID)
+}
+
+// without returns those whose key is not in what the statement returns for all keys.
+func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(billing.Orphan) string, stmt string) ([]billing.Orphan, error) {
+	var keys []any
+	for _, o := range live {
+		if k := key(o); k != "" {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return live, nil
+	}
+	list, err := texts(ctx, s.db, stmt+in(len(keys)), keys...)
+	known := make(map[string]bool, len(list))
+	for _, k := range list {
+		known[k] = true
+	}
+	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return known[key(o)] }), err
 }
 
 // KeepOrphans records what the run's sweep found: the first of the orphans and how many there are.
