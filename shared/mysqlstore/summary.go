@@ -179,8 +179,11 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	if err := s.DropSnapshot(ctx, runID); err != nil {
 		return err
 	}
-	if err := s.deletePages(ctx, "reconciliation_items WHERE run_id = ?", runID); err != nil {
-		return err
+	for more := true; more; {
+		var err error
+		if more, err = deletePage(ctx, s.db, "reconciliation_items", runID); err != nil {
+			return err
+		}
 	}
 	for _, table := range []string{"reconciliation_sweeps WHERE run_id", "reconciliation_runs WHERE id"} {
 		if _, err := s.db.ExecContext(ctx, `DELETE FROM `+table+` = ?`, runID); err != nil {

@@ -192,23 +192,26 @@ func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
 // enumerator is sweeping must not get holes.
 func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
 	for _, table := range []string{"reconciliation_snapshots", "reconciliation_ranges"} {
-		err := s.deletePages(ctx, table+` WHERE run_id = ? AND EXISTS (SELECT 1 FROM reconciliation_runs WHERE id = ? AND `+condition+`)`,
-			append([]any{runID, runID}, args...)...)
-		if err != nil {
-			return failure(err, "remove the snapshot of run "+runID)
+		for more := true; more; {
+			err := s.inTx(ctx, func(tx *sql.Tx) error {
+				fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
+				if more = len(fits) > 0; err != nil || !more {
+					return err
+				}
+				more, err = deletePage(ctx, tx, table, runID)
+				return err
+			})
+			if err != nil {
+				return failure(err, "remove the snapshot of run "+runID)
+			}
 		}
 	}
 	return nil
 }
 
-func (s *Store) deletePages(ctx context.Context, where string, args ...any) error {
-	for more := true; more; {
-		var err error
-		if more, err = hit(ctx, s.db, `DELETE FROM `+where+` LIMIT ?`, append(args, prunePage)...); err != nil {
-			return err
-		}
-	}
-	return nil
+// deletePage removes some rows of the run and reports whether there were any.
+func deletePage(ctx context.Context, e execer, table, runID string) (bool, error) {
+	return hit(ctx, e, `DELETE FROM `+table+` WHERE run_id = ? LIMIT ?`, runID, prunePage)
 }
 
 // SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not

@@ -96,8 +96,9 @@ func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 // resetRuns empties this system's tables and the queues.
 func (f *fixture) resetRuns() {
 	f.Helper()
-	f.exec(`DELETE FROM reconciliation_items`)
-	f.exec(`DELETE FROM reconciliation_runs`)
+	for _, table := range []string{"items", "runs", "sweeps", "ranges", "snapshots"} {
+		f.exec(`DELETE FROM reconciliation_` + table)
+	}
 	f.received(f.work)
 	f.received(f.results)
 }

@@ -1,0 +1,424 @@
+package mysqlstore_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+var until = now.Add(time.Minute)
+
+// sweeping opens a run, takes its lease and begins its sweep.
+func (f *fixture) sweeping(t *testing.T, id string) {
+	t.Helper()
+	f.openRun(t, newRun(id))
+	f.lease(t, id, "owner")
+	if err := f.store.BeginSweep(t.Context(), id, "owner", now, until); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// swept is a run whose complete snapshot has these subscriptions.
+func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) billing.Run {
+	t.Helper()
+	f.sweeping(t, id)
+	f.storePage(t, id, billing.Range{}, billing.Page{Subscriptions: subs})
+	if err := f.store.FinishSweep(t.Context(), id, "owner", billing.SweepComplete, until); err != nil {
+		t.Fatal(err)
+	}
+	return f.run(t, id)
+}
+
+func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, left ...billing.Range) {
+	t.Helper()
+	if err := f.store.StorePage(t.Context(), id, "owner", of, page, left, until); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) ranges(t *testing.T, id string) []billing.Range {
+	t.Helper()
+	ranges, err := f.store.Ranges(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ranges
+}
+
+func (f *fixture) snapshotSize(t *testing.T, id string) int {
+	t.Helper()
+	var n int
+	if err := f.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM reconciliation_snapshots WHERE run_id = ?`, id).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestASweepIsKeptPageByPage(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.sweeping(t, "run")
+		if got := f.ranges(t, "run"); !slices.Equal(got, []billing.Range{{}}) {
+			t.Fatalf("a new sweep has to read %+v", got)
+		}
+		newer, older := billing.Range{From: 50, After: "sub_2"}, billing.Range{Before: 50}
+		page := billing.Page{Subscriptions: []billing.Subscription{{ID: "sub_1"}, {ID: "sub_2"}}, More: true}
+		f.storePage(t, "run", billing.Range{}, page, newer, older)
+		if diff := cmp.Diff([]billing.Range{newer, older}, f.ranges(t, "run"), cmpopts.SortSlices(func(a, b billing.Range) bool { return a.Before < b.Before })); diff != "" {
+			t.Error(diff)
+		}
+		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); !errors.Is(err, billing.ErrLeaseLost) {
+			t.Errorf("complete with ranges left: %v", err)
+		}
+		f.storePage(t, "run", newer, billing.Page{})
+		f.storePage(t, "run", older, billing.Page{Subscriptions: page.Subscriptions[1:]}) // seen twice
+		if got := f.ranges(t, "run"); len(got) != 0 || f.snapshotSize(t, "run") != 2 {
+			t.Errorf("left: %+v, %d subscriptions", got, f.snapshotSize(t, "run"))
+		}
+		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); err != nil {
+			t.Fatal(err)
+		}
+		if run := f.run(t, "run"); run.Sweep != billing.SweepComplete || run.SweptFrom == nil || !run.SweptFrom.Equal(now) {
+			t.Errorf("%s from %v", run.Sweep, run.SweptFrom)
+		}
+	})
+}
+
+func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.sweeping(t, "run")
+		f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'another'`)
+		for name, err := range map[string]error{
+			"page": f.store.StorePage(t.Context(), "run", "owner", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil, until),
+			"end":  f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepAbandoned, until),
+			"new beginning": func() error {
+				f.MustExec(t, `INSERT INTO reconciliation_snapshots SELECT 'run','theirs','','','','','','',1,1,1,1,1,1,0,0`)
+				return f.store.BeginSweep(t.Context(), "run", "owner", now.Add(time.Hour), until)
+			}(),
+			"orphans": f.store.KeepOrphans(t.Context(), "run", "owner", []billing.Orphan{{SubscriptionID: "sub"}}, 1, until),
+			"renewal": f.store.Renew(t.Context(), "run", "owner", until),
+		} {
+			if !errors.Is(err, billing.ErrLeaseLost) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		run := f.run(t, "run")
+		if !run.SweptFrom.Equal(now) || run.Sweep != billing.SweepOpen || run.OrphansTotal != 0 || len(f.ranges(t, "run")) != 1 || f.snapshotSize(t, "run") != 1 {
+			t.Errorf("%+v, %+v, %d subscriptions", run, f.ranges(t, "run"), f.snapshotSize(t, "run"))
+		}
+	})
+}
+
+func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		subs := make([]billing.Subscription, 2500)
+		for i := range subs {
+			subs[i].ID = fmt.Sprintf("sub_%04d", i)
+		}
+		f.swept(t, "run", subs...)
+		f.swept(t, "other", billing.Subscription{ID: "sub"})
+		later := now.Add(time.Hour)
+		if err := f.store.BeginSweep(t.Context(), "run", "owner", later, until); err != nil {
+			t.Fatal(err)
+		}
+		run := f.run(t, "run")
+		if run.Sweep != billing.SweepOpen || !run.SweptFrom.Equal(later) || f.snapshotSize(t, "run") != 0 || len(f.ranges(t, "run")) != 1 {
+			t.Errorf("%+v, %d subscriptions, %+v", run, f.snapshotSize(t, "run"), f.ranges(t, "run"))
+		}
+		if f.snapshotSize(t, "other") != 1 {
+			t.Error("another run's snapshot was removed")
+		}
+	})
+}
+
+func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		whole := billing.Subscription{
+			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", OrgID: "Org-Whole", MetadataTier: " Pro ",
+			Created: now, CurrentPeriodStart: now.Add(time.Second), CurrentPeriodEnd: time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC),
+			TrialEnd: time.Unix(-1, 0).UTC(), CanceledAt: time.Unix(0, 0).UTC(), EndedAt: now.Add(2 * time.Second), CancelAtPeriodEnd: true,
+		}
+		wide := billing.Subscription{
+			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255),
+			OrgID: strings.Repeat("ü", 500), MetadataTier: strings.Repeat("ü", 500),
+		}
+		bare := billing.Subscription{ID: "sub_bare", CustomerID: "cus_whole", Unreadable: true}
+		f.swept(t, "run", whole, wide, bare)
+		got, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus_whole")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		byID := cmpopts.SortSlices(func(a, b billing.Subscription) bool { return a.ID < b.ID })
+		if diff := cmp.Diff([]billing.Subscription{whole, wide, bare}, got, byID); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestASnapshotGivesWhatMayConcernAnOrganizationOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.swept(t, "other", billing.Subscription{ID: "sub_a", CustomerID: "of another run"})
+		f.swept(
+			t, "run",
+			billing.Subscription{ID: "sub_a", CustomerID: "cus_a", OrgID: " A "},
+			billing.Subscription{ID: "sub_by_customer", CustomerID: "cus_a"},
+			billing.Subscription{ID: "sub_by_metadata", CustomerID: "cus_x", OrgID: "a"},
+			billing.Subscription{ID: "sub_of_b", CustomerID: "cus_b"},
+			billing.Subscription{ID: "sub_of_nobody", CustomerID: "cus_y"},
+			billing.Subscription{ID: "sub_without_customer"},
+		)
+		records := []billing.Record{
+			{Org: billing.Organization{ID: "A", CustomerID: new("cus_a")}, Rows: []billing.Row{{SubscriptionID: new("sub_a"), CustomerID: new("cus_a")}}},
+			{Org: billing.Organization{ID: "b"}, Rows: []billing.Row{{SubscriptionID: new("sub_gone")}, {CustomerID: new("cus_b")}}},
+			{Org: billing.Organization{ID: "c", CustomerID: new("")}},
+		}
+		subs, err := f.store.Snapshot(t.Context(), "run", records)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range subs {
+			got = append(got, s.ID+" "+s.CustomerID)
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"sub_a cus_a", "sub_by_customer cus_a", "sub_by_metadata cus_x", "sub_of_b cus_b"}, got); diff != "" {
+			t.Error(diff)
+		}
+		if subs, err := f.store.Snapshot(t.Context(), "run", nil); len(subs) != 0 || err != nil {
+			t.Errorf("of nobody: %v, %v", subs, err)
+		}
+	})
+}
+
+func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "b-paying")
+		f.addOrganizations(t, appschema.Organization{ID: "A-named"}, appschema.Organization{ID: "c-nobody"},
+			appschema.Organization{ID: "d-deleted", IsDeleted: true}, appschema.Organization{ID: "e-customer", StripeCustomerID: new("cus")})
+		f.swept(t, "other", billing.Subscription{ID: "sub", OrgID: "c-nobody"})
+		run := f.swept(
+			t, "run",
+			billing.Subscription{ID: "sub_2", OrgID: " a-NAMED "}, billing.Subscription{ID: "sub_1", OrgID: "A-named"},
+			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
+		)
+		n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until)
+		if err != nil || n != 3 || through != "e-customer" {
+			t.Fatalf("%d through %s, %v", n, through, err)
+		}
+		got := map[string]string{}
+		for _, id := range []string{"A-named", "b-paying", "e-customer"} {
+			got[id] = f.item(t, "run", id).SubscriptionID
+		}
+		// Only where nothing else leads to Stripe, the item does.
+		if diff := cmp.Diff(map[string]string{"A-named": "sub_1", "b-paying": "", "e-customer": ""}, got); diff != "" {
+			t.Error(diff)
+		}
+		if n, err := f.store.CountSubscriptions(t.Context(), "run"); n != 0 || err != nil {
+			t.Errorf("%d subscriptions govern before anything is decided, %v", n, err)
+		}
+	})
+}
+
+func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a")
+		f.addOrganizations(t, appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true})
+		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_of_deleted")})
+		f.addOrganizations(t, appschema.Organization{ID: "b", StripeCustomerID: new("cus_of_org")})
+		f.addRows(t, appschema.Subscription{ID: "row-b", OrgID: "b", StripeCustomerID: new("cus_of_row")})
+		live := func(id, customer, org string, status billing.Status) billing.Subscription {
+			return billing.Subscription{ID: id, CustomerID: customer, OrgID: org, Status: status}
+		}
+		f.swept(
+			t, "run",
+			live("sub_a", "cus_x", "", billing.StatusActive),                // recorded
+			live("sub_1", "cus_of_org", "", billing.StatusActive),           // an organization's customer
+			live("sub_2", "cus_of_row", "", billing.StatusActive),           // a row's customer
+			live("sub_3", "cus_x", " A ", billing.StatusActive),             // named
+			live("sub_4", "cus_x", "", billing.StatusCanceled),              // ended
+			live("sub_5", "cus_x", "", billing.StatusUnpaid),                // no access
+			live("sub_o1", "cus_x", "", billing.StatusActive),               // orphan
+			live("sub_o2", "cus_x", "gone", billing.StatusTrialing),         // names nobody
+			live("sub_o3", "cus_deleted", "deleted", billing.StatusPastDue), // whose organization is deleted
+			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
+		)
+		orphans, through, err := f.store.Orphans(t.Context(), "run", "")
+		if err != nil || through != "" {
+			t.Fatal(through, err)
+		}
+		want := []billing.Orphan{
+			{SubscriptionID: "sub_o1", CustomerID: "cus_x", Status: billing.StatusActive},
+			{SubscriptionID: "sub_o2", CustomerID: "cus_x", Status: billing.StatusTrialing, OrgID: "gone"},
+			{SubscriptionID: "sub_o3", CustomerID: "cus_deleted", Status: billing.StatusPastDue, OrgID: "deleted"},
+			{SubscriptionID: "sub_of_deleted", CustomerID: "cus_z", Status: billing.StatusActive},
+		}
+		if diff := cmp.Diff(want, orphans); diff != "" {
+			t.Error(diff)
+		}
+		if err := f.store.KeepOrphans(t.Context(), "run", "owner", orphans[:2], 4, until); err != nil {
+			t.Fatal(err)
+		}
+		run := f.run(t, "run")
+		if diff := cmp.Diff(want[:2], run.Orphans); diff != "" || run.OrphansTotal != 4 {
+			t.Errorf("%d; %s", run.OrphansTotal, diff)
+		}
+	})
+}
+
+func TestOrphansAreLookedForAPageAtATime(t *testing.T) {
+	f := onServer(t)
+	const n = 4100
+	subs := make([]billing.Subscription, n)
+	for i := range subs {
+		subs[i] = billing.Subscription{ID: fmt.Sprintf("sub_%04d", i), CustomerID: "cus", Status: billing.StatusActive}
+	}
+	f.sweeping(t, "run")
+	for chunk := range slices.Chunk(subs, 100) {
+		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: chunk, More: true}, billing.Range{})
+	}
+	total, pages := 0, 0
+	for after, more := "", true; more; pages++ {
+		orphans, through, err := f.store.Orphans(t.Context(), "run", after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += len(orphans)
+		after, more = through, through != ""
+	}
+	if total != n || pages < 2 {
+		t.Errorf("%d orphans on %d pages", total, pages)
+	}
+}
+
+func inSyncItems(orgIDs ...string) []billing.Item {
+	var items []billing.Item
+	for _, id := range orgIDs {
+		items = append(items, billing.Item{OrgID: id, Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, SubscriptionID: "sub_" + id})
+	}
+	return items
+}
+
+func TestItemsInSyncAreDecidedTogether(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c", "d")
+		run := f.swept(t, "run")
+		if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+			t.Fatal(err)
+		}
+		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'c'`)
+		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld' WHERE org_id = 'd'`)
+		items := inSyncItems("a", "b", "c", "d", "unknown")
+		items[1].Warnings = []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two"}}
+		n, err := f.store.DecideInSync(t.Context(), run, items, now)
+		if err != nil || n != 2 {
+			t.Fatalf("%d decided, %v", n, err)
+		}
+		want := map[string]billing.Item{
+			"a": {RunID: "run", OrgID: "a", Outcome: "skipped", Reason: "in_sync", SubscriptionID: "sub_a", Revision: 1},
+			"b": {RunID: "run", OrgID: "b", Outcome: "skipped", Reason: "in_sync", SubscriptionID: "sub_b", Revision: 1, Warnings: items[1].Warnings},
+			"c": {RunID: "run", OrgID: "c", Outcome: "synced", Reason: "repaired"},
+			"d": {RunID: "run", OrgID: "d", Outcome: "error", Reason: "withheld"},
+		}
+		for id, item := range want {
+			if diff := cmp.Diff(item, f.item(t, "run", id)); diff != "" {
+				t.Errorf("%s: %s", id, diff)
+			}
+		}
+	})
+}
+
+func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
+	for name, change := range map[string]string{
+		"closed":         `UPDATE reconciliation_runs SET status = 'incomplete'`,
+		"stopped":        `UPDATE reconciliation_runs SET status = 'stopped'`,
+		"swept anew":     `UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 HOUR`,
+		"being swept":    `UPDATE reconciliation_sweeps SET state = ''`,
+		"sweep given up": `UPDATE reconciliation_sweeps SET state = 'abandoned'`,
+		"reopened":       `DELETE FROM reconciliation_sweeps`,
+		"pruned":         `DELETE FROM reconciliation_runs`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, f *fixture) {
+				f.addPaying(t, "a")
+				run := f.swept(t, "run")
+				if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+					t.Fatal(err)
+				}
+				f.MustExec(t, change)
+				n, err := f.store.DecideInSync(t.Context(), run, inSyncItems("a"), now)
+				if n != 0 || err != nil || f.item(t, "run", "a").Outcome != billing.OutcomePending {
+					t.Errorf("%d decided, %v; %+v", n, err, f.item(t, "run", "a"))
+				}
+			})
+		})
+	}
+}
+
+func TestASnapshotGoesOnlyOnceItsRunIsClosed(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.swept(t, "run", billing.Subscription{ID: "sub_1"}, billing.Subscription{ID: "sub_2"})
+		for _, status := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?`, status)
+			ids, err := f.store.SnapshotsToDrop(t.Context())
+			if err != nil || len(ids) != 0 {
+				t.Errorf("%s: %v, %v", status, ids, err)
+			}
+			if err := f.store.DropSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 2 {
+				t.Errorf("%s: %d left, %v", status, f.snapshotSize(t, "run"), err)
+			}
+		}
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
+		ids, err := f.store.SnapshotsToDrop(t.Context())
+		if err != nil || !slices.Equal(ids, []string{"run"}) {
+			t.Errorf("%v, %v", ids, err)
+		}
+		if err := f.store.DropSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 0 {
+			t.Errorf("%d left, %v", f.snapshotSize(t, "run"), err)
+		}
+		if ids, err := f.store.SnapshotsToDrop(t.Context()); len(ids) != 0 || err != nil {
+			t.Errorf("%v, %v", ids, err)
+		}
+	})
+}
+
+func TestAReopenedRunIsSweptAnew(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a")
+		run := f.swept(t, "run")
+		if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+			t.Fatal(err)
+		}
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
+		reopened, err := f.store.Reopen(t.Context(), "run", until)
+		if err != nil || !reopened {
+			t.Fatal(reopened, err)
+		}
+		if run := f.run(t, "run"); run.Sweep != billing.SweepOpen || run.SweptFrom != nil {
+			t.Errorf("%+v", run)
+		}
+	})
+}
+
+func TestPruningARunTakesItsSweepAlong(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.swept(t, "run", billing.Subscription{ID: "sub"})
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
+		if n, err := f.store.Prune(t.Context(), now.Add(time.Hour)); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		for _, table := range []string{"runs", "sweeps", "ranges", "snapshots"} {
+			var n int
+			if err := f.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM reconciliation_`+table).Scan(&n); err != nil || n != 0 {
+				t.Errorf("%d %s left, %v", n, table, err)
+			}
+		}
+	})
+}

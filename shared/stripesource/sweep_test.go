@@ -1,0 +1,133 @@
+package stripesource_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+func TestARangeIsReadNewestFirstEndedOnesToo(t *testing.T) {
+	fake := serve(t, stripetest.Options{})
+	for i := range 250 {
+		status := "active"
+		if i%3 == 0 {
+			status = "canceled"
+		}
+		fake.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%03d", i), CustomerID: "cus_1", Status: status, Created: int64(1_700_000_000 + i)})
+	}
+	client := connect(fake)
+	for name, test := range map[string]struct {
+		r            billing.Range
+		first, count int
+		more         bool
+	}{
+		"everything":     {billing.Range{}, 249, 100, true},
+		"the next page":  {billing.Range{After: "sub_150"}, 149, 100, true},
+		"the last page":  {billing.Range{After: "sub_050"}, 49, 50, false},
+		"up to a second": {billing.Range{Before: 1_700_000_030}, 29, 30, false},
+		"from a second":  {billing.Range{From: 1_700_000_240}, 249, 10, false},
+		"between":        {billing.Range{From: 1_700_000_010, Before: 1_700_000_020}, 19, 10, false},
+		"goes on inside": {billing.Range{From: 1_700_000_010, Before: 1_700_000_020, After: "sub_015"}, 14, 5, false},
+		"nothing":        {billing.Range{From: 1_800_000_000}, 0, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page, err := client.SweepPage(t.Context(), test.r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []string
+			for i := range test.count {
+				want = append(want, fmt.Sprintf("sub_%03d", test.first-i))
+			}
+			if diff := cmp.Diff(want, ids(page.Subscriptions)); diff != "" || page.More != test.more {
+				t.Errorf("more: %t; %s", page.More, diff)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
+	fake := serve(t, stripetest.Options{})
+	put := func(id string, override map[string]any) {
+		fake.PutSubscription(stripetest.Subscription{
+			ID: id, CustomerID: "cus_" + id, Created: 1_700_000_000, Metadata: map[string]string{"orgId": "org-" + id}, Override: override,
+		})
+	}
+	put("sub_ok", nil)
+	put("sub_dates", map[string]any{"current_period_end": "tomorrow"})
+	put("sub_customer", map[string]any{"customer": 7})
+	put("sub_metadata", map[string]any{"metadata": []string{}})
+	put("sub_mode", map[string]any{"livemode": nil})
+	put("sub_price", map[string]any{"items": map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": strings.Repeat("p", 300)}}}}})
+	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]billing.Subscription{}
+	for _, s := range page.Subscriptions {
+		got[s.ID] = s
+	}
+	if s := got["sub_ok"]; s.Unreadable || s.CurrentPeriodEnd.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	for id, known := range map[string]billing.Subscription{
+		"sub_dates":    {CustomerID: "cus_sub_dates", OrgID: "org-sub_dates"},
+		"sub_customer": {OrgID: "org-sub_customer"},
+		"sub_metadata": {CustomerID: "cus_sub_metadata"},
+		"sub_mode":     {CustomerID: "cus_sub_mode", OrgID: "org-sub_mode"},
+		"sub_price":    {CustomerID: "cus_sub_price", OrgID: "org-sub_price"},
+	} {
+		known.ID, known.Unreadable, known.Created = id, true, time.Unix(1_700_000_000, 0).UTC()
+		if diff := cmp.Diff(known, got[id]); diff != "" {
+			t.Errorf("%s: %s", id, diff)
+		}
+	}
+}
+
+func TestAPageThatIsNoneIsAnError(t *testing.T) {
+	good := `{"object":"subscription","id":"sub_1","livemode":false}`
+	for name, body := range map[string]string{
+		"one without id":          `{"object":"list","has_more":false,"data":[{"object":"subscription","livemode":false}]}`,
+		"one that is no object":   `{"object":"list","has_more":false,"data":[7]}`,
+		"one with an endless id":  `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"` + strings.Repeat("s", 300) + `"}]}`,
+		"more behind nothing":     `{"object":"list","has_more":true,"data":[]}`,
+		"the same page again":     `{"object":"list","has_more":true,"data":[` + good + `]}`,
+		"no word of more":         `{"object":"list","data":[` + good + `]}`,
+		"another kind of answer":  `{"object":"customer"}`,
+		"no data":                 `{"object":"list","has_more":false}`,
+		"an answer that is empty": ``,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(body))
+				return true
+			})
+			page, err := connect(fake, at(url)).SweepPage(t.Context(), billing.Range{After: "sub_1"})
+			if f := billing.AsFailure(err); err == nil || f.Class != billing.Unavailable {
+				t.Errorf("%+v, %v", page, err)
+			}
+		})
+	}
+}
+
+func TestASubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
+	fake := serve(t, stripetest.Options{})
+	other := true
+	fake.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", LiveMode: &other})
+	_, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	if f := billing.AsFailure(err); f.Class != billing.RunFatal || f.Reason != billing.ReasonWrongMode {
+		t.Errorf("got %v", err)
+	}
+	if _, err := connect(fake, func(c *stripesource.Config) { c.LiveMode = true }).SweepPage(t.Context(), billing.Range{}); err != nil {
+		t.Errorf("with the right mode: %v", err)
+	}
+}
