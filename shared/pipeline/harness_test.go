@@ -115,8 +115,9 @@ type proxy struct {
 	server *httptest.Server
 
 	mu     sync.Mutex
-	broken map[string]bool // paths that answer 500
-	paths  []string        // of every request
+	broken map[string]bool          // paths that answer 500
+	refuse func(*http.Request) bool // what answers 400
+	paths  []string                 // of every request
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -128,6 +129,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = w.Write([]byte(`{"error":{"type":"api_error","message":"this object is broken"}}`))
+		return
+	}
+	if p.refuse != nil && p.refuse(r) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error":{"type":"invalid_request_error","message":"this is refused"}}`))
 		return
 	}
 	p.to.ServeHTTP(w, r)

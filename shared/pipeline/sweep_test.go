@@ -1,0 +1,526 @@
+package pipeline_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+func (s tappedStore) BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error {
+	return s.tap.do(ctx, "BeginSweep", func() error { return s.Store.BeginSweep(ctx, runID, owner, now, until) })
+}
+
+func (s tappedStore) Ranges(ctx context.Context, runID string) ([]billing.Range, error) {
+	return tapped(ctx, s.tap, "Ranges", func() ([]billing.Range, error) { return s.Store.Ranges(ctx, runID) })
+}
+
+func (s tappedStore) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
+	return s.tap.do(ctx, "StorePage", func() error { return s.Store.StorePage(ctx, runID, owner, of, page, left, until) })
+}
+
+func (s tappedStore) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
+	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, runID, owner, state, until) })
+}
+
+func (s tappedStore) Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error) {
+	err = s.tap.do(ctx, "Orphans", func() (err error) {
+		orphans, through, err = s.Store.Orphans(ctx, runID, after)
+		return err
+	})
+	return orphans, through, err
+}
+
+func (s tappedStore) KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error {
+	return s.tap.do(ctx, "KeepOrphans", func() error { return s.Store.KeepOrphans(ctx, runID, owner, first, total, until) })
+}
+
+func (s tappedStore) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
+	return tapped(ctx, s.tap, "Snapshot", func() ([]billing.Subscription, error) { return s.Store.Snapshot(ctx, runID, records) })
+}
+
+func (s tappedStore) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
+	return tapped(ctx, s.tap, "DecideInSync", func() (int, error) { return s.Store.DecideInSync(ctx, run, items, now) })
+}
+
+func (s tappedStripe) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
+	return tapped(ctx, s.tap, "SweepPage", func() (billing.Page, error) { return s.Client.SweepPage(ctx, r) })
+}
+
+// swept enumerates a scheduled run over everything and returns its organizations.
+func (f *fixture) swept(changes ...func(*pipeline.Request)) []string {
+	f.Helper()
+	req := scheduled
+	for _, change := range changes {
+		change(&req)
+	}
+	f.enumerate(f.enumerator(nil), req)
+	return f.itemIDs(scheduledID)
+}
+
+// spread puts subscriptions into Stripe, created over some years, many of them at once.
+func (f *fixture) spread(n int) {
+	for i := range n {
+		at := created.Add(-time.Duration(i*i/7) * time.Hour)
+		if i%5 == 0 {
+			at = created
+		}
+		f.stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_spread_%04d", i), CustomerID: fmt.Sprintf("cus_spread_%04d", i), Status: "canceled", Created: at.Unix()})
+	}
+}
+
+func (f *fixture) snapshotIDs() []string {
+	f.Helper()
+	list := mysqltest.Value[string](f.T, f.db, `SELECT COALESCE(GROUP_CONCAT(subscription_id ORDER BY subscription_id), '') FROM reconciliation_snapshots`)
+	return strings.Split(list, ",")
+}
+
+func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.exec(`SET GLOBAL group_concat_max_len = 1000000`)
+	f.inSync("org-1")
+	f.spread(460)
+	var want []string
+	everyDeath(t, func(t *testing.T, k *killer) {
+		f.resetRuns()
+		killed := f.enumerator(k.tap())
+		killed.Streams = 3
+		_, err := killed.Run(t.Context(), scheduled)
+		if k.dead && err == nil {
+			t.Error("a killed enumerator succeeded")
+		}
+		if f.countRuns() == 0 {
+			f.enumerate(f.enumerator(nil), scheduled)
+		}
+		f.clock.advance(2 * time.Minute)
+		f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
+		got := f.snapshotIDs()
+		if want == nil {
+			want = got
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(got) != 461 {
+			t.Errorf("%d subscriptions: %s", len(got), diff)
+		}
+		if run := f.run(scheduledID); run.Sweep != billing.SweepComplete || run.Status != billing.RunRunning {
+			t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
+		}
+	})
+}
+
+func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.spread(950)
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
+	e := f.enumerator(nil)
+	e.Streams = 1
+	if got, err := e.Run(t.Context(), scheduled); err == nil || got.Done {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if n := len(f.itemIDs(scheduledID)); n != 0 {
+		t.Errorf("%d organizations listed before the sweep ended", n)
+	}
+	f.stripe.ClearFaults()
+	f.stripe.ResetCounts()
+	if got := f.enumerate(e, pipeline.Request{ResumeAll: true}); !got.Done {
+		t.Errorf("%+v", got)
+	}
+	if n := f.stripe.Requests().ListSubscriptions; n > 5 {
+		t.Errorf("%d pages were read again or for nothing; 10 in all, 6 of them before", n)
+	}
+	usage := f.run(scheduledID).Usage
+	if usage.List < 10 {
+		t.Errorf("requests counted: %+v", usage)
+	}
+}
+
+func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
+	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
+		"refused": func(f *fixture, _ *pipeline.Enumerator) {
+			f.stripe.Before(nil)
+			f.proxy.refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/subscriptions" && !r.URL.Query().Has("customer") }
+		},
+		"too late": func(f *fixture, e *pipeline.Enumerator) {
+			f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable})
+			if _, err := e.Run(f.Context(), scheduled); err == nil {
+				f.Fatal("the sweep ended without Stripe")
+			}
+			f.clock.advance(billing.SnapshotLife)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("org-1")
+			f.inSync("org-2")
+			e := f.enumerator(nil)
+			breakIt(f, e)
+			if got := f.enumerate(e, scheduled); !got.Done || got.Enqueued != 2 {
+				t.Fatalf("%+v", got)
+			}
+			if run := f.run(scheduledID); run.Sweep != billing.SweepAbandoned {
+				t.Errorf("sweep is %q", run.Sweep)
+			}
+			if lines := f.logs.lines(t, "message", "the sweep is given up, Stripe is read for each organization"); len(lines) != 1 {
+				t.Errorf("%d lines say so", len(lines))
+			}
+			f.stripe.ClearFaults()
+			f.stripe.ResetCounts()
+			f.deliver(f.reconciler(nil), scheduledID, "org-1", "org-2")
+			if n := f.stripe.Requests().RetrieveSubscription; n != 2 {
+				t.Errorf("%d subscriptions were read", n)
+			}
+		})
+	}
+}
+
+func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := numbered(20)
+	for i, id := range ids {
+		if i%4 == 0 {
+			f.org(id, free) // never subscribed
+			continue
+		}
+		f.inSync(id)
+	}
+	f.swept()
+	f.stripe.ResetCounts()
+	calls := map[string]int{}
+	count := &tap{before: func(_ context.Context, call string) error { calls[call]++; return nil }}
+	for id, result := range f.deliver(f.reconciler(count), scheduledID, ids...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+		if item := f.item(scheduledID, id); item.Outcome != billing.OutcomeSkipped {
+			t.Errorf("%+v", item)
+		}
+	}
+	if got := f.stripe.Requests(); got != (stripetest.Counts{}) {
+		t.Errorf("Stripe was asked: %+v", got)
+	}
+	want := map[string]int{"Runs": 1, "Items": 1, "Records": 1, "Snapshot": 1, "Claims": 1, "DecideInSync": 1}
+	if diff := cmp.Diff(want, calls); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	for _, id := range []string{"same-1", "same-2", "same-3"} {
+		f.inSync(id)
+	}
+	f.org("drifted")
+	f.row("drifted")
+	f.sub("drifted", pastDue)
+	f.org("vanished") // its subscription is not in the snapshot
+	f.row("vanished")
+	f.org("paid", func(o *appschema.Organization) { o.SubscriptionTier = "max" })
+	ids := f.swept()
+	f.stripe.UpdateSubscription("sub_drifted", func(s *stripetest.Subscription) { s.Status = "active" }) // meanwhile
+	f.sub("vanished")
+	f.stripe.ResetCounts()
+	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	for id, reason := range map[string]billing.Reason{
+		"same-1": billing.ReasonInSync, "drifted": billing.ReasonInSync, "vanished": billing.ReasonInSync, "paid": billing.ReasonCustomerMissing,
+	} {
+		if item := f.item(scheduledID, id); item.Reason != reason {
+			t.Errorf("%s is %s", id, item.Reason)
+		}
+	}
+	if got := f.stripe.Requests(); got.RetrieveSubscription != 2 || got.ListSubscriptions != 1 {
+		t.Errorf("requests: %+v", got)
+	}
+}
+
+func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
+	for name, change := range map[string]func(f *fixture){
+		"two hours later": func(f *fixture) { f.clock.advance(billing.SnapshotLife) },
+		"on a redrive": func(f *fixture) {
+			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable'`)
+		},
+		"of a closed run": func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("org-1")
+			f.swept()
+			change(f)
+			f.stripe.ResetCounts()
+			f.wantResult(f.deliver(f.reconciler(nil), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			if n := f.stripe.Requests().RetrieveSubscription; n != 1 {
+				t.Errorf("%d subscriptions were read, want 1", n)
+			}
+		})
+	}
+}
+
+func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.swept()
+	f.stripe.ResetCounts()
+	closes := &tap{before: func(_ context.Context, call string) error {
+		if call == "DecideInSync" {
+			f.exec(`UPDATE reconciliation_runs SET status = 'incomplete'`)
+		}
+		return nil
+	}}
+	f.wantResult(f.deliver(f.reconciler(closes), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonInSync || f.stripe.Requests().RetrieveSubscription != 1 {
+		t.Errorf("%+v; %+v", item, f.stripe.Requests())
+	}
+}
+
+// named puts a subscription into Stripe that only its metadata connects with the organization.
+func (f *fixture) named(id string, changes ...func(*stripetest.Subscription)) {
+	f.sub(id, append([]func(*stripetest.Subscription){func(s *stripetest.Subscription) {
+		s.CustomerID, s.Metadata = "cus_elsewhere_"+id, map[string]string{"orgId": id}
+	}}, changes...)...)
+}
+
+func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.org("org-1", withoutCustomer, free)
+	f.named("org-1")
+	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
+		t.Fatal(diff)
+	}
+	f.deliver(f.reconciler(nil), scheduledID, "org-1")
+	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted || item.SubscriptionID != "sub_org-1" {
+		t.Errorf("%+v", item)
+	}
+	if tier := mysqltest.Value[string](t, f.db, `SELECT subscription_tier FROM organizations`); tier != "pro" {
+		t.Errorf("tier is %s", tier)
+	}
+}
+
+// A redrive has no snapshot to find the organization's subscription in.
+func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.org("org-1", withoutCustomer, free)
+	f.named("org-1")
+	f.swept()
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unavailable})
+	got := f.deliverAs(t.Context(), f.reconciler(nil), scheduledID, true, "org-1")["org-1"]
+	f.wantResult(got, pipeline.DeadLetter, billing.ReasonStripeUnavailable)
+	f.stripe.ClearFaults()
+	f.clock.advance(24 * time.Hour)
+	f.deliver(f.reconciler(nil), scheduledID, "org-1")
+	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted {
+		t.Errorf("%+v", item)
+	}
+}
+
+func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.org("org-1", withoutCustomer, free)
+	f.org("org-2", withoutCustomer, free)
+	f.named("org-1")
+	f.swept()
+	f.stripe.UpdateSubscription("sub_org-1", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "org-2"} })
+	f.deliver(f.reconciler(nil), scheduledID, "org-1")
+	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonNoStripeIdentity {
+		t.Errorf("%+v", item)
+	}
+}
+
+func TestOrphansStandInTheSummary(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.sub("nobody")
+	f.sub("ended", canceled)
+	ids := f.swept()
+	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	if err := f.aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.aggregator(nil).Summary(t.Context(), scheduledID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []billing.Orphan{{SubscriptionID: "sub_nobody", CustomerID: "cus_nobody", Status: billing.StatusActive}}
+	if diff := cmp.Diff(want, s.Orphans); diff != "" || s.OrphansTotal != 1 || s.Status != billing.RunCompleted {
+		t.Errorf("%d, run %s; %s", s.OrphansTotal, s.Status, diff)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
+		t.Errorf("%d rows of the snapshot are left after the close", n)
+	}
+}
+
+func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.swept()
+	f.exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
+	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
+		t.Errorf("%d rows left", n)
+	}
+}
+
+func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
+	_, err := f.enumerator(nil).Run(t.Context(), scheduled)
+	wantReason(t, err, billing.RunFatal, billing.ReasonStripeUnauthorized)
+	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonStripeUnauthorized {
+		t.Errorf("run is %s, %s", run.Status, run.StatusReason)
+	}
+	f.stripe.ClearFaults()
+	got := f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+	if !got.Done || got.Enqueued != 1 || f.run(scheduledID).Sweep != billing.SweepComplete {
+		t.Errorf("resumed: %+v", got)
+	}
+}
+
+// decided is what an item says, but for what only a request for the customer tells.
+type decided struct {
+	Outcome        billing.Outcome
+	Reason         billing.Reason
+	SubscriptionID string
+	Changes        string
+}
+
+func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]decided {
+	f.Helper()
+	f.resetRuns()
+	req := pipeline.Request{ScheduledFor: start, DryRun: dryRun, Strategy: strategy}
+	f.enumerate(f.enumerator(nil), req)
+	ids := f.itemIDs(scheduledID)
+	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	all := map[string]decided{}
+	for _, id := range ids {
+		item := f.item(scheduledID, id)
+		if item.Reason == billing.ReasonCustomerMissing {
+			item.Reason = billing.ReasonNoSubscription
+		}
+		text, err := json.Marshal(item.Changes)
+		if err != nil {
+			f.Fatal(err)
+		}
+		all[id] = decided{item.Outcome, item.Reason, item.SubscriptionID, string(text)}
+	}
+	return all
+}
+
+func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.seed(situations)
+	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
+	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
+	if _, ok := sweep[named]; !ok {
+		t.Errorf("%s is not listed", named)
+	}
+	delete(sweep, named)
+	if diff := cmp.Diff(retrieve, sweep); diff != "" || len(sweep) < len(situations) {
+		t.Errorf("%d organizations; -retrieve +sweep:\n%s", len(sweep), diff)
+	}
+}
+
+// world is a few organizations and subscriptions, related in every way that a record names.
+func (f *fixture) world(t *rapid.T) {
+	f.exec(`DELETE FROM subscriptions`)
+	f.exec(`DELETE FROM organizations`)
+	orgs := rapid.IntRange(1, 4).Draw(t, "organizations")
+	customer := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("cus_%d", rapid.IntRange(0, 3).Draw(t, "customer")) })
+	tier := rapid.SampledFrom([]string{"free", "starter", "pro"})
+	recorded := rapid.Permutation([]string{"sub_0", "sub_1", "sub_2", "sub_3", "sub_4", "sub_5"}).Draw(t, "recorded")
+	customers := map[string][]string{} // of each organization, as its record names them
+	for i := range orgs {
+		id := fmt.Sprintf("org-%d", i)
+		f.org(id, func(o *appschema.Organization) {
+			o.StripeCustomerID, o.SubscriptionTier = nil, tier.Draw(t, id+" tier")
+			o.SubscriptionStatus = rapid.SampledFrom([]string{"active", "past_due", "canceled"}).Draw(t, id+" status")
+			if rapid.IntRange(0, 3).Draw(t, id+" has a customer") > 0 {
+				o.StripeCustomerID = ptr(customer.Draw(t, id))
+				customers[id] = append(customers[id], *o.StripeCustomerID)
+			}
+		})
+		for n := range rapid.SampledFrom([]int{0, 1, 1, 1, 2}).Draw(t, id+" rows") {
+			f.row(id, func(s *appschema.Subscription) {
+				s.ID, s.StripeSubscriptionID, s.PlanTier = fmt.Sprintf("row-%d-%d", i, n), ptr(recorded[2*i%6+n]), tier.Draw(t, id+" plan")
+				s.CreatedAt = created.AddDate(0, 0, n)
+				s.StripeCustomerID = ptr(customer.Draw(t, id+" of row"))
+				if rapid.IntRange(0, 4).Draw(t, id+" recorded") == 0 || i == 3 {
+					s.StripeSubscriptionID = nil
+				}
+				customers[id] = append(customers[id], *s.StripeCustomerID)
+			})
+		}
+	}
+	for i := range 6 {
+		id := fmt.Sprintf("sub_%d", i)
+		f.stripe.RemoveSubscription(id)
+		if rapid.IntRange(0, 3).Draw(t, id+" is missing") == 0 {
+			continue
+		}
+		s := stripetest.Subscription{
+			ID: id, CustomerID: customer.Draw(t, id), PriceID: rapid.SampledFrom([]string{"price_pro", "price_starter", "price_unknown"}).Draw(t, id+" price"),
+			Status:  rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "unpaid", "paused", "incomplete", "dormant"}).Draw(t, id+" status"),
+			Created: created.AddDate(0, 0, rapid.IntRange(0, 3).Draw(t, id+" created")).Unix(), CurrentPeriodStart: periodStart.Unix(), CurrentPeriodEnd: periodEnd.Unix(),
+		}
+		// Metadata that leads to an organization under a customer it does not name is for the sweep alone.
+		owner := fmt.Sprintf("org-%d", rapid.IntRange(0, 4).Draw(t, id+" names"))
+		if rapid.Bool().Draw(t, id+" has metadata") && (slices.Contains(customers[owner], s.CustomerID) || owner >= fmt.Sprintf("org-%d", orgs)) {
+			s.Metadata = map[string]string{"orgId": owner}
+		}
+		f.stripe.PutSubscription(s)
+	}
+}
+
+func TestBothStrategiesDecideAlike(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	reasons := map[billing.Reason]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		f.world(t)
+		if rapid.Bool().Draw(t, "was repaired before") {
+			f.decidedBy(billing.StrategyRetrieve, false)
+		}
+		sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
+		if diff := cmp.Diff(retrieve, sweep, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("-retrieve +sweep:\n%s", diff)
+		}
+		for _, d := range sweep {
+			reasons[d.Reason]++
+		}
+	})
+	for _, reason := range []billing.Reason{
+		billing.ReasonInSync, billing.ReasonRepaired, billing.ReasonRowInserted, billing.ReasonNoSubscription, billing.ReasonSubscriptionConflict,
+		billing.ReasonSubscriptionMissing, billing.ReasonUnknownStatus, billing.ReasonTierUnresolved,
+	} {
+		if reasons[reason] == 0 {
+			t.Errorf("no organization was %s; there were %v", reason, slices.Sorted(maps.Keys(reasons)))
+		}
+	}
+}
