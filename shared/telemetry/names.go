@@ -42,3 +42,23 @@ const (
 
 // MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed.
 const MetricLastRunAge = "LastRunAge"
+
+// Emitted is a metric that the functions write.
+type Emitted struct {
+	Name       string
+	Dimensions []string // names; none: the metric stands alone
+}
+
+// All returns every metric of this system, for who builds alarms and dashboards on them.
+func All() []Emitted {
+	all := []Emitted{{Name: MetricFieldDrift, Dimensions: []string{DimensionField}}}
+	for _, name := range []string{
+		MetricOrganizations, MetricSynchronized, MetricErrors, MetricSkipped, MetricPending, MetricWithheld, MetricDowngrades,
+		MetricRunDuration, MetricOrphans, MetricRunIncomplete, MetricRunSuspect, MetricRunStopped,
+		MetricAccessDrift, MetricDetailDrift, MetricTierMetadataMismatch,
+		MetricStripeList, MetricStripeRetrieve, MetricStripeOther, MetricStripeThrottled, MetricLastRunAge,
+	} {
+		all = append(all, Emitted{Name: name})
+	}
+	return all
+}
