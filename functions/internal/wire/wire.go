@@ -30,7 +30,7 @@ func Database(c config.Config) mysqlstore.Config {
 	db := c.Database
 	return mysqlstore.Config{
 		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
-		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, LockWait: lockWait,
+		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, RDS: db.TLS.RDS, LockWait: lockWait,
 	}
 }
 
