@@ -155,8 +155,10 @@ func refuseLogin(conn net.Conn, certificate tls.Certificate) error {
 	}
 	const protocol41, ssl, secure, pluginAuth = 0x200, 0x800, 0x8000, 0x80000
 	capabilities := binary.LittleEndian.AppendUint32(nil, protocol41|ssl|secure|pluginAuth)
-	greeting := strings.Join([]string{"\x0a8.0.0\x00", "\x01\x00\x00\x00", "12345678\x00", string(capabilities[:2]), "\x2d", "\x02\x00",
-		string(capabilities[2:]), "\x15", strings.Repeat("\x00", 10), "123456789012\x00", "mysql_native_password\x00"}, "")
+	greeting := strings.Join([]string{
+		"\x0a8.0.0\x00", "\x01\x00\x00\x00", "12345678\x00", string(capabilities[:2]), "\x2d", "\x02\x00",
+		string(capabilities[2:]), "\x15", strings.Repeat("\x00", 10), "123456789012\x00", "mysql_native_password\x00",
+	}, "")
 	if err := writePacket(conn, 0, greeting); err != nil {
 		return err
 	}

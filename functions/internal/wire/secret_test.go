@@ -104,7 +104,9 @@ func TestASecretThatCannotBeHadSaysWhatToDo(t *testing.T) {
 			}, []string{"cannot be fetched", "can be reached"},
 		},
 		"bytes": {
-			func(string) (int, map[string]any) { return http.StatusOK, map[string]any{"SecretBinary": "aHVudGVyMg=="} }, []string{"no text"},
+			func(string) (int, map[string]any) {
+				return http.StatusOK, map[string]any{"SecretBinary": "aHVudGVyMg=="}
+			}, []string{"no text"},
 		},
 		"not JSON": {
 			func(string) (int, map[string]any) { return http.StatusOK, map[string]any{"SecretString": "hunter2"} }, []string{"no JSON object"},
@@ -149,4 +151,3 @@ func wantSecretError(t *testing.T, err error, parts ...string) {
 		t.Errorf("%q has a value or more than one line", err)
 	}
 }
-

@@ -31,16 +31,22 @@ func TestMain(m *testing.M) {
 	case "exits":
 		os.Exit(3)
 	case "refuses":
-		_, err := http.Post("http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+"/2018-06-01/runtime/init/error", "application/json",
-			strings.NewReader(`{"errorType":"Function.CannotStart","errorMessage":"no database"}`))
-		if err != nil {
-			panic(err)
-		}
-		os.Exit(1)
+		refuse()
 	default:
 		fmt.Println("started")
 		lambda.Start(handle)
 	}
+}
+
+// refuse ends a function that cannot start.
+func refuse() {
+	response, err := http.Post("http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+"/2018-06-01/runtime/init/error", "application/json",
+		strings.NewReader(`{"errorType":"Function.CannotStart","errorMessage":"no database"}`))
+	if err != nil {
+		panic(err)
+	}
+	response.Body.Close()
+	os.Exit(1)
 }
 
 // event tells the function what to do.
@@ -247,7 +253,7 @@ func TestAKilledProcessFailsItsInvocationAndIsReplaced(t *testing.T) {
 func TestAnInvocationEndsWithItsTimeoutOrItsContext(t *testing.T) {
 	g := newGate(t)
 	go func() {
-		for range g.arrived { //nolint:revive // whoever arrives waits
+		for range g.arrived {
 		}
 	}()
 	f := newFunction(t, 200*time.Millisecond)
