@@ -1,5 +1,5 @@
 // Package wire builds the parts of the pipeline from the configuration, the same way for the
-// Lambda functions and for local.
+// Lambda functions and for local, and fetches the secret that the configuration may stand in.
 package wire
 
 import (

@@ -92,14 +92,14 @@ func Start(ctx context.Context, program Program) (*Process, error) {
 		program: program, ready: make(chan struct{}), events: make(chan *invocation), exited: make(chan struct{}),
 	}
 	p.server = &http.Server{Handler: p.api(), ReadHeaderTimeout: initTimeout}
-	go func() {
-		_ = p.server.Serve(listener) // ends at Close; a failing listener shows in the process
-	}()
 	// The process outlives the context of its start: Kill ends it.
 	p.command = exec.CommandContext(context.WithoutCancel(ctx), program.Path)
 	p.command.Env = append(p.environ(listener.Addr().String()), program.Environ...)
 	p.command.Stdout, p.command.Stderr = program.Output, program.Output
 	p.started = time.Now()
+	go func() {
+		_ = p.server.Serve(listener) // ends at Close; a failing listener shows in the process
+	}()
 	if err := p.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", program.Path, err), p.server.Close())
 	}
