@@ -40,7 +40,8 @@ const (
 	DimensionField   = "Field"
 )
 
-// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed.
+// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed;
+// before the first one, since this system's tables were created.
 const MetricLastRunAge = "LastRunAge"
 
 // Emitted is a metric that the functions write.
