@@ -22,9 +22,6 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Store.Migrate(ctx); err != nil {
-		return err
-	}
 	stripe := wire.Stripe(f.Config, 1, f.Log)
 	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Handle, lambda.WithContext(ctx))
 	return nil

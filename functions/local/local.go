@@ -36,6 +36,9 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 		return "", err
 	}
 	progress := present.NewProgress(errs)
+	if environ, err = wire.Environment(ctx, environ); err != nil {
+		return "", err
+	}
 	environ, own, err := surroundings(ctx, o, environ, progress)
 	if err != nil {
 		return "", err

@@ -44,8 +44,11 @@ type Database struct {
 type TLS struct {
 	Enabled bool `json:"enabled"`
 	// CAFile, where it is not empty, is a PEM file with the only authorities to
-	// trust; otherwise the system's count. Load has seen certificates in it.
+	// trust. Load has seen certificates in it.
 	CAFile string `json:"caFile"`
+	// RDS: Amazon's authorities for RDS are the only ones to trust. Without this
+	// and without CAFile the system's count.
+	RDS bool `json:"rds"`
 }
 
 // Mode is the mode of a Stripe key and of Stripe's objects.

@@ -205,6 +205,8 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 		{"DB_PORT", "65536", outOfRange},
 		{"DB_PORT", "3306.5", notValid},
 		{"DB_TLS", "TRUE", ok},
+		{"DB_TLS", "RDS", ok},
+		{"DB_TLS", "rds2019", notValid},
 		{"DB_TLS", "yes", notValid},
 		{"DB_TLS", "1", notValid},
 		{"DB_TLS", "/no/such/file", "names a file that cannot be read"},
@@ -345,6 +347,12 @@ func TestTLSCanTrustTheAuthoritiesOfAFile(t *testing.T) {
 	}
 	got := mustLoad(t, complete("DB_TLS", path)).Database.TLS
 	if want := (config.TLS{Enabled: true, CAFile: path}); got != want {
+		t.Errorf("TLS = %+v, want %+v", got, want)
+	}
+}
+
+func TestTLSCanTrustAmazonsAuthorities(t *testing.T) {
+	if got, want := mustLoad(t, complete("DB_TLS", "rds")).Database.TLS, (config.TLS{Enabled: true, RDS: true}); got != want {
 		t.Errorf("TLS = %+v, want %+v", got, want)
 	}
 }

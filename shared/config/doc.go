@@ -21,7 +21,10 @@
 //
 //   - STRIPE_MODE, where it is not set, follows from the key's prefix.
 //   - DB_PASSWORD may be empty for a database on this machine only.
-//   - DB_TLS is true, false, or a path: it must contain a slash or end in .pem,
+//   - SECRET_NAME names a JSON secret with further variables, of which the
+//     environment wins. This package reads its text; fetching it is left to the
+//     program, so that nothing here needs AWS. An empty variable does not win.
+//   - DB_TLS is true, false, rds, or a path: a path must contain a slash or end in .pem,
 //     .crt or .cer, so that a slip such as "yes" is not taken for a file.
 //   - A percentage in MAX_DOWNGRADES is rounded down: the limit never exceeds it.
 //   - A price id named twice in one tier is harmless, in two tiers an error.

@@ -25,10 +25,14 @@ type Error struct {
 	Problems []Problem
 }
 
-// Error returns all problems, each on a line of its own.
+// Error returns all problems, each on a line of its own where there are several.
 func (e *Error) Error() string {
+	const headline = "the configuration is not usable:"
+	if len(e.Problems) == 1 {
+		return headline + " " + e.Problems[0].String()
+	}
 	lines := make([]string, 0, len(e.Problems)+1)
-	lines = append(lines, "the configuration is not usable:")
+	lines = append(lines, headline)
 	for _, problem := range e.Problems {
 		lines = append(lines, "  "+problem.String())
 	}

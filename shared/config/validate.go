@@ -78,6 +78,8 @@ func tlsFrom(parsed variables, found *problems) TLS {
 		return TLS{Enabled: true}
 	case "false":
 		return TLS{}
+	case "rds":
+		return TLS{Enabled: true, RDS: true}
 	}
 	if !looksLikePath(parsed.DBTLS) {
 		found.add("DB_TLS", "is not valid")

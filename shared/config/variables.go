@@ -14,12 +14,14 @@ import (
 // in the order in which they are documented. The tag "set" completes the
 // sentence "set ..." of an error.
 type variables struct {
+	SecretName string `env:"SECRET_NAME" set:"the name or ARN of a secret in AWS Secrets Manager, or nothing"`
+
 	DBHost     string `env:"DB_HOST" set:"the host name or address of the MySQL server, without a port"`
 	DBPort     int    `env:"DB_PORT" envDefault:"3306" set:"a port number from 1 to 65535"`
 	DBUser     string `env:"DB_USER" set:"the name of the database user"`
 	DBPassword Secret `env:"DB_PASSWORD" set:"the password of the database user (it may be empty for a database on this machine only)"`
 	DBName     string `env:"DB_NAME" set:"the name of the application's database"`
-	DBTLS      string `env:"DB_TLS" set:"true, false, or the path of a file with the certificates (PEM) of the authority to trust"`
+	DBTLS      string `env:"DB_TLS" set:"true, false, rds, or the path of a file with the certificates (PEM) of the authority to trust"`
 
 	StripeSecretKey    Secret   `env:"STRIPE_SECRET_KEY" set:"a secret or restricted key: sk_live_..., rk_live_..., sk_test_... or rk_test_..."`
 	StripeAPIBase      string   `env:"STRIPE_API_BASE" envDefault:"https://api.stripe.com" set:"scheme and host only, such as https://api.stripe.com (plain http for this machine only)"`

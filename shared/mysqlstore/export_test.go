@@ -11,6 +11,16 @@ const (
 	PrunePage = prunePage
 )
 
+// RDSRoots are the authorities that are trusted for RDS.
+func RDSRoots() []byte { return rdsRoots }
+
+// SetRDSRoots puts others in their place and returns what puts them back.
+func SetRDSRoots(pem []byte) (restore func()) {
+	before := rdsRoots
+	rdsRoots = pem
+	return func() { rdsRoots = before }
+}
+
 // DB is the pool that the store uses.
 func (s *Store) DB() *sql.DB { return s.db }
 

@@ -3,10 +3,12 @@ package mysqlstore_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -168,5 +170,34 @@ func TestMigrateHasRoomInAPoolOfOne(t *testing.T) {
 		if _, err := mysqlstore.New(pool).Migrate(ctx); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Every function migrates when it starts; where an administrator did it, its user needs no right
+// to create tables.
+func TestMigrateOfCurrentTablesNeedsNoRightToCreateThem(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, mysqltest.New(t))
+	user := strings.TrimPrefix(f.Name, "test_")
+	if _, err := f.ExecContext(t.Context(), `CREATE USER '`+user+`'@'%' IDENTIFIED BY 'Secret-1-secret'`); err != nil {
+		t.Skipf("needs a user that may create users: %v", err)
+	}
+	t.Cleanup(func() {
+		if _, err := f.ExecContext(context.Background(), `DROP USER '`+user+`'@'%'`); err != nil {
+			t.Error(err)
+		}
+	})
+	f.MustExec(t, `GRANT SELECT, INSERT, UPDATE, DELETE ON `+f.Name+`.* TO '`+user+`'@'%'`)
+	config := configOf(f.DB)
+	config.User, config.Password = user, "Secret-1-secret"
+	store := open(t, config)
+	if n, err := store.Migrate(t.Context()); n != 0 || err != nil {
+		t.Errorf("current tables: %d steps, %v", n, err)
+	}
+	f.MustExec(t, `DROP TABLE reconciliation_migrations`)
+	_, err := store.Migrate(t.Context())
+	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
+	if !strings.Contains(err.Error(), "own tables") || !strings.Contains(err.Error(), "grants") {
+		t.Errorf("it does not say what is missing: %v", err)
 	}
 }

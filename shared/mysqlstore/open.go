@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
+	_ "embed" // the roots
 	"fmt"
 	"net"
 	"os"
@@ -22,7 +23,8 @@ type Config struct {
 	Password string
 	Name     string
 	TLS      bool
-	CAFile   string // PEM file with the only roots to trust; "" means the system's
+	CAFile   string // PEM file with the only roots to trust
+	RDS      bool   // trust Amazon's roots for RDS only; without this and CAFile, the system's
 	MaxConns int    // connections at most; 0 means 10
 	// LockWait is how long a statement waits for a row that somebody else holds, to the second;
 	// 0 leaves it to the server. It must be below 30 s, when a connection counts as dead.
@@ -101,18 +103,37 @@ func (c Config) tls() (*tls.Config, error) {
 		return nil, nil //nolint:nilnil // the driver's word for no TLS
 	}
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Host}
-	if c.CAFile == "" {
-		return settings, nil
-	}
-	pem, err := os.ReadFile(c.CAFile)
+	pem, source, err := c.roots()
 	if err != nil {
 		return nil, fmt.Errorf("DB_TLS: %w", err)
 	}
+	if source == "" {
+		return settings, nil
+	}
 	settings.RootCAs = x509.NewCertPool()
 	if !settings.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("DB_TLS: %s holds no certificate in PEM form", c.CAFile)
+		return nil, fmt.Errorf("DB_TLS: %s holds no certificate in PEM form", source)
 	}
 	return settings, nil
+}
+
+// rdsRoots are the authorities that sign the certificates of Amazon RDS and RDS Proxy, as
+// https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html names them. They
+// are in no system's store. task rds-roots writes the file anew.
+//
+//go:embed rdsroots.pem
+var rdsRoots []byte
+
+// roots returns the only roots to trust and where they come from; "" for the system's.
+func (c Config) roots() (pem []byte, source string, err error) {
+	if c.RDS {
+		return rdsRoots, "this program", nil
+	}
+	if c.CAFile == "" {
+		return nil, "", nil
+	}
+	pem, err = os.ReadFile(c.CAFile)
+	return pem, c.CAFile, err
 }
 
 // quiet drops the driver's own log lines: what they tell comes back as errors.

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// driftPage is how many drifted items are held at once while counting by field.
+// driftPage is how many items are held at once while drift is counted.
 const driftPage = 1000
 
 // HasPending reports whether an organization of the run has no outcome yet.
@@ -30,18 +30,11 @@ func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, err
 	return tallies, failure(err, "count the outcomes of run "+runID)
 }
 
-// DriftByField counts, over what the run repaired (or found, in a dry run), how often each
-// column differed. An organization counts once for a column.
-func (s *Store) DriftByField(ctx context.Context, runID string) (map[string]int, error) {
-	drift := map[string]int{}
-	err := s.eachItem(ctx, runID, `outcome IN ('synced','drifted')`, func(i billing.Item) error {
-		seen := map[string]bool{}
-		for _, c := range i.Changes {
-			if !seen[c.Field] {
-				drift[c.Field]++
-				seen[c.Field] = true
-			}
-		}
+// Drift counts what the run repaired (or found, in a dry run), holding one page of items at a time.
+func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) {
+	var drift billing.Drift
+	err := s.eachItem(ctx, runID, `(outcome IN ('synced','drifted') OR warnings IS NOT NULL)`, func(i billing.Item) error {
+		drift.Add(i)
 		return nil
 	})
 	return drift, err
@@ -155,6 +148,13 @@ func (s *Store) LastCompleted(ctx context.Context) (*time.Time, error) {
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
 		WHERE org_id = '' AND dry_run = FALSE AND status IN ('completed','completed_with_errors')`).Scan(&at)
 	return at, failure(err, "look for the last completed run")
+}
+
+// CreatedAt returns when this system's own tables were created in the database.
+func (s *Store) CreatedAt(ctx context.Context) (time.Time, error) {
+	var at time.Time
+	err := s.db.QueryRowContext(ctx, `SELECT MIN(tstamp) FROM reconciliation_migrations`).Scan(&at)
+	return at, failure(err, "look up when this system's own tables were created")
 }
 
 // prunePage bounds a pruning transaction, so that it never holds many locks.

@@ -57,11 +57,15 @@ func TestDriftIsCountedOverAllPages(t *testing.T) {
 		f.addItems(t, items...)
 		f.MustExec(t, `UPDATE reconciliation_items SET changes = ? WHERE org_id <> 'nothing'`, tier+`,{"field":"organizations.subscription_tier","from":"free","to":"pro"}]`)
 		f.MustExec(t, `UPDATE reconciliation_items SET changes = ? WHERE org_id = 'drifted'`, tier+`]`)
-		got, err := f.store.DriftByField(t.Context(), "r")
+		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"tier_metadata_mismatch"}]' WHERE org_id IN ('withheld','nothing')`)
+		got, err := f.store.Drift(t.Context(), "r")
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]int{billing.FieldPlanTier: both + 1, billing.FieldOrgTier: both}
+		want := billing.Drift{
+			ByField: map[string]int{billing.FieldPlanTier: both + 1, billing.FieldOrgTier: both},
+			Access:  both + 1, TierMetadataMismatch: 2,
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -322,6 +326,15 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 		add("completed", billing.RunCompleted, 2, plain)
 		if got := last(); got == nil || !got.Equal(*at(3)) {
 			t.Errorf("got %v, want %v", got, at(3))
+		}
+	})
+}
+
+func TestCreatedAtIsWhenTheTablesWereMigratedFirst(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.MustExec(t, `UPDATE reconciliation_migrations SET tstamp = ? WHERE version_id = 0`, old)
+		if at, err := f.store.CreatedAt(t.Context()); err != nil || !at.Equal(old) {
+			t.Errorf("CreatedAt() = %v, %v, want %v", at, err, old)
 		}
 	})
 }

@@ -15,7 +15,7 @@ type AggregateStore interface {
 	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
 	HasPending(ctx context.Context, runID string) (bool, error)
 	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
-	DriftByField(ctx context.Context, runID string) (map[string]int, error)
+	Drift(ctx context.Context, runID string) (billing.Drift, error)
 	Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
 	CountSubscriptions(ctx context.Context, runID string) (int, error)
 	LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
@@ -25,6 +25,7 @@ type AggregateStore interface {
 	SnapshotsToDrop(ctx context.Context) ([]string, error)
 	DropSnapshot(ctx context.Context, runID string) error
 	LastCompleted(ctx context.Context) (*time.Time, error)
+	CreatedAt(ctx context.Context) (time.Time, error)
 	Prune(ctx context.Context, before time.Time) (int, error)
 }
 
@@ -72,8 +73,8 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	})
 }
 
-// Tick closes what nobody will report on any more, removes old runs and tells how old the last
-// completed run is.
+// Tick closes what nobody will report on any more, tells how old the last completed run is and
+// removes old runs.
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	tick := Tick{Closed: []string{}}
 	runs, err := a.Store.RunsToClose(ctx, a.now())
@@ -86,9 +87,10 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 		}
 	}
 	problems = append(problems, a.dropSnapshots(ctx))
-	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
 	// One run that cannot be closed must not keep the rest from being looked after.
-	return tick, errors.Join(append(problems, err, a.reportAge(ctx))...)
+	problems = append(problems, a.reportAge(ctx))
+	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
+	return tick, errors.Join(append(problems, err)...)
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.
@@ -107,7 +109,8 @@ func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary
 	if err != nil {
 		return billing.Summary{}, err
 	}
-	return a.summarize(ctx, run)
+	summary, _, err := a.summarize(ctx, run)
+	return summary, err
 }
 
 func (a *Aggregator) run(ctx context.Context, id string) (billing.Run, error) {
@@ -132,7 +135,7 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 	now := a.now()
 	run.FinishedAt = &now
-	summary, err := a.summarize(ctx, run)
+	summary, drift, err := a.summarize(ctx, run)
 	if err != nil {
 		return false, err
 	}
@@ -145,7 +148,7 @@ func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
 		return false, err
 	}
 	// The tick removes what is left of a snapshot; a report that is missing stays missing.
-	return true, errors.Join(a.report(ctx, summary), a.Store.DropSnapshot(ctx, run.ID))
+	return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
 }
 
 // amend brings the summary of a closed run up to date after a redrive. Where another aggregator
@@ -166,7 +169,7 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 }
 
 func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, error) {
-	summary, err := a.summarize(ctx, run)
+	summary, drift, err := a.summarize(ctx, run)
 	if err != nil {
 		return false, err
 	}
@@ -181,7 +184,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 		return false, err
 	}
 	if !run.Summarized { // stopped by a worker: the first summary
-		return true, errors.Join(a.report(ctx, summary), a.Store.DropSnapshot(ctx, run.ID))
+		return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return true, nil
@@ -211,20 +214,20 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	return seen, nil
 }
 
-func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Summary, error) {
+func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Summary, billing.Drift, error) {
 	tallies, err := a.Store.Tallies(ctx, run.ID)
 	if err != nil {
-		return billing.Summary{}, err
+		return billing.Summary{}, billing.Drift{}, err
 	}
-	drift, err := a.Store.DriftByField(ctx, run.ID)
+	drift, err := a.Store.Drift(ctx, run.ID)
 	if err != nil {
-		return billing.Summary{}, err
+		return billing.Summary{}, billing.Drift{}, err
 	}
 	notable, err := a.Store.Notable(ctx, run.ID, billing.MaxDetails)
 	if err != nil {
-		return billing.Summary{}, err
+		return billing.Summary{}, billing.Drift{}, err
 	}
-	return billing.Summarize(run, tallies, drift, notable), nil
+	return billing.Summarize(run, tallies, drift.ByField, notable), drift, nil
 }
 
 // Headline is the message of a summary's log line.
@@ -239,31 +242,37 @@ func Headline(status billing.RunStatus) string {
 	}
 }
 
-func (a *Aggregator) report(ctx context.Context, s billing.Summary) error {
+// report logs how the run ended. Metrics are of runs over all organizations that write.
+func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summary, drift billing.Drift) error {
 	level := slog.LevelInfo
 	if s.Status != billing.RunCompleted {
 		level = slog.LevelError
 	}
 	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s) //nolint:sloglint // one of three constants
-	return a.Metrics.Emit(nil,
-		telemetry.Count("Organizations", s.TotalOrganizations),
-		telemetry.Count("Synchronized", s.Synchronized),
-		telemetry.Count("Errors", s.Errors),
-		telemetry.Count("Skipped", s.Skipped),
-		telemetry.Count("Pending", s.Pending),
-		telemetry.Count("Downgrades", s.Downgrades),
-		telemetry.Metric{Name: "Duration", Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
-	)
+	if run.DryRun || run.OrgID != "" {
+		return nil
+	}
+	return emitRun(a.Metrics, s, drift)
 }
 
-// reportAge tells how long ago the last run over all organizations completed; before the first
-// one there is nothing to tell.
+// reportAge tells how long ago the last run over all organizations completed. Before the first
+// one it tells how long this system has been there: a fresh one is not late, one that never
+// completes a run is.
 func (a *Aggregator) reportAge(ctx context.Context) error {
 	last, err := a.Store.LastCompleted(ctx)
-	if err != nil || last == nil {
+	if err != nil {
 		return err
 	}
-	return a.Metrics.Emit(nil, telemetry.Metric{Name: "LastRunAge", Unit: telemetry.UnitSeconds, Value: a.now().Sub(*last).Seconds()})
+	if last == nil {
+		created, err := a.Store.CreatedAt(ctx)
+		if err != nil {
+			return err
+		}
+		last = &created
+	}
+	return a.Metrics.Emit(nil, telemetry.Metric{
+		Name: telemetry.MetricLastRunAge, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(*last).Seconds()),
+	})
 }
 
 func (a *Aggregator) now() time.Time { return clock(a.Now) }

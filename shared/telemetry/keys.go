@@ -6,7 +6,6 @@ const (
 
 	KeyCount             = "count"
 	KeyDelayMs           = "delayMs"
-	KeyDurationMs        = "durationMs"
 	KeyEndpoint          = "endpoint"
 	KeyError             = "error"
 	KeyMessageID         = "messageId"

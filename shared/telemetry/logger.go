@@ -3,7 +3,6 @@ package telemetry
 import (
 	"io"
 	"log/slog"
-	"time"
 )
 
 // NewLogger returns a logger that writes one JSON object a line:
@@ -35,9 +34,4 @@ func Err(err error) slog.Attr {
 		return slog.Attr{}
 	}
 	return slog.String(KeyError, err.Error())
-}
-
-// Duration returns the duration as an attribute in milliseconds.
-func Duration(d time.Duration) slog.Attr {
-	return slog.Int64(KeyDurationMs, d.Milliseconds())
 }

@@ -21,11 +21,10 @@ func TestALogLineStartsWithTimeLevelAndMessage(t *testing.T) {
 	var out bytes.Buffer
 	telemetry.NewLogger(&out, slog.LevelInfo).Warn("Run stopped",
 		slog.String(telemetry.KeyRunID, "2026-11-22T03:00:00Z"),
-		telemetry.Duration(1500*time.Millisecond),
 		telemetry.Err(errors.New("wrong account")))
 
 	want := regexp.MustCompile(`^\{"time":"[^"]+Z","level":"WARN","message":"Run stopped",` +
-		`"runId":"2026-11-22T03:00:00Z","durationMs":1500,"error":"wrong account"\}\n$`)
+		`"runId":"2026-11-22T03:00:00Z","error":"wrong account"\}\n$`)
 	if !want.MatchString(out.String()) {
 		t.Errorf("line = %s, want a match for %s", &out, want)
 	}

@@ -40,5 +40,26 @@ const (
 	DimensionField   = "Field"
 )
 
-// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed.
+// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed;
+// before the first one, since this system's tables were created.
 const MetricLastRunAge = "LastRunAge"
+
+// Emitted is a metric that the functions write.
+type Emitted struct {
+	Name       string
+	Dimensions []string // names; none: the metric stands alone
+}
+
+// All returns every metric of this system, for who builds alarms and dashboards on them.
+func All() []Emitted {
+	all := []Emitted{{Name: MetricFieldDrift, Dimensions: []string{DimensionField}}}
+	for _, name := range []string{
+		MetricOrganizations, MetricSynchronized, MetricErrors, MetricSkipped, MetricPending, MetricWithheld, MetricDowngrades,
+		MetricRunDuration, MetricOrphans, MetricRunIncomplete, MetricRunSuspect, MetricRunStopped,
+		MetricAccessDrift, MetricDetailDrift, MetricTierMetadataMismatch,
+		MetricStripeList, MetricStripeRetrieve, MetricStripeOther, MetricStripeThrottled, MetricLastRunAge,
+	} {
+		all = append(all, Emitted{Name: name})
+	}
+	return all
+}

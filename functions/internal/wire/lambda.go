@@ -1,10 +1,14 @@
 package wire
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
+	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -22,9 +26,18 @@ type Function struct {
 	Queues *sqs.Client
 }
 
-// Start reads the configuration once for the life of the process and connects.
+// Start reads the configuration once for the life of the process, connects, and upgrades this
+// system's own tables where this program is newer than they are.
+//
+// Every function upgrades, not the enumerator alone: a deployment replaces all of them within
+// seconds, and a worker that met a table without its new column would stop the run. Whoever
+// starts first upgrades under the store's lock; for the others that is a look at one table.
 func Start(ctx context.Context, needs ...config.Need) (Function, error) {
-	c, err := config.Load(config.Environ(os.Environ()), needs...)
+	environ, err := Environment(ctx, config.Environ(os.Environ()))
+	if err != nil {
+		return Function{}, err
+	}
+	c, err := config.Load(environ, needs...)
 	if err != nil {
 		return Function{}, err
 	}
@@ -34,12 +47,53 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 		return Function{}, fmt.Errorf("AWS settings: %w", err)
 	}
 	f.Queues = sqs.NewFromConfig(aws)
-	f.Store, err = mysqlstore.Open(ctx, Database(c))
+	if f.Store, err = mysqlstore.Open(ctx, Database(c)); err != nil {
+		return Function{}, err
+	}
+	steps, err := f.Store.Migrate(ctx)
+	if steps > 0 {
+		f.Log.InfoContext(ctx, "this system's own tables were upgraded", telemetry.KeyCount, steps)
+	}
 	return f, err
 }
 
-// Exit ends a function that could not start, with its reason in the log.
+// Exit ends a function that could not start, with its reason in the log and in the answer to
+// whoever invoked it.
 func Exit(err error) {
-	telemetry.NewLogger(os.Stdout, slog.LevelError).Error("the function cannot start", telemetry.Err(err))
+	log := telemetry.NewLogger(os.Stdout, slog.LevelError)
+	log.Error("the function cannot start", telemetry.Err(err))
+	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
+		if err := tellLambda(api, err); err != nil {
+			log.Error("Lambda could not be told why", telemetry.Err(err))
+		}
+	}
 	os.Exit(1)
+}
+
+// tellLambda reports an initialization error; without one, the invoker would hear of an exit
+// status only. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-initerror
+func tellLambda(api string, reason error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	body, err := json.Marshal(map[string]string{"errorType": "Function.CannotStart", "errorMessage": reason.Error()})
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+"/2018-06-01/runtime/init/error", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Lambda-Runtime-Function-Error-Type", "Function.CannotStart")
+	direct := http.Client{Transport: &http.Transport{}} // through no proxy
+	response, err := direct.Do(request)
+	if err != nil {
+		return err
+	}
+	if err := response.Body.Close(); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("answered %s", response.Status)
+	}
+	return nil
 }

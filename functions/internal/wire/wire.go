@@ -1,5 +1,5 @@
 // Package wire builds the parts of the pipeline from the configuration, the same way for the
-// Lambda functions and for local.
+// Lambda functions and for local, and fetches the secret that the configuration may stand in.
 package wire
 
 import (
@@ -22,9 +22,6 @@ import (
 // reserve is what each handler keeps of its deadline for its last writes and its answer.
 const reserve = 15 * time.Second
 
-// metricNamespace is where CloudWatch shows this system's metrics.
-const metricNamespace = "SubscriptionReconciliation"
-
 // lockWait is short against a worker's time: what is locked for longer is tried again later.
 const lockWait = 5 * time.Second
 
@@ -33,7 +30,7 @@ func Database(c config.Config) mysqlstore.Config {
 	db := c.Database
 	return mysqlstore.Config{
 		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
-		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, LockWait: lockWait,
+		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, RDS: db.TLS.RDS, LockWait: lockWait,
 	}
 }
 
@@ -70,7 +67,7 @@ func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Clien
 func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
 		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Now: time.Now, Log: log,
-		Metrics: telemetry.NewMetrics(w, metricNamespace, time.Now),
+		Metrics: telemetry.NewMetrics(w, telemetry.Namespace, time.Now),
 	}}
 }
 

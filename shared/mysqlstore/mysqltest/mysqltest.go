@@ -99,11 +99,19 @@ func InProcess(t testing.TB) *DB {
 // Main runs the tests of a binary and stops the server that they shared, for use as
 //
 //	func TestMain(m *testing.M) { mysqltest.Main(m) }
-func Main(m *testing.M) {
+//
+// What else the tests share, the cleanups put away.
+func Main(m *testing.M, cleanups ...func() error) {
 	code := m.Run()
 	if err := stopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop the test database server:", err)
 		code = 1
+	}
+	for _, cleanup := range cleanups {
+		if err := cleanup(); err != nil {
+			fmt.Fprintln(os.Stderr, "clean up after the tests:", err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }

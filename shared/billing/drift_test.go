@@ -1,0 +1,73 @@
+package billing_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+func TestTierStatusAndSubscriptionIDGrantAccess(t *testing.T) {
+	var access []string
+	for _, field := range billing.Fields() {
+		if billing.GrantsAccess(field) {
+			access = append(access, field)
+		}
+	}
+	want := []string{
+		"subscriptions.stripe_subscription_id", "subscriptions.plan_tier", "subscriptions.status",
+		"organizations.subscription_tier", "organizations.subscription_status",
+	}
+	if diff := cmp.Diff(want, access); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if billing.GrantsAccess("organizations.name") {
+		t.Error("a column that is not compared grants access")
+	}
+}
+
+// A record that is wrong in every column has a change for each of Fields, in their order.
+func TestFieldsAreTheColumnsThatAPlanMayChange(t *testing.T) {
+	sub, _ := everything()
+	record := customerOnly()
+	record.Org.CustomerID = ptr("cus_2")
+	var changed []string
+	for _, c := range mustPlan(t, rules, truth(sub), record).Changes {
+		changed = append(changed, c.Field)
+	}
+	if diff := cmp.Diff(changed, billing.Fields()); diff != "" {
+		t.Errorf("(-changed +fields):\n%s", diff)
+	}
+}
+
+func TestDriftIsCountedInOrganizations(t *testing.T) {
+	item := func(outcome billing.Outcome, fields string, warnings ...billing.WarningCode) billing.Item {
+		i := billing.Item{Outcome: outcome}
+		for _, f := range strings.Fields(fields) {
+			i.Changes = append(i.Changes, billing.Change{Field: f})
+		}
+		for _, code := range warnings {
+			i.Warnings = append(i.Warnings, billing.Warning{Code: code})
+		}
+		return i
+	}
+	const tier, ended, status = billing.FieldPlanTier, billing.FieldEndedAt, billing.FieldOrgStatus
+	var got billing.Drift
+	for _, i := range []billing.Item{
+		item(billing.OutcomeSynced, tier+" "+ended+" "+tier), // repaired twice
+		item(billing.OutcomeDrifted, status),
+		item(billing.OutcomeSynced, ended, billing.WarnTierMetadataMismatch, billing.WarnMultipleRows, billing.WarnTierMetadataMismatch),
+		item(billing.OutcomeSynced, ""),
+		item(billing.OutcomeError, tier, billing.WarnTierMetadataMismatch), // withheld
+		item(billing.OutcomeSkipped, "", billing.WarnTierMetadataMismatch),
+		item(billing.OutcomeSkipped, "", billing.WarnMultipleLive),
+	} {
+		got.Add(i)
+	}
+	want := billing.Drift{ByField: map[string]int{tier: 1, ended: 2, status: 1}, Access: 2, Detail: 1, TierMetadataMismatch: 3}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

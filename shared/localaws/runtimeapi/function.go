@@ -1,0 +1,111 @@
+package runtimeapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/aws/aws-lambda-go/events"
+)
+
+// Function is a program and its processes, as many as it is invoked at a time.
+type Function struct {
+	program Program
+
+	mu      sync.Mutex
+	closed  bool
+	running []*Process
+	idle    []*Process // of the running ones
+}
+
+// New returns a function that has no process yet.
+func New(program Program) *Function { return &Function{program: program} }
+
+var errClosed = errors.New("the function is closed")
+
+// Invoke has an idle process handle the event, or a new one, and returns its answer.
+func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	p, err := f.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.giveBack(p)
+	return p.Invoke(ctx, payload)
+}
+
+// HandleSQS invokes the function with a batch; it is a handler for lambdasource.
+func (f *Function) HandleSQS(ctx context.Context, batch events.SQSEvent) (response events.SQSEventResponse, err error) {
+	payload, err := json.Marshal(batch)
+	if err != nil {
+		return response, err
+	}
+	answer, err := f.Invoke(ctx, payload)
+	if err != nil {
+		return response, err
+	}
+	if err := json.Unmarshal(answer, &response); err != nil {
+		return response, fmt.Errorf("function %s answered a batch with %s: %w", f.program.Name, answer, err)
+	}
+	return response, nil
+}
+
+func (f *Function) take(ctx context.Context) (*Process, error) {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil, errClosed
+	}
+	for len(f.idle) > 0 {
+		last := len(f.idle) - 1
+		p := f.idle[last]
+		f.idle = f.idle[:last]
+		if p.Alive() {
+			f.mu.Unlock()
+			return p, nil
+		}
+	}
+	f.mu.Unlock()
+	p, err := Start(ctx, f.program)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		p.Kill()
+		return nil, errClosed
+	}
+	f.running = slices.DeleteFunc(append(f.running, p), func(p *Process) bool { return !p.Alive() })
+	return p, nil
+}
+
+func (f *Function) giveBack(p *Process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.Alive() {
+		f.idle = append(f.idle, p)
+	}
+}
+
+// Processes returns those that run, idle or not, the oldest first.
+func (f *Function) Processes() []*Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running = slices.DeleteFunc(f.running, func(p *Process) bool { return !p.Alive() })
+	return slices.Clone(f.running)
+}
+
+// Close kills every process. Invocations that are under way fail.
+func (f *Function) Close() {
+	f.mu.Lock()
+	f.closed = true
+	processes := f.running
+	f.running, f.idle = nil, nil
+	f.mu.Unlock()
+	for _, p := range processes {
+		p.Kill()
+	}
+}

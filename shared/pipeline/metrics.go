@@ -1,0 +1,45 @@
+package pipeline
+
+import (
+	"errors"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// emitRun writes the metrics of a run that ended.
+func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error {
+	problems := []error{m.Emit(nil,
+		telemetry.Count(telemetry.MetricOrganizations, s.TotalOrganizations),
+		telemetry.Count(telemetry.MetricSynchronized, s.Synchronized),
+		telemetry.Count(telemetry.MetricErrors, s.Errors),
+		telemetry.Count(telemetry.MetricSkipped, s.Skipped),
+		telemetry.Count(telemetry.MetricPending, s.Pending),
+		telemetry.Count(telemetry.MetricWithheld, s.Reasons[billing.ReasonWithheld]),
+		telemetry.Count(telemetry.MetricDowngrades, s.Downgrades),
+		telemetry.Metric{Name: telemetry.MetricRunDuration, Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
+		telemetry.Count(telemetry.MetricOrphans, s.OrphansTotal),
+		telemetry.Count(telemetry.MetricRunIncomplete, oneIf(s.Status == billing.RunIncomplete)),
+		telemetry.Count(telemetry.MetricRunSuspect, oneIf(s.Status == billing.RunSuspect)),
+		telemetry.Count(telemetry.MetricRunStopped, oneIf(s.Status == billing.RunStopped)),
+		telemetry.Count(telemetry.MetricAccessDrift, drift.Access),
+		telemetry.Count(telemetry.MetricDetailDrift, drift.Detail),
+		telemetry.Count(telemetry.MetricTierMetadataMismatch, drift.TierMetadataMismatch),
+		telemetry.Count(telemetry.MetricStripeList, int(s.StripeRequests.List)),
+		telemetry.Count(telemetry.MetricStripeRetrieve, int(s.StripeRequests.Retrieve)),
+		telemetry.Count(telemetry.MetricStripeOther, int(s.StripeRequests.Other)),
+		telemetry.Count(telemetry.MetricStripeThrottled, int(s.StripeRequests.Throttled)),
+	)}
+	for _, field := range billing.Fields() {
+		dimension := []telemetry.Dimension{{Name: telemetry.DimensionField, Value: field}}
+		problems = append(problems, m.Emit(dimension, telemetry.Count(telemetry.MetricFieldDrift, drift.ByField[field])))
+	}
+	return errors.Join(problems...)
+}
+
+func oneIf(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
