@@ -117,6 +117,9 @@ func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 			t.Errorf("no organization is %s; there are %v", reason, a.Result.Reasons)
 		}
 	}
+	if a.Result.OrphansTotal == 0 || len(a.Result.Orphans) == 0 {
+		t.Error("there is no orphan")
+	}
 	for _, field := range []string{
 		billing.FieldSubscriptionID, billing.FieldCustomerID, billing.FieldPriceID, billing.FieldPlanTier, billing.FieldStatus,
 		billing.FieldCurrentPeriodStart, billing.FieldCurrentPeriodEnd, billing.FieldTrialEnd, billing.FieldCancelAtPeriodEnd,

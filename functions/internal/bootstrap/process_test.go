@@ -29,6 +29,9 @@ func TestTheDeployedProgramsReconcile(t *testing.T) {
 	errored := 0
 	for i := range population.Orgs {
 		if e := demo.Expect(population, i); e.Listed {
+			if e.Reason == billing.ReasonCustomerMissing {
+				e.Reason = billing.ReasonNoSubscription // a sweep does not ask for customers
+			}
 			want[e.OrgID] = string(e.Outcome) + " " + string(e.Reason)
 			if e.Outcome == billing.OutcomeError {
 				errored++

@@ -5,6 +5,8 @@
 //   - The same [Options] give the same rows and the same objects, to the last id. Organization i
 //     depends on the seed, i and the kind that its place gives it, so [Expect] can tell what a
 //     run must find there without anything being kept.
+//   - What is expected is what retrieving finds. A sweep tells no customer that is missing from
+//     one without subscriptions, and so says no_subscription for both.
 //   - No organization ends in error, and after one repair everything is in sync.
 //   - Nothing is held beyond a chunk of organizations, except by the fake Stripe.
 //   - Times lie around [Options.Now], in whole seconds; no row takes the database's clock.
@@ -45,7 +47,7 @@
 //	two_rows                    warning: two subscriptions rows, the older one of a canceled one
 //	tier_mismatch               warning: price and metadata name different tiers
 //	deleted                     never listed: soft-deleted, though its row differs from Stripe
-//	no_trace                    never listed: Stripe and the organization know nothing of each other
+//	no_trace                    never listed, and an orphan: a live subscription that leads to no organization
 //
 // All others are in sync: of ten, three customers without_subscription, two canceled, five live
 // (active, some trialing, some past_due).

@@ -31,7 +31,7 @@ var situations = []script{
 	{kind: TwoRows, play: twoRows, reason: billing.ReasonInSync, warnings: []billing.WarningCode{billing.WarnMultipleRows}},
 	{kind: TierMismatch, play: tierMismatch, reason: billing.ReasonInSync, warnings: []billing.WarningCode{billing.WarnTierMetadataMismatch}},
 	{kind: Deleted, play: deleted, unlisted: true},
-	{kind: NoTrace, play: func(*specimen) {}, unlisted: true},
+	{kind: NoTrace, play: noTrace, unlisted: true},
 }
 
 // Situations returns the kinds of situations that are no drift.
@@ -87,4 +87,11 @@ func tierMismatch(s *specimen) {
 func deleted(s *specimen) {
 	canceledInStripe(s)
 	s.org.IsDeleted = true
+}
+
+// noTrace: what the customer pays for leads to no organization.
+func noTrace(s *specimen) {
+	orphan := s.running(s.anyPlan(), billing.StatusActive)
+	delete(orphan.Metadata, "orgId")
+	s.hold(orphan)
 }
