@@ -122,6 +122,11 @@ func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run bi
 	if err != nil {
 		return report.Written{}, err
 	}
+	for i := range history { // a redrive may be ahead of what was written at the end
+		if history[i].ID == run.ID {
+			history[i].Figures = summary
+		}
+	}
 	return report.HTML(ctx, w, report.Run{
 		Summary: summary, OrgID: run.OrgID, History: history, Mode: mode, WrittenAt: time.Now(), Items: items,
 	})

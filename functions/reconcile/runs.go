@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -97,18 +98,39 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 }
 
 func writeRuns(w io.Writer, runs []pastRun) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	lines := []string{"RUN\tSTATUS\tSTARTED (UTC)\tTOOK\tTOTAL\tDRIFTED\tERRORS\tSKIPPED\tPENDING\tDRIFT\t"}
+	lines := [][]string{{"RUN", "STATUS", "STARTED (UTC)", "TOOK", "TOTAL", "DRIFTED", "ERRORS", "SKIPPED", "PENDING", "DRIFT", ""}}
 	for _, r := range runs {
-		lines = append(lines, strings.Join([]string{
-			present.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), fmt.Sprint(r.TotalOrganizations), fmt.Sprint(r.Synchronized),
-			fmt.Sprint(r.Errors), fmt.Sprint(r.Skipped), fmt.Sprint(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
-		}, "\t"))
+		lines = append(lines, []string{
+			present.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), strconv.Itoa(r.TotalOrganizations),
+			strconv.Itoa(r.Synchronized), strconv.Itoa(r.Errors), strconv.Itoa(r.Skipped), strconv.Itoa(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
+		})
 	}
-	if _, err := fmt.Fprintln(table, strings.Join(lines, "\n")); err != nil {
-		return err
+	widths := make([]int, len(lines[0]))
+	for _, line := range lines {
+		for i, cell := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
 	}
-	return table.Flush()
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString(strings.TrimRight(aligned(line, widths), " ") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// aligned sets words to the left of their column and figures to the right.
+func aligned(line []string, widths []int) string {
+	const firstFigure, lastFigure = 3, 9
+	var b strings.Builder
+	for i, cell := range line {
+		width := widths[i]
+		if i < firstFigure || i > lastFigure {
+			width = -width
+		}
+		fmt.Fprintf(&b, "%*s  ", width, cell)
+	}
+	return b.String()
 }
 
 func took(r pastRun) string {

@@ -25,9 +25,9 @@ type entry struct {
 	Warnings     []entryWarning `json:"warnings,omitempty"`
 	Subscription stripeLink     `json:"subscription"`
 	Customer     stripeLink     `json:"customer"`
-	Finance      bool           `json:"finance,omitempty"` // tier or period changed
-	Lowered      bool           `json:"lowered,omitempty"` // the changes lower access
-	Unapplied    string         `json:"unapplied,omitempty"`
+	Finance      bool           `json:"finance,omitempty"`   // tier or period changed
+	Lowered      bool           `json:"lowered,omitempty"`   // the changes lower access
+	Unapplied    bool           `json:"unapplied,omitempty"` // there are changes, but they were not written
 }
 
 // change has nil for NULL.
@@ -56,8 +56,9 @@ type findings struct {
 	reasons  map[billing.Reason]int
 	errors   map[billing.Reason]int
 
-	changed, changes                   int // organizations, single changes
-	tiers, periods, lowered, finance, unapplied int // organizations
+	changed, changes int // organizations, single changes
+	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
+	tiers, periods, lowered, finance, unapplied int
 }
 
 func newFindings(mode config.Mode, limit int) *findings {
@@ -97,7 +98,7 @@ func (f *findings) count(i billing.Item) {
 	tier, period := touches(i.Changes, tierFields), touches(i.Changes, periodFields)
 	f.tiers += one(tier)
 	f.periods += one(period)
-	f.lowered += one(lowers(i))
+	f.lowered += one((tier || period) && lowers(i))
 	f.finance += one(tier || period)
 	f.unapplied += one((tier || period) && !applied(i))
 }
@@ -123,15 +124,10 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
 		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
 		Finance: touches(i.Changes, tierFields) || touches(i.Changes, periodFields), Lowered: lowers(i.Item),
+		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
 	}
 	if i.Outcome == billing.OutcomeError {
 		e.Retry = orgCommand(s, i.OrgID)
-	}
-	if len(i.Changes) > 0 && !applied(i.Item) {
-		e.Unapplied = "not written: " + string(i.Reason)
-		if i.Outcome == billing.OutcomeDrifted {
-			e.Unapplied = "not written: dry run"
-		}
 	}
 	for _, c := range i.Changes {
 		e.Changes = append(e.Changes, change{
@@ -141,6 +137,13 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	for _, w := range i.Warnings {
 		e.Warnings = append(e.Warnings, entryWarning{Code: string(w.Code), Message: clean(w.Message)})
 	}
+	return e
+}
+
+// forFinance is the entry with what concerns tier and period only.
+func (e entry) forFinance() entry {
+	e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c change) bool { return !c.Finance })
+	e.Error, e.Retry, e.Warnings = "", "", nil
 	return e
 }
 

@@ -54,7 +54,9 @@ func driftLabel(s billing.Summary) string {
 }
 
 // shownRuns are those that the chart and its table show, the latest first.
-func shownRuns(runs []mysqlstore.PastRun) []mysqlstore.PastRun { return runs[:min(len(runs), maxColumns)] }
+func shownRuns(runs []mysqlstore.PastRun) []mysqlstore.PastRun {
+	return runs[:min(len(runs), maxColumns)]
+}
 
 // chart is nil where one run alone makes no history.
 func chart(runs []mysqlstore.PastRun, thisID string) *history {

@@ -31,7 +31,7 @@ const (
 )
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number, "percent": percent, "clean": clean, "moment": moment,
+	"number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
 }).Parse(markup))
 
 // HTML writes the page.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"fmt"
 	"html/template"
 	"strconv"
 	"strings"
@@ -117,7 +116,7 @@ func newPage(run Run, f *findings) page {
 	}
 	for _, e := range f.entries {
 		if e.Finance && len(p.Finance) < maxPlain {
-			p.Finance = append(p.Finance, e)
+			p.Finance = append(p.Finance, e.forFinance())
 		}
 	}
 	return p
@@ -169,15 +168,17 @@ func segments(s billing.Summary) []segment {
 
 // guard says what the limit of downgrades did, or would do.
 func guard(s billing.Summary) string {
+	lowered := "Access lowered: " + count(s.Downgrades, "organization")
+	limit := number(s.DowngradeLimit)
 	switch withheld := s.Reasons[billing.ReasonWithheld]; {
-	case withheld > 0:
-		return fmt.Sprintf("%s organizations lost access, the run's limit is %s; %s more were withheld.", number(s.Downgrades), number(s.DowngradeLimit), number(withheld))
 	case s.DryRun && s.Downgrades > s.DowngradeLimit:
-		return fmt.Sprintf("%s organizations would lose access; a run that writes would stop at its limit of %s and withhold the rest.", number(s.Downgrades), number(s.DowngradeLimit))
+		return "In a run that writes: " + lowered + ". It would stop at its limit of " + limit + " and withhold the rest."
 	case s.DryRun:
-		return fmt.Sprintf("%s organizations would lose access; the limit of a run is %s.", number(s.Downgrades), number(s.DowngradeLimit))
+		return "In a run that writes: " + lowered + ", within its limit of " + limit + "."
+	case withheld > 0:
+		return lowered + ", the run's limit is " + limit + "; withheld: " + number(withheld) + "."
 	default:
-		return fmt.Sprintf("%s organizations lost access; the run's limit is %s.", number(s.Downgrades), number(s.DowngradeLimit))
+		return lowered + ", the run's limit is " + limit + "."
 	}
 }
 
@@ -240,7 +241,7 @@ func duration(d time.Duration) string {
 	if d < time.Second {
 		return "under a second"
 	}
-	return strings.TrimSuffix(d.Round(time.Second).String(), "m0s")
+	return d.Round(time.Second).String()
 }
 
 // number groups the digits by thousands.
@@ -250,6 +251,14 @@ func number(n int) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
+}
+
+// count is a number with what it counts.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return number(n) + " " + what
 }
 
 // percent is of the total, to a tenth.

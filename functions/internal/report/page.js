@@ -27,13 +27,13 @@
   // shape is how a table differs from another: the changes it shows, and whether messages too.
   const row = (e, shape, field) => {
     const outcome = el("td", "", el("span", "outcome " + e.outcome, e.outcome), el("code", "", e.reason));
-    if (e.unapplied) outcome.append(el("small", "", e.unapplied));
-    if (e.lowered) outcome.append(el("small", "", "access lowered"));
+    if (e.unapplied) outcome.append(el("small", "", "not written"));
+    if (e.lowered) outcome.append(el("small", "", "lowers access"));
     const what = el("td", "", ...(e.changes ?? []).filter(shape.change).map((c) => change(c, field)));
     if (shape.messages) {
       if (e.error) what.append(el("p", "message", e.error));
       for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
-      if (e.retry) what.append(el("p", "message", "Then: ", el("code", "", e.retry)));
+      if (e.retry) what.append(el("p", "message", "Once repaired: ", el("code", "", e.retry)));
     }
     return el("tr", "",
       el("td", "", el("b", "", el("bdi", "", e.name)), el("bdi", "id", e.org)), outcome, what,
@@ -50,7 +50,7 @@
     const size = el("select", "", ...["25", "100", "1000", "all"].map((n) => el("option", "", n)));
     back.type = next.type = "button";
     size.name = "size";
-    pager.append(count, el("label", "", "Organizations a page ", size), back, next);
+    pager.append(count, el("label", "", "Show ", size), back, next);
     let rows = [], field = "", start = 0;
 
     const show = () => {
@@ -84,7 +84,7 @@
     };
   };
 
-  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.error, e.unapplied, e.subscription.id, e.customer.id,
+  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.error, e.subscription.id, e.customer.id,
     ...(e.changes ?? []).flatMap((c) => [c.field, c.from ?? "NULL", c.to ?? "NULL"]),
     ...(e.warnings ?? []).flatMap((w) => [w.code, w.message])].join("\n").toLowerCase();
   const haystack = entries.map(text);
@@ -117,6 +117,9 @@
       section.scrollIntoView({ block: "start" });
     });
   }
+
+  // The latest runs stand at the end of the chart.
+  for (const chart of document.querySelectorAll(".scroll:has(.chart)")) chart.scrollLeft = chart.scrollWidth;
 
   form.hidden = false;
   document.documentElement.classList.add("scripted");
