@@ -156,7 +156,7 @@ func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 	}
 	file, err := os.CreateTemp(filepath.Dir(name), ".report-*") // with mode 0600
 	if err != nil {
-		return err
+		return cannotWrite(name, err)
 	}
 	defer func() {
 		if err != nil {
@@ -179,10 +179,18 @@ func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err 
 	}
 	file, err := os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // G304: the operator names the file
 	if err != nil {
-		return err
+		return cannotWrite(name, err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	return buffered(file, write)
+}
+
+// cannotWrite names the file that was asked for, not the one that was to become it.
+func cannotWrite(name string, err error) error {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		err = failed.Err
+	}
+	return present.Usage("cannot write %s: %w", name, err)
 }
 
 func buffered(w io.Writer, write func(io.Writer) error) error {

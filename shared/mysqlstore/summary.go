@@ -189,7 +189,7 @@ func (s *Store) yardsticks(ctx context.Context) ([]string, error) {
 	return texts(ctx, s.db, `(SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
 			ORDER BY started_at DESC LIMIT 1)
 		UNION (SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors') AND dry_run = FALSE
-			ORDER BY finished_at DESC LIMIT 1)`)
+			ORDER BY finished_at DESC, started_at DESC LIMIT 1)`)
 }
 
 func (s *Store) pruneRun(ctx context.Context, runID string) error {
