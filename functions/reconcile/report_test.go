@@ -250,4 +250,3 @@ old  completed    2026-11-15 03:00  12m34s      1        1       0        0     
 		t.Errorf("without runs: %q", out)
 	}
 }
-

@@ -28,7 +28,7 @@ const patience = time.Minute
 
 // tab is a page in a real browser.
 type tab struct {
-	context.Context //nolint:containedctx // a tab is its context
+	context.Context
 
 	mu       sync.Mutex
 	problems []string // exceptions, refusals of the policy, requests to anywhere
@@ -76,11 +76,9 @@ func open(t *testing.T, page string, before ...chromedp.Action[chromedp.Void]) *
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.WindowSize(1280, 900),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to start as root without
-	}
+	// Its sandbox works neither as root nor in most containers, and the page is our own.
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(patience), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true))
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(stop)
 	ctx, closeTab := chromedp.NewContext(ctx)
