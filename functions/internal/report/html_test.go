@@ -177,11 +177,11 @@ func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
 	run.Summary.Downgrades, run.Summary.DowngradeLimit = 10, 10
 	wantSaid(t, render(t, run), "reconcile approve run-1 --limit 11 reconcile redrive --watch",
 		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database. reconcile redrive --watch",
-		"Once repaired: reconcile org a", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
+		"Try it again: reconcile org a", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
 
 	run.Summary.DryRun = true // whose errors reach no dead-letter queue
 	page := render(t, run)
-	wantSaid(t, page, "reconcile start --dry-run", "Once repaired: reconcile org a --dry-run")
+	wantSaid(t, page, "reconcile start --dry-run", "Try it again: reconcile org a --dry-run")
 	if strings.Contains(seen(page), "redrive") {
 		t.Error("a dry run has nothing to redrive")
 	}
@@ -210,6 +210,33 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 		if got := strings.Contains(seen(section), "Name of "+org); got != want {
 			t.Errorf("%s in the section: %v", org, got)
 		}
+	}
+}
+
+func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
+	past := func(id string, week, drifted, total int, dry bool) mysqlstore.PastRun {
+		return mysqlstore.PastRun{
+			Run:     billing.Run{ID: id, StartedAt: now.AddDate(0, 0, -7*week), Status: billing.RunCompleted, DryRun: dry},
+			Figures: billing.Summary{Synchronized: drifted, TotalOrganizations: total},
+		}
+	}
+	run := runOf()
+	run.History = []mysqlstore.PastRun{past("run-1", 0, 1, 100, false), past("run-0", 1, 4, 100, true), past("run-z", 2, 0, 0, false)}
+	h := chart(run.History, "run-1")
+	if len(h.Columns) != 3 || h.Columns[1].Height != chartBottom-chartTop || h.Columns[2].Height*4 != h.Columns[1].Height || h.Columns[0].Height != 0 {
+		t.Errorf("columns: %+v", h.Columns)
+	}
+	wantSaid(t, render(t, run), "none 8 Nov 4.0 % 15 Nov dry run 1.0 % 22 Nov this run",
+		"2026-11-22 03:00 run-1 this run completed 100 1 1.0 % 0 2026-11-15 03:00 run-0 completed, dry run 100 4 4.0 % 0")
+
+	if chart(run.History[:1], "run-1") != nil {
+		t.Error("one run makes no history")
+	}
+	for i := range 20 {
+		run.History = append(run.History, past("older", 3+i, 1, 1, false))
+	}
+	if n := len(chart(run.History, "run-1").Columns); n != maxColumns {
+		t.Errorf("%d columns, want %d", n, maxColumns)
 	}
 }
 

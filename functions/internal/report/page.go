@@ -261,10 +261,10 @@ func count(n int, what string) string {
 	return number(n) + " " + what
 }
 
-// percent is of the total, to a tenth.
+// percent is of the total, to a tenth; the space does not break.
 func percent(n, total int) string {
 	if total == 0 {
-		return "0 %"
+		return "0\u00a0%"
 	}
-	return strconv.FormatFloat(100*float64(n)/float64(total), 'f', 1, 64) + " %"
+	return strconv.FormatFloat(100*float64(n)/float64(total), 'f', 1, 64) + "\u00a0%"
 }

@@ -33,7 +33,7 @@
     if (shape.messages) {
       if (e.error) what.append(el("p", "message", e.error));
       for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
-      if (e.retry) what.append(el("p", "message", "Once repaired: ", el("code", "", e.retry)));
+      if (e.retry) what.append(el("p", "message", "Try it again: ", el("code", "", e.retry)));
     }
     return el("tr", "",
       el("td", "", el("b", "", el("bdi", "", e.name)), el("bdi", "id", e.org)), outcome, what,
@@ -49,6 +49,7 @@
     const next = el("button", "", "Next");
     const size = el("select", "", ...["25", "100", "1000", "all"].map((n) => el("option", "", n)));
     back.type = next.type = "button";
+    count.role = "status";
     size.name = "size";
     pager.append(count, el("label", "", "Show ", size), back, next);
     let rows = [], field = "", start = 0;
