@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -149,7 +148,7 @@ func (c *command) showWritten(n written) error {
 // is its owner's alone: what stood there before stays until then.
 func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 	if name == toStdout {
-		return buffered(c.out, write)
+		return write(c.out)
 	}
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		return toSpecial(name, info, write)
@@ -163,7 +162,7 @@ func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 			err = errors.Join(err, ignoreClosed(file.Close()), os.Remove(file.Name()))
 		}
 	}()
-	if err := buffered(file, write); err != nil {
+	if err := write(file); err != nil {
 		return err
 	}
 	if err := file.Close(); err != nil {
@@ -182,7 +181,7 @@ func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err 
 		return cannotWrite(name, err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	return buffered(file, write)
+	return write(file)
 }
 
 // cannotWrite names the file that was asked for, not the one that was to become it.
@@ -191,14 +190,6 @@ func cannotWrite(name string, err error) error {
 		err = failed.Err
 	}
 	return present.Usage("cannot write %s: %w", name, err)
-}
-
-func buffered(w io.Writer, write func(io.Writer) error) error {
-	b := bufio.NewWriter(w)
-	if err := write(b); err != nil {
-		return err
-	}
-	return b.Flush()
 }
 
 // ignoreClosed: a file that failed to close is closed all the same.
