@@ -33,5 +33,7 @@ Settings come from the environment or from .env; .env.example names them all.`,
 	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
 	root.AddCommand(c.approve(ctx))
+	root.AddCommand(c.report(ctx))
+	root.AddCommand(c.runs(ctx))
 	return present.Execute(ctx, root, args, out, errs)
 }

@@ -12,10 +12,12 @@ import (
 
 const itemColumns = `run_id, org_id, outcome, reason, subscription_id, changes, warnings, error, revision`
 
-func scanItem(r *sql.Rows) (billing.Item, error) {
+// scanItem reads the itemColumns and whatever columns follow them into more.
+func scanItem(r *sql.Rows, more ...any) (billing.Item, error) {
 	var i billing.Item
 	var changes, warnings, errText sql.NullString
-	if err := r.Scan(&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &i.SubscriptionID, &changes, &warnings, &errText, &i.Revision); err != nil {
+	into := []any{&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &i.SubscriptionID, &changes, &warnings, &errText, &i.Revision}
+	if err := r.Scan(append(into, more...)...); err != nil {
 		return i, err
 	}
 	i.Error = errText.String

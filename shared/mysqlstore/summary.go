@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -161,18 +162,34 @@ func (s *Store) CreatedAt(ctx context.Context) (time.Time, error) {
 const prunePage = 1000
 
 // Prune removes closed runs that started before the given time, with their items, a small
-// transaction at a time, and returns how many runs went. Interrupted, it goes on next time.
+// transaction at a time, and returns how many runs went. Interrupted, it goes on next time: the
+// run goes after its last item.
 func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
-	if err != nil {
+	if err != nil || len(ids) == 0 {
 		return 0, failure(err, "look for runs to prune")
 	}
+	kept, err := s.yardsticks(ctx)
+	if err != nil {
+		return 0, failure(err, "look for runs to keep")
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(kept, id) })
 	for n, id := range ids {
 		if err := s.pruneRun(ctx, id); err != nil {
 			return n, failure(err, "prune run "+id)
 		}
 	}
 	return len(ids), nil
+}
+
+// yardsticks are the runs that [Store.LastSeen] and [Store.LastCompleted] answer with. They stay
+// however old they are: where nothing has completed for months, the age of the last run and the
+// comparison with it matter most.
+func (s *Store) yardsticks(ctx context.Context) ([]string, error) {
+	return texts(ctx, s.db, `(SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
+			ORDER BY started_at DESC LIMIT 1)
+		UNION (SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors') AND dry_run = FALSE
+			ORDER BY finished_at DESC, started_at DESC LIMIT 1)`)
 }
 
 func (s *Store) pruneRun(ctx context.Context, runID string) error {

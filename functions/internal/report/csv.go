@@ -1,0 +1,91 @@
+package report
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+)
+
+// header names the columns. Programs read it: add at the end only.
+var header = []string{
+	"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "field", "before", "after",
+	"tier_changed", "period_changed", "access_lowered", "subscription_id", "customer_id", "decided_at",
+}
+
+// CSV writes one row for each change, by organization id, while it reads them. An empty
+// cell is NULL.
+func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
+	var n Written
+	out := csv.NewWriter(w)
+	if err := out.Write(header); err != nil {
+		return n, err
+	}
+	err := items(ctx, func(i mysqlstore.ReportItem) error {
+		if len(i.Changes) > 0 {
+			n.Organizations++
+		}
+		for _, c := range i.Changes {
+			n.Changes++
+			if err := out.Write(row(i, c)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeError)
+	if err != nil {
+		return n, err
+	}
+	out.Flush()
+	return n, out.Error()
+}
+
+func row(i mysqlstore.ReportItem, c billing.Change) []string {
+	decided := ""
+	if i.DecidedAt != nil {
+		decided = i.DecidedAt.UTC().Format(time.RFC3339)
+	}
+	cells := []string{
+		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), yesNo(applied(i.Item)), c.Field, cell(c.From), cell(c.To),
+		yesNo(touches(i.Changes, tierFields)), yesNo(touches(i.Changes, periodFields)), yesNo(lowers(i.Item)),
+		i.SubscriptionID, customerOf(i), decided,
+	}
+	for n, text := range cells {
+		cells[n] = plain(clean(text))
+	}
+	return cells
+}
+
+func lowers(i billing.Item) bool { return billing.Plan{Changes: i.Changes}.LowersAccess() }
+
+func cell(v any) string {
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// plain keeps a spreadsheet from taking the text for a formula: an apostrophe in front makes it
+// text. The wide forms count, and white space in front does not help with every spreadsheet.
+// https://owasp.org/www-community/attacks/CSV_Injection
+func plain(s string) string {
+	start := strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == unicode.ReplacementChar })
+	if first, _ := utf8.DecodeRuneInString(start); strings.ContainsRune("=+-@＝＋－＠", first) && start != "" {
+		return "'" + s
+	}
+	return s
+}

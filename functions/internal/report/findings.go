@@ -1,0 +1,179 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+)
+
+// entry is one organization of the page, ready to be shown.
+type entry struct {
+	Org          string         `json:"org"`
+	Name         string         `json:"name"`
+	Outcome      string         `json:"outcome"`
+	Reason       string         `json:"reason"`
+	Changes      []change       `json:"changes,omitempty"`
+	Error        string         `json:"error,omitempty"`
+	Retry        string         `json:"retry,omitempty"` // the command that tries it again
+	Warnings     []entryWarning `json:"warnings,omitempty"`
+	Subscription stripeLink     `json:"subscription"`
+	Customer     stripeLink     `json:"customer"`
+	Finance      bool           `json:"finance,omitempty"`   // tier or period changed
+	Lowered      bool           `json:"lowered,omitempty"`   // the changes lower access
+	Unapplied    bool           `json:"unapplied,omitempty"` // there are changes, but they were not written
+}
+
+// change has nil for NULL.
+type change struct {
+	Field   string  `json:"field"`
+	From    *string `json:"from"`
+	To      *string `json:"to"`
+	Finance bool    `json:"finance,omitempty"`
+}
+
+type entryWarning struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// findings are what the page lists, and counts of everything, listed or not.
+type findings struct {
+	mode  config.Mode
+	limit int // of entries of one outcome
+
+	entries  []entry
+	listed   map[billing.Outcome]int
+	found    map[billing.Outcome]int
+	fields   map[string]int // organizations by field, applied or not
+	warnings map[billing.WarningCode]int
+	reasons  map[billing.Reason]int
+	errors   map[billing.Reason]int
+
+	changed, changes int // organizations, single changes
+	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
+	tiers, periods, lowered, finance, unapplied int
+}
+
+func newFindings(mode config.Mode, limit int) *findings {
+	return &findings{
+		mode: mode, limit: limit, entries: []entry{},
+		listed: map[billing.Outcome]int{}, found: map[billing.Outcome]int{}, fields: map[string]int{},
+		warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
+	}
+}
+
+func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) {
+	f.count(i.Item)
+	if f.listed[i.Outcome] == f.limit {
+		return
+	}
+	f.listed[i.Outcome]++
+	f.entries = append(f.entries, f.entry(i, s))
+}
+
+func (f *findings) count(i billing.Item) {
+	f.found[i.Outcome]++
+	f.reasons[i.Reason]++
+	if i.Outcome == billing.OutcomeError {
+		f.errors[i.Reason]++
+	}
+	for _, w := range i.Warnings {
+		f.warnings[w.Code]++
+	}
+	if len(i.Changes) == 0 {
+		return
+	}
+	f.changed++
+	f.changes += len(i.Changes)
+	for _, field := range fieldsOf(i.Changes) {
+		f.fields[field]++
+	}
+	tier, period := touches(i.Changes, tierFields), touches(i.Changes, periodFields)
+	f.tiers += one(tier)
+	f.periods += one(period)
+	f.lowered += one((tier || period) && lowers(i))
+	f.finance += one(tier || period)
+	f.unapplied += one((tier || period) && !applied(i))
+}
+
+func one(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// fieldsOf returns each field once.
+func fieldsOf(changes []billing.Change) []string {
+	seen := map[string]bool{}
+	for _, c := range changes {
+		seen[c.Field] = true
+	}
+	return slices.Collect(maps.Keys(seen))
+}
+
+func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
+	e := entry{
+		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
+		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
+		Finance: touches(i.Changes, tierFields) || touches(i.Changes, periodFields), Lowered: lowers(i.Item),
+		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
+	}
+	if i.Outcome == billing.OutcomeError {
+		e.Retry = orgCommand(s, i.OrgID)
+	}
+	for _, c := range i.Changes {
+		e.Changes = append(e.Changes, change{
+			Field: clean(c.Field), From: shown(c.From), To: shown(c.To), Finance: tierFields[c.Field] || periodFields[c.Field],
+		})
+	}
+	for _, w := range i.Warnings {
+		e.Warnings = append(e.Warnings, entryWarning{Code: string(w.Code), Message: clean(w.Message)})
+	}
+	return e
+}
+
+// forFinance is the entry with what concerns tier and period only.
+func (e entry) forFinance() entry {
+	e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c change) bool { return !c.Finance })
+	e.Error, e.Retry, e.Warnings = "", "", nil
+	return e
+}
+
+// shown is a value for people: times to the second without the letters of RFC 3339.
+func shown(v any) *string {
+	if v == nil {
+		return nil
+	}
+	text := fmt.Sprint(v)
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		text = at.UTC().Format(time.DateTime)
+	}
+	return new(clean(text))
+}
+
+// omitted says what the page does not list, one sentence for each outcome.
+func (f *findings) omitted() []string {
+	var all []string
+	for _, outcome := range slices.Sorted(maps.Keys(f.found)) {
+		if listed := f.listed[outcome]; listed < f.found[outcome] {
+			all = append(all, fmt.Sprintf("Of %s organizations with outcome %s, only the first %s (by organization id) are listed here.",
+				number(f.found[outcome]), outcome, number(listed)))
+		}
+	}
+	return all
+}
+
+// most returns the keys, the one with the highest count first.
+func most[K ~string](counts map[K]int) []K {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(string(a), string(b)))
+	})
+}

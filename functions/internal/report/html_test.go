@@ -1,0 +1,260 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"html"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+)
+
+func render(t *testing.T, run Run) string {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := HTML(t.Context(), &b, run); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+var markupTag = regexp.MustCompile(`<[^>]+>`)
+
+// seen is what a page says, without its markup, scripts and style.
+func seen(page string) string {
+	page = regexp.MustCompile(`(?s)<(script|style)[^>]*>.*?</(script|style)>`).ReplaceAllString(page, "")
+	return strings.Join(strings.Fields(html.UnescapeString(markupTag.ReplaceAllString(page, " "))), " ")
+}
+
+func wantSaid(t *testing.T, page string, sentences ...string) {
+	t.Helper()
+	text := seen(page)
+	for _, s := range sentences {
+		if !strings.Contains(text, s) {
+			t.Errorf("the page does not say %q:\n%s", s, text)
+		}
+	}
+}
+
+// island is the data that the script reads.
+func island(t *testing.T, page string) data {
+	t.Helper()
+	_, rest, found := strings.Cut(page, `<script type="application/json" id="data">`)
+	text, _, ended := strings.Cut(rest, "</script>")
+	if !found || !ended {
+		t.Fatal("there is no data")
+	}
+	var d data
+	if err := json.Unmarshal([]byte(text), &d); err != nil {
+		t.Fatalf("%v: %.200s", err, text)
+	}
+	return d
+}
+
+const attack = `</script><script>alert(1)</script>--><!--<img src=x onerror=alert(1)>{{.}}"'` + "`${1}"
+
+// hostile is an organization that tries everything, everywhere.
+func hostile() mysqlstore.ReportItem {
+	i := item(attack, billing.OutcomeError, billing.ReasonWithheld, billing.Change{Field: attack, From: attack, To: attack})
+	i.OrgName, i.OrgCustomerID, i.SubscriptionID, i.Error = attack, attack, attack, attack
+	i.Warnings = []billing.Warning{{Code: attack, Message: attack}}
+	i.Reason = attack
+	return i
+}
+
+func hostileRun() Run {
+	run := runOf(hostile())
+	run.Summary.RunID, run.OrgID, run.Summary.StatusReason, run.Summary.StatusMessage = attack, attack, attack, attack
+	run.Summary.Orphans = []billing.Orphan{{SubscriptionID: attack, CustomerID: attack, Status: attack, OrgID: attack}}
+	run.Summary.DriftByField = map[string]int{attack: 1}
+	run.History = []mysqlstore.PastRun{{Run: billing.Run{ID: attack, StartedAt: now}}, {Run: billing.Run{ID: "b", StartedAt: now}}}
+	return run
+}
+
+func TestHostileDataStaysText(t *testing.T) {
+	page := render(t, hostileRun())
+	if n := strings.Count(page, "<script"); n != 2 {
+		t.Errorf("%d script elements, want 2", n)
+	}
+	for _, bad := range []string{"<img", "<!--", "-->", "onerror=alert(1)>", "javascript:", "ZgotmplZ"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page contains %q", bad)
+		}
+	}
+	e := island(t, page).Entries[0]
+	if e.Name != attack || *e.Changes[0].From != attack || e.Warnings[0].Message != attack || e.Subscription != (stripeLink{ID: attack}) {
+		t.Errorf("the data lost something: %+v", e)
+	}
+	if !strings.Contains(html.UnescapeString(page), attack) {
+		t.Error("the page does not show what stands in the database")
+	}
+}
+
+func TestUnprintableCharactersAreShownAsSuch(t *testing.T) {
+	i := item("a", billing.OutcomeError, billing.ReasonInternal)
+	i.OrgName, i.Error = "\x1b[31mred\x00", "user\u202Egpj.exe\u2066 \xff line\nbreak"
+	e := island(t, render(t, runOf(i))).Entries[0]
+	if e.Name != "\uFFFD[31mred\uFFFD" || e.Error != "user\uFFFDgpj.exe\uFFFD \uFFFD line break" {
+		t.Errorf("name %q, error %q", e.Name, e.Error)
+	}
+}
+
+func TestPolicyNamesTheStyleAndTheScriptOfThePage(t *testing.T) {
+	page := render(t, runOf())
+	policy := html.UnescapeString(regexp.MustCompile(`Content-Security-Policy" content="([^"]*)"`).FindStringSubmatch(page)[1])
+	for _, element := range []string{"style", "script"} {
+		inner := regexp.MustCompile(`(?s)<` + element + `>(.*?)</` + element + `>`).FindStringSubmatch(page)[1]
+		if want := element + "-src '" + digest(inner) + "'"; !strings.Contains(policy, want) {
+			t.Errorf("%s: the policy %s lacks %s", element, policy, want)
+		}
+	}
+	if !strings.HasPrefix(policy, "default-src 'none';") || strings.Contains(policy, "unsafe") {
+		t.Errorf("the policy is %s", policy)
+	}
+	for _, remote := range []string{"src=\"http", "@import", "url(", "<link"} {
+		if strings.Contains(page, remote) {
+			t.Errorf("the page asks for something: %s", remote)
+		}
+	}
+}
+
+func TestLinksAreMadeOfIDsInAKnownModeOnly(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode config.Mode
+		id   string
+		want string
+	}{
+		"test":         {config.ModeTest, "sub_1", "https://dashboard.stripe.com/test/subscriptions/sub_1"},
+		"live":         {config.ModeLive, "sub_1", "https://dashboard.stripe.com/subscriptions/sub_1"},
+		"unknown mode": {"", "sub_1", ""},
+		"a path":       {config.ModeLive, "sub_../../x", ""},
+		"a query":      {config.ModeLive, "sub_1?x", ""},
+		"another kind": {config.ModeLive, "cus_1", ""},
+		"a script":     {config.ModeLive, "javascript:alert(1)", ""},
+		"nothing":      {config.ModeLive, "", ""},
+	} {
+		if got := linkSubscription(c.mode, c.id); got.URL != c.want || got.ID != c.id {
+			t.Errorf("%s: %+v, want %q", name, got, c.want)
+		}
+	}
+	if got := linkCustomer(config.ModeTest, "cus_1").URL; got != "https://dashboard.stripe.com/test/customers/cus_1" {
+		t.Errorf("customer: %s", got)
+	}
+}
+
+func TestPageSaysWhatItLeavesOut(t *testing.T) {
+	run := runOf(many(100)...)
+	var b bytes.Buffer
+	n, err := writeHTML(t.Context(), &b, run, 7)
+	if err != nil || n != (Written{Organizations: 100, Changes: 200}) {
+		t.Fatalf("wrote %+v, %v", n, err)
+	}
+	wantSaid(t, b.String(), "Of 10 organizations with outcome error, only the first 7 (by organization id) are listed here.",
+		"Of 90 organizations with outcome synced, only the first 7 (by organization id) are listed here.",
+		"200 changes of 100 organizations", "at most 200 organizations are shown")
+	if entries := island(t, b.String()).Entries; len(entries) != 14 || entries[0].Outcome != "error" {
+		t.Errorf("%d entries, the first %+v; want 14, errors first", len(entries), entries[0])
+	}
+	if text := seen(render(t, run)); strings.Contains(text, "only the first") {
+		t.Error("a page that has everything says it has not")
+	}
+
+	run.Summary.Orphans, run.Summary.OrphansTotal = []billing.Orphan{{SubscriptionID: "sub_1"}}, 250
+	wantSaid(t, render(t, run), "Orphans: 250 live subscriptions that no organization accounts for", "Only the first 1 of 250 orphans are listed here.")
+}
+
+func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
+	withheld := item("a", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free"))
+	conflict := item("b", billing.OutcomeError, billing.ReasonSubscriptionConflict)
+	run := runOf(withheld, conflict)
+	run.Summary.Downgrades, run.Summary.DowngradeLimit = 10, 10
+	wantSaid(t, render(t, run), "reconcile approve run-1 --limit 11 reconcile redrive --watch",
+		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database. reconcile redrive --watch",
+		"Try it again: reconcile org a", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
+
+	run.Summary.DryRun = true // whose errors reach no dead-letter queue
+	page := render(t, run)
+	wantSaid(t, page, "reconcile start --dry-run", "Try it again: reconcile org a --dry-run")
+	if strings.Contains(seen(page), "redrive") {
+		t.Error("a dry run has nothing to redrive")
+	}
+
+	run = runOf(conflict)
+	run.OrgID = "b; rm -rf ~"
+	wantSaid(t, render(t, run), "reconcile org 'b; rm -rf ~'")
+
+	run = runOf()
+	run.Summary.Status, run.Summary.StatusReason, run.Summary.StatusMessage = billing.RunStopped, billing.ReasonWrongMode, "the key is of live mode"
+	wantSaid(t, render(t, run), "wrong_mode the key is of live mode", "reconcile start --resume run-1")
+}
+
+func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
+	page := render(t, runOf(
+		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free")),
+		item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
+		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: "2026-12-01T00:00:00Z"}),
+		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: "2026-12-01T00:00:00Z"}),
+	))
+	wantSaid(t, page, "3 organizations: the tier of 2, the billing period of 1; the changes lower access for 2. Of 1 organization the changes were not written",
+		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")
+	_, section, _ := strings.Cut(page, `<section id="finance">`)
+	section, _, _ = strings.Cut(section, "</section>")
+	for org, want := range map[string]bool{"a": true, "b": true, "c": true, "d": false} {
+		if got := strings.Contains(seen(section), "Name of "+org); got != want {
+			t.Errorf("%s in the section: %v", org, got)
+		}
+	}
+}
+
+func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
+	past := func(id string, week, drifted, total int, dry bool) mysqlstore.PastRun {
+		return mysqlstore.PastRun{
+			Run:     billing.Run{ID: id, StartedAt: now.AddDate(0, 0, -7*week), Status: billing.RunCompleted, DryRun: dry},
+			Figures: billing.Summary{Synchronized: drifted, TotalOrganizations: total},
+		}
+	}
+	run := runOf()
+	run.History = []mysqlstore.PastRun{past("run-1", 0, 1, 100, false), past("run-0", 1, 4, 100, true), past("run-z", 2, 0, 0, false)}
+	h := chart(run.History, "run-1")
+	if len(h.Columns) != 3 || h.Columns[1].Height != chartBottom-chartTop || h.Columns[2].Height*4 != h.Columns[1].Height || h.Columns[0].Height != 0 {
+		t.Errorf("columns: %+v", h.Columns)
+	}
+	wantSaid(t, render(t, run), "none 8 Nov 4.0 % 15 Nov dry run 1.0 % 22 Nov this run",
+		"2026-11-22 03:00 run-1 this run completed 100 1 1.0 % 0 2026-11-15 03:00 run-0 completed, dry run 100 4 4.0 % 0")
+
+	if chart(run.History[:1], "run-1") != nil {
+		t.Error("one run makes no history")
+	}
+	for i := range 20 {
+		run.History = append(run.History, past("older", 3+i, 1, 1, false))
+	}
+	if n := len(chart(run.History, "run-1").Columns); n != maxColumns {
+		t.Errorf("%d columns, want %d", n, maxColumns)
+	}
+}
+
+func TestPageThatCannotBeReadOrWrittenIsAnError(t *testing.T) {
+	if _, err := HTML(t.Context(), brokenPipe{}, runOf(many(10)...)); !errors.Is(err, errBroken) {
+		t.Errorf("writing: %v", err)
+	}
+	run := runOf()
+	for _, outcome := range []billing.Outcome{billing.OutcomeError, billing.OutcomeSynced} {
+		run.Items = func(_ context.Context, _ func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
+			if slices.Contains(outcomes, outcome) {
+				return errBroken
+			}
+			return nil
+		}
+		var b bytes.Buffer
+		if _, err := HTML(t.Context(), &b, run); !errors.Is(err, errBroken) || b.Len() > 0 {
+			t.Errorf("reading %s: %v, wrote %d bytes", outcome, err, b.Len())
+		}
+	}
+}

@@ -1,0 +1,270 @@
+package report
+
+import (
+	"html/template"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// page is what the template shows.
+type page struct {
+	Policy string
+	Style  template.CSS
+	Script template.JS
+
+	RunID, OrgID      string
+	Status            string
+	Tone              string // good, bad or open: how the status looks
+	StatusMeans       string
+	StatusCommand     string
+	StatusReason      string
+	StatusMessage     string
+	DryRun            bool
+	Started, Finished string
+	Took              string
+	WrittenAt         string
+	Mode              config.Mode
+
+	Total    int
+	Outcomes []outcomeFigure
+	Segments []segment
+
+	Errors, Warnings, Reasons []reasonRow
+	Guard                     string
+	Orphans                   []orphanRow
+	OrphansTotal              int
+
+	Fields       []fieldRow
+	FieldOptions []option
+	History      *history
+	Past         []pastRow
+
+	Organizations, Changes             int
+	Finance                            []entry // the first, for where scripts do not run
+	FinanceTotal                       int
+	Tiers, Periods, Lowered, Unapplied int
+	Plain                              []entry
+	Omitted                            []string
+	OutcomeOptions, ReasonOptions      []option
+	Data                               data
+}
+
+// data is what the script reads.
+type data struct {
+	Entries []entry `json:"entries"`
+}
+
+type outcomeFigure struct {
+	Key, Label, Note string
+	N                int
+}
+
+// segment is a piece of the bar of outcomes, in percent of its width.
+type segment struct {
+	Key      string
+	X, Width float64
+}
+
+type reasonRow struct {
+	Code, Outcome string
+	N             int
+	advice
+	Commands []string
+}
+
+type orphanRow struct {
+	Subscription, Customer stripeLink
+	Status, OrgID          string
+}
+
+type fieldRow struct {
+	Field string
+	N     int
+	Width float64 // of the bar, in percent of the longest
+}
+
+type option struct {
+	Value string
+	N     int
+}
+
+func newPage(run Run, f *findings) page {
+	s := run.Summary
+	p := page{
+		Policy: policy(), Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // G203: both are files of this package
+		RunID: clean(s.RunID), OrgID: clean(run.OrgID), Status: strings.ReplaceAll(string(s.Status), "_", " "), Tone: tone(s.Status),
+		StatusReason: string(s.StatusReason), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
+		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
+		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
+		Guard: guard(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f.errors, s, run.OrgID), Warnings: warningRows(f.warnings),
+		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)),
+		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
+		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
+		Organizations: f.changed, Changes: f.changes,
+		FinanceTotal: f.finance, Tiers: f.tiers, Periods: f.periods, Lowered: f.lowered, Unapplied: f.unapplied,
+		Plain: f.entries[:min(len(f.entries), maxPlain)], Omitted: f.omitted(),
+		OutcomeOptions: options(f.found), ReasonOptions: options(f.reasons),
+		Data: data{Entries: f.entries},
+	}
+	p.StatusMeans, p.StatusCommand = ending(s)
+	if s.FinishedAt != nil {
+		p.Finished, p.Took = moment(*s.FinishedAt), duration(time.Duration(s.DurationMs)*time.Millisecond)
+	}
+	for _, e := range f.entries {
+		if e.Finance && len(p.Finance) < maxPlain {
+			p.Finance = append(p.Finance, e.forFinance())
+		}
+	}
+	return p
+}
+
+func tone(s billing.RunStatus) string {
+	switch s {
+	case billing.RunCompleted:
+		return "good"
+	case billing.RunEnumerating, billing.RunRunning:
+		return "open"
+	default:
+		return "bad"
+	}
+}
+
+// outcomeFigures add up to the total.
+func outcomeFigures(s billing.Summary) []outcomeFigure {
+	drift := outcomeFigure{Key: "synced", Label: "repaired", Note: "differed from Stripe, now as Stripe says", N: s.Synchronized}
+	if s.DryRun {
+		drift.Label, drift.Note = "would be repaired", "differ from Stripe; a dry run writes nothing"
+	}
+	all := []outcomeFigure{
+		drift,
+		{Key: "error", Label: "errors", Note: "need a person", N: s.Errors},
+		{Key: "skipped", Label: "nothing to do", Note: "in sync, or nothing in Stripe", N: s.Skipped},
+	}
+	if s.Pending > 0 {
+		all = append(all, outcomeFigure{Key: "pending", Label: "pending", Note: "without an outcome yet", N: s.Pending})
+	}
+	return all
+}
+
+func segments(s billing.Summary) []segment {
+	if s.TotalOrganizations == 0 {
+		return nil
+	}
+	var all []segment
+	x := 0.0
+	for _, o := range outcomeFigures(s) {
+		width := 100 * float64(o.N) / float64(s.TotalOrganizations)
+		if o.N > 0 {
+			all = append(all, segment{Key: o.Key, X: x, Width: width})
+		}
+		x += width
+	}
+	return all
+}
+
+// guard says what the limit of downgrades did, or would do.
+func guard(s billing.Summary) string {
+	lowered := "Access lowered: " + count(s.Downgrades, "organization")
+	limit := number(s.DowngradeLimit)
+	switch withheld := s.Reasons[billing.ReasonWithheld]; {
+	case s.DryRun && s.Downgrades > s.DowngradeLimit:
+		return "In a run that writes: " + lowered + ". It would stop at its limit of " + limit + " and withhold the rest."
+	case s.DryRun:
+		return "In a run that writes: " + lowered + ", within its limit of " + limit + "."
+	case withheld > 0:
+		return lowered + ", the run's limit is " + limit + "; withheld: " + number(withheld) + "."
+	default:
+		return lowered + ", the run's limit is " + limit + "."
+	}
+}
+
+func reasonRows(counts map[billing.Reason]int) []reasonRow {
+	var all []reasonRow
+	for _, reason := range most(counts) {
+		all = append(all, reasonRow{Code: string(reason), N: counts[reason], advice: reasons[reason]})
+	}
+	return all
+}
+
+func errorRows(counts map[billing.Reason]int, s billing.Summary, orgID string) []reasonRow {
+	all := reasonRows(counts)
+	for i := range all {
+		all[i].Commands = repairCommands(s, orgID, billing.Reason(all[i].Code))
+	}
+	return all
+}
+
+func warningRows(counts map[billing.WarningCode]int) []reasonRow {
+	var all []reasonRow
+	for _, code := range most(counts) {
+		all = append(all, reasonRow{Code: string(code), N: counts[code], advice: warnings[code]})
+	}
+	return all
+}
+
+func orphanRows(mode config.Mode, orphans []billing.Orphan) []orphanRow {
+	var all []orphanRow
+	for _, o := range orphans {
+		all = append(all, orphanRow{
+			Subscription: linkSubscription(mode, o.SubscriptionID), Customer: linkCustomer(mode, o.CustomerID),
+			Status: clean(string(o.Status)), OrgID: clean(o.OrgID),
+		})
+	}
+	return all
+}
+
+func fieldRows(drift map[string]int) []fieldRow {
+	fields := most(drift)
+	all := make([]fieldRow, len(fields))
+	for i, field := range fields {
+		all[i] = fieldRow{Field: clean(field), N: drift[field], Width: 100 * float64(drift[field]) / float64(drift[fields[0]])}
+	}
+	return all
+}
+
+func options[K ~string](counts map[K]int) []option {
+	var all []option
+	for _, key := range most(counts) {
+		all = append(all, option{Value: clean(string(key)), N: counts[key]})
+	}
+	return all
+}
+
+// moment is to the minute: the page says that times are UTC.
+func moment(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04") + " UTC" }
+
+func duration(d time.Duration) string {
+	if d < time.Second {
+		return "under a second"
+	}
+	return d.Round(time.Second).String()
+}
+
+// number groups the digits by thousands.
+func number(n int) string {
+	digits := strconv.Itoa(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// count is a number with what it counts.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return number(n) + " " + what
+}
+
+// percent is of the total, to a tenth; the space does not break.
+func percent(n, total int) string {
+	if total == 0 {
+		return "0\u00a0%"
+	}
+	return strconv.FormatFloat(100*float64(n)/float64(total), 'f', 1, 64) + "\u00a0%"
+}

@@ -1,0 +1,128 @@
+"use strict";
+// Shows the entries a page at a time, so that tens of thousands of them stay quick. Everything
+// from the data becomes a text node, never markup.
+(() => {
+  const entries = JSON.parse(document.getElementById("data").textContent).entries;
+  const number = new Intl.NumberFormat("en-US");
+
+  const el = (tag, name, ...children) => {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    node.append(...children);
+    return node;
+  };
+  const value = (v) => (v === null ? el("span", "null", "NULL") : el("bdi", "", v));
+  const link = ({ id, url }) => {
+    if (!url) return el("bdi", "id", id);
+    const a = el("a", "id", id);
+    a.href = url;
+    a.target = "_blank";
+    a.rel = "noopener noreferrer";
+    return a;
+  };
+  const change = (c, field) => el("div", c.field === field ? "change match" : "change",
+    el("code", "", c.field),
+    el("span", "value", value(c.from), " ", el("span", "arrow", "→"), " ", value(c.to)));
+
+  // shape is how a table differs from another: the changes it shows, and whether messages too.
+  const row = (e, shape, field) => {
+    const outcome = el("td", "", el("span", "outcome " + e.outcome, e.outcome), el("code", "", e.reason));
+    if (e.unapplied) outcome.append(el("small", "", "not written"));
+    if (e.lowered) outcome.append(el("small", "", "lowers access"));
+    const what = el("td", "", ...(e.changes ?? []).filter(shape.change).map((c) => change(c, field)));
+    if (shape.messages) {
+      if (e.error) what.append(el("p", "message", e.error));
+      for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
+      if (e.retry) what.append(el("p", "message", "Try it again: ", el("code", "", e.retry)));
+    }
+    return el("tr", "",
+      el("td", "", el("b", "", el("bdi", "", e.name)), el("bdi", "id", e.org)), outcome, what,
+      el("td", "", link(e.subscription), link(e.customer)));
+  };
+
+  // table pages through rows inside a section and returns a function that shows others.
+  const table = (section, shape) => {
+    const body = section.querySelector(".entries tbody");
+    const pager = section.querySelector(".pager");
+    const count = el("span", "count");
+    const back = el("button", "", "Previous");
+    const next = el("button", "", "Next");
+    const size = el("select", "", ...["25", "100", "1000", "all"].map((n) => el("option", "", n)));
+    back.type = next.type = "button";
+    count.role = "status";
+    size.name = "size";
+    pager.append(count, el("label", "", "Show ", size), back, next);
+    let rows = [], field = "", start = 0;
+
+    const show = () => {
+      const per = size.value === "all" ? Math.max(rows.length, 1) : Number(size.value);
+      start = Math.min(start, Math.max(0, Math.floor((rows.length - 1) / per) * per));
+      const shown = rows.slice(start, start + per);
+      body.replaceChildren(...shown.map((e) => row(e, shape, field)));
+      if (!shown.length) {
+        const cell = el("td", "empty", "Nothing matches; clear the filters to see everything.");
+        cell.colSpan = 4;
+        body.append(el("tr", "", cell));
+      }
+      count.textContent = shown.length
+        ? `${number.format(start + 1)} to ${number.format(start + shown.length)} of ${number.format(rows.length)} organizations`
+        : "0 organizations";
+      back.disabled = start === 0;
+      next.disabled = start + per >= rows.length;
+    };
+    const turn = (pages) => {
+      start = Math.max(0, start + pages * Number(size.value));
+      show();
+    };
+    back.addEventListener("click", () => turn(-1));
+    next.addEventListener("click", () => turn(1));
+    size.addEventListener("change", show);
+    return (chosen, ofField = "") => {
+      rows = chosen;
+      field = ofField;
+      start = 0;
+      show();
+    };
+  };
+
+  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.error, e.subscription.id, e.customer.id,
+    ...(e.changes ?? []).flatMap((c) => [c.field, c.from ?? "NULL", c.to ?? "NULL"]),
+    ...(e.warnings ?? []).flatMap((w) => [w.code, w.message])].join("\n").toLowerCase();
+  const haystack = entries.map(text);
+
+  const finance = document.querySelector("#finance:has(.entries)");
+  if (finance) table(finance, { change: (c) => c.finance, messages: false })(entries.filter((e) => e.finance));
+
+  const section = document.getElementById("changes");
+  const form = section.querySelector(".filters");
+  const showChanges = table(section, { change: () => true, messages: true });
+  const filter = () => {
+    const words = form.query.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const { outcome, reason, field } = form;
+    showChanges(entries.filter((e, i) =>
+      (!outcome.value || e.outcome === outcome.value) &&
+      (!reason.value || e.reason === reason.value) &&
+      (!field.value || (e.changes ?? []).some((c) => c.field === field.value)) &&
+      words.every((word) => haystack[i].includes(word))), field.value);
+  };
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(filter)); // after the fields are reset
+
+  // What is counted elsewhere on the page leads to its organizations.
+  for (const button of document.querySelectorAll("button.link")) {
+    button.addEventListener("click", () => {
+      form.reset();
+      for (const name of ["query", "reason", "field"]) form[name].value = button.dataset[name] ?? "";
+      filter();
+      section.scrollIntoView({ block: "start" });
+    });
+  }
+
+  // The latest runs stand at the end of the chart.
+  for (const chart of document.querySelectorAll(".scroll:has(.chart)")) chart.scrollLeft = chart.scrollWidth;
+
+  form.hidden = false;
+  document.documentElement.classList.add("scripted");
+  filter();
+})();

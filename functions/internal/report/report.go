@@ -1,0 +1,79 @@
+package report
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+)
+
+// Run is what a report is about.
+type Run struct {
+	Summary billing.Summary
+	OrgID   string // the only organization of a run over one, else ""
+	// History holds runs over all organizations, the latest first.
+	History   []mysqlstore.PastRun
+	Mode      config.Mode // of Stripe's dashboard; empty where it is not known
+	WrittenAt time.Time
+	Items     Items
+}
+
+// Items calls fn for each item of these outcomes that is not plainly skipped.
+type Items func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error
+
+// Written is how much a report tells of.
+type Written struct {
+	Organizations int `json:"organizations"`
+	Changes       int `json:"changes"`
+}
+
+var (
+	tierFields   = map[string]bool{billing.FieldPlanTier: true, billing.FieldOrgTier: true}
+	periodFields = map[string]bool{billing.FieldCurrentPeriodStart: true, billing.FieldCurrentPeriodEnd: true}
+)
+
+// touches reports whether one of the changes is of one of the fields.
+func touches(changes []billing.Change, fields map[string]bool) bool {
+	for _, c := range changes {
+		if fields[c.Field] {
+			return true
+		}
+	}
+	return false
+}
+
+// applied reports whether the item's changes were written: not in a dry run, nor where the guard
+// withheld them.
+func applied(i billing.Item) bool { return i.Outcome == billing.OutcomeSynced }
+
+// customerOf is the customer that the organization has in Stripe: the one that a change names,
+// else the one recorded.
+func customerOf(i mysqlstore.ReportItem) string {
+	for _, field := range []string{billing.FieldOrgCustomerID, billing.FieldCustomerID} {
+		for _, c := range i.Changes {
+			if id, ok := c.To.(string); ok && c.Field == field {
+				return id
+			}
+		}
+	}
+	return i.OrgCustomerID
+}
+
+// clean replaces what a reader would not see as it is: broken encodings, control characters and
+// those that turn the direction of text.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029', r == '\uFEFF':
+			return unicode.ReplacementChar
+		default:
+			return r
+		}
+	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
+}

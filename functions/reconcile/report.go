@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/report"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+// reportHistory is how many runs a page looks back on.
+const reportHistory = 13
+
+// toStdout is the file name that means standard output.
+const toStdout = "-"
+
+// reportOptions are the command line's.
+type reportOptions struct{ run, html, csv string }
+
+// file is where the report goes.
+func (o reportOptions) file() string { return o.html + o.csv }
+
+// written is what report answers machines.
+type written struct {
+	report.Written
+
+	RunID string `json:"runId"`
+	File  string `json:"file"`
+}
+
+func (c *command) report(ctx context.Context) *cobra.Command {
+	var o reportOptions
+	cmd := &cobra.Command{
+		Use:   "report [RUN] --html FILE | --csv FILE",
+		Short: "Write a run as a page for people or a table for finance",
+		Long: `Writes the run, by default the last one, to FILE; - is standard output.
+
+--html is one page that needs no network: outcomes, what needs a person and which
+command repairs it, whose tier or period changed, drift by field and over time, and
+every change before and after, to search and to print.
+
+--csv has one row for each change. An empty cell is NULL. Where a value would start a
+formula in a spreadsheet (= + - @), an apostrophe stands in front of it.
+
+Links to Stripe need STRIPE_MODE or STRIPE_SECRET_KEY, whose prefix names the mode.
+Both hold customer data: the file can be read by you alone (mode 0600). One that exists
+is replaced once the new one is complete.`,
+		Example: `  reconcile report --html report.html
+  reconcile report 2026-11-22T03:00:00Z --csv changes.csv
+  reconcile report --csv - | grep subscriptions.plan_tier`,
+		Args: maybeOneRun,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.run = args[0]
+			}
+			return c.writeReport(ctx, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.html, "html", "", "write a page to this `FILE`")
+	cmd.Flags().StringVar(&o.csv, "csv", "", "write a table to this `FILE`")
+	return cmd
+}
+
+func maybeOneRun(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return present.Usage("give one run, not %d", len(args))
+	}
+	return nil
+}
+
+func (c *command) writeReport(ctx context.Context, o reportOptions) error {
+	if (o.html == "") == (o.csv == "") {
+		return present.Usage("say --html FILE or --csv FILE, one of them; - is standard output")
+	}
+	if c.json && o.file() == toStdout {
+		return present.Usage("--json answers on standard output, where the report would go: give it a file")
+	}
+	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
+		run, err := runOrLast(ctx, store, o.run)
+		if err != nil {
+			return err
+		}
+		items := func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
+			return store.EachReportItem(ctx, run.ID, fn, outcomes...)
+		}
+		n := written{RunID: run.ID, File: o.file()}
+		err = c.toFile(n.File, func(w io.Writer) error {
+			if o.csv != "" {
+				n.Written, err = report.CSV(ctx, w, items)
+				return err
+			}
+			n.Written, err = writePage(ctx, w, store, run, settings.Stripe.Mode, items)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("the report was not written: %w", err)
+		}
+		return c.showWritten(n)
+	})
+}
+
+func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run billing.Run, mode config.Mode, items report.Items) (report.Written, error) {
+	summary, err := (&pipeline.Aggregator{Store: store}).Summary(ctx, run.ID)
+	if err != nil {
+		return report.Written{}, err
+	}
+	history, err := store.RunsBefore(ctx, run.StartedAt, reportHistory)
+	if err != nil {
+		return report.Written{}, err
+	}
+	for i := range history { // a redrive may be ahead of what was written at the end
+		if history[i].ID == run.ID {
+			history[i].Figures = summary
+		}
+	}
+	return report.HTML(ctx, w, report.Run{
+		Summary: summary, OrgID: run.OrgID, History: history, Mode: mode, WrittenAt: time.Now(), Items: items,
+	})
+}
+
+// showWritten tells where the report is; beside a report on standard output, on standard error.
+func (c *command) showWritten(n written) error {
+	if c.json {
+		return json.NewEncoder(c.out).Encode(n)
+	}
+	to, name := c.out, n.File
+	if name == toStdout {
+		to, name = c.errs, "standard output"
+	}
+	_, err := fmt.Fprintf(to, "wrote run %s to %s: %d changes of %d organizations\n", present.Clean(n.RunID), present.Clean(name), n.Changes, n.Organizations)
+	return err
+}
+
+// toFile lets write fill the file, or standard output. The file appears once it is complete, and
+// is its owner's alone: what stood there before stays until then.
+func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
+	if name == toStdout {
+		return write(c.out)
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return toSpecial(name, info, write)
+	}
+	file, err := os.CreateTemp(filepath.Dir(name), ".report-*") // with mode 0600
+	if err != nil {
+		return cannotWrite(name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreClosed(file.Close()), os.Remove(file.Name()))
+		}
+	}()
+	if err := write(file); err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), name)
+}
+
+// toSpecial writes to a device or a pipe, such as a shell's >(gzip): there is nothing to replace.
+func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err error) {
+	if info.IsDir() {
+		return present.Usage("%s is a folder; name a file", name)
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // G304: the operator names the file
+	if err != nil {
+		return cannotWrite(name, err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return write(file)
+}
+
+// cannotWrite names the file that was asked for, not the one that was to become it.
+func cannotWrite(name string, err error) error {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		err = failed.Err
+	}
+	return present.Usage("cannot write %s: %w", name, err)
+}
+
+// ignoreClosed: a file that failed to close is closed all the same.
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

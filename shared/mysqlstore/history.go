@@ -1,0 +1,149 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// PastRun is a run with its figures: as they were written at its end, or counted now where it
+// has not ended. Counted ones have totals and reasons only.
+type PastRun struct {
+	billing.Run
+
+	Figures billing.Summary
+}
+
+// RecentRuns returns the last runs of any kind, at most limit, the latest started first.
+func (s *Store) RecentRuns(ctx context.Context, limit int) ([]PastRun, error) {
+	return s.pastRuns(ctx, `TRUE ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
+}
+
+// RunsBefore returns the last runs over all organizations that started no later than the given
+// time, at most limit, the latest first.
+func (s *Store) RunsBefore(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
+	return s.pastRuns(ctx, `org_id = '' AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
+}
+
+func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]PastRun, error) {
+	runs, err := s.runsWhere(ctx, condition, args...)
+	if err != nil || len(runs) == 0 {
+		return nil, err
+	}
+	summaries, err := s.summaries(ctx, runs)
+	if err != nil {
+		return nil, err
+	}
+	past := make([]PastRun, len(runs))
+	for i, run := range runs {
+		figures, written := summaries[run.ID]
+		if !written {
+			tallies, err := s.Tallies(ctx, run.ID)
+			if err != nil {
+				return nil, err
+			}
+			figures = billing.Summarize(run, tallies, nil, nil)
+		}
+		past[i] = PastRun{Run: run, Figures: figures}
+	}
+	return past, nil
+}
+
+// summaries returns those that were written, by run.
+func (s *Store) summaries(ctx context.Context, runs []billing.Run) (map[string]billing.Summary, error) {
+	found := make(map[string]billing.Summary, len(runs))
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var id string
+		var text sql.NullString
+		if err := r.Scan(&id, &text); err != nil {
+			return err
+		}
+		var summary billing.Summary
+		err := fromJSON(text, &summary)
+		found[id] = summary
+		return err
+	}, `SELECT id, summary FROM reconciliation_runs WHERE summary IS NOT NULL AND id IN `+in(len(runs)), runIDs(runs)...)
+	return found, failure(err, "read the summaries of runs")
+}
+
+func runIDs(runs []billing.Run) []any {
+	ids := make([]any, len(runs))
+	for i, run := range runs {
+		ids[i] = run.ID
+	}
+	return ids
+}
+
+// ReportItem is an item with what a report shows beside it.
+type ReportItem struct {
+	billing.Item
+
+	DecidedAt *time.Time
+	// OrgName and OrgCustomerID are the organization's name and Stripe customer as they stand
+	// now; empty where it has none or is gone.
+	OrgName       string
+	OrgCustomerID string
+}
+
+// EachReportItem calls fn for the run's items of these outcomes that are not plainly skipped (a
+// skipped one counts if it carries a warning), by organization id. It holds one page of them at a
+// time, and no connection while fn runs.
+func (s *Store) EachReportItem(ctx context.Context, runID string, fn func(ReportItem) error, outcomes ...billing.Outcome) error {
+	after := ""
+	for {
+		page, err := s.reportPage(ctx, runID, after, outcomes)
+		if err != nil {
+			return failure(err, "read the items of run "+runID)
+		}
+		for _, item := range page {
+			if err := fn(item); err != nil {
+				return err
+			}
+			after = item.OrgID
+		}
+		if len(page) < driftPage {
+			return nil
+		}
+	}
+}
+
+func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []billing.Outcome) ([]ReportItem, error) {
+	var page []ReportItem
+	args := append([]any{runID, after}, anys(outcomes)...)
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var item ReportItem
+		var err error
+		item.Item, err = scanItem(r, &item.DecidedAt)
+		page = append(page, item)
+		return err
+	}, `SELECT `+itemColumns+`, decided_at FROM reconciliation_items WHERE run_id = ? AND org_id > ?
+		AND outcome IN `+in(len(outcomes))+` AND (outcome <> 'skipped' OR warnings IS NOT NULL)
+		ORDER BY org_id LIMIT ?`, append(args, driftPage)...)
+	if err != nil || len(page) == 0 {
+		return nil, err
+	}
+	return page, s.addOrganizations(ctx, page)
+}
+
+// addOrganizations looks the organizations up by themselves: a join would compare ids under two
+// collations.
+func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
+	place := make(map[string]int, len(page))
+	ids := make([]any, len(page))
+	for i, item := range page {
+		place[billing.OrgKey(item.OrgID)], ids[i] = i, item.OrgID
+	}
+	return query(ctx, s.db, func(r *sql.Rows) error {
+		var id, name string
+		var customer sql.NullString
+		if err := r.Scan(&id, &name, &customer); err != nil {
+			return err
+		}
+		if i, ok := place[billing.OrgKey(id)]; ok {
+			page[i].OrgName, page[i].OrgCustomerID = name, customer.String
+		}
+		return nil
+	}, `SELECT id, name, stripe_customer_id FROM organizations WHERE id IN `+in(len(ids)), ids...)
+}

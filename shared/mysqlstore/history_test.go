@@ -1,0 +1,237 @@
+package mysqlstore_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+// pastIDs are the ids of the runs.
+func pastIDs(runs []mysqlstore.PastRun) []string {
+	ids := make([]string, len(runs))
+	for i, run := range runs {
+		ids[i] = run.ID
+	}
+	return ids
+}
+
+func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if runs, err := f.store.RecentRuns(t.Context(), 5); len(runs) != 0 || err != nil {
+			t.Errorf("before the first run: %v, %v", runs, err)
+		}
+		for i := range 6 {
+			run := newRun(fmt.Sprintf("run-%d", i))
+			run.StartedAt = now.Add(time.Duration(i/2) * time.Hour) // two start at the same time
+			if i == 4 {
+				run.OrgID = "a"
+			}
+			f.openRun(t, run)
+		}
+		for limit, want := range map[int][]string{3: {"run-5", "run-4", "run-3"}, 9: {"run-5", "run-4", "run-3", "run-2", "run-1", "run-0"}} {
+			runs, err := f.store.RecentRuns(t.Context(), limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, pastIDs(runs)); diff != "" {
+				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
+			}
+		}
+		for _, c := range []struct {
+			until time.Duration
+			limit int
+			want  []string
+		}{
+			{2 * time.Hour, 9, []string{"run-5", "run-3", "run-2", "run-1", "run-0"}},
+			{time.Hour, 2, []string{"run-3", "run-2"}},
+			{-time.Hour, 2, []string{}},
+		} {
+			runs, err := f.store.RunsBefore(t.Context(), now.Add(c.until), c.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, pastIDs(runs)); diff != "" {
+				t.Errorf("over all, until %v (-want +got):\n%s", c.until, diff)
+			}
+		}
+	})
+}
+
+func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		items := []billing.Item{
+			{RunID: "closed", OrgID: "a", Outcome: billing.OutcomeSynced},
+			{RunID: "open", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld},
+			{RunID: "open", OrgID: "b", Outcome: billing.OutcomeDrifted, Reason: billing.ReasonRepaired},
+			pendingItem("open", "c"),
+		}
+		f.addItems(t, items...)
+		f.setStatus(t, newRun("closed"), billing.RunRunning)
+		summary := summaryOf("closed", billing.RunCompleted)
+		summary.TotalOrganizations, summary.Synchronized, summary.Skipped = 50, 20, 30
+		if ok, err := f.store.CloseRun(t.Context(), summary, billing.Seen{}, billing.RunRunning); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		f.openRun(t, newRun("open"))
+		runs, err := f.store.RecentRuns(t.Context(), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, closed := runs[0], runs[1]
+		if closed.ID != "closed" || closed.Status != billing.RunCompleted || closed.Figures.TotalOrganizations != 50 || closed.Figures.Synchronized != 20 {
+			t.Errorf("the closed run: %+v", closed)
+		}
+		if g := open.Figures; open.ID != "open" || g.TotalOrganizations != 3 || g.Errors != 1 || g.Synchronized != 1 || g.Pending != 1 || g.Reasons[billing.ReasonWithheld] != 1 {
+			t.Errorf("the open run: %+v", open)
+		}
+	})
+}
+
+func TestReportItemsComeWithTheirOrganization(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Alpha", CreatedBy: "user", StripeCustomerID: new("cus_a")}, appschema.Organization{ID: "b"})
+		f.addItems(t,
+			billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired},
+			billing.Item{RunID: "r", OrgID: "b", Outcome: billing.OutcomeError, Reason: billing.ReasonInternal},
+			billing.Item{RunID: "r", OrgID: "c", Outcome: billing.OutcomeSkipped},
+			billing.Item{RunID: "r", OrgID: "d", Outcome: billing.OutcomeSkipped},
+			billing.Item{RunID: "r", OrgID: "e", Outcome: billing.OutcomeDrifted},
+			pendingItem("r", "f"), billing.Item{RunID: "other", OrgID: "a", Outcome: billing.OutcomeSynced})
+		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"w","message":"m"}]' WHERE org_id = 'd'`)
+		f.MustExec(t, `UPDATE reconciliation_items SET decided_at = ?, changes = '[{"field":"f","from":null,"to":true}]' WHERE org_id = 'a'`, now)
+		for _, c := range []struct {
+			outcomes []billing.Outcome
+			want     []string
+		}{
+			{[]billing.Outcome{billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeSkipped, billing.OutcomeError}, []string{"a", "b", "d", "e"}},
+			{[]billing.Outcome{billing.OutcomeError}, []string{"b"}},
+		} {
+			var got []mysqlstore.ReportItem
+			err := f.store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
+				got = append(got, i)
+				return nil
+			}, c.outcomes...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, i := range got {
+				ids = append(ids, i.OrgID)
+			}
+			if diff := cmp.Diff(c.want, ids); diff != "" {
+				t.Fatalf("%v (-want +got):\n%s", c.outcomes, diff)
+			}
+			if got[0].OrgID != "a" {
+				continue
+			}
+			want := mysqlstore.ReportItem{
+				Item: billing.Item{
+					RunID: "r", OrgID: "a", Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired,
+					Changes: []billing.Change{{Field: "f", To: true}},
+				},
+				DecidedAt: new(now), OrgName: "Alpha", OrgCustomerID: "cus_a",
+			}
+			if diff := cmp.Diff(want, got[0]); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if gone := got[3]; gone.OrgName != "" || gone.OrgCustomerID != "" || gone.DecidedAt != nil {
+				t.Errorf("an organization that is gone: %+v", gone)
+			}
+		}
+	})
+}
+
+// Each page is read to its end before the first of it is handed out: what is done with an item
+// may ask the database itself, over a single connection.
+func TestReportItemsComeInPagesThatHoldNoConnection(t *testing.T) {
+	f := onServer(t)
+	store, _ := f.one(t)
+	var items []billing.Item
+	for i := range 2*mysqlstore.DriftPage + 1 {
+		items = append(items, billing.Item{RunID: "r", OrgID: orgID(i), Outcome: billing.OutcomeSynced})
+	}
+	f.addItems(t, items...)
+	seen := map[string]bool{}
+	err := store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
+		seen[i.OrgID] = true
+		if len(seen)%mysqlstore.DriftPage != 1 {
+			return nil
+		}
+		_, err := store.CountItems(t.Context(), "r")
+		return err
+	}, billing.OutcomeSynced)
+	if err != nil || len(seen) != len(items) {
+		t.Errorf("saw %d of %d, %v", len(seen), len(items), err)
+	}
+
+	n, enough := 0, errors.New("enough")
+	if err := store.EachReportItem(t.Context(), "r", func(mysqlstore.ReportItem) error { n++; return enough }, billing.OutcomeSynced); !errors.Is(err, enough) || n != 1 {
+		t.Errorf("went on to %d items, %v", n, err)
+	}
+}
+
+func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		cutoff := now.Add(-90 * 24 * time.Hour)
+		for i, c := range []struct {
+			id     string
+			status billing.RunStatus
+			change func(*billing.Run)
+		}{
+			{"stopped", billing.RunStopped, func(*billing.Run) {}},
+			{"single", billing.RunCompleted, func(r *billing.Run) { r.OrgID = "a" }},
+			{"dry", billing.RunCompleted, func(r *billing.Run) { r.DryRun = true }},
+			{"older dry", billing.RunCompleted, func(r *billing.Run) { r.DryRun = true }},
+			{"last", billing.RunCompletedWithErrors, func(*billing.Run) {}},
+			{"before", billing.RunCompleted, func(*billing.Run) {}},
+		} {
+			run := newRun(c.id)
+			run.StartedAt = cutoff.Add(-time.Duration(i+1) * time.Hour)
+			c.change(&run)
+			f.setStatus(t, run, c.status)
+			f.MustExec(t, `UPDATE reconciliation_runs SET finished_at = ?, total = ? WHERE id = ?`, run.StartedAt.Add(time.Minute), i, c.id)
+			f.addItems(t, billing.Item{RunID: c.id, OrgID: "a", Outcome: billing.OutcomeSynced})
+		}
+		if n, err := f.store.Prune(t.Context(), cutoff); n != 4 || err != nil {
+			t.Errorf("pruned %d, %v; want 4", n, err)
+		}
+		want := []string{"dry", "last"}
+		if diff := cmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
+			t.Errorf("runs (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(want, f.texts(t, `SELECT run_id FROM reconciliation_items ORDER BY run_id`)); diff != "" {
+			t.Errorf("runs with items (-want +got):\n%s", diff)
+		}
+		if last, err := f.store.LastCompleted(t.Context()); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
+			t.Errorf("the last completed run: %v, %v", last, err)
+		}
+		if seen, err := f.store.LastSeen(t.Context(), now); err != nil || seen.Organizations != 2 {
+			t.Errorf("the last seen: %+v, %v", seen, err)
+		}
+	})
+}
+
+func TestPruneGoesOnWhereItBrokeOff(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		cutoff := now.Add(-90 * 24 * time.Hour)
+		for _, id := range []string{"half", "without items"} {
+			run := newRun(id)
+			run.StartedAt = cutoff.Add(-time.Hour)
+			f.setStatus(t, run, billing.RunStopped)
+		}
+		f.addItems(t, pendingItem("half", "z")) // the rest is gone
+		if n, err := f.store.Prune(t.Context(), cutoff); n != 2 || err != nil {
+			t.Errorf("pruned %d, %v; want 2", n, err)
+		}
+		if left := f.texts(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(left) > 0 {
+			t.Errorf("%v is left", left)
+		}
+	})
+}
