@@ -202,10 +202,9 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 			return err
 		}
 	}
-	for _, table := range []string{"reconciliation_sweeps WHERE run_id", "reconciliation_runs WHERE id"} {
-		if _, err := s.db.ExecContext(ctx, `DELETE FROM `+table+` = ?`, runID); err != nil {
-			return err
-		}
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID); err != nil {
+		return err
 	}
-	return nil
+	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)
+	return err
 }

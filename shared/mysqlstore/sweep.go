@@ -99,6 +99,8 @@ func forgetSweep(ctx context.Context, tx *sql.Tx, runID string) error {
 const snapshotColumns = `subscription_id, customer_id, org_id, status, price_id, metadata_tier, created,
 	current_period_start, current_period_end, trial_end, canceled_at, ended_at, cancel_at_period_end, unreadable`
 
+const insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_id, org_key, ` + snapshotColumns + `) VALUES `
+
 func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billing.Subscription) error {
 	if len(subs) == 0 {
 		return nil
@@ -111,8 +113,8 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 			sub.CancelAtPeriodEnd, sub.Unreadable)
 	}
 	// A page that is read again is newer.
-	_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_snapshots (run_id, org_key, `+snapshotColumns+`) VALUES `+
-		in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+` ON DUPLICATE KEY UPDATE org_key = VALUES(org_key), customer_id = VALUES(customer_id),
+	rows := in(columns) + strings.Repeat(`,`+in(columns), len(subs)-1)
+	_, err := tx.ExecContext(ctx, insertSnapshotRows+rows+` ON DUPLICATE KEY UPDATE org_key = VALUES(org_key), customer_id = VALUES(customer_id),
 		org_id = VALUES(org_id), status = VALUES(status), price_id = VALUES(price_id), metadata_tier = VALUES(metadata_tier), created = VALUES(created),
 		current_period_start = VALUES(current_period_start), current_period_end = VALUES(current_period_end), trial_end = VALUES(trial_end),
 		canceled_at = VALUES(canceled_at), ended_at = VALUES(ended_at), cancel_at_period_end = VALUES(cancel_at_period_end), unreadable = VALUES(unreadable)`, args...)
@@ -313,9 +315,10 @@ func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billi
 		}
 		args = append(args, i.OrgID, i.Reason, i.SubscriptionID, warnings)
 	}
+	more := strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(items)-1)
 	args = append(args, billing.OutcomeSkipped, now, run.ID, billing.OutcomePending, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
 	res, err := s.db.ExecContext(ctx, `UPDATE reconciliation_items i
-		JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`+strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(items)-1)+`) v ON v.org_id = i.org_id
+		JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`+more+`) v ON v.org_id = i.org_id
 		JOIN reconciliation_runs r ON r.id = i.run_id
 		JOIN reconciliation_sweeps w ON w.run_id = i.run_id
 		SET i.outcome = ?, i.reason = v.reason, i.subscription_id = v.subscription_id, i.warnings = v.warnings, i.decided_at = ?, i.revision = i.revision + 1

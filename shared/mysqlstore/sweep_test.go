@@ -45,9 +45,10 @@ func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page bill
 	}
 }
 
-func (f *fixture) ranges(t *testing.T, id string) []billing.Range {
+// ranges of the run called run.
+func (f *fixture) ranges(t *testing.T) []billing.Range {
 	t.Helper()
-	ranges, err := f.store.Ranges(t.Context(), id)
+	ranges, err := f.store.Ranges(t.Context(), "run")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,13 +67,13 @@ func (f *fixture) snapshotSize(t *testing.T, id string) int {
 func TestASweepIsKeptPageByPage(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
-		if got := f.ranges(t, "run"); !slices.Equal(got, []billing.Range{{}}) {
+		if got := f.ranges(t); !slices.Equal(got, []billing.Range{{}}) {
 			t.Fatalf("a new sweep has to read %+v", got)
 		}
 		newer, older := billing.Range{From: 50, After: "sub_2"}, billing.Range{Before: 50}
 		page := billing.Page{Subscriptions: []billing.Subscription{{ID: "sub_1"}, {ID: "sub_2"}}, More: true}
 		f.storePage(t, "run", billing.Range{}, page, newer, older)
-		if diff := cmp.Diff([]billing.Range{newer, older}, f.ranges(t, "run"), cmpopts.SortSlices(func(a, b billing.Range) bool { return a.Before < b.Before })); diff != "" {
+		if diff := cmp.Diff([]billing.Range{newer, older}, f.ranges(t), cmpopts.SortSlices(func(a, b billing.Range) bool { return a.Before < b.Before })); diff != "" {
 			t.Error(diff)
 		}
 		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); !errors.Is(err, billing.ErrLeaseLost) {
@@ -80,7 +81,7 @@ func TestASweepIsKeptPageByPage(t *testing.T) {
 		}
 		f.storePage(t, "run", newer, billing.Page{})
 		f.storePage(t, "run", older, billing.Page{Subscriptions: page.Subscriptions[1:]}) // seen twice
-		if got := f.ranges(t, "run"); len(got) != 0 || f.snapshotSize(t, "run") != 2 {
+		if got := f.ranges(t); len(got) != 0 || f.snapshotSize(t, "run") != 2 {
 			t.Errorf("left: %+v, %d subscriptions", got, f.snapshotSize(t, "run"))
 		}
 		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); err != nil {
@@ -111,8 +112,8 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 			}
 		}
 		run := f.run(t, "run")
-		if !run.SweptFrom.Equal(now) || run.Sweep != billing.SweepOpen || run.OrphansTotal != 0 || len(f.ranges(t, "run")) != 1 || f.snapshotSize(t, "run") != 1 {
-			t.Errorf("%+v, %+v, %d subscriptions", run, f.ranges(t, "run"), f.snapshotSize(t, "run"))
+		if !run.SweptFrom.Equal(now) || run.Sweep != billing.SweepOpen || run.OrphansTotal != 0 || len(f.ranges(t)) != 1 || f.snapshotSize(t, "run") != 1 {
+			t.Errorf("%+v, %+v, %d subscriptions", run, f.ranges(t), f.snapshotSize(t, "run"))
 		}
 	})
 }
@@ -130,8 +131,8 @@ func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		run := f.run(t, "run")
-		if run.Sweep != billing.SweepOpen || !run.SweptFrom.Equal(later) || f.snapshotSize(t, "run") != 0 || len(f.ranges(t, "run")) != 1 {
-			t.Errorf("%+v, %d subscriptions, %+v", run, f.snapshotSize(t, "run"), f.ranges(t, "run"))
+		if run.Sweep != billing.SweepOpen || !run.SweptFrom.Equal(later) || f.snapshotSize(t, "run") != 0 || len(f.ranges(t)) != 1 {
+			t.Errorf("%+v, %d subscriptions, %+v", run, f.snapshotSize(t, "run"), f.ranges(t))
 		}
 		if f.snapshotSize(t, "other") != 1 {
 			t.Error("another run's snapshot was removed")

@@ -86,9 +86,8 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
 	}
-	problems = append(problems, a.dropSnapshots(ctx))
 	// One run that cannot be closed must not keep the rest from being looked after.
-	problems = append(problems, a.reportAge(ctx))
+	problems = append(problems, a.dropSnapshots(ctx), a.reportAge(ctx))
 	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
 	return tick, errors.Join(append(problems, err)...)
 }

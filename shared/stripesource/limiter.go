@@ -2,29 +2,77 @@ package stripesource
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// How the rate follows Stripe's answers: down by 15 % at most once a second, up by 5 % a second.
+// How the rate follows Stripe's answers: down by 15 % at most once a second, up by 5 % a second,
+// but not beyond 85 % of what was too much last before so many requests went well that being
+// refused again is a small part of them. What is left of the account's limit belongs to the
+// application: each try for more may cost one of its requests.
 const (
 	cutFactor   = 0.85
 	raiseFactor = 1.05
+	tryFactor   = 1.01 // slower where it may be too much: Stripe lets a burst pass before it refuses
 	adaptEvery  = time.Second
 	// lowestShare of the configured rate that repeated cuts leave.
 	lowestShare = 0.05
+	// content is how many requests go well before more is tried for.
+	content = 200
+	// sameStorm: refusals this close to each other have one cause, and the first tells what was
+	// too much.
+	sameStorm = 3 * time.Second
 )
+
+// pace is the rate of requests and what it follows from.
+type pace struct {
+	rate, max float64   // requests a second
+	tooMuch   float64   // the rate that was refused last; infinite if none was
+	unrefused int       // requests since
+	changed   time.Time // when the rate was last cut or raised
+	cut       time.Time // when it was last cut
+}
+
+// next is the pace after one more request that was, or was not, refused for its rate.
+func (p pace) next(now time.Time, throttled bool) pace {
+	if p.max <= 0 {
+		return p
+	}
+	if throttled {
+		return p.lowered(now)
+	}
+	p.unrefused++
+	known, raise := min(p.max, cutFactor*p.tooMuch), raiseFactor
+	if p.unrefused > content && p.rate >= known {
+		known, raise = p.max, tryFactor
+	}
+	if p.rate < known && now.Sub(p.changed) >= adaptEvery {
+		p.rate, p.changed = min(p.rate*raise, known), now
+	}
+	return p
+}
+
+func (p pace) lowered(now time.Time) pace {
+	if now.Sub(p.cut) < adaptEvery {
+		return p
+	}
+	if now.Sub(p.cut) >= sameStorm {
+		p.tooMuch = p.rate
+	}
+	p.rate = max(p.rate*cutFactor, p.max*lowestShare)
+	p.unrefused, p.changed, p.cut = 0, now, now
+	return p
+}
 
 // limiter spaces the requests to one endpoint.
 type limiter struct {
-	mu      sync.Mutex
-	bucket  *rate.Limiter
-	max     float64
-	changed time.Time // when the rate was last cut or raised
-	cut     time.Time // when it was last cut
-	now     func() time.Time
+	mu     sync.Mutex
+	bucket *rate.Limiter
+	pace   pace
+	now    func() time.Time
 }
 
 func newLimiter(rps float64, now func() time.Time) *limiter {
@@ -32,7 +80,7 @@ func newLimiter(rps float64, now func() time.Time) *limiter {
 	if rps <= 0 {
 		limit = rate.Inf
 	}
-	return &limiter{bucket: rate.NewLimiter(limit, 1), max: rps, now: now}
+	return &limiter{bucket: rate.NewLimiter(limit, 1), pace: pace{rate: rps, max: rps, tooMuch: math.Inf(1)}, now: now}
 }
 
 // wait until the next request may be sent, or ctx ends.
@@ -48,37 +96,16 @@ func (l *limiter) adapt(throttled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	since := l.changed
-	if throttled {
-		since = l.cut // a raise just before must not keep a 429 from being heard
+	before := l.pace.rate
+	l.pace = l.pace.next(now, throttled)
+	if l.pace.rate != before {
+		l.bucket.SetLimitAt(now, rate.Limit(l.pace.rate))
 	}
-	next := nextRate(float64(l.bucket.Limit()), l.max, throttled, now.Sub(since))
-	if next == float64(l.bucket.Limit()) {
-		return
-	}
-	l.bucket.SetLimitAt(now, rate.Limit(next))
-	l.changed = now
-	if throttled {
-		l.cut = now
-	}
-}
-
-// nextRate is the rate after a 429, so long after the last cut, or before a request, so long
-// after the last change.
-func nextRate(current, limit float64, throttled bool, since time.Duration) float64 {
-	if limit <= 0 || since < adaptEvery {
-		return current
-	}
-	if throttled {
-		return max(current*cutFactor, limit*lowestShare)
-	}
-	return min(current*raiseFactor, limit)
 }
 
 // rps is the rate now; 0 is no limit.
 func (l *limiter) rps() float64 {
-	if l.max <= 0 {
-		return 0
-	}
-	return float64(l.bucket.Limit())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.pace.rate)
 }

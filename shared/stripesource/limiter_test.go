@@ -11,37 +11,54 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestNextRate(t *testing.T) {
+func TestNextPace(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	none := math.Inf(1)
 	tests := []struct {
 		name      string
-		current   float64
+		pace      pace
 		throttled bool
-		since     time.Duration
 		want      float64
 	}{
-		{"429 cuts by 15 %", 20, true, time.Second, 17},
-		{"429 cuts again a second later", 17, true, time.Second, 14.45},
-		{"429 within the second changes nothing", 20, true, time.Second - 1, 20},
-		{"the cut stops at 5 %", 1.1, true, time.Minute, 1},
-		{"at 5 % it stays", 1, true, time.Minute, 1},
-		{"a quiet second raises by 5 %", 10, false, time.Second, 10.5},
-		{"a raise within the second waits", 10, false, time.Second - 1, 10},
-		{"a quiet hour raises once", 10, false, time.Hour, 10.5},
-		{"the raise stops at the limit", 19.9, false, time.Second, 20},
-		{"at the limit it stays", 20, false, time.Second, 20},
-		{"a clock that went back changes nothing", 10, true, -time.Hour, 10},
+		{"429 cuts by 15 %", pace{rate: 20, tooMuch: none, cut: ago(time.Second)}, true, 17},
+		{"429 within the second changes nothing", pace{rate: 17, tooMuch: 20, cut: ago(time.Second - 1)}, true, 17},
+		{"the cut stops at 5 %", pace{rate: 1.1, tooMuch: none, cut: ago(time.Minute)}, true, 1},
+		{"at 5 % it stays", pace{rate: 1, tooMuch: none, cut: ago(time.Minute)}, true, 1},
+		{"a 429 just after a raise is heard", pace{rate: 20, tooMuch: none, changed: now, cut: ago(time.Minute)}, true, 17},
+		{"a quiet second raises by 5 %", pace{rate: 10, tooMuch: none, changed: ago(time.Second)}, false, 10.5},
+		{"a raise within the second waits", pace{rate: 10, tooMuch: none, changed: ago(time.Second - 1)}, false, 10},
+		{"a quiet hour raises once", pace{rate: 10, tooMuch: none, changed: ago(time.Hour)}, false, 10.5},
+		{"the raise stops at the limit", pace{rate: 19.9, tooMuch: none, changed: ago(time.Second)}, false, 20},
+		{"at the limit it stays", pace{rate: 20, tooMuch: none, changed: ago(time.Second)}, false, 20},
+		{"a clock that went back changes nothing", pace{rate: 10, tooMuch: none, cut: ago(-time.Hour)}, true, 10},
+		{"what was too much is kept away from", pace{rate: 8.5, tooMuch: 10, changed: ago(time.Minute)}, false, 8.5},
+		{"up to there it comes back", pace{rate: 4, tooMuch: 10, changed: ago(time.Minute)}, false, 4.2},
+		{"and is tried for when much went well", pace{rate: 10, tooMuch: 10, unrefused: content, changed: ago(time.Minute)}, false, 10.1},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := nextRate(test.current, 20, test.throttled, test.since); math.Abs(got-test.want) > 1e-9 {
+			test.pace.max = 20
+			if got := test.pace.next(now, test.throttled).rate; math.Abs(got-test.want) > 1e-9 {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})
 	}
-	for _, limit := range []float64{0, -1} {
-		if got := nextRate(math.Inf(1), limit, true, time.Minute); !math.IsInf(got, 1) {
-			t.Errorf("limit %v: %v", limit, got)
-		}
+}
+
+func TestOneStormTeachesOneRate(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	p := pace{rate: 20, max: 20, tooMuch: math.Inf(1)}
+	for range 10 {
+		p = p.next(now, true)
+		now = now.Add(time.Second)
+	}
+	if p.tooMuch != 20 || p.rate > 5 {
+		t.Errorf("%+v", p)
+	}
+	now = now.Add(sameStorm)
+	if p = p.next(now, true); p.tooMuch > 5 {
+		t.Errorf("the next storm: %+v", p)
 	}
 }
 
@@ -84,11 +101,11 @@ func TestTheRateStaysWithinItsBounds(t *testing.T) {
 // TestTheRateFollowsWhatIsLeft: the rest of the account's limit is the web application's, so
 // often far less than the configured rate gets through.
 func TestTheRateFollowsWhatIsLeft(t *testing.T) {
-	for left, mostRefused := range map[float64]float64{2: 0.25, 5: 0.12, 10: 0.06, 15: 0.04, 20: 0} {
+	for left, mostRefused := range map[float64]float64{2: 0.02, 5: 0.015, 10: 0.01, 15: 0.01, 20: 0} {
 		clock := time.Unix(0, 0)
 		l := newLimiter(20, func() time.Time { return clock })
 		tokens, sent, refused := left, 0, 0
-		for clock.Sub(time.Unix(0, 0)) < 5*time.Minute {
+		for clock.Sub(time.Unix(0, 0)) < time.Hour {
 			l.adapt(false)
 			pause := 1 / l.rps()
 			clock = clock.Add(time.Duration(pause * float64(time.Second)))
@@ -106,7 +123,7 @@ func TestTheRateFollowsWhatIsLeft(t *testing.T) {
 		if share > mostRefused {
 			t.Errorf("%v/s left: %.1f %% refused, want at most %.0f %%", left, 100*share, 100*mostRefused)
 		}
-		if through := float64(sent-refused) / (5 * 60); through < 0.75*left {
+		if through := float64(sent-refused) / 3600; through < 0.75*left {
 			t.Errorf("%v/s left: only %.1f/s used", left, through)
 		}
 	}
@@ -128,7 +145,7 @@ func TestTheRateRecoversFully(t *testing.T) {
 		l.adapt(false)
 		seconds++
 	}
-	if seconds > 62 { // 1.05^62 > 20
+	if seconds > 282 { // 1.05^62 > 20, the requests that must go well before, and the slower last steps
 		t.Errorf("recovered after %d seconds", seconds)
 	}
 }
