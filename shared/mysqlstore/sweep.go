@@ -322,7 +322,7 @@ func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billi
 		JOIN reconciliation_runs r ON r.id = i.run_id
 		JOIN reconciliation_sweeps w ON w.run_id = i.run_id
 		SET i.outcome = ?, i.reason = v.reason, i.subscription_id = v.subscription_id, i.warnings = v.warnings, i.decided_at = ?, i.revision = i.revision + 1
-		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
+		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...) //nolint:gosec // only placeholders are repeated
 	if err != nil {
 		return 0, failure(err, "record the outcomes of run "+run.ID)
 	}

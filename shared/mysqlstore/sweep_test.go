@@ -411,7 +411,7 @@ func TestAReopenedRunIsSweptAnew(t *testing.T) {
 func TestPruningARunTakesItsSweepAlong(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "run", billing.Subscription{ID: "sub"})
-		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Hour)); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
