@@ -42,13 +42,19 @@ type stack struct {
 	secrets                   *httptest.Server
 	environ                   map[string]string
 	printed                   map[string]*lockedBuffer // by function
+	timeout                   time.Duration            // of a function
 }
 
 func newStack(t testing.TB, population demo.Options) *stack {
 	t.Helper()
-	s := &stack{TB: t, db: mysqltest.New(t), printed: map[string]*lockedBuffer{}}
+	return newStackOn(t, population, stripetest.Options{})
+}
+
+func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options) *stack {
+	t.Helper()
+	s := &stack{TB: t, db: mysqltest.New(t), printed: map[string]*lockedBuffer{}, timeout: timeout}
 	var err error
-	if s.stripe, err = stripetest.Start(stripetest.Options{}); err != nil {
+	if s.stripe, err = stripetest.Start(limits); err != nil {
 		t.Fatal(err)
 	}
 	server, err := sqsserver.Start(sqsserver.Options{})
@@ -117,7 +123,7 @@ func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 	if s.printed[name] == nil {
 		s.printed[name] = &lockedBuffer{}
 	}
-	program := runtimeapi.Program{Path: built(s.TB, name), Name: name, Timeout: timeout, Output: s.printed[name]}
+	program := runtimeapi.Program{Path: built(s.TB, name), Name: name, Timeout: s.timeout, Output: s.printed[name]}
 	for variable, value := range environ {
 		program.Environ = append(program.Environ, variable+"="+value)
 	}

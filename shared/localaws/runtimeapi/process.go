@@ -159,6 +159,9 @@ func (p *Process) ended() error {
 // InitTime is how long the process took from its start to asking for its first event.
 func (p *Process) InitTime() time.Duration { return p.initTime }
 
+// PID is the process's id on this machine.
+func (p *Process) PID() int { return p.command.Process.Pid }
+
 // Kill ends the process at once, whatever it is doing, and waits for its end.
 func (p *Process) Kill() {
 	_ = p.command.Process.Kill() // it may have ended already

@@ -1,0 +1,249 @@
+package bootstrap_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const (
+	// stripeAllows is what the fake Stripe enforces for each endpoint, as Stripe does; all together
+	// may ask four times as often. https://docs.stripe.com/rate-limits
+	stripeAllows = 25.0
+	// stripeTakes is how long an answer of Stripe's is under way.
+	stripeTakes   = 120 * time.Millisecond
+	workersAtOnce = 10
+	workBatch     = 50
+)
+
+// setting is a list of numbers from the environment: the full table takes hours.
+func setting(b *testing.B, name, otherwise string) []int {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		text = otherwise
+	}
+	var all []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			b.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+// BenchmarkRunAtStripesPace runs the deployed programs against a Stripe that answers as slowly and
+// as rarely as the real one, beside the ideal: its requests at the configured rate, sweep and
+// single reads one after the other. BENCH_ORGS and BENCH_RPS say how many organizations and how
+// many requests a second, BENCH_STRATEGIES how.
+func BenchmarkRunAtStripesPace(b *testing.B) {
+	strategies := strings.Split(os.Getenv("BENCH_STRATEGIES"), ",")
+	if strategies[0] == "" {
+		strategies = []string{"sweep"}
+	}
+	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
+		for _, rps := range setting(b, "BENCH_RPS", "20") {
+			for _, strategy := range strategies {
+				b.Run(fmt.Sprintf("orgs=%d/rps=%d/%s", orgs, rps, strategy), func(b *testing.B) {
+					for b.Loop() {
+						r := measure(b, orgs, strategy, rps, stripetest.Options{
+							Latency: stripeTakes, EndpointRate: stripeAllows, GlobalRate: 4 * stripeAllows,
+						})
+						ideal := float64(r.requests.List+r.requests.Retrieve) / float64(rps)
+						b.ReportMetric(r.wall.Seconds(), "s/run")
+						b.ReportMetric(ideal, "s/ideal")
+						b.ReportMetric(r.wall.Seconds()/ideal, "times-ideal")
+						r.report(b)
+					}
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkRunAtFullSpeed runs the deployed programs against a Stripe without limits, asked as often
+// as the configuration allows (100 a second), and tells
+// the work they are: organizations for a second of their processors' time, the database's, the
+// queues' and Stripe's not counted, and the memory of the largest process of each.
+func BenchmarkRunAtFullSpeed(b *testing.B) {
+	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
+		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
+			for b.Loop() {
+				r := measure(b, orgs, "sweep", 100, stripetest.Options{})
+				b.ReportMetric(r.wall.Seconds(), "s/run")
+				b.ReportMetric(float64(orgs)/(r.cpu["enumerator"]+r.cpu["worker"]).Seconds(), "orgs/cpu-s")
+				for _, name := range []string{"enumerator", "worker", "aggregator"} {
+					b.ReportMetric(1e6*r.cpu[name].Seconds()/float64(orgs), name+"-cpu-us/org")
+					b.ReportMetric(r.peakMiB[name], name+"-peak-MiB")
+				}
+				r.report(b)
+			}
+		})
+	}
+}
+
+// measured is what came of a run.
+type measured struct {
+	orgs, drifted int
+	wall          time.Duration
+	requests      billing.Usage
+	cpu           map[string]time.Duration // of all processes of a function
+	peakMiB       map[string]float64       // of its largest process
+}
+
+func (m measured) report(b *testing.B) {
+	b.Helper()
+	requests := float64(m.requests.List + m.requests.Retrieve + m.requests.Other)
+	b.ReportMetric(requests/float64(m.orgs), "requests/org")
+	b.ReportMetric((requests-0.01*float64(m.orgs))/float64(m.drifted), "further-requests/drifted")
+	b.ReportMetric(float64(m.requests.Throttled), "throttled")
+}
+
+// measure has the deployed programs reconcile so many organizations, one in a hundred drifted.
+func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest.Options) measured {
+	b.Helper()
+	b.StopTimer()
+	defer b.StartTimer()
+	s := newStackOn(b, demo.Options{Orgs: orgs, Drift: 0.01, Seed: 1, Now: time.Now().UTC().Truncate(time.Second)}, limits)
+	s.environ["STRIPE_RPS"], s.environ["WORKER_CONCURRENCY"] = strconv.Itoa(rps), strconv.Itoa(workersAtOnce)
+	s.timeout = 15 * time.Minute // the longest of Lambda
+	functions := map[string]*runtimeapi.Function{}
+	for _, name := range []string{"enumerator", "worker", "aggregator"} {
+		functions[name] = s.function(name)
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	var sources sync.WaitGroup
+	for _, source := range []*lambdasource.Source{
+		{Queue: s.work, Handler: functions["worker"].HandleSQS, MaxConcurrency: workersAtOnce, BatchSize: workBatch, BatchWindow: time.Second},
+		{Queue: s.results, Handler: functions["aggregator"].HandleSQS, BatchSize: 100, BatchWindow: time.Second},
+	} {
+		source.Client, source.Timeout, source.Log = s.queues, s.timeout, slog.New(slog.DiscardHandler)
+		sources.Go(func() {
+			if err := source.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	began := time.Now()
+	runID := s.enumerateAll(functions["enumerator"], strategy)
+	s.awaitDecided(ctx, runID)
+	m := measured{orgs: orgs, wall: time.Since(began)}
+	s.awaitClosed(ctx, runID)
+	m.cpu, m.peakMiB = usage(b, functions)
+	stop()
+	sources.Wait()
+	m.drifted, m.requests = s.outcome(runID)
+	return m
+}
+
+// enumerateAll invokes the enumerator until it is done.
+func (s *stack) enumerateAll(f *runtimeapi.Function, strategy string) string {
+	s.Helper()
+	event := `{"strategy":"` + strategy + `"}`
+	for {
+		var answer struct {
+			RunID string
+			Done  bool
+		}
+		if err := json.Unmarshal([]byte(s.invoke(f, event)), &answer); err != nil {
+			s.Fatal(err)
+		}
+		if answer.Done {
+			return answer.RunID
+		}
+		event = `{"resume":true}`
+	}
+}
+
+func (s *stack) awaitDecided(ctx context.Context, runID string) {
+	s.Helper()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for pending := 1; pending > 0; <-look.C {
+		err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending' LIMIT 1) p`, runID).Scan(&pending)
+		if err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+func (s *stack) outcome(runID string) (drifted int, requests billing.Usage) {
+	s.Helper()
+	drifted = mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'synced'`, runID)
+	if errors := mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'error'`, runID); errors > 0 {
+		s.Errorf("%d organizations are in error", errors)
+	}
+	err := s.db.QueryRowContext(s.Context(), `SELECT stripe_list, stripe_retrieve, stripe_other, stripe_throttled FROM reconciliation_runs WHERE id = ?`, runID).
+		Scan(&requests.List, &requests.Retrieve, &requests.Other, &requests.Throttled)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return drifted, requests
+}
+
+// usage of the processes that run, as Linux counts it.
+// https://man7.org/linux/man-pages/man5/proc.5.html
+func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[string]time.Duration, peakMiB map[string]float64) {
+	b.Helper()
+	cpu, peakMiB = map[string]time.Duration{}, map[string]float64{}
+	for name, f := range functions {
+		for _, p := range f.Processes() {
+			folder := filepath.Join("/proc", strconv.Itoa(p.PID()))
+			cpu[name] += processorTime(b, filepath.Join(folder, "stat"))
+			peakMiB[name] = max(peakMiB[name], peak(b, filepath.Join(folder, "status")))
+		}
+	}
+	return cpu, peakMiB
+}
+
+func processorTime(b *testing.B, file string) time.Duration {
+	b.Helper()
+	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
+	_, rest, _ := strings.Cut(read(b, file), ") ")
+	fields := strings.Fields(rest) // from the third on
+	var ticks time.Duration
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * tick
+}
+
+func peak(b *testing.B, file string) float64 {
+	b.Helper()
+	_, rest, _ := strings.Cut(read(b, file), "VmHWM:")
+	kiB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kiB / 1024
+}
+
+func read(b *testing.B, file string) string {
+	b.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		b.Skipf("this system does not tell what a process used: %v", err)
+	}
+	return string(text)
+}
