@@ -230,7 +230,7 @@ func TestEachAlarmHasItsRunbook(t *testing.T) {
 	}
 	for id, a := range resources(t, "AWS::CloudWatch::Alarm") {
 		match := descriptionForm.FindStringSubmatch(a["AlarmDescription"].(string))
-		if match == nil || a["AlarmName"] != prefix+"-"+match[1] {
+		if len(match) != 2 || a["AlarmName"] != prefix+"-"+match[1] {
 			t.Errorf("%s: description %q is not what it means, what to do and the runbook", id, a["AlarmDescription"])
 			continue
 		}

@@ -15,15 +15,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// with returns an environment that lays values over the example.
-func with(pairs ...string) map[string]string {
-	environ := map[string]string{"INFRA_CONFIG": "config.example.env"}
-	for i := 0; i < len(pairs); i += 2 {
-		environ[pairs[i]] = pairs[i+1]
-	}
-	return environ
-}
-
 func TestTheExampleIsAConfiguration(t *testing.T) {
 	got := example(t)
 	want := stackConfig{
@@ -81,7 +72,10 @@ func uncomment(text string) string {
 }
 
 func TestTheEnvironmentWinsOverTheFile(t *testing.T) {
-	c, err := loadConfig(with("DEPLOY_REGION", "eu-central-1", "WORKER_CONCURRENCY", "4", "SUBNET_IDS", " subnet-00000000 , subnet-11111111 "))
+	c, err := loadConfig(map[string]string{
+		"INFRA_CONFIG": "config.example.env", "DEPLOY_REGION": "eu-central-1", "WORKER_CONCURRENCY": "4",
+		"SUBNET_IDS": " subnet-00000000 , subnet-11111111 ",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +108,7 @@ func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 		"runs kept too short":      {"RETENTION_DAYS", "7", "from 19"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := loadConfig(with(c.variable, c.value))
+			_, err := loadConfig(map[string]string{"INFRA_CONFIG": "config.example.env", c.variable: c.value})
 			found := problemsOf(t, err)
 			if !strings.Contains(found[c.variable], c.says) {
 				t.Errorf("%q does not say %q", found[c.variable], c.says)

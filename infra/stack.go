@@ -16,6 +16,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 		Description: jsii.String("Keeps the subscriptions in the application's database as Stripe has them"),
 		Tags:        &map[string]*string{"application": jsii.String(prefix)},
 	})
+	awscdk.Annotations_Of(stack).AcknowledgeWarning(jsii.String("@aws-cdk/aws-ec2:noSubnetRouteTableId"), jsii.String("nothing here reads a route table"))
 	q := newQueues(stack)
 	f := newFunctions(stack, c, q, assets)
 	newSchedules(stack, f, q)
