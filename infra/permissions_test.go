@@ -181,6 +181,39 @@ func withoutHash(id string) string {
 	return id[:len(id)-hash]
 }
 
+func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
+	needNode(t)
+	const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:other/name-AbCdEf"
+	const key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+	c := example(t)
+	c.SecretName, c.SecretKey = secret, key
+	_, text, err := synth(c, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made cloudFormation
+	if err := json.Unmarshal(text, &made); err != nil {
+		t.Fatal(err)
+	}
+	readers := 0
+	for _, r := range made.Resources {
+		if r.Type != "AWS::IAM::Policy" {
+			continue
+		}
+		for _, s := range statements(t, r.Properties) {
+			switch {
+			case slices.Contains(s.Action, any("secretsmanager:GetSecretValue")) && slices.Equal(s.Resource, list{secret}):
+				readers++
+			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}):
+				readers++
+			}
+		}
+	}
+	if want := 2 * len(functionNames); readers != want {
+		t.Errorf("%d statements read the secret or use its key, want %d", readers, want)
+	}
+}
+
 func TestOnlyTheSchedulerOfThisGroupMayUseItsRole(t *testing.T) {
 	for id, role := range resources(t, "AWS::IAM::Role") {
 		text, err := json.Marshal(role["AssumeRolePolicyDocument"])
