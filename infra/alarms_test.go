@@ -243,6 +243,7 @@ func TestEachAlarmHasItsRunbook(t *testing.T) {
 }
 
 func TestARunbookSaysWhatItMeansWhatToLookAtAndWhatToDo(t *testing.T) {
+	synthesizeOnce(t)
 	files, err := filepath.Glob("runbooks/*.md")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no runbooks: %v", err)

@@ -223,9 +223,23 @@ func TestOnlyTheSchedulerOfThisGroupMayUseItsRole(t *testing.T) {
 		if !strings.Contains(string(text), "scheduler.amazonaws.com") {
 			continue
 		}
-		for _, want := range []string{`"aws:SourceAccount":"123456789012"`, ":schedule-group/" + prefix} {
-			if !strings.Contains(string(text), want) {
-				t.Errorf("%s: no %s in %s", id, want, text)
+		var policy struct {
+			Statement []struct {
+				Condition struct {
+					StringEquals struct {
+						Account string `json:"aws:SourceAccount"`
+						Arn     any    `json:"aws:SourceArn"`
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(text, &policy); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range policy.Statement {
+			only := s.Condition.StringEquals
+			if only.Account != "123456789012" || nameOf(only.Arn) != "schedule-group/"+prefix {
+				t.Errorf("%s may be used by %+v", id, only)
 			}
 		}
 		return

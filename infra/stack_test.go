@@ -48,6 +48,7 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 }
 
 func TestQueuesKeepHideAndGiveUpMessages(t *testing.T) {
+	needNode(t) // the matchers below are the CDK's
 	for name, queue := range map[string]object{
 		"work":    {"VisibilityTimeout": 1800, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
 		"results": {"VisibilityTimeout": 720, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
