@@ -183,7 +183,7 @@ func withoutHash(id string) string {
 
 func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
 	needNode(t)
-	const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:other/name-AbCdEf"
+	const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:other/name-AbCdEf" // secret-scan:allow the ARN of a secret is none
 	const key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 	c := example(t)
 	c.SecretName, c.SecretKey = secret, key
