@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatchactions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+const (
+	day = 24 * time.Hour
+
+	errorsADay         = 2
+	workerSlow         = 4 * time.Minute
+	runOverdue         = 8 * day
+	statisticMax       = "Maximum"
+	statisticSum       = "Sum"
+	statisticP99       = "p99"
+	queueAgeOfDeadline = 4 // a message may wait for this fraction of a run's deadline
+)
+
+// alarm fires when the metric is above the threshold.
+type alarm struct {
+	id        string // of the construct
+	name      string // of the alarm, after the prefix, and of its page in infra/runbooks
+	means, do string // one sentence together
+	metric    awscloudwatch.Metric
+	threshold float64
+	periods   float64 // in a row; 0: one
+	// silence fires it as well: no data means that whoever reports it is dead.
+	silence bool
+}
+
+func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) {
+	action := awscloudwatchactions.NewSnsAction(newTopic(stack, c))
+	for _, a := range alarms(c, f, q) {
+		missing := awscloudwatch.TreatMissingData_NOT_BREACHING
+		if a.silence {
+			missing = awscloudwatch.TreatMissingData_BREACHING
+		}
+		made := awscloudwatch.NewAlarm(stack, jsii.String(a.id+"Alarm"), &awscloudwatch.AlarmProps{
+			AlarmName:        jsii.String(prefix + "-" + a.name),
+			AlarmDescription: jsii.String(fmt.Sprintf("%s: %s. Runbook: infra/runbooks/%s.md", a.means, a.do, a.name)),
+			Metric:           a.metric, Threshold: &a.threshold, EvaluationPeriods: jsii.Number(max(a.periods, 1)),
+			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD, TreatMissingData: missing,
+		})
+		made.AddAlarmAction(action)
+	}
+}
+
+func alarms(c stackConfig, f functions, q queues) []alarm {
+	all := functionAlarms(f)
+	all = append(all, queueAlarms(c, q)...)
+	return append(all, runAlarms(c)...)
+}
+
+func functionAlarms(f functions) []alarm {
+	return []alarm{
+		{
+			id: "EnumeratorErrors", name: "enumerator-errors", means: "The enumerator failed more than twice in 24 hours",
+			do: "read the first error in its log", metric: functionMetric(f.enumerator, "Errors", statisticSum, day), threshold: errorsADay,
+		},
+		{
+			id: "WorkerErrors", name: "worker-errors", means: "The worker failed more than twice in 24 hours",
+			do: "read the first error in its log", metric: functionMetric(f.worker, "Errors", statisticSum, day), threshold: errorsADay,
+		},
+		{
+			id: "AggregatorErrors", name: "aggregator-errors", means: "The aggregator failed more than twice in 24 hours",
+			do: "read the first error in its log", metric: functionMetric(f.aggregator, "Errors", statisticSum, day), threshold: errorsADay,
+		},
+		{
+			id: "EnumeratorDuration", name: "enumerator-duration", means: "The enumerator took more than 80 % of its 15 minutes",
+			do:     "see whether the resume tick finishes the list, and what slows it",
+			metric: functionMetric(f.enumerator, "Duration", statisticMax, time.Hour), threshold: milliseconds(enumeratorTimeout) * 0.8,
+		},
+		{
+			id: "WorkerDuration", name: "worker-duration", means: "The slowest of a hundred batches takes more than 4 of the worker's 5 minutes",
+			do:     "find out whether Stripe or the database is slow",
+			metric: functionMetric(f.worker, "Duration", statisticP99, tickEvery), threshold: milliseconds(workerSlow),
+		},
+	}
+}
+
+func queueAlarms(c stackConfig, q queues) []alarm {
+	const visible, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
+	return []alarm{
+		{
+			id: "DeadLetters", name: "dead-letters", means: "Organizations could not be reconciled",
+			do: "look at the reasons, repair the cause, then redrive", metric: queueMetric(q.deadLetter, visible),
+		},
+		{
+			id: "ResultsDeadLetters", name: "results-dead-letters", means: "Progress messages could not be handled",
+			do: "repair the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
+		},
+		{
+			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled or asynchronous invocation was given up",
+			do: "read the message, repair the cause, start the run by hand if it was the weekly one", metric: queueMetric(q.failed, visible),
+		},
+		{
+			id: "WorkAge", name: "work-age", means: "Organizations wait longer than a quarter of a run's deadline",
+			do:     "find out why the workers do not get through",
+			metric: queueMetric(q.work, age), threshold: (c.RunDeadline / queueAgeOfDeadline).Seconds(),
+		},
+	}
+}
+
+func runAlarms(c stackConfig) []alarm {
+	return []alarm{
+		{
+			id: "RunErrors", name: "run-errors", means: "A run ended with errors",
+			do: "look at their reasons, they want a person", metric: runMetric(telemetry.MetricErrors),
+		},
+		{
+			id: "RunIncomplete", name: "run-incomplete", means: "A run reached its deadline with organizations pending",
+			do: "find out why the workers did not get through, then resume it", metric: runMetric(telemetry.MetricRunIncomplete),
+		},
+		{
+			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something",
+			do: "check the database and the Stripe account before you trust it", metric: runMetric(telemetry.MetricRunSuspect),
+		},
+		{
+			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database login is wrong",
+			do: "repair that, then resume it", metric: runMetric(telemetry.MetricRunStopped),
+		},
+		{
+			id: "RunWithheld", name: "run-withheld", means: "A run reached its limit of downgrades and withheld the rest",
+			do: "check that they are right before you approve them", metric: runMetric(telemetry.MetricWithheld),
+		},
+		{
+			id: "RunAge", name: "run-age", means: "No run over all organizations completed in 8 days, or nobody says so",
+			do:        "see whether the schedules, the tick and the last run are alive",
+			metric:    customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
+			threshold: runOverdue.Seconds(), periods: 2, silence: true,
+		},
+		{
+			id: "AccessDrift", name: "access-drift", means: "More organizations than usual had a wrong tier, status or subscription",
+			do: "see whether the application's webhook is broken", metric: runMetric(telemetry.MetricAccessDrift),
+			threshold: float64(c.AccessDriftThreshold),
+		},
+	}
+}
+
+// newTopic returns where alarms go. It is not encrypted with alias/aws/sns, which CloudWatch may
+// not use; what it carries is the text of an alarm.
+func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
+	topic := awssns.NewTopic(stack, jsii.String("AlarmTopic"), &awssns.TopicProps{
+		TopicName: jsii.String(prefix + "-alarms"), EnforceSSL: jsii.Bool(true),
+	})
+	topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
+	topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Sid:        jsii.String("AlarmsOfThisAccount"),
+		Principals: &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)},
+		Actions:    jsii.Strings("sns:Publish"), Resources: &[]*string{topic.TopicArn()},
+		Conditions: &map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account()}},
+	}))
+	return topic
+}
+
+func functionMetric(f awslambda.Function, name, statistic string, period time.Duration) awscloudwatch.Metric {
+	return f.Metric(&name, &awscloudwatch.MetricOptions{Statistic: &statistic, Period: seconds(period)})
+}
+
+func queueMetric(q awssqs.Queue, name string) awscloudwatch.Metric {
+	return q.Metric(&name, &awscloudwatch.MetricOptions{Statistic: jsii.String(statisticMax), Period: seconds(5 * time.Minute)})
+}
+
+// runMetric is one that each run over all organizations writes once, when it ends.
+func runMetric(name string) awscloudwatch.Metric {
+	return customMetric(name, statisticMax, time.Hour, nil)
+}
+
+// customMetric is one of this system's own. Their names are shared with those who write them.
+func customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
+	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
+		Namespace: jsii.String(telemetry.Namespace), MetricName: &name, Statistic: &statistic, Period: seconds(period),
+		DimensionsMap: dimensions,
+	})
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Milliseconds()) }

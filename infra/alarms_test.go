@@ -1,0 +1,270 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
+	const lambda, queue, own = "AWS/Lambda", "AWS/SQS", telemetry.Namespace
+	const hidden, heard = "notBreaching", "breaching"
+	type watch struct {
+		namespace, metric, statistic string
+		of                           string // function or queue
+		threshold                    float64
+		period, periods              float64 // seconds
+		silence                      string
+	}
+	want := map[string]watch{
+		"enumerator-errors":    {lambda, "Errors", "Sum", "enumerator", 2, 86400, 1, hidden},
+		"worker-errors":        {lambda, "Errors", "Sum", "worker", 2, 86400, 1, hidden},
+		"aggregator-errors":    {lambda, "Errors", "Sum", "aggregator", 2, 86400, 1, hidden},
+		"enumerator-duration":  {lambda, "Duration", "Maximum", "enumerator", 720_000, 3600, 1, hidden},
+		"worker-duration":      {lambda, "Duration", "p99", "worker", 240_000, 900, 1, hidden},
+		"dead-letters":         {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "dead-letter", 0, 300, 1, hidden},
+		"results-dead-letters": {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "results-dead-letter", 0, 300, 1, hidden},
+		"failed-invocations":   {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "failed-invocations", 0, 300, 1, hidden},
+		"work-age":             {queue, "ApproximateAgeOfOldestMessage", "Maximum", "work", 10_800, 300, 1, hidden},
+		"run-errors":           {own, "Errors", "Maximum", "", 0, 3600, 1, hidden},
+		"run-incomplete":       {own, "RunIncomplete", "Maximum", "", 0, 3600, 1, hidden},
+		"run-suspect":          {own, "RunSuspect", "Maximum", "", 0, 3600, 1, hidden},
+		"run-stopped":          {own, "RunStopped", "Maximum", "", 0, 3600, 1, hidden},
+		"run-withheld":         {own, "Withheld", "Maximum", "", 0, 3600, 1, hidden},
+		"run-age":              {own, "LastRunAge", "Maximum", "", 691_200, 3600, 2, heard},
+		"access-drift":         {own, "AccessDrift", "Maximum", "", 10, 3600, 1, hidden},
+	}
+	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
+	got := map[string]watch{}
+	for _, a := range resources(t, "AWS::CloudWatch::Alarm") {
+		name := strings.TrimPrefix(a["AlarmName"].(string), prefix+"-")
+		statistic, _ := a["Statistic"].(string)
+		if extended, ok := a["ExtendedStatistic"].(string); ok {
+			statistic = extended
+		}
+		got[name] = watch{
+			a["Namespace"].(string), a["MetricName"].(string), statistic, watched(t, a["Dimensions"]),
+			a["Threshold"].(float64), a["Period"].(float64), a["EvaluationPeriods"].(float64), a["TreatMissingData"].(string),
+		}
+		actions, _ := a["AlarmActions"].([]any)
+		if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
+			t.Errorf("%s: %v tells %v", name, a["ComparisonOperator"], actions)
+		}
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(watch{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// watched returns the name of the queue or function that the dimensions point to.
+func watched(t *testing.T, dimensions any) string {
+	t.Helper()
+	all, _ := dimensions.([]any)
+	for _, dimension := range all {
+		of := synthesized.parsed.Resources[target(dimension.(object)["Value"])].Properties
+		for _, property := range []string{"QueueName", "FunctionName"} {
+			if name, ok := of[property].(string); ok {
+				return strings.TrimPrefix(name, prefix+"-")
+			}
+		}
+	}
+	return ""
+}
+
+func TestAlarmsGoToTheirAddressOnly(t *testing.T) {
+	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
+	has(t, "AWS::SNS::Subscription", object{"Protocol": "email", "Endpoint": "operators@example.com", "TopicArn": object{"Ref": topic}})
+	for _, policy := range resources(t, "AWS::SNS::TopicPolicy") {
+		for _, s := range statements(t, policy) {
+			if s.Effect == "Allow" && fmt.Sprint(s.Condition) != "map[StringEquals:map[aws:SourceAccount:123456789012]]" {
+				t.Errorf("publishing is allowed where %v", s.Condition)
+			}
+		}
+	}
+	if key := resources(t, "AWS::SNS::Topic")[topic]["KmsMasterKeyId"]; key != nil {
+		t.Errorf("CloudWatch cannot publish to a topic encrypted with %v", key)
+	}
+}
+
+// metric is one that an alarm or the dashboard reads.
+type metric struct {
+	namespace, name string
+	dimensions      map[string]string
+}
+
+func TestWhatIsWatchedIsWhatTheFunctionsWrite(t *testing.T) {
+	written := map[string][]string{}
+	for _, m := range telemetry.All() {
+		written[m.Name] = m.Dimensions
+	}
+	read := append(alarmMetrics(t), dashboardMetrics(t)...)
+	used := map[string]bool{}
+	for _, m := range read {
+		if strings.HasPrefix(m.namespace, "AWS/") {
+			continue
+		}
+		dimensions, known := written[m.name]
+		if m.namespace != telemetry.Namespace || !known || !slices.Equal(slices.Sorted(maps.Keys(m.dimensions)), dimensions) {
+			t.Errorf("no function writes %+v", m)
+		}
+		if field, ok := m.dimensions[telemetry.DimensionField]; ok && !slices.Contains(billing.Fields(), field) {
+			t.Errorf("no function writes the drift of %q", field)
+		}
+		used[m.name] = true
+	}
+	// The other way round: what is written is there to be looked at.
+	for name := range written {
+		if !used[name] && name != telemetry.MetricOrganizations { // the sum of the outcomes, which are shown
+			t.Errorf("%s is written and shown nowhere", name)
+		}
+	}
+}
+
+func alarmMetrics(t *testing.T) []metric {
+	t.Helper()
+	var found []metric
+	for id, a := range resources(t, "AWS::CloudWatch::Alarm") {
+		if a["Metrics"] != nil {
+			t.Errorf("%s has an expression, which this test does not read", id)
+			continue
+		}
+		m := metric{a["Namespace"].(string), a["MetricName"].(string), map[string]string{}}
+		dimensions, _ := a["Dimensions"].([]any)
+		for _, dimension := range dimensions {
+			m.dimensions[dimension.(object)["Name"].(string)] = fmt.Sprint(dimension.(object)["Value"])
+		}
+		found = append(found, m)
+	}
+	return found
+}
+
+// dashboardMetrics reads the widgets: [namespace, name, dimension, value, ..., {how to show it}].
+func dashboardMetrics(t *testing.T) []metric {
+	t.Helper()
+	var found []metric
+	for _, widget := range dashboardWidgets(t) {
+		for _, shown := range widget.Properties.Metrics {
+			if _, ok := shown[len(shown)-1].(object); ok {
+				shown = shown[:len(shown)-1]
+			}
+			if len(shown) < 2 || len(shown)%2 != 0 {
+				t.Errorf("%s: cannot read %v", widget.Properties.Title, shown)
+				continue
+			}
+			m := metric{shown[0].(string), shown[1].(string), map[string]string{}}
+			for i := 2; i < len(shown); i += 2 {
+				m.dimensions[shown[i].(string)] = fmt.Sprint(shown[i+1])
+			}
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+type widget struct {
+	Properties struct {
+		Title   string
+		Metrics [][]any
+	}
+}
+
+func dashboardWidgets(t *testing.T) []widget {
+	t.Helper()
+	for _, dashboard := range resources(t, "AWS::CloudWatch::Dashboard") {
+		body, _ := dashboard["DashboardBody"].(object)
+		join, _ := body["Fn::Join"].([]any)
+		var text strings.Builder
+		for _, part := range join[1].([]any) {
+			if literal, ok := part.(string); ok {
+				text.WriteString(literal)
+			} else {
+				text.WriteString(target(part))
+			}
+		}
+		var parsed struct{ Widgets []widget }
+		if err := json.Unmarshal([]byte(text.String()), &parsed); err != nil {
+			t.Fatalf("%v in %s", err, text.String())
+		}
+		return parsed.Widgets
+	}
+	return nil
+}
+
+func TestTheDashboardShowsWhatARunDid(t *testing.T) {
+	shown := map[string]int{}
+	for _, w := range dashboardWidgets(t) {
+		shown[w.Properties.Title] = len(w.Properties.Metrics)
+	}
+	want := map[string]int{
+		"Outcomes of each run (organizations)": 6, "Drift of each run (organizations; orphans: subscriptions)": 4,
+		"Drift by field (changes)": len(billing.Fields()), "Requests to Stripe in each run": 4,
+		"Queues (messages)": 5, "Oldest message (seconds)": 5, "Duration of the functions (ms)": 3, "Failed invocations": 3,
+		"Duration of each run (ms)": 1, "Since the last completed run (seconds)": 1,
+	}
+	if diff := cmp.Diff(want, shown); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+var descriptionForm = regexp.MustCompile(`^[A-Z][^.]+: [^.]+\. Runbook: infra/runbooks/([a-z-]+)\.md$`)
+
+func TestEachAlarmHasItsRunbook(t *testing.T) {
+	files, err := filepath.Glob("runbooks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages, alarmed []string
+	for _, file := range files {
+		pages = append(pages, strings.TrimSuffix(filepath.Base(file), ".md"))
+	}
+	for id, a := range resources(t, "AWS::CloudWatch::Alarm") {
+		match := descriptionForm.FindStringSubmatch(a["AlarmDescription"].(string))
+		if len(match) != 2 || a["AlarmName"] != prefix+"-"+match[1] {
+			t.Errorf("%s: description %q is not what it means, what to do and the runbook", id, a["AlarmDescription"])
+			continue
+		}
+		alarmed = append(alarmed, match[1])
+	}
+	slices.Sort(alarmed)
+	if diff := cmp.Diff(alarmed, pages); diff != "" {
+		t.Errorf("alarms and pages (-alarms +pages):\n%s", diff)
+	}
+}
+
+func TestARunbookSaysWhatItMeansWhatToLookAtAndWhatToDo(t *testing.T) {
+	synthesizeOnce(t)
+	files, err := filepath.Glob("runbooks/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no runbooks: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := prefix + "-" + strings.TrimSuffix(filepath.Base(file), ".md")
+		for _, part := range []string{"# " + name + "\n", "\n## What it means\n", "\n## What to look at\n", "\n## What to do\n", "\n    "} {
+			if !strings.Contains(string(text), part) {
+				t.Errorf("%s has no %q", file, part)
+			}
+		}
+		for _, resource := range regexp.MustCompile(prefix+`-[a-z-]+|/pixell/subscription-reconciliation/[a-z-]+`).FindAllString(string(text), -1) {
+			if resource != name && !bytesContain(synthesized.text, resource) {
+				t.Errorf("%s names %s, which is not in the stack", file, resource)
+			}
+		}
+	}
+}
+
+func bytesContain(text []byte, part string) bool { return strings.Contains(string(text), `"`+part+`"`) }

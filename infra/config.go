@@ -1,0 +1,212 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// configFile is where the settings of a deployment stand; INFRA_CONFIG names another file.
+const configFile = "infra/config.env"
+
+// stackConfig is what a deployment is made of. It holds no secret.
+type stackConfig struct {
+	Account       string
+	Region        string
+	VPC           string
+	Subnets       []string
+	SecurityGroup string
+	SecretName    string // or its complete ARN
+	SecretKey     string // ARN of the customer-managed key that encrypts the secret; empty: AWS's own
+	AlarmEmail    string
+
+	AccessDriftThreshold int // organizations in one run
+	LogRetentionDays     int
+	WorkerConcurrency    int
+	RunDeadline          time.Duration
+
+	// Functions has the functions' variables that are set, by name.
+	Functions map[string]string
+}
+
+// setting is one variable of the stack itself.
+type setting struct {
+	name     string
+	fits     *regexp.Regexp
+	byItself string // its value where it is not set; empty: it must be set
+	optional bool
+	remedy   string // completes "set ..."
+}
+
+var stackSettings = []setting{
+	{name: "DEPLOY_ACCOUNT", fits: regexp.MustCompile(`^\d{12}$`), remedy: "the 12 digits of the AWS account"},
+	{name: "DEPLOY_REGION", fits: regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`), remedy: "an AWS region such as us-east-1"},
+	{name: "VPC_ID", fits: regexp.MustCompile(`^vpc-[0-9a-f]{8,17}$`), remedy: "the id of the VPC in which the database can be reached, vpc-..."},
+	{
+		name: "SUBNET_IDS", fits: regexp.MustCompile(`^subnet-[0-9a-f]{8,17}(\s*,\s*subnet-[0-9a-f]{8,17})*$`),
+		remedy: "the ids of private subnets of that VPC, separated by commas, best in two availability zones",
+	},
+	{name: "SUBNET_ROUTE", fits: regexp.MustCompile(`^(nat|internet-gateway)$`), remedy: subnetRemedy},
+	{
+		name: "SECURITY_GROUP_ID", fits: regexp.MustCompile(`^sg-[0-9a-f]{8,17}$`),
+		remedy: "the id of a security group that may reach the database's port and the internet's port 443, sg-...",
+	},
+	{
+		name: "SECRET_NAME", fits: regexp.MustCompile(`^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}|[A-Za-z0-9/_+=.@-]{1,512})$`),
+		byItself: "pixell/prod", remedy: "the name or the complete ARN of the Secrets Manager secret with DB_PASSWORD and STRIPE_SECRET_KEY",
+	},
+	{
+		name: "SECRET_KMS_KEY_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`),
+		optional: true, remedy: "the ARN of the customer-managed key that encrypts the secret, or leave it out",
+	},
+	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), remedy: "the e-mail address that alarms go to"},
+	{name: "ACCESS_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many organizations with drifted access are usual in a run, such as 10"},
+	{
+		name: "LOG_RETENTION_DAYS", fits: regexp.MustCompile(`^(1|3|5|7|14|30|60|90|120|150|180|365|400|545|731|1096|1827|2192|2557|2922|3288|3653)$`),
+		byItself: "90", remedy: "a number of days that CloudWatch Logs knows, such as 30, 90 or 365",
+	},
+}
+
+const subnetRemedy = "nat, where the subnets reach the internet through a NAT gateway (or another way that does not need a public address)"
+
+// secrets are variables whose value would stand in the template for everybody to read.
+var secrets = []string{"DB_PASSWORD", "STRIPE_SECRET_KEY"}
+
+// loadConfig reads the settings from the file and, above it, the environment. All problems are
+// reported in one *config.Error.
+func loadConfig(environ map[string]string) (stackConfig, error) {
+	path := cmp.Or(environ["INFRA_CONFIG"], configFile)
+	file, err := config.ReadDotEnv(path, nil)
+	if err != nil {
+		return stackConfig{}, err
+	}
+	found := checkNames(file)
+	values := config.Merge(environ, file)
+	found = append(found, checkStack(values)...)
+	functions, wrong := checkFunctions(values)
+	found = append(found, wrong...)
+	if len(found) > 0 {
+		if len(file) == 0 {
+			found = append(found, config.Problem{Variable: path, Wrong: "is empty or missing", Remedy: "its values after `cp infra/config.example.env " + configFile + "`"})
+		}
+		return stackConfig{}, &config.Error{Problems: found}
+	}
+	return stackConfigFrom(values, functions)
+}
+
+// checkNames looks for slips in the names and for values that belong elsewhere.
+func checkNames(file map[string]string) []config.Problem {
+	var found []config.Problem
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		isStack := slices.ContainsFunc(stackSettings, func(s setting) bool { return s.name == name })
+		switch {
+		case slices.Contains(secrets, name):
+			found = append(found, config.Problem{Variable: name, Wrong: "is a secret, which would stand in the template", Remedy: "it in the secret that SECRET_NAME names, and remove it here"})
+		case !isStack && !slices.Contains(configurable(), name):
+			found = append(found, config.Problem{Variable: name, Wrong: "is unknown", Remedy: "one of the names in infra/config.example.env"})
+		}
+	}
+	return found
+}
+
+// checkStack checks the stack's own variables and puts in what they are by themselves.
+func checkStack(values map[string]string) []config.Problem {
+	var found []config.Problem
+	for _, s := range stackSettings {
+		value := cmp.Or(strings.TrimSpace(values[s.name]), s.byItself)
+		values[s.name] = value
+		switch {
+		case value == "" && s.optional:
+		case value == "":
+			found = append(found, config.Problem{Variable: s.name, Wrong: "is not set", Remedy: s.remedy})
+		case !s.fits.MatchString(value):
+			found = append(found, config.Problem{Variable: s.name, Wrong: "is not valid", Remedy: s.remedy})
+		}
+	}
+	if values["SUBNET_ROUTE"] == "internet-gateway" {
+		found = append(found, config.Problem{
+			Variable: "SUBNET_ROUTE",
+			Wrong: "says that the subnets are public. A Lambda function there gets no public address, so that it cannot reach Stripe, " +
+				"Secrets Manager or SQS: every call would time out. Ways out: name private subnets; " +
+				"or add a private subnet whose route table sends 0.0.0.0/0 to a NAT gateway in a public one",
+			Remedy: subnetRemedy,
+		})
+	}
+	return found
+}
+
+// checkFunctions holds the functions' variables to the rules that the functions will hold them
+// to, and to those that only matter in AWS. It returns the variables that are set.
+func checkFunctions(values map[string]string) (map[string]string, []config.Problem) {
+	set := map[string]string{"DB_TLS": "rds"}
+	for _, name := range configurable() {
+		if value := strings.TrimSpace(values[name]); value != "" {
+			set[name] = value
+		}
+	}
+	var found []config.Problem
+	for _, required := range []struct{ name, remedy string }{
+		{"DB_HOST", "the host name of the MySQL server, without a port"},
+		{"DB_USER", "the name of the database user"},
+		{"DB_NAME", "the name of the application's database"},
+	} {
+		if set[required.name] == "" {
+			found = append(found, config.Problem{Variable: required.name, Wrong: "is not set", Remedy: required.remedy})
+		}
+	}
+	if strings.ContainsAny(set["DB_TLS"], `/\.`) {
+		found = append(found, config.Problem{Variable: "DB_TLS", Wrong: "names a file, which is not in the function", Remedy: "rds, true or false"})
+		return set, found
+	}
+	loaded, err := config.Load(set)
+	if problems, ok := errors.AsType[*config.Error](err); ok {
+		return set, append(found, problems.Problems...)
+	}
+	return set, append(found, checkLimits(loaded)...)
+}
+
+func checkLimits(c config.Config) []config.Problem {
+	var found []config.Problem
+	if c.WorkerConcurrency < 2 {
+		found = append(found, config.Problem{Variable: "WORKER_CONCURRENCY", Wrong: "is below what Lambda takes", Remedy: "a whole number from 2 to 1000"})
+	}
+	if c.RunDeadline > messageRetention {
+		found = append(found, config.Problem{Variable: "RUN_DEADLINE", Wrong: "is longer than the queue keeps messages (4 days)", Remedy: "a duration up to 96h, such as 12h"})
+	}
+	return found
+}
+
+// stackConfigFrom takes values that were found right.
+func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
+	loaded, err := config.Load(functions)
+	if err != nil {
+		return stackConfig{}, err
+	}
+	threshold, thresholdErr := strconv.Atoi(values["ACCESS_DRIFT_THRESHOLD"])
+	retention, retentionErr := strconv.Atoi(values["LOG_RETENTION_DAYS"])
+	if err := errors.Join(thresholdErr, retentionErr); err != nil {
+		return stackConfig{}, err
+	}
+	// What the stack itself depends on is never left to a function's own default.
+	functions["WORKER_CONCURRENCY"] = strconv.Itoa(loaded.WorkerConcurrency)
+	functions["RUN_DEADLINE"] = loaded.RunDeadline.String()
+	subnets := strings.Split(values["SUBNET_IDS"], ",")
+	for i := range subnets {
+		subnets[i] = strings.TrimSpace(subnets[i])
+	}
+	return stackConfig{
+		Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
+		VPC: values["VPC_ID"], Subnets: subnets, SecurityGroup: values["SECURITY_GROUP_ID"],
+		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
+		AccessDriftThreshold: threshold, LogRetentionDays: retention,
+		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline,
+		Functions: functions,
+	}, nil
+}

@@ -1,0 +1,25 @@
+// Infra is the CDK app that deploys the subscription reconciliation: three functions, their
+// queues, schedules, permissions, alarms and a dashboard, in one stack. Run it from the
+// repository root; it synthesizes offline and looks nothing up:
+//
+//	CDK_OUTDIR=cdk.out go run ./infra
+//
+// What holds, and the tests hold it to:
+//
+//   - The VPC, its subnets, the security group and the secret exist already; the stack names
+//     them and changes nothing about them. No secret's value is in the template.
+//   - The same source and the same configuration give the same bytes.
+//   - Each function has a role of its own, which may do what its code does and no more.
+//   - A metric that an alarm or the dashboard reads is one that the functions write.
+//   - Each alarm names a page in infra/runbooks, and each page belongs to an alarm.
+//
+// Decisions:
+//
+//   - Names are fixed, so that runbooks can give commands to copy. One stack fits an account
+//     and region.
+//   - Functions are invoked again after a failure: a scheduled run's id is its scheduled time and
+//     a manual one's comes from the request id, so that a second delivery opens nothing new.
+//   - What could not be delivered to a function, or failed there in spite of it, ends in one
+//     queue (failed-invocations), whether the scheduler or Lambda gave up.
+//   - Queues and log groups go when the stack goes. What lasts is in the database.
+package main

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+)
+
+// What each function reads of the configuration. SECRET_NAME, the queues and MAX_RECEIVE_COUNT
+// come from the stack itself.
+var (
+	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS"}
+	stripeVariables     = []string{"STRIPE_MODE", "STRIPE_RPS"}
+	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE"}
+	workerVariables     = []string{
+		"STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX", "DEFAULT_TIER",
+		"WORKER_CONCURRENCY", "RETRY_BACKOFF",
+	}
+	aggregatorVariables = []string{"RETENTION_DAYS"}
+	commonVariables     = []string{"LOG_LEVEL"}
+)
+
+// configurable returns the functions' variables that a deployment may set.
+func configurable() []string {
+	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, commonVariables)
+}
+
+// pair is a variable of a function's environment.
+type pair struct{ name, value string }
+
+// environment returns those of the variables that are set, always in the same order, with the
+// secret's name.
+func environment(c stackConfig, names ...[]string) []pair {
+	pairs := []pair{{"SECRET_NAME", c.SecretName}}
+	for _, name := range slices.Concat(names...) {
+		if value, set := c.Functions[name]; set {
+			pairs = append(pairs, pair{name, value})
+		}
+	}
+	return pairs
+}
+
+func enumeratorEnvironment(c stackConfig, q queues) []pair {
+	return append(environment(c, databaseVariables, stripeVariables, enumeratorVariables, commonVariables),
+		pair{"WORK_QUEUE_URL", *q.work.QueueUrl()}, pair{"RESULTS_QUEUE_URL", *q.results.QueueUrl()})
+}
+
+func workerEnvironment(c stackConfig, q queues) []pair {
+	return append(environment(c, databaseVariables, stripeVariables, workerVariables, commonVariables),
+		pair{"MAX_RECEIVE_COUNT", strconv.Itoa(maxReceiveCount)},
+		pair{"WORK_QUEUE_URL", *q.work.QueueUrl()}, pair{"RESULTS_QUEUE_URL", *q.results.QueueUrl()},
+		pair{"DEAD_LETTER_QUEUE_URL", *q.deadLetter.QueueUrl()})
+}
+
+func aggregatorEnvironment(c stackConfig) []pair {
+	return environment(c, databaseVariables, aggregatorVariables, commonVariables)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdadestinations"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdaeventsources"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/jsii-runtime-go"
+)
+
+const (
+	enumeratorTimeout = 15 * time.Minute // Lambda's longest; what is left over the next tick goes on with
+	workerTimeout     = 5 * time.Minute
+	aggregatorTimeout = 2 * time.Minute
+
+	workerBatch      = 50
+	workerWindow     = 2 * time.Second
+	aggregatorBatch  = 100 // each message is one batch of a worker, and a run is looked at once for all of them
+	aggregatorWindow = 30 * time.Second
+	aggregators      = 2 // at a time, the fewest that Lambda allows
+)
+
+// functionNames are the folders of the functions below functions/ and dist/.
+var functionNames = []string{"enumerator", "worker", "aggregator"}
+
+type functions struct {
+	enumerator, worker, aggregator awslambda.Function
+}
+
+// network is where the functions run.
+type network struct {
+	vpc   awsec2.IVpc
+	group awsec2.ISecurityGroup
+}
+
+// function is what one function has that the others have not.
+type function struct {
+	id, name, says string
+	memory         float64 // MiB
+	timeout        time.Duration
+	environment    []pair
+}
+
+func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) functions {
+	n := existingNetwork(stack, c)
+	f := functions{
+		enumerator: newFunction(stack, c, n, assets, function{
+			id: "Enumerator", name: "enumerator", says: "Lists the organizations and sends a message for each to the work queue",
+			memory: 512, timeout: enumeratorTimeout, environment: enumeratorEnvironment(c, q),
+		}),
+		worker: newFunction(stack, c, n, assets, function{
+			id: "Worker", name: "worker", says: "Compares organizations with Stripe and repairs them",
+			memory: 256, timeout: workerTimeout, environment: workerEnvironment(c, q),
+		}),
+		aggregator: newFunction(stack, c, n, assets, function{
+			id: "Aggregator", name: "aggregator", says: "Closes runs and writes their summaries",
+			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c),
+		}),
+	}
+	grantQueues(f, q)
+	newEventSources(c, f, q)
+	newFailureDestinations(f, q)
+	return f
+}
+
+func existingNetwork(stack awscdk.Stack, c stackConfig) network {
+	return network{
+		vpc: awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
+			VpcId: &c.VPC, PrivateSubnetIds: jsii.Strings(c.Subnets...),
+			AvailabilityZones: jsii.Strings("unused"), // the CDK asks for one, nothing here reads it
+		}),
+		group: awsec2.SecurityGroup_FromSecurityGroupId(stack, jsii.String("SecurityGroup"), &c.SecurityGroup,
+			&awsec2.SecurityGroupImportOptions{Mutable: jsii.Bool(false)}),
+	}
+}
+
+func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f function) awslambda.Function {
+	logs := awslogs.NewLogGroup(stack, jsii.String(f.id+"Logs"), &awslogs.LogGroupProps{
+		LogGroupName: jsii.String(logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
+		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
+	})
+	made := awslambda.NewFunction(stack, jsii.String(f.id), &awslambda.FunctionProps{
+		FunctionName: jsii.String(prefix + "-" + f.name), Description: &f.says,
+		Runtime: awslambda.Runtime_PROVIDED_AL2023(), Architecture: awslambda.Architecture_ARM_64(), Handler: jsii.String("bootstrap"),
+		Code:       awslambda.Code_FromAsset(jsii.String(filepath.Join(assets, f.name)), nil),
+		MemorySize: &f.memory, Timeout: seconds(f.timeout), Role: newRole(stack, c, f.id, logs), LogGroup: logs,
+		Vpc: n.vpc, SecurityGroups: &[]awsec2.ISecurityGroup{n.group},
+	})
+	for _, variable := range f.environment {
+		made.AddEnvironment(&variable.name, &variable.value, nil)
+	}
+	return made
+}
+
+func logGroupName(function string) string { return "/pixell/subscription-reconciliation/" + function }
+
+// retention names the days as the CDK does; loadConfig has checked that it can.
+func retention(days int) awslogs.RetentionDays {
+	return map[int]awslogs.RetentionDays{
+		1: awslogs.RetentionDays_ONE_DAY, 3: awslogs.RetentionDays_THREE_DAYS, 5: awslogs.RetentionDays_FIVE_DAYS,
+		7: awslogs.RetentionDays_ONE_WEEK, 14: awslogs.RetentionDays_TWO_WEEKS, 30: awslogs.RetentionDays_ONE_MONTH,
+		60: awslogs.RetentionDays_TWO_MONTHS, 90: awslogs.RetentionDays_THREE_MONTHS, 120: awslogs.RetentionDays_FOUR_MONTHS,
+		150: awslogs.RetentionDays_FIVE_MONTHS, 180: awslogs.RetentionDays_SIX_MONTHS, 365: awslogs.RetentionDays_ONE_YEAR,
+		400: awslogs.RetentionDays_THIRTEEN_MONTHS, 545: awslogs.RetentionDays_EIGHTEEN_MONTHS, 731: awslogs.RetentionDays_TWO_YEARS,
+		1096: awslogs.RetentionDays_THREE_YEARS, 1827: awslogs.RetentionDays_FIVE_YEARS, 2192: awslogs.RetentionDays_SIX_YEARS,
+		2557: awslogs.RetentionDays_SEVEN_YEARS, 2922: awslogs.RetentionDays_EIGHT_YEARS, 3288: awslogs.RetentionDays_NINE_YEARS,
+		3653: awslogs.RetentionDays_TEN_YEARS,
+	}[days]
+}
+
+func newEventSources(c stackConfig, f functions, q queues) {
+	f.worker.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
+		BatchSize: jsii.Number(workerBatch), MaxBatchingWindow: seconds(workerWindow),
+		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(c.WorkerConcurrency),
+	}))
+	f.aggregator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.results, &awslambdaeventsources.SqsEventSourceProps{
+		BatchSize: jsii.Number(aggregatorBatch), MaxBatchingWindow: seconds(aggregatorWindow),
+		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(aggregators),
+	}))
+}
+
+// newFailureDestinations says what becomes of invocations that nobody waits for.
+func newFailureDestinations(f functions, q queues) {
+	// The week's run is worth trying for as long as Lambda can; a repetition opens nothing new.
+	f.enumerator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
+		MaxEventAge: seconds(6 * time.Hour), RetryAttempts: jsii.Number(2),
+		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
+	})
+	// A tick is worth as much as the next one.
+	f.aggregator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
+		MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(1),
+		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
+	})
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// distribution is where task build puts the functions.
+const distribution = "dist"
+
+func main() {
+	if err := synthesize(config.Environ(os.Environ())); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// synthesize writes the stack's template and the functions' archives to CDK_OUTDIR.
+func synthesize(environ map[string]string) error {
+	c, err := loadConfig(environ)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(checkNode(), checkAssets(distribution)); err != nil {
+		return err
+	}
+	defer jsii.Close()
+	app := newApp("")
+	newStack(app, c, distribution)
+	app.Synth(nil)
+	return nil
+}
+
+// newApp returns an app that writes to the folder; empty: to where CDK_OUTDIR says.
+func newApp(folder string) awscdk.App {
+	props := &awscdk.AppProps{
+		AnalyticsReporting: jsii.Bool(false),
+		TreeMetadata:       jsii.Bool(false),
+		Context: &map[string]any{
+			// What CloudFormation would refuse in an hour fails here.
+			"@aws-cdk/core:validateAgainstDefaultRules": true,
+			"@aws-cdk/aws-iam:minimizePolicies":         true,
+		},
+	}
+	if folder != "" {
+		props.Outdir = &folder
+	}
+	return awscdk.NewApp(props)
+}
+
+// checkNode looks for what the CDK runs in.
+func checkNode() error {
+	if _, err := exec.LookPath("node"); err != nil {
+		return errors.New("the CDK needs Node.js 20 or newer, and there is no node on PATH: apt-get install nodejs, or see https://nodejs.org")
+	}
+	return nil
+}
+
+// checkAssets looks for the built functions below the folder.
+func checkAssets(folder string) error {
+	var problems []error
+	for _, name := range functionNames {
+		path := filepath.Join(folder, name, "bootstrap")
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			problems = append(problems, fmt.Errorf("%s is missing: build the functions with `task build`, and run this from the repository root", path))
+		}
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/jsii-runtime-go"
+)
+
+// networkInterfaceActions are what Lambda itself does, with the function's role, to put the
+// function into a VPC. AWS supports no resource for them.
+var networkInterfaceActions = []string{
+	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+}
+
+// newRole returns what every function may do: run in the VPC, write its log, read the secret.
+func newRole(stack awscdk.Stack, c stackConfig, id string, logs awslogs.LogGroup) awsiam.Role {
+	role := awsiam.NewRole(stack, jsii.String(id+"Role"), &awsiam.RoleProps{
+		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
+		Description: jsii.String("The " + strings.ToLower(id) + " of the subscription reconciliation"),
+	})
+	allow(role, networkInterfaceActions, jsii.String("*"))
+	allow(role, []string{"logs:CreateLogStream", "logs:PutLogEvents"}, logs.LogGroupArn())
+	allow(role, []string{"secretsmanager:GetSecretValue"}, secretArn(stack, c.SecretName))
+	if c.SecretKey != "" {
+		allow(role, []string{"kms:Decrypt"}, &c.SecretKey)
+	}
+	return role
+}
+
+// secretArn returns the secret's ARN. Secrets Manager ends it with six characters of its own
+// choice, which a name does not tell: the pattern stands for exactly those.
+func secretArn(stack awscdk.Stack, name string) *string {
+	if strings.HasPrefix(name, "arn:") {
+		return &name
+	}
+	return stack.FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("secretsmanager"), Resource: jsii.String("secret"), ResourceName: jsii.String(name + "-??????"),
+		ArnFormat: awscdk.ArnFormat_COLON_RESOURCE_NAME,
+	})
+}
+
+// grantQueues lets the functions send. What they receive, their event source lets them.
+func grantQueues(f functions, q queues) {
+	send := []string{"sqs:SendMessage"}
+	allow(f.enumerator.Role(), send, q.work.QueueArn(), q.results.QueueArn())
+	allow(f.worker.Role(), send, q.results.QueueArn(), q.deadLetter.QueueArn())
+}
+
+// newOperatorPolicy is for the people who run this: attach it to their role.
+func newOperatorPolicy(stack awscdk.Stack, f functions, q queues) {
+	policy := awsiam.NewManagedPolicy(stack, jsii.String("Operators"), &awsiam.ManagedPolicyProps{
+		ManagedPolicyName: jsii.String(prefix + "-operators"),
+		Description:       jsii.String("Start runs, move dead letters back, read the logs of the subscription reconciliation"),
+	})
+	for _, statement := range []struct {
+		actions   []string
+		resources []*string
+	}{
+		{[]string{"lambda:InvokeFunction"}, []*string{f.enumerator.FunctionArn(), f.aggregator.FunctionArn()}},
+		{
+			[]string{
+				"sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:CancelMessageMoveTask",
+				"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
+			},
+			[]*string{q.deadLetter.QueueArn(), q.resultsDeadLetter.QueueArn(), q.failed.QueueArn()},
+		},
+		// Where dead letters are moved to.
+		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
+		{
+			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},
+			[]*string{
+				f.enumerator.LogGroup().LogGroupArn(), f.worker.LogGroup().LogGroupArn(), f.aggregator.LogGroup().LogGroupArn(),
+			},
+		},
+	} {
+		policy.AddStatements(newStatement(statement.actions, statement.resources...))
+	}
+}
+
+func allow(role awsiam.IGrantable, actions []string, resources ...*string) {
+	role.GrantPrincipal().AddToPrincipalPolicy(newStatement(actions, resources...))
+}
+
+func newStatement(actions []string, resources ...*string) awsiam.PolicyStatement {
+	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{Actions: jsii.Strings(actions...), Resources: &resources})
+}

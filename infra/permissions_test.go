@@ -1,0 +1,248 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// statement is one of a policy; one action or resource counts as a list of one.
+type statement struct {
+	Effect    string
+	Action    list
+	Resource  list
+	Condition map[string]any
+}
+
+type list []any
+
+func (l *list) UnmarshalJSON(b []byte) error {
+	var many []any
+	if json.Unmarshal(b, &many) == nil {
+		*l = many
+		return nil
+	}
+	var one any
+	err := json.Unmarshal(b, &one)
+	*l = list{one}
+	return err
+}
+
+func statements(t *testing.T, policy map[string]any) []statement {
+	t.Helper()
+	text, err := json.Marshal(policy["PolicyDocument"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct{ Statement []statement }
+	if err := json.Unmarshal(text, &document); err != nil {
+		t.Fatal(err)
+	}
+	if len(document.Statement) == 0 {
+		t.Fatalf("no statement in %s", text)
+	}
+	return document.Statement
+}
+
+// identityPolicies returns what somebody may do, by the logical id of the policy.
+func identityPolicies(t *testing.T) map[string][]statement {
+	t.Helper()
+	found := map[string][]statement{}
+	for _, kind := range []string{"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"} {
+		for id, policy := range resources(t, kind) {
+			found[id] = statements(t, policy)
+		}
+	}
+	return found
+}
+
+func TestOnlyNetworkInterfacesAreAllowedWithoutAResource(t *testing.T) {
+	for id, all := range identityPolicies(t) {
+		for _, s := range all {
+			var actions []string
+			for _, action := range s.Action {
+				actions = append(actions, fmt.Sprint(action))
+				if strings.Contains(fmt.Sprint(action), "*") {
+					t.Errorf("%s allows %v", id, action)
+				}
+			}
+			slices.Sort(actions)
+			if hasWildcard(t, s.Resource) && !slices.Equal(actions, networkInterfaceActions) {
+				t.Errorf("%s allows %v on %v", id, actions, s.Resource)
+			}
+		}
+	}
+}
+
+// hasWildcard looks into every text of the resources. The six characters that Secrets Manager
+// itself puts behind a secret's name are the only pattern that is taken for none.
+func hasWildcard(t *testing.T, resources list) bool {
+	t.Helper()
+	text, err := json.Marshal(resources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ContainsAny(strings.ReplaceAll(string(text), ":secret:pixell/prod-??????", ""), "*?")
+}
+
+func TestRolesHaveNoOtherPolicies(t *testing.T) {
+	for id, role := range resources(t, "AWS::IAM::Role") {
+		if role["ManagedPolicyArns"] != nil || role["Policies"] != nil {
+			t.Errorf("%s has policies that no test looks at: %v %v", id, role["ManagedPolicyArns"], role["Policies"])
+		}
+	}
+}
+
+// What each may do, apart from the network interfaces: action, then queue, function or log group.
+func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
+	own := func(function string, more ...string) []string {
+		return append([]string{
+			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/prod",
+		}, more...)
+	}
+	consume := func(queue string) []string {
+		var all []string
+		for _, action := range []string{"ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage"} {
+			all = append(all, "sqs:"+action+" "+queue)
+		}
+		return all
+	}
+	destination := []string{"sqs:SendMessage FailedInvocations", "sqs:GetQueueAttributes FailedInvocations", "sqs:GetQueueUrl FailedInvocations"}
+	operators := []string{"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator"}
+	for _, queue := range []string{"DeadLetterQueue", "ResultsDeadLetterQueue", "FailedInvocations"} {
+		for _, action := range []string{
+			"StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl",
+		} {
+			operators = append(operators, "sqs:"+action+" "+queue)
+		}
+	}
+	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
+		operators = append(operators, "sqs:SendMessage "+queue, "sqs:GetQueueAttributes "+queue, "sqs:GetQueueUrl "+queue)
+	}
+	for _, function := range []string{"Enumerator", "Worker", "Aggregator"} {
+		for _, action := range []string{"FilterLogEvents", "GetLogEvents", "DescribeLogStreams"} {
+			operators = append(operators, "logs:"+action+" "+function+"Logs")
+		}
+	}
+	want := map[string][]string{
+		"EnumeratorRoleDefaultPolicy": slices.Concat(own("Enumerator", "sqs:SendMessage WorkQueue", "sqs:SendMessage ResultsQueue"), destination),
+		"WorkerRoleDefaultPolicy":     slices.Concat(own("Worker", "sqs:SendMessage ResultsQueue", "sqs:SendMessage DeadLetterQueue"), consume("WorkQueue")),
+		"AggregatorRoleDefaultPolicy": slices.Concat(own("Aggregator"), consume("ResultsQueue"), destination),
+		"SchedulerRoleDefaultPolicy":  {"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage FailedInvocations"},
+		"Operators":                   operators,
+	}
+	got := map[string][]string{}
+	for id, all := range identityPolicies(t) {
+		got[withoutHash(id)] = pairsOf(all)
+	}
+	for _, pairs := range want {
+		slices.Sort(pairs)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func pairsOf(all []statement) []string {
+	var pairs []string
+	for _, s := range all {
+		for _, action := range s.Action {
+			for _, resource := range s.Resource {
+				if resource != "*" {
+					pairs = append(pairs, fmt.Sprint(action, " ", nameOf(resource)))
+				}
+			}
+		}
+	}
+	slices.Sort(pairs)
+	return pairs
+}
+
+// nameOf returns the logical id, or, of an ARN that is put together, the name behind the colon.
+func nameOf(resource any) string {
+	if id := target(resource); id != "" {
+		return withoutHash(id)
+	}
+	text := fmt.Sprint(resource)
+	text = strings.TrimRight(text[strings.LastIndex(text, ":")+1:], "]")
+	return strings.TrimSuffix(text, "-??????")
+}
+
+// withoutHash drops the eight characters that the CDK puts behind an id.
+func withoutHash(id string) string {
+	const hash = 8
+	if len(id) <= hash {
+		return id
+	}
+	return id[:len(id)-hash]
+}
+
+func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
+	needNode(t)
+	const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:other/name-AbCdEf" // secret-scan:allow the ARN of a secret is none
+	const key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+	c := example(t)
+	c.SecretName, c.SecretKey = secret, key
+	_, text, err := synth(c, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made cloudFormation
+	if err := json.Unmarshal(text, &made); err != nil {
+		t.Fatal(err)
+	}
+	readers := 0
+	for _, r := range made.Resources {
+		if r.Type != "AWS::IAM::Policy" {
+			continue
+		}
+		for _, s := range statements(t, r.Properties) {
+			switch {
+			case slices.Contains(s.Action, any("secretsmanager:GetSecretValue")) && slices.Equal(s.Resource, list{secret}):
+				readers++
+			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}):
+				readers++
+			}
+		}
+	}
+	if want := 2 * len(functionNames); readers != want {
+		t.Errorf("%d statements read the secret or use its key, want %d", readers, want)
+	}
+}
+
+func TestOnlyTheSchedulerOfThisGroupMayUseItsRole(t *testing.T) {
+	for id, role := range resources(t, "AWS::IAM::Role") {
+		text, err := json.Marshal(role["AssumeRolePolicyDocument"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "scheduler.amazonaws.com") {
+			continue
+		}
+		var policy struct {
+			Statement []struct {
+				Condition struct {
+					StringEquals struct {
+						Account string `json:"aws:SourceAccount"`
+						Arn     any    `json:"aws:SourceArn"`
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(text, &policy); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range policy.Statement {
+			only := s.Condition.StringEquals
+			if only.Account != "123456789012" || nameOf(only.Arn) != "schedule-group/"+prefix {
+				t.Errorf("%s may be used by %+v", id, only)
+			}
+		}
+		return
+	}
+	t.Error("no role is the scheduler's")
+}

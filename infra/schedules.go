@@ -1,0 +1,77 @@
+package main
+
+import (
+	"time"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsscheduler"
+	"github.com/aws/jsii-runtime-go"
+)
+
+const tickEvery = 15 * time.Minute
+
+// schedule invokes a function with a payload.
+type schedule struct {
+	id, name, says, expression, payload string
+	target                              awslambda.Function
+	maxAge                              time.Duration // how long the scheduler tries to deliver
+	retries                             float64
+}
+
+func newSchedules(stack awscdk.Stack, f functions, q queues) {
+	group := awsscheduler.NewCfnScheduleGroup(stack, jsii.String("Schedules"), &awsscheduler.CfnScheduleGroupProps{Name: jsii.String(prefix)})
+	role := newSchedulerRole(stack, f, q)
+	for _, s := range []schedule{
+		{
+			id: "WeeklyRun", name: "weekly-run", says: "A run over all organizations, Sundays 03:00 UTC",
+			expression: "cron(0 3 ? * SUN *)",
+			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
+			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
+			target:  f.enumerator, maxAge: 6 * time.Hour, retries: 185,
+		},
+		{
+			id: "ResumeTick", name: "resume-tick", says: "Goes on with runs whose listing was interrupted",
+			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator, maxAge: tickEvery, retries: 3,
+		},
+		{
+			id: "AggregatorTick", name: "aggregator-tick", says: "Closes runs past their deadline, removes old ones, reports the age of the last",
+			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator, maxAge: tickEvery, retries: 3,
+		},
+	} {
+		newSchedule(stack, s, group, role, q)
+	}
+}
+
+func newSchedule(stack awscdk.Stack, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
+	made := awsscheduler.NewCfnSchedule(stack, &s.id, &awsscheduler.CfnScheduleProps{
+		Name: jsii.String(prefix + "-" + s.name), GroupName: group.Ref(), Description: &s.says,
+		ScheduleExpression: &s.expression, ScheduleExpressionTimezone: jsii.String("UTC"),
+		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
+		Target: &awsscheduler.CfnSchedule_TargetProperty{
+			Arn: s.target.FunctionArn(), RoleArn: role.RoleArn(), Input: &s.payload,
+			DeadLetterConfig: &awsscheduler.CfnSchedule_DeadLetterConfigProperty{Arn: q.failed.QueueArn()},
+			RetryPolicy: &awsscheduler.CfnSchedule_RetryPolicyProperty{
+				MaximumEventAgeInSeconds: jsii.Number(s.maxAge.Seconds()), MaximumRetryAttempts: &s.retries,
+			},
+		},
+	})
+	// The scheduler tries at once whether the role may do it.
+	made.Node().AddDependency(role)
+}
+
+func newSchedulerRole(stack awscdk.Stack, f functions, q queues) awsiam.Role {
+	// Only schedules of this group, in this account, may put the role on.
+	group := stack.FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("scheduler"), Resource: jsii.String("schedule-group"), ResourceName: jsii.String(prefix),
+	})
+	conditions := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account(), "aws:SourceArn": group}}
+	role := awsiam.NewRole(stack, jsii.String("SchedulerRole"), &awsiam.RoleProps{
+		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("scheduler.amazonaws.com"), &awsiam.ServicePrincipalOpts{Conditions: &conditions}),
+		Description: jsii.String("EventBridge Scheduler: invokes the enumerator and the aggregator"),
+	})
+	allow(role, []string{"lambda:InvokeFunction"}, f.enumerator.FunctionArn(), f.aggregator.FunctionArn())
+	allow(role, []string{"sqs:SendMessage"}, q.failed.QueueArn())
+	return role
+}
