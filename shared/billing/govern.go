@@ -4,12 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
-
-// maxTimestamp is the last second a MySQL TIMESTAMP holds.
-// https://dev.mysql.com/doc/refman/8.0/en/datetime.html
-var maxTimestamp = time.Date(2038, time.January, 19, 3, 14, 7, 0, time.UTC)
 
 // candidates are the subscriptions that may govern the organization, each once and by id: the
 // recorded ones, those whose metadata names it, and the customer's others unless another
@@ -89,46 +84,4 @@ func multipleLive(found []Subscription) (Warning, bool) {
 	}
 	return Warning{Code: WarnMultipleLive, Message: fmt.Sprintf(
 		"the customer pays for %d subscriptions (%s); cancel what is not wanted in Stripe", len(ids), strings.Join(ids, ", "))}, true
-}
-
-// validate refuses an object whose values the tables cannot hold or that cannot be Stripe's.
-func validate(s Subscription) error {
-	bad := func(format string, args ...any) error {
-		return permanent(ReasonInvalidSubscription, "subscription %q: %s; nothing was written", s.ID, fmt.Sprintf(format, args...))
-	}
-	texts := []struct{ name, value string }{
-		{"id", s.ID}, {"customer", s.CustomerID}, {"price of the first item", s.PriceID},
-	}
-	for _, t := range texts {
-		if t.value == "" {
-			return bad("%s is empty", t.name)
-		}
-		if len(t.value) > 120 {
-			return bad("%s is longer than the column's 120 characters", t.name)
-		}
-	}
-	dates := []struct {
-		name     string
-		at       time.Time
-		required bool
-	}{
-		{"created", s.Created, true},
-		{"current_period_start", s.CurrentPeriodStart, true},
-		{"current_period_end", s.CurrentPeriodEnd, true},
-		{"trial_end", s.TrialEnd, false},
-		{"canceled_at", s.CanceledAt, false},
-		{"ended_at", s.EndedAt, false},
-	}
-	for _, d := range dates {
-		if d.at.IsZero() && !d.required {
-			continue
-		}
-		if d.at.IsZero() {
-			return bad("%s is missing", d.name)
-		}
-		if d.at.Unix() <= 0 || d.at.Unix() > maxTimestamp.Unix() {
-			return bad("%s %d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", d.name, d.at.Unix())
-		}
-	}
-	return nil
 }
