@@ -8,7 +8,8 @@ import (
 
 // candidates are the subscriptions that may govern the organization, each once and by id: the
 // recorded ones, those whose metadata names it, and the customer's others unless another
-// organization accounts for them (two organizations may share a customer).
+// organization accounts for them (two organizations may share a customer). What is in doubt
+// between two organizations and grants nothing is left to neither.
 func candidates(t Truth, r Record) []Subscription {
 	var found []Subscription
 	for _, s := range t.Subscriptions {
@@ -24,7 +25,28 @@ func isCandidate(s Subscription, c Claims, r Record) bool {
 	if r.Records(s.ID) || s.Names(r.Org.ID) {
 		return true
 	}
-	return !c.namesOther(s, r.Org.ID) && c.otherOwner(s, r.Org.ID) == ""
+	return !c.ofOther(s, r.Org.ID) && (c.sharedWith(s, r) == "" || !s.Status.grantsNothing())
+}
+
+// InDoubt returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
+// metadata leads to the subscription that governs, for then it makes no difference who else is
+// known under a customer. So it makes none where the plan has nothing to change.
+func InDoubt(t Truth, r Record) []string {
+	found := candidates(t, r)
+	if len(found) == 0 {
+		return nil
+	}
+	sub, err := governing(found, r)
+	if err != nil || r.Records(sub.ID) || sub.Names(r.Org.ID) {
+		return nil
+	}
+	var customers []string
+	for _, s := range found {
+		if !r.Records(s.ID) && !s.Names(r.Org.ID) {
+			customers = append(customers, s.CustomerID)
+		}
+	}
+	return distinct(customers)
 }
 
 // Settled reports whether the recorded subscriptions alone decide which one governs, so that

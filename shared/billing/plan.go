@@ -63,6 +63,10 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if err := validate(sub); err != nil {
 		return plan, err
 	}
+	if other := t.Claims.sharedWith(sub, rec); other != "" {
+		return plan, permanent(ReasonSubscriptionConflict,
+			"subscription %s may belong to this organization or to %s, both are known under its customer %s; set its metadata.orgId in Stripe", sub.ID, other, sub.CustomerID)
+	}
 	plan.GoverningID = sub.ID
 	if owner := t.Claims.otherOwner(sub, rec.Org.ID); owner != "" {
 		return plan, permanent(ReasonSubscriptionConflict,
@@ -83,7 +87,8 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
 		return planMissing(t, rec), nil
 	}
-	if len(t.Subscriptions) > 0 {
+	inDoubt := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
+	if len(t.Subscriptions) > 0 && !inDoubt {
 		s := slices.MinFunc(t.Subscriptions, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)

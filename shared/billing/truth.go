@@ -90,6 +90,9 @@ type Claims struct {
 	// Existing holds the ids, as [OrgKey] gives them, of organizations in the database that
 	// the metadata of a subscription names.
 	Existing map[string]bool
+	// SharedCustomers maps a customer to another organization, not a deleted one, that is known
+	// under it too. Only the customers of [InDoubt] need to be looked up.
+	SharedCustomers map[string]string
 }
 
 // OrgKey is the form in which organization ids are compared. MySQL's default collations ignore
@@ -109,6 +112,20 @@ func (c Claims) otherOwner(s Subscription, orgID string) string {
 		return ""
 	}
 	return owner
+}
+
+// ofOther: the metadata or a row gives the subscription to another organization.
+func (c Claims) ofOther(s Subscription, orgID string) bool {
+	return c.namesOther(s, orgID) || c.otherOwner(s, orgID) != ""
+}
+
+// sharedWith is the other organization that the subscription may belong to as well: no row and no
+// metadata tells whose it is, and both are known under its customer. "" if there is none.
+func (c Claims) sharedWith(s Subscription, r Record) string {
+	if r.Records(s.ID) || s.Names(r.Org.ID) {
+		return ""
+	}
+	return c.SharedCustomers[s.CustomerID]
 }
 
 // maxTimestamp is the last second a MySQL TIMESTAMP holds.

@@ -23,6 +23,7 @@ type ReconcileStore interface {
 	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
 	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
 	Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
+	SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error)
 	DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error)
 	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
@@ -456,8 +457,13 @@ func (b *batch) read(ctx context.Context, record billing.Record, named []string)
 	if found.onlyOf(record) {
 		return truth, nil
 	}
-	claims, err := b.Store.Claims(ctx, found)
-	truth.Claims = claims
+	var err error
+	if truth.Claims, err = b.Store.Claims(ctx, found); err != nil {
+		return truth, err
+	}
+	if customers := billing.InDoubt(truth, record); len(customers) > 0 {
+		truth.Claims.SharedCustomers, err = b.Store.SharedCustomers(ctx, customers, record.Org.ID)
+	}
 	return truth, err
 }
 

@@ -44,6 +44,8 @@ func withoutCustomer(o *appschema.Organization) { o.StripeCustomerID = nil }
 
 func free(o *appschema.Organization) { o.SubscriptionTier, o.SubscriptionStatus = "free", "canceled" }
 
+func sharing(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_shared") }
+
 func freeRow(s *appschema.Subscription) {
 	s.PlanTier, s.Status, s.StripeSubscriptionID = "free", "canceled", nil
 }
@@ -205,6 +207,19 @@ var situations = []situation{
 	},
 	{
 		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{ // its customer subscribed again, for this organization or for the next: neither may be cut off
+		id: "shared-canceled", seed: func(f *fixture, id string) {
+			f.org(id, sharing)
+			f.row(id, func(s *appschema.Subscription) { s.StripeCustomerID = ptr("cus_shared") })
+			f.sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+			f.sub("again", func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{
+		id: "shared-free", seed: func(f *fixture, id string) { f.org(id, free, sharing) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
