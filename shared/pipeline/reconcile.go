@@ -151,12 +151,14 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	if err != nil {
 		return err
 	}
+	for w, t := range tasks {
+		t.item = items[w]
+	}
 	records, err := r.Store.Records(ctx, slices.Collect(maps.Keys(orgIDs)))
 	if err != nil {
 		return err
 	}
 	for w, t := range tasks {
-		t.item = items[w]
 		t.record, t.exists = records[w.OrgID]
 	}
 	return r.loadSnapshots(ctx, tasks)
@@ -174,8 +176,10 @@ func open(tasks map[billing.Work]*task) []*task {
 				Class: billing.Permanent, Reason: billing.ReasonUnknownItem,
 				Message: "organization " + t.work.OrgID + " is not part of run " + t.work.RunID,
 			}}
-		case t.run.Status == billing.RunStopped || t.item.Final():
+		case t.item.Final():
 			t.result = Result{Disposition: Acknowledge}
+		case t.run.Status == billing.RunStopped:
+			t.result = t.left(nil)
 		default:
 			todo = append(todo, t)
 		}
@@ -183,14 +187,29 @@ func open(tasks map[billing.Work]*task) []*task {
 	return todo
 }
 
-// notLoaded concludes a batch that could not be read: a refused login stops its runs, anything
-// else returns the messages, or gives up those received for the last time.
+// left says what becomes of a message whose run is stopped; f is why, if it was met just now. It is
+// acknowledged: resuming the run sends what is pending anew. What was given up before came from the
+// dead-letter queue and is not sent anew, so it goes back there.
+func (t *task) left(f *billing.Failure) Result {
+	switch {
+	case t.item.OrgID == "": // it could not be read, so it may be either
+		return Result{Return, f}
+	case t.item.Outcome == billing.OutcomeError && !t.run.DryRun:
+		return Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: t.item.Reason, Message: t.item.Error}}
+	default:
+		return Result{Acknowledge, f}
+	}
+}
+
+// notLoaded concludes a batch that could not be read: what concerns the whole run stops it,
+// anything else returns the messages, or gives up those received for the last time.
 func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
 	ctx, cancel := detached(ctx) // one for all of them: a database that hangs must not take the time to answer
 	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
-			continue // acknowledged
+			t.result = t.left(f)
+			continue
 		}
 		t.result = b.concludeWithin(ctx, t, f, billing.Plan{})
 	}
@@ -254,7 +273,7 @@ func (b *batch) oneUnlessDown(ctx context.Context, t *task) Result {
 // one brings an organization to its outcome and says what becomes of its message.
 func (b *batch) one(ctx context.Context, t *task) Result {
 	if _, stopped := b.stopped.Load(t.work.RunID); stopped {
-		return Result{Disposition: Acknowledge}
+		return t.left(nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
@@ -312,7 +331,7 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	}
 }
 
-// stop ends the run; the messages of what is pending are acknowledged, resuming sends new ones.
+// stop ends the run.
 func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	stopped, err := b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
 	if err != nil {
@@ -323,7 +342,7 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
 			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
 	}
-	return Result{Acknowledge, f}
+	return t.left(f)
 }
 
 // round reads, plans and applies, again as long as somebody writes in between.

@@ -903,6 +903,82 @@ func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
 	}
 }
 
+// A run that is stopped sends only what is pending again when it is resumed, so what came from the
+// dead-letter queue must go back there.
+func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
+	refused := func(f *fixture) { f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
+	for name, test := range map[string]struct {
+		stop func(f *fixture)
+		dry  bool
+		want pipeline.Disposition
+	}{
+		"stopped before": {stop: func(f *fixture) {
+			if _, err := f.store.StopRun(f.Context(), runID, billing.ReasonWrongAccount, "wrong", start); err != nil {
+				f.Fatal(err)
+			}
+		}, want: pipeline.DeadLetter},
+		"stopped by its batch":                   {stop: refused, want: pipeline.DeadLetter},
+		"stopped by a batch that was not loaded": {stop: func(f *fixture) { f.exec(`ALTER TABLE organizations DROP COLUMN trial_ends_at`) }, want: pipeline.DeadLetter},
+		"a dry run, which gives nothing up":      {stop: refused, dry: true, want: pipeline.Acknowledge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ids := numbered(4)
+			for _, id := range ids {
+				f.inSync(id)
+			}
+			f.openRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dry })
+			given := ids[:2]
+			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, given[0], given[1])
+			test.stop(f)
+			r := f.reconciler(nil)
+			r.Parallel = 1
+			results := f.deliver(r, runID, ids...)
+			if got := f.status(runID); got != billing.RunStopped {
+				t.Fatalf("the run is %s", got)
+			}
+			for _, id := range given {
+				f.wantItem(id, billing.OutcomeError, billing.ReasonWithheld)
+				if test.want == pipeline.Acknowledge {
+					if results[id].Disposition != test.want {
+						t.Errorf("%s: %+v", id, results[id])
+					}
+					continue
+				}
+				f.wantResult(results[id], test.want, billing.ReasonWithheld)
+				if got := results[id].Failure; got == nil || got.Error() != "the limit is reached" {
+					t.Errorf("%s goes back with %v", id, got)
+				}
+			}
+			for _, id := range ids[2:] {
+				if results[id].Disposition != pipeline.Acknowledge {
+					t.Errorf("%s is pending: %+v", id, results[id])
+				}
+			}
+		})
+	}
+}
+
+// Nobody knows whether it is one that was given up, so it is neither acknowledged nor given up.
+func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	refused := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonDatabaseLogin, Message: "no grant"}
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Items" {
+			return refused
+		}
+		return nil
+	}})
+	for range 2 { // stopping the run, and finding it stopped
+		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonDatabaseLogin)
+		if got := f.status(runID); got != billing.RunStopped {
+			t.Errorf("the run is %s", got)
+		}
+	}
+}
+
 func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
 	for name, fault := range map[string]stripetest.Fault{
 		"429": {Kind: stripetest.RateLimited}, "lock timeout": {Kind: stripetest.LockTimeout}, "500": {Kind: stripetest.InternalError},
