@@ -479,8 +479,8 @@ func TestReopen(t *testing.T) {
 				billing.Item{RunID: "decided " + string(status), OrgID: "a", Outcome: billing.OutcomeError})
 			reopenable := status == billing.RunRunning || status == billing.RunStopped || status == billing.RunIncomplete
 
-			if got := reopen("decided "+string(status), status, true); got {
-				t.Errorf("%s with nothing pending was reopened", status)
+			if got := reopen("decided "+string(status), status, true); got != (status == billing.RunStopped) {
+				t.Errorf("%s with nothing pending reopened: %v", status, got)
 			}
 			id := "pending " + string(status)
 			if got := reopen(id, status, true); got != reopenable {
@@ -506,6 +506,26 @@ func TestReopen(t *testing.T) {
 		}
 		if ok, err := f.store.Reopen(t.Context(), "unknown", now); ok || err != nil {
 			t.Errorf("unknown run: %v, %v", ok, err)
+		}
+	})
+}
+
+// With nothing pending nobody will look at a snapshot, and what was swept is still to be reported.
+func TestReopeningKeepsTheSweepOfARunThatNeedsNone(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for id, want := range map[string]billing.SweepState{"decided": billing.SweepComplete, "pending": billing.SweepOpen, "not listed": billing.SweepOpen} {
+			f.openRun(t, newRun(id))
+			f.MustExec(t, `INSERT INTO reconciliation_sweeps (run_id, state, began_at) VALUES (?, 'complete', ?)`, id, now)
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped', listed = ? WHERE id = ?`, id != "not listed", id)
+			if id == "pending" {
+				f.addItems(t, pendingItem(id, "a"))
+			}
+			if ok, err := f.store.Reopen(t.Context(), id, now.Add(time.Hour)); !ok || err != nil {
+				t.Errorf("%s: reopened %v, %v", id, ok, err)
+			}
+			if got := f.run(t, id).Sweep; got != want {
+				t.Errorf("%s: the sweep is %q, want %q", id, got, want)
+			}
 		}
 	})
 }
