@@ -110,7 +110,7 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
 // subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
 func planMissing(t Truth, rec Record) Plan {
-	row, _ := rec.rowFor("")
+	row, _ := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
 	d := differ{}
 	d.text(FieldPlanTier, &row.Tier, string(TierFree))
