@@ -72,13 +72,17 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	})
 }
 
-// Tick closes what nobody will report on any more, removes old runs and tells how old the last
+// Tick closes and sums up what nobody will report on any more, removes old runs and tells how old the last
 // completed run is.
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	tick := Tick{Closed: []string{}}
 	runs, err := a.Store.RunsToClose(ctx, a.now())
 	problems := []error{err}
 	for _, run := range runs {
+		if run.Status == billing.RunStopped {
+			problems = append(problems, a.amend(ctx, run))
+			continue
+		}
 		closed, err := a.close(ctx, run)
 		problems = append(problems, err)
 		if closed {
@@ -127,9 +131,13 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 	return err
 }
 
-// close ends the run if its status still is the one that was read: one resumed meanwhile goes on.
-// Only who ended it reports it.
-func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
+// close ends the run unless somebody stopped, closed or resumed it since it was looked at. It is
+// read again: what its last items counted on it may have come since. Only who ended it reports it.
+func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, error) {
+	run, err := findRun(ctx, a.Store, lookedAt.ID)
+	if err != nil || run.Status != lookedAt.Status || run.SummaryRevision != lookedAt.SummaryRevision {
+		return false, err
+	}
 	now := a.now()
 	run.FinishedAt = &now
 	summary, err := a.summarize(ctx, run)
