@@ -162,10 +162,13 @@ func (p Plan) with(changes []Change, reason Reason) Plan {
 	return p
 }
 
+// LowersAccess reports whether the plan takes something away.
+func (p Plan) LowersAccess() bool { return LowersAccess(p.Changes) }
+
 // LowersAccess reports whether the changes take something away: a tier in either table ranks
 // lower than before, or a status leaves {active, trialing, past_due}.
-func (p Plan) LowersAccess() bool {
-	for _, c := range p.Changes {
+func LowersAccess(changes []Change) bool {
+	for _, c := range changes {
 		from, known := c.From.(string)
 		to, _ := c.To.(string)
 		if !known {

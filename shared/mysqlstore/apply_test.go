@@ -409,6 +409,48 @@ func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 	})
 }
 
+func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
+	toStarter := func(id string) billing.Plan {
+		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "starter"})
+	}
+	toFree := func(id string) billing.Plan {
+		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "starter", To: "free"})
+	}
+	for name, test := range map[string]struct {
+		first func(id string) billing.Plan
+		limit int
+		want  int
+		code  billing.Reason
+	}{
+		"lowered at first and again":              {first: toStarter, limit: 1, want: 1},
+		"lowered by the follow-up only":           {first: upgrade, limit: 1, want: 1},
+		"lowered by the follow-up over the limit": {first: upgrade, limit: 0, want: 0, code: billing.ReasonWithheld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, f *fixture) {
+				f.addPaying(t, "a")
+				f.startRun(t, "r", test.limit)
+				if err := f.apply(t, "r", f.record(t, "a"), test.first("a")); err != nil {
+					t.Fatal(err)
+				}
+				item, plan := f.item(t, "r", "a"), toFree("a")
+				item.Changes = append(item.Changes, plan.Changes...)
+				before := f.state(t)
+				err := f.store.Apply(t.Context(), f.record(t, "a"), plan, item, true, now)
+				if test.code != "" {
+					wantFailure(t, err, billing.Permanent, test.code)
+					f.unchanged(t, before)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if got := f.run(t, "r").Downgrades; got != test.want {
+					t.Errorf("%d downgrades, want %d", got, test.want)
+				}
+			})
+		})
+	}
+}
+
 func TestFollowUpNeedsARepair(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")

@@ -188,7 +188,8 @@ func (w *world) settle() {
 	if plan := w.plan(); len(plan.Changes) > 0 {
 		w.t.Fatalf("the run after left drift: %+v", plan.Changes)
 	}
-	w.checkItem()
+	w.checkItem(w.run)
+	w.checkItem(last)
 }
 
 // plan compares what both sides hold now.
@@ -208,15 +209,19 @@ func (w *world) plan() billing.Plan {
 	return plan
 }
 
-// checkItem: the two deliveries of the first run ended in one outcome.
-func (w *world) checkItem() {
-	items, err := w.store.Items(w.Context(), []billing.Work{{RunID: w.run, OrgID: w.org}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	item := items[billing.Work{RunID: w.run, OrgID: w.org}]
+// checkItem: however many deliveries there were, the organization has one outcome, and counts as a
+// downgrade if one of the changes recorded for it lowers access.
+func (w *world) checkItem(run string) {
+	item := w.item(run, w.org)
 	if item.Outcome == billing.OutcomeError || (item.Outcome == billing.OutcomeSynced) != (len(item.Changes) > 0) {
 		w.t.Fatalf("outcome %s (%s) with changes %+v", item.Outcome, item.Error, item.Changes)
+	}
+	want := 0
+	if billing.LowersAccess(item.Changes) {
+		want = 1
+	}
+	if got := w.fixture.run(run).Downgrades; got != want {
+		w.t.Fatalf("%d downgrades are counted, want %d for %+v", got, want, item.Changes)
 	}
 }
 
