@@ -313,10 +313,14 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	if f.Class != billing.Permanent && !t.last {
 		return Result{Return, f}
 	}
-	err := b.Store.Decide(ctx, billing.Item{
+	item := billing.Item{
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
-		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
-	}, false, b.now())
+		Error: f.Error(), Warnings: plan.Warnings,
+	}
+	if f.Reason == billing.ReasonWithheld || t.run.DryRun { // else they would read as if they had been made
+		item.Changes = plan.Changes
+	}
+	err := b.Store.Decide(ctx, item, false, b.now())
 	switch {
 	case errors.Is(err, billing.ErrAlreadyDecided) && t.item.OrgID == "":
 		return Result{Return, f} // its item could not be read; it may not have one
@@ -411,7 +415,8 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 }
 
 // confirm reads Stripe once more after access was lowered: what came back between our read and
-// our write is given back. The outcome is committed, so a failure here is only logged.
+// our write is given back. The outcome is committed, so a failure here, of whatever kind, is only
+// logged.
 func (b *batch) confirm(ctx context.Context, t *task) {
 	err := b.Retry.do(ctx, func() error {
 		for range maxRounds {
@@ -422,8 +427,8 @@ func (b *batch) confirm(ctx context.Context, t *task) {
 		return billing.ErrRecordChanged
 	})
 	if err != nil && !errors.Is(err, billing.ErrAlreadyDecided) {
-		b.Log.WarnContext(ctx, "Stripe could not be read again after access was lowered; the next run will", telemetry.KeyRunID, t.work.RunID,
-			telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyError, err.Error())
+		b.Log.WarnContext(ctx, "access was lowered and could not be compared with Stripe once more; the next run does", telemetry.KeyRunID, t.work.RunID,
+			telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyReason, billing.AsFailure(err).Reason, telemetry.KeyError, err.Error())
 	}
 }
 
@@ -440,7 +445,10 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 		return err
 	}
 	item := items[t.work]
-	item.Reason, item.SubscriptionID = plan.Reason, plan.GoverningID
+	if plan.Reason != billing.ReasonRepaired { // which says less than any other
+		item.Reason = plan.Reason
+	}
+	item.SubscriptionID, item.Warnings = plan.GoverningID, plan.Warnings // as things stand now
 	item.Changes = append(item.Changes, plan.Changes...)
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
 }
@@ -627,8 +635,8 @@ func (s *subscriptions) onlyOf(record billing.Record) bool {
 	return true
 }
 
-// addUsage counts the batch's Stripe requests on its run. They are figures, not facts that
-// anything rests on: a failure is only logged.
+// addUsage counts the batch's Stripe requests on its run, or on the one that most of it belongs to.
+// They are figures, not facts that anything rests on: a failure is only logged.
 func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task) {
 	usage := r.Stripe.TakeUsage()
 	if usage == (billing.Usage{}) {
@@ -636,15 +644,25 @@ func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task)
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	for w, t := range tasks {
-		if t.run.ID == "" {
-			continue
-		}
-		if err := r.Store.AddUsage(ctx, w.RunID, usage); err != nil {
-			r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, w.RunID, telemetry.KeyError, err.Error())
-		}
-		return
+	runID := mainRun(tasks)
+	if err := r.Store.AddUsage(ctx, runID, usage); err != nil {
+		r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 	}
+}
+
+// mainRun is the run with the most organizations of the batch, of several the first by id.
+func mainRun(tasks map[billing.Work]*task) (runID string) {
+	size := map[string]int{}
+	for _, t := range tasks {
+		size[t.run.ID]++
+	}
+	delete(size, "") // unknown runs
+	for _, id := range slices.Sorted(maps.Keys(size)) {
+		if size[id] > size[runID] {
+			runID = id
+		}
+	}
+	return runID
 }
 
 func (r *Reconciler) now() time.Time { return clock(r.Now) }

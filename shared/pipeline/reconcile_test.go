@@ -659,6 +659,109 @@ func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 	}
 }
 
+func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
+	mismatch := func() []billing.WarningCode { return []billing.WarningCode{billing.WarnTierMetadataMismatch} }
+	for name, test := range map[string]struct {
+		seed     func(f *fixture)
+		answers  int // to the first round
+		then     func(f *fixture)
+		reason   billing.Reason
+		governs  string
+		warnings []billing.WarningCode
+	}{
+		"a row was inserted, then repaired": {
+			seed:    func(f *fixture) { f.org("org-1"); f.sub("org-1", canceled) },
+			answers: 1, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			reason: billing.ReasonRowInserted, governs: "sub_org-1", warnings: mismatch(),
+		},
+		"the subscription was missing, then there": {
+			seed:    func(f *fixture) { f.org("org-1"); f.row("org-1") },
+			answers: 2, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			reason: billing.ReasonSubscriptionMissing, governs: "sub_org-1", warnings: mismatch(),
+		},
+		"the subscription was there, then missing": {
+			seed: func(f *fixture) {
+				f.org("org-1")
+				f.row("org-1")
+				f.sub("org-1", price("price_starter"), meta("tier", "max"))
+			},
+			answers: 1, then: func(f *fixture) { f.stripe.RemoveSubscription("sub_org-1") },
+			reason: billing.ReasonSubscriptionMissing,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			test.seed(f)
+			f.openRun(runID, []string{"org-1"})
+			f.afterRead(test.answers, func() { test.then(f) })
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			item := f.wantItem("org-1", billing.OutcomeSynced, test.reason)
+			var codes []billing.WarningCode
+			for _, w := range item.Warnings {
+				codes = append(codes, w.Code)
+			}
+			if item.Revision != 2 || item.SubscriptionID != test.governs || !slices.Equal(codes, test.warnings) {
+				t.Errorf("revision %d, governed by %q, warnings %v; want 2, %q, %v", item.Revision, item.SubscriptionID, codes, test.governs, test.warnings)
+			}
+		})
+	}
+}
+
+func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", canceled)
+	f.openRun(runID, []string{"org-1"})
+	f.afterRead(2, func() { f.sub("org-1", price("price_of_nothing")) })
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+	lines := f.logs.lines(t, "reason", string(billing.ReasonTierUnresolved))
+	if len(lines) != 1 || lines[0]["orgId"] != "org-1" || strings.Contains(fmt.Sprint(lines[0]["message"]), "could not be read") {
+		t.Errorf("%v", lines)
+	}
+}
+
+// The webhook's row takes the subscription between our reading whose it is and our write.
+func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1", free)
+	f.sub("org-1")
+	f.openRun(runID, []string{"org-1"})
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Apply" {
+			f.owner("org-1")
+		}
+		return nil
+	}})
+	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonSubscriptionConflict)
+	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonSubscriptionConflict); len(item.Changes) > 0 {
+		t.Errorf("changes %+v", item.Changes)
+	}
+}
+
+func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.inSync("org-2")
+	var deliveries []pipeline.Delivery
+	for _, run := range []string{"a", "b", "c", "m", "x", "y", "z"} {
+		f.openRun(run, []string{"org-1", "org-2"})
+		deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: run, OrgID: "org-1"}})
+	}
+	deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: "m", OrgID: "org-2"}})
+	f.reconciler(nil).Reconcile(t.Context(), deliveries)
+	for _, d := range deliveries {
+		want := 0
+		if d.Work.RunID == "m" {
+			want = len(deliveries)
+		}
+		if got := f.run(d.Work.RunID).Usage.Retrieve; got != int64(want) {
+			t.Errorf("run %s: %d requests, want %d", d.Work.RunID, got, want)
+		}
+	}
+}
+
 func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	f := newFixture(t)
 	f.org("org-1")
