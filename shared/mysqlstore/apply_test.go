@@ -409,6 +409,31 @@ func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 	})
 }
 
+func TestWhatWasWithheldStaysListedUntilTheNextPlan(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t, pendingItem("r", "a"))
+		listed := func(outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) []billing.Change {
+			t.Helper()
+			item := billing.Item{RunID: "r", OrgID: "a", Outcome: outcome, Reason: reason, Changes: changes}
+			if err := f.store.Decide(t.Context(), item, false, now); err != nil {
+				t.Fatal(err)
+			}
+			return f.item(t, "r", "a").Changes
+		}
+		withheld, other := downgrade("a").Changes, upgrade("a").Changes
+		listed(billing.OutcomeError, billing.ReasonWithheld, withheld...)
+		if diff := cmp.Diff(withheld, listed(billing.OutcomeError, billing.ReasonStripeUnavailable)); diff != "" {
+			t.Errorf("after another error (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(other, listed(billing.OutcomeError, billing.ReasonWithheld, other...)); diff != "" {
+			t.Errorf("withheld anew (-want +got):\n%s", diff)
+		}
+		if got := listed(billing.OutcomeSkipped, billing.ReasonInSync); len(got) > 0 {
+			t.Errorf("in sync, with changes %v", got)
+		}
+	})
+}
+
 func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
 	toStarter := func(id string) billing.Plan {
 		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "starter"})

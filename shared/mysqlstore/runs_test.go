@@ -283,6 +283,22 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 	})
 }
 
+func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.openRun(t, newRun("r"))
+		f.lease(t, "r", "owner")
+		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), "r", 50); !raised || err != nil {
+			t.Fatalf("raised %v, %v", raised, err)
+		}
+		if err := f.store.FinishListing(t.Context(), "r", "owner", 100, 10, now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.run(t, "r").DowngradeLimit; got != 50 {
+			t.Errorf("the limit is %d, want the 50 that were approved", got)
+		}
+	})
+}
+
 // listAll pages through the run as an enumerator does and returns the sizes of the pages.
 func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
 	t.Helper()

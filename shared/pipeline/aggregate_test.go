@@ -16,6 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
 func (f *fixture) progress(runID string) {
@@ -187,6 +188,27 @@ func TestHowARunEnds(t *testing.T) {
 				t.Errorf("summary says %s", s.Status)
 			}
 		})
+	}
+}
+
+// One organization without a subscription says nothing about Stripe.
+func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-000")
+	f.org("org-free", free)
+	f.stripe.PutCustomer(stripetest.Customer{ID: "cus_org-free"})
+	f.openRun("all", []string{"org-000"})
+	f.deliver(f.reconciler(nil), "all", "org-000")
+	f.progress("all")
+	for runOver, want := range map[string]billing.RunStatus{"": billing.RunSuspect, "org-free": billing.RunCompleted} {
+		f.clock.advance(time.Hour)
+		id := "over " + runOver
+		f.openRun(id, []string{"org-free"}, func(r *billing.Run) { r.OrgID = runOver })
+		f.deliver(f.reconciler(nil), id, "org-free")
+		f.progress(id)
+		if got := f.status(id); got != want {
+			t.Errorf("run over %q is %s, want %s", runOver, got, want)
+		}
 	}
 }
 

@@ -116,7 +116,7 @@ type proxy struct {
 
 	mu     sync.Mutex
 	broken map[string]bool // paths that answer 500
-	paths  []string        // of every request
+	paths  []string        // of the requests
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -131,6 +131,15 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.to.ServeHTTP(w, r)
+}
+
+// taken returns the paths of the requests since it was last called.
+func (p *proxy) taken() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	paths := p.paths
+	p.paths = nil
+	return paths
 }
 
 func (p *proxy) breakPath(path string) {

@@ -659,6 +659,30 @@ func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 	}
 }
 
+func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	before := f.cells().withoutTimestamps()
+	f.openRun(runID, []string{"org-1"})
+	f.sub("org-1", canceled)
+	answers := 0
+	f.stripe.After(func(*http.Request) {
+		switch answers++; answers {
+		case 2: // of the first round
+			f.sub("org-1")
+		case 3: // of the follow-up
+			f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
+		}
+	})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
+		t.Error(diff)
+	}
+	if answers != 4 {
+		t.Errorf("Stripe answered %d times", answers)
+	}
+}
+
 func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 	mismatch := func() []billing.WarningCode { return []billing.WarningCode{billing.WarnTierMetadataMismatch} }
 	for name, test := range map[string]struct {
@@ -919,6 +943,47 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal)
+}
+
+func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, nil)
+	broken := &tap{before: func(_ context.Context, call string) error {
+		if call == "Items" {
+			return errors.New("an item that cannot be read")
+		}
+		return nil
+	}}
+	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
+	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
+}
+
+func TestADuplicateOnItsLastReceiveGivesUpForBoth(t *testing.T) {
+	for _, last := range [][]bool{{true, false}, {false, true}} {
+		f := newFixture(t)
+		f.inSync("org-1")
+		f.openRun(runID, []string{"org-1"})
+		f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+		work := billing.Work{RunID: runID, OrgID: "org-1"}
+		for _, result := range f.reconciler(nil).Reconcile(t.Context(), []pipeline.Delivery{
+			{Work: work, LastReceive: last[0]}, {Work: work, LastReceive: last[1]},
+		}) {
+			f.wantResult(result, pipeline.DeadLetter, billing.ReasonStripeUnavailable)
+		}
+		f.wantItem("org-1", billing.OutcomeError, billing.ReasonStripeUnavailable)
+	}
+}
+
+func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.stripe.After(func(*http.Request) { cancel() })
+	result := f.deliverAs(ctx, f.reconciler(nil), runID, true, "org-1")["org-1"]
+	f.wantResult(result, pipeline.DeadLetter, billing.ReasonOutOfTime)
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonOutOfTime)
 }
 
 func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
@@ -1327,6 +1392,27 @@ func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
 	f.stripe.ClearFaults()
 	for _, result := range deliver(10, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+}
+
+// Three that fail are Stripe, one that fails three times is not.
+func TestAnOrganizationThatKeepsFailingCountsOnce(t *testing.T) {
+	f := newFixture(t)
+	bad := []string{"bad-1", "bad-2", "bad-3"}
+	for _, id := range bad {
+		f.inSync(id)
+		f.proxy.breakPath("/v1/subscriptions/sub_" + id)
+	}
+	f.openRun(runID, bad)
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	for range 5 {
+		f.deliver(r, runID, bad[0])
+	}
+	f.proxy.taken()
+	f.deliver(r, runID, bad[1:]...)
+	if n := len(f.proxy.taken()); n != 2 {
+		t.Errorf("%d requests for two others: Stripe counts as down", n)
 	}
 }
 
