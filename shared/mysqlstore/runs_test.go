@@ -181,8 +181,8 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
 			t.Fatal(err)
 		}
-		if run := f.run(t, "r"); run.LeaseExpiresAt != nil {
-			t.Errorf("released, but expires at %v", run.LeaseExpiresAt)
+		if at := f.leaseEnd(t, "r"); at.Valid {
+			t.Errorf("released, but expires at %v", at.Time)
 		}
 		if !acquire("r", "a", now) {
 			t.Error("not free after its release")
@@ -269,16 +269,21 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 		}
 		want := newRun("r")
 		want.ListedThrough, want.SentThrough, want.Listed, want.Total, want.DowngradeLimit = "b", "b", true, 2, 10
-		want.LeaseExpiresAt = &until
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if at := f.leaseEnd(t, "r"); !at.Time.Equal(until) {
+			t.Errorf("the lease ends at %v, want %v", at, until)
 		}
 		if err := f.store.MarkRunning(t.Context(), "r", "owner"); err != nil {
 			t.Fatal(err)
 		}
-		want.Status, want.LeaseExpiresAt = billing.RunRunning, nil
+		want.Status = billing.RunRunning
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
 			t.Errorf("running (-want +got):\n%s", diff)
+		}
+		if at := f.leaseEnd(t, "r"); at.Valid {
+			t.Errorf("running, with a lease until %v", at.Time)
 		}
 	})
 }
@@ -561,7 +566,7 @@ func TestARunIsStoppedOnce(t *testing.T) {
 			}
 			run := f.run(t, id)
 			if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || run.StatusMessage != "the key's account" ||
-				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || run.LeaseExpiresAt != nil {
+				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || f.leaseEnd(t, id).Valid {
 				t.Errorf("%s: %+v", id, run)
 			}
 		}

@@ -123,11 +123,14 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
 			if closed {
-				before.Status, before.FinishedAt, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), nil
+				before.Status, before.FinishedAt = billing.RunCompleted, new(now.Add(time.Hour))
 				before.Summarized, before.SummaryRevision = true, 1
 			}
 			if diff := cmp.Diff(before, f.run(t, id)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", status, diff)
+			}
+			if f.leaseEnd(t, id).Valid == closed {
+				t.Errorf("%s: closed %v, lease until %v", status, closed, f.leaseEnd(t, id))
 			}
 		}
 	})

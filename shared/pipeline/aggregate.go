@@ -49,7 +49,7 @@ type Tick struct {
 // is no error: it was pruned.
 func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	return a.Retry.do(ctx, func() error {
-		run, err := a.run(ctx, runID)
+		run, err := findRun(ctx, a.Store, runID)
 		if isUnknownRun(err) {
 			a.Log.WarnContext(ctx, "progress of a run that is not in the database", telemetry.KeyRunID, runID)
 			return nil
@@ -107,15 +107,11 @@ func (a *Aggregator) dropSnapshots(ctx context.Context) error {
 
 // Summary returns the run's summary as its items stand now.
 func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
-	run, err := a.run(ctx, runID)
+	run, err := findRun(ctx, a.Store, runID)
 	if err != nil {
 		return billing.Summary{}, err
 	}
 	return a.summarize(ctx, run)
-}
-
-func (a *Aggregator) run(ctx context.Context, id string) (billing.Run, error) {
-	return findRun(ctx, a.Store, id)
 }
 
 func isUnknownRun(err error) bool {
@@ -164,7 +160,7 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 		if err != nil || amended {
 			return err
 		}
-		now, err := a.run(ctx, run.ID)
+		now, err := findRun(ctx, a.Store, run.ID)
 		if err != nil || now.SummaryRevision == run.SummaryRevision || now.Status.Open() {
 			return err
 		}

@@ -360,7 +360,11 @@ func (b *batch) round(ctx context.Context, t *task) (plan billing.Plan, err erro
 			return plan, err
 		}
 	}
-	return plan, &billing.Failure{
+	return plan, keptChanging(t)
+}
+
+func keptChanging(t *task) error {
+	return &billing.Failure{
 		Class: billing.Unavailable, Reason: billing.ReasonChangedConcurrently,
 		Message: "organization " + t.work.OrgID + " kept changing while it was reconciled", Err: billing.ErrRecordChanged,
 	}
@@ -424,7 +428,7 @@ func (b *batch) confirm(ctx context.Context, t *task) {
 				return err
 			}
 		}
-		return billing.ErrRecordChanged
+		return keptChanging(t)
 	})
 	if err != nil && !errors.Is(err, billing.ErrAlreadyDecided) {
 		b.Log.WarnContext(ctx, "access was lowered and could not be compared with Stripe once more; the next run does", telemetry.KeyRunID, t.work.RunID,

@@ -732,17 +732,34 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 }
 
 func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
-	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", canceled)
-	f.openRun(runID, []string{"org-1"})
-	f.afterRead(2, func() { f.sub("org-1", price("price_of_nothing")) })
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
-	lines := f.logs.lines(t, "reason", string(billing.ReasonTierUnresolved))
-	if len(lines) != 1 || lines[0]["orgId"] != "org-1" || strings.Contains(fmt.Sprint(lines[0]["message"]), "could not be read") {
-		t.Errorf("%v", lines)
+	for reason, meanwhile := range map[billing.Reason]func(f *fixture, answer int){
+		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.sub("org-1", price("price_of_nothing")) },
+		billing.ReasonChangedConcurrently: func(f *fixture, answer int) {
+			f.sub("org-1")
+			if answer > 2 {
+				f.exec(`UPDATE subscriptions SET current_period_end = ? WHERE org_id = 'org-1'`, periodEnd.AddDate(0, 0, answer))
+			}
+		},
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			f := newFixture(t)
+			f.org("org-1")
+			f.row("org-1")
+			f.sub("org-1", canceled)
+			f.openRun(runID, []string{"org-1"})
+			answers := 0
+			f.stripe.After(func(*http.Request) {
+				if answers++; answers > 1 { // the first round has two
+					meanwhile(f, answers)
+				}
+			})
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+			lines := f.logs.lines(t, "reason", string(reason))
+			if len(lines) != 1 || lines[0]["orgId"] != "org-1" || strings.Contains(fmt.Sprint(lines[0]["message"]), "could not be read") {
+				t.Errorf("%v", lines)
+			}
+		})
 	}
 }
 
