@@ -336,7 +336,7 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 				if !reopened {
 					t.Error("not reopened")
 				}
-				f.exec(`UPDATE reconciliation_runs SET status = ?`, now)
+				f.exec(`UPDATE reconciliation_runs SET status = ?`, now) //nolint:contextcheck // the test writes in its own time
 				return err
 			}})
 			tick, err := a.Tick(t.Context())

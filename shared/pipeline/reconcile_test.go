@@ -771,7 +771,7 @@ func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
 	f.openRun(runID, []string{"org-1"})
 	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
 		if call == "Apply" {
-			f.owner("org-1")
+			f.owner("org-1") //nolint:contextcheck // the test writes in its own time
 		}
 		return nil
 	}})
