@@ -21,6 +21,10 @@
 //     not handed to whoever shares the customer.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was
 //     found, so that reading one by one and reading the sweep come to the same plan.
+//   - A subscription that no row records and no metadata explains, under a customer that two
+//     organizations are known by, could be either's. Where it grants something nobody gets it until
+//     its metadata.orgId says whose it is: whoever came first would get it, and the other, perhaps
+//     the one who pays, would be cut off. Where it grants nothing it does not matter.
 //   - Where several subscriptions rows belong to an organization, the subscription of each of
 //     them is a recorded one; nobody is cut off because the wrong row was looked at.
 //   - Where rows and organization name different customers, or a recorded subscription belongs to

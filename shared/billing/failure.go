@@ -17,6 +17,12 @@ var (
 	ErrLeaseLost = errors.New("another enumerator holds this run")
 )
 
+// IsAnswer reports whether a store told one of these about the work: no failure, and trying again
+// would hear the same.
+func IsAnswer(err error) bool {
+	return errors.Is(err, ErrRecordChanged) || errors.Is(err, ErrAlreadyDecided) || errors.Is(err, ErrLeaseLost)
+}
+
 // Class says what a failure means for the work that met it. It is the only thing that decides
 // between retrying, dead-lettering and stopping.
 type Class int

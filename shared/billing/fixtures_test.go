@@ -120,6 +120,11 @@ func recordedElsewhere(ids ...string) billing.Claims {
 	return c
 }
 
+// shared: another organization is known under the customer too.
+func shared(customer string) billing.Claims {
+	return billing.Claims{SharedCustomers: map[string]string{customer: otherOrg}}
+}
+
 func existing(ids ...string) billing.Claims {
 	c := billing.Claims{Existing: map[string]bool{}}
 	for _, id := range ids {

@@ -4,16 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
-
-// maxTimestamp is the last second a MySQL TIMESTAMP holds.
-// https://dev.mysql.com/doc/refman/8.0/en/datetime.html
-var maxTimestamp = time.Date(2038, time.January, 19, 3, 14, 7, 0, time.UTC)
 
 // candidates are the subscriptions that may govern the organization, each once and by id: the
 // recorded ones, those whose metadata names it, and the customer's others unless another
-// organization accounts for them (two organizations may share a customer).
+// organization accounts for them (two organizations may share a customer). What is in doubt
+// between two organizations and grants nothing is left to neither.
 func candidates(t Truth, r Record) []Subscription {
 	var found []Subscription
 	for _, s := range t.Subscriptions {
@@ -29,7 +25,28 @@ func isCandidate(s Subscription, c Claims, r Record) bool {
 	if r.Records(s.ID) || s.Names(r.Org.ID) {
 		return true
 	}
-	return !c.namesOther(s, r.Org.ID) && c.otherOwner(s, r.Org.ID) == ""
+	return !c.ofOther(s, r.Org.ID) && (c.sharedWith(s, r) == "" || !s.Status.grantsNothing())
+}
+
+// InDoubt returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
+// metadata leads to the subscription that governs, for then it makes no difference who else is
+// known under a customer. So it makes none where the plan has nothing to change.
+func InDoubt(t Truth, r Record) []string {
+	found := candidates(t, r)
+	if len(found) == 0 {
+		return nil
+	}
+	sub, err := governing(found, r)
+	if err != nil || r.Records(sub.ID) || sub.Names(r.Org.ID) {
+		return nil
+	}
+	var customers []string
+	for _, s := range found {
+		if !r.Records(s.ID) && !s.Names(r.Org.ID) {
+			customers = append(customers, s.CustomerID)
+		}
+	}
+	return distinct(customers)
 }
 
 // Settled reports whether the recorded subscriptions alone decide which one governs, so that
@@ -89,46 +106,4 @@ func multipleLive(found []Subscription) (Warning, bool) {
 	}
 	return Warning{Code: WarnMultipleLive, Message: fmt.Sprintf(
 		"the customer pays for %d subscriptions (%s); cancel what is not wanted in Stripe", len(ids), strings.Join(ids, ", "))}, true
-}
-
-// validate refuses an object whose values the tables cannot hold or that cannot be Stripe's.
-func validate(s Subscription) error {
-	bad := func(format string, args ...any) error {
-		return permanent(ReasonInvalidSubscription, "subscription %q: %s; nothing was written", s.ID, fmt.Sprintf(format, args...))
-	}
-	texts := []struct{ name, value string }{
-		{"id", s.ID}, {"customer", s.CustomerID}, {"price of the first item", s.PriceID},
-	}
-	for _, t := range texts {
-		if t.value == "" {
-			return bad("%s is empty", t.name)
-		}
-		if len(t.value) > 120 {
-			return bad("%s is longer than the column's 120 characters", t.name)
-		}
-	}
-	dates := []struct {
-		name     string
-		at       time.Time
-		required bool
-	}{
-		{"created", s.Created, true},
-		{"current_period_start", s.CurrentPeriodStart, true},
-		{"current_period_end", s.CurrentPeriodEnd, true},
-		{"trial_end", s.TrialEnd, false},
-		{"canceled_at", s.CanceledAt, false},
-		{"ended_at", s.EndedAt, false},
-	}
-	for _, d := range dates {
-		if d.at.IsZero() && !d.required {
-			continue
-		}
-		if d.at.IsZero() {
-			return bad("%s is missing", d.name)
-		}
-		if d.at.Unix() <= 0 || d.at.Unix() > maxTimestamp.Unix() {
-			return bad("%s %d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", d.name, d.at.Unix())
-		}
-	}
-	return nil
 }

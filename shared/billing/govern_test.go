@@ -88,6 +88,26 @@ func TestGoverningSubscription(t *testing.T) {
 			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "sub_1",
 		},
+		"shared customer, a recorded entitled one governs beside one that could be either's": {
+			truth:  claimed(truth(subscription("sub_2", "active", createdAt(newer)), subscription("sub_1", "trialing")), shared("cus_1")),
+			record: recorded("sub_1"), want: "sub_1", warnings: []billing.WarningCode{"multiple_live_subscriptions"},
+		},
+		"shared customer, the one that metadata gives us": {
+			truth:  claimed(truth(subscription("sub_2", "active", ofOrg(org)), subscription("sub_1", "canceled")), shared("cus_1")),
+			record: recorded("sub_1"), want: "sub_2",
+		},
+		"shared customer, an ended one that could be either's": {
+			truth:  claimed(truth(subscription("sub_2", "canceled", createdAt(newer)), subscription("sub_1", "canceled")), shared("cus_1")),
+			record: recorded("sub_1"), want: "sub_1",
+		},
+		"shared customer, an unpaid one that could be either's gives way to our past_due": {
+			truth:  claimed(truth(subscription("sub_2", "unpaid", createdAt(newer)), subscription("sub_1", "past_due")), shared("cus_1")),
+			record: recorded("sub_1"), want: "sub_1",
+		},
+		"another customer is shared": {
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "canceled")), shared("cus_2")),
+			record: recorded("sub_1"), want: "sub_2",
+		},
 		"metadata names an organization that does not exist": {
 			truth:  claimed(truth(subscription("sub_2", "active", ofOrg("0a4f6c1e-dead-4000-8000-00000000000c")), subscription("sub_1", "canceled")), existing(otherOrg)),
 			record: recorded("sub_1"), want: "sub_2",
@@ -198,6 +218,18 @@ func TestGoverningRefused(t *testing.T) {
 				recordedElsewhere("sub_2")),
 			record: recorded("sub_1"), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "metadata.orgId"},
 		},
+		"shared customer, who cancelled and maybe subscribed again": {
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "canceled")), shared("cus_1")),
+			record: recorded("sub_1"), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "cus_1", "metadata.orgId"},
+		},
+		"shared customer, no row": {
+			truth:  claimed(truth(subscription("sub_2", "paused"), subscription("sub_1", "canceled")), shared("cus_1")),
+			record: customerOnly(), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "cus_1", "metadata.orgId"},
+		},
+		"shared customer, metadata names an organization that does not exist": {
+			truth:  claimed(truth(subscription("sub_2", "active", ofOrg("0a4f6c1e-dead-4000-8000-00000000000c"))), shared("cus_1")),
+			record: customerOnly(), want: "subscription_conflict", says: []string{"sub_2"},
+		},
 		"every subscription of the customer is another organization's": {
 			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "active")), recordedElsewhere("sub_1", "sub_2")),
 			record: customerOnly(), want: "subscription_conflict", says: []string{"cus_1", "sub_1", "metadata.orgId"},
@@ -218,6 +250,18 @@ func TestGoverningRefused(t *testing.T) {
 				slices.Reverse(tt.truth.Subscriptions)
 			}
 		})
+	}
+}
+
+// What has ended is nobody's reason for a row, nor for an error.
+func TestEndedSubscriptionsOfASharedCustomerAreNobodys(t *testing.T) {
+	for _, status := range []billing.Status{"canceled", "incomplete", "incomplete_expired"} {
+		s := claimed(truth(subscription("sub_1", status), subscription("sub_2", "active")), shared("cus_1"))
+		s.Claims.RecordedBy = map[string]string{"sub_2": otherOrg}
+		plan := mustPlan(t, rules, s, customerOnly())
+		if plan.Reason != billing.ReasonNoSubscription || len(plan.Changes) > 0 {
+			t.Errorf("%s: %+v", status, plan)
+		}
 	}
 }
 

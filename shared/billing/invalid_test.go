@@ -20,6 +20,7 @@ func TestUnusableTextIsRefused(t *testing.T) {
 	}{
 		"empty":            {"", "is empty"},
 		"120 characters":   {strings.Repeat("x", 120), ""},
+		"120 of two bytes": {strings.Repeat("é", 120), ""},
 		"121 characters":   {strings.Repeat("x", 121), "is longer than"},
 		"10000 characters": {strings.Repeat("x", 10_000), "is longer than"},
 	}

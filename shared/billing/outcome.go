@@ -74,7 +74,8 @@ const (
 	ReasonInterrupted        Reason = "interrupted"
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
-	ReasonDatabaseLogin      Reason = "database_login"
+	// ReasonDatabaseLogin: the login is refused, or shows no such database, table or column.
+	ReasonDatabaseLogin Reason = "database_login"
 )
 
 // WarningCode names something a person should look at; it changes no outcome.

@@ -63,6 +63,10 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if err := validate(sub); err != nil {
 		return plan, err
 	}
+	if other := t.Claims.sharedWith(sub, rec); other != "" {
+		return plan, permanent(ReasonSubscriptionConflict,
+			"subscription %s may belong to this organization or to %s, both are known under its customer %s; set its metadata.orgId in Stripe", sub.ID, other, sub.CustomerID)
+	}
 	plan.GoverningID = sub.ID
 	if owner := t.Claims.otherOwner(sub, rec.Org.ID); owner != "" {
 		return plan, permanent(ReasonSubscriptionConflict,
@@ -83,7 +87,8 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
 		return planMissing(t, rec), nil
 	}
-	if len(t.Subscriptions) > 0 {
+	inDoubt := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
+	if len(t.Subscriptions) > 0 && !inDoubt {
 		s := slices.MinFunc(t.Subscriptions, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
@@ -105,7 +110,7 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
 // subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
 func planMissing(t Truth, rec Record) Plan {
-	row, _ := rec.rowFor("")
+	row, _ := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
 	d := differ{}
 	d.text(FieldPlanTier, &row.Tier, string(TierFree))
@@ -157,10 +162,13 @@ func (p Plan) with(changes []Change, reason Reason) Plan {
 	return p
 }
 
+// LowersAccess reports whether the plan takes something away.
+func (p Plan) LowersAccess() bool { return LowersAccess(p.Changes) }
+
 // LowersAccess reports whether the changes take something away: a tier in either table ranks
 // lower than before, or a status leaves {active, trialing, past_due}.
-func (p Plan) LowersAccess() bool {
-	for _, c := range p.Changes {
+func LowersAccess(changes []Change) bool {
+	for _, c := range changes {
 		from, known := c.From.(string)
 		to, _ := c.To.(string)
 		if !known {

@@ -308,3 +308,18 @@ func TestPlanWithoutSubscriptionNamesThePaidTier(t *testing.T) {
 		})
 	}
 }
+
+// The older row grants the access, the newer one is a checkout that was never finished.
+func TestAMissingSubscriptionEndsTheRowThatRecordsIt(t *testing.T) {
+	later := func(r *billing.Row) { r.CreatedAt = created.Add(time.Hour) }
+	record := recorded("sub_gone")
+	record.Rows = append(record.Rows, row("row_2", "", later, func(r *billing.Row) { r.SubscriptionID, r.Tier, r.Status = nil, "free", "incomplete" }))
+	plan := mustPlan(t, rules, truth(), record)
+	if plan.RowID != "row_1" || plan.Reason != billing.ReasonSubscriptionMissing || !plan.LowersAccess() {
+		t.Errorf("%+v", plan)
+	}
+	record.Rows = append(record.Rows, row("row_3", "sub_gone_too", later))
+	if plan := mustPlan(t, rules, truth(), record); plan.RowID != "row_3" {
+		t.Errorf("of two that record one the latest is %s", plan.RowID)
+	}
+}

@@ -90,6 +90,11 @@ func genTruth() *rapid.Generator[billing.Truth] {
 				truth.Claims.RecordedBy[id] = otherOrg
 			}
 		}
+		for _, id := range []string{"cus_1", "cus_2"} {
+			if rapid.IntRange(0, 3).Draw(t, id+" is shared") == 0 {
+				truth.Claims.SharedCustomers = map[string]string{id: otherOrg}
+			}
+		}
 		for _, id := range []string{org, otherOrg} {
 			if rapid.Bool().Draw(t, id+" is looked up") {
 				truth.Claims.Existing[id] = true
@@ -430,6 +435,34 @@ func TestSettledNeedsNoOtherSubscription(t *testing.T) {
 		}
 		if diff := cmp.Diff(all, alone, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("(-with the others +alone)\n%s", diff)
+		}
+	})
+}
+
+// Who shares a customer makes no difference but for those in doubt, and none where there is nothing
+// to change: what the sweep settles needs no look.
+func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
+	all := map[string]string{"cus_1": otherOrg, "cus_2": otherOrg}
+	rapid.Check(t, func(t *rapid.T) {
+		s := genSituation().Draw(t, "situation")
+		s.truth.Claims.SharedCustomers = nil
+		inDoubt := billing.InDoubt(s.truth, s.record)
+		if plan, err := s.plan(); err == nil && len(plan.Changes) == 0 && len(inDoubt) > 0 && !s.record.Org.Deleted {
+			t.Fatalf("in doubt about %v with nothing to change", inDoubt)
+		}
+		lookedUp := map[string]string{}
+		for _, id := range inDoubt {
+			lookedUp[id] = all[id]
+		}
+		s.truth.Claims.SharedCustomers = lookedUp
+		plan, err := s.plan()
+		s.truth.Claims.SharedCustomers = all
+		planAll, errAll := s.plan()
+		if fmt.Sprint(err) != fmt.Sprint(errAll) {
+			t.Fatalf("with what was looked up: %v, with all: %v", err, errAll)
+		}
+		if diff := cmp.Diff(plan, planAll, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("(-with what was looked up +with all)\n%s", diff)
 		}
 	})
 }

@@ -93,16 +93,26 @@ func (r Record) Records(subscriptionID string) bool {
 
 // rowFor returns the row to repair: the one with the governing id, else the latest created.
 func (r Record) rowFor(subscriptionID string) (Row, bool) {
-	var latest Row
 	for _, row := range r.Rows {
-		if subscriptionID != "" && text(row.SubscriptionID) == subscriptionID {
+		if text(row.SubscriptionID) == subscriptionID {
 			return row, true
 		}
-		if latest.ID == "" || row.newerThan(latest) {
-			latest = row
+	}
+	return latest(r.Rows)
+}
+
+// lastRecorded returns the latest created row that records a subscription.
+func (r Record) lastRecorded() (Row, bool) {
+	return latest(slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool { return text(row.SubscriptionID) == "" }))
+}
+
+func latest(rows []Row) (row Row, ok bool) {
+	for _, candidate := range rows {
+		if !ok || candidate.newerThan(row) {
+			row, ok = candidate, true
 		}
 	}
-	return latest, latest.ID != ""
+	return row, ok
 }
 
 // highestTier is the most that either table grants.

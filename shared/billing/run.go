@@ -60,7 +60,6 @@ type Run struct {
 	StatusReason   Reason // why it was stopped or is suspect
 	StatusMessage  string
 	Usage          Usage
-	LeaseExpiresAt *time.Time // when the enumerator at work must have renewed its claim
 	StartedAt      time.Time
 	DeadlineAt     time.Time
 	FinishedAt     *time.Time

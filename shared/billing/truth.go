@@ -1,8 +1,10 @@
 package billing
 
 import (
+	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Status is a subscription's status as Stripe names it.
@@ -88,6 +90,9 @@ type Claims struct {
 	// Existing holds the ids, as [OrgKey] gives them, of organizations in the database that
 	// the metadata of a subscription names.
 	Existing map[string]bool
+	// SharedCustomers maps a customer to another organization, not a deleted one, that is known
+	// under it too. Only the customers of [InDoubt] need to be looked up.
+	SharedCustomers map[string]string
 }
 
 // OrgKey is the form in which organization ids are compared. MySQL's default collations ignore
@@ -107,4 +112,64 @@ func (c Claims) otherOwner(s Subscription, orgID string) string {
 		return ""
 	}
 	return owner
+}
+
+// ofOther: the metadata or a row gives the subscription to another organization.
+func (c Claims) ofOther(s Subscription, orgID string) bool {
+	return c.namesOther(s, orgID) || c.otherOwner(s, orgID) != ""
+}
+
+// sharedWith is the other organization that the subscription may belong to as well: no row and no
+// metadata tells whose it is, and both are known under its customer. "" if there is none.
+func (c Claims) sharedWith(s Subscription, r Record) string {
+	if r.Records(s.ID) || s.Names(r.Org.ID) {
+		return ""
+	}
+	return c.SharedCustomers[s.CustomerID]
+}
+
+// maxTimestamp is the last second a MySQL TIMESTAMP holds.
+// https://dev.mysql.com/doc/refman/8.0/en/datetime.html
+var maxTimestamp = time.Date(2038, time.January, 19, 3, 14, 7, 0, time.UTC)
+
+// validate refuses an object whose values the tables cannot hold or that cannot be Stripe's.
+func validate(s Subscription) error {
+	bad := func(format string, args ...any) error {
+		return permanent(ReasonInvalidSubscription, "subscription %q: %s; nothing was written", s.ID, fmt.Sprintf(format, args...))
+	}
+	texts := []struct{ name, value string }{
+		{"id", s.ID}, {"customer", s.CustomerID}, {"price of the first item", s.PriceID},
+	}
+	for _, t := range texts {
+		if t.value == "" {
+			return bad("%s is empty", t.name)
+		}
+		if utf8.RuneCountInString(t.value) > 120 {
+			return bad("%s is longer than the column's 120 characters", t.name)
+		}
+	}
+	dates := []struct {
+		name     string
+		at       time.Time
+		required bool
+	}{
+		{"created", s.Created, true},
+		{"current_period_start", s.CurrentPeriodStart, true},
+		{"current_period_end", s.CurrentPeriodEnd, true},
+		{"trial_end", s.TrialEnd, false},
+		{"canceled_at", s.CanceledAt, false},
+		{"ended_at", s.EndedAt, false},
+	}
+	for _, d := range dates {
+		if d.at.IsZero() && !d.required {
+			continue
+		}
+		if d.at.IsZero() {
+			return bad("%s is missing", d.name)
+		}
+		if d.at.Unix() <= 0 || d.at.Unix() > maxTimestamp.Unix() {
+			return bad("%s %d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", d.name, d.at.Unix())
+		}
+	}
+	return nil
 }

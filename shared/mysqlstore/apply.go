@@ -19,7 +19,7 @@ var rowNamespace = uuid.MustParse("6f1d3c0a-53c5-4b7e-9a52-2f0b6f6d6f10")
 
 // Apply repairs one organization and records its item's outcome in one transaction. before is
 // the record that plan was made from. Where followUp is set, item was repaired by this caller
-// already and its changes grow; else its outcome must still be open.
+// already and its changes grow, the plan's being the last; else its outcome must still be open.
 //
 // Errors: [billing.ErrRecordChanged], [billing.ErrAlreadyDecided], a permanent withheld failure
 // where the guard's limit is reached, a permanent subscription_conflict where another row took
@@ -35,7 +35,8 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		if err := write(ctx, tx, before.Org.ID, plan); err != nil {
 			return err
 		}
-		if plan.LowersAccess() && !followUp { // a follow-up's organization is counted already
+		earlier := item.Changes[:len(item.Changes)-len(plan.Changes)]
+		if plan.LowersAccess() && !billing.LowersAccess(earlier) { // else it is counted already
 			return countDowngrade(ctx, tx, item.RunID)
 		}
 		return nil

@@ -409,6 +409,73 @@ func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 	})
 }
 
+func TestWhatWasWithheldStaysListedUntilTheNextPlan(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t, pendingItem("r", "a"))
+		listed := func(outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) []billing.Change {
+			t.Helper()
+			item := billing.Item{RunID: "r", OrgID: "a", Outcome: outcome, Reason: reason, Changes: changes}
+			if err := f.store.Decide(t.Context(), item, false, now); err != nil {
+				t.Fatal(err)
+			}
+			return f.item(t, "r", "a").Changes
+		}
+		withheld, other := downgrade("a").Changes, upgrade("a").Changes
+		listed(billing.OutcomeError, billing.ReasonWithheld, withheld...)
+		if diff := cmp.Diff(withheld, listed(billing.OutcomeError, billing.ReasonStripeUnavailable)); diff != "" {
+			t.Errorf("after another error (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(other, listed(billing.OutcomeError, billing.ReasonWithheld, other...)); diff != "" {
+			t.Errorf("withheld anew (-want +got):\n%s", diff)
+		}
+		if got := listed(billing.OutcomeSkipped, billing.ReasonInSync); len(got) > 0 {
+			t.Errorf("in sync, with changes %v", got)
+		}
+	})
+}
+
+func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
+	toStarter := func(id string) billing.Plan {
+		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "starter"})
+	}
+	toFree := func(id string) billing.Plan {
+		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "starter", To: "free"})
+	}
+	for name, test := range map[string]struct {
+		first func(id string) billing.Plan
+		limit int
+		want  int
+		code  billing.Reason
+	}{
+		"lowered at first and again":              {first: toStarter, limit: 1, want: 1},
+		"lowered by the follow-up only":           {first: upgrade, limit: 1, want: 1},
+		"lowered by the follow-up over the limit": {first: upgrade, limit: 0, want: 0, code: billing.ReasonWithheld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, f *fixture) {
+				f.addPaying(t, "a")
+				f.startRun(t, "r", test.limit)
+				if err := f.apply(t, "r", f.record(t, "a"), test.first("a")); err != nil {
+					t.Fatal(err)
+				}
+				item, plan := f.item(t, "r", "a"), toFree("a")
+				item.Changes = append(item.Changes, plan.Changes...)
+				before := f.state(t)
+				err := f.store.Apply(t.Context(), f.record(t, "a"), plan, item, true, now)
+				if test.code != "" {
+					wantFailure(t, err, billing.Permanent, test.code)
+					f.unchanged(t, before)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if got := f.run(t, "r").Downgrades; got != test.want {
+					t.Errorf("%d downgrades, want %d", got, test.want)
+				}
+			})
+		})
+	}
+}
+
 func TestFollowUpNeedsARepair(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")

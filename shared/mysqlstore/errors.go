@@ -37,7 +37,7 @@ func failure(err error, doing string) error {
 	if f, ok := errors.AsType[*billing.Failure](err); ok {
 		return f
 	}
-	if errors.Is(err, billing.ErrRecordChanged) || errors.Is(err, billing.ErrAlreadyDecided) || errors.Is(err, billing.ErrLeaseLost) {
+	if billing.IsAnswer(err) {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

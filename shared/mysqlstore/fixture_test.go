@@ -227,6 +227,12 @@ func (f *fixture) run(t *testing.T, id string) billing.Run {
 	return run
 }
 
+// leaseEnd is when the enumerator at work must have renewed its claim.
+func (f *fixture) leaseEnd(t *testing.T, runID string) sql.NullTime {
+	t.Helper()
+	return mysqltest.Value[sql.NullTime](t, f.DB, `SELECT lease_expires_at FROM reconciliation_runs WHERE id = ?`, runID)
+}
+
 func (f *fixture) item(t *testing.T, runID, orgID string) billing.Item {
 	t.Helper()
 	work := billing.Work{RunID: runID, OrgID: orgID}

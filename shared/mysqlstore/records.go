@@ -102,6 +102,28 @@ func claimKeys(subs []billing.Subscription) (ids, named []string) {
 	return ids, named
 }
 
+// SharedCustomers maps those of the customers that another organization than this one, not a
+// deleted one, is known under to the first such organization. The application has no index on
+// customers, so this reads its tables through: ask only where it matters.
+func (s *Store) SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error) {
+	shared := map[string]string{}
+	if len(customers) == 0 {
+		return shared, nil
+	}
+	args := append(anys(customers), orgID)
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var customer, other string
+		err := r.Scan(&customer, &other)
+		if first, ok := shared[customer]; !ok || other < first {
+			shared[customer] = other
+		}
+		return err
+	}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND id <> ? AND is_deleted = 0
+		UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+		WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.id <> ? AND o.is_deleted = 0`, append(args, args...)...)
+	return shared, failure(err, "look up who shares a customer with organization "+orgID)
+}
+
 // OrganizationExists reports whether there is such an organization that is not deleted.
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
 	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted = 0`, orgID)

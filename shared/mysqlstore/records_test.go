@@ -219,6 +219,31 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 	})
 }
 
+func TestSharedCustomersAreThoseOfAnotherOrganization(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t,
+			appschema.Organization{ID: "mine", StripeCustomerID: new("cus_mine")}, appschema.Organization{ID: "by-row"},
+			appschema.Organization{ID: "zz-by-org", StripeCustomerID: new("cus_two")}, appschema.Organization{ID: "by-org", StripeCustomerID: new("cus_two")},
+			appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true},
+		)
+		f.addRows(t,
+			appschema.Subscription{ID: "row-1", OrgID: "mine", StripeCustomerID: new("cus_my_row")},
+			appschema.Subscription{ID: "row-2", OrgID: "by-row", StripeCustomerID: new("cus_mine")},
+			appschema.Subscription{ID: "row-3", OrgID: "deleted", StripeCustomerID: new("cus_my_row")},
+		)
+		got, err := f.store.SharedCustomers(t.Context(), []string{"cus_mine", "cus_my_row", "cus_two", "cus_deleted", "cus_unknown"}, "mine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"cus_mine": "by-row", "cus_two": "by-org"}, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if got, err := f.store.SharedCustomers(t.Context(), nil, "mine"); len(got) != 0 || err != nil {
+			t.Errorf("asked for none: %v, %v", got, err)
+		}
+	})
+}
+
 func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
 	f := onServer(t)
 	id := strings.ToUpper(orgID(7))

@@ -12,7 +12,7 @@ import (
 
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
-	lease_expires_at, started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
+	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
 	COALESCE(s.state, ''), s.began_at, s.orphans, COALESCE(s.orphans_total, 0)`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
@@ -21,7 +21,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
-		&run.LeaseExpiresAt, &run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
+		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
 		&run.Sweep, &run.SweptFrom, &orphans, &run.OrphansTotal)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, errors.Join(err, fromJSON(orphans, &run.Orphans))
@@ -208,8 +208,9 @@ func (s *Store) MarkRunning(ctx context.Context, runID, owner string) error {
 }
 
 // Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
-// and send what is pending again, after a sweep of its own. It reports false where there is
-// neither, or the run is enumerating anyway.
+// and send what is pending again, after a sweep of its own. Where there is neither, only one that
+// stopped is reopened, without a sweep, to come to its end. It reports false for a run that needs
+// nothing or is enumerating anyway.
 func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (reopened bool, err error) {
 	pending, err := s.HasPending(ctx, runID)
 	if err != nil {
@@ -218,12 +219,12 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (r
 	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
 		reopened, err = hit(ctx, tx, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
 			finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
-			WHERE id = ? AND (listed = FALSE OR ?) AND status IN (?,?,?)`, billing.RunEnumerating, deadline,
-			runID, pending, billing.RunRunning, billing.RunStopped, billing.RunIncomplete)
+			WHERE id = ? AND ((status IN (?,?) AND (listed = FALSE OR ?)) OR status = ?)`, billing.RunEnumerating, deadline,
+			runID, billing.RunRunning, billing.RunIncomplete, pending, billing.RunStopped)
 		if err != nil || !reopened {
 			return err
 		}
-		return forgetSweep(ctx, tx, runID)
+		return forgetSweep(ctx, tx, runID, pending)
 	})
 	return reopened, failure(err, "reopen run "+runID)
 }

@@ -181,8 +181,8 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
 			t.Fatal(err)
 		}
-		if run := f.run(t, "r"); run.LeaseExpiresAt != nil {
-			t.Errorf("released, but expires at %v", run.LeaseExpiresAt)
+		if at := f.leaseEnd(t, "r"); at.Valid {
+			t.Errorf("released, but expires at %v", at.Time)
 		}
 		if !acquire("r", "a", now) {
 			t.Error("not free after its release")
@@ -269,16 +269,37 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 		}
 		want := newRun("r")
 		want.ListedThrough, want.SentThrough, want.Listed, want.Total, want.DowngradeLimit = "b", "b", true, 2, 10
-		want.LeaseExpiresAt = &until
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
+		}
+		if at := f.leaseEnd(t, "r"); !at.Time.Equal(until) {
+			t.Errorf("the lease ends at %v, want %v", at, until)
 		}
 		if err := f.store.MarkRunning(t.Context(), "r", "owner"); err != nil {
 			t.Fatal(err)
 		}
-		want.Status, want.LeaseExpiresAt = billing.RunRunning, nil
+		want.Status = billing.RunRunning
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
 			t.Errorf("running (-want +got):\n%s", diff)
+		}
+		if at := f.leaseEnd(t, "r"); at.Valid {
+			t.Errorf("running, with a lease until %v", at.Time)
+		}
+	})
+}
+
+func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.openRun(t, newRun("r"))
+		f.lease(t, "r", "owner")
+		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), "r", 50); !raised || err != nil {
+			t.Fatalf("raised %v, %v", raised, err)
+		}
+		if err := f.store.FinishListing(t.Context(), "r", "owner", 100, 10, now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.run(t, "r").DowngradeLimit; got != 50 {
+			t.Errorf("the limit is %d, want the 50 that were approved", got)
 		}
 	})
 }
@@ -479,8 +500,8 @@ func TestReopen(t *testing.T) {
 				billing.Item{RunID: "decided " + string(status), OrgID: "a", Outcome: billing.OutcomeError})
 			reopenable := status == billing.RunRunning || status == billing.RunStopped || status == billing.RunIncomplete
 
-			if got := reopen("decided "+string(status), status, true); got {
-				t.Errorf("%s with nothing pending was reopened", status)
+			if got := reopen("decided "+string(status), status, true); got != (status == billing.RunStopped) {
+				t.Errorf("%s with nothing pending reopened: %v", status, got)
 			}
 			id := "pending " + string(status)
 			if got := reopen(id, status, true); got != reopenable {
@@ -510,6 +531,26 @@ func TestReopen(t *testing.T) {
 	})
 }
 
+// With nothing pending nobody will look at a snapshot, and what was swept is still to be reported.
+func TestReopeningKeepsTheSweepOfARunThatNeedsNone(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for id, want := range map[string]billing.SweepState{"decided": billing.SweepComplete, "pending": billing.SweepOpen, "not listed": billing.SweepOpen} {
+			f.openRun(t, newRun(id))
+			f.MustExec(t, `INSERT INTO reconciliation_sweeps (run_id, state, began_at) VALUES (?, 'complete', ?)`, id, now)
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped', listed = ? WHERE id = ?`, id != "not listed", id)
+			if id == "pending" {
+				f.addItems(t, pendingItem(id, "a"))
+			}
+			if ok, err := f.store.Reopen(t.Context(), id, now.Add(time.Hour)); !ok || err != nil {
+				t.Errorf("%s: reopened %v, %v", id, ok, err)
+			}
+			if got := f.run(t, id).Sweep; got != want {
+				t.Errorf("%s: the sweep is %q, want %q", id, got, want)
+			}
+		}
+	})
+}
+
 func TestARunIsStoppedOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
@@ -525,7 +566,7 @@ func TestARunIsStoppedOnce(t *testing.T) {
 			}
 			run := f.run(t, id)
 			if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || run.StatusMessage != "the key's account" ||
-				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || run.LeaseExpiresAt != nil {
+				run.FinishedAt == nil || !run.FinishedAt.Equal(now) || f.leaseEnd(t, id).Valid {
 				t.Errorf("%s: %+v", id, run)
 			}
 		}

@@ -118,12 +118,13 @@ func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, erro
 }
 
 // LastSeen returns what the last run over all organizations that started before the given time
-// and may be trusted saw; nothing if there is none.
+// and may be trusted saw; nothing if there is none. One that met errors and no subscription at all
+// may not: Stripe did not answer it.
 func (s *Store) LastSeen(ctx context.Context, before time.Time) (billing.Seen, error) {
 	var seen billing.Seen
 	err := query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&seen.Organizations, &seen.Subscriptions) },
 		`SELECT total, subscriptions FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
-		AND started_at < ? ORDER BY started_at DESC LIMIT 1`, before)
+		AND (status = 'completed' OR subscriptions > 0) AND started_at < ? ORDER BY started_at DESC LIMIT 1`, before)
 	return seen, failure(err, "look for the run before")
 }
 
@@ -134,12 +135,12 @@ func (s *Store) RaiseDowngradeLimit(ctx context.Context, runID string, limit int
 	return ok, failure(err, "raise the limit of run "+runID)
 }
 
-// RunsToClose returns the open runs that nothing may report on any more: running without a
-// pending item, or past their deadline.
+// RunsToClose returns the runs that nothing may report on any more: running without a pending
+// item, open past their deadline, or stopped and never summed up.
 func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
 	return s.runsWhere(ctx, `(status = 'running' AND NOT EXISTS (SELECT 1 FROM reconciliation_items i
 			WHERE i.run_id = reconciliation_runs.id AND i.outcome = 'pending'))
-		OR (status IN ('running','enumerating') AND deadline_at < ?) ORDER BY started_at`, now)
+		OR (status IN ('running','enumerating') AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
 }
 
 // LastCompleted returns when the last run over all organizations, not a dry one, completed; nil

@@ -127,11 +127,14 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
 			if closed {
-				before.Status, before.FinishedAt, before.LeaseExpiresAt = billing.RunCompleted, new(now.Add(time.Hour)), nil
+				before.Status, before.FinishedAt = billing.RunCompleted, new(now.Add(time.Hour))
 				before.Summarized, before.SummaryRevision = true, 1
 			}
 			if diff := cmp.Diff(before, f.run(t, id)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", status, diff)
+			}
+			if f.leaseEnd(t, id).Valid == closed {
+				t.Errorf("%s: closed %v, lease until %v", status, closed, f.leaseEnd(t, id))
 			}
 		}
 	})
@@ -226,6 +229,13 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		blind := newRun("stripe was down")
+		blind.StartedAt = now.Add(-time.Minute)
+		f.setStatus(t, blind, billing.RunRunning)
+		f.MustExec(t, `UPDATE reconciliation_runs SET total = 104 WHERE id = ?`, blind.ID)
+		if _, err := f.store.CloseRun(t.Context(), summaryOf(blind.ID, billing.RunCompletedWithErrors), billing.Seen{}, billing.RunRunning); err != nil {
+			t.Fatal(err)
+		}
 		for before, want := range map[time.Time]billing.Seen{
 			now:                      {Organizations: 105, Subscriptions: 15},
 			now.Add(-6 * time.Hour):  {Organizations: 106, Subscriptions: 16},
@@ -255,7 +265,7 @@ func TestDowngradeLimitIsOnlyRaised(t *testing.T) {
 	})
 }
 
-func TestRunsToCloseAreDoneOrOverdue(t *testing.T) {
+func TestRunsToCloseAreDoneOverdueOrNotSummedUp(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		minute := 0
 		for _, c := range []struct {
@@ -269,7 +279,8 @@ func TestRunsToCloseAreDoneOrOverdue(t *testing.T) {
 			{"overdue", billing.RunRunning, -time.Second, true},
 			{"enumerating", billing.RunEnumerating, time.Hour, false},
 			{"enumerating overdue", billing.RunEnumerating, -time.Second, true},
-			{"stopped", billing.RunStopped, -time.Hour, true},
+			{"stopped", billing.RunStopped, time.Hour, true},
+			{"stopped and summed up", billing.RunStopped, -time.Hour, true},
 			{"completed", billing.RunCompleted, -time.Hour, false},
 			{"incomplete", billing.RunIncomplete, -time.Hour, true},
 		} {
@@ -282,6 +293,7 @@ func TestRunsToCloseAreDoneOrOverdue(t *testing.T) {
 				f.addItems(t, pendingItem(c.id, "pending"))
 			}
 		}
+		f.MustExec(t, `UPDATE reconciliation_runs SET summary = '{}' WHERE id = 'stopped and summed up'`)
 		runs, err := f.store.RunsToClose(t.Context(), now)
 		if err != nil {
 			t.Fatal(err)
@@ -290,7 +302,7 @@ func TestRunsToCloseAreDoneOrOverdue(t *testing.T) {
 		for _, run := range runs {
 			got = append(got, run.ID)
 		}
-		if diff := cmp.Diff([]string{"enumerating overdue", "overdue", "done"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"stopped", "enumerating overdue", "overdue", "done"}, got); diff != "" {
 			t.Errorf("earliest first (-want +got):\n%s", diff)
 		}
 	})

@@ -90,9 +90,13 @@ func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state bill
 	return failure(err, "finish the sweep of run "+runID)
 }
 
-// forgetSweep lets the run be swept anew.
-func forgetSweep(ctx context.Context, tx *sql.Tx, runID string) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID)
+// forgetSweep lets the run be swept anew, if anybody is pending or yet to be listed.
+func forgetSweep(ctx context.Context, tx *sql.Tx, runID string, pending bool) error {
+	unlisted, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND listed = FALSE`, runID)
+	if err != nil || (!pending && len(unlisted) == 0) {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID)
 	return err
 }
 

@@ -50,7 +50,7 @@ type Tick struct {
 // is no error: it was pruned.
 func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	return a.Retry.do(ctx, func() error {
-		run, err := a.run(ctx, runID)
+		run, err := findRun(ctx, a.Store, runID)
 		if isUnknownRun(err) {
 			a.Log.WarnContext(ctx, "progress of a run that is not in the database", telemetry.KeyRunID, runID)
 			return nil
@@ -73,13 +73,17 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	})
 }
 
-// Tick closes what nobody will report on any more, tells how old the last completed run is and
-// removes old runs.
+// Tick closes and sums up what nobody will report on any more, tells how old the last completed
+// run is and removes old runs.
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	tick := Tick{Closed: []string{}}
 	runs, err := a.Store.RunsToClose(ctx, a.now())
 	problems := []error{err}
 	for _, run := range runs {
+		if run.Status == billing.RunStopped {
+			problems = append(problems, a.amend(ctx, run))
+			continue
+		}
 		closed, err := a.close(ctx, run)
 		problems = append(problems, err)
 		if closed {
@@ -104,16 +108,12 @@ func (a *Aggregator) dropSnapshots(ctx context.Context) error {
 
 // Summary returns the run's summary as its items stand now.
 func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
-	run, err := a.run(ctx, runID)
+	run, err := findRun(ctx, a.Store, runID)
 	if err != nil {
 		return billing.Summary{}, err
 	}
 	summary, _, err := a.summarize(ctx, run)
 	return summary, err
-}
-
-func (a *Aggregator) run(ctx context.Context, id string) (billing.Run, error) {
-	return findRun(ctx, a.Store, id)
 }
 
 func isUnknownRun(err error) bool {
@@ -129,9 +129,13 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 	return err
 }
 
-// close ends the run if its status still is the one that was read: one resumed meanwhile goes on.
-// Only who ended it reports it.
-func (a *Aggregator) close(ctx context.Context, run billing.Run) (bool, error) {
+// close ends the run unless somebody stopped, closed or resumed it since it was looked at. It is
+// read again: what its last items counted on it may have come since. Only who ended it reports it.
+func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, error) {
+	run, err := findRun(ctx, a.Store, lookedAt.ID)
+	if err != nil || run.Status != lookedAt.Status || run.SummaryRevision != lookedAt.SummaryRevision {
+		return false, err
+	}
 	now := a.now()
 	run.FinishedAt = &now
 	summary, drift, err := a.summarize(ctx, run)
@@ -158,7 +162,7 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 		if err != nil || amended {
 			return err
 		}
-		now, err := a.run(ctx, run.ID)
+		now, err := findRun(ctx, a.Store, run.ID)
 		if err != nil || now.SummaryRevision == run.SummaryRevision || now.Status.Open() {
 			return err
 		}

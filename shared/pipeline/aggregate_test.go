@@ -16,6 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
 func (f *fixture) progress(runID string) {
@@ -190,6 +191,67 @@ func TestHowARunEnds(t *testing.T) {
 	}
 }
 
+// One organization without a subscription says nothing about Stripe.
+func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-000")
+	f.org("org-free", free)
+	f.stripe.PutCustomer(stripetest.Customer{ID: "cus_org-free"})
+	f.openRun("all", []string{"org-000"})
+	f.deliver(f.reconciler(nil), "all", "org-000")
+	f.progress("all")
+	for runOver, want := range map[string]billing.RunStatus{"": billing.RunSuspect, "org-free": billing.RunCompleted} {
+		f.clock.advance(time.Hour)
+		id := "over " + runOver
+		f.openRun(id, []string{"org-free"}, func(r *billing.Run) { r.OrgID = runOver })
+		f.deliver(f.reconciler(nil), id, "org-free")
+		f.progress(id)
+		if got := f.status(id); got != want {
+			t.Errorf("run over %q is %s, want %s", runOver, got, want)
+		}
+	}
+}
+
+// Whoever stopped the run could not tell the aggregator.
+func TestATickSumsUpAStoppedRun(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, numbered(2))
+	if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if tick := f.tick(); len(tick.Closed) > 0 {
+			t.Errorf("closed %v, which was stopped before", tick.Closed)
+		}
+	}
+	f.wantReports("Reconciliation stopped", 1, 0)
+	if s := f.stored(); s.Status != billing.RunStopped || s.StatusReason != billing.ReasonStripeUnauthorized || s.Pending != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The last downgrade is committed between reading the run and finding nothing pending.
+func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-000")
+	f.row("org-000")
+	f.sub("org-000", canceled)
+	f.openRun(runID, numbered(1))
+	finish := once(func() { f.deliver(f.reconciler(nil), runID, "org-000") })
+	a := f.aggregator(&tap{after: func(_ context.Context, call string) error {
+		if call == "Runs" {
+			finish()
+		}
+		return nil
+	}})
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.stored(); s.Downgrades != 1 || s.StripeRequests.Retrieve == 0 || s.Synchronized != 1 {
+		t.Errorf("%d downgrades, requests %+v, %d synchronized", s.Downgrades, s.StripeRequests, s.Synchronized)
+	}
+}
+
 func TestARepairedErrorAmendsTheSummary(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("org-000")
@@ -261,27 +323,32 @@ func TestAnUnlistedRunStaysIncomplete(t *testing.T) {
 
 // An operator resumes the run just when the tick is about to close it.
 func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
-	f := newFixture(t)
-	f.openRun(runID, numbered(2))
-	f.clock.advance(13 * time.Hour)
-	a := f.aggregator(&tap{after: func(ctx context.Context, call string) error {
-		if call != "RunsToClose" {
-			return nil
-		}
-		reopened, err := f.store.Reopen(ctx, runID, f.clock.Now().Add(12*time.Hour))
-		if !reopened {
-			t.Error("not reopened")
-		}
-		return err
-	}})
-	tick, err := a.Tick(t.Context())
-	if err != nil || len(tick.Closed) != 0 {
-		t.Errorf("Tick() = %+v, %v", tick, err)
+	for _, now := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
+		t.Run("and is "+string(now), func(t *testing.T) {
+			f := newFixture(t)
+			f.openRun(runID, numbered(2))
+			f.clock.advance(13 * time.Hour)
+			a := f.aggregator(&tap{after: func(ctx context.Context, call string) error {
+				if call != "RunsToClose" {
+					return nil
+				}
+				reopened, err := f.store.Reopen(ctx, runID, f.clock.Now().Add(12*time.Hour))
+				if !reopened {
+					t.Error("not reopened")
+				}
+				f.exec(`UPDATE reconciliation_runs SET status = ?`, now) //nolint:contextcheck // the test writes in its own time
+				return err
+			}})
+			tick, err := a.Tick(t.Context())
+			if err != nil || len(tick.Closed) != 0 {
+				t.Errorf("Tick() = %+v, %v", tick, err)
+			}
+			if got := f.status(runID); got != now {
+				t.Errorf("run is %s", got)
+			}
+			f.wantReports("Reconciliation incomplete", 0, 0)
+		})
 	}
-	if got := f.status(runID); got != billing.RunEnumerating {
-		t.Errorf("run is %s", got)
-	}
-	f.wantReports("Reconciliation incomplete", 0, 0)
 }
 
 func TestOldRunsArePruned(t *testing.T) {

@@ -20,6 +20,7 @@
 //   - A run is closed once, by compare-and-set, and reported at most once: if the answer to closing
 //     it is lost, its row has the summary and the log has not. A later repair amends the summary.
 //
-// What remains: a webhook that writes an old payload after us, and a change that went to Stripe
-// and back inside one window, are repaired by the next run.
+// What remains: a webhook that writes an old payload after us, a change that went to Stripe and
+// back inside one window, and what came back while a worker died between a write that lowered
+// access and its second look, are repaired by the next run.
 package pipeline

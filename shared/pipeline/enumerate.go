@@ -230,7 +230,7 @@ func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
 }
 
 func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error) {
-	run, err := e.run(ctx, id)
+	run, err := findRun(ctx, e.Store, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
 	}
@@ -240,7 +240,7 @@ func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error)
 // resume goes on with a run as it was started, at somebody's request: one that was stopped or lost
 // its messages is reopened. A request that says otherwise than the run is refused.
 func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumeration, error) {
-	run, err := e.run(ctx, id)
+	run, err := findRun(ctx, e.Store, id)
 	if err != nil {
 		return Enumeration{}, err
 	}
@@ -257,10 +257,6 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 		return Enumeration{RunID: id, Done: true}, err
 	}
 	return e.takeUp(ctx, id)
-}
-
-func (e *Enumerator) run(ctx context.Context, id string) (billing.Run, error) {
-	return findRun(ctx, e.Store, id)
 }
 
 func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
@@ -287,7 +283,7 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 		return result, err
 	}
 	// The cursors may have moved between reading the run and taking the lease.
-	if run, err = e.run(ctx, run.ID); err == nil {
+	if run, err = findRun(ctx, e.Store, run.ID); err == nil {
 		result.Enqueued, err = e.listAndSend(ctx, run, owner)
 	}
 	e.addUsage(ctx, run.ID)
@@ -355,7 +351,7 @@ func (e *Enumerator) markRunning(ctx context.Context, runID, owner string) error
 	if !errors.Is(err, billing.ErrLeaseLost) {
 		return err
 	}
-	run, readErr := e.run(ctx, runID)
+	run, readErr := findRun(ctx, e.Store, runID)
 	if readErr != nil || run.Status == billing.RunRunning {
 		return readErr
 	}

@@ -423,6 +423,38 @@ func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
 	})
 }
 
+// The last organizations may be decided while the run is being stopped.
+func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
+	for _, strategy := range billing.Strategies() {
+		t.Run(string(strategy), func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("org-000")
+			f.openRun(runID, []string{"org-000"}, func(r *billing.Run) { r.Strategy = strategy })
+			if strategy == billing.StrategySweep {
+				f.sweepInto(runID)
+			}
+			f.decide(runID, billing.OutcomeSkipped, "org-000")
+			if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {
+				t.Fatal(err)
+			}
+			f.progress(runID)
+			f.stripe.ResetCounts()
+			got := f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: runID})
+			if got.Enqueued != 0 || !got.Done {
+				t.Errorf("%+v", got)
+			}
+			if n := f.stripe.Requests().Total(); n != 0 {
+				t.Errorf("%d requests, with nobody to ask about", n)
+			}
+			f.progress(runID)
+			if got := f.status(runID); got != billing.RunCompleted {
+				t.Errorf("the run is %s", got)
+			}
+		})
+	}
+}
+
 func TestResumingWhatNeedsNothing(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()

@@ -140,6 +140,15 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.to.ServeHTTP(w, r)
 }
 
+// taken returns the paths of the requests since it was last called.
+func (p *proxy) taken() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	paths := p.paths
+	p.paths = nil
+	return paths
+}
+
 func (p *proxy) breakPath(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -375,6 +384,10 @@ func (s tappedStore) Claims(ctx context.Context, subs []billing.Subscription) (b
 	return tapped(ctx, s.tap, "Claims", func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
 }
 
+func (s tappedStore) SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error) {
+	return tapped(ctx, s.tap, "SharedCustomers", func() (map[string]string, error) { return s.Store.SharedCustomers(ctx, customers, orgID) })
+}
+
 func (s tappedStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {
 	return s.tap.do(ctx, "Decide", func() error { return s.Store.Decide(ctx, item, countDowngrade, now) })
 }
@@ -604,6 +617,39 @@ func (f *fixture) openRun(id string, orgIDs []string, changes ...func(*billing.R
 		f.exec(`INSERT INTO reconciliation_items (run_id, org_id) VALUES (?,?)`, id, org)
 	}
 	f.exec(`UPDATE reconciliation_runs SET status = 'running', listed = TRUE, total = ?, downgrade_limit = ? WHERE id = ?`, len(orgIDs), run.DowngradeLimit, id)
+}
+
+// sweepInto gives the run a complete snapshot of what Stripe holds now.
+func (f *fixture) sweepInto(id string) {
+	f.Helper()
+	const owner = "the enumerator"
+	now := f.clock.Now()
+	until := now.Add(time.Minute)
+	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', strategy = 'sweep' WHERE id = ?`, id)
+	_, err := f.store.AcquireLease(f.Context(), id, owner, now, until)
+	if err == nil {
+		err = f.store.BeginSweep(f.Context(), id, owner, now, until)
+	}
+	client, page := f.stripeClient(), billing.Page{More: true}
+	for of := (billing.Range{}); err == nil && page.More; of = of.Rest(page) {
+		if page, err = client.SweepPage(f.Context(), of); err != nil {
+			break
+		}
+		var left []billing.Range
+		if page.More {
+			left = []billing.Range{of.Rest(page)}
+		}
+		err = f.store.StorePage(f.Context(), id, owner, of, page, left, until)
+	}
+	if err == nil {
+		err = f.store.FinishSweep(f.Context(), id, owner, billing.SweepComplete, until)
+	}
+	if err == nil {
+		err = f.store.MarkRunning(f.Context(), id, owner)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
 }
 
 func dryRun(r *billing.Run) { r.DryRun = true }

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"os"
@@ -14,13 +15,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
 // interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
-const interleavings = 1000
+const interleavings = 3000
 
 // world is one organization that two workers reconcile while Stripe changes and the application's
 // webhook writes. One party moves at a time, one call to the outside at a step, so that what is
@@ -84,7 +86,18 @@ func wanted(t *testing.T) int {
 
 func newWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int) *world {
 	w := &world{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
-	f.inSync(w.org)
+	f.sub(w.org)
+	// A row and a customer, or one of them: what is missing the webhook or a worker adds.
+	switch rapid.SampledFrom([]string{"both", "both", "row", "customer"}).Draw(t, "recorded") {
+	case "both":
+		f.org(w.org)
+		f.row(w.org)
+	case "row":
+		f.org(w.org, withoutCustomer)
+		f.row(w.org)
+	case "customer":
+		f.org(w.org, free)
+	}
 	f.openRun(w.run, []string{w.org})
 	w.workers = []*stepper{w.newWorker(w.run), w.newWorker(w.run)}
 	return w
@@ -115,7 +128,13 @@ var changes = map[string]func(*stripetest.Subscription){
 	"starter":  price("price_starter"),
 	"pro":      price("price_pro"),
 	"max":      price("price_max"),
-	"to end":   func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
+	"trial": func(s *stripetest.Subscription) {
+		s.Status, s.TrialEnd = "trialing", s.CurrentPeriodEnd
+	},
+	"renewed": func(s *stripetest.Subscription) {
+		s.CurrentPeriodStart, s.CurrentPeriodEnd = s.CurrentPeriodEnd, s.CurrentPeriodEnd+30*24*60*60
+	},
+	"to end": func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
 }
 
 // changeStripe changes the subscription, or lets the customer subscribe anew, and tells it: a
@@ -162,11 +181,22 @@ func (w *world) webhook() {
 	if orgStatus == "unpaid" {
 		orgStatus = "past_due"
 	}
-	w.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?, cancel_at_period_end = ? WHERE org_id = ?`,
-		sub.ID, sub.PriceID, tier, sub.Status, sub.CancelAtPeriodEnd, w.org)
-	w.pending = func() {
-		w.exec(`UPDATE organizations SET subscription_tier = ?, subscription_status = ? WHERE id = ?`, tier, orgStatus, w.org)
+	trialEnd := unixOrNull(sub.TrialEnd)
+	if mysqltest.Value[int](w.T, w.db, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, w.org) == 0 {
+		w.exec(`INSERT INTO subscriptions (id, org_id) VALUES (?,?)`, "row-"+w.org, w.org)
 	}
+	w.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?,
+		current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ? WHERE org_id = ?`,
+		sub.ID, sub.CustomerID, sub.PriceID, tier, sub.Status, unixOrNull(sub.CurrentPeriodStart), unixOrNull(sub.CurrentPeriodEnd), trialEnd, sub.CancelAtPeriodEnd, w.org)
+	w.pending = func() {
+		w.exec(`UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
+			sub.CustomerID, tier, orgStatus, trialEnd, w.org)
+	}
+}
+
+// unixOrNull is a date of Stripe's as the tables have it.
+func unixOrNull(seconds int64) sql.NullTime {
+	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
 }
 
 // settle lets everybody finish, then checks that one further run leaves nothing to do.
@@ -188,7 +218,8 @@ func (w *world) settle() {
 	if plan := w.plan(); len(plan.Changes) > 0 {
 		w.t.Fatalf("the run after left drift: %+v", plan.Changes)
 	}
-	w.checkItem()
+	w.checkItem(w.run)
+	w.checkItem(last)
 }
 
 // plan compares what both sides hold now.
@@ -208,15 +239,19 @@ func (w *world) plan() billing.Plan {
 	return plan
 }
 
-// checkItem: the two deliveries of the first run ended in one outcome.
-func (w *world) checkItem() {
-	items, err := w.store.Items(w.Context(), []billing.Work{{RunID: w.run, OrgID: w.org}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	item := items[billing.Work{RunID: w.run, OrgID: w.org}]
+// checkItem: however many deliveries there were, the organization has one outcome, and counts as a
+// downgrade if one of the changes recorded for it lowers access.
+func (w *world) checkItem(run string) {
+	item := w.item(run, w.org)
 	if item.Outcome == billing.OutcomeError || (item.Outcome == billing.OutcomeSynced) != (len(item.Changes) > 0) {
 		w.t.Fatalf("outcome %s (%s) with changes %+v", item.Outcome, item.Error, item.Changes)
+	}
+	want := 0
+	if billing.LowersAccess(item.Changes) {
+		want = 1
+	}
+	if got := w.fixture.run(run).Downgrades; got != want {
+		w.t.Fatalf("%d downgrades are counted, want %d for %+v", got, want, item.Changes)
 	}
 }
 

@@ -23,6 +23,7 @@ type ReconcileStore interface {
 	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
 	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
 	Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
+	SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error)
 	DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error)
 	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
@@ -150,12 +151,14 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	if err != nil {
 		return err
 	}
+	for w, t := range tasks {
+		t.item = items[w]
+	}
 	records, err := r.Store.Records(ctx, slices.Collect(maps.Keys(orgIDs)))
 	if err != nil {
 		return err
 	}
 	for w, t := range tasks {
-		t.item = items[w]
 		t.record, t.exists = records[w.OrgID]
 	}
 	return r.loadSnapshots(ctx, tasks)
@@ -173,8 +176,10 @@ func open(tasks map[billing.Work]*task) []*task {
 				Class: billing.Permanent, Reason: billing.ReasonUnknownItem,
 				Message: "organization " + t.work.OrgID + " is not part of run " + t.work.RunID,
 			}}
-		case t.run.Status == billing.RunStopped || t.item.Final():
+		case t.item.Final():
 			t.result = Result{Disposition: Acknowledge}
+		case t.run.Status == billing.RunStopped:
+			t.result = t.left(nil)
 		default:
 			todo = append(todo, t)
 		}
@@ -182,14 +187,29 @@ func open(tasks map[billing.Work]*task) []*task {
 	return todo
 }
 
-// notLoaded concludes a batch that could not be read: a refused login stops its runs, anything
-// else returns the messages, or gives up those received for the last time.
+// left says what becomes of a message whose run is stopped; f is why, if it was met just now. It is
+// acknowledged: resuming the run sends what is pending anew. What was given up before came from the
+// dead-letter queue and is not sent anew, so it goes back there.
+func (t *task) left(f *billing.Failure) Result {
+	switch {
+	case t.item.OrgID == "": // it could not be read, so it may be either
+		return Result{Return, f}
+	case t.item.Outcome == billing.OutcomeError && !t.run.DryRun:
+		return Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: t.item.Reason, Message: t.item.Error}}
+	default:
+		return Result{Acknowledge, f}
+	}
+}
+
+// notLoaded concludes a batch that could not be read: what concerns the whole run stops it,
+// anything else returns the messages, or gives up those received for the last time.
 func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
 	ctx, cancel := detached(ctx) // one for all of them: a database that hangs must not take the time to answer
 	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
-			continue // acknowledged
+			t.result = t.left(f)
+			continue
 		}
 		t.result = b.concludeWithin(ctx, t, f, billing.Plan{})
 	}
@@ -253,7 +273,7 @@ func (b *batch) oneUnlessDown(ctx context.Context, t *task) Result {
 // one brings an organization to its outcome and says what becomes of its message.
 func (b *batch) one(ctx context.Context, t *task) Result {
 	if _, stopped := b.stopped.Load(t.work.RunID); stopped {
-		return Result{Disposition: Acknowledge}
+		return t.left(nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
@@ -293,10 +313,14 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	if f.Class != billing.Permanent && !t.last {
 		return Result{Return, f}
 	}
-	err := b.Store.Decide(ctx, billing.Item{
+	item := billing.Item{
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
-		Error: f.Error(), Changes: plan.Changes, Warnings: plan.Warnings,
-	}, false, b.now())
+		Error: f.Error(), Warnings: plan.Warnings,
+	}
+	if f.Reason == billing.ReasonWithheld || t.run.DryRun { // else they would read as if they had been made
+		item.Changes = plan.Changes
+	}
+	err := b.Store.Decide(ctx, item, false, b.now())
 	switch {
 	case errors.Is(err, billing.ErrAlreadyDecided) && t.item.OrgID == "":
 		return Result{Return, f} // its item could not be read; it may not have one
@@ -311,7 +335,7 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	}
 }
 
-// stop ends the run; the messages of what is pending are acknowledged, resuming sends new ones.
+// stop ends the run.
 func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	stopped, err := b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
 	if err != nil {
@@ -322,7 +346,7 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
 			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
 	}
-	return Result{Acknowledge, f}
+	return t.left(f)
 }
 
 // round reads, plans and applies, again as long as somebody writes in between.
@@ -336,7 +360,11 @@ func (b *batch) round(ctx context.Context, t *task) (plan billing.Plan, err erro
 			return plan, err
 		}
 	}
-	return plan, &billing.Failure{
+	return plan, keptChanging(t)
+}
+
+func keptChanging(t *task) error {
+	return &billing.Failure{
 		Class: billing.Unavailable, Reason: billing.ReasonChangedConcurrently,
 		Message: "organization " + t.work.OrgID + " kept changing while it was reconciled", Err: billing.ErrRecordChanged,
 	}
@@ -391,7 +419,8 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 }
 
 // confirm reads Stripe once more after access was lowered: what came back between our read and
-// our write is given back. The outcome is committed, so a failure here is only logged.
+// our write is given back. The outcome is committed, so a failure here, of whatever kind, is only
+// logged.
 func (b *batch) confirm(ctx context.Context, t *task) {
 	err := b.Retry.do(ctx, func() error {
 		for range maxRounds {
@@ -399,11 +428,11 @@ func (b *batch) confirm(ctx context.Context, t *task) {
 				return err
 			}
 		}
-		return billing.ErrRecordChanged
+		return keptChanging(t)
 	})
 	if err != nil && !errors.Is(err, billing.ErrAlreadyDecided) {
-		b.Log.WarnContext(ctx, "Stripe could not be read again after access was lowered; the next run will", telemetry.KeyRunID, t.work.RunID,
-			telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyError, err.Error())
+		b.Log.WarnContext(ctx, "access was lowered and could not be compared with Stripe once more; the next run does", telemetry.KeyRunID, t.work.RunID,
+			telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyReason, billing.AsFailure(err).Reason, telemetry.KeyError, err.Error())
 	}
 }
 
@@ -420,7 +449,10 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 		return err
 	}
 	item := items[t.work]
-	item.Reason, item.SubscriptionID = plan.Reason, plan.GoverningID
+	if plan.Reason != billing.ReasonRepaired { // which says less than any other
+		item.Reason = plan.Reason
+	}
+	item.SubscriptionID, item.Warnings = plan.GoverningID, plan.Warnings // as things stand now
 	item.Changes = append(item.Changes, plan.Changes...)
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
 }
@@ -456,8 +488,13 @@ func (b *batch) read(ctx context.Context, record billing.Record, named []string)
 	if found.onlyOf(record) {
 		return truth, nil
 	}
-	claims, err := b.Store.Claims(ctx, found)
-	truth.Claims = claims
+	var err error
+	if truth.Claims, err = b.Store.Claims(ctx, found); err != nil {
+		return truth, err
+	}
+	if customers := billing.InDoubt(truth, record); len(customers) > 0 {
+		truth.Claims.SharedCustomers, err = b.Store.SharedCustomers(ctx, customers, record.Org.ID)
+	}
 	return truth, err
 }
 
@@ -602,8 +639,8 @@ func (s *subscriptions) onlyOf(record billing.Record) bool {
 	return true
 }
 
-// addUsage counts the batch's Stripe requests on its run. They are figures, not facts that
-// anything rests on: a failure is only logged.
+// addUsage counts the batch's Stripe requests on its run, or on the one that most of it belongs to.
+// They are figures, not facts that anything rests on: a failure is only logged.
 func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task) {
 	usage := r.Stripe.TakeUsage()
 	if usage == (billing.Usage{}) {
@@ -611,15 +648,25 @@ func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task)
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	for w, t := range tasks {
-		if t.run.ID == "" {
-			continue
-		}
-		if err := r.Store.AddUsage(ctx, w.RunID, usage); err != nil {
-			r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, w.RunID, telemetry.KeyError, err.Error())
-		}
-		return
+	runID := mainRun(tasks)
+	if err := r.Store.AddUsage(ctx, runID, usage); err != nil {
+		r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 	}
+}
+
+// mainRun is the run with the most organizations of the batch, of several the first by id.
+func mainRun(tasks map[billing.Work]*task) (runID string) {
+	size := map[string]int{}
+	for _, t := range tasks {
+		size[t.run.ID]++
+	}
+	delete(size, "") // unknown runs
+	for _, id := range slices.Sorted(maps.Keys(size)) {
+		if size[id] > size[runID] {
+			runID = id
+		}
+	}
+	return runID
 }
 
 func (r *Reconciler) now() time.Time { return clock(r.Now) }

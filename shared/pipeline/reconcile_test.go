@@ -44,6 +44,8 @@ func withoutCustomer(o *appschema.Organization) { o.StripeCustomerID = nil }
 
 func free(o *appschema.Organization) { o.SubscriptionTier, o.SubscriptionStatus = "free", "canceled" }
 
+func sharing(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_shared") }
+
 func freeRow(s *appschema.Subscription) {
 	s.PlanTier, s.Status, s.StripeSubscriptionID = "free", "canceled", nil
 }
@@ -205,6 +207,19 @@ var situations = []situation{
 	},
 	{
 		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{ // its customer subscribed again, for this organization or for the next: neither may be cut off
+		id: "shared-canceled", seed: func(f *fixture, id string) {
+			f.org(id, sharing)
+			f.row(id, func(s *appschema.Subscription) { s.StripeCustomerID = ptr("cus_shared") })
+			f.sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+			f.sub("again", func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+		},
+		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
+	},
+	{
+		id: "shared-free", seed: func(f *fixture, id string) { f.org(id, free, sharing) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
@@ -644,6 +659,150 @@ func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 	}
 }
 
+func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	before := f.cells().withoutTimestamps()
+	f.openRun(runID, []string{"org-1"})
+	f.sub("org-1", canceled)
+	answers := 0
+	f.stripe.After(func(*http.Request) {
+		switch answers++; answers {
+		case 2: // of the first round
+			f.sub("org-1")
+		case 3: // of the follow-up
+			f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
+		}
+	})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
+		t.Error(diff)
+	}
+	if answers != 4 {
+		t.Errorf("Stripe answered %d times", answers)
+	}
+}
+
+func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
+	mismatch := func() []billing.WarningCode { return []billing.WarningCode{billing.WarnTierMetadataMismatch} }
+	for name, test := range map[string]struct {
+		seed     func(f *fixture)
+		answers  int // to the first round
+		then     func(f *fixture)
+		reason   billing.Reason
+		governs  string
+		warnings []billing.WarningCode
+	}{
+		"a row was inserted, then repaired": {
+			seed:    func(f *fixture) { f.org("org-1"); f.sub("org-1", canceled) },
+			answers: 1, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			reason: billing.ReasonRowInserted, governs: "sub_org-1", warnings: mismatch(),
+		},
+		"the subscription was missing, then there": {
+			seed:    func(f *fixture) { f.org("org-1"); f.row("org-1") },
+			answers: 2, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			reason: billing.ReasonSubscriptionMissing, governs: "sub_org-1", warnings: mismatch(),
+		},
+		"the subscription was there, then missing": {
+			seed: func(f *fixture) {
+				f.org("org-1")
+				f.row("org-1")
+				f.sub("org-1", price("price_starter"), meta("tier", "max"))
+			},
+			answers: 1, then: func(f *fixture) { f.stripe.RemoveSubscription("sub_org-1") },
+			reason: billing.ReasonSubscriptionMissing,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			test.seed(f)
+			f.openRun(runID, []string{"org-1"})
+			f.afterRead(test.answers, func() { test.then(f) })
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			item := f.wantItem("org-1", billing.OutcomeSynced, test.reason)
+			var codes []billing.WarningCode
+			for _, w := range item.Warnings {
+				codes = append(codes, w.Code)
+			}
+			if item.Revision != 2 || item.SubscriptionID != test.governs || !slices.Equal(codes, test.warnings) {
+				t.Errorf("revision %d, governed by %q, warnings %v; want 2, %q, %v", item.Revision, item.SubscriptionID, codes, test.governs, test.warnings)
+			}
+		})
+	}
+}
+
+func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
+	for reason, meanwhile := range map[billing.Reason]func(f *fixture, answer int){
+		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.sub("org-1", price("price_of_nothing")) },
+		billing.ReasonChangedConcurrently: func(f *fixture, answer int) {
+			f.sub("org-1")
+			if answer > 2 {
+				f.exec(`UPDATE subscriptions SET current_period_end = ? WHERE org_id = 'org-1'`, periodEnd.AddDate(0, 0, answer))
+			}
+		},
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			f := newFixture(t)
+			f.org("org-1")
+			f.row("org-1")
+			f.sub("org-1", canceled)
+			f.openRun(runID, []string{"org-1"})
+			answers := 0
+			f.stripe.After(func(*http.Request) {
+				if answers++; answers > 1 { // the first round has two
+					meanwhile(f, answers)
+				}
+			})
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+			lines := f.logs.lines(t, "reason", string(reason))
+			if len(lines) != 1 || lines[0]["orgId"] != "org-1" || strings.Contains(fmt.Sprint(lines[0]["message"]), "could not be read") {
+				t.Errorf("%v", lines)
+			}
+		})
+	}
+}
+
+// The webhook's row takes the subscription between our reading whose it is and our write.
+func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1", free)
+	f.sub("org-1")
+	f.openRun(runID, []string{"org-1"})
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Apply" {
+			f.owner("org-1") //nolint:contextcheck // the test writes in its own time
+		}
+		return nil
+	}})
+	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonSubscriptionConflict)
+	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonSubscriptionConflict); len(item.Changes) > 0 {
+		t.Errorf("changes %+v", item.Changes)
+	}
+}
+
+func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.inSync("org-2")
+	var deliveries []pipeline.Delivery
+	for _, run := range []string{"a", "b", "c", "m", "x", "y", "z"} {
+		f.openRun(run, []string{"org-1", "org-2"})
+		deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: run, OrgID: "org-1"}})
+	}
+	deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: "m", OrgID: "org-2"}})
+	f.reconciler(nil).Reconcile(t.Context(), deliveries)
+	for _, d := range deliveries {
+		want := 0
+		if d.Work.RunID == "m" {
+			want = len(deliveries)
+		}
+		if got := f.run(d.Work.RunID).Usage.Retrieve; got != int64(want) {
+			t.Errorf("run %s: %d requests, want %d", d.Work.RunID, got, want)
+		}
+	}
+}
+
 func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	f := newFixture(t)
 	f.org("org-1")
@@ -803,6 +962,47 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal)
 }
 
+func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
+	f := newFixture(t)
+	f.openRun(runID, nil)
+	broken := &tap{before: func(_ context.Context, call string) error {
+		if call == "Items" {
+			return errors.New("an item that cannot be read")
+		}
+		return nil
+	}}
+	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
+	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
+}
+
+func TestADuplicateOnItsLastReceiveGivesUpForBoth(t *testing.T) {
+	for _, last := range [][]bool{{true, false}, {false, true}} {
+		f := newFixture(t)
+		f.inSync("org-1")
+		f.openRun(runID, []string{"org-1"})
+		f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+		work := billing.Work{RunID: runID, OrgID: "org-1"}
+		for _, result := range f.reconciler(nil).Reconcile(t.Context(), []pipeline.Delivery{
+			{Work: work, LastReceive: last[0]}, {Work: work, LastReceive: last[1]},
+		}) {
+			f.wantResult(result, pipeline.DeadLetter, billing.ReasonStripeUnavailable)
+		}
+		f.wantItem("org-1", billing.OutcomeError, billing.ReasonStripeUnavailable)
+	}
+}
+
+func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.stripe.After(func(*http.Request) { cancel() })
+	result := f.deliverAs(ctx, f.reconciler(nil), runID, true, "org-1")["org-1"]
+	f.wantResult(result, pipeline.DeadLetter, billing.ReasonOutOfTime)
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonOutOfTime)
+}
+
 func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("odd")
@@ -885,6 +1085,82 @@ func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
 	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
 	if got := f.status(runID); got != billing.RunCompletedWithErrors {
 		t.Errorf("run is %s", got)
+	}
+}
+
+// A run that is stopped sends only what is pending again when it is resumed, so what came from the
+// dead-letter queue must go back there.
+func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
+	refused := func(f *fixture) { f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
+	for name, test := range map[string]struct {
+		stop func(f *fixture)
+		dry  bool
+		want pipeline.Disposition
+	}{
+		"stopped before": {stop: func(f *fixture) {
+			if _, err := f.store.StopRun(f.Context(), runID, billing.ReasonWrongAccount, "wrong", start); err != nil {
+				f.Fatal(err)
+			}
+		}, want: pipeline.DeadLetter},
+		"stopped by its batch":                   {stop: refused, want: pipeline.DeadLetter},
+		"stopped by a batch that was not loaded": {stop: func(f *fixture) { f.exec(`ALTER TABLE organizations DROP COLUMN trial_ends_at`) }, want: pipeline.DeadLetter},
+		"a dry run, which gives nothing up":      {stop: refused, dry: true, want: pipeline.Acknowledge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ids := numbered(4)
+			for _, id := range ids {
+				f.inSync(id)
+			}
+			f.openRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dry })
+			given := ids[:2]
+			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, given[0], given[1])
+			test.stop(f)
+			r := f.reconciler(nil)
+			r.Parallel = 1
+			results := f.deliver(r, runID, ids...)
+			if got := f.status(runID); got != billing.RunStopped {
+				t.Fatalf("the run is %s", got)
+			}
+			for _, id := range given {
+				f.wantItem(id, billing.OutcomeError, billing.ReasonWithheld)
+				if test.want == pipeline.Acknowledge {
+					if results[id].Disposition != test.want {
+						t.Errorf("%s: %+v", id, results[id])
+					}
+					continue
+				}
+				f.wantResult(results[id], test.want, billing.ReasonWithheld)
+				if got := results[id].Failure; got == nil || got.Error() != "the limit is reached" {
+					t.Errorf("%s goes back with %v", id, got)
+				}
+			}
+			for _, id := range ids[2:] {
+				if results[id].Disposition != pipeline.Acknowledge {
+					t.Errorf("%s is pending: %+v", id, results[id])
+				}
+			}
+		})
+	}
+}
+
+// Nobody knows whether it is one that was given up, so it is neither acknowledged nor given up.
+func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.openRun(runID, []string{"org-1"})
+	refused := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonDatabaseLogin, Message: "no grant"}
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Items" {
+			return refused
+		}
+		return nil
+	}})
+	for range 2 { // stopping the run, and finding it stopped
+		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonDatabaseLogin)
+		if got := f.status(runID); got != billing.RunStopped {
+			t.Errorf("the run is %s", got)
+		}
 	}
 }
 
@@ -1133,6 +1409,27 @@ func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
 	f.stripe.ClearFaults()
 	for _, result := range deliver(10, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+}
+
+// Three that fail are Stripe, one that fails three times is not.
+func TestAnOrganizationThatKeepsFailingCountsOnce(t *testing.T) {
+	f := newFixture(t)
+	bad := []string{"bad-1", "bad-2", "bad-3"}
+	for _, id := range bad {
+		f.inSync(id)
+		f.proxy.breakPath("/v1/subscriptions/sub_" + id)
+	}
+	f.openRun(runID, bad)
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	for range 5 {
+		f.deliver(r, runID, bad[0])
+	}
+	f.proxy.taken()
+	f.deliver(r, runID, bad[1:]...)
+	if n := len(f.proxy.taken()); n != 2 {
+		t.Errorf("%d requests for two others: Stripe counts as down", n)
 	}
 }
 

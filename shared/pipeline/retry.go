@@ -47,18 +47,13 @@ func retryable(err error) error {
 		return nil
 	}
 	f := billing.AsFailure(err)
-	if !f.Retryable() || isAnswer(err) {
+	if !f.Retryable() || billing.IsAnswer(err) {
 		return backoff.Permanent(err)
 	}
 	if f.Wait > 0 {
 		return errors.Join(err, &backoff.RetryAfterError{Duration: f.Wait})
 	}
 	return err
-}
-
-// isAnswer: the store told something about the work, trying again would hear the same.
-func isAnswer(err error) bool {
-	return errors.Is(err, billing.ErrAlreadyDecided) || errors.Is(err, billing.ErrRecordChanged) || errors.Is(err, billing.ErrLeaseLost)
 }
 
 // withReserve ends ctx so long before its deadline, if it has one: the rest is for answering.

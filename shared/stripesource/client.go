@@ -122,6 +122,10 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 
 // CustomerSubscriptions returns every subscription of the customer, ended ones too, and whether
 // the customer exists. https://docs.stripe.com/api/subscriptions/list
+//
+// One that cannot be read, even an old one that ended, makes all of them invalid_subscription. That
+// is deliberate: which one governs cannot be told while one of them is unknown, and a guess could
+// cut off who pays.
 func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
 	for after := ""; ; {
 		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after, c.decode)
