@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -143,8 +144,12 @@ func reconcileOn(t *testing.T, own *ownParts) billing.Summary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	summary, err := reconcile(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
+	s, err := connect(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
 	if err != nil {
+		t.Fatal(err)
+	}
+	summary, err := s.reconcile(t.Context(), options{})
+	if err := errors.Join(err, s.close()); err != nil {
 		t.Fatal(err)
 	}
 	return summary
