@@ -44,7 +44,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3\nredrive the dead-letter queue to have those applied\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3\nreconcile redrive --watch has those applied\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {
