@@ -212,7 +212,7 @@ func writeSeen(b *strings.Builder, x explanation) {
 		case s.Candidate:
 			role = "candidate"
 		}
-		fmt.Fprintf(b, "  %s  %s  %s: %s\n", present.Clean(s.ID), present.Clean(s.Status), role, present.Clean(s.Why))
+		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", present.Clean(s.ID), present.Clean(s.Status), role, present.Clean(s.Why))
 		for _, line := range []struct {
 			name  string
 			value any

@@ -316,8 +316,8 @@ func (c *command) showRedriven(r redriven) error {
 	case "empty":
 		return say(c.out, "the dead-letter queue is empty: nothing to redrive (SQS counts up to a minute late)")
 	case "completed":
-		return say(c.out, "redrove %d messages", r.Moved)
+		return say(c.out, "messages moved back to the work queue: %d", r.Moved)
 	default:
-		return say(c.out, "redriving: %d of about %d messages moved so far; --watch shows how far it is", r.Moved, r.ToMove)
+		return say(c.out, "messages moved back to the work queue so far: %d of about %d; --watch shows how far it is", r.Moved, r.ToMove)
 	}
 }

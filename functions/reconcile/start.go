@@ -34,6 +34,14 @@ type event struct {
 	Resume   string `json:"resume,omitempty"`
 }
 
+// patience prepares for a long wait.
+func (e event) patience() string {
+	if e.OrgID != "" {
+		return ""
+	}
+	return "; with many organizations it takes minutes"
+}
+
 func (c *command) start(ctx context.Context) *cobra.Command {
 	var e event
 	watches := false
@@ -111,7 +119,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	client := lambda.NewFromConfig(settings, func(o *lambda.Options) { o.Retryer = aws.NopRetryer{} })
 	waiting, cancel := context.WithTimeout(ctx, enumeratorTime)
 	defer cancel()
-	present.NewProgress(c.errs).Note("asking %s in %s; with many organizations it takes minutes", function, settings.Region)
+	present.NewProgress(c.errs).Note("asking %s in %s%s", function, settings.Region, e.patience())
 	out, err := client.Invoke(waiting, &lambda.InvokeInput{FunctionName: &function, Payload: payload})
 	if waiting.Err() != nil {
 		return result, notAwaited(ctx)
@@ -176,8 +184,8 @@ func started(r pipeline.Enumeration) string {
 	case r.Done && r.Enqueued == 0:
 		return fmt.Sprintf("run %s: nothing is left to enqueue", r.RunID)
 	case r.Done:
-		return fmt.Sprintf("run %s: enqueued %d organizations", r.RunID, r.Enqueued)
+		return fmt.Sprintf("run %s: organizations enqueued: %d", r.RunID, r.Enqueued)
 	default:
-		return fmt.Sprintf("run %s: enqueued %d organizations so far; the rest follows by itself, within 15 minutes", r.RunID, r.Enqueued)
+		return fmt.Sprintf("run %s: organizations enqueued so far: %d; the rest follows by itself, within 15 minutes", r.RunID, r.Enqueued)
 	}
 }
