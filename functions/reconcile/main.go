@@ -44,6 +44,7 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
 	root.AddCommand(c.start(ctx))
 	root.AddCommand(c.org(ctx))

@@ -18,8 +18,8 @@ type Progress struct {
 	w        io.Writer
 	width    func() int // of the terminal; nil where there is none
 	now      func() time.Time
-	first    look   // what the rate is measured from
-	shown    int    // columns that the bar takes on the terminal now
+	first    look // what the rate is measured from
+	shown    int  // columns that the bar takes on the terminal now
 	lastLine time.Time
 	lastText string
 }
