@@ -138,7 +138,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	return s, nil
 }
 
-func (s session) close() error { return errors.Join(s.Pipeline.Close(), s.store.Close()) }
+func (s session) close() error { return errors.Join(s.Close(), s.store.Close()) }
 
 // hold keeps everything up until ctx ends: the queues with what is in them, workers, aggregator,
 // the ticks, and the enumerator for whoever invokes it. The password that is printed is of a

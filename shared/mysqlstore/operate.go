@@ -56,7 +56,9 @@ func (s *Store) NearestOrganizations(ctx context.Context, text string, limit int
 }
 
 // likeText makes a text stand for itself in LIKE.
-func likeText(s string) string { return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s) }
+func likeText(s string) string {
+	return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s)
+}
 
 // UnfinishedRuns returns the ids of the runs that a redrive may change, the latest first: not dry,
 // with an organization that is pending or in error.

@@ -95,8 +95,12 @@ func TestRunsThatARedriveMayChangeAndTheirLastDecision(t *testing.T) {
 			run, org, outcome string
 			at                any
 		}{
-			{"clean", "a", "synced", now}, {"dry", "a", "error", now}, {"failed", "a", "error", now}, {"failed", "b", "skipped", now.Add(time.Second)},
-			{"failed", "c", "pending", nil}, {"pending", "a", "pending", nil},
+			{"clean", "a", "synced", now},
+			{"dry", "a", "error", now},
+			{"failed", "a", "error", now},
+			{"failed", "b", "skipped", now.Add(time.Second)},
+			{"failed", "c", "pending", nil},
+			{"pending", "a", "pending", nil},
 		} {
 			f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, decided_at) VALUES (?,?,?,?)`, item.run, item.org, item.outcome, item.at)
 		}

@@ -103,7 +103,7 @@ func (p *Pipeline) Serve(ctx context.Context, ready func(environ map[string]stri
 	group.Go(func() error { return p.tick(ctx) })
 	ready(p.environ(functions))
 	<-ctx.Done()
-	return errors.Join(functions.Close(), group.Wait())
+	return errors.Join(functions.Close(), group.Wait()) //nolint:contextcheck // ctx has ended, closing takes its own time
 }
 
 // tick does what the scheduler has the functions do between runs.

@@ -121,6 +121,6 @@ func pace(remaining int, rate float64) string {
 	if rate < 1 {
 		speed = fmt.Sprintf("%.0f/min", 60*rate)
 	}
-	seconds := time.Duration(float64(max(0, remaining))/rate + 0.5)
-	return fmt.Sprintf(", %s, %s left", speed, seconds*time.Second)
+	left := time.Duration(float64(max(0, remaining)) / rate * float64(time.Second))
+	return fmt.Sprintf(", %s, %s left", speed, left.Round(time.Second))
 }

@@ -128,7 +128,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "InvalidRequestContentException", "Could not parse request body into json")
 		return
 	}
-	s.answer(w, r, invocation{id: id, name: plainName(r.PathValue("name")), function: function, event: event})
+	i := invocation{id: id, name: plainName(r.PathValue("name")), function: function, event: event}
+	s.answer(w, r.Header.Get("X-Amz-Invocation-Type"), i) //nolint:contextcheck // a caller that goes away ends nothing
 }
 
 // invocation is one call of a function.
@@ -138,8 +139,8 @@ type invocation struct {
 	event    json.RawMessage
 }
 
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, i invocation) {
-	switch kind := r.Header.Get("X-Amz-Invocation-Type"); kind {
+func (s *Server) answer(w http.ResponseWriter, kind string, i invocation) {
+	switch kind {
 	case "", "RequestResponse":
 		done, ok := s.invoke(i)
 		if !ok {

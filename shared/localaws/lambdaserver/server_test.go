@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ func TestTheFunctionGetsTheEventAndTheRequestIDThatTheCallerSees(t *testing.T) {
 			t.Fatal(err)
 		}
 		id, _ := middleware.GetRequestIDMetadata(out.ResultMetadata)
-		if out.StatusCode != 200 || out.FunctionError != nil || answer.Event != `{"a":1}` || answer.ID == "" || answer.ID != id || seen[id] {
+		if out.StatusCode != http.StatusOK || out.FunctionError != nil || answer.Event != `{"a":1}` || answer.ID == "" || answer.ID != id || seen[id] {
 			t.Errorf("%s: status %d, %+v, request id %s", name, out.StatusCode, answer, id)
 		}
 		seen[id] = true
@@ -110,7 +111,7 @@ func TestFailuresOfTheFunctionAreAnswersNotHTTPErrors(t *testing.T) {
 			if err := json.Unmarshal(out.Payload, &got); err != nil {
 				t.Fatal(err)
 			}
-			if out.StatusCode != 200 || aws.ToString(out.FunctionError) != "Unhandled" || got.Type != c.want.Type || got.Message != c.want.Message {
+			if out.StatusCode != http.StatusOK || aws.ToString(out.FunctionError) != "Unhandled" || got.Type != c.want.Type || got.Message != c.want.Message {
 				t.Errorf("status %d, function error %q, %+v; want %+v", out.StatusCode, aws.ToString(out.FunctionError), got, c.want)
 			}
 		})
