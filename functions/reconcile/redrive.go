@@ -206,7 +206,7 @@ func (c *command) moveAndSettle(ctx context.Context, m mover, store *mysqlstore.
 	}
 	r := redriven{Status: strings.ToLower(move.Status), Moved: move.Moved, ToMove: move.ToMove, Runs: []billing.Summary{}}
 	for _, id := range changed {
-		summary, err := amendedSummary(ctx, store, id)
+		summary, err := amendedSummary(ctx, store, id, amendTime)
 		if err != nil {
 			return notMoved(ctx, err)
 		}
@@ -272,8 +272,8 @@ func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progre
 
 // amendedSummary waits for the aggregator to have counted what was decided. Should it not come to
 // that, the run is counted here.
-func amendedSummary(ctx context.Context, store *mysqlstore.Store, runID string) (billing.Summary, error) {
-	for began := time.Now(); time.Since(began) < amendTime; {
+func amendedSummary(ctx context.Context, store *mysqlstore.Store, runID string, patience time.Duration) (billing.Summary, error) {
+	for began := time.Now(); time.Since(began) < patience; {
 		written, found, err := store.StoredSummary(ctx, runID)
 		if err != nil {
 			return written, err
