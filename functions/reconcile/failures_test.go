@@ -189,6 +189,12 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	goOn := make(chan struct{})
 	h.stripe.Before(func(*http.Request) { <-goOn }) // a worker is at it
 	runID := h.run(present.ExitOK, "start").RunID
+	if open := h.run(present.ExitOK, "status"); open.Message != "Reconciliation running" || open.Result.Pending != 1 || open.Result.FinishedAt != nil {
+		t.Errorf("a run that is going: %+v", open)
+	}
+	if text := h.prints(present.ExitOK, "status"); !strings.Contains(text, "not finished") {
+		t.Errorf("a run that is going:\n%s", text)
+	}
 	ctx, leave := context.WithCancel(t.Context())
 	var out bytes.Buffer
 	code := realMain(ctx, []string{"status", "--watch", "--json"}, h.environ, &out, writer(leave)) // at the first sign of progress

@@ -97,7 +97,7 @@ func guard(s billing.Summary) string {
 	withheld := s.Reasons[billing.ReasonWithheld]
 	switch {
 	case withheld > 0:
-		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
+		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then reconcile redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
 	case s.DryRun && s.Downgrades > s.DowngradeLimit:
 		return fmt.Sprintf("; a run that writes would withhold %d of them", s.Downgrades-s.DowngradeLimit)
 	default:
