@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -30,17 +29,14 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 		return Function{}, err
 	}
 	f := Function{Config: c, Log: telemetry.NewLogger(os.Stdout, c.LogLevel)}
-	settings, err := awsconfig.LoadDefaultConfig(ctx)
+	aws, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
 		return Function{}, fmt.Errorf("AWS settings: %w", err)
 	}
-	f.Queues = Queues(settings)
+	f.Queues = sqs.NewFromConfig(aws)
 	f.Store, err = mysqlstore.Open(ctx, Database(c))
 	return f, err
 }
-
-// Queues returns the client of the queues.
-func Queues(settings aws.Config) *sqs.Client { return sqs.NewFromConfig(settings) }
 
 // Exit ends a function that could not start, with its reason in the log.
 func Exit(err error) {
