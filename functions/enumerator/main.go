@@ -23,6 +23,6 @@ func run(ctx context.Context) error {
 		return err
 	}
 	stripe := wire.Stripe(f.Config, 1, f.Log)
-	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Handle, lambda.WithContext(ctx))
+	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Invoke, lambda.WithContext(ctx))
 	return nil
 }

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -54,7 +57,12 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 		progress.Note("database: %s at %s:%d", c.Database.Name, c.Database.Host, c.Database.Port)
 		progress.Note("Stripe: %s mode at %s", c.Stripe.Mode, c.Stripe.APIBase)
 	}
-	summary, err := reconcile(ctx, o, c, own, logger(environ, c, errs), progress)
+	s, err := connect(ctx, o, c, own, logger(environ, c, errs), progress)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	summary, err := s.reconcile(ctx, o)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +72,7 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 		err = present.Summary(out, summary)
 	}
 	if err == nil && o.demo.hold && own != nil {
-		own.hold(ctx, progress)
+		err = s.hold(ctx, own.environ())
 	}
 	return summary.Status, err
 }
@@ -105,7 +113,8 @@ func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Lo
 	return telemetry.NewLogger(errs, c.LogLevel)
 }
 
-func reconcile(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *present.Progress) (summary billing.Summary, err error) {
+// connect starts a pipeline on the database and the Stripe that c names.
+func connect(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *present.Progress) (s session, err error) {
 	database := wire.Database(c)
 	if own != nil && !own.database.Concurrent() {
 		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
@@ -116,18 +125,35 @@ func reconcile(ctx context.Context, o options, c config.Config, own *ownParts, l
 	}
 	store, err := mysqlstore.Open(ctx, database)
 	if err != nil {
-		return summary, err
+		return s, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	s = session{store: store, progress: progress, stays: own == nil}
 	stripe := wire.Stripe(c, 1, log)
-	if err := reachable(ctx, stripe); err != nil {
-		return summary, err
+	if err = reachable(ctx, stripe); err == nil {
+		_, err = store.Migrate(ctx)
 	}
-	if _, err := store.Migrate(ctx); err != nil {
-		return summary, err
+	if err == nil {
+		s.Pipeline, err = inprocess.Start(ctx, c, store, stripe, log)
 	}
-	s := session{config: c, store: store, stripe: stripe, log: log, progress: progress, stays: own == nil}
-	return s.reconcile(ctx, o)
+	if err != nil {
+		return s, errors.Join(err, store.Close())
+	}
+	return s, nil
+}
+
+func (s session) close() error { return errors.Join(s.Close(), s.store.Close()) }
+
+// hold keeps everything up until ctx ends: the queues with what is in them, workers, aggregator,
+// the ticks, and the enumerator for whoever invokes it. The password that is printed is of a
+// database that ends with this process and listens on this machine only.
+func (s session) hold(ctx context.Context, own map[string]string) error {
+	return s.Serve(ctx, func(environ map[string]string) {
+		maps.Copy(environ, own)
+		s.progress.Note("\nEverything stays up until Ctrl-C. In another terminal, for reconcile to reach it:\n")
+		for _, name := range slices.Sorted(maps.Keys(environ)) {
+			s.progress.Note("export %s='%s'", name, environ[name])
+		}
+	})
 }
 
 // requestRate stays below what the fake Stripe allows; 0 is no limit.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -15,13 +16,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
@@ -154,8 +160,12 @@ func reconcileOn(t *testing.T, own *ownParts) billing.Summary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	summary, err := reconcile(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
+	s, err := connect(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
 	if err != nil {
+		t.Fatal(err)
+	}
+	summary, err := s.reconcile(t.Context(), options{})
+	if err := errors.Join(err, s.close()); err != nil {
 		t.Fatal(err)
 	}
 	return summary
@@ -418,4 +428,78 @@ func checksum(t *testing.T, db *sql.DB) string {
 		t.Fatal(err)
 	}
 	return sum
+}
+
+// holding is where a program that holds writes its standard error; ready gets the environment that
+// it printed.
+type holding struct {
+	text  bytes.Buffer
+	ready chan map[string]string
+}
+
+func (h *holding) Write(p []byte) (int, error) {
+	n, err := h.text.Write(p)
+	if strings.HasPrefix(string(p), "export WORK_QUEUE_URL=") { // the last of them
+		h.ready <- exported(h.text.String())
+	}
+	return n, err
+}
+
+func exported(text string) map[string]string {
+	environ := map[string]string{}
+	for line := range strings.Lines(text) {
+		assignment, found := strings.CutPrefix(strings.TrimSpace(line), "export ")
+		name, value, ok := strings.Cut(assignment, "=")
+		if found && ok {
+			environ[name] = strings.Trim(value, "'")
+		}
+	}
+	return environ
+}
+
+func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
+	server(t) // there must be one that others can connect to
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	held, ended := &holding{ready: make(chan map[string]string, 1)}, make(chan int, 1)
+	var out bytes.Buffer
+	go func() {
+		ended <- realMain(ctx, []string{"--hold", "--orgs", "20", "--json"}, nil, &out, held)
+	}()
+	var environ map[string]string
+	select {
+	case environ = <-held.ready:
+	case code := <-ended:
+		t.Fatalf("exit %d\n%s", code, &held.text)
+	}
+	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe, config.NeedEnumerator, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := lambda.New(lambda.Options{
+		Region: environ["AWS_REGION"], BaseEndpoint: aws.String(environ["AWS_ENDPOINT_URL_LAMBDA"]),
+		Credentials: credentials.NewStaticCredentialsProvider(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"], ""),
+	})
+	answer, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &c.EnumeratorFunction, Payload: []byte(`{"dryRun":true}`)})
+	if err != nil || answer.FunctionError != nil {
+		t.Fatalf("%s, %v", answer.Payload, err)
+	}
+	store, err := mysqlstore.Open(t.Context(), wire.Database(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for run := (billing.Run{Status: billing.RunEnumerating}); run.Status.Open(); {
+		var found bool
+		if run, found, err = store.LatestRun(t.Context()); err != nil || !found || !run.DryRun {
+			t.Fatalf("%+v, found %t, %v", run, found, err)
+		}
+	}
+	stop()
+	if code := <-ended; code != present.ExitOK {
+		t.Errorf("exit %d\n%s", code, &held.text)
+	}
+	if !json.Valid(out.Bytes()) {
+		t.Errorf("standard output is not the summary alone:\n%s", &out)
+	}
 }

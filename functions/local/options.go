@@ -65,7 +65,7 @@ func (o *options) bind(cmd *cobra.Command) {
 	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: sweep (list all subscriptions first, the default) or retrieve (ask for each organization)")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
-	f.BoolVar(&o.demo.hold, "hold", false, "afterwards keep the own database and Stripe up until Ctrl-C, and print how to reach them")
+	f.BoolVar(&o.demo.hold, "hold", false, "afterwards keep everything up until Ctrl-C, and print the environment in which reconcile reaches it")
 	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
 	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
 	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")

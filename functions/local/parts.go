@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -108,29 +107,18 @@ func (p *ownParts) open() (*sql.DB, error) {
 	return db, nil
 }
 
-// environ is the environment with which a program reaches the parts.
+// environ is the environment with which a program reaches the parts, whatever a .env says of others.
 func (p *ownParts) environ() map[string]string {
 	environ := map[string]string{
 		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(),
-		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName,
-		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(),
+		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName, "DB_TLS": "false",
+		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(), "STRIPE_MODE": "test", "STRIPE_ACCOUNT_ID": "",
 	}
 	if p.unlimited {
 		environ["STRIPE_RPS"] = "100"
 	}
 	maps.Copy(environ, demo.Prices())
 	return environ
-}
-
-// hold keeps the parts up until ctx ends. The password is of a database that ends with this
-// process and listens on this machine only; whoever holds asked for it.
-func (p *ownParts) hold(ctx context.Context, progress *present.Progress) {
-	progress.Note("\nThe database and the fake Stripe stay up until Ctrl-C. In another terminal, to reach them:\n")
-	environ := p.environ()
-	for _, name := range slices.Sorted(maps.Keys(environ)) {
-		progress.Note("export %s='%s'", name, environ[name])
-	}
-	<-ctx.Done()
 }
 
 func (p *ownParts) close() error {

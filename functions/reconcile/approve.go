@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -31,8 +28,11 @@ func (c *command) approve(ctx context.Context) *cobra.Command {
 		Long: `Raises the run's limit of downgrades. A run withholds what would go beyond it, since
 a wrong key or a wrong price mapping looks like everybody losing access. Look at what
 was withheld before you approve; a redrive of the dead-letter queue then applies it.`,
-		Example: `  reconcile approve 2026-11-22T03:00:00Z --limit 40`,
-		Args:    present.OneArg("run"),
+		Example: `  reconcile status 2026-11-22T03:00:00Z             what was withheld?
+  reconcile approve 2026-11-22T03:00:00Z --limit 40
+  reconcile redrive --watch                         have it applied`,
+		Args:              present.OneArg("run"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if limit < 1 {
 				return present.Usage("--limit must say how many downgrades the run may make, at least 1")
@@ -44,42 +44,32 @@ was withheld before you approve; a redrive of the dead-letter queue then applies
 	return cmd
 }
 
-func (c *command) raise(ctx context.Context, runID string, limit int) (err error) {
+func (c *command) raise(ctx context.Context, runID string, limit int) error {
 	settings, err := config.Load(c.environ, config.NeedDatabase)
 	if err != nil {
 		return err
 	}
-	store, err := mysqlstore.Open(ctx, wire.Database(settings))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	raised, err := store.RaiseDowngradeLimit(ctx, runID, limit)
-	if err != nil {
-		return err
-	}
-	a, err := approvalOf(ctx, store, runID)
-	if err != nil {
-		return err
-	}
-	if !raised {
-		return present.Usage("run %s may downgrade %d organizations already; --limit can only raise that", runID, a.DowngradeLimit)
-	}
-	return c.showApproval(a)
+	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+		raised, err := store.RaiseDowngradeLimit(ctx, runID, limit)
+		if err != nil {
+			return err
+		}
+		a, err := approvalOf(ctx, store, runID)
+		if err != nil {
+			return err
+		}
+		if !raised {
+			return present.Usage("run %s may downgrade %d organizations already; --limit can only raise that", runID, a.DowngradeLimit)
+		}
+		return c.showApproval(a)
+	})
 }
 
 // approvalOf tells how the run stands with its limit.
 func approvalOf(ctx context.Context, store *mysqlstore.Store, runID string) (approval, error) {
-	runs, err := store.Runs(ctx, []string{runID})
+	run, err := findRun(ctx, store, runID)
 	if err != nil {
 		return approval{}, err
-	}
-	run, ok := runs[runID]
-	if !ok {
-		return approval{}, &present.Error{
-			Exit: present.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: fmt.Errorf("there is no run %s", runID),
-			Hint: "runs have ids such as 2026-11-22T03:00:00Z; it may have been pruned, or belong to another database",
-		}
 	}
 	tallies, err := store.Tallies(ctx, runID)
 	a := approval{RunID: runID, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit}
@@ -95,7 +85,6 @@ func (c *command) showApproval(a approval) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(a)
 	}
-	_, err := fmt.Fprintf(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d\nredrive the dead-letter queue to have those applied\n",
-		present.Clean(a.RunID), a.DowngradeLimit, a.Downgrades, a.Withheld)
-	return err
+	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d\nreconcile redrive --watch has those applied",
+		a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld)
 }

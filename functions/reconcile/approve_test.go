@@ -44,7 +44,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3\nredrive the dead-letter queue to have those applied\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3\nreconcile redrive --watch has those applied\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {
@@ -60,6 +60,19 @@ func TestApproveAnswersMachines(t *testing.T) {
 	}
 	if want := `{"runId":"run-1","downgrades":2,"downgradeLimit":5,"withheld":3}` + "\n"; out.String() != want {
 		t.Errorf("printed %s, want %s", &out, want)
+	}
+}
+
+func TestARunIsCountedWhereItsSummaryIsOutOfDate(t *testing.T) {
+	db, _ := runWithWithheld(t)
+	store := mysqlstore.New(db.DB)
+	db.MustExec(t, `UPDATE reconciliation_runs SET summary = '{"runId":"run-1","status":"completed_with_errors","totalOrganizations":3,"errors":3}'`)
+	if s, err := amendedSummary(t.Context(), store, "run-1", time.Minute); err != nil || s.Errors != 3 || len(s.Details) != 0 {
+		t.Errorf("what is written is right: %+v, %v", s, err)
+	}
+	db.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'a'`)
+	if s, err := amendedSummary(t.Context(), store, "run-1", lookEvery); err != nil || s.Errors != 2 || s.Synchronized != 1 || s.TotalOrganizations != 3 {
+		t.Errorf("what is written is out of date: %+v, %v", s, err)
 	}
 }
 

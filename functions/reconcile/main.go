@@ -4,10 +4,12 @@ package main
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 )
 
 func main() { present.Main(realMain) }
@@ -27,13 +29,48 @@ func realMain(ctx context.Context, args []string, environ map[string]string, out
 		Long: `Operates the subscription reconciliation: what Stripe says about every organization's
 subscription is repaired in the application's database, never the other way round.
 
-Settings come from the environment or from .env; .env.example names them all.`,
-		Args: present.NoArgs,
+Settings come from the environment or from .env; .env.example names them all, and AWS's
+are those of every AWS tool (AWS_PROFILE, AWS_REGION and so on). start, org and redrive
+need AWS; with --watch, and for everything else, the database must be reachable too.
+
+Results go to standard output, progress to standard error.
+Exit codes: 0 the run ended completed, or the command did what it was asked; 1 it could
+not be started or followed; 2 usage or configuration; 3 the run ended any other way.`,
+		Example: `  reconcile start --dry-run --watch     what would a run over all organizations change?
+  reconcile start --watch               repair them
+  reconcile org ID --explain            why does this organization have its tier?
+  reconcile status                      how did the last run end?
+  reconcile redrive --watch             try again what ended in error
+  eval "$(reconcile completion bash)"   complete commands with the Tab key`,
+		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if cmd.Parent() == root && !strings.HasPrefix(cmd.Name(), "__") { // help and completion need no secret
+			c.environ, err = wire.Environment(ctx, c.environ)
+		}
+		return err
+	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
+	root.AddCommand(c.start(ctx))
+	root.AddCommand(c.org(ctx))
+	root.AddCommand(c.status(ctx))
+	root.AddCommand(c.redrive(ctx))
 	root.AddCommand(c.approve(ctx))
 	root.AddCommand(c.report(ctx))
 	root.AddCommand(c.runs(ctx))
+	root.AddCommand(c.migrate(ctx))
 	return present.Execute(ctx, root, args, out, errs)
+}
+
+// knownCommand: what reaches the root as an argument is no command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		return present.Usage("unknown command %q; did you mean %s?", args[0], strings.Join(near, " or "))
+	}
+	return present.Usage("unknown command %q", args[0])
 }

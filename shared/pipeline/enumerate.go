@@ -371,11 +371,6 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 			return err
 		}
 	}
-	if run.Sweep == billing.SweepComplete {
-		if err := e.findOrphans(ctx, run.ID, owner); err != nil {
-			return err
-		}
-	}
 	return e.Retry.do(ctx, func() error {
 		total, err := e.Store.CountItems(ctx, run.ID)
 		if err != nil {

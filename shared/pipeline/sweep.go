@@ -28,6 +28,9 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (
 	}
 	state := billing.SweepComplete
 	err := e.readRanges(ctx, run.ID, owner)
+	if err == nil {
+		err = e.findOrphans(ctx, run.ID, owner)
+	}
 	if err != nil && !e.givesUp(run, err) {
 		return billing.SweepOpen, err
 	}

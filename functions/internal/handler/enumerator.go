@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/aws/aws-lambda-go/lambda/messages"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -52,7 +53,17 @@ func (r *resume) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Handle is the Lambda handler.
+// Invoke is the Lambda handler. An error has its reason as the type that Lambda hands on, so that
+// whoever invoked the function can tell an unknown organization from a refused key.
+func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
+	result, err := h.Handle(ctx, raw)
+	if err != nil {
+		return result, messages.InvokeResponse_Error{Type: string(billing.AsFailure(err).Reason), Message: err.Error()}
+	}
+	return result, nil
+}
+
+// Handle does what the event asks for.
 func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	req, err := enumeratorRequest(raw)
 	if err != nil {

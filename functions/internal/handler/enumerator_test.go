@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/lambda/messages"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/google/go-cmp/cmp"
 
@@ -79,6 +80,23 @@ func TestTheEnumeratorAnswersWithItsRun(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{workBody(runID, "org-1"), workBody(runID, "org-2")}, bodies(f.receive(f.work))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestWhoInvokesTheEnumeratorHearsTheReason(t *testing.T) {
+	f := newFixture(t)
+	for event, want := range map[string]messages.InvokeResponse_Error{
+		`{"orgId":"nobody"}`: {Type: "unknown_organization", Message: "there is no organization nobody, or it is deleted; check the id"},
+		`{"resume":"never"}`: {Type: "unknown_run", Message: "there is no run never; it may have been pruned, or belong to another database"},
+		`[]`:                 {Type: "internal_error", Message: "the event is refused, nothing was started: it is no JSON object"},
+	} {
+		_, err := f.enumerator().Invoke(t.Context(), json.RawMessage(event))
+		if diff := cmp.Diff(error(want), err); diff != "" {
+			t.Errorf("%s: %s", event, diff)
+		}
+	}
+	if got, err := f.enumerator().Invoke(t.Context(), json.RawMessage(`{}`)); err != nil || !got.Done {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

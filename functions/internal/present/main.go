@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
@@ -16,7 +17,7 @@ import (
 type Command func(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int
 
 // Main runs a program until it ends or somebody interrupts it. Its environment is the process's,
-// with .env below it.
+// with .env below it; the AWS SDK reads AWS_* from the process's, so those go there too.
 func Main(run Command) {
 	os.Exit(program(run))
 }
@@ -34,5 +35,21 @@ func program(run Command) int {
 	if err != nil {
 		return Fail(os.Stdout, os.Stderr, asksForJSON(args), &Error{Exit: ExitUsage, Code: "configuration", Err: err})
 	}
+	if err := exportAWS(environ); err != nil {
+		return Fail(os.Stdout, os.Stderr, asksForJSON(args), err)
+	}
 	return run(ctx, args, environ, os.Stdout, os.Stderr)
+}
+
+// exportAWS sets the AWS_* variables that only .env has.
+func exportAWS(environ map[string]string) error {
+	for name, value := range environ {
+		if _, set := os.LookupEnv(name); set || !strings.HasPrefix(name, "AWS_") {
+			continue
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return &Error{Exit: ExitUsage, Code: "configuration", Err: fmt.Errorf("set %s: %w", name, err)}
+		}
+	}
+	return nil
 }

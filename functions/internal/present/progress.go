@@ -4,21 +4,31 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Progress shows how far a run is: a bar on a terminal, else a line now and then.
+// Progress shows how far something is: a bar on a terminal, with rate and time left, else a line
+// now and then. It uses no colour, so there is none for NO_COLOR to take away.
 type Progress struct {
 	w        io.Writer
-	terminal bool
-	bar      *progressbar.ProgressBar
+	width    func() int // of the terminal; nil where there is none
+	now      func() time.Time
+	first    look // what the rate is measured from
+	shown    int  // columns that the bar takes on the terminal now
 	lastLine time.Time
 	lastText string
+}
+
+// look is how far it was at some time.
+type look struct {
+	unit string
+	at   time.Time
+	done int
 }
 
 // lineEvery spaces the plain lines.
@@ -26,49 +36,91 @@ const lineEvery = 5 * time.Second
 
 // NewProgress writes to w.
 func NewProgress(w io.Writer) *Progress {
-	file, ok := w.(*os.File)
-	return &Progress{w: w, terminal: ok && term.IsTerminal(int(file.Fd()))}
+	p := &Progress{w: w, now: time.Now}
+	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		p.width = func() int { return terminalWidth(file) }
+	}
+	return p
+}
+
+func terminalWidth(file *os.File) int {
+	const usual = 80
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil || width < 1 {
+		return usual
+	}
+	return width
 }
 
 // Note writes a line of its own.
 func (p *Progress) Note(format string, args ...any) {
-	p.clear()
+	p.Done()
 	_, _ = fmt.Fprintln(p.w, Clean(fmt.Sprintf(format, args...)))
 }
 
 // Show tells how many organizations of the run have an outcome.
 func (p *Progress) Show(status billing.RunStatus, done, total int) {
-	if p.terminal {
-		p.showBar(status, done, total)
+	p.Count(string(status), "organizations", done, total)
+}
+
+// Count tells how many of the units are done, and what is being done with them.
+func (p *Progress) Count(doing, unit string, done, total int) {
+	if p.width == nil {
+		p.plain(fmt.Sprintf("%s: %d of %d %s", doing, done, total, unit))
 		return
 	}
-	text := fmt.Sprintf("%s: %d of %d organizations", status, done, total)
-	if text == p.lastText || time.Since(p.lastLine) < lineEvery {
+	now := p.now()
+	if p.first.unit != unit {
+		p.first = look{unit, now, done}
+	}
+	rate := float64(done-p.first.done) / max(now.Sub(p.first.at).Seconds(), 0.001)
+	text := bar(p.width()-1, doing, unit, done, total, rate) // the last column would wrap on some terminals
+	p.Done()
+	p.shown = len([]rune(text))
+	_, _ = fmt.Fprint(p.w, text) // a terminal that went away is no reason to stop
+}
+
+func (p *Progress) plain(text string) {
+	if text == p.lastText || p.now().Sub(p.lastLine) < lineEvery {
 		return
 	}
-	p.lastLine, p.lastText = time.Now(), text
+	p.lastLine, p.lastText = p.now(), text
 	_, _ = fmt.Fprintln(p.w, text)
 }
 
-func (p *Progress) showBar(status billing.RunStatus, done, total int) {
-	if total == 0 {
-		return
+// Done removes the bar.
+func (p *Progress) Done() {
+	if p.shown > 0 {
+		_, _ = fmt.Fprint(p.w, "\r"+strings.Repeat(" ", p.shown)+"\r")
 	}
-	if p.bar == nil {
-		p.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(p.w), progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(), progressbar.OptionSetItsString("organizations"), progressbar.OptionSetPredictTime(true),
-			progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish())
-	}
-	p.bar.ChangeMax(total)
-	p.bar.Describe(string(status))
-	_ = p.bar.Set(done) // a terminal that went away is no reason to stop the run
+	p.shown = 0
 }
 
-// Done removes the bar.
-func (p *Progress) Done() { p.clear() }
-
-func (p *Progress) clear() {
-	if p.bar != nil {
-		_ = p.bar.Clear()
+// bar is a line of at most width columns; rate is units a second.
+func bar(width int, doing, unit string, done, total int, rate float64) string {
+	share := 0.0
+	if total > 0 {
+		share = min(1, float64(done)/float64(total))
 	}
+	left := fmt.Sprintf("%s %3.0f %% ", doing, 100*share)
+	right := fmt.Sprintf(" %d of %d %s%s", done, total, unit, pace(total-done, rate))
+	room := width - len(left) - len(right) - len("[]")
+	if room < 1 {
+		return (left + right)[:min(len(left+right), width)]
+	}
+	full := int(share * float64(room))
+	return left + "[" + strings.Repeat("#", full) + strings.Repeat("-", room-full) + "]" + right
+}
+
+// pace is the rate and the time left; nothing where nothing has moved yet.
+func pace(remaining int, rate float64) string {
+	if rate <= 0 {
+		return ""
+	}
+	speed := fmt.Sprintf("%.0f/s", rate)
+	if rate < 1 {
+		speed = fmt.Sprintf("%.0f/min", 60*rate)
+	}
+	left := time.Duration(float64(max(0, remaining)) / rate * float64(time.Second))
+	return fmt.Sprintf(", %s, %s left", speed, left.Round(time.Second))
 }

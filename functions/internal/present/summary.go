@@ -16,7 +16,11 @@ import (
 
 // JSON writes the summary as the log line has it.
 func JSON(w io.Writer, s billing.Summary) error {
-	return json.NewEncoder(w).Encode(map[string]any{"message": pipeline.Headline(s.Status), "result": s})
+	message := pipeline.Headline(s.Status)
+	if s.Status.Open() {
+		message = "Reconciliation running"
+	}
+	return json.NewEncoder(w).Encode(map[string]any{"message": message, "result": s})
 }
 
 // Summary writes what changed, field by field, and the run's figures.
@@ -32,15 +36,11 @@ func Summary(w io.Writer, s billing.Summary) error {
 func writeDetails(b *strings.Builder, s billing.Summary) {
 	for _, d := range s.Details {
 		fmt.Fprintf(b, "%-8s %s  %s\n", d.Action, Clean(d.OrgID), d.Reason)
-		for _, c := range d.Changes {
-			fmt.Fprintf(b, "           %-40s %s -> %s\n", Clean(c.Field), value(c.From), value(c.To))
-		}
+		WriteChanges(b, d.Changes)
 		if d.Error != "" {
 			fmt.Fprintf(b, "           %s\n", Clean(d.Error))
 		}
-		for _, w := range d.Warnings {
-			fmt.Fprintf(b, "           warning %s: %s\n", w.Code, Clean(w.Message))
-		}
+		WriteWarnings(b, d.Warnings)
 	}
 	// Skipped organizations with a warning are details too, so a few more may be left out.
 	if rest := s.Synchronized + s.Errors - len(s.Details); rest > 0 {
@@ -48,6 +48,20 @@ func writeDetails(b *strings.Builder, s billing.Summary) {
 	}
 	if len(s.Details) > 0 {
 		b.WriteString("\n")
+	}
+}
+
+// WriteChanges writes each change on a line.
+func WriteChanges(b *strings.Builder, changes []billing.Change) {
+	for _, c := range changes {
+		fmt.Fprintf(b, "           %-40s %s -> %s\n", Clean(c.Field), Value(c.From), Value(c.To))
+	}
+}
+
+// WriteWarnings writes each warning on a line.
+func WriteWarnings(b *strings.Builder, warnings []billing.Warning) {
+	for _, w := range warnings {
+		fmt.Fprintf(b, "           warning %s: %s\n", w.Code, Clean(w.Message))
 	}
 }
 
@@ -71,6 +85,10 @@ func writeFigures(b *strings.Builder, s billing.Summary) {
 	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))
 	fmt.Fprintf(b, "  Stripe requests  %d list, %d retrieve, %d other, %d of them throttled\n",
 		s.StripeRequests.List, s.StripeRequests.Retrieve, s.StripeRequests.Other, s.StripeRequests.Throttled)
+	if s.FinishedAt == nil {
+		fmt.Fprintf(b, "  started          %s, not finished\n", s.StartedAt.Format(time.RFC3339))
+		return
+	}
 	fmt.Fprintf(b, "  duration         %s\n", (time.Duration(s.DurationMs) * time.Millisecond).String())
 }
 
@@ -79,7 +97,7 @@ func guard(s billing.Summary) string {
 	withheld := s.Reasons[billing.ReasonWithheld]
 	switch {
 	case withheld > 0:
-		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
+		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then reconcile redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
 	case s.DryRun && s.Downgrades > s.DowngradeLimit:
 		return fmt.Sprintf("; a run that writes would withhold %d of them", s.Downgrades-s.DowngradeLimit)
 	default:
@@ -98,7 +116,8 @@ func counts[K ~string](m map[K]int) string {
 	return Clean(strings.Join(parts, ", "))
 }
 
-func value(v any) string {
+// Value is a column's value, as a terminal may show it.
+func Value(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return "NULL"

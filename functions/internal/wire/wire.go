@@ -54,13 +54,16 @@ func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 // Worker returns the handler that reconciles organizations.
 func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Worker {
 	return handler.Worker{
-		Step: &pipeline.Reconciler{
-			Store: store, Stripe: stripe, Rules: rules(c), Reserve: reserve, Now: time.Now, Log: log,
-		},
+		Step: Reconciler(c, store, stripe, log),
 		Work: sqsqueue.New(queues, c.Queues.Work), DeadLetter: sqsqueue.New(queues, c.Queues.DeadLetter),
 		Progress:   sqsqueue.New(queues, c.Queues.Results),
 		MaxReceive: c.MaxReceiveCount, Backoff: c.RetryBackoff, Log: log,
 	}
+}
+
+// Reconciler returns what the worker does with an organization.
+func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger) *pipeline.Reconciler {
+	return &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: rules(c), Reserve: reserve, Now: time.Now, Log: log}
 }
 
 // Aggregator returns the handler that closes runs; its metrics go to w.

@@ -1,0 +1,44 @@
+// Package follow watches a run in the database, the same way in every command. It changes nothing.
+package follow
+
+import (
+	"context"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// Store is what is read of a run.
+type Store interface {
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
+}
+
+// Look shows how far the run is and returns it; one that is not there is empty.
+func Look(ctx context.Context, store Store, progress *present.Progress, runID string) (billing.Run, error) {
+	runs, err := store.Runs(ctx, []string{runID})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, found := runs[runID]
+	if !found {
+		return billing.Run{}, nil
+	}
+	tallies, err := store.Tallies(ctx, runID)
+	if err != nil {
+		return run, err
+	}
+	done := 0
+	for _, t := range tallies {
+		if t.Outcome != billing.OutcomePending {
+			done += t.Items
+		}
+	}
+	progress.Show(run.Status, done, run.Total)
+	return run, nil
+}
+
+// Pause is how long to wait after a look that took this long: counting many organizations takes
+// its time, it is not to take most of it.
+func Pause(least, took time.Duration) time.Duration { return max(least, 10*took) }

@@ -1,0 +1,77 @@
+package handler_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// redriven moves the dead letters back and returns how that went.
+func (f *fixture) redriven() sqsqueue.Move {
+	f.Helper()
+	redrive, err := sqsqueue.NewRedrive(f.Context(), sqsqueue.New(f.queues, f.deadLetter), sqsqueue.New(f.queues, f.work))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := redrive.Start(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	move, found, err := redrive.Last(f.Context())
+	if err != nil || !found {
+		f.Fatalf("found %t, %v", found, err)
+	}
+	return move
+}
+
+// sumUp has the aggregator handle what the workers reported.
+func (f *fixture) sumUp() {
+	f.Helper()
+	for _, body := range bodies(f.receive(f.results)) {
+		runID, err := sqsqueue.DecodeProgress(body)
+		if err == nil {
+			err = f.aggregator().Step.Progress(f.Context(), runID)
+		}
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+func TestARedriveAfterTheRepairAmendsTheSummary(t *testing.T) {
+	f := newFixture(t)
+	f.giveUpAfter(maxReceive)
+	f.organization("org-fine", price("price_max"))
+	f.organization("org-priced-unknown", price("price_of_nothing"))
+	f.organization("org-status-unknown", func(s *stripetest.Subscription) { s.Status = "invented" })
+	if _, err := f.enumerator().Handle(t.Context(), json.RawMessage(`{"scheduledFor":"`+runID+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	f.handle(f.worker())
+	f.sumUp()
+	if s := f.summary(); s.Status != billing.RunCompletedWithErrors || s.Errors != 2 || s.Synchronized != 1 || f.held(f.deadLetter) != 2 {
+		t.Fatalf("before: %+v, %d dead letters", s, f.held(f.deadLetter))
+	}
+
+	f.subscription("org-priced-unknown", price("price_max"))
+	f.subscription("org-status-unknown") // active again, as recorded
+	if move := f.redriven(); !move.Completed() || move.Moved != 2 || move.ToMove != 2 || move.Started != start {
+		t.Errorf("moved: %+v", move)
+	}
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
+	}
+	f.sumUp()
+	s := f.summary()
+	if s.Status != billing.RunCompleted || s.Errors != 0 || s.Synchronized != 2 || s.Skipped != 1 || f.held(f.deadLetter) != 0 {
+		t.Errorf("after: %+v, %d dead letters", s, f.held(f.deadLetter))
+	}
+	if completed, amended := f.logs.count(`"Reconciliation completed"`), f.logs.count(`"Reconciliation amended"`); completed != 1 || amended != 1 {
+		t.Errorf("%d summaries and %d amendments were logged, want one each", completed, amended)
+	}
+	if n := f.metrics.count(`"Organizations"`); n != 1 {
+		t.Errorf("%d lines of outcome metrics, want 1", n)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+)
+
+// Codes of what AWS would not do.
+const (
+	codeCredentials = "aws_credentials"
+	codeDenied      = "access_denied"
+	codeNotFound    = "not_found"
+	codeThrottled   = "aws_throttled"
+	codeUnreachable = "aws_unreachable"
+	codeRefused     = "aws_refused"
+	codeInterrupted = "interrupted"
+)
+
+// awsSettings are the SDK's, from the environment and ~/.aws. They are tried before they are
+// used: what is wrong with them is easier to say here than in the middle of a request.
+func awsSettings(ctx context.Context) (aws.Config, error) {
+	settings, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return settings, &present.Error{
+			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + oneLine(err)), Hint: "check AWS_PROFILE and ~/.aws/config",
+		}
+	}
+	if settings.Region == "" {
+		return settings, &present.Error{
+			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS_REGION is not set"), Hint: "set it to the region of the stack, or use a profile that has one (AWS_PROFILE)",
+		}
+	}
+	if _, err := settings.Credentials.Retrieve(ctx); err != nil {
+		if ctx.Err() != nil {
+			return settings, ctx.Err()
+		}
+		return settings, noCredentials(err)
+	}
+	return settings, nil
+}
+
+func noCredentials(err error) error {
+	why := oneLine(err)
+	if last, ok := errors.AsType[*smithy.OperationError](err); ok && last.ServiceID == "ec2imds" {
+		why = "none are set here" // the last place that the SDK looks in
+	}
+	return &present.Error{
+		Exit: present.ExitFailed, Code: codeCredentials, Err: errors.New("there are no AWS credentials: " + why),
+		Hint: "sign in (aws sso login) and set AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+	}
+}
+
+// target is what a request to AWS was about.
+type target struct {
+	what     string // such as "function reconciliation-enumerator"
+	variable string // that names it
+	region   string
+}
+
+// awsError says in one line what AWS would not do, and what to do about it; it is the only place
+// that reads AWS's error codes. Nil and errors that are explained already are returned as they are.
+func awsError(ctx context.Context, err error, about target) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if _, explained := errors.AsType[*present.Error](err); explained {
+		return err
+	}
+	e := &present.Error{Exit: present.ExitFailed}
+	refused, answered := errors.AsType[smithy.APIError](err)
+	if !answered {
+		e.Code, e.Err = codeUnreachable, errors.New("AWS did not answer about "+about.what+" in region "+about.region+": "+rootCause(err))
+		e.Hint = "check the network and AWS_REGION, and AWS_ENDPOINT_URL_* where they are set"
+		return e
+	}
+	message := oneLine(errors.New(refused.ErrorMessage()))
+	switch refused.ErrorCode() {
+	case "ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist":
+		e.Code, e.Err = codeNotFound, errors.New("there is no "+about.what+" in region "+about.region)
+		e.Hint = "check " + about.variable + ", AWS_REGION, and which account the credentials are of"
+	case "AccessDenied", "AccessDeniedException":
+		e.Code, e.Err = codeDenied, errors.New("AWS denies access to "+about.what+": "+message)
+		e.Hint = "use credentials that may do this, or have it allowed to them"
+	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "InvalidSignatureException", "SignatureDoesNotMatch",
+		"ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "MissingAuthenticationToken", "MissingAuthenticationTokenException":
+		e.Code, e.Err = codeCredentials, errors.New("AWS does not take the credentials: "+message)
+		e.Hint = "sign in again (aws sso login), or check AWS_PROFILE and AWS_ACCESS_KEY_ID"
+	case "TooManyRequestsException", "RequestThrottled", "ThrottlingException", "Throttling":
+		e.Code, e.Err = codeThrottled, errors.New("AWS is asked too often about "+about.what+": "+message)
+		e.Hint = "try again in a minute"
+	default:
+		e.Code, e.Err = codeRefused, errors.New("AWS refused a request about "+about.what+": "+refused.ErrorCode()+": "+message)
+	}
+	return e
+}
+
+// rootCause is the network's own word where it has one.
+func rootCause(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return oneLine(op)
+	}
+	return oneLine(err)
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

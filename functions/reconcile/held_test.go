@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+var (
+	created = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
+	period  = [2]time.Time{time.Date(2026, time.November, 10, 9, 30, 0, 0, time.UTC), time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)}
+)
+
+// held is everything that `local --hold` keeps up, and the environment in which the command line
+// reaches it. One downgrade is allowed.
+type held struct {
+	*testing.T
+	db      *mysqltest.DB
+	stripe  *stripetest.Server
+	environ map[string]string
+}
+
+func hold(t *testing.T) held {
+	t.Helper()
+	onlyTheseAWSSettings(t, nil)
+	h := held{T: t, db: mysqltest.New(t)}
+	var err error
+	if h.stripe, err = stripetest.Start(stripetest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.stripe.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h.environ = map[string]string{
+		"DB_HOST": h.db.Host, "DB_PORT": strconv.Itoa(h.db.Port), "DB_USER": h.db.User, "DB_PASSWORD": h.db.Password, "DB_NAME": h.db.Name,
+		"STRIPE_SECRET_KEY": h.stripe.Key(), "STRIPE_API_BASE": h.stripe.URL(), "STRIPE_RPS": "100", "STRIPE_PRICE_ID_PRO": "price_pro",
+		"STRIPE_PRICE_ID_MAX": "price_max", "MAX_DOWNGRADES": "1", "RETRY_BACKOFF": "1s",
+	}
+	h.serve()
+	return h
+}
+
+// serve holds the pipeline until the test ends.
+func (h held) serve() {
+	h.Helper()
+	c, err := config.Load(h.environ, config.NeedDatabase, config.NeedStripe)
+	if err != nil {
+		h.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	p, err := inprocess.Start(h.Context(), c, mysqlstore.New(h.db.DB), wire.Stripe(c, 1, log), log)
+	if err != nil {
+		h.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(h.Context()))
+	ready, done := make(chan map[string]string, 1), make(chan error, 1)
+	go func() { done <- p.Serve(ctx, func(environ map[string]string) { ready <- environ }) }()
+	h.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-done, p.Close()); err != nil {
+			h.Error(err)
+		}
+	})
+	select {
+	case environ := <-ready:
+		onlyTheseAWSSettings(h.T, environ)
+		maps.Copy(h.environ, environ)
+	case err := <-done:
+		h.Fatal(err)
+	}
+}
+
+// onlyTheseAWSSettings lets the AWS SDK, which reads the process's environment, see nothing of
+// this machine's.
+func onlyTheseAWSSettings(t *testing.T, environ map[string]string) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "",
+	} {
+		t.Setenv(name, value)
+	}
+	for name, value := range environ {
+		if strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, value)
+		}
+	}
+}
+
+// organization makes one with a row, in sync with its subscription in Stripe but for the changes.
+func (h held) organization(id string, changes ...func(*stripetest.Subscription)) {
+	h.Helper()
+	customer, sub, pro := "cus_"+id, "sub_"+id, "price_pro"
+	no := false
+	if err := appschema.InsertOrganizations(h.Context(), h.db.DB, []appschema.Organization{{
+		ID: id, Name: "Name of " + id, CreatedBy: "user-1", StripeCustomerID: &customer, SubscriptionStatus: "active", SubscriptionTier: "pro",
+		CreatedAt: created, UpdatedAt: created,
+	}}); err != nil {
+		h.Fatal(err)
+	}
+	if err := appschema.InsertSubscriptions(h.Context(), h.db.DB, []appschema.Subscription{{
+		ID: "row-" + id, OrgID: id, StripeSubscriptionID: &sub, StripePriceID: &pro, StripeCustomerID: &customer,
+		PlanTier: "pro", Status: "active", CurrentPeriodStart: &period[0], CurrentPeriodEnd: &period[1], CancelAtPeriodEnd: &no,
+		CreatedAt: created, UpdatedAt: created,
+	}}); err != nil {
+		h.Fatal(err)
+	}
+	h.subscription(id, changes...)
+}
+
+func (h held) subscription(id string, changes ...func(*stripetest.Subscription)) {
+	s := stripetest.Subscription{
+		ID: "sub_" + id, CustomerID: "cus_" + id, PriceID: "price_pro", Created: created.Unix(),
+		CurrentPeriodStart: period[0].Unix(), CurrentPeriodEnd: period[1].Unix(),
+	}
+	for _, change := range changes {
+		change(&s)
+	}
+	h.stripe.PutSubscription(s)
+}
+
+func price(id string) func(*stripetest.Subscription) {
+	return func(s *stripetest.Subscription) { s.PriceID = id }
+}
+
+func canceled(s *stripetest.Subscription) {
+	s.Status, s.CanceledAt, s.EndedAt = "canceled", period[0].Unix()+60, period[0].Unix()+60
+}
+
+// answer is what any command prints with --json.
+type answer struct {
+	pipeline.Enumeration // of start and org
+
+	Message string            `json:"message"`
+	Result  billing.Summary   `json:"result"`
+	Runs    []billing.Summary `json:"runs"`
+	Status  string            `json:"status"`
+	Moved   int               `json:"moved"`
+	Steps   int               `json:"steps"`
+	Governs string            `json:"governs"`
+	Why     string            `json:"why"`
+	Plan    planned           `json:"plan"`
+	Error   struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+		Hint    string `json:"hint"`
+	} `json:"error"`
+}
+
+// run has the command line run as a script would, and wants nothing but one line of JSON on
+// standard output.
+func run(ctx context.Context, t *testing.T, environ map[string]string, args ...string) (int, answer) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := realMain(ctx, append(args, "--json"), environ, &out, &errs)
+	var a answer
+	decoder := json.NewDecoder(&out)
+	if err := decoder.Decode(&a); err != nil {
+		t.Fatalf("%v: exit %d, standard output is no JSON: %v\n%s", args, code, err, &errs)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		t.Errorf("%v: there is more on standard output than one answer", args)
+	}
+	return code, a
+}
+
+func (h held) run(wantExit int, args ...string) answer {
+	h.Helper()
+	code, a := run(h.Context(), h.T, h.environ, args...)
+	if code != wantExit {
+		h.Fatalf("%v: exit %d, want %d: %+v", args, code, wantExit, a)
+	}
+	return a
+}
+
+// prints returns what people see on standard output.
+func (h held) prints(wantExit int, args ...string) string {
+	h.Helper()
+	var out, errs bytes.Buffer
+	if code := realMain(h.Context(), args, h.environ, &out, &errs); code != wantExit {
+		h.Fatalf("%v: exit %d, want %d\n%s", args, code, wantExit, &errs)
+	}
+	return out.String()
+}
+
+func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
+	h := hold(t)
+	if first, second := h.run(present.ExitOK, "migrate"), h.run(present.ExitOK, "migrate"); first.Steps == 0 || second.Steps != 0 {
+		t.Errorf("migrate took %d steps, then %d", first.Steps, second.Steps)
+	}
+	h.run(present.ExitFailed, "status") // there is no run yet
+	h.organization("org-fine")
+	h.organization("org-drifted", price("price_max"))
+	h.organization("org-left-1", canceled)
+	h.organization("org-left-2", canceled)
+	h.organization("org-unknown-price", price("price_of_nothing"))
+
+	started := h.run(present.ExitNotOK, "start", "--watch").Result
+	if started.Status != billing.RunCompletedWithErrors || started.TotalOrganizations != 5 || started.Reasons[billing.ReasonWithheld] != 1 || started.Reasons[billing.ReasonTierUnresolved] != 1 {
+		t.Fatalf("%+v", started)
+	}
+	if status := h.run(present.ExitNotOK, "status"); status.Result.RunID != started.RunID || status.Result.Errors != 2 || status.Message != "Reconciliation completed" {
+		t.Errorf("%+v", status)
+	}
+
+	h.subscription("org-unknown-price", price("price_max"))
+	h.run(present.ExitOK, "approve", started.RunID, "--limit", "5")
+	redrive := h.run(present.ExitOK, "redrive", "--watch")
+	if redrive.Status != "completed" || redrive.Moved < 2 || len(redrive.Runs) != 1 || redrive.Runs[0].RunID != started.RunID || redrive.Runs[0].Errors != 0 || redrive.Runs[0].Synchronized != 4 {
+		t.Errorf("%+v", redrive)
+	}
+	if status := h.run(present.ExitOK, "status", started.RunID, "--watch"); status.Result.Status != billing.RunCompleted || status.Result.Errors != 0 {
+		t.Errorf("%+v", status)
+	}
+	if again := h.run(present.ExitOK, "redrive", "--watch"); again.Status != "empty" || again.Moved != 0 {
+		t.Errorf("%+v", again)
+	}
+	if resumed := h.run(present.ExitOK, "start", "--resume", started.RunID); resumed.RunID != started.RunID || !resumed.Done || resumed.Enqueued != 0 {
+		t.Errorf("%+v", resumed)
+	}
+	dry := h.run(present.ExitOK, "start", "--dry-run")
+	if dry.RunID == started.RunID || !dry.Done || dry.Enqueued != 5 {
+		t.Errorf("%+v", dry)
+	}
+	if status := h.run(present.ExitOK, "status", "--watch"); status.Result.RunID != dry.RunID || !status.Result.DryRun || status.Result.Synchronized != 0 {
+		t.Errorf("%+v", status)
+	}
+}
+
+func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
+	h := hold(t)
+	h.run(present.ExitOK, "migrate")
+	h.organization("org-drifted", price("price_max"))
+	explained := h.run(present.ExitOK, "org", "org-drifted", "--explain")
+	if explained.Governs != "sub_org-drifted" || explained.Why == "" || explained.Plan.Outcome != billing.OutcomeSynced || len(explained.Plan.Changes) != 3 || explained.Plan.LowersAccess {
+		t.Errorf("%+v", explained)
+	}
+	text := h.prints(present.ExitOK, "org", "org-drifted", "--explain")
+	for _, want := range []string{
+		"stripe_price_id          price_pro", "sub_org-drifted  active  governs (a subscriptions row records it)", "price                    price_max",
+		"governs  sub_org-drifted: it is recorded and active", billing.FieldPlanTier, "pro -> max", "nothing was written",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+		t.Errorf("explaining opened %d runs", n)
+	}
+	if dry := h.run(present.ExitOK, "org", "org-drifted", "--dry-run", "--watch"); dry.Result.TotalOrganizations != 1 || len(dry.Result.Details) != 1 || dry.Result.Details[0].Action != billing.OutcomeDrifted {
+		t.Errorf("%+v", dry)
+	}
+	if text := h.prints(present.ExitOK, "org", "org-drifted", "--watch"); !strings.Contains(text, "synced") || !strings.Contains(text, billing.FieldPlanTier) || !strings.Contains(text, "pro -> max") {
+		t.Errorf("%s", text)
+	}
+	if settled := h.run(present.ExitOK, "org", "org-drifted", "--explain"); settled.Plan.Reason != billing.ReasonInSync {
+		t.Errorf("%+v", settled)
+	}
+	h.subscription("org-drifted", price("price_of_nothing"))
+	if refused := h.run(present.ExitOK, "org", "org-drifted", "--explain"); refused.Plan.Outcome != billing.OutcomeError || refused.Plan.Reason != billing.ReasonTierUnresolved || refused.Plan.Error == "" {
+		t.Errorf("%+v", refused)
+	}
+	if enqueued := h.run(present.ExitOK, "org", "org-drifted"); !enqueued.Done || enqueued.Enqueued != 1 {
+		t.Errorf("%+v", enqueued)
+	}
+}
+
+func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
+	h := hold(t)
+	h.run(present.ExitOK, "migrate")
+	h.organization("0a4f6c1e-one")
+	h.db.MustExec(t, "UPDATE organizations SET name = ?", "evil\x1b[2J\nname")
+	for _, explain := range []bool{false, true} {
+		args := []string{"org", "0a4f6c1e-two"}
+		if explain {
+			args = append(args, "--explain")
+		}
+		var out, errs bytes.Buffer
+		code := realMain(t.Context(), args, h.environ, &out, &errs)
+		if code != present.ExitFailed || out.Len() != 0 || !strings.Contains(errs.String(), "did you mean") || !strings.Contains(errs.String(), "0a4f6c1e-one evil") {
+			t.Errorf("exit %d, standard output %q\n%s", code, &out, &errs)
+		}
+		if strings.ContainsRune(errs.String(), '\x1b') {
+			t.Errorf("a name reached the terminal as it is: %q", &errs)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+// enumeratorTime is a little more than a Lambda function may run.
+const enumeratorTime = 16 * time.Minute
+
+// strategies that the enumerator knows.
+var strategies = []string{string(billing.StrategySweep), string(billing.StrategyRetrieve)}
+
+// event is what the enumerator is asked for.
+type event struct {
+	OrgID    string `json:"orgId,omitempty"`
+	DryRun   bool   `json:"dryRun,omitempty"`
+	Strategy string `json:"strategy,omitempty"`
+	Resume   string `json:"resume,omitempty"`
+}
+
+// patience prepares for a long wait.
+func (e event) patience() string {
+	if e.OrgID != "" {
+		return ""
+	}
+	return "; with many organizations it takes minutes"
+}
+
+func (c *command) start(ctx context.Context) *cobra.Command {
+	var e event
+	watches := false
+	cmd := &cobra.Command{
+		Use:   "start",
+		Short: "Start a run over all organizations, or go on with one",
+		Long: `Invokes the enumerator in AWS, which opens a run, lists the organizations and enqueues
+them. It answers when it is done with that, or out of time; what is left then goes on by
+itself. The run goes on in AWS whatever becomes of this command.
+
+--resume goes on with a run as it was started: it reopens one that was stopped or ended
+incomplete, and sends again what is pending.`,
+		Example: `  reconcile start --dry-run --watch     what would change?
+  reconcile start --watch               change it
+  reconcile start --resume 2026-11-22T03:00:00Z`,
+		Args:              present.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
+			if e.Strategy != "" && !slices.Contains(strategies, e.Strategy) {
+				return present.Usage("--strategy %q is unknown; use %s", e.Strategy, strings.Join(strategies, " or "))
+			}
+			return c.enqueue(ctx, e, watches)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
+	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (one request for each organization)")
+	f.StringVar(&e.Resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
+	f.BoolVar(&watches, "watch", false, "show its progress until it has ended, then its summary")
+	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not the one above
+	}
+	return cmd
+}
+
+// enqueue has the enumerator do what the event says, and shows what it did or what came of it.
+func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
+	needs := []config.Need{config.NeedEnumerator}
+	if watches {
+		needs = append(needs, config.NeedDatabase)
+	}
+	settings, err := config.Load(c.environ, needs...)
+	if err != nil {
+		return err
+	}
+	if !watches {
+		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
+		if err != nil {
+			return err
+		}
+		return c.showStarted(result)
+	}
+	// Opened first: who wants to watch hears that this is not possible before anything is started.
+	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
+		if err != nil {
+			return err
+		}
+		present.NewProgress(c.errs).Note("%s", started(result))
+		return c.watch(ctx, store, result.RunID)
+	})
+}
+
+// invoke waits for the enumerator's answer. It asks once: a second request would be a second
+// invocation, and open a second run.
+func (c *command) invoke(ctx context.Context, function string, e event) (result pipeline.Enumeration, err error) {
+	settings, err := awsSettings(ctx)
+	if err != nil {
+		return result, err
+	}
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return result, err
+	}
+	client := lambda.NewFromConfig(settings, func(o *lambda.Options) { o.Retryer = aws.NopRetryer{} })
+	waiting, cancel := context.WithTimeout(ctx, enumeratorTime)
+	defer cancel()
+	present.NewProgress(c.errs).Note("asking %s in %s%s", function, settings.Region, e.patience())
+	out, err := client.Invoke(waiting, &lambda.InvokeInput{FunctionName: &function, Payload: payload})
+	if waiting.Err() != nil {
+		return result, notAwaited(ctx)
+	}
+	if err != nil {
+		return result, awsError(ctx, err, target{"function " + function, "ENUMERATOR_FUNCTION", settings.Region})
+	}
+	if out.FunctionError != nil {
+		return result, functionError(function, out.Payload)
+	}
+	if err := json.Unmarshal(out.Payload, &result); err != nil || result.RunID == "" {
+		return result, &present.Error{
+			Exit: present.ExitFailed, Code: codeRefused, Err: errors.New("function " + function + " did not answer as the enumerator does"), Hint: "check ENUMERATOR_FUNCTION",
+		}
+	}
+	return result, nil
+}
+
+// notAwaited: what was asked for may have begun, or not.
+func notAwaited(ctx context.Context) error {
+	e := &present.Error{
+		Exit: present.ExitFailed, Code: "no_answer", Err: errors.New("the enumerator did not answer in time"),
+		Hint: "a run that was started goes on in AWS: reconcile status --watch follows it",
+	}
+	if ctx.Err() != nil {
+		e.Code, e.Err = codeInterrupted, errors.New("interrupted")
+	}
+	return e
+}
+
+// functionError is what the function itself says. Its own failures have their reason as type;
+// others are of its runtime, such as a timeout.
+func functionError(function string, payload []byte) error {
+	var answer struct {
+		Message string `json:"errorMessage"`
+		Type    string `json:"errorType"`
+	}
+	if err := json.Unmarshal(payload, &answer); err != nil || answer.Message == "" {
+		answer.Message = "it failed without a message"
+	}
+	e := &present.Error{Exit: present.ExitFailed, Code: answer.Type, Err: errors.New(oneLine(errors.New(answer.Message)))}
+	if strings.Trim(answer.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || answer.Type == "" || answer.Type == string(billing.ReasonInternal) {
+		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
+		e.Hint = "its log in CloudWatch says more; a run that was opened goes on with the next tick: reconcile status"
+	}
+	return e
+}
+
+func (c *command) showStarted(result pipeline.Enumeration) error {
+	if c.json {
+		return json.NewEncoder(c.out).Encode(result)
+	}
+	if err := say(c.out, "%s", started(result)); err != nil {
+		return err
+	}
+	return say(c.errs, "reconcile status %s --watch follows it", result.RunID)
+}
+
+// started says what the enumerator did, in one line.
+func started(r pipeline.Enumeration) string {
+	switch {
+	case r.Done && r.Enqueued == 0:
+		return fmt.Sprintf("run %s: nothing is left to enqueue", r.RunID)
+	case r.Done:
+		return fmt.Sprintf("run %s: organizations enqueued: %d", r.RunID, r.Enqueued)
+	default:
+		return fmt.Sprintf("run %s: organizations enqueued so far: %d; the rest follows by itself, within 15 minutes", r.RunID, r.Enqueued)
+	}
+}

@@ -1,0 +1,113 @@
+package billing
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Choice explains which subscription governs an organization. It decides nothing: [Rules.Plan]
+// does, with the same functions.
+type Choice struct {
+	GoverningID string // "" if none governs
+	Why         string // one line
+	Considered  []Considered
+}
+
+// Considered is a subscription that Stripe has, and what it counts for.
+type Considered struct {
+	Subscription Subscription
+	Candidate    bool
+	Why          string // why it is a candidate, or why not
+}
+
+// Explain says which of the subscriptions governs and why, the candidates first, in the order in
+// which they compete.
+func Explain(t Truth, rec Record) Choice {
+	var c Choice
+	if rec.Org.Deleted {
+		c.Why = "the organization is deleted: nothing of it is compared"
+		return c
+	}
+	found := candidates(t, rec)
+	slices.SortStableFunc(found, comparePrecedence)
+	for _, s := range found {
+		c.Considered = append(c.Considered, Considered{s, true, whyCandidate(s, rec)})
+	}
+	c.Considered = append(c.Considered, refused(t, rec)...)
+	if len(found) == 0 {
+		c.Why = whyNone(t, rec)
+		return c
+	}
+	sub, err := governing(found, rec)
+	if err != nil {
+		c.Why = err.Error()
+		return c
+	}
+	c.GoverningID, c.Why = sub.ID, whyGoverns(sub, found, rec)
+	return c
+}
+
+func whyCandidate(s Subscription, rec Record) string {
+	switch {
+	case rec.Records(s.ID):
+		return "a subscriptions row records it"
+	case OrgKey(s.OrgID) == OrgKey(rec.Org.ID):
+		return "its metadata.orgId names this organization"
+	default:
+		return "it is of customer " + s.CustomerID
+	}
+}
+
+// refused are the subscriptions seen that are no candidates, by id and each once.
+func refused(t Truth, rec Record) []Considered {
+	var all []Considered
+	for _, s := range t.Subscriptions {
+		if isCandidate(s, t.Claims, rec) {
+			continue
+		}
+		why := "its metadata.orgId names organization " + s.OrgID
+		if owner := t.Claims.RecordedBy[s.ID]; owner != "" {
+			why = "it stands on the row of organization " + owner
+		}
+		all = append(all, Considered{s, false, why})
+	}
+	slices.SortStableFunc(all, func(a, b Considered) int { return compareIDs(a.Subscription, b.Subscription) })
+	return slices.CompactFunc(all, func(a, b Considered) bool { return a.Subscription.ID == b.Subscription.ID })
+}
+
+func whyNone(t Truth, rec Record) string {
+	switch {
+	case len(t.Subscriptions) > 0:
+		return "every subscription there is belongs to another organization"
+	case len(rec.RecordedIDs()) > 0:
+		return "Stripe does not know the recorded subscription, and there is no other"
+	case !rec.HasStripeIdentity():
+		return "the record names neither a subscription nor a customer"
+	case t.CustomerMissing:
+		return "the customer does not exist in Stripe, or was deleted there"
+	default:
+		return "the customer has no subscription"
+	}
+}
+
+func whyGoverns(s Subscription, found []Subscription, rec Record) string {
+	entitled := recordedAndEntitled(found, rec)
+	if len(entitled) > 0 {
+		if len(entitled) == 1 {
+			return fmt.Sprintf("it is recorded and %s: nothing competes with that", s.Status)
+		}
+		found = entitled
+	}
+	if len(found) == 1 {
+		return "it is the only candidate"
+	}
+	next := found[slices.IndexFunc(found, func(other Subscription) bool { return other.ID != s.ID })]
+	switch {
+	case precedence[s.Status] != precedence[next.Status]:
+		return fmt.Sprintf("of %d candidates, %s comes before %s", len(found), s.Status, next.Status)
+	case !s.Created.Equal(next.Created):
+		return fmt.Sprintf("of %d candidates, those that are %s come first, and it is the newest of them", len(found), s.Status)
+	default:
+		return fmt.Sprintf("of %d candidates, those that are %s come first; of those created last it has the lowest id", len(found), s.Status)
+	}
+}

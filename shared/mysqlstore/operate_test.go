@@ -1,0 +1,119 @@
+package mysqlstore_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+func TestLatestRunIsTheOneStartedLast(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if _, found, err := f.store.LatestRun(t.Context()); err != nil || found {
+			t.Errorf("without a run: found %t, %v", found, err)
+		}
+		for i, id := range []string{"b", "c", "a"} {
+			at := now.Add(-time.Duration(i) * time.Hour)
+			if _, err := f.store.OpenRun(t.Context(), billing.Run{ID: id, DryRun: i == 0, StartedAt: at, DeadlineAt: at}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if run, found, err := f.store.LatestRun(t.Context()); err != nil || !found || run.ID != "b" || !run.DryRun {
+			t.Errorf("%+v, found %t, %v", run, found, err)
+		}
+	})
+}
+
+func TestStoredSummaryIsTheOneWritten(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES ('run-1','running',FALSE,'retrieve',?,?)`, now, now)
+		for _, id := range []string{"run-1", "nowhere"} {
+			if _, found, err := f.store.StoredSummary(t.Context(), id); err != nil || found {
+				t.Errorf("%s: found %t, %v", id, found, err)
+			}
+		}
+		want := billing.Summary{RunID: "run-1", Status: billing.RunCompletedWithErrors, TotalOrganizations: 3, Errors: 1, Skipped: 2, StartedAt: now}
+		if closed, err := f.store.CloseRun(t.Context(), want, billing.Seen{}, billing.RunRunning); err != nil || !closed {
+			t.Fatalf("closed %t, %v", closed, err)
+		}
+		got, found, err := f.store.StoredSummary(t.Context(), "run-1")
+		if diff := cmp.Diff(want, got); err != nil || !found || diff != "" {
+			t.Errorf("found %t, %v\n%s", found, err, diff)
+		}
+	})
+}
+
+func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t,
+			appschema.Organization{ID: "0a4f6c1e-aaaa", Name: "Zebra 50% off", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"},
+			appschema.Organization{ID: "0a4f6c1e-bbbb", Name: "Acme", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"},
+			appschema.Organization{ID: "ffff", Name: "Not 0a4f6c1e-aaab", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"},
+			appschema.Organization{ID: "0a4f6c1e-gone", Name: "Acme, gone", CreatedBy: "u", IsDeleted: true, SubscriptionStatus: "active", SubscriptionTier: "free"},
+		)
+		for text, want := range map[string][]string{
+			"0a4f6c1e-aaab": {"0a4f6c1e-bbbb", "0a4f6c1e-aaaa", "ffff"}, // ids first, by name
+			"acme":          {"0a4f6c1e-bbbb"},
+			"50% off":       {"0a4f6c1e-aaaa"},
+			"%":             {"0a4f6c1e-aaaa"},
+			"_":             nil,
+			"ff":            {"ffff", "0a4f6c1e-aaaa"},
+		} {
+			near, err := f.store.NearestOrganizations(t.Context(), text, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, o := range near {
+				ids = append(ids, o.ID)
+			}
+			if diff := cmp.Diff(want, ids); diff != "" {
+				t.Errorf("%q: %s", text, diff)
+			}
+		}
+		near, err := f.store.NearestOrganizations(t.Context(), "0a4f6c1e", 1)
+		if diff := cmp.Diff([]mysqlstore.NamedOrganization{{ID: "0a4f6c1e-bbbb", Name: "Acme"}}, near); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	})
+}
+
+func TestRunsThatARedriveMayChangeAndTheirLastDecision(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for i, r := range []struct {
+			id  string
+			dry bool
+		}{{"clean", false}, {"dry", true}, {"failed", false}, {"pending", false}} {
+			f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,'running',?,'retrieve',?,?)`,
+				r.id, r.dry, now.Add(time.Duration(i)*time.Hour), now)
+		}
+		for _, item := range []struct {
+			run, org, outcome string
+			at                any
+		}{
+			{"clean", "a", "synced", now},
+			{"dry", "a", "error", now},
+			{"failed", "a", "error", now},
+			{"failed", "b", "skipped", now.Add(time.Second)},
+			{"failed", "c", "pending", nil},
+			{"pending", "a", "pending", nil},
+		} {
+			f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, decided_at) VALUES (?,?,?,?)`, item.run, item.org, item.outcome, item.at)
+		}
+		runs, err := f.store.UnfinishedRuns(t.Context())
+		if diff := cmp.Diff([]string{"pending", "failed"}, runs); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		last, err := f.store.LastDecisions(t.Context(), runs)
+		if diff := cmp.Diff(map[string]time.Time{"failed": now.Add(time.Second)}, last); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		if none, err := f.store.LastDecisions(t.Context(), nil); err != nil || len(none) != 0 {
+			t.Errorf("%v, %v", none, err)
+		}
+	})
+}
