@@ -1,0 +1,84 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy gives each invocation a small part of the time
+// that the work takes.
+func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
+	const orgs, subscriptions, each = 50_000, 3000, 2 * time.Second
+	f := newFixture(t)
+	f.startQueues()
+	f.customers(orgs)
+	for i := range subscriptions {
+		f.stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%05d", i), CustomerID: fmt.Sprintf("cus_%05d", i), Created: created.Unix() + int64(i)})
+	}
+	f.stripe.SetLatency(200 * time.Millisecond)
+	e := f.enumerator(nil)
+	e.PageSize, e.Streams = 500, 2
+	req, invocations, sent := scheduled, 0, 0
+	for done := false; !done; req = (pipeline.Request{ResumeAll: true}) {
+		ctx, cancel := context.WithTimeout(t.Context(), each)
+		got, err := e.Run(ctx, req)
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("invocation %d: %+v, %v, its time is over: %t", invocations, got, err, ctx.Err() != nil)
+		}
+		cancel()
+		if f.leased() {
+			t.Fatal("the lease was kept")
+		}
+		invocations++
+		sent += got.Enqueued
+		done = got.Done
+	}
+	run := f.run(scheduledID)
+	if run.Status != billing.RunRunning || run.Sweep != billing.SweepComplete || run.Total != orgs {
+		t.Errorf("%+v", run)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); n != subscriptions {
+		t.Errorf("%d subscriptions in the snapshot", n)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'pending'`); n != orgs {
+		t.Errorf("%d items", n)
+	}
+	// What was sent twice was cut off between the queue's answer and the cursor, a page at most each time.
+	if sent < orgs-invocations*e.PageSize || sent > orgs {
+		t.Errorf("%d messages were counted as sent", sent)
+	}
+	if n := len(distinct(f.sentWork(scheduledID))); n != orgs {
+		t.Errorf("%d organizations were sent", n)
+	}
+	t.Logf("%d invocations of %v", invocations, each)
+	if invocations < 3 {
+		t.Errorf("%d invocations: the time was not too short", invocations)
+	}
+}
+
+// customers inserts organizations of which only the customer is known, many at a time.
+func (f *fixture) customers(n int) {
+	f.Helper()
+	const chunk = 1000
+	for first := 0; first < n; first += chunk {
+		all := make([]appschema.Organization, chunk)
+		for i := range all {
+			id := fmt.Sprintf("%05d", first+i)
+			all[i] = appschema.Organization{
+				ID: "org-" + id, Name: id, CreatedBy: "user", StripeCustomerID: ptr("cus_" + id),
+				SubscriptionStatus: "canceled", SubscriptionTier: "free", CreatedAt: created, UpdatedAt: created,
+			}
+		}
+		if err := appschema.InsertOrganizations(f.Context(), f.db.DB, all); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
