@@ -2,7 +2,8 @@ package stripesource
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,8 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stripe/stripe-go/v76"
-	"github.com/stripe/stripe-go/v76/form"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -37,7 +38,8 @@ const (
 
 // Client reads Stripe. Its methods may be called from several goroutines.
 type Client struct {
-	backend  stripe.Backend
+	http     *http.Client
+	backend  *stripe.BackendImplementation // makes requests, and errors of answers
 	key      string
 	liveMode bool
 	log      *slog.Logger
@@ -76,23 +78,20 @@ func New(c Config) *Client {
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}
-	backend := stripe.GetBackendWithConfig(stripe.APIBackend, &stripe.BackendConfig{
-		HTTPClient:        &http.Client{Transport: transport, Timeout: c.Timeout},
-		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull},
-		MaxNetworkRetries: stripe.Int64(0),
-		URL:               stripe.String(c.BaseURL),
-		EnableTelemetry:   stripe.Bool(false),
-	})
-	return &Client{backend: backend, key: c.Key, liveMode: c.LiveMode, log: c.Log, limits: limits}
+	return &Client{
+		http:    &http.Client{Transport: transport, Timeout: c.Timeout},
+		backend: &stripe.BackendImplementation{Type: stripe.APIBackend, URL: c.BaseURL, LeveledLogger: &stripe.LeveledLogger{Level: stripe.LevelNull}},
+		key:     c.Key, liveMode: c.LiveMode, log: c.Log, limits: limits,
+	}
 }
 
 // Account returns the id of the account that the key belongs to.
 func (c *Client) Account(ctx context.Context) (string, error) {
-	var v object
-	if err := c.get(ctx, endpointAccount, "/v1/account", nil, &v); err != nil {
+	body, err := c.object(ctx, endpointAccount, "/v1/account")
+	if err != nil {
 		return "", err
 	}
-	return decodeAccount(v.raw)
+	return decodeAccount(body)
 }
 
 // Subscription returns the subscription and whether it exists. Canceled ones do.
@@ -102,15 +101,14 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 	if err != nil {
 		return billing.Subscription{}, false, err
 	}
-	var v object
-	err = c.get(ctx, endpointRetrieve, path, nil, &v)
+	body, err := c.object(ctx, endpointRetrieve, path)
 	if isMissing(err) {
 		return billing.Subscription{}, false, nil
 	}
 	if err != nil {
 		return billing.Subscription{}, false, err
 	}
-	sub, err := c.decode(v.raw)
+	sub, err := c.decode(body)
 	if err != nil {
 		return billing.Subscription{}, false, err
 	}
@@ -153,15 +151,14 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var v object
-	err = c.get(ctx, endpointCustomer, path, nil, &v)
+	body, err := c.object(ctx, endpointCustomer, path)
 	if isMissing(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return c.decodeCustomer(v.raw)
+	return c.decodeCustomer(body)
 }
 
 // objectPath is the path of one object. An empty id or dots would lead to another path: servers
@@ -174,7 +171,7 @@ func objectPath(collection, id string) (string, error) {
 }
 
 // page returns one page of the list of subscriptions, after the given one.
-func (c *Client) page(ctx context.Context, filter url.Values, after string, decode func(json.RawMessage) (billing.Subscription, error)) (subs []billing.Subscription, more bool, err error) {
+func (c *Client) page(ctx context.Context, filter url.Values, after string, decode func(jsontext.Value) (billing.Subscription, error)) (subs []billing.Subscription, more bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
 	for name, values := range filter {
 		query[name] = values
@@ -182,9 +179,13 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	if after != "" {
 		query.Set("starting_after", after)
 	}
-	var v list
-	if err := c.get(ctx, endpointList, "/v1/subscriptions", query, &v); err != nil {
+	body, err := c.get(ctx, endpointList, "/v1/subscriptions", query)
+	if err != nil {
 		return nil, false, err
+	}
+	var v list
+	if err := unmarshal(body, &v); err != nil {
+		return nil, false, notJSON(body)
 	}
 	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
 		return nil, false, broken("Stripe's answer is no complete list of subscriptions (its object is %q)", v.Object)
@@ -199,28 +200,59 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	return subs, *v.HasMore, nil
 }
 
-// get sends one request, once its endpoint's limiter lets it.
-func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Values, into stripe.LastResponseSetter) error {
+// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) is
+// a fault of the connection; an object with odd values is a fault of that one object.
+func (c *Client) object(ctx context.Context, e endpoint, path string) (jsontext.Value, error) {
+	body, err := c.get(ctx, e, path, nil)
+	if err == nil && !body.IsValid(lenient) {
+		return nil, notJSON(body)
+	}
+	return body, err
+}
+
+// get sends one request, once its endpoint's limiter lets it, and returns the answer's text.
+func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Values) (jsontext.Value, error) {
 	limit := c.limits[e]
 	if err := limit.wait(ctx); err != nil {
-		return outOfTime(err)
+		return nil, outOfTime(err)
 	}
 	c.count(e)
-	body := &form.Values{}
-	for name, values := range query {
-		for _, value := range values {
-			body.Add(name, value)
-		}
-	}
-	err := c.backend.CallRaw(http.MethodGet, path, c.key, body, &stripe.Params{Context: ctx}, into)
+	body, err := c.send(ctx, path, query)
 	if err == nil {
-		return nil
+		return body, nil
 	}
 	failed := failure(ctx, err)
 	if failed.Class == billing.Throttled {
 		c.throttled(ctx, e, limit, err)
 	}
-	return failed
+	return nil, failed
+}
+
+// maxAnswer is many times what the largest page can have.
+const maxAnswer = 32 << 20
+
+// send is what stripe-go does, but for its way to decode: that goes over every answer four times.
+func (c *Client) send(ctx context.Context, path string, query url.Values) (body jsontext.Value, err error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	request, err := c.backend.NewRequest(http.MethodGet, path, c.key, "application/x-www-form-urlencoded", &stripe.Params{Context: ctx})
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		return nil, c.backend.ResponseToError(response, body)
+	}
+	return body, nil
 }
 
 func (c *Client) throttled(ctx context.Context, e endpoint, limit *limiter, err error) {

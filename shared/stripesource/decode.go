@@ -1,36 +1,26 @@
 package stripesource
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/stripe/stripe-go/v76"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// object holds an answer undecoded: a body that is no JSON (cut off, or a proxy's page) is a
-// fault of the connection, a JSON object with odd values is a fault of that one object.
-type object struct {
-	stripe.APIResource
+// lenient reads what a browser would: Stripe's texts are what somebody typed.
+var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 
-	raw json.RawMessage
-}
-
-func (o *object) UnmarshalJSON(b []byte) error {
-	o.raw = bytes.Clone(b)
-	return nil
-}
+// unmarshal goes over the text once. Names are matched to the letter.
+func unmarshal(text jsontext.Value, into any) error { return json.Unmarshal(text, into, lenient) }
 
 type list struct {
-	stripe.APIResource
-
-	Object  string            `json:"object"`
-	HasMore *bool             `json:"has_more"`
-	Data    []json.RawMessage `json:"data"`
+	Object  string           `json:"object"`
+	HasMore *bool            `json:"has_more"`
+	Data    []jsontext.Value `json:"data"`
 }
 
 // subscription has the fields we read of Stripe's object, at API version 2023-10-16.
@@ -66,16 +56,16 @@ func (e *expandable) UnmarshalJSON(b []byte) error {
 		var o struct {
 			ID string `json:"id"`
 		}
-		err := json.Unmarshal(b, &o)
+		err := unmarshal(b, &o)
 		*e = expandable(o.ID)
 		return err
 	}
-	return json.Unmarshal(b, (*string)(e))
+	return unmarshal(b, (*string)(e))
 }
 
-func (c *Client) decode(raw json.RawMessage) (billing.Subscription, error) {
+func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 	var s subscription
-	if err := json.Unmarshal(raw, &s); err != nil {
+	if err := unmarshal(raw, &s); err != nil {
 		return billing.Subscription{}, invalid("subscription %q cannot be read: %v", s.ID, err)
 	}
 	if s.Object != "subscription" || s.ID == "" {
@@ -97,14 +87,14 @@ func (c *Client) decode(raw json.RawMessage) (billing.Subscription, error) {
 	}, nil
 }
 
-func (c *Client) decodeCustomer(raw json.RawMessage) (exists bool, err error) {
+func (c *Client) decodeCustomer(raw jsontext.Value) (exists bool, err error) {
 	var v struct {
 		Object   string `json:"object"`
 		ID       string `json:"id"`
 		Deleted  bool   `json:"deleted"`
 		LiveMode *bool  `json:"livemode"`
 	}
-	if err := json.Unmarshal(raw, &v); err != nil {
+	if err := unmarshal(raw, &v); err != nil {
 		return false, invalid("customer cannot be read: %v", err)
 	}
 	if v.Object != "customer" {
@@ -117,11 +107,11 @@ func (c *Client) decodeCustomer(raw json.RawMessage) (exists bool, err error) {
 	return err == nil, err
 }
 
-func decodeAccount(raw json.RawMessage) (string, error) {
+func decodeAccount(raw jsontext.Value) (string, error) {
 	var v struct {
 		ID string `json:"id"`
 	}
-	if err := json.Unmarshal(raw, &v); err != nil || v.ID == "" {
+	if err := unmarshal(raw, &v); err != nil || v.ID == "" {
 		return "", broken("Stripe's answer to GET /v1/account names no account")
 	}
 	return v.ID, nil

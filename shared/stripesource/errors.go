@@ -28,11 +28,7 @@ func failure(ctx context.Context, err error) *billing.Failure {
 		if ctx.Err() != nil {
 			return outOfTime(ctx.Err())
 		}
-		return &billing.Failure{
-			Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
-			Message: "Stripe cannot be reached or answers with something else than JSON (check the network and STRIPE_API_BASE)",
-			Err:     shortened{err},
-		}
+		return unreachable(err)
 	}
 	f := &billing.Failure{Message: describe(e)}
 	switch status := e.HTTPStatusCode; {
@@ -126,6 +122,18 @@ func outOfTime(err error) *billing.Failure {
 
 func invalid(format string, args ...any) error {
 	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonInvalidSubscription, Message: oneLine(fmt.Sprintf(format, args...)) + "; nothing was written"}
+}
+
+func unreachable(err error) *billing.Failure {
+	return &billing.Failure{
+		Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
+		Message: "Stripe cannot be reached or answers with something else than JSON (check the network and STRIPE_API_BASE)",
+		Err:     shortened{err},
+	}
+}
+
+func notJSON(body []byte) error {
+	return unreachable(fmt.Errorf("the answer is %q", body[:min(len(body), maxText)]))
 }
 
 func broken(format string, args ...any) error {

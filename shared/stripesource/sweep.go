@@ -2,10 +2,11 @@ package stripesource
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/url"
 	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -33,7 +34,7 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 
 // decodeLeniently reads what it can of a subscription: its id must be there, and where nothing
 // else is usable the rest is left to whoever reads it singly.
-func (c *Client) decodeLeniently(raw json.RawMessage) (billing.Subscription, error) {
+func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, error) {
 	sub, err := c.decode(raw)
 	if err == nil && fits(sub) {
 		return sub, nil
@@ -42,24 +43,24 @@ func (c *Client) decodeLeniently(raw json.RawMessage) (billing.Subscription, err
 		return sub, err
 	}
 	var s struct {
-		ID       string          `json:"id"`
-		Created  json.RawMessage `json:"created"`
-		Customer json.RawMessage `json:"customer"`
-		Metadata json.RawMessage `json:"metadata"`
+		ID       string         `json:"id"`
+		Created  jsontext.Value `json:"created"`
+		Customer jsontext.Value `json:"customer"`
+		Metadata jsontext.Value `json:"metadata"`
 	}
-	if jsonErr := json.Unmarshal(raw, &s); jsonErr != nil || s.ID == "" || len(s.ID) > maxID {
+	if jsonErr := unmarshal(raw, &s); jsonErr != nil || s.ID == "" || len(s.ID) > maxID {
 		return sub, broken("a subscription in Stripe's list has no usable id")
 	}
 	return billing.Subscription{
-		ID: s.ID, Unreadable: true, Created: at(lenient[*int64](s.Created)),
-		CustomerID: shortOrNone(string(lenient[expandable](s.Customer))), OrgID: shortOrNone(lenient[map[string]string](s.Metadata)["orgId"]),
+		ID: s.ID, Unreadable: true, Created: at(orNone[*int64](s.Created)),
+		CustomerID: shortOrNone(string(orNone[expandable](s.Customer))), OrgID: shortOrNone(orNone[map[string]string](s.Metadata)["orgId"]),
 	}, nil
 }
 
-// lenient is the value, or the zero one where it is of another kind.
-func lenient[T any](raw json.RawMessage) T {
+// orNone is the value, or the zero one where it is of another kind.
+func orNone[T any](raw jsontext.Value) T {
 	var v, none T
-	if json.Unmarshal(raw, &v) != nil {
+	if unmarshal(raw, &v) != nil {
 		return none
 	}
 	return v

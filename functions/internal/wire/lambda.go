@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -26,6 +27,13 @@ type Function struct {
 	Queues *sqs.Client
 }
 
+// A function holds a few megabytes at a time, so that Go's collector would run after every few of
+// them; there is room for more. The limit is well below the memory that any of them has.
+const (
+	gcPercent   = 400
+	memoryLimit = 96 << 20
+)
+
 // Start reads the configuration once for the life of the process, connects, and upgrades this
 // system's own tables where this program is newer than they are.
 //
@@ -33,6 +41,8 @@ type Function struct {
 // seconds, and a worker that met a table without its new column would stop the run. Whoever
 // starts first upgrades under the store's lock; for the others that is a look at one table.
 func Start(ctx context.Context, needs ...config.Need) (Function, error) {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
 	environ, err := Environment(ctx, config.Environ(os.Environ()))
 	if err != nil {
 		return Function{}, err
