@@ -51,8 +51,6 @@ type Run struct {
 	Listed         bool   // the listing reached its end
 	Sweep          SweepState
 	SweptFrom      *time.Time // when the sweep began
-	Orphans        []Orphan   // the first of them
-	OrphansTotal   int
 	ListedThrough  string // last organization listed, "" before the first
 	SentThrough    string // last organization sent to the queue
 	Downgrades     int

@@ -66,12 +66,11 @@ type Orphan struct {
 func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) Summary {
 	s := Summary{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
-		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{}, OrphansTotal: run.OrphansTotal,
+		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
 		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
 	}
-	s.Orphans = append(s.Orphans, run.Orphans[:min(len(run.Orphans), MaxDetails)]...)
 	for _, t := range tallies {
 		s.add(t)
 	}

@@ -3,7 +3,6 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"strings"
 	"time"
 
@@ -13,18 +12,18 @@ import (
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
-	COALESCE(s.state, ''), s.began_at, s.orphans, COALESCE(s.orphans_total, 0)`
+	COALESCE(s.state, ''), s.began_at`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
-	var requestID, statusMessage, orphans sql.NullString
+	var requestID, statusMessage sql.NullString
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
-		&run.Sweep, &run.SweptFrom, &orphans, &run.OrphansTotal)
+		&run.Sweep, &run.SweptFrom)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
-	return run, errors.Join(err, fromJSON(orphans, &run.Orphans))
+	return run, err
 }
 
 func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([]billing.Run, error) {

@@ -302,6 +302,19 @@ func (s *Store) KeepOrphans(ctx context.Context, runID, owner string, first []bi
 	return failure(err, "record the orphans of run "+runID)
 }
 
+// FoundOrphans returns what the run's sweep found: the first of the orphans and how many there are.
+func (s *Store) FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error) {
+	first = []billing.Orphan{}
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		var text sql.NullString
+		if err := r.Scan(&text, &total); err != nil {
+			return err
+		}
+		return fromJSON(text, &first)
+	}, `SELECT orphans, orphans_total FROM reconciliation_sweeps WHERE run_id = ?`, runID)
+	return first, total, failure(err, "read the orphans of run "+runID)
+}
+
 // Renew keeps owner the enumerator of the run until the given time.
 func (s *Store) Renew(ctx context.Context, runID, owner string, until time.Time) error {
 	return failure(advance(ctx, s.db, runID, owner, `lease_expires_at = ?`, until), "keep the lease of run "+runID)

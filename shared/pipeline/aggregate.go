@@ -22,6 +22,7 @@ type AggregateStore interface {
 	CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
 	AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error)
 	RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
+	FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
 	SnapshotsToDrop(ctx context.Context) ([]string, error)
 	DropSnapshot(ctx context.Context, runID string) error
 	LastCompleted(ctx context.Context) (*time.Time, error)
@@ -230,7 +231,9 @@ func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Su
 	if err != nil {
 		return billing.Summary{}, billing.Drift{}, err
 	}
-	return billing.Summarize(run, tallies, drift.ByField, notable), drift, nil
+	summary := billing.Summarize(run, tallies, drift.ByField, notable)
+	summary.Orphans, summary.OrphansTotal, err = a.Store.FoundOrphans(ctx, run.ID)
+	return summary, drift, err
 }
 
 // Headline is the message of a summary's log line.
