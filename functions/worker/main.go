@@ -24,6 +24,6 @@ func run(ctx context.Context) error {
 	}
 	// The workers share what Stripe allows the account.
 	stripe := wire.Stripe(f.Config, f.Config.WorkerConcurrency, f.Log)
-	lambda.StartWithOptions(wire.Worker(f.Config, f.Store, stripe, f.Queues, f.Log).Handle, lambda.WithContext(ctx))
+	lambda.StartWithOptions(wire.Worker(f.Config, f.Store, stripe, f.Queues, f.Log), lambda.WithContext(ctx))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -27,12 +28,17 @@ type Function struct {
 	Queues *sqs.Client
 }
 
-// A function holds a few megabytes at a time, so that Go's collector would run after every few of
-// them; there is room for more. The limit is well below the memory that any of them has.
-const (
-	gcPercent   = 400
-	memoryLimit = 96 << 20
-)
+// fitLambda has the Go runtime expect what Lambda gives. Below 1,769 MB a function has less than one
+// processor, although it sees two; threads that look for work on the other cost time of the one.
+// It holds a few megabytes at a time, so that garbage would be collected after every few of them,
+// with room for more: up to a limit well below any function's memory.
+// https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+func fitLambda() {
+	const memory, garbage = 96 << 20, 400 // bytes; percent of what is in use
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(garbage)
+	debug.SetMemoryLimit(memory)
+}
 
 // Start reads the configuration once for the life of the process, connects, and upgrades this
 // system's own tables where this program is newer than they are.
@@ -41,8 +47,7 @@ const (
 // seconds, and a worker that met a table without its new column would stop the run. Whoever
 // starts first upgrades under the store's lock; for the others that is a look at one table.
 func Start(ctx context.Context, needs ...config.Need) (Function, error) {
-	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(memoryLimit)
+	fitLambda()
 	environ, err := Environment(ctx, config.Environ(os.Environ()))
 	if err != nil {
 		return Function{}, err
