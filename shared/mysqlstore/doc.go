@@ -1,6 +1,7 @@
 // Package mysqlstore is the only place with SQL. It reads and repairs the application's
-// organizations and subscriptions and keeps this system's own tables: reconciliation_runs,
-// reconciliation_items and reconciliation_migrations.
+// organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
+// _sweeps (how the sweep of a run stands), _ranges (what it has yet to read), _snapshots (what it
+// read) and _migrations.
 //
 // Invariants:
 //
@@ -11,6 +12,8 @@
 //     [billing.ErrRecordChanged].
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.
 //     A second delivery finds [billing.ErrAlreadyDecided] and changes nothing.
+//   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
+//     removed only while nobody can be filling or deciding by it.
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.
 //   - Every list is complete or an error. Updates report matched rows (clientFoundRows), so a
 //     compare-and-set that hit can be told from one that missed.

@@ -13,6 +13,10 @@
 //     and the item undecided; both in one transaction. So a newer webhook is never overwritten.
 //   - After a write that lowered access Stripe is read once more: where a change went to Stripe
 //     and back between read and write, the newer state wins.
+//   - A snapshot is complete or there is none. It decides only that nothing is to be done, only for
+//     organizations not tried before, in its own run while that is open, and for two hours; the
+//     decision is refused by the statement that records it if the run was closed or swept anew
+//     since. What is written always rests on a fresh read.
 //   - Only the error's class decides between trying again here, trying again through the queue,
 //     giving up one organization and stopping the run.
 //   - Enumerator and Reconciler keep a reserve of their deadline: what cannot finish is not

@@ -83,6 +83,9 @@ func writeFigures(b *strings.Builder, s billing.Summary) {
 	fmt.Fprintf(b, "  reasons          %s\n", counts(s.Reasons))
 	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
 	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))
+	if s.OrphansTotal > 0 {
+		fmt.Fprintf(b, "  orphans          %s\n", orphans(s))
+	}
 	fmt.Fprintf(b, "  Stripe requests  %d list, %d retrieve, %d other, %d of them throttled\n",
 		s.StripeRequests.List, s.StripeRequests.Retrieve, s.StripeRequests.Other, s.StripeRequests.Throttled)
 	if s.FinishedAt == nil {
@@ -103,6 +106,20 @@ func guard(s billing.Summary) string {
 	default:
 		return ""
 	}
+}
+
+// orphans names some of the live subscriptions that lead to no organization.
+func orphans(s billing.Summary) string {
+	const some = 3
+	var ids []string
+	for _, o := range s.Orphans[:min(len(s.Orphans), some)] {
+		ids = append(ids, o.SubscriptionID)
+	}
+	text := fmt.Sprintf("%d live subscriptions that no organization accounts for: %s", s.OrphansTotal, strings.Join(ids, ", "))
+	if s.OrphansTotal > len(ids) {
+		text += ", ..."
+	}
+	return Clean(text)
 }
 
 func counts[K ~string](m map[K]int) string {
