@@ -51,8 +51,8 @@ type Run struct {
 	Listed         bool   // the listing reached its end
 	Sweep          SweepState
 	SweptFrom      *time.Time // when the sweep began
-	ListedThrough  string // last organization listed, "" before the first
-	SentThrough    string // last organization sent to the queue
+	ListedThrough  string     // last organization listed, "" before the first
+	SentThrough    string     // last organization sent to the queue
 	Downgrades     int
 	DowngradeLimit int
 	StatusReason   Reason // why it was stopped or is suspect

@@ -33,7 +33,7 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 		return Explanation{}, err
 	}
 	for _, record := range records { // one at most, by the id as the database spells it
-		truth, err := (&batch{Reconciler: r}).read(ctx, record, nil)
+		truth, err := (&batch{Reconciler: r}).read(ctx, record, hints{})
 		if err != nil {
 			return Explanation{}, err
 		}

@@ -409,9 +409,9 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if !t.exists {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
 	}
-	named := t.named()
-	t.asked = t.asked || (t.record.HasStripeIdentity() || len(named) > 0) && !t.record.Org.Deleted
-	truth, err := b.read(ctx, t.record, named)
+	known := t.hints()
+	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
+	truth, err := b.read(ctx, t.record, known)
 	if err != nil {
 		return billing.Plan{}, err
 	}
@@ -455,102 +455,6 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 	item.SubscriptionID, item.Warnings = plan.GoverningID, plan.Warnings // as things stand now
 	item.Changes = append(item.Changes, plan.Changes...)
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
-}
-
-// read asks Stripe for the recorded subscriptions and, unless they settle it, for all of the
-// customer's and for those whose metadata named the organization.
-func (b *batch) read(ctx context.Context, record billing.Record, named []string) (billing.Truth, error) {
-	truth := billing.Truth{ReadAt: b.now()}
-	if record.Org.Deleted {
-		return truth, nil
-	}
-	var found subscriptions
-	for _, id := range record.RecordedIDs() {
-		sub, exists, err := b.Stripe.Subscription(ctx, id)
-		if err != nil {
-			return truth, err
-		}
-		if exists {
-			found.add(sub)
-		}
-	}
-	if !billing.Settled(found) {
-		missing, err := b.readCustomers(ctx, record, &found)
-		if err == nil {
-			err = b.readNamed(ctx, record, named, &found)
-		}
-		if err != nil {
-			return truth, err
-		}
-		truth.CustomerMissing = missing
-	}
-	truth.Subscriptions = found
-	if found.onlyOf(record) {
-		return truth, nil
-	}
-	var err error
-	if truth.Claims, err = b.Store.Claims(ctx, found); err != nil {
-		return truth, err
-	}
-	if customers := billing.InDoubt(truth, record); len(customers) > 0 {
-		truth.Claims.SharedCustomers, err = b.Store.SharedCustomers(ctx, customers, record.Org.ID)
-	}
-	return truth, err
-}
-
-// readCustomers adds the subscriptions of every customer the organization is known under, and
-// reports whether Stripe has none of these customers (any more).
-func (b *batch) readCustomers(ctx context.Context, record billing.Record, found *subscriptions) (missing bool, err error) {
-	var there []string
-	customers := customersOf(record, *found)
-	for _, id := range customers {
-		subs, exists, err := b.Stripe.CustomerSubscriptions(ctx, id)
-		if err != nil {
-			return false, err
-		}
-		found.addAll(subs)
-		if exists {
-			there = append(there, id)
-		}
-	}
-	if len(customers) == 0 || len(*found) > 0 || len(record.RecordedIDs()) > 0 {
-		return false, nil
-	}
-	for _, id := range there { // a deleted customer has an empty list too
-		exists, err := b.Stripe.CustomerExists(ctx, id)
-		if err != nil || exists {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// readNamed adds those of the subscriptions whose metadata names the organization, still.
-func (b *batch) readNamed(ctx context.Context, record billing.Record, named []string, found *subscriptions) error {
-	for _, id := range named {
-		if found.has(id) {
-			continue
-		}
-		sub, exists, err := b.Stripe.Subscription(ctx, id)
-		if err != nil {
-			return err
-		}
-		if exists && sub.Names(record.Org.ID) {
-			found.add(sub)
-		}
-	}
-	return nil
-}
-
-// customersOf are those that the record names and those of its recorded subscriptions.
-func customersOf(record billing.Record, recorded subscriptions) []string {
-	customers := record.CustomerIDs()
-	for _, sub := range recorded {
-		if sub.CustomerID != "" && !slices.Contains(customers, sub.CustomerID) {
-			customers = append(customers, sub.CustomerID)
-		}
-	}
-	return customers
 }
 
 // observe notes whether Stripe answered for the organization.
@@ -605,39 +509,6 @@ func (s *silence) count() int {
 func (s *silence) begun() bool { return s.count() > 0 }
 
 func (s *silence) down() bool { return s.count() >= stripeDownAfter }
-
-// subscriptions seen, the latest reading of each.
-type subscriptions []billing.Subscription
-
-func (s *subscriptions) add(sub billing.Subscription) {
-	for i := range *s {
-		if (*s)[i].ID == sub.ID {
-			(*s)[i] = sub
-			return
-		}
-	}
-	*s = append(*s, sub)
-}
-
-func (s *subscriptions) addAll(subs []billing.Subscription) {
-	for _, sub := range subs {
-		s.add(sub)
-	}
-}
-
-func (s *subscriptions) has(id string) bool {
-	return slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return sub.ID == id })
-}
-
-// onlyOf: the record names all of them, so nobody else can claim one.
-func (s *subscriptions) onlyOf(record billing.Record) bool {
-	for _, sub := range *s {
-		if !record.Records(sub.ID) {
-			return false
-		}
-	}
-	return true
-}
 
 // addUsage counts the batch's Stripe requests on its run, or on the one that most of it belongs to.
 // They are figures, not facts that anything rests on: a failure is only logged.

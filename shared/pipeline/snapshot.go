@@ -130,20 +130,24 @@ func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billi
 	return err == nil && n == len(items) // their result is to acknowledge
 }
 
-// named are the subscriptions, beyond the record's, that may name the organization: those that
-// the sweep saw, and the one that led to the organization.
-func (t *task) named() []string {
-	var ids []string
+// hints are what the sweep saw, and the subscription that led to the organization.
+func (t *task) hints() hints {
+	var known hints
 	if id := t.item.SubscriptionID; id != "" && !t.record.Records(id) {
-		ids = append(ids, id)
+		known.named = append(known.named, id)
 	}
 	if t.swept == nil {
-		return ids
+		return known
 	}
+	var recorded []billing.Subscription
 	for _, sub := range t.swept.Subscriptions {
-		if sub.Names(t.record.Org.ID) && !t.record.Records(sub.ID) && sub.ID != t.item.SubscriptionID {
-			ids = append(ids, sub.ID)
+		switch {
+		case t.record.Records(sub.ID):
+			recorded = append(recorded, sub)
+		case sub.Names(t.record.Org.ID) && sub.ID != t.item.SubscriptionID:
+			known.named = append(known.named, sub.ID)
 		}
 	}
-	return ids
+	known.unsettled = len(recorded) > 0 && !billing.Settled(recorded)
+	return known
 }

@@ -43,6 +43,7 @@ type stack struct {
 	environ                   map[string]string
 	printed                   map[string]*lockedBuffer // by function
 	timeout                   time.Duration            // of a function
+	population                demo.Population
 }
 
 func newStack(t testing.TB, population demo.Options) *stack {
@@ -76,7 +77,7 @@ func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options
 		}
 		*url = *out.QueueUrl
 	}
-	if _, err := demo.Populate(t.Context(), s.db.DB, s.stripe, population); err != nil {
+	if s.population, err = demo.Populate(t.Context(), s.db.DB, s.stripe, population); err != nil {
 		t.Fatal(err)
 	}
 	s.environ = map[string]string{

@@ -363,6 +363,7 @@ func TestSmallPopulations(t *testing.T) {
 		{"before situations", demo.Options{Orgs: 59, Drift: 0.1}, 20, 20, 0},
 		{"with situations", demo.Options{Orgs: 60, Drift: 0.1}, 20, 20, 11},
 		{"all drifted", demo.Options{Orgs: 60, Drift: 1}, 49, 20, 11},
+		{"plain", demo.Options{Orgs: 2000, Drift: 0.1, Plain: true}, 200, 20, 0},
 		{"two thousand", demo.Options{Orgs: 2000, Drift: 0.25}, 500, 20, 22},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,6 +29,7 @@ type Options struct {
 	Drift float64 // share of them that drifted, 0 to 1
 	Seed  uint64
 	Now   time.Time // what the dates lie around
+	Plain bool      // drift, and what is plainly in sync, and no other situation
 }
 
 // Population says what was made, in figures, and what a reconciliation must find.
@@ -122,7 +123,7 @@ func (o Options) at(i int) script {
 }
 
 func (o Options) situated() int {
-	if o.Orgs < SituationsFrom {
+	if o.Plain || o.Orgs < SituationsFrom {
 		return 0
 	}
 	return len(situations) * max(1, o.Orgs/situationsEvery)

@@ -1,0 +1,184 @@
+package pipeline
+
+import (
+	"context"
+	"slices"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// hints are what is known of an organization before Stripe is asked, beyond its record. They say
+// what to ask for, never what the answer is.
+type hints struct {
+	named     []string // subscriptions whose metadata may name it
+	unsettled bool     // its recorded subscriptions will not settle which one governs
+}
+
+// read asks Stripe afresh for what may govern the organization, and the database whose else it
+// may be.
+func (b *batch) read(ctx context.Context, record billing.Record, known hints) (billing.Truth, error) {
+	truth := billing.Truth{ReadAt: b.now()}
+	if record.Org.Deleted {
+		return truth, nil
+	}
+	r := &reading{batch: b, record: record, retrieved: map[string]bool{}, customers: map[string]bool{}}
+	if err := r.ask(ctx, known); err != nil {
+		return truth, err
+	}
+	missing, err := r.customerMissing(ctx)
+	if err != nil {
+		return truth, err
+	}
+	truth.CustomerMissing, truth.Subscriptions = missing, r.found
+	if r.found.onlyOf(record) {
+		return truth, nil
+	}
+	if truth.Claims, err = b.Store.Claims(ctx, r.found); err != nil {
+		return truth, err
+	}
+	if customers := billing.InDoubt(truth, record); len(customers) > 0 {
+		truth.Claims.SharedCustomers, err = b.Store.SharedCustomers(ctx, customers, record.Org.ID)
+	}
+	return truth, err
+}
+
+// reading is a fresh look at one organization in Stripe; nothing is asked for twice.
+type reading struct {
+	*batch
+
+	record    billing.Record
+	found     subscriptions
+	retrieved map[string]bool // subscriptions asked for singly
+	customers map[string]bool // asked for, and whether Stripe has them
+}
+
+// ask reads the recorded subscriptions and, unless they settle it, all of the customers' and
+// those whose metadata names the organization. A customer's list has the recorded ones too: where
+// it is needed anyway, it comes first.
+func (r *reading) ask(ctx context.Context, known hints) error {
+	if !known.unsettled {
+		if err := r.readRecorded(ctx); err != nil || billing.Settled(r.found) {
+			return err
+		}
+	}
+	for _, step := range []func(context.Context) error{r.readCustomers, r.readRecorded, r.readCustomers} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return r.readNamed(ctx, known.named)
+}
+
+func (r *reading) readRecorded(ctx context.Context) error {
+	for _, id := range r.record.RecordedIDs() {
+		sub, exists, err := r.retrieve(ctx, id)
+		if err != nil {
+			return err
+		}
+		if exists {
+			r.found.add(sub)
+		}
+	}
+	return nil
+}
+
+// readNamed adds those of the subscriptions whose metadata names the organization, still.
+func (r *reading) readNamed(ctx context.Context, named []string) error {
+	for _, id := range named {
+		sub, exists, err := r.retrieve(ctx, id)
+		if err != nil {
+			return err
+		}
+		if exists && sub.Names(r.record.Org.ID) {
+			r.found.add(sub)
+		}
+	}
+	return nil
+}
+
+// retrieve returns a subscription that was not seen before.
+func (r *reading) retrieve(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	if r.retrieved[id] || r.found.has(id) {
+		return billing.Subscription{}, false, nil
+	}
+	r.retrieved[id] = true
+	return r.Stripe.Subscription(ctx, id)
+}
+
+// readCustomers adds the subscriptions of every customer the organization is known under: those
+// that the record names and those of its recorded subscriptions.
+func (r *reading) readCustomers(ctx context.Context) error {
+	for _, id := range r.customerIDs() {
+		if _, asked := r.customers[id]; asked {
+			continue
+		}
+		subs, exists, err := r.Stripe.CustomerSubscriptions(ctx, id)
+		if err != nil {
+			return err
+		}
+		r.customers[id] = exists
+		r.found.addAll(subs)
+	}
+	return nil
+}
+
+func (r *reading) customerIDs() []string {
+	ids := r.record.CustomerIDs()
+	for _, sub := range r.found {
+		if r.record.Records(sub.ID) && sub.CustomerID != "" && !slices.Contains(ids, sub.CustomerID) {
+			ids = append(ids, sub.CustomerID)
+		}
+	}
+	return ids
+}
+
+// customerMissing reports whether Stripe has none of the organization's customers (any more),
+// where that makes a difference.
+func (r *reading) customerMissing(ctx context.Context) (bool, error) {
+	if len(r.customers) == 0 || len(r.found) > 0 || len(r.record.RecordedIDs()) > 0 {
+		return false, nil
+	}
+	for _, id := range r.customerIDs() {
+		if !r.customers[id] {
+			continue
+		}
+		// A deleted customer has an empty list too.
+		if exists, err := r.Stripe.CustomerExists(ctx, id); err != nil || exists {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// subscriptions seen, the latest reading of each.
+type subscriptions []billing.Subscription
+
+func (s *subscriptions) add(sub billing.Subscription) {
+	for i := range *s {
+		if (*s)[i].ID == sub.ID {
+			(*s)[i] = sub
+			return
+		}
+	}
+	*s = append(*s, sub)
+}
+
+func (s *subscriptions) addAll(subs []billing.Subscription) {
+	for _, sub := range subs {
+		s.add(sub)
+	}
+}
+
+func (s *subscriptions) has(id string) bool {
+	return slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return sub.ID == id })
+}
+
+// onlyOf: the record names all of them, so nobody else can claim one.
+func (s *subscriptions) onlyOf(record billing.Record) bool {
+	for _, sub := range *s {
+		if !record.Records(sub.ID) {
+			return false
+		}
+	}
+	return true
+}
