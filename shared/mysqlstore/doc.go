@@ -1,6 +1,6 @@
 // Package mysqlstore is the only place with SQL. It reads and repairs the application's
-// organizations and subscriptions and keeps this system's own tables: reconciliation_runs,
-// reconciliation_items and reconciliation_migrations.
+// organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
+// _sweeps, _migrations and, for the length of a run, _snapshots and _ranges.
 //
 // Invariants:
 //
