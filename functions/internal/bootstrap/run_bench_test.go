@@ -205,7 +205,7 @@ func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[str
 	cpu, peakMiB = map[string]time.Duration{}, map[string]float64{}
 	for name, f := range functions {
 		for _, p := range f.Processes() {
-			folder := filepath.Join("/proc", strconv.Itoa(p.PID()))
+			folder := fmt.Sprintf("/proc/%d", p.PID())
 			cpu[name] += processorTime(b, filepath.Join(folder, "stat"))
 			peakMiB[name] = max(peakMiB[name], peak(b, filepath.Join(folder, "status")))
 		}
@@ -215,18 +215,18 @@ func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[str
 
 func processorTime(b *testing.B, file string) time.Duration {
 	b.Helper()
-	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
+	const ticksASecond = 100 // USER_HZ everywhere
 	_, rest, _ := strings.Cut(read(b, file), ") ")
 	fields := strings.Fields(rest) // from the third on
-	var ticks time.Duration
+	ticks := 0
 	for _, field := range fields[11:13] {
 		n, err := strconv.Atoi(field)
 		if err != nil {
 			b.Fatal(err)
 		}
-		ticks += time.Duration(n)
+		ticks += n
 	}
-	return ticks * tick
+	return time.Duration(ticks) * (time.Second / ticksASecond)
 }
 
 func peak(b *testing.B, file string) float64 {
