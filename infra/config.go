@@ -172,8 +172,12 @@ func checkFunctions(values map[string]string) (map[string]string, []config.Probl
 	return set, append(found, checkLimits(loaded)...)
 }
 
+// checkLimits checks what is right elsewhere and wrong in AWS.
 func checkLimits(c config.Config) []config.Problem {
 	var found []config.Problem
+	if c.Database.OnThisMachine() { // such as what local --hold prints, still in the shell
+		found = append(found, config.Problem{Variable: "DB_HOST", Wrong: "is the machine that a program runs on, where a function finds no database", Remedy: "the host name of the MySQL server, and see that your shell does not set it"})
+	}
 	if c.WorkerConcurrency < 2 {
 		found = append(found, config.Problem{Variable: "WORKER_CONCURRENCY", Wrong: "is below what Lambda takes", Remedy: "a whole number from 2 to 1000"})
 	}

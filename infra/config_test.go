@@ -105,6 +105,7 @@ func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 		"deadline after retention": {"RUN_DEADLINE", "100h", "96h"},
 		"as a function sees it":    {"STRIPE_RPS", "0", "above 0"},
 		"mode":                     {"STRIPE_MODE", "prod", "live or test"},
+		"a forwarded port":         {"DB_HOST", "127.0.0.1", "your shell"},
 		"runs kept too short":      {"RETENTION_DAYS", "7", "from 19"},
 	} {
 		t.Run(name, func(t *testing.T) {

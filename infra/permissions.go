@@ -51,7 +51,7 @@ func grantQueues(f functions, q queues) {
 }
 
 // newOperatorPolicy is for the people who run this: attach it to their role.
-func newOperatorPolicy(stack awscdk.Stack, f functions, q queues) {
+func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("Operators"), &awsiam.ManagedPolicyProps{
 		ManagedPolicyName: jsii.String(prefix + "-operators"),
 		Description:       jsii.String("Start runs, move dead letters back, read the logs of the subscription reconciliation"),
@@ -66,10 +66,18 @@ func newOperatorPolicy(stack awscdk.Stack, f functions, q queues) {
 				"sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:CancelMessageMoveTask",
 				"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
 			},
-			[]*string{q.deadLetter.QueueArn(), q.resultsDeadLetter.QueueArn(), q.failed.QueueArn()},
+			[]*string{q.deadLetter.QueueArn(), q.resultsDeadLetter.QueueArn()},
+		},
+		// To look at, and to clear: it is no queue's dead-letter queue, so SQS moves nothing from it.
+		{
+			[]string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
+			[]*string{q.failed.QueueArn()},
 		},
 		// Where dead letters are moved to.
 		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
+		// Whether the schedules are on, and when the secret was changed; not what it holds.
+		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack)},
+		{[]string{"secretsmanager:DescribeSecret"}, []*string{secretArn(stack, c.SecretName)}},
 		{
 			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},
 			[]*string{

@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -113,13 +116,20 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	}
 	destination := []string{"sqs:SendMessage FailedInvocations", "sqs:GetQueueAttributes FailedInvocations", "sqs:GetQueueUrl FailedInvocations"}
 	operators := []string{"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator"}
-	for _, queue := range []string{"DeadLetterQueue", "ResultsDeadLetterQueue", "FailedInvocations"} {
-		for _, action := range []string{
-			"StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl",
-		} {
+	look := []string{"ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl"}
+	for queue, actions := range map[string][]string{
+		"DeadLetterQueue":        append([]string{"StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask"}, look...),
+		"ResultsDeadLetterQueue": append([]string{"StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask"}, look...),
+		"FailedInvocations":      look,
+	} {
+		for _, action := range actions {
 			operators = append(operators, "sqs:"+action+" "+queue)
 		}
 	}
+	for _, name := range []string{"weekly-run", "resume-tick", "aggregator-tick"} {
+		operators = append(operators, "scheduler:GetSchedule schedule/"+prefix+"/"+prefix+"-"+name)
+	}
+	operators = append(operators, "secretsmanager:DescribeSecret pixell/prod")
 	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
 		operators = append(operators, "sqs:SendMessage "+queue, "sqs:GetQueueAttributes "+queue, "sqs:GetQueueUrl "+queue)
 	}
@@ -144,6 +154,37 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What the runbooks have people do with the AWS CLI, the policy that they are given lets them do.
+func TestOperatorsMayDoWhatTheRunbooksSay(t *testing.T) {
+	allowed := map[string]bool{}
+	for id, all := range identityPolicies(t) {
+		for _, s := range all {
+			for _, action := range s.Action {
+				if withoutHash(id) == "Operators" {
+					allowed[strings.ToLower(fmt.Sprint(action))] = true
+				}
+			}
+		}
+	}
+	otherwise := map[string]string{"logs:tail": "logs:filterlogevents", "lambda:invoke": "lambda:invokefunction"}
+	files, err := filepath.Glob("runbooks/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no runbooks: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range regexp.MustCompile(`aws ([a-z]+) ([a-z-]+)`).FindAllStringSubmatch(string(text), -1) {
+			action := command[1] + ":" + strings.ReplaceAll(command[2], "-", "")
+			if !allowed[action] && !allowed[otherwise[action]] {
+				t.Errorf("%s: operators may not %q", file, command[0])
+			}
+		}
 	}
 }
 

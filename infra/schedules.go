@@ -12,6 +12,13 @@ import (
 
 const tickEvery = 15 * time.Minute
 
+// Names of the schedules, after the prefix.
+const (
+	weeklyRun      = "weekly-run"
+	resumeTick     = "resume-tick"
+	aggregatorTick = "aggregator-tick"
+)
+
 // schedule invokes a function with a payload.
 type schedule struct {
 	id, name, says, expression, payload string
@@ -25,18 +32,18 @@ func newSchedules(stack awscdk.Stack, f functions, q queues) {
 	role := newSchedulerRole(stack, f, q)
 	for _, s := range []schedule{
 		{
-			id: "WeeklyRun", name: "weekly-run", says: "A run over all organizations, Sundays 03:00 UTC",
+			id: "WeeklyRun", name: weeklyRun, says: "A run over all organizations, Sundays 03:00 UTC",
 			expression: "cron(0 3 ? * SUN *)",
 			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
 			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
 			target:  f.enumerator, maxAge: 6 * time.Hour, retries: 185,
 		},
 		{
-			id: "ResumeTick", name: "resume-tick", says: "Goes on with runs whose listing was interrupted",
+			id: "ResumeTick", name: resumeTick, says: "Goes on with runs whose listing was interrupted",
 			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator, maxAge: tickEvery, retries: 3,
 		},
 		{
-			id: "AggregatorTick", name: "aggregator-tick", says: "Closes runs past their deadline, removes old ones, reports the age of the last",
+			id: "AggregatorTick", name: aggregatorTick, says: "Closes runs past their deadline, removes old ones, reports the age of the last",
 			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator, maxAge: tickEvery, retries: 3,
 		},
 	} {
@@ -59,6 +66,16 @@ func newSchedule(stack awscdk.Stack, s schedule, group awsscheduler.CfnScheduleG
 	})
 	// The scheduler tries at once whether the role may do it.
 	made.Node().AddDependency(role)
+}
+
+func scheduleArns(stack awscdk.Stack) []*string {
+	var arns []*string
+	for _, name := range []string{weeklyRun, resumeTick, aggregatorTick} {
+		arns = append(arns, stack.FormatArn(&awscdk.ArnComponents{
+			Service: jsii.String("scheduler"), Resource: jsii.String("schedule"), ResourceName: jsii.String(prefix + "/" + prefix + "-" + name),
+		}))
+	}
+	return arns
 }
 
 func newSchedulerRole(stack awscdk.Stack, f functions, q queues) awsiam.Role {

@@ -20,7 +20,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	q := newQueues(stack)
 	f := newFunctions(stack, c, q, assets)
 	newSchedules(stack, f, q)
-	newOperatorPolicy(stack, f, q)
+	newOperatorPolicy(stack, c, f, q)
 	newAlarms(stack, c, f, q)
 	newDashboard(stack, f, q)
 	newOutputs(stack, f, q)

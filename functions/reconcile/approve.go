@@ -45,11 +45,7 @@ was withheld before you approve; a redrive of the dead-letter queue then applies
 }
 
 func (c *command) raise(ctx context.Context, runID string, limit int) error {
-	settings, err := config.Load(c.environ, config.NeedDatabase)
-	if err != nil {
-		return err
-	}
-	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+	return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 		raised, err := store.RaiseDowngradeLimit(ctx, runID, limit)
 		if err != nil {
 			return err

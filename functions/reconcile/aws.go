@@ -30,7 +30,7 @@ func awsSettings(ctx context.Context) (aws.Config, error) {
 	settings, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
 		return settings, &present.Error{
-			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + oneLine(err)), Hint: "check AWS_PROFILE and ~/.aws/config",
+			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + oneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
 		}
 	}
 	if settings.Region == "" {
@@ -48,7 +48,7 @@ func awsSettings(ctx context.Context) (aws.Config, error) {
 }
 
 func noCredentials(err error) error {
-	why := oneLine(err)
+	why := oneLine(err.Error())
 	if last, ok := errors.AsType[*smithy.OperationError](err); ok && last.ServiceID == "ec2imds" {
 		why = "none are set here" // the last place that the SDK looks in
 	}
@@ -81,7 +81,7 @@ func awsError(ctx context.Context, err error, about target) error {
 		e.Hint = "check the network and AWS_REGION, and AWS_ENDPOINT_URL_* where they are set"
 		return e
 	}
-	message := oneLine(errors.New(refused.ErrorMessage()))
+	message := oneLine(refused.ErrorMessage())
 	switch refused.ErrorCode() {
 	case "ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist":
 		e.Code, e.Err = codeNotFound, errors.New("there is no "+about.what+" in region "+about.region)
@@ -105,9 +105,10 @@ func awsError(ctx context.Context, err error, about target) error {
 // rootCause is the network's own word where it has one.
 func rootCause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return oneLine(op)
+		return oneLine(op.Error())
 	}
-	return oneLine(err)
+	return oneLine(err.Error())
 }
 
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// oneLine is the text without line breaks.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

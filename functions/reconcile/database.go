@@ -19,6 +19,15 @@ import (
 // lookEvery spaces the looks at what is being followed.
 const lookEvery = 500 * time.Millisecond
 
+// withDatabase opens the database for commands that need nothing else.
+func (c *command) withDatabase(ctx context.Context, do func(*mysqlstore.Store, config.Config) error) error {
+	settings, err := config.Load(c.environ, config.NeedDatabase)
+	if err != nil {
+		return err
+	}
+	return onStore(ctx, settings, func(store *mysqlstore.Store) error { return do(store, settings) })
+}
+
 // onStore opens the database that the settings name.
 func onStore(ctx context.Context, settings config.Config, do func(*mysqlstore.Store) error) (err error) {
 	store, err := mysqlstore.Open(ctx, wire.Database(settings))
@@ -47,7 +56,7 @@ func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.R
 	}
 	run, found := runs[id]
 	if !found {
-		return run, unknownRun("there is no run "+id, "runs have ids such as 2026-11-22T03:00:00Z; it may have been pruned, or belong to another database")
+		return run, unknownRun("there is no run "+id, "reconcile runs lists those there are; it may have been pruned, or belong to another database")
 	}
 	return run, nil
 }

@@ -16,17 +16,13 @@ func (c *command) migrate(ctx context.Context) *cobra.Command {
 		Use:   "migrate",
 		Short: "Create or upgrade this system's own tables",
 		Long: `Creates or upgrades the tables reconciliation_* in the database DB_NAME. The application's
-tables are not touched, and running it again does nothing. The enumerator does the same
+tables are not touched, and running it again does nothing. Every function does the same
 when it starts; run this where its database user may not create tables.`,
 		Example:           `  DB_USER=admin DB_PASSWORD=... reconcile migrate`,
 		Args:              present.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			settings, err := config.Load(c.environ, config.NeedDatabase)
-			if err != nil {
-				return err
-			}
-			return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+			return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
 				steps, err := store.Migrate(ctx)
 				if err != nil {
 					return err

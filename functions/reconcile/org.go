@@ -83,7 +83,7 @@ func (c *command) withNearest(ctx context.Context, id string, err error) error {
 	if len(near) > 0 {
 		hint = "did you mean one of these?" + named(near)
 	}
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(oneLine(err)), Hint: hint}
+	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(oneLine(err.Error())), Hint: hint}
 }
 
 // reasonOf an error, whoever it comes from.
@@ -98,7 +98,7 @@ func reasonOf(err error) string {
 func named(all []mysqlstore.NamedOrganization) string {
 	var b strings.Builder
 	for _, o := range all {
-		b.WriteString("\n    " + oneLine(errors.New(present.Clean(o.ID+"  "+o.Name))))
+		b.WriteString("\n    " + oneLine(present.Clean(o.ID+"  "+o.Name)))
 	}
 	return b.String()
 }

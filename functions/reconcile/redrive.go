@@ -160,7 +160,7 @@ func (m mover) untilMoved(ctx context.Context, progress *present.Progress, move 
 	}
 	if !move.Completed() {
 		return move, &present.Error{
-			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, oneLine(errors.New(move.Failure))),
+			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, oneLine(move.Failure)),
 			Hint: "what was not moved is still in the dead-letter queue: redrive again",
 		}
 	}

@@ -61,24 +61,16 @@ is replaced once the new one is complete.`,
 		Example: `  reconcile report --html report.html
   reconcile report 2026-11-22T03:00:00Z --csv changes.csv
   reconcile report --csv - | grep subscriptions.plan_tier`,
-		Args: maybeOneRun,
+		Args:              present.AtMostOneArg("run"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				o.run = args[0]
-			}
+			o.run = first(args)
 			return c.writeReport(ctx, o)
 		},
 	}
 	cmd.Flags().StringVar(&o.html, "html", "", "write a page to this `FILE`")
 	cmd.Flags().StringVar(&o.csv, "csv", "", "write a table to this `FILE`")
 	return cmd
-}
-
-func maybeOneRun(_ *cobra.Command, args []string) error {
-	if len(args) > 1 {
-		return present.Usage("give one run, not %d", len(args))
-	}
-	return nil
 }
 
 func (c *command) writeReport(ctx context.Context, o reportOptions) error {
@@ -89,7 +81,7 @@ func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 		return present.Usage("--json answers on standard output, where the report would go: give it a file")
 	}
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
-		run, err := runOrLast(ctx, store, o.run)
+		run, err := findRun(ctx, store, o.run)
 		if err != nil {
 			return err
 		}
@@ -140,8 +132,7 @@ func (c *command) showWritten(n written) error {
 	if name == toStdout {
 		to, name = c.errs, "standard output"
 	}
-	_, err := fmt.Fprintf(to, "wrote run %s to %s: %d changes of %d organizations\n", present.Clean(n.RunID), present.Clean(name), n.Changes, n.Organizations)
-	return err
+	return say(to, "wrote run %s to %s: %d changes of %d organizations", n.RunID, name, n.Changes, n.Organizations)
 }
 
 // toFile lets write fill the file, or standard output. The file appears once it is complete, and

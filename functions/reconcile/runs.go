@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -51,7 +49,8 @@ RETENTION_DAYS (90), and the last complete one for as long as there is no later 
 		Example: `  reconcile runs
   reconcile runs --limit 5
   reconcile runs --json | jq '.[0].driftRate'`,
-		Args: present.NoArgs,
+		Args:              present.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if limit < 1 || limit > maxRuns {
 				return present.Usage("--limit must be from 1 to %d", maxRuns)
@@ -150,41 +149,4 @@ func remark(r pastRun) string {
 		all = append(all, "organization "+present.Clean(r.OrgID))
 	}
 	return strings.Join(all, ", ")
-}
-
-// withDatabase opens the database for what only reads it.
-func (c *command) withDatabase(ctx context.Context, do func(*mysqlstore.Store, config.Config) error) (err error) {
-	settings, err := config.Load(c.environ, config.NeedDatabase)
-	if err != nil {
-		return err
-	}
-	store, err := mysqlstore.Open(ctx, wire.Database(settings))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return do(store, settings)
-}
-
-// runOrLast returns the run with this id, or the last one where there is none.
-func runOrLast(ctx context.Context, store *mysqlstore.Store, id string) (billing.Run, error) {
-	if id != "" {
-		runs, err := store.Runs(ctx, []string{id})
-		if run, ok := runs[id]; ok || err != nil {
-			return run, err
-		}
-		return billing.Run{}, noRun("there is no run "+id, "reconcile runs lists those there are; it may have been pruned, or belong to another database")
-	}
-	runs, err := store.RecentRuns(ctx, 1)
-	if err != nil {
-		return billing.Run{}, err
-	}
-	if len(runs) == 0 {
-		return billing.Run{}, noRun("there is no run yet", "reconcile start begins one")
-	}
-	return runs[0].Run, nil
-}
-
-func noRun(message, hint string) error {
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: errors.New(message), Hint: hint}
 }

@@ -22,14 +22,10 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
 		Example: `  reconcile status
   reconcile status --watch
   reconcile status 2026-11-22T03:00:00Z --json | jq .result.driftByField`,
-		Args:              atMostOne("run"),
+		Args:              present.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
-			settings, err := config.Load(c.environ, config.NeedDatabase)
-			if err != nil {
-				return err
-			}
-			return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+			return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 				run, err := findRun(ctx, store, first(args))
 				if err != nil {
 					return err
@@ -43,15 +39,6 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
 	}
 	cmd.Flags().BoolVar(&follows, "watch", false, "show its progress until it has ended")
 	return cmd
-}
-
-func atMostOne(name string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) > 1 {
-			return present.Usage("give one %s, not %d arguments", name, len(args))
-		}
-		return nil
-	}
 }
 
 // first of the arguments; "" where there is none.

@@ -40,6 +40,9 @@ type Database struct {
 	TLS      TLS    `json:"tls"`
 }
 
+// OnThisMachine reports whether Host is this machine, wherever that is. Names are not looked up.
+func (d Database) OnThisMachine() bool { return isLoopback(d.Host) }
+
 // TLS says how the connection to the database is protected.
 type TLS struct {
 	Enabled bool `json:"enabled"`

@@ -32,7 +32,7 @@ func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]
 	if err != nil || len(runs) == 0 {
 		return nil, err
 	}
-	summaries, err := s.summaries(ctx, runs)
+	summaries, err := s.summaries(ctx, runIDs(runs)...)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,8 @@ func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]
 }
 
 // summaries returns those that were written, by run.
-func (s *Store) summaries(ctx context.Context, runs []billing.Run) (map[string]billing.Summary, error) {
-	found := make(map[string]billing.Summary, len(runs))
+func (s *Store) summaries(ctx context.Context, ids ...string) (map[string]billing.Summary, error) {
+	found := make(map[string]billing.Summary, len(ids))
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
 		var text sql.NullString
@@ -64,12 +64,12 @@ func (s *Store) summaries(ctx context.Context, runs []billing.Run) (map[string]b
 		err := fromJSON(text, &summary)
 		found[id] = summary
 		return err
-	}, `SELECT id, summary FROM reconciliation_runs WHERE summary IS NOT NULL AND id IN `+in(len(runs)), runIDs(runs)...)
+	}, `SELECT id, summary FROM reconciliation_runs WHERE summary IS NOT NULL AND id IN `+in(len(ids)), anys(ids)...)
 	return found, failure(err, "read the summaries of runs")
 }
 
-func runIDs(runs []billing.Run) []any {
-	ids := make([]any, len(runs))
+func runIDs(runs []billing.Run) []string {
+	ids := make([]string, len(runs))
 	for i, run := range runs {
 		ids[i] = run.ID
 	}

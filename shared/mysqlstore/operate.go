@@ -21,15 +21,9 @@ func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 // StoredSummary returns the summary that was written when the run was closed or amended; false
 // where there is none (yet).
 func (s *Store) StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error) {
-	err = query(ctx, s.db, func(r *sql.Rows) error {
-		var text sql.NullString
-		if err := r.Scan(&text); err != nil {
-			return err
-		}
-		found = text.Valid
-		return fromJSON(text, &summary)
-	}, `SELECT summary FROM reconciliation_runs WHERE id = ?`, runID)
-	return summary, found, failure(err, "read the summary of run "+runID)
+	written, err := s.summaries(ctx, runID)
+	summary, found = written[runID]
+	return summary, found, err
 }
 
 // NamedOrganization is an organization as people look for it.

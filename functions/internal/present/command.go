@@ -49,3 +49,13 @@ func OneArg(name string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// AtMostOneArg wants one argument or none.
+func AtMostOneArg(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return OneArg(name)(cmd, args)
+	}
+}

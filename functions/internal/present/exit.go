@@ -59,7 +59,7 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	}
 	line := "error: " + Clean(e.Error())
 	if e.Hint != "" {
-		line += "\n  " + e.Hint
+		line += "\n  " + Clean(e.Hint)
 	}
 	_, _ = fmt.Fprintln(errs, line) // nowhere left to report to
 	return e.Exit

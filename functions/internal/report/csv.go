@@ -5,10 +5,8 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
-	"strings"
+	"regexp"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -79,13 +77,11 @@ func yesNo(b bool) string {
 	return "no"
 }
 
+// formula is the start of one: of the text, or of what follows a semicolon. Where decimals have a
+// comma, spreadsheets take semicolons to separate cells, and then no quotes keep a cell together.
+// The wide forms count, and white space in front does not help with every spreadsheet.
+var formula = regexp.MustCompile(`(^|;)([\s\p{Z}\x{FFFD}]*[=+\-@＝＋－＠])`)
+
 // plain keeps a spreadsheet from taking the text for a formula: an apostrophe in front makes it
-// text. The wide forms count, and white space in front does not help with every spreadsheet.
-// https://owasp.org/www-community/attacks/CSV_Injection
-func plain(s string) string {
-	start := strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == unicode.ReplacementChar })
-	if first, _ := utf8.DecodeRuneInString(start); strings.ContainsRune("=+-@＝＋－＠", first) && start != "" {
-		return "'" + s
-	}
-	return s
-}
+// text. https://owasp.org/www-community/attacks/CSV_Injection
+func plain(s string) string { return formula.ReplaceAllString(s, "${1}'${2}") }
