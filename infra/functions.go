@@ -126,7 +126,8 @@ func newEventSources(c stackConfig, f functions, q queues) {
 
 // newFailureDestinations says what becomes of invocations that nobody waits for.
 func newFailureDestinations(f functions, q queues) {
-	// The week's run is worth trying for as long as Lambda can; a repetition opens nothing new.
+	// Lambda tries a function that failed again after one and after two minutes; for longer, only what
+	// it could not start. A run that was opened is gone on with by the ticks. Nothing is opened twice.
 	f.enumerator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
 		MaxEventAge: seconds(6 * time.Hour), RetryAttempts: jsii.Number(2),
 		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),

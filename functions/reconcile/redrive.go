@@ -20,11 +20,9 @@ import (
 )
 
 const (
-	// quietLooks at an empty work queue in a row: SQS counts approximately.
-	quietLooks = 3
-	// firstDecision is how long after a move the first outcome is waited for. Where all that was
-	// moved had its outcome already, there will be none.
-	firstDecision = 30 * time.Second
+	// quiet is how long the work queue must seem empty where not all that was moved has a new
+	// outcome: some may have had theirs already. SQS's counts may be so late.
+	quiet = time.Minute
 	// amendTime is how long a summary may lag behind the outcomes it counts.
 	amendTime = 15 * time.Second
 )
@@ -231,6 +229,19 @@ func decisionsOf(ctx context.Context, store *mysqlstore.Store, runs []string) (d
 	return d, err
 }
 
+// decidedSince counts what the runs decided after before was taken.
+func decidedSince(ctx context.Context, store *mysqlstore.Store, before decisions) (int, error) {
+	total := 0
+	for _, id := range before.runs {
+		n, err := store.DecidedSince(ctx, id, before.last[id])
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
 // since returns the runs that decided something after before was taken.
 func (d decisions) since(before decisions) []string {
 	var changed []string
@@ -242,27 +253,27 @@ func (d decisions) since(before decisions) []string {
 	return changed
 }
 
-// untilSettled waits until the work queue stays empty, and something was decided or will not be.
-// It returns the runs in which something was.
+// untilSettled waits until everything that was moved has an outcome, or the work queue was empty for
+// so long that the rest has none to come: SQS may count a minute late. It returns the runs in which
+// something was decided.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-monitoring-using-cloudwatch.html
 func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before decisions, moved int) ([]string, error) {
-	began := time.Now()
-	for quiet := 0; ; {
+	for since := time.Now(); ; {
 		depth, err := m.work.Depth(ctx)
 		if err != nil {
 			return nil, err
 		}
 		progress.Count("reconciling", "messages", max(0, moved-depth.All()), moved)
-		if quiet++; depth.All() > 0 {
-			quiet = 0
+		if depth.All() > 0 {
+			since = time.Now()
 		}
-		if quiet >= quietLooks {
+		decided, err := decidedSince(ctx, store, before)
+		if err != nil {
+			return nil, err
+		}
+		if decided >= moved || time.Since(since) > quiet {
 			now, err := decisionsOf(ctx, store, before.runs)
-			if err != nil {
-				return nil, err
-			}
-			if changed := now.since(before); len(changed) > 0 || time.Since(began) > firstDecision {
-				return changed, nil
-			}
+			return now.since(before), err
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, err

@@ -62,6 +62,13 @@ func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
 	return ids, failure(err, "look for runs with errors")
 }
 
+// DecidedSince returns how many organizations of the run got their outcome after this time.
+func (s *Store) DecidedSince(ctx context.Context, runID string, since time.Time) (int, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND decided_at > ?`, runID, since).Scan(&n)
+	return n, failure(err, "count what run "+runID+" decided")
+}
+
 // LastDecisions returns when an organization of each run last got its outcome, by run; a run in
 // which none did is absent.
 func (s *Store) LastDecisions(ctx context.Context, runIDs []string) (map[string]time.Time, error) {

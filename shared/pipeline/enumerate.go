@@ -120,9 +120,12 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 	}
 }
 
+// start opens a run and enumerates it. Where Stripe does not answer just then, the week's run is
+// opened all the same: ticks go on with it, and check the account before anything else.
 func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error) {
-	if err := e.checkAccount(ctx); err != nil {
-		return Enumeration{}, err
+	unchecked := e.checkAccount(ctx)
+	if unchecked != nil && (req.ScheduledFor.IsZero() || !billing.AsFailure(unchecked).Retryable()) {
+		return Enumeration{}, unchecked
 	}
 	if err := e.checkOrganization(ctx, req.OrgID); err != nil {
 		return Enumeration{}, err
@@ -141,6 +144,9 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	}
 	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID {
 		return Enumeration{}, otherSettings(run)
+	}
+	if unchecked != nil {
+		return Enumeration{RunID: run.ID}, unchecked
 	}
 	return e.proceed(ctx, run)
 }

@@ -768,3 +768,28 @@ func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 		t.Errorf("Tick() = %+v, %v", tick, err)
 	}
 }
+
+// The week's only event must not be lost to a Stripe that is away for five minutes.
+func TestAScheduledRunIsOpenedAlsoWhereTheAccountCannotBeCheckedJustThen(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(3)...)
+	e := f.enumerator(nil)
+	e.AccountID = "acct_test"
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	if _, err := e.Run(t.Context(), pipeline.Request{}); err == nil || f.countRuns() != 0 {
+		t.Fatalf("one asked for by hand: %v, %d runs", err, f.countRuns())
+	}
+	_, err := e.Run(t.Context(), scheduled)
+	wantReason(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
+	if f.status(scheduledID) != billing.RunEnumerating || f.leased() {
+		t.Fatalf("the run is %s", f.status(scheduledID))
+	}
+	if _, err := e.Run(t.Context(), pipeline.Request{ResumeAll: true}); err == nil {
+		t.Error("a tick went on without Stripe")
+	}
+	f.stripe.ClearFaults()
+	if got := f.enumerate(e, pipeline.Request{ResumeAll: true}); !got.Done || got.Enqueued != 3 {
+		t.Errorf("%+v", got)
+	}
+}
