@@ -14,6 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
 const scheduledID = "2026-11-22T03:00:00Z"
