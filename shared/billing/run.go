@@ -51,6 +51,7 @@ type Run struct {
 	Listed         bool   // the listing reached its end
 	Sweep          SweepState
 	SweptFrom      *time.Time // when the sweep began
+	OrphansSought  bool       // in the snapshot, and what was found is recorded
 	ListedThrough  string     // last organization listed, "" before the first
 	SentThrough    string     // last organization sent to the queue
 	Downgrades     int

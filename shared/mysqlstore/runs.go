@@ -12,7 +12,7 @@ import (
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
-	COALESCE(s.state, ''), s.began_at`
+	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
@@ -21,7 +21,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
-		&run.Sweep, &run.SweptFrom)
+		&run.Sweep, &run.SweptFrom, &run.OrphansSought)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
 }
@@ -92,17 +92,14 @@ func (s *Store) ReleaseLease(ctx context.Context, runID, owner string) error {
 	return failure(err, "release the lease of run "+runID)
 }
 
-// ListPage lists the next organizations by id: it writes them as pending items and moves the
-// run's cursor in one transaction. It returns how many there were; fewer than limit is the end.
+// ListPage looks at the next organizations by id: it writes those that the run concerns as pending
+// items and moves the run's cursor in one transaction. It returns how many it looked at; fewer than
+// limit is the end.
 func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		items, err := eligible(ctx, tx, run, limit)
-		if err != nil {
+		var items []billing.Item
+		if n, through, items, err = eligible(ctx, tx, run, limit); err != nil {
 			return err
-		}
-		n, through = len(items), run.ListedThrough
-		if n > 0 {
-			through = items[n-1].OrgID
 		}
 		if err := insertItems(ctx, tx, run.ID, items); err != nil {
 			return err
@@ -113,41 +110,38 @@ func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, lim
 }
 
 const (
-	// known to Stripe by a subscriptions row or a customer.
-	isKnown = `(o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id))`
-	// named by the metadata of a swept subscription.
-	isNamed = `EXISTS (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_id = ? AND n.org_key = LOWER(o.id))`
-	// naming is one of those subscriptions, for an organization that is known by nothing else:
-	// when the snapshot is gone, the item still leads to it.
-	naming = `CASE WHEN ` + isKnown + ` THEN '' ELSE
-		(SELECT MIN(n.subscription_id) FROM reconciliation_snapshots n WHERE n.run_id = ? AND n.org_key = LOWER(o.id)) END`
+	// listPage tells of each organization of a page whether a subscriptions row or a customer connects
+	// it with Stripe, and which swept subscription names it, preferably a live one: when the snapshot is
+	// gone, the item still leads to it. The page comes first, or the server may go through a whole table.
+	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id), ` + naming + `
+		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE is_deleted = 0 AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
+	naming = `COALESCE((SELECT n.subscription_id FROM reconciliation_snapshots n
+		WHERE n.run_id = ? AND n.org_key = LOWER(o.id) AND CHAR_LENGTH(n.subscription_id) <= 120
+		ORDER BY n.status IN ('active','trialing','past_due') DESC, n.created DESC, n.subscription_id LIMIT 1), '')`
 )
 
-// eligible returns the next organizations of the run as items. They are not deleted, and known
-// to Stripe or, where the run has a snapshot, named there. A run over one organization takes it
-// as it is.
-func eligible(ctx context.Context, q querier, run billing.Run, limit int) ([]billing.Item, error) {
-	switch {
-	case run.OrgID != "":
-		return itemsToList(ctx, q, `SELECT id, '' FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, run.OrgID, run.ListedThrough)
-	case run.Sweep == billing.SweepComplete:
-		return itemsToList(ctx, q, `SELECT o.id, `+naming+` FROM organizations o WHERE o.is_deleted = 0 AND o.id > ? AND (`+isKnown+` OR `+isNamed+`)
-			ORDER BY o.id LIMIT ?`, run.ID, run.ListedThrough, run.ID, limit)
-	default:
-		return itemsToList(ctx, q, `SELECT o.id, '' FROM organizations o WHERE o.is_deleted = 0 AND o.id > ? AND `+isKnown+`
-			ORDER BY o.id LIMIT ?`, run.ListedThrough, limit)
+// eligible looks at the next organizations, those that are deleted left out, and returns how many
+// and up to which, and the run's items among them: the organizations that are known to Stripe or
+// named in the run's snapshot. A run over one organization takes it as it is.
+func eligible(ctx context.Context, q querier, run billing.Run, limit int) (n int, through string, items []billing.Item, err error) {
+	through = run.ListedThrough
+	stmt, args := listPage, []any{run.ID, run.ListedThrough, limit}
+	if run.OrgID != "" {
+		stmt, args = `SELECT id, TRUE, '' FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, []any{run.OrgID, run.ListedThrough}
 	}
-}
-
-func itemsToList(ctx context.Context, q querier, stmt string, args ...any) ([]billing.Item, error) {
-	var items []billing.Item
-	err := query(ctx, q, func(r *sql.Rows) error {
+	err = query(ctx, q, func(r *sql.Rows) error {
 		var i billing.Item
-		err := r.Scan(&i.OrgID, &i.SubscriptionID)
-		items = append(items, i)
-		return err
+		var known bool
+		if err := r.Scan(&i.OrgID, &known, &i.SubscriptionID); err != nil {
+			return err
+		}
+		n, through = n+1, i.OrgID
+		if known || i.SubscriptionID != "" {
+			items = append(items, i)
+		}
+		return nil
 	}, stmt, args...)
-	return items, err
+	return n, through, items, err
 }
 
 func insertItems(ctx context.Context, e execer, runID string, items []billing.Item) error {

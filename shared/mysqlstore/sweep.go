@@ -231,11 +231,10 @@ func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
 // orphanPage is how many subscriptions of a snapshot are looked at at a time.
 const orphanPage = 2000
 
-// Orphans looks at the next live subscriptions of the run's snapshot, by id, and returns those
-// that no organization accounts for: neither a row nor an organization that is not deleted names
-// the subscription or its customer, nor does its metadata name one. through is where to go on;
-// empty at the end.
-func (s *Store) Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error) {
+// Unclaimed looks at the next live subscriptions of the run's snapshot, by id, and returns those that
+// no organization claims by itself: no row of an organization that is not deleted records it, and its
+// metadata names none. through is where to go on; empty at the end.
+func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed []billing.Orphan, through string, err error) {
 	var live []billing.Orphan
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var o billing.Orphan
@@ -248,23 +247,27 @@ func (s *Store) Orphans(ctx context.Context, runID, after string) (orphans []bil
 	if err == nil && len(live) == orphanPage {
 		through = live[orphanPage-1].SubscriptionID
 	}
-	// What has an index first: whose customer it is has none, and only the rest is asked for it.
-	for _, known := range []struct {
-		of   func(billing.Orphan) string
-		stmt string
-	}{
-		{func(o billing.Orphan) string { return o.SubscriptionID }, `SELECT s.stripe_subscription_id FROM subscriptions s
-			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_subscription_id IN `},
-		{func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) }, `SELECT LOWER(id) FROM organizations WHERE is_deleted = 0 AND id IN `},
-		{func(o billing.Orphan) string { return o.CustomerID }, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `},
-		{func(o billing.Orphan) string { return o.CustomerID }, `SELECT s.stripe_customer_id FROM subscriptions s
-			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_customer_id IN `},
-	} {
-		if err == nil {
-			live, err = s.without(ctx, live, known.of, known.stmt)
-		}
+	if err == nil {
+		live, err = s.without(ctx, live, func(o billing.Orphan) string { return o.SubscriptionID }, `SELECT s.stripe_subscription_id FROM subscriptions s
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_subscription_id IN `)
+	}
+	if err == nil {
+		live, err = s.without(ctx, live, func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) },
+			`SELECT LOWER(id) FROM organizations WHERE is_deleted = 0 AND id IN `)
 	}
 	return live, through, failure(err, "look for orphans in run "+runID)
+}
+
+// WithoutCustomer returns those of the subscriptions whose customer no organization that is not
+// deleted knows. The application has no index for that: each call goes through its tables.
+func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
+	customer := func(o billing.Orphan) string { return o.CustomerID }
+	rest, err := s.without(ctx, unclaimed, customer, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `)
+	if err == nil {
+		rest, err = s.without(ctx, rest, customer, `SELECT s.stripe_customer_id FROM subscriptions s
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_customer_id IN `)
+	}
+	return rest, failure(err, "look for the customers of orphans")
 }
 
 // without returns those whose key is not in what the statement returns for all keys.

@@ -210,19 +210,20 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 		f.swept(t, "other", billing.Subscription{ID: "sub", OrgID: "c-nobody"})
 		run := f.swept(
 			t, "run",
-			billing.Subscription{ID: "sub_2", OrgID: " a-NAMED "}, billing.Subscription{ID: "sub_1", OrgID: "A-named"},
+			billing.Subscription{ID: "sub_2", OrgID: " a-NAMED ", Status: billing.StatusActive, Created: old}, billing.Subscription{ID: "sub_1", OrgID: "A-named", Created: now},
+			billing.Subscription{ID: strings.Repeat("s", 255), OrgID: "e-customer", Status: billing.StatusActive},
 			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
 		)
 		n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until)
-		if err != nil || n != 3 || through != "e-customer" {
+		if err != nil || n != 4 || through != "e-customer" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
 		got := map[string]string{}
 		for _, id := range []string{"A-named", "b-paying", "e-customer"} {
 			got[id] = f.item(t, "run", id).SubscriptionID
 		}
-		// Only where nothing else leads to Stripe, the item does.
-		if diff := cmp.Diff(map[string]string{"A-named": "sub_1", "b-paying": "", "e-customer": ""}, got); diff != "" {
+		// The items lead to what names them when the snapshot is gone, the live one before others.
+		if diff := cmp.Diff(map[string]string{"A-named": "sub_2", "b-paying": "sub_3", "e-customer": ""}, got); diff != "" {
 			t.Error(diff)
 		}
 		if n, err := f.store.CountSubscriptions(t.Context(), "run"); n != 0 || err != nil {
@@ -254,9 +255,13 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_o3", "cus_deleted", "deleted", billing.StatusPastDue), // whose organization is deleted
 			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
 		)
-		orphans, through, err := f.store.Orphans(t.Context(), "run", "")
+		unclaimed, through, err := f.store.Unclaimed(t.Context(), "run", "")
 		if err != nil || through != "" {
 			t.Fatal(through, err)
+		}
+		orphans, err := f.store.WithoutCustomer(t.Context(), unclaimed)
+		if err != nil {
+			t.Fatal(err)
 		}
 		want := []billing.Orphan{
 			{SubscriptionID: "sub_o1", CustomerID: "cus_x", Status: billing.StatusActive},
@@ -290,7 +295,7 @@ func TestOrphansAreLookedForAPageAtATime(t *testing.T) {
 	}
 	total, pages := 0, 0
 	for after, more := "", true; more; pages++ {
-		orphans, through, err := f.store.Orphans(t.Context(), "run", after)
+		orphans, through, err := f.store.Unclaimed(t.Context(), "run", after)
 		if err != nil {
 			t.Fatal(err)
 		}

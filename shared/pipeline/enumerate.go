@@ -48,7 +48,8 @@ type EnumerateStore interface {
 	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
 	StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error
 	FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error
-	Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error)
+	Unclaimed(ctx context.Context, runID, after string) (unclaimed []billing.Orphan, through string, err error)
+	WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
 	KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error
 	Renew(ctx context.Context, runID, owner string, until time.Time) error
 	AddUsage(ctx context.Context, runID string, u billing.Usage) error
@@ -325,7 +326,7 @@ func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error
 	if err := e.Store.ReleaseLease(final, runID, owner); err != nil {
 		return errors.Join(cause, err)
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || billing.AsFailure(cause).Reason == billing.ReasonOutOfTime { // a limiter knows it before
 		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, runID)
 		return nil
 	}
@@ -335,6 +336,11 @@ func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error
 func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
 	if run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen {
 		if run.Sweep, err = e.sweep(ctx, run, owner); err != nil {
+			return 0, err
+		}
+	}
+	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
+		if err := e.findOrphans(ctx, run.ID, owner); err != nil {
 			return 0, err
 		}
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -99,7 +100,7 @@ func (b *batch) settle(ctx context.Context, todo []*task) (rest []*task) {
 	}
 	for runID, settled := range byRun {
 		if !b.decideInSync(ctx, settled, items[runID]) {
-			rest = append(rest, settled...)
+			rest = append(rest, b.undecided(ctx, settled)...)
 		}
 	}
 	return rest
@@ -116,8 +117,20 @@ func (b *batch) inSync(t *task) (billing.Item, bool) {
 	}, ok
 }
 
-// decideInSync reports whether all of them got their outcome. Where that is not sure, each is gone
-// through on its own, which finds what was decided.
+// undecided returns those that still want an outcome; the others' result is to acknowledge.
+func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
+	work := make([]billing.Work, len(tasks))
+	for i, t := range tasks {
+		work[i] = t.work
+	}
+	items, err := b.Store.Items(ctx, work)
+	if err != nil {
+		return tasks // each finds out for itself
+	}
+	return slices.DeleteFunc(tasks, func(t *task) bool { return items[t.work].OrgID != "" && items[t.work].Final() })
+}
+
+// decideInSync reports whether all of them got their outcome.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
 	n := 0
 	err := b.Retry.do(ctx, func() (err error) {

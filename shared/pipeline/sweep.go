@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -26,29 +27,34 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (
 			return billing.SweepOpen, err
 		}
 	}
-	state := billing.SweepComplete
-	err := e.readRanges(ctx, run.ID, owner)
-	if err == nil {
-		err = e.findOrphans(ctx, run.ID, owner)
+	if e.tooOld(run) {
+		return e.abandon(ctx, run.ID, owner, errTooOld)
 	}
-	if err != nil && !e.givesUp(run, err) {
+	switch err := e.readRanges(ctx, run.ID, owner); {
+	case err == nil:
+		return billing.SweepComplete, e.finishSweep(ctx, run.ID, owner, billing.SweepComplete)
+	case billing.AsFailure(err).Class == billing.Permanent && !errors.Is(err, billing.ErrLeaseLost):
+		return e.abandon(ctx, run.ID, owner, err)
+	default:
 		return billing.SweepOpen, err
 	}
-	if err != nil {
-		state = billing.SweepAbandoned
-		e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
-	}
-	return state, e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, run.ID, owner, state, e.leaseEnd()) })
 }
 
-// givesUp: trying again would meet the same, or would come too late.
-func (e *Enumerator) givesUp(run billing.Run, err error) bool {
-	f := billing.AsFailure(err)
-	if errors.Is(err, billing.ErrLeaseLost) || f.Class == billing.RunFatal || f.Reason == billing.ReasonDatabaseUnavailable {
-		return false
-	}
-	tooOld := run.SweptFrom != nil && e.now().Sub(*run.SweptFrom) >= billing.SnapshotLife
-	return f.Class == billing.Permanent || tooOld
+var errTooOld = errors.New("it did not reach its end before its beginning was too old to decide by")
+
+// tooOld: what is swept now would be thrown away.
+func (e *Enumerator) tooOld(run billing.Run) bool {
+	return run.SweptFrom != nil && e.now().Sub(*run.SweptFrom) >= billing.SnapshotLife
+}
+
+// abandon ends the sweep without a snapshot.
+func (e *Enumerator) abandon(ctx context.Context, runID, owner string, why error) (billing.SweepState, error) {
+	e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, runID, telemetry.KeyError, why.Error())
+	return billing.SweepAbandoned, e.finishSweep(ctx, runID, owner, billing.SweepAbandoned)
+}
+
+func (e *Enumerator) finishSweep(ctx context.Context, runID, owner string, state billing.SweepState) error {
+	return e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, runID, owner, state, e.leaseEnd()) })
 }
 
 // readRanges reads what is left of Stripe's list, several ranges at once. A range that has much
@@ -101,11 +107,7 @@ func (s *sweeper) read(ctx context.Context, r billing.Range) {
 
 // readPage stores the next page of the range and returns what this stream has left of it.
 func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.Range, more bool, err error) {
-	var page billing.Page
-	err = s.Retry.do(ctx, func() (err error) {
-		page, err = s.Stripe.SweepPage(ctx, r)
-		return err
-	})
+	page, err := s.page(ctx, r)
 	if err != nil {
 		return r, false, err
 	}
@@ -113,19 +115,33 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 	err = s.Retry.do(ctx, func() error {
 		return s.Store.StorePage(ctx, s.runID, s.owner, r, page, left, s.leaseEnd())
 	})
-	switch {
-	case err != nil && divided:
-		s.streams.Release(1)
-		return r, false, err
-	case err != nil:
-		return r, false, err
-	case divided:
+	if err != nil {
+		return r, false, err // it ends the whole group, so a place that was acquired is no loss
+	}
+	if divided {
 		s.read(ctx, left[1])
 	}
 	if !page.More {
 		return r, false, nil
 	}
 	return left[0], true, nil
+}
+
+// throttledRounds is how often a page is tried for again while Stripe limits our requests: the
+// client needs some seconds to find a rate that passes, and the sweep has minutes.
+const throttledRounds = 20
+
+func (s *sweeper) page(ctx context.Context, r billing.Range) (page billing.Page, err error) {
+	for range throttledRounds {
+		err = s.Retry.do(ctx, func() (err error) {
+			page, err = s.Stripe.SweepPage(ctx, r)
+			return err
+		})
+		if err == nil || billing.AsFailure(err).Class != billing.Throttled {
+			break
+		}
+	}
+	return page, err
 }
 
 // left is what remains of the range after the page; where it was divided, a place for the second
@@ -149,26 +165,41 @@ func (e *Enumerator) streams() int64 {
 }
 
 // findOrphans looks through the snapshot for live subscriptions that no organization accounts for.
+// Whose customer they are is asked for many at a time: it costs the database the same as for one.
 func (e *Enumerator) findOrphans(ctx context.Context, runID, owner string) error {
-	var first []billing.Orphan
+	const many = 2000
+	var first, unclaimed []billing.Orphan
 	total, after := 0, ""
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			orphans, through, err := e.Store.Orphans(ctx, runID, after)
+			next, through, err := e.Store.Unclaimed(ctx, runID, after)
 			if err != nil {
 				return err
 			}
-			if err := e.Store.Renew(ctx, runID, owner, e.leaseEnd()); err != nil {
-				return err
-			}
-			first = append(first, orphans[:min(len(orphans), billing.MaxDetails-len(first))]...)
-			total += len(orphans)
+			unclaimed = append(unclaimed, next...)
 			after, more = through, through != ""
 			return nil
+		})
+		if err == nil {
+			err = e.Retry.do(ctx, func() error { return e.Store.Renew(ctx, runID, owner, e.leaseEnd()) })
+		}
+		if err != nil {
+			return err
+		}
+		if more && len(unclaimed) < many {
+			continue
+		}
+		var orphans []billing.Orphan
+		err = e.Retry.do(ctx, func() (err error) {
+			orphans, err = e.Store.WithoutCustomer(ctx, slices.Clone(unclaimed))
+			return err
 		})
 		if err != nil {
 			return err
 		}
+		first = append(first, orphans[:min(len(orphans), billing.MaxDetails-len(first))]...)
+		total += len(orphans)
+		unclaimed = nil
 	}
 	return e.Retry.do(ctx, func() error { return e.Store.KeepOrphans(ctx, runID, owner, first, total, e.leaseEnd()) })
 }

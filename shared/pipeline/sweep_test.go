@@ -19,6 +19,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -38,12 +39,16 @@ func (s tappedStore) FinishSweep(ctx context.Context, runID, owner string, state
 	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, runID, owner, state, until) })
 }
 
-func (s tappedStore) Orphans(ctx context.Context, runID, after string) (orphans []billing.Orphan, through string, err error) {
-	err = s.tap.do(ctx, "Orphans", func() (err error) {
-		orphans, through, err = s.Store.Orphans(ctx, runID, after)
+func (s tappedStore) Unclaimed(ctx context.Context, runID, after string) (unclaimed []billing.Orphan, through string, err error) {
+	err = s.tap.do(ctx, "Unclaimed", func() (err error) {
+		unclaimed, through, err = s.Store.Unclaimed(ctx, runID, after)
 		return err
 	})
-	return orphans, through, err
+	return unclaimed, through, err
+}
+
+func (s tappedStore) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
+	return tapped(ctx, s.tap, "WithoutCustomer", func() ([]billing.Orphan, error) { return s.Store.WithoutCustomer(ctx, unclaimed) })
 }
 
 func (s tappedStore) KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error {
@@ -420,6 +425,9 @@ func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]d
 		if item.Reason == billing.ReasonCustomerMissing {
 			item.Reason = billing.ReasonNoSubscription
 		}
+		if item.Outcome == billing.OutcomeError {
+			item.SubscriptionID = "" // may lead to what the sweep saw
+		}
 		text, err := json.Marshal(item.Changes)
 		if err != nil {
 			f.Fatal(err)
@@ -519,5 +527,100 @@ func TestBothStrategiesDecideAlike(t *testing.T) {
 		if reasons[reason] == 0 {
 			t.Errorf("no organization was %s; there were %v", reason, slices.Sorted(maps.Keys(reasons)))
 		}
+	}
+}
+
+// A customer who subscribed again under another Stripe customer is not cut off because what the sweep
+// saw is too old by now, or because Stripe was away.
+func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
+	for name, later := range map[string]func(f *fixture){
+		"expired": func(f *fixture) { f.clock.advance(billing.SnapshotLife) },
+		"redriven": func(f *fixture) {
+			f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+			f.wantResult(f.deliverAs(f.Context(), f.reconciler(nil), scheduledID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnavailable)
+			f.stripe.ClearFaults()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.org("org-1")
+			f.row("org-1")
+			f.sub("org-1", canceled)
+			f.named("org-1", func(s *stripetest.Subscription) { s.ID = "sub_again" })
+			f.swept()
+			later(f)
+			f.deliver(f.reconciler(nil), scheduledID, "org-1")
+			if item := f.item(scheduledID, "org-1"); item.SubscriptionID != "sub_again" {
+				t.Errorf("%+v", item)
+			}
+			if tier := mysqltest.Value[string](t, f.db, `SELECT subscription_tier FROM organizations`); tier != "pro" {
+				t.Errorf("tier is %s", tier)
+			}
+		})
+	}
+}
+
+func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.spread(900)
+	e := f.enumerator(nil)
+	e.Stripe = f.stripeClient(func(c *stripesource.Config) { c.RPS = 5 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	got, err := e.Run(ctx, scheduled)
+	if err != nil || got.Done || f.leased() || f.status(scheduledID) != billing.RunEnumerating {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
+	if got := f.enumerate(f.enumerator(nil), scheduled); !got.Done {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
+	if _, err := f.enumerator(nil).Run(t.Context(), scheduled); err == nil {
+		t.Fatal("no error")
+	}
+	f.clock.advance(billing.SnapshotLife)
+	f.stripe.ResetCounts()
+	f.enumerate(f.enumerator(nil), scheduled)
+	if n := f.stripe.Requests().ListSubscriptions; n != 0 || f.run(scheduledID).Sweep != billing.SweepAbandoned {
+		t.Errorf("%d pages were read; the sweep is %q", n, f.run(scheduledID).Sweep)
+	}
+}
+
+func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := numbered(5)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.swept()
+	f.stripe.ResetCounts()
+	other := &tap{before: func(_ context.Context, call string) error {
+		if call == "DecideInSync" {
+			f.exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the tap's ctx is the worker's
+		}
+		return nil
+	}}
+	for _, result := range f.deliver(f.reconciler(other), scheduledID, ids...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+	}
+	if n := f.stripe.Requests().Total(); n != 0 {
+		t.Errorf("%d requests", n)
 	}
 }

@@ -18,6 +18,10 @@ import (
 // errMissing is inside the failure of a request for an object that does not exist.
 var errMissing = errors.New("no such object in Stripe")
 
+// errCursorGone is inside the failure of a request for the page after a subscription that is gone: one
+// of a test clock that was deleted. https://docs.stripe.com/billing/testing/test-clocks
+var errCursorGone = errors.New("the list's place is lost")
+
 func isMissing(err error) bool { return errors.Is(err, errMissing) }
 
 // failure maps an error of stripe-go to the failure classes; it is the only place that does.
@@ -44,8 +48,8 @@ func failure(ctx context.Context, err error) *billing.Failure {
 	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
 	case e.Code == stripe.ErrorCodeResourceMissing:
-		// The last subscription of the page before vanished: the list starts over.
-		f.Class, f.Reason = billing.Unavailable, billing.ReasonStripeUnavailable
+		// The last subscription of the page before vanished: the list must start over.
+		f.Class, f.Reason, f.Err = billing.Unavailable, billing.ReasonStripeUnavailable, errCursorGone
 	case status == http.StatusTooManyRequests && e.Code != stripe.ErrorCodeLockTimeout:
 		f.Class, f.Reason, f.Wait = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)
 	case status == http.StatusTooManyRequests, status == http.StatusConflict, status >= http.StatusInternalServerError:

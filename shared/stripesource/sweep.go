@@ -23,6 +23,9 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 		filter.Set("created[lt]", strconv.FormatInt(r.Before, 10))
 	}
 	subs, more, err := c.page(ctx, filter, r.After, c.decodeLeniently)
+	if r.After != "" && errors.Is(err, errCursorGone) {
+		return c.SweepPage(ctx, billing.Range{From: r.From, Before: r.Before}) // read again from its start
+	}
 	if err != nil {
 		return billing.Page{}, err
 	}

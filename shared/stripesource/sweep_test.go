@@ -131,3 +131,20 @@ func TestASubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 		t.Errorf("with the right mode: %v", err)
 	}
 }
+
+// Deleting a test clock takes its subscriptions along.
+func TestARangeWhosePlaceIsGoneIsReadAgain(t *testing.T) {
+	fake := serve(t, stripetest.Options{})
+	putMany(fake, 150)
+	client := connect(fake)
+	first, err := client.SweepPage(t.Context(), billing.Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := billing.Range{}.Rest(first)
+	fake.RemoveSubscription(rest.After)
+	again, err := client.SweepPage(t.Context(), rest)
+	if err != nil || len(again.Subscriptions) != 100 || again.Subscriptions[0].ID != first.Subscriptions[0].ID || !again.More {
+		t.Errorf("%d subscriptions from %s, %v", len(again.Subscriptions), again.Subscriptions[0].ID, err)
+	}
+}
