@@ -293,8 +293,9 @@ func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
 	}
 }
 
-// named puts a subscription into Stripe that only its metadata connects with the organization.
-func (f *fixture) named(id string, changes ...func(*stripetest.Subscription)) {
+// named puts a subscription into Stripe that only its metadata connects with org-1.
+func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
+	const id = "org-1"
 	f.sub(id, append([]func(*stripetest.Subscription){func(s *stripetest.Subscription) {
 		s.CustomerID, s.Metadata = "cus_elsewhere_"+id, map[string]string{"orgId": id}
 	}}, changes...)...)
@@ -304,7 +305,7 @@ func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
 	f.org("org-1", withoutCustomer, free)
-	f.named("org-1")
+	f.named()
 	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
 		t.Fatal(diff)
 	}
@@ -322,7 +323,7 @@ func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T)
 	f := newFixture(t)
 	f.startQueues()
 	f.org("org-1", withoutCustomer, free)
-	f.named("org-1")
+	f.named()
 	f.swept()
 	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unavailable})
 	got := f.deliverAs(t.Context(), f.reconciler(nil), scheduledID, true, "org-1")["org-1"]
@@ -340,7 +341,7 @@ func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T)
 	f.startQueues()
 	f.org("org-1", withoutCustomer, free)
 	f.org("org-2", withoutCustomer, free)
-	f.named("org-1")
+	f.named()
 	f.swept()
 	f.stripe.UpdateSubscription("sub_org-1", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "org-2"} })
 	f.deliver(f.reconciler(nil), scheduledID, "org-1")
@@ -547,7 +548,7 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 			f.org("org-1")
 			f.row("org-1")
 			f.sub("org-1", canceled)
-			f.named("org-1", func(s *stripetest.Subscription) { s.ID = "sub_again" })
+			f.named(func(s *stripetest.Subscription) { s.ID = "sub_again" })
 			f.swept()
 			later(f)
 			f.deliver(f.reconciler(nil), scheduledID, "org-1")
