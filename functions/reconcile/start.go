@@ -68,7 +68,7 @@ incomplete, and sends again what is pending.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
-	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (one request for each organization)")
+	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (ask for each organization)")
 	f.StringVar(&e.Resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&watches, "watch", false, "show its progress until it has ended, then its summary")
 	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies, cobra.ShellCompDirectiveNoFileComp)); err != nil {
