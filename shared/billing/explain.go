@@ -65,20 +65,28 @@ func refused(t Truth, rec Record) []Considered {
 		if isCandidate(s, t.Claims, rec) {
 			continue
 		}
-		why := "its metadata.orgId names organization " + s.OrgID
-		if owner := t.Claims.RecordedBy[s.ID]; owner != "" {
-			why = "it stands on the row of organization " + owner
-		}
-		all = append(all, Considered{s, false, why})
+		all = append(all, Considered{s, false, whyRefused(s, t.Claims, rec)})
 	}
 	slices.SortStableFunc(all, func(a, b Considered) int { return compareIDs(a.Subscription, b.Subscription) })
 	return slices.CompactFunc(all, func(a, b Considered) bool { return a.Subscription.ID == b.Subscription.ID })
 }
 
+func whyRefused(s Subscription, c Claims, rec Record) string {
+	if owner := c.otherOwner(s, rec.Org.ID); owner != "" {
+		return "it stands on the row of organization " + owner
+	}
+	if c.namesOther(s, rec.Org.ID) {
+		return "its metadata.orgId names organization " + s.OrgID
+	}
+	return fmt.Sprintf("it is %s, and organization %s is known under its customer too: it is left to neither", s.Status, c.sharedWith(s, rec))
+}
+
 func whyNone(t Truth, rec Record) string {
 	switch {
-	case len(t.Subscriptions) > 0:
+	case allOfOthers(t, rec):
 		return "every subscription there is belongs to another organization"
+	case len(t.Subscriptions) > 0:
+		return "no subscription is certain to be this organization's, and those in doubt grant nothing"
 	case len(rec.RecordedIDs()) > 0:
 		return "Stripe does not know the recorded subscription, and there is no other"
 	case !rec.HasStripeIdentity():

@@ -55,6 +55,21 @@ func TestExplainSaysWhyASubscriptionGoverns(t *testing.T) {
 				"sub_1": "it stands on the row of organization " + otherOrg, "sub_2": "its metadata.orgId names organization " + otherOrg,
 			},
 		},
+		"in doubt": {
+			claimed(truth(subscription("sub_1", "canceled")), billing.Claims{SharedCustomers: map[string]string{"cus_1": otherOrg}}), customerOnly(),
+			"", "no subscription is certain to be this organization's, and those in doubt grant nothing",
+			map[string]string{"sub_1": "it is canceled, and organization " + otherOrg + " is known under its customer too: it is left to neither"},
+		},
+		"in doubt, the recorded one missing": {
+			claimed(truth(subscription("sub_1", "incomplete", ofOrg("nobody")), subscription("sub_2", "active", ofOrg(otherOrg))), billing.Claims{
+				SharedCustomers: map[string]string{"cus_1": otherOrg}, Existing: map[string]bool{otherOrg: true},
+			}), recorded("sub_gone"),
+			"", "no subscription is certain to be this organization's, and those in doubt grant nothing",
+			map[string]string{
+				"sub_1": "it is incomplete, and organization " + otherOrg + " is known under its customer too: it is left to neither",
+				"sub_2": "its metadata.orgId names organization " + otherOrg,
+			},
+		},
 		"unknown status": {
 			truth(subscription("sub_1", "suspended")), customerOnly(),
 			"", `subscription sub_1 has status "suspended", which this version does not know; nothing was written`,

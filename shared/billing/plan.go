@@ -87,8 +87,7 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
 		return planMissing(t, rec), nil
 	}
-	inDoubt := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
-	if len(t.Subscriptions) > 0 && !inDoubt {
+	if allOfOthers(t, rec) {
 		s := slices.MinFunc(t.Subscriptions, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
@@ -105,6 +104,12 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 			"the record grants tier %s but Stripe has no subscription for this organization; end the access by hand or note it as complimentary", tier)})
 	}
 	return plan, nil
+}
+
+// allOfOthers: there are subscriptions, and each is another organization's for certain.
+func allOfOthers(t Truth, rec Record) bool {
+	inDoubt := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
+	return len(t.Subscriptions) > 0 && !inDoubt
 }
 
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled

@@ -111,6 +111,41 @@ func TestDividedRangesSeeEverySubscriptionOnce(t *testing.T) {
 	})
 }
 
+// TestDividingLosesNoSecond: with a subscription in each second, every edge between ranges has one
+// on both sides.
+func TestDividingLosesNoSecond(t *testing.T) {
+	const first, n = 1_700_000_000, 200
+	stripe := lister{}
+	for i := range int64(n) {
+		stripe = append(stripe, first+i)
+	}
+	seen, divided := map[string]int{}, 0
+	for ranges := []billing.Range{{From: first}}; len(ranges) > 0; {
+		r := ranges[0]
+		page := stripe.page(r, 3)
+		for _, s := range page.Subscriptions {
+			seen[s.ID]++
+		}
+		newer, older, ok := r.Split(page)
+		ranges = ranges[1:]
+		if page.More {
+			ranges = append(ranges, newer)
+		}
+		if ok {
+			ranges = append(ranges, older)
+			divided++
+		}
+	}
+	for i := range stripe {
+		if id := fmt.Sprintf("sub_%d", i); seen[id] != 1 {
+			t.Errorf("the subscription of second %d was seen %d times", i, seen[id])
+		}
+	}
+	if divided < 5 {
+		t.Errorf("divided only %d times", divided)
+	}
+}
+
 func TestASnapshotIsUsedOnlyWhereItHolds(t *testing.T) {
 	from := readAt
 	for name, test := range map[string]struct {

@@ -10,9 +10,9 @@ import (
 )
 
 // How the rate follows Stripe's answers: down by 15 % at most once a second, up by 5 % a second,
-// but not beyond 85 % of what was too much last before so many requests went well that being
-// refused again is a small part of them. What is left of the account's limit belongs to the
-// application: each try for more may cost one of its requests.
+// but not beyond 85 % of what was too much last before so many requests went well, or so much
+// time, that being refused again is a small part of them. What is left of the account's limit
+// belongs to the application: each try for more may cost one of its requests.
 const (
 	cutFactor   = 0.85
 	raiseFactor = 1.05
@@ -20,8 +20,10 @@ const (
 	adaptEvery  = time.Second
 	// lowestShare of the configured rate that repeated cuts leave.
 	lowestShare = 0.05
-	// content is how many requests go well before more is tried for.
-	content = 200
+	// content is how many requests go well before more is tried for, contentAfter how long: one of
+	// many workers, each with a small part of the rate, would take hours for so many.
+	content      = 200
+	contentAfter = 6 * time.Minute
 	// sameStorm: refusals this close to each other have one cause, and the first tells what was
 	// too much.
 	sameStorm = 3 * time.Second
@@ -45,26 +47,39 @@ func (p pace) next(now time.Time, throttled bool) pace {
 		return p.lowered(now)
 	}
 	p.unrefused++
+	quiet := now.Sub(p.changed)
+	if quiet < adaptEvery {
+		return p
+	}
 	known, raise := min(p.max, cutFactor*p.tooMuch), raiseFactor
-	if p.unrefused > content && p.rate >= known {
+	if p.rate >= known && (p.unrefused > content || now.Sub(p.cut) > contentAfter) {
 		known, raise = p.max, tryFactor
 	}
-	if p.rate < known && now.Sub(p.changed) >= adaptEvery {
-		p.rate, p.changed = min(p.rate*raise, known), now
+	if p.rate < known {
+		seconds := min(quiet, p.atLeastTwo(adaptEvery)).Seconds() // an idle hour tells no more
+		p.rate = min(p.rate*math.Pow(raise, seconds), known)
 	}
+	p.changed = now
 	return p
 }
 
 func (p pace) lowered(now time.Time) pace {
-	if now.Sub(p.cut) < adaptEvery {
+	since := now.Sub(p.cut)
+	if since < adaptEvery {
 		return p
 	}
-	if now.Sub(p.cut) >= sameStorm {
+	if since >= p.atLeastTwo(sameStorm) {
 		p.tooMuch = p.rate
 	}
 	p.rate = max(p.rate*cutFactor, p.max*lowestShare)
 	p.unrefused, p.changed, p.cut = 0, now, now
 	return p
+}
+
+// atLeastTwo is d, or what two requests take where that is longer: a slow pace hears of Stripe
+// more rarely.
+func (p pace) atLeastTwo(d time.Duration) time.Duration {
+	return max(d, time.Duration(2/p.rate*float64(time.Second)))
 }
 
 // limiter spaces the requests to one endpoint.

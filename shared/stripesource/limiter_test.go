@@ -32,9 +32,13 @@ func TestNextPace(t *testing.T) {
 		{"the raise stops at the limit", pace{rate: 19.9, tooMuch: none, changed: ago(time.Second)}, false, 20},
 		{"at the limit it stays", pace{rate: 20, tooMuch: none, changed: ago(time.Second)}, false, 20},
 		{"a clock that went back changes nothing", pace{rate: 10, tooMuch: none, cut: ago(-time.Hour)}, true, 10},
-		{"what was too much is kept away from", pace{rate: 8.5, tooMuch: 10, changed: ago(time.Minute)}, false, 8.5},
-		{"up to there it comes back", pace{rate: 4, tooMuch: 10, changed: ago(time.Minute)}, false, 4.2},
-		{"and is tried for when much went well", pace{rate: 10, tooMuch: 10, unrefused: content, changed: ago(time.Minute)}, false, 10.1},
+		{"what was too much is kept away from", pace{rate: 8.5, tooMuch: 10, changed: ago(time.Minute), cut: ago(time.Minute)}, false, 8.5},
+		{"up to there it comes back", pace{rate: 4, tooMuch: 10, changed: ago(time.Minute), cut: ago(time.Minute)}, false, 4.2},
+		{"and is tried for when much went well", pace{rate: 10, tooMuch: 10, unrefused: content, changed: ago(time.Second), cut: ago(time.Minute)}, false, 10.1},
+		{"or for long", pace{rate: 10, tooMuch: 10, changed: ago(time.Second), cut: ago(contentAfter + 1)}, false, 10.1},
+		{"not before", pace{rate: 10, tooMuch: 10, unrefused: content - 1, changed: ago(time.Second), cut: ago(contentAfter)}, false, 10},
+		{"a slow pace rises by the second too", pace{rate: 1, tooMuch: none, changed: ago(2 * time.Second)}, false, 1.1025},
+		{"for as long as two requests take", pace{rate: 1, tooMuch: none, changed: ago(time.Hour)}, false, 1.1025},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -147,6 +151,36 @@ func TestTheRateRecoversFully(t *testing.T) {
 	}
 	if seconds > 282 { // 1.05^62 > 20, the requests that must go well before, and the slower last steps
 		t.Errorf("recovered after %d seconds", seconds)
+	}
+}
+
+// TestAStormIsOverAsSoonForASlowPace: of ten workers or forty each has a small part of the rate, and
+// the run does not wait for them.
+func TestAStormIsOverAsSoonForASlowPace(t *testing.T) {
+	for _, rps := range []float64{20, 2, 0.5} {
+		now := time.Unix(1_000_000, 0)
+		l := newLimiter(rps, func() time.Time { return now })
+		ask := func() {
+			l.adapt(false)
+			now = now.Add(time.Duration(float64(time.Second) / l.rps()))
+		}
+		for end := now.Add(30 * time.Second); now.Before(end); {
+			ask()
+			l.throttled()
+		}
+		low, over := l.rps(), now
+		var half time.Duration
+		for l.rps() < rps && now.Sub(over) < time.Hour {
+			ask()
+			if half == 0 && l.rps() >= rps/2 {
+				half = now.Sub(over)
+			}
+		}
+		whole := now.Sub(over)
+		t.Logf("%v/s: down to %.2f, half of it after %v, all after %v", rps, low, half.Round(time.Second), whole.Round(time.Second))
+		if low > 0.6*rps || half == 0 || half > 2*time.Minute || whole > 7*time.Minute {
+			t.Errorf("%v/s: down to %.2f, half of it after %v, all after %v", rps, low, half, whole)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -51,7 +52,7 @@ func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, erro
 		Customer jsontext.Value `json:"customer"`
 		Metadata jsontext.Value `json:"metadata"`
 	}
-	if jsonErr := unmarshal(raw, &s); jsonErr != nil || s.ID == "" || len(s.ID) > maxID {
+	if jsonErr := unmarshal(raw, &s); jsonErr != nil || s.ID == "" || !within(maxID, s.ID) {
 		return sub, broken("a subscription in Stripe's list has no usable id")
 	}
 	return billing.Subscription{
@@ -79,12 +80,18 @@ const (
 
 // fits: a snapshot has room for it.
 func fits(s billing.Subscription) bool {
-	return len(s.ID) <= maxID && len(s.CustomerID) <= maxID && len(s.PriceID) <= maxID && len(s.Status) <= maxID &&
-		len(s.OrgID) <= 4*maxMetadata && len(s.MetadataTier) <= 4*maxMetadata // bytes, up to four a character
+	for _, id := range []string{s.ID, s.CustomerID, s.PriceID, string(s.Status)} {
+		if !within(maxID, id) {
+			return false
+		}
+	}
+	return within(maxMetadata, s.OrgID) && within(maxMetadata, s.MetadataTier)
 }
 
+func within(characters int, s string) bool { return utf8.RuneCountInString(s) <= characters }
+
 func shortOrNone(s string) string {
-	if len(s) > maxID {
+	if !within(maxID, s) {
 		return ""
 	}
 	return s

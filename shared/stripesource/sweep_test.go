@@ -92,6 +92,34 @@ func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
 	}
 }
 
+// TestASnapshotHasRoomForCharactersNotBytes: each is as long as Stripe allows, or one more.
+func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
+	fake := serve(t, stripetest.Options{})
+	for _, n := range []int{0, 1} {
+		id, metadata := strings.Repeat("ü", 255+n), strings.Repeat("ü", 500+n)
+		for name, change := range map[string]func(*stripetest.Subscription){
+			"status":   func(s *stripetest.Subscription) { s.Status = id },
+			"price":    func(s *stripetest.Subscription) { s.PriceID = id },
+			"customer": func(s *stripetest.Subscription) { s.Override = map[string]any{"customer": id} },
+			"orgId":    func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": metadata} },
+			"tier":     func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": metadata} },
+		} {
+			s := stripetest.Subscription{ID: fmt.Sprintf("sub_%s_%d", name, n), CustomerID: "cus_1", Created: 1_700_000_000}
+			change(&s)
+			fake.PutSubscription(s)
+		}
+	}
+	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	if err != nil || len(page.Subscriptions) != 10 {
+		t.Fatalf("%d subscriptions, %v", len(page.Subscriptions), err)
+	}
+	for _, s := range page.Subscriptions {
+		if s.Unreadable != strings.HasSuffix(s.ID, "_1") {
+			t.Errorf("%s: unreadable %t", s.ID, s.Unreadable)
+		}
+	}
+}
+
 func TestAPageThatIsNoneIsAnError(t *testing.T) {
 	good := `{"object":"subscription","id":"sub_1","livemode":false}`
 	for name, body := range map[string]string{

@@ -51,8 +51,8 @@ func setting(b *testing.B, name, otherwise string) []int {
 
 // BenchmarkRunAtStripesPace runs the deployed programs against a Stripe that answers as slowly and
 // as rarely as the real one, beside the ideal: the pages of the sweep and the subscriptions retrieved,
-// one after the other at the configured rate (other requests have a limit of their own). BENCH_ORGS and BENCH_RPS say how many organizations and how
-// many requests a second, BENCH_STRATEGIES how.
+// one after the other at the configured rate (other requests have a limit of their own). BENCH_ORGS
+// and BENCH_RPS say how many organizations and how many requests a second, BENCH_STRATEGIES how.
 func BenchmarkRunAtStripesPace(b *testing.B) {
 	strategies := strings.Split(os.Getenv("BENCH_STRATEGIES"), ",")
 	if strategies[0] == "" {
@@ -79,9 +79,9 @@ func BenchmarkRunAtStripesPace(b *testing.B) {
 }
 
 // BenchmarkRunAtFullSpeed runs the deployed programs against a Stripe without limits, asked as often
-// as the configuration allows (100 a second), and tells
-// the work they are: organizations for a second of their processors' time, the database's, the
-// queues' and Stripe's not counted, and the memory of the largest process of each.
+// as the configuration allows (100 a second), and tells the work they are: organizations for a second
+// of their processors' time, the database's, the queues' and Stripe's not counted, and the memory of
+// the largest process of each.
 func BenchmarkRunAtFullSpeed(b *testing.B) {
 	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
 		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
