@@ -80,7 +80,7 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int) (took
 		total["Stripe changed, the webhook told or not"] += r.app.changed
 		total["events handled by the webhook"] += r.app.handled
 		if err == nil {
-			t.Logf("%v: %d Stripe changes, %d events, %s", took.Round(10*time.Millisecond), r.app.changed, r.app.handled, r.outcome())
+			t.Logf("%v %v: %d Stripe changes, %d events, %s", took.Round(10*time.Millisecond), r.phases, r.app.changed, r.app.handled, r.outcome())
 			return
 		}
 		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -run TestNothingIsLost ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
@@ -135,9 +135,11 @@ func (r *round) play(ctx context.Context, plan []plannedFault) error {
 		{"the redrive", r.redriven},
 		{"the further run", r.further},
 	} {
+		began := time.Now()
 		if err := phase.play(ctx); err != nil {
 			return fmt.Errorf("%s: %w", phase.name, err)
 		}
+		r.phases = append(r.phases, time.Since(began).Round(10*time.Millisecond))
 	}
 	return errors.Join(append(r.problems, r.secretsStaySecret(ctx))...)
 }

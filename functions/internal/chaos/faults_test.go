@@ -125,7 +125,7 @@ var strikes = []struct {
 // drawPlan draws what strikes in a round, by kind in the order of strikes.
 func drawPlan(random *rand.Rand) []plannedFault {
 	var plan []plannedFault
-	for range 6 + random.IntN(9) {
+	for range 8 + random.IntN(11) {
 		s := strikes[random.IntN(len(strikes))]
 		at := time.Duration(random.Int64N(int64(window * 3 / 4)))
 		plan = append(plan, plannedFault{

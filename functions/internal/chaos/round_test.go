@@ -101,6 +101,7 @@ type round struct {
 	held                   atomic.Int64 // how long batches are held back at most
 	atStripe               atomic.Pointer[func()]
 	ends                   []func() error
+	phases                 []time.Duration // how long each took
 
 	mu       sync.Mutex
 	random   *rand.Rand // for what strikes while it runs

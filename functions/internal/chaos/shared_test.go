@@ -128,7 +128,12 @@ func (s *server) address() string { return net.JoinHostPort(s.Host(), strconv.It
 
 // open returns a pool as one of the accounts.
 func (s *server) open(user, password, database string) (*sql.DB, error) {
+	return s.openAt(s.Port(), user, password, database)
+}
+
+func (s *server) openAt(port int, user, password, database string) (*sql.DB, error) {
 	cfg := s.DSN()
+	cfg.Addr = net.JoinHostPort(s.Host(), strconv.Itoa(port))
 	cfg.User, cfg.Passwd, cfg.DBName = user, password, database
 	cfg.ParseTime, cfg.Loc, cfg.InterpolateParams = true, time.UTC, true
 	cfg.Timeout, cfg.ReadTimeout = 2*time.Second, 10*time.Second
