@@ -85,12 +85,16 @@ var stripeChanges = []func(*stripetest.Subscription){
 	func(s *stripetest.Subscription) { s.Status = "active" },
 	func(s *stripetest.Subscription) { s.Status = "past_due" },
 	func(s *stripetest.Subscription) { s.Status = "unpaid" },
-	func(s *stripetest.Subscription) { s.Status, s.CanceledAt, s.EndedAt = "canceled", s.Created+1, s.Created+1 },
+	func(s *stripetest.Subscription) {
+		s.Status, s.CanceledAt, s.EndedAt = "canceled", s.Created+1, s.Created+1
+	},
 	func(s *stripetest.Subscription) { buy(s, "starter") },
 	func(s *stripetest.Subscription) { buy(s, "pro") },
 	func(s *stripetest.Subscription) { buy(s, "max") },
 	func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", s.CurrentPeriodEnd },
-	func(s *stripetest.Subscription) { s.CurrentPeriodStart, s.CurrentPeriodEnd = s.CurrentPeriodEnd, s.CurrentPeriodEnd+30*86400 },
+	func(s *stripetest.Subscription) {
+		s.CurrentPeriodStart, s.CurrentPeriodEnd = s.CurrentPeriodEnd, s.CurrentPeriodEnd+30*86400
+	},
 	func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
 }
 

@@ -21,6 +21,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
+// tooLong is for a round, on a machine that has nothing else to do.
+const tooLong = 10 * time.Second
+
 // rounds are few where nobody asks for more: a test run should not wait for them.
 const rounds = 3
 
@@ -79,6 +82,9 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int) (took
 		}
 		total["Stripe changed, the webhook told or not"] += r.app.changed
 		total["events handled by the webhook"] += r.app.handled
+		if took > tooLong {
+			t.Logf("the round was slow: %+v\nplan:\n%s\nwaited for:\n%s", with, describe(plan), strings.Join(r.waited, "\n"))
+		}
 		if err == nil {
 			t.Logf("%v %v: %d Stripe changes, %d events, %s", took.Round(10*time.Millisecond), r.phases, r.app.changed, r.app.handled, r.outcome())
 			return
@@ -161,7 +167,7 @@ func (r *round) ticking(ctx context.Context, start string, fn func(context.Conte
 
 func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 	err := r.ticking(ctx, r.startEvent(), func(ctx context.Context) error {
-		living, stop := context.WithTimeout(ctx, window)
+		living, stop := context.WithCancel(ctx)
 		defer stop()
 		lived := make(chan struct{})
 		go func() {
@@ -169,8 +175,12 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 			r.app.live(living)
 		}()
 		r.strike(ctx, plan)
+		stop()
 		<-lived
 		if err := r.settleDown(ctx); err != nil {
+			return err
+		}
+		if err := r.awaitRun(ctx, firstRun); err != nil {
 			return err
 		}
 		return r.awaitQuiet(ctx)
@@ -221,11 +231,9 @@ func (r *round) awaitRun(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for n := 0; n == 0; {
-		if err := r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ?`, id).Scan(&n); err != nil {
-			return err
-		}
+		err := r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ?`, id).Scan(&n)
 		if n == 0 && !pause(ctx, 20*time.Millisecond) {
-			return fmt.Errorf("run %s does not begin", id)
+			return errors.Join(fmt.Errorf("run %s does not begin", id), err) // there may be no table yet
 		}
 	}
 	return nil

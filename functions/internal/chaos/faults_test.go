@@ -16,7 +16,10 @@ import (
 )
 
 // window is how long faults strike and the webhook writes.
-const window = 2500 * time.Millisecond
+const window = 2 * time.Second
+
+// longest is how long one fault lasts at most: an outage of half a minute, in the queues' time.
+const longest = 1200 * time.Millisecond
 
 // fault is one strike of a round's plan.
 type fault struct {
@@ -35,10 +38,10 @@ var strikes = []struct {
 	kind   string
 	strike func(ctx context.Context, r *round, f fault)
 }{
-	{"worker killed", func(_ context.Context, r *round, f fault) { r.kill(f.hard, r.workers...) }},
-	{"worker killed", func(_ context.Context, r *round, f fault) { r.kill(f.hard, r.workers...) }},
-	{"enumerator killed", func(_ context.Context, r *round, f fault) { r.kill(f.hard, r.enumerator) }},
-	{"aggregator killed", func(_ context.Context, r *round, f fault) { r.kill(f.hard, r.aggregator) }},
+	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.workers...) }},
+	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.workers...) }},
+	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.enumerator) }},
+	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.aggregator) }},
 	{"worker killed while Stripe answers", killAtStripe},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"a minute passes for the lease", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
@@ -129,7 +132,7 @@ func drawPlan(random *rand.Rand) []plannedFault {
 		s := strikes[random.IntN(len(strikes))]
 		at := time.Duration(random.Int64N(int64(window * 3 / 4)))
 		plan = append(plan, plannedFault{
-			fault:  fault{kind: s.kind, at: at, lasts: time.Duration(random.Int64N(int64(window - at))), hard: random.Float64()},
+			fault:  fault{kind: s.kind, at: at, lasts: time.Duration(random.Int64N(int64(min(window-at, longest)))), hard: random.Float64()},
 			strike: s.strike,
 		})
 	}
@@ -178,6 +181,19 @@ func stripeFault(kind stripetest.Kind) func(context.Context, *round, fault) {
 		pause(ctx, f.lasts)
 		r.stripe.ClearFaults() // those of others too
 	}
+}
+
+// killBusy kills one of the functions' processes as soon as one has something to do.
+func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, functions ...*runtimeapi.Function) {
+	ctx, cancel := context.WithTimeout(ctx, window)
+	defer cancel()
+	for busy.Load() == 0 {
+		if !pause(ctx, 2*time.Millisecond) {
+			return
+		}
+	}
+	pause(ctx, time.Duration(f.hard*float64(50*time.Millisecond))) // somewhere in the middle
+	r.kill(f.hard, functions...)
 }
 
 // kill ends one of the functions' processes, which one hard says.

@@ -79,7 +79,9 @@ var odds = []odd{
 	}},
 	{"subscription of somebody else's row", billing.ReasonSubscriptionConflict, true, func(*stripetest.Subscription) {}},
 	{"hostile texts", "", true, func(s *stripetest.Subscription) { s.Metadata["note"], s.Metadata["tier"] = hostile, hostile }},
-	{"a mebibyte", "", true, func(s *stripetest.Subscription) { s.Override = map[string]any{"description": strings.Repeat("x", 1<<20)} }},
+	{"a mebibyte", "", true, func(s *stripetest.Subscription) {
+		s.Override = map[string]any{"description": strings.Repeat("x", 1<<20)}
+	}},
 	{"known by metadata alone", "", false, func(*stripetest.Subscription) {}},
 }
 

@@ -45,7 +45,7 @@ const (
 const (
 	// functionTimeout is of an invocation. The queues' visibility is shorter where the plan is
 	// unkind: then a message comes again while its worker is still at it.
-	functionTimeout = 4 * time.Second
+	functionTimeout = 3 * time.Second
 	stripeTakes     = 4 * time.Millisecond
 	// patience bounds each phase after the faults; a phase takes a second or two.
 	patience  = time.Minute
@@ -62,13 +62,14 @@ type settings struct {
 	RPS        int
 	Downgrades string
 	Strategy   billing.Strategy
+	Late       bool // the faults wait for the first batch
 }
 
 func drawSettings(random *rand.Rand) settings {
 	return settings{
 		Orgs: 60 + random.IntN(40), Workers: 2 + random.IntN(3), Batch: 1 + random.IntN(10),
-		MaxReceive: []int{3, 6, 12}[random.IntN(3)], Visibility: 20 + random.IntN(40), RPS: 40 + random.IntN(60),
-		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: billing.Strategies()[random.IntN(2)],
+		MaxReceive: []int{3, 6, 12}[random.IntN(3)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
+		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: billing.Strategies()[random.IntN(2)], Late: random.IntN(2) == 0,
 	}
 }
 
@@ -96,12 +97,15 @@ type round struct {
 
 	enumerator, aggregator *runtimeapi.Function
 	workers                []*runtimeapi.Function
-	invoking               atomic.Int32 // enumerators
-	calm                   atomic.Bool  // the faults are over
-	held                   atomic.Int64 // how long batches are held back at most
-	atStripe               atomic.Pointer[func()]
-	ends                   []func() error
-	phases                 []time.Duration // how long each took
+	// How many invocations are under way.
+	invoking, working, aggregating atomic.Int32
+
+	calm     atomic.Bool  // the faults are over
+	held     atomic.Int64 // how long batches are held back at most
+	atStripe atomic.Pointer[func()]
+	ends     []func() error
+	phases   []time.Duration // how long each took
+	waited   []string        // what for, after the faults
 
 	mu       sync.Mutex
 	random   *rand.Rand // for what strikes while it runs
@@ -193,21 +197,21 @@ func (r *round) buildQueues(ctx context.Context) (err error) {
 	}
 	r.ends = append(r.ends, r.sqs.Close)
 	r.queues = sqs.NewFromConfig(r.sqs.AWSConfig())
-	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", "", 0); err != nil {
+	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", r.Visibility, "", 0); err != nil {
 		return err
 	}
-	if r.urls.unreported, err = r.createQueue(ctx, "unreported", "", 0); err != nil {
+	if r.urls.unreported, err = r.createQueue(ctx, "unreported", r.Visibility, "", 0); err != nil {
 		return err
 	}
-	if r.urls.work, err = r.createQueue(ctx, "work", r.urls.deadLetter, r.MaxReceive); err != nil {
+	if r.urls.work, err = r.createQueue(ctx, "work", r.Visibility, r.urls.deadLetter, r.MaxReceive); err != nil {
 		return err
 	}
-	r.urls.results, err = r.createQueue(ctx, "results", r.urls.unreported, 5)
+	r.urls.results, err = r.createQueue(ctx, "results", 10, r.urls.unreported, 5)
 	return err
 }
 
-func (r *round) createQueue(ctx context.Context, name, deadLetters string, maxReceive int) (string, error) {
-	attributes := map[string]string{"VisibilityTimeout": strconv.Itoa(r.Visibility)}
+func (r *round) createQueue(ctx context.Context, name string, visibility int, deadLetters string, maxReceive int) (string, error) {
+	attributes := map[string]string{"VisibilityTimeout": strconv.Itoa(visibility)}
 	if deadLetters != "" {
 		out, err := r.queues.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &deadLetters, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
 		if err != nil {
@@ -254,7 +258,7 @@ func (r *round) pump(ctx context.Context) *sync.WaitGroup {
 	var sources sync.WaitGroup
 	for _, source := range []*lambdasource.Source{
 		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
-		{Queue: r.urls.results, Handler: r.aggregator.HandleSQS},
+		{Queue: r.urls.results, Handler: r.aggregate},
 	} {
 		source.Client, source.Timeout, source.Log = r.queues, functionTimeout, quiet
 		sources.Go(func() { r.note(source.Run(ctx)) })
@@ -276,7 +280,15 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 	worker := r.workers[r.random.IntN(len(r.workers))]
 	r.mu.Unlock()
 	pause(ctx, wait)
+	r.working.Add(1)
+	defer r.working.Add(-1)
 	return worker.HandleSQS(ctx, batch)
+}
+
+func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
+	r.aggregating.Add(1)
+	defer r.aggregating.Add(-1)
+	return r.aggregator.HandleSQS(ctx, batch)
 }
 
 // tick does what the schedules of a deployment do, until ctx ends: the start is delivered until it
@@ -284,7 +296,7 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 // resumes runs that were stopped.
 func (r *round) tick(ctx context.Context, start string) {
 	started := start == ""
-	for pause(ctx, tickEvery) {
+	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
 		if r.calm.Load() {
 			r.resumeStopped(ctx)
 			if r.invoking.Load() == 0 {
@@ -337,6 +349,12 @@ func (r *round) resumeStopped(ctx context.Context) {
 
 // strike has the plan come about, and returns when the last fault is over.
 func (r *round) strike(ctx context.Context, plan []plannedFault) {
+	if r.Late {
+		waiting, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		for r.working.Load() == 0 && pause(waiting, time.Millisecond) {
+		}
+	}
 	var all sync.WaitGroup
 	for _, f := range plan {
 		all.Go(func() {
@@ -366,12 +384,16 @@ func (r *round) settleDown(ctx context.Context) error {
 
 // awaitQuiet returns when nothing is in the queues or under way.
 func (r *round) awaitQuiet(ctx context.Context) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		why, err := r.busy(ctx)
 		if err == nil && why == "" {
 			return nil
+		}
+		if line := time.Since(began).Round(100*time.Millisecond).String() + " " + why; len(r.waited) == 0 || r.waited[len(r.waited)-1] != line {
+			r.waited = append(r.waited, line)
 		}
 		if !pause(ctx, 30*time.Millisecond) {
 			return errors.Join(fmt.Errorf("the run does not come to its end: %s", why), err)
