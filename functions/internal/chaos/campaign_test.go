@@ -67,13 +67,17 @@ func table(counts map[string]int) string {
 	return strings.Join(lines, "\n")
 }
 
-// playRound plays the round of a seed and adds what struck to total.
-func playRound(t *testing.T, s *server, seed uint64, total map[string]int) (took time.Duration) {
+// playRound plays the round of a seed, with what prepares adds to its plan, and adds what struck to
+// total.
+func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepares ...func(*testing.T, *round) []plannedFault) (took time.Duration) {
 	t.Helper()
 	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		random := mathrand.New(mathrand.NewPCG(seed, 0))
 		with, plan := drawSettings(random), drawPlan(random)
 		r := newRound(t, s, seed, with)
+		for _, prepare := range prepares {
+			plan = append(plan, prepare(t, r)...)
+		}
 		began := time.Now()
 		err := r.play(t.Context(), plan)
 		took = time.Since(began)
@@ -89,8 +93,9 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int) (took
 			t.Logf("%v %v: %d Stripe changes, %d events, %s", took.Round(10*time.Millisecond), r.phases, r.app.changed, r.app.handled, r.outcome())
 			return
 		}
-		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -run TestNothingIsLost ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
-			err, seed, with, describe(plan), r.keepPrinted(seed))
+		name, _, _ := strings.Cut(t.Name(), "/")
+		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -run %s ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
+			err, seed, name, with, describe(plan), r.keepPrinted(seed))
 	})
 	return took
 }
@@ -211,7 +216,7 @@ func (r *round) redriven(ctx context.Context) error {
 }
 
 func (r *round) further(ctx context.Context) error {
-	r.enumerator = r.function("enumerator", "MAX_DOWNGRADES", "100%")
+	r.onStage.Store(&cast{r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.cast().workers})
 	err := r.ticking(ctx, `{"scheduledFor":"`+secondRun+`"}`, func(ctx context.Context) error {
 		if err := r.awaitRun(ctx, secondRun); err != nil {
 			return err

@@ -38,17 +38,17 @@ var strikes = []struct {
 	kind   string
 	strike func(ctx context.Context, r *round, f fault)
 }{
-	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.workers...) }},
-	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.workers...) }},
-	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.enumerator) }},
+	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
+	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
+	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.cast().enumerator) }},
 	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.aggregator) }},
 	{"worker killed while Stripe answers", killAtStripe},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"a minute passes for the lease", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
-	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.enumerator, r.startEvent()) }},
+	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.cast().enumerator, r.startEvent()) }},
 	{"run of one beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.hard) }},
 	{"dry run beside it", func(ctx context.Context, r *round, _ fault) {
-		r.invoke(ctx, r.enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
+		r.invoke(ctx, r.cast().enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
 	}},
 
 	{"message duplicated", duplicateSome},
@@ -214,7 +214,7 @@ func killAtStripe(ctx context.Context, r *round, f fault) {
 	left.Store(1 + int32(3*f.hard))
 	r.atStripe.Store(new(func() {
 		if take(&left) {
-			r.kill(r.share(), r.workers...)
+			r.kill(r.share(), r.cast().workers...)
 		}
 	}))
 	pause(ctx, f.lasts)
@@ -226,7 +226,7 @@ func killAtCommit(ctx context.Context, r *round, f fault) {
 	left.Store(1 + int32(3*f.hard))
 	r.proxy.beforeCommits.Store(new(func() {
 		if take(&left) {
-			r.kill(r.share(), append([]*runtimeapi.Function{r.enumerator, r.aggregator}, r.workers...)...)
+			r.kill(r.share(), append([]*runtimeapi.Function{r.cast().enumerator, r.aggregator}, r.cast().workers...)...)
 		}
 	}))
 	pause(ctx, f.lasts)
@@ -270,14 +270,14 @@ func sendJunk(ctx context.Context, r *round, f fault) {
 				r.mu.Unlock()
 			}
 		}
-		r.invoke(ctx, r.enumerator, body)
+		r.invoke(ctx, r.cast().enumerator, body)
 	}
 }
 
 // startOne has an operator reconcile one organization.
 func (r *round) startOne(ctx context.Context, hard float64) {
 	org := r.people.lives[int(hard*float64(len(r.people.lives)))].org
-	r.invoke(ctx, r.enumerator, `{"orgId":"`+org+`"}`)
+	r.invoke(ctx, r.cast().enumerator, `{"orgId":"`+org+`"}`)
 }
 
 // lockRows has somebody else hold organizations and their rows for a while, if asked to in the

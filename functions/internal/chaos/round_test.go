@@ -95,8 +95,8 @@ type round struct {
 	before   tables
 	printed  lockedBuffer
 
-	enumerator, aggregator *runtimeapi.Function
-	workers                []*runtimeapi.Function
+	aggregator *runtimeapi.Function
+	onStage    atomic.Pointer[cast]
 	// How many invocations are under way.
 	invoking, working, aggregating atomic.Int32
 
@@ -114,6 +114,14 @@ type round struct {
 	junk     map[string]bool
 	problems []error
 }
+
+// cast are the functions that a deployment replaces while a run is under way.
+type cast struct {
+	enumerator *runtimeapi.Function
+	workers    []*runtimeapi.Function // of which each batch gets any
+}
+
+func (r *round) cast() *cast { return r.onStage.Load() }
 
 // newRound builds everything but the functions.
 func newRound(t testing.TB, s *server, seed uint64, with settings) *round {
@@ -174,8 +182,8 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	}
 	r.ends = append(r.ends, appDB.Close)
 	r.app = newApplication(appDB, r.stripe, slices.Clone(r.people.lives), seed)
-	r.enumerator, r.aggregator = r.function("enumerator"), r.function("aggregator")
-	r.workers = []*runtimeapi.Function{r.function("worker")}
+	r.aggregator = r.function("aggregator")
+	r.onStage.Store(&cast{r.function("enumerator"), []*runtimeapi.Function{r.function("worker")}})
 	return nil
 }
 
@@ -232,6 +240,14 @@ func (r *round) function(name string, changes ...string) *runtimeapi.Function {
 }
 
 func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Function {
+	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: functionTimeout, Output: &r.printed})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ends = append(r.ends, func() error { f.Close(); return nil })
+	return f
+}
+
+func (r *round) environ(changes []string) []string {
 	environ := map[string]string{
 		"DB_HOST": "127.0.0.1", "DB_PORT": strconv.Itoa(r.proxy.port()), "DB_USER": systemAccount, "DB_NAME": r.database,
 		"DB_PASSWORD": r.server.passwords[systemAccount], "DB_TLS": "false",
@@ -243,13 +259,11 @@ func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Fun
 	for i := 0; i < len(changes); i += 2 {
 		environ[changes[i]] = changes[i+1]
 	}
-	p := runtimeapi.Program{Path: path, Name: name, Timeout: functionTimeout, Output: &r.printed}
+	var all []string
 	for variable, value := range environ {
-		p.Environ = append(p.Environ, variable+"="+value)
+		all = append(all, variable+"="+value)
 	}
-	f := runtimeapi.New(p)
-	r.ends = append(r.ends, func() error { f.Close(); return nil })
-	return f
+	return all
 }
 
 // pump feeds workers and aggregator until ctx ends.
@@ -277,7 +291,8 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 		wait = time.Duration(r.random.Int64N(held))
 		r.random.Shuffle(len(batch.Records), func(i, j int) { batch.Records[i], batch.Records[j] = batch.Records[j], batch.Records[i] })
 	}
-	worker := r.workers[r.random.IntN(len(r.workers))]
+	workers := r.cast().workers
+	worker := workers[r.random.IntN(len(workers))]
 	r.mu.Unlock()
 	pause(ctx, wait)
 	r.working.Add(1)
@@ -304,9 +319,9 @@ func (r *round) tick(ctx context.Context, start string) {
 			}
 		}
 		if !started {
-			started = r.invoke(ctx, r.enumerator, start)
+			started = r.invoke(ctx, r.cast().enumerator, start)
 		}
-		r.invoke(ctx, r.enumerator, `{"resume":true}`)
+		r.invoke(ctx, r.cast().enumerator, `{"resume":true}`)
 		r.invoke(ctx, r.aggregator, `{"tick":true}`)
 	}
 }
@@ -317,7 +332,7 @@ func (r *round) startEvent() string {
 
 // invoke reports whether the function answered; that it cannot is part of the campaign.
 func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string) bool {
-	if f == r.enumerator {
+	if f == r.cast().enumerator {
 		r.invoking.Add(1)
 		defer r.invoking.Add(-1)
 	}
@@ -343,7 +358,7 @@ func (r *round) resumeStopped(ctx context.Context) {
 	}
 	for _, id := range stopped {
 		r.count("  stopped runs resumed")
-		r.invoke(ctx, r.enumerator, `{"resume":"`+id+`"}`)
+		r.invoke(ctx, r.cast().enumerator, `{"resume":"`+id+`"}`)
 	}
 }
 

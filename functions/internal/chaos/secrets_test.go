@@ -43,7 +43,7 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 			places["the dead-letter queue"] += *a.StringValue
 		}
 	}
-	for _, f := range append([]*runtimeapi.Function{r.enumerator, r.aggregator}, r.workers...) {
+	for _, f := range append([]*runtimeapi.Function{r.cast().enumerator, r.aggregator}, r.cast().workers...) {
 		for _, p := range f.Processes() {
 			line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "cmdline"))
 			if err != nil {
