@@ -194,6 +194,14 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 		return err
 	}
 	s, err := r.look(ctx)
+	for w, i := range s.items {
+		switch {
+		case i.Outcome == billing.OutcomePending:
+			r.count("  left pending: the last receive crashed")
+		case i.Outcome == billing.OutcomeError && s.people.wrong[w.OrgID] == "":
+			r.count("  left in error: " + string(i.Reason))
+		}
+	}
 	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), auditReplays(s), nothingStaleIsMixedIn(s))
 }
 

@@ -33,7 +33,8 @@ func (f fault) String() string {
 	return fmt.Sprintf("%4d ms, for %4d ms, %.2f: %s", f.at.Milliseconds(), f.lasts.Milliseconds(), f.hard, f.kind)
 }
 
-// strikes are the kinds of fault: each begins one, waits until it is over and ends it.
+// strikes are the kinds of fault: each begins one, waits until it is over and ends it. What stands
+// here twice comes twice as often.
 var strikes = []struct {
 	kind   string
 	strike func(ctx context.Context, r *round, f fault)
@@ -43,6 +44,7 @@ var strikes = []struct {
 	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.cast().enumerator) }},
 	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.aggregator) }},
 	{"worker killed while Stripe answers", killAtStripe},
+	{"anybody killed at a COMMIT", killAtCommit},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"a minute passes for the lease", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
 	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.cast().enumerator, r.startEvent()) }},
@@ -93,6 +95,8 @@ var strikes = []struct {
 
 	{"database: connections cut", func(_ context.Context, r *round, _ fault) { r.proxy.cutAll() }},
 	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.hard)) }},
+	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.hard)) }},
+	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.hard)) }},
 	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.hard)) }},
 	{"database: out of reach", func(ctx context.Context, r *round, f fault) {
 		r.proxy.refusing.Store(true)
