@@ -49,7 +49,7 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 	seed := number(t, "CHAOS_SEED", anySeed())
 	with := drawSettings(rand.New(rand.NewPCG(seed, 0)))
-	with.Orgs, with.Workers, with.Batch, with.RPS, with.MaxReceive, with.Downgrades = 800, loadWorkers, loadBatch, 100, 12, "100%"
+	with.Orgs, with.Workers, with.RPS, with.MaxReceive, with.Downgrades = 800, 1, 100, 12, "100%" // each worker thinks that it is the only one
 	with.Visibility = 6 * 20 * hurry
 	r := newRound(t, s, seed, with)
 	ctx, stop := context.WithCancel(t.Context())
