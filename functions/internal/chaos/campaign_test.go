@@ -111,7 +111,7 @@ func describe(plan []plannedFault) string {
 
 // keepPrinted puts what the functions printed where it survives the test.
 func (r *round) keepPrinted(seed uint64) string {
-	file := filepath.Join(os.TempDir(), fmt.Sprintf("chaos-%d.log", seed)) //nolint:usetesting // it is to survive
+	file := filepath.Join(os.TempDir(), fmt.Sprintf("chaos-%d.log", seed))
 	if err := os.WriteFile(file, []byte(r.printed.String()), 0o600); err != nil {
 		return err.Error()
 	}

@@ -251,7 +251,7 @@ func duplicateSome(ctx context.Context, r *round, f fault) {
 
 // junk is what somebody may put into a queue.
 var junk = []string{
-	"", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
+	"\t", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
 	`{"version":1,"runId":"no-such-run","orgId":"0dd00000-0000-4000-8000-000000000000"}`,
 	`{"version":1,"runId":"` + firstRun + `","orgId":"no-such-organization"}`,
 	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`,
@@ -261,8 +261,8 @@ var junk = []string{
 func sendJunk(ctx context.Context, r *round, f fault) {
 	for i := range 1 + int(4*f.hard) {
 		body := junk[(i+int(100*f.hard))%len(junk)]
-		if body == "" {
-			body = "\t"
+		if i%2 == 1 {
+			body = r.mangled(`{"version":1,"runId":"` + firstRun + `","orgId":"` + r.people.lives[0].org + `"}`)
 		}
 		for _, url := range []string{r.urls.work, r.urls.results} {
 			if _, err := r.queues.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err != nil {
@@ -276,6 +276,15 @@ func sendJunk(ctx context.Context, r *round, f fault) {
 		}
 		r.invoke(ctx, r.cast().enumerator, body)
 	}
+}
+
+// mangled is a message that was cut off, with a character of it replaced.
+func (r *round) mangled(body string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mangled := []byte(body[:r.random.IntN(len(body))] + " ")
+	mangled[r.random.IntN(len(mangled))] = byte(' ' + r.random.IntN(95))
+	return string(mangled)
 }
 
 // startOne has an operator reconcile one organization.

@@ -147,8 +147,8 @@ func plain(value any) string {
 }
 
 // each calls fn with every row of a query.
-func each(ctx context.Context, db *sql.DB, fn func(*sql.Rows) error, query string, args ...any) (err error) {
-	rows, err := db.QueryContext(ctx, query, args...)
+func each(ctx context.Context, db *sql.DB, fn func(*sql.Rows) error, query string) (err error) {
+	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return fmt.Errorf("%s: %w", query, err)
 	}

@@ -134,7 +134,7 @@ func (r *round) used(t *testing.T) use {
 	t.Helper()
 	u := use{connections: r.count1(t, `SELECT COUNT(*) FROM information_schema.processlist WHERE user = '`+systemAccount+`'`)}
 	for _, p := range r.cast().workers[0].Processes() {
-		folder := filepath.Join("/proc", strconv.Itoa(p.PID()))
+		folder := processFolder(p)
 		status, err := os.ReadFile(filepath.Join(folder, "status"))
 		if err != nil {
 			t.Fatal(err)

@@ -54,7 +54,8 @@ func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo
 		sub, there := stripe.Subscription(l.subscription)
 		return !there || sub.Metadata["orgId"] != l.org
 	})
-	return p, p.addOdd(ctx, db, stripe, o.Now)
+	err = p.addOdd(ctx, db, stripe, o.Now)
+	return p, err
 }
 
 // odd is an organization whose subscription in Stripe is unlike others.

@@ -68,7 +68,7 @@ type settings struct {
 func drawSettings(random *rand.Rand) settings {
 	return settings{
 		Orgs: 60 + random.IntN(40), Workers: 2 + random.IntN(3), Batch: 1 + random.IntN(10),
-		MaxReceive: []int{3, 6, 12}[random.IntN(3)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
+		MaxReceive: []int{1, 2, 3, 12}[random.IntN(4)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
 		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: billing.Strategies()[random.IntN(2)], Late: random.IntN(2) == 0,
 	}
 }

@@ -83,7 +83,7 @@ func prepared(t *testing.T) *server {
 func prepare() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	if shared.dir, err = os.MkdirTemp("", "chaos-"); err != nil { //nolint:usetesting // it outlives the test
+	if shared.dir, err = os.MkdirTemp("", "chaos-"); err != nil {
 		return err
 	}
 	root, err := bootstrap.Root()
