@@ -206,6 +206,9 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 }
 
 func (r *round) redriven(ctx context.Context) error {
+	if err := r.relax(ctx); err != nil {
+		return err
+	}
 	err := r.ticking(ctx, "", func(ctx context.Context) error {
 		if _, err := r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET downgrade_limit = 1000`); err != nil { // as reconcile approve does
 			return err
@@ -224,7 +227,6 @@ func (r *round) redriven(ctx context.Context) error {
 }
 
 func (r *round) further(ctx context.Context) error {
-	r.onStage.Store(&cast{r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.cast().workers})
 	err := r.ticking(ctx, `{"scheduledFor":"`+secondRun+`"}`, func(ctx context.Context) error {
 		if err := r.awaitRun(ctx, secondRun); err != nil {
 			return err

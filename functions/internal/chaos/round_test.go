@@ -46,7 +46,9 @@ const (
 	// functionTimeout is of an invocation. The queues' visibility is shorter where the plan is
 	// unkind: then a message comes again while its worker is still at it.
 	functionTimeout = 3 * time.Second
-	stripeTakes     = 4 * time.Millisecond
+	// calmTimeout is of an invocation after the faults: a busy machine must not look like one.
+	calmTimeout = 30 * time.Second
+	stripeTakes = 4 * time.Millisecond
 	// patience bounds each phase after the faults; a phase takes a second or two.
 	patience  = time.Minute
 	tickEvery = 250 * time.Millisecond
@@ -221,11 +223,11 @@ func (r *round) buildQueues(ctx context.Context) (err error) {
 func (r *round) createQueue(ctx context.Context, name string, visibility int, deadLetters string, maxReceive int) (string, error) {
 	attributes := map[string]string{"VisibilityTimeout": strconv.Itoa(visibility)}
 	if deadLetters != "" {
-		out, err := r.queues.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &deadLetters, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
+		arn, err := r.queueARN(ctx, deadLetters)
 		if err != nil {
 			return "", err
 		}
-		attributes["RedrivePolicy"] = fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, out.Attributes["QueueArn"], maxReceive)
+		attributes["RedrivePolicy"] = redrivePolicy(arn, maxReceive)
 	}
 	out, err := r.queues.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
 	if err != nil {
@@ -234,13 +236,29 @@ func (r *round) createQueue(ctx context.Context, name string, visibility int, de
 	return *out.QueueUrl, nil
 }
 
+func (r *round) queueARN(ctx context.Context, url string) (string, error) {
+	out, err := r.queues.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
+	if err != nil {
+		return "", err
+	}
+	return out.Attributes["QueueArn"], nil
+}
+
+func redrivePolicy(arn string, maxReceive int) string {
+	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, arn, maxReceive)
+}
+
 // function is one as it is deployed, with changes to its environment: NAME, value ...
 func (r *round) function(name string, changes ...string) *runtimeapi.Function {
 	return r.functionAt(program(name), name, changes...)
 }
 
 func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Function {
-	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: functionTimeout, Output: &r.printed})
+	timeout := functionTimeout
+	if r.calm.Load() {
+		timeout = calmTimeout
+	}
+	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: timeout, Output: &r.printed})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ends = append(r.ends, func() error { f.Close(); return nil })
@@ -274,7 +292,7 @@ func (r *round) pump(ctx context.Context) *sync.WaitGroup {
 		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
 		{Queue: r.urls.results, Handler: r.aggregate},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, functionTimeout, quiet
+		source.Client, source.Timeout, source.Log = r.queues, calmTimeout, quiet // the processes have their own
 		sources.Go(func() { r.note(source.Run(ctx)) })
 	}
 	return &sources
@@ -391,10 +409,31 @@ func (r *round) settleDown(ctx context.Context) error {
 	r.sqs.SetFailEntry(nil)
 	r.proxy.loseCommits.Store(0)
 	r.proxy.loseAnswers.Store(0)
+	r.mu.Lock()
 	r.counts["  COMMITs lost"] = int(r.proxy.commitsLost.Load())
 	r.counts["  answers to COMMIT lost"] = int(r.proxy.answersLost.Load())
+	r.mu.Unlock()
 	r.calm.Store(true)
 	return r.app.drain(ctx)
+}
+
+// relax gives messages and functions the time that they have in AWS, where a round is hurried and a
+// message may have one try only: from here on nothing passing may end in an error.
+func (r *round) relax(ctx context.Context) error {
+	arn, err := r.queueARN(ctx, r.urls.deadLetter)
+	if err != nil {
+		return err
+	}
+	for url, attributes := range map[string]map[string]string{
+		r.urls.work:    {"VisibilityTimeout": "1200", "RedrivePolicy": redrivePolicy(arn, 12)},
+		r.urls.results: {"VisibilityTimeout": "1200"},
+	} {
+		if _, err := r.queues.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: attributes}); err != nil {
+			return err
+		}
+	}
+	r.onStage.Store(&cast{r.function("enumerator", "MAX_DOWNGRADES", "100%"), []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")}})
+	return nil
 }
 
 // awaitQuiet returns when nothing is in the queues or under way.
