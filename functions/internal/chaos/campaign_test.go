@@ -74,6 +74,9 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		random := mathrand.New(mathrand.NewPCG(seed, 0))
 		with, plan := drawSettings(random), drawPlan(random)
+		if !with.Late {
+			plan = append(plan, roughSending(random))
+		}
 		r := newRound(t, s, seed, with)
 		for _, prepare := range prepares {
 			plan = append(plan, prepare(t, r)...)

@@ -129,6 +129,15 @@ var strikes = []struct {
 	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { r.lockRows(ctx, f, true) }},
 }
 
+// roughSending fails parts of batches from the first moment on: the messages of a run are sent
+// within milliseconds, which a fault at some time would mostly miss.
+func roughSending(random *rand.Rand) plannedFault {
+	return plannedFault{
+		fault:  fault{kind: "SQS: part of a batch not sent", lasts: window, hard: random.Float64() / 2},
+		strike: entryFault("SendMessageBatch"),
+	}
+}
+
 // drawPlan draws what strikes in a round, by kind in the order of strikes.
 func drawPlan(random *rand.Rand) []plannedFault {
 	var plan []plannedFault
