@@ -27,4 +27,33 @@
 // What remains: a webhook that writes an old payload after us, a change that went to Stripe and
 // back inside one window, and what came back while a worker died between a write that lowered
 // access and its second look, are repaired by the next run.
+//
+// # What is guaranteed
+//
+// Processes may be killed at any moment; messages may come late, twice and in any order; Stripe, SQS
+// and MySQL may refuse, hang, cut off and lose answers; the application may write all the while. The
+// fault campaign (task chaos; functions/internal/chaos, invariants_test.go) does all of it to the
+// deployed programs and checks, by the name that stands behind each guarantee:
+//
+//   - Every eligible organization has exactly one outcome, or its message waits in the dead-letter
+//     queue because the last receive crashed: nobodyIsLeftOut. After a redrive, and after a run
+//     without faults, nothing is pending: nobodyIsPending.
+//   - The summary is what the items say: totalsAddUp.
+//   - No write replaces what changed since it was read, and every change that is recorded was made,
+//     every one that was made is recorded: auditReplays and nothingStaleIsMixedIn; for two workers
+//     and every order of their calls, TestNoInterleavingLosesANewerState here.
+//   - No run lowers more than its limit allows, to the unit, nor withholds before: guardHolds.
+//   - Errors are in the dead-letter queue, and so is what nobody can read: deadLettersAreTheErrors.
+//     Once the faults are over, a redrive leaves in error those whom nobody can reconcile, and only
+//     those: onlyTheWrongAreInError.
+//   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
+//     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
+//   - Secrets stand in no log, table, message or command line: secretsStaySecret.
+//   - All of it while a deployment replaces programs and tables:
+//     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
+//
+// Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
+// that it accepted until it is deleted or its retention ends; Stripe answers with its present state
+// to a request for one object; clocks of the functions differ by less than a lease lasts, a minute;
+// the schedules go on ticking; and RunDeadline is longer than the faults.
 package pipeline

@@ -32,6 +32,7 @@ type Server struct {
 	password   string
 
 	stop      func() error
+	restart   func(context.Context) error // nil where it cannot
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -83,6 +84,18 @@ func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)); err != nil {
 		return fmt.Errorf("drop database %s: %w", name, err)
+	}
+	return nil
+}
+
+// Restart ends the server, which tells its clients and keeps its data, and starts it again on the
+// same port. It returns once the server answers. It must not be called by two at once.
+func (s *Server) Restart(ctx context.Context) error {
+	if s.restart == nil {
+		return fmt.Errorf("%s has no process of its own to restart", s.kind)
+	}
+	if err := s.restart(ctx); err != nil {
+		return fmt.Errorf("restart %s: %w", s.kind, err)
 	}
 	return nil
 }

@@ -166,6 +166,40 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 	}
 }
 
+func TestRestartKeepsDataPortAndAccount(t *testing.T) {
+	s := started(t, Start)
+	if err := s.CreateDatabase(t.Context(), "kept"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.exec(t.Context(), "CREATE TABLE kept.t (n INT) SELECT 1 AS n"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.exec(t.Context(), "INSERT INTO kept.t SELECT n + 1 FROM kept.t ORDER BY n DESC LIMIT 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := open(s.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var n int
+	if err := db.QueryRowContext(t.Context(), "SELECT MAX(n) FROM kept.t").Scan(&n); err != nil || n != 3 {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+func TestTheInProcessServerCannotRestart(t *testing.T) {
+	s := started(t, StartInProcess)
+	if err := s.Restart(t.Context()); err == nil {
+		t.Error("it claims to have restarted")
+	}
+}
+
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	tmp := ownTempDir(t)
 	s := started(t, Start)

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -281,6 +282,18 @@ func (h *home) serve(ctx context.Context, password string) (*Server, error) {
 				return h.remove()
 			},
 		}
+		s.restart = func(ctx context.Context) error {
+			c.end(ctx)
+			again, err := h.run(nil, "--bind-address="+loopback, "--port="+strconv.Itoa(port)) // it has its accounts
+			if err != nil {
+				return err
+			}
+			c = again
+			if err := ready(ctx, c, s); err != nil {
+				return fmt.Errorf("%w\n%s", err, c.logTail())
+			}
+			return nil
+		}
 		err = ready(ctx, c, s)
 		if err == nil {
 			return s, nil
@@ -386,6 +399,16 @@ func (h *home) runLogged(c *child, log *os.File, input io.Reader, args []string)
 		close(c.exited)
 	}()
 	return <-started
+}
+
+// end asks the child to end in its own time, which it has until ctx ends.
+func (c *child) end(ctx context.Context) {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only where it has ended already
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+		c.kill()
+	}
 }
 
 // kill ends the child without ceremony, its data being worth nothing, and waits for its end.

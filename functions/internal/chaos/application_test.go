@@ -1,0 +1,237 @@
+package chaos_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// application is what lives beside the reconciliation: customers and support change subscriptions in
+// Stripe, and the application's webhook writes what Stripe tells it, late, twice, out of order, each
+// event in several statements without a transaction.
+type application struct {
+	db     *sql.DB
+	stripe *stripetest.Server
+	lives  []life
+
+	mu       sync.Mutex
+	random   *rand.Rand
+	events   []stripetest.Subscription // told and not handled
+	told     []stripetest.Subscription // ever
+	versions map[string][]stripetest.Subscription
+	begun    int
+	handled  int
+	changed  int
+}
+
+func newApplication(db *sql.DB, stripe *stripetest.Server, lives []life, seed uint64) *application {
+	a := &application{
+		db: db, stripe: stripe, lives: lives, random: rand.New(rand.NewPCG(seed, 2)),
+		versions: map[string][]stripetest.Subscription{},
+	}
+	for _, l := range lives {
+		sub, _ := stripe.Subscription(l.subscription)
+		a.versions[sub.ID] = append(a.versions[sub.ID], sub)
+	}
+	return a
+}
+
+// live changes Stripe and handles events until ctx ends, with two events at a time.
+func (a *application) live(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() {
+		for pause(ctx, a.upTo(60*time.Millisecond)) {
+			a.changeStripe()
+		}
+	})
+	for range 2 {
+		all.Go(func() {
+			for pause(ctx, a.upTo(30*time.Millisecond)) {
+				a.webhook(ctx, true)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// drain handles what is left: Stripe delivers an event until it is taken.
+func (a *application) drain(ctx context.Context) error {
+	for a.webhook(ctx, false) {
+		if ctx.Err() != nil {
+			return fmt.Errorf("the webhook does not come to its end: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+func (a *application) upTo(longest time.Duration) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Duration(a.random.Int64N(int64(longest)))
+}
+
+// stripeChanges are what people do to subscriptions.
+var stripeChanges = []func(*stripetest.Subscription){
+	func(s *stripetest.Subscription) { s.Status = "active" },
+	func(s *stripetest.Subscription) { s.Status = "past_due" },
+	func(s *stripetest.Subscription) { s.Status = "unpaid" },
+	func(s *stripetest.Subscription) {
+		s.Status, s.CanceledAt, s.EndedAt = "canceled", s.Created+1, s.Created+1
+	},
+	func(s *stripetest.Subscription) { buy(s, "starter") },
+	func(s *stripetest.Subscription) { buy(s, "pro") },
+	func(s *stripetest.Subscription) { buy(s, "max") },
+	func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", s.CurrentPeriodEnd },
+	func(s *stripetest.Subscription) {
+		s.CurrentPeriodStart, s.CurrentPeriodEnd = s.CurrentPeriodEnd, s.CurrentPeriodEnd+30*86400
+	},
+	func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
+}
+
+func buy(s *stripetest.Subscription, tier string) {
+	s.PriceID, s.Metadata["tier"] = priceOf(strings.ToUpper(tier)), tier
+}
+
+// changeStripe changes a subscription, or has its customer subscribe anew, and tells it; every
+// third event is lost, and now and then Stripe tells an old one again.
+func (a *application) changeStripe() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sub, ok := a.stripe.Subscription(a.lives[a.random.IntN(len(a.lives))].subscription)
+	if !ok {
+		return
+	}
+	if sub.Status == "canceled" || a.random.IntN(12) == 0 { // canceled is for ever
+		a.begun++
+		sub.ID, sub.Created = fmt.Sprintf("sub_anew%d", a.begun), sub.Created+int64(a.begun)
+		sub.Status, sub.CanceledAt, sub.EndedAt = "active", 0, 0
+		a.lives = append(a.lives, life{sub.Metadata["orgId"], sub.ID})
+	} else {
+		stripeChanges[a.random.IntN(len(stripeChanges))](&sub)
+	}
+	a.stripe.PutSubscription(sub)
+	a.changed++
+	a.versions[sub.ID] = append(a.versions[sub.ID], sub)
+	a.told = append(a.told, sub)
+	if a.random.IntN(3) > 0 {
+		a.events = append(a.events, sub)
+	}
+	if a.random.IntN(6) == 0 {
+		a.events = append(a.events, a.told[a.random.IntN(len(a.told))])
+	}
+}
+
+// webhook handles one event, if there is one. An event that fails comes again.
+func (a *application) webhook(ctx context.Context, slowly bool) bool {
+	a.mu.Lock()
+	if len(a.events) == 0 {
+		a.mu.Unlock()
+		return false
+	}
+	i := a.random.IntN(len(a.events)) // out of order
+	sub := a.events[i]
+	a.events = append(a.events[:i:i], a.events[i+1:]...)
+	a.mu.Unlock()
+	between := time.Duration(0)
+	if slowly {
+		between = a.upTo(25 * time.Millisecond)
+	}
+	err := a.handle(context.WithoutCancel(ctx), sub, between)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == 1062 {
+		err = nil // the other row of the organization has it: so will the next try find
+	}
+	if err != nil {
+		a.events = append(a.events, sub)
+		return true
+	}
+	a.handled++
+	return true
+}
+
+// handle writes the event's payload as it is, the row first and the organization after.
+func (a *application) handle(ctx context.Context, sub stripetest.Subscription, between time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	org := sub.Metadata["orgId"]
+	var rows int
+	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, org).Scan(&rows); err != nil {
+		return err
+	}
+	if rows == 0 {
+		if _, err := a.db.ExecContext(ctx, `INSERT INTO subscriptions (id, org_id) VALUES (UUID(), ?)`, org); err != nil {
+			return err
+		}
+	}
+	pause(ctx, between)
+	tier := tierOf(sub)
+	_, err := a.db.ExecContext(ctx, `UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?,
+		status = ?, current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ? WHERE org_id = ? ORDER BY created_at DESC LIMIT 1`,
+		sub.ID, sub.CustomerID, sub.PriceID, tier, rowStatus(sub.Status), at(sub.CurrentPeriodStart), at(sub.CurrentPeriodEnd), at(sub.TrialEnd), sub.CancelAtPeriodEnd, org)
+	if err != nil {
+		return err
+	}
+	pause(ctx, between)
+	_, err = a.db.ExecContext(ctx, `UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
+		sub.CustomerID, tier, orgStatus(sub.Status), at(sub.TrialEnd), org)
+	return err
+}
+
+func tierOf(sub stripetest.Subscription) string {
+	switch sub.Status {
+	case "canceled", "incomplete", "incomplete_expired":
+		return "free"
+	}
+	for name, prices := range demo.Prices() {
+		if strings.Contains(prices, sub.PriceID) {
+			return strings.ToLower(strings.TrimPrefix(name, "STRIPE_PRICE_ID_"))
+		}
+	}
+	return "starter"
+}
+
+func rowStatus(status string) string {
+	if status == "paused" {
+		return "incomplete"
+	}
+	return status
+}
+
+func orgStatus(status string) string {
+	switch status {
+	case "unpaid":
+		return "past_due"
+	case "incomplete_expired":
+		return "canceled"
+	default:
+		return rowStatus(status)
+	}
+}
+
+// at is a date of Stripe's as the tables have it.
+func at(seconds int64) sql.NullTime {
+	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
+}
+
+// pause waits so long and reports false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}

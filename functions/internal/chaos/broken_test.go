@@ -1,0 +1,123 @@
+package chaos_test
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// sound is what a round may come to: a was downgraded, b is unknown to everybody, c pays.
+func sound() seen {
+	a, b, c := billing.Work{RunID: firstRun, OrgID: "a"}, billing.Work{RunID: firstRun, OrgID: "b"}, billing.Work{RunID: firstRun, OrgID: "c"}
+	row := map[string]any{"subscription_tier": "max", "subscription_status": "active"}
+	paid := map[string]any{"stripe_subscription_id": "sub_c", "status": "active", "plan_tier": "pro", "stripe_price_id": priceOf("PRO"), "cancel_at_period_end": 0.0}
+	lowered := maps.Clone(row)
+	lowered["subscription_tier"] = "pro"
+	version := stripetest.Subscription{ID: "sub_c", Status: "active", PriceID: priceOf("PRO"), Metadata: map[string]string{"orgId": "c"}}
+	paid["stripe_customer_id"] = version.CustomerID
+	return seen{
+		people: population{eligible: map[string]bool{"a": true, "b": true, "c": true}, named: map[string]bool{}, wrong: map[string]billing.Reason{"b": billing.ReasonUnknownStatus}},
+		runs: map[string]ran{firstRun: {
+			id: firstRun, status: billing.RunCompletedWithErrors, downgrades: 1, limit: 1,
+			summary: &billing.Summary{Status: billing.RunCompletedWithErrors, TotalOrganizations: 3, Synchronized: 2, Errors: 1},
+		}},
+		items: map[billing.Work]billing.Item{
+			a: {Outcome: billing.OutcomeSynced, Revision: 1, Changes: []billing.Change{{Field: billing.FieldOrgTier, From: "max", To: "pro"}}},
+			b: {Outcome: billing.OutcomeError, Reason: billing.ReasonUnknownStatus, Revision: 1},
+			c: {Outcome: billing.OutcomeSynced, Revision: 1, Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "free", To: "pro"}}},
+		},
+		letters: []letter{{work: b, reason: "unknown_status"}, {body: hostile, reason: "malformed_message"}},
+		junk:    map[string]bool{hostile: true},
+		before:  tables{"organizations/a": row, "organizations/c": row, "subscriptions/c": with(paid, "plan_tier", "free")},
+		now:     tables{"organizations/a": lowered, "organizations/c": row, "subscriptions/c": paid},
+		journal: []write{
+			{seq: 1, who: systemAccount, table: "organizations", row: "a", org: "a", was: row, became: lowered},
+			{seq: 2, who: systemAccount, table: "subscriptions", row: "c", org: "c", was: with(paid, "plan_tier", "free"), became: paid},
+		},
+		versions: map[string][]stripetest.Subscription{"sub_c": {version}},
+	}
+}
+
+func with(row map[string]any, column string, value any) map[string]any {
+	other := maps.Clone(row)
+	other[column] = value
+	return other
+}
+
+func change(s *seen, org string, change func(*billing.Item)) {
+	w := billing.Work{RunID: firstRun, OrgID: org}
+	i := s.items[w]
+	change(&i)
+	s.items[w] = i
+}
+
+func changeRun(s *seen, change func(*ran)) {
+	run := s.runs[firstRun]
+	change(&run)
+	s.runs[firstRun] = run
+}
+
+// Each invariant must notice what it is there for.
+func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
+	live := []stripetest.Subscription{{ID: "sub_c", Status: "active", Metadata: map[string]string{"orgId": "c"}}}
+	invariants := map[string]func(seen) error{
+		"nobodyIsLeftOut": nobodyIsLeftOut, "nobodyIsPending": nobodyIsPending, "totalsAddUp": totalsAddUp, "guardHolds": guardHolds,
+		"deadLettersAreTheErrors": deadLettersAreTheErrors, "onlyTheWrongAreInError": onlyTheWrongAreInError, "auditReplays": auditReplays,
+		"nothingStaleIsMixedIn": nothingStaleIsMixedIn, "nobodyLiveIsFree": func(s seen) error { return nobodyLiveIsFree(s, live) },
+	}
+	for name, holds := range invariants {
+		if err := holds(sound()); err != nil {
+			t.Errorf("%s finds in what is sound: %v", name, err)
+		}
+	}
+	for _, c := range []struct {
+		what     string
+		breaks   func(*seen)
+		noticing string
+	}{
+		{"an organization is not listed", func(s *seen) { delete(s.items, billing.Work{RunID: firstRun, OrgID: "a"}) }, "nobodyIsLeftOut"},
+		{"one is listed that is not eligible", func(s *seen) { delete(s.people.eligible, "a") }, "nobodyIsLeftOut"},
+		{"a pending one has no message", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "nobodyIsLeftOut"},
+		{"one stays pending", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "nobodyIsPending"},
+		{"a run stays open", func(s *seen) { changeRun(s, func(r *ran) { r.status = billing.RunRunning }) }, "nobodyIsPending"},
+		{"a sum is wrong", func(s *seen) { s.runs[firstRun].summary.Skipped = 1 }, "totalsAddUp"},
+		{"a summary counts another outcome", func(s *seen) { s.runs[firstRun].summary.Synchronized, s.runs[firstRun].summary.Skipped = 1, 1 }, "totalsAddUp"},
+		{"a summary is missing", func(s *seen) { changeRun(s, func(r *ran) { r.summary = nil }) }, "totalsAddUp"},
+		{"a summary was not amended", func(s *seen) { s.runs[firstRun].summary.Status = billing.RunIncomplete }, "totalsAddUp"},
+		{"a downgrade is not counted", func(s *seen) { changeRun(s, func(r *ran) { r.downgrades = 0 }) }, "guardHolds"},
+		{"one downgrade too many", func(s *seen) { changeRun(s, func(r *ran) { r.limit = 0 }) }, "guardHolds"},
+		{"withheld below the limit", func(s *seen) {
+			change(s, "b", func(i *billing.Item) { i.Reason = billing.ReasonWithheld })
+			changeRun(s, func(r *ran) { r.limit = 2 })
+		}, "guardHolds"},
+		{"an error is not dead-lettered", func(s *seen) { s.letters = s.letters[1:] }, "deadLettersAreTheErrors"},
+		{"what cannot be read is lost", func(s *seen) { s.letters = s.letters[:1] }, "deadLettersAreTheErrors"},
+		{"one that was repaired at once is given up", func(s *seen) {
+			s.letters = append(s.letters, letter{work: billing.Work{RunID: firstRun, OrgID: "a"}, reason: "withheld"})
+		}, "deadLettersAreTheErrors"},
+		{"a pending one is given up", func(s *seen) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "deadLettersAreTheErrors"},
+		{"a passing failure stays", func(s *seen) { change(s, "b", func(i *billing.Item) { i.Reason = billing.ReasonStripeUnavailable }) }, "onlyTheWrongAreInError"},
+		{"a wrong one is synced", func(s *seen) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomeSynced }) }, "onlyTheWrongAreInError"},
+		{"a change is not recorded", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Changes = nil }) }, "auditReplays"},
+		{"a change is recorded twice", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Changes = append(i.Changes, i.Changes[0]) }) }, "auditReplays"},
+		{"another value was overwritten than was read", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Changes[0].From = "free" }) }, "auditReplays"},
+		{"a table is not what was written", func(s *seen) { s.now["organizations/a"]["subscription_tier"] = "free" }, "auditReplays"},
+		{"a dry run wrote", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeDrifted }) }, "auditReplays"},
+		{"a row is half the webhook's", func(s *seen) { s.journal[1].became = with(s.journal[1].became, "status", "past_due") }, "nothingStaleIsMixedIn"},
+		{"who pays is cut off", func(s *seen) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "nobodyLiveIsFree"},
+	} {
+		s := sound()
+		c.breaks(&s)
+		if err := invariants[c.noticing](s); err == nil {
+			t.Errorf("%s: %s does not notice", c.what, c.noticing)
+		}
+	}
+}
+
+func TestASecretIsFoundWhereItStands(t *testing.T) {
+	if found := findSecrets(map[string]string{"a log": "key sk_test_1 was refused", "a table": "nothing"}, "sk_test_1", "pw-1"); len(found) != 1 {
+		t.Errorf("found %v", found)
+	}
+}

@@ -1,0 +1,302 @@
+package chaos_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	mathrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// tooLong is for a round, on a machine that has nothing else to do.
+const tooLong = 10 * time.Second
+
+// rounds are few where nobody asks for more: a test run should not wait for them.
+const rounds = 3
+
+// onlyIfAsked: a campaign takes both processors of a small machine for a while.
+func onlyIfAsked(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CHAOS_ROUNDS") == "" {
+		t.Skip("a campaign is played only if asked for: task chaos, or CHAOS_ROUNDS=3")
+	}
+}
+
+// TestNothingIsLost plays rounds: CHAOS_ROUNDS of them, from CHAOS_SEED on.
+func TestNothingIsLost(t *testing.T) {
+	onlyIfAsked(t)
+	s := prepared(t)
+	seed := number(t, "CHAOS_SEED", anySeed())
+	total := map[string]int{}
+	longest := time.Duration(0)
+	for i := range number(t, "CHAOS_ROUNDS", rounds) {
+		took := playRound(t, s, seed+i, total)
+		longest = max(longest, took)
+	}
+	t.Logf("rounds from seed %d on, the longest took %v; what struck:\n%s", seed, longest.Round(10*time.Millisecond), table(total))
+}
+
+func anySeed() uint64 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return uint64(binary.BigEndian.Uint32(b[:]))
+}
+
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func table(counts map[string]int) string {
+	var lines []string
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		lines = append(lines, fmt.Sprintf("%7d %s", counts[what], what))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// playRound plays the round of a seed, with what prepares adds to its plan, and adds what struck to
+// total.
+func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepares ...func(*testing.T, *round) []plannedFault) (took time.Duration) {
+	t.Helper()
+	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+		random := mathrand.New(mathrand.NewPCG(seed, 0))
+		with, plan := drawSettings(random), drawPlan(random)
+		if !with.Late {
+			plan = append(plan, roughSending(random))
+		}
+		r := newRound(t, s, seed, with)
+		for _, prepare := range prepares {
+			plan = append(plan, prepare(t, r)...)
+		}
+		began := time.Now()
+		err := r.play(t.Context(), plan)
+		took = time.Since(began)
+		for what, n := range r.counts {
+			total[what] += n
+		}
+		total["Stripe changed, the webhook told or not"] += r.app.changed
+		total["events handled by the webhook"] += r.app.handled
+		if took > tooLong {
+			t.Logf("the round was slow: %+v\nplan:\n%s\nwaited for:\n%s", with, describe(plan), strings.Join(r.waited, "\n"))
+		}
+		if err == nil {
+			t.Logf("%v %v: %d Stripe changes, %d events, %s", took.Round(10*time.Millisecond), r.phases, r.app.changed, r.app.handled, r.outcome())
+			return
+		}
+		name, _, _ := strings.Cut(t.Name(), "/")
+		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -run %s ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
+			err, seed, name, with, describe(plan), r.keepPrinted(seed))
+	})
+	return took
+}
+
+func describe(plan []plannedFault) string {
+	slices.SortFunc(plan, func(a, b plannedFault) int { return int(a.at - b.at) })
+	var lines []string
+	for _, f := range plan {
+		lines = append(lines, f.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// keepPrinted puts what the functions printed where it survives the test.
+func (r *round) keepPrinted(seed uint64) string {
+	file := filepath.Join(os.TempDir(), fmt.Sprintf("chaos-%d.log", seed))
+	if err := os.WriteFile(file, []byte(r.printed.String()), 0o600); err != nil {
+		return err.Error()
+	}
+	return file
+}
+
+func (r *round) outcome() string {
+	var lines []string
+	_ = each(context.WithoutCancel(r.Context()), r.db, func(rows *sql.Rows) error {
+		var run, outcome string
+		var n int
+		err := rows.Scan(&run, &outcome, &n)
+		lines = append(lines, fmt.Sprintf("%s %d %s", run, n, outcome))
+		return err
+	}, `SELECT run_id, outcome, COUNT(*) FROM reconciliation_items GROUP BY run_id, outcome ORDER BY run_id, outcome`) // for people only
+	return strings.Join(lines, ", ")
+}
+
+// play is a round: a run through the faults, a redrive, and one further run.
+func (r *round) play(ctx context.Context, plan []plannedFault) error {
+	pumping, stop := context.WithCancel(ctx)
+	sources := r.pump(pumping)
+	defer func() {
+		stop()
+		sources.Wait()
+	}()
+	for _, phase := range []struct {
+		name string
+		play func(context.Context) error
+	}{
+		{"the run through the faults", func(ctx context.Context) error { return r.throughFaults(ctx, plan) }},
+		{"the redrive", r.redriven},
+		{"the further run", r.further},
+	} {
+		began := time.Now()
+		if err := phase.play(ctx); err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
+		}
+		r.phases = append(r.phases, time.Since(began).Round(10*time.Millisecond))
+	}
+	return errors.Join(append(r.problems, r.secretsStaySecret(ctx))...)
+}
+
+// ticking has start delivered and the schedules tick while fn is at it.
+func (r *round) ticking(ctx context.Context, start string, fn func(context.Context) error) error {
+	ticks, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.tick(ticks, start)
+	}()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	return fn(ctx)
+}
+
+func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
+	err := r.ticking(ctx, r.startEvent(), func(ctx context.Context) error {
+		living, stop := context.WithCancel(ctx)
+		defer stop()
+		lived := make(chan struct{})
+		go func() {
+			defer close(lived)
+			r.app.live(living)
+		}()
+		r.strike(ctx, plan)
+		stop()
+		<-lived
+		if err := r.settleDown(ctx); err != nil {
+			return err
+		}
+		if err := r.awaitRun(ctx, firstRun); err != nil {
+			return err
+		}
+		return r.awaitQuiet(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	s, err := r.look(ctx)
+	for w, i := range s.items {
+		switch {
+		case i.Outcome == billing.OutcomePending:
+			r.count("  left pending: the last receive crashed")
+		case i.Outcome == billing.OutcomeError && s.people.wrong[w.OrgID] == "":
+			r.count("  left in error: " + string(i.Reason))
+		}
+	}
+	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), auditReplays(s), nothingStaleIsMixedIn(s))
+}
+
+func (r *round) redriven(ctx context.Context) error {
+	if err := r.relax(ctx); err != nil {
+		return err
+	}
+	err := r.ticking(ctx, "", func(ctx context.Context) error {
+		if _, err := r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET downgrade_limit = 1000`); err != nil { // as reconcile approve does
+			return err
+		}
+		if err := r.redrive(ctx); err != nil {
+			return err
+		}
+		return r.awaitQuiet(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	s, err := r.look(ctx)
+	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), onlyTheWrongAreInError(s),
+		auditReplays(s), nothingStaleIsMixedIn(s))
+}
+
+func (r *round) further(ctx context.Context) error {
+	err := r.ticking(ctx, `{"scheduledFor":"`+secondRun+`"}`, func(ctx context.Context) error {
+		if err := r.awaitRun(ctx, secondRun); err != nil {
+			return err
+		}
+		return r.awaitQuiet(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	s, err := r.look(ctx)
+	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), onlyTheWrongAreInError(s),
+		auditReplays(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, r.liveInStripe()), r.recordIsTruth(ctx))
+}
+
+// awaitRun returns when there is such a run.
+func (r *round) awaitRun(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for n := 0; n == 0; {
+		err := r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ?`, id).Scan(&n)
+		if n == 0 && !pause(ctx, 20*time.Millisecond) {
+			return errors.Join(fmt.Errorf("run %s does not begin", id), err) // there may be no table yet
+		}
+	}
+	return nil
+}
+
+// recordIsTruth: of every eligible organization, apart from those that nobody can reconcile, the
+// tables hold what Stripe does.
+func (r *round) recordIsTruth(ctx context.Context) error {
+	var problems []error
+	for org := range r.people.eligible {
+		e, err := r.explain(ctx, org)
+		if f := billing.AsFailure(err); err != nil && f.Class == billing.Permanent {
+			e.Refusal = f // Stripe's object cannot even be read
+		} else if err != nil {
+			return err
+		}
+		wrong := r.people.wrong[org]
+		switch {
+		case e.Refusal != nil && e.Refusal.Reason != wrong:
+			problems = append(problems, fmt.Errorf("organization %s cannot be reconciled (%s): %w", org, e.Refusal.Reason, e.Refusal))
+		case e.Refusal == nil && wrong != "":
+			problems = append(problems, fmt.Errorf("organization %s can be reconciled, want %s", org, wrong))
+		case len(e.Plan.Changes) > 0:
+			problems = append(problems, fmt.Errorf("organization %s differs from Stripe: %+v", org, e.Plan.Changes))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// liveInStripe are the live subscriptions there.
+func (r *round) liveInStripe() []stripetest.Subscription {
+	var live []stripetest.Subscription
+	for id := range r.app.versions {
+		if sub, ok := r.stripe.Subscription(id); ok && billing.Status(sub.Status).Live() {
+			live = append(live, sub)
+		}
+	}
+	return live
+}

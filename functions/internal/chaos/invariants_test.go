@@ -1,0 +1,306 @@
+package chaos_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// nobodyIsLeftOut: a run over all organizations has every eligible one, and no other; each has an
+// outcome, or waits in the dead-letter queue because whoever received it last died.
+func nobodyIsLeftOut(s seen) error {
+	var problems []error
+	dead := s.dead()
+	for _, run := range s.runs {
+		if run.org != "" {
+			continue
+		}
+		for org := range s.people.eligible {
+			if _, listed := s.items[billing.Work{RunID: run.id, OrgID: org}]; !listed {
+				problems = append(problems, fmt.Errorf("run %s (%s) left out organization %s", run.id, run.status, org))
+			}
+		}
+		for org := range s.people.named {
+			if _, listed := s.items[billing.Work{RunID: run.id, OrgID: org}]; run.swept && !listed {
+				problems = append(problems, fmt.Errorf("run %s swept, and left out organization %s, which metadata names", run.id, org))
+			}
+		}
+	}
+	for w, i := range s.items {
+		if s.runs[w.RunID].org == "" && !s.people.eligible[w.OrgID] && !s.people.named[w.OrgID] {
+			problems = append(problems, fmt.Errorf("run %s lists organization %s, which is not eligible", w.RunID, w.OrgID))
+		}
+		if i.Outcome == billing.OutcomePending && !dead[w] {
+			problems = append(problems, fmt.Errorf("organization %s is pending in run %s and no message is left that would finish it", w.OrgID, w.RunID))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// nobodyIsPending: after a redrive, and after a run without faults.
+func nobodyIsPending(s seen) error {
+	var problems []error
+	for w, i := range s.items {
+		if i.Outcome == billing.OutcomePending {
+			problems = append(problems, fmt.Errorf("organization %s is pending in run %s", w.OrgID, w.RunID))
+		}
+	}
+	for _, run := range s.runs {
+		if run.status.Open() {
+			problems = append(problems, fmt.Errorf("run %s is %s, nothing of it is left to do", run.id, run.status))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// totalsAddUp: total = synchronized + errors + skipped + pending, and all of them are what the
+// items say.
+func totalsAddUp(s seen) error {
+	var problems []error
+	for id, run := range s.runs {
+		sum := run.summary
+		if sum == nil {
+			if !run.status.Open() {
+				problems = append(problems, fmt.Errorf("run %s is %s and has no summary", id, run.status))
+			}
+			continue
+		}
+		n := s.tally(id)
+		total := 0
+		for _, items := range n {
+			total += items
+		}
+		if sum.TotalOrganizations != sum.Synchronized+sum.Errors+sum.Skipped+sum.Pending {
+			problems = append(problems, fmt.Errorf("the summary of run %s does not add up: %d, of them %d synchronized, %d errors, %d skipped, %d pending",
+				id, sum.TotalOrganizations, sum.Synchronized, sum.Errors, sum.Skipped, sum.Pending))
+		}
+		if sum.TotalOrganizations != total || sum.Synchronized != n[billing.OutcomeSynced]+n[billing.OutcomeDrifted] ||
+			sum.Errors != n[billing.OutcomeError] || sum.Skipped != n[billing.OutcomeSkipped] || sum.Pending != n[billing.OutcomePending] {
+			problems = append(problems, fmt.Errorf("the summary of run %s says %d synchronized, %d errors, %d skipped, %d pending of %d; its items say %v",
+				id, sum.Synchronized, sum.Errors, sum.Skipped, sum.Pending, sum.TotalOrganizations, n))
+		}
+		if sum.Status != run.status {
+			problems = append(problems, fmt.Errorf("run %s is %s, its summary says %s", id, run.status, sum.Status))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// guardHolds: what counts as a downgrade was counted, each organization once, and none beyond the
+// limit; and nothing was withheld before the limit was reached.
+func guardHolds(s seen) error {
+	var problems []error
+	for id, run := range s.runs {
+		lowered, withheld := 0, 0
+		for w, i := range s.items {
+			if w.RunID != id {
+				continue
+			}
+			if (i.Outcome == billing.OutcomeSynced || i.Outcome == billing.OutcomeDrifted) && billing.LowersAccess(i.Changes) {
+				lowered++
+			}
+			if i.Reason == billing.ReasonWithheld {
+				withheld++
+			}
+		}
+		if lowered != run.downgrades {
+			problems = append(problems, fmt.Errorf("run %s counts %d downgrades, its items have %d", id, run.downgrades, lowered))
+		}
+		if !run.dryRun && run.downgrades > run.limit {
+			problems = append(problems, fmt.Errorf("run %s made %d downgrades, its limit is %d", id, run.downgrades, run.limit))
+		}
+		if withheld > 0 && (run.dryRun || run.downgrades < run.limit) {
+			problems = append(problems, fmt.Errorf("run %s withheld %d organizations with %d downgrades of %d", id, withheld, run.downgrades, run.limit))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// deadLettersAreTheErrors: every error of a run that writes is in the dead-letter queue. What else
+// is there was received once too often: SQS moved it, or it was given up by one worker and decided
+// by another who had a duplicate. What nobody can read is there, with its reason.
+func deadLettersAreTheErrors(s seen) error {
+	var problems []error
+	dead := s.dead()
+	for w, i := range s.items {
+		if i.Outcome == billing.OutcomeError && !s.runs[w.RunID].dryRun && !dead[w] {
+			problems = append(problems, fmt.Errorf("organization %s ended in error (%s) in run %s and is not in the dead-letter queue", w.OrgID, i.Reason, w.RunID))
+		}
+	}
+	bodies := map[string]bool{}
+	for _, l := range s.letters {
+		bodies[l.body] = true
+		i, known := s.items[l.work]
+		switch {
+		case s.junk[l.body] || l.reason == "":
+		case !known:
+			problems = append(problems, fmt.Errorf("a worker gave up %.100q (%s), which nobody sent", l.body, l.reason))
+		case i.Outcome == billing.OutcomePending:
+			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which is still pending", l.work.OrgID, l.reason, l.work.RunID))
+		case i.Outcome != billing.OutcomeError && i.Revision < 2:
+			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which never was in error", l.work.OrgID, l.reason, l.work.RunID))
+		}
+	}
+	for body := range s.junk {
+		if !bodies[body] {
+			problems = append(problems, fmt.Errorf("a message that cannot be read is gone: %.100q", body))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// onlyTheWrongAreInError: in the runs that write, exactly those that nobody can reconcile, for their
+// reasons.
+func onlyTheWrongAreInError(s seen) error {
+	var problems []error
+	for w, i := range s.items {
+		if s.runs[w.RunID].dryRun {
+			continue // its errors are recorded and acknowledged
+		}
+		want := s.people.wrong[w.OrgID]
+		if got := i.Outcome == billing.OutcomeError; got != (want != "") || (got && i.Reason != want) {
+			problems = append(problems, fmt.Errorf("organization %s is %s (%s) in run %s, want an error %q: %s", w.OrgID, i.Outcome, i.Reason, w.RunID, want, i.Error))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// auditReplays: what the items say was changed, done again in the journal's order beside what the
+// application wrote, makes the tables of now out of those from before. So every change that is
+// recorded was made, every one that was made is recorded, and each replaced the value that the
+// worker had read.
+func auditReplays(s seen) error {
+	var problems []error
+	state := tables{}
+	for row, columns := range s.before {
+		state[row] = maps.Clone(columns)
+	}
+	left := s.recorded()
+	for _, w := range s.journal {
+		key := w.table + "/" + w.row
+		if state[key] == nil {
+			state[key] = map[string]any{}
+		}
+		for _, column := range w.differing() {
+			if got, want := plain(w.was[column]), plain(state[key][column]); got != want && w.was != nil {
+				return fmt.Errorf("write %d finds %s in %s of %s, the replay has %s", w.seq, got, column, key, want)
+			}
+			if w.ours() && !left.take(w.org, w.table+"."+column, w.was[column], w.became[column]) {
+				problems = append(problems, fmt.Errorf("write %d at %s set %s.%s of organization %s from %s to %s, and no item says so",
+					w.seq, w.written.Format("15:04:05.000"), w.table, column, w.org, plain(w.was[column]), plain(w.became[column])))
+			}
+			state[key][column] = w.became[column]
+		}
+	}
+	for of, changes := range left {
+		for _, c := range changes {
+			problems = append(problems, fmt.Errorf("organization %s of run %s is said to have had %s changed from %s to %s, and nobody did",
+				of.org, of.run, of.field, plain(c.From), plain(c.To)))
+		}
+	}
+	for row, columns := range s.now {
+		for column, value := range columns {
+			if plain(value) != plain(state[row][column]) {
+				problems = append(problems, fmt.Errorf("%s of %s is %s, the replay ends with %s", column, row, plain(value), plain(state[row][column])))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// field is a column of an organization's, as a run changed it.
+type field struct{ org, run, field string }
+
+// record is what is left of the changes that the items list, in their order.
+type record map[field][]billing.Change
+
+func (s seen) recorded() record {
+	all := record{}
+	for w, i := range s.items {
+		if i.Outcome != billing.OutcomeSynced {
+			continue // a dry run's, and what was withheld
+		}
+		for _, c := range i.Changes {
+			of := field{w.OrgID, w.RunID, c.Field}
+			all[of] = append(all[of], c)
+		}
+	}
+	return all
+}
+
+// take takes the change out of the first run whose next change of the column it is.
+func (all record) take(org, column string, from, to any) bool {
+	runs := map[string]bool{}
+	for of := range all {
+		runs[of.run] = true
+	}
+	for _, run := range slices.Sorted(maps.Keys(runs)) {
+		of := field{org, run, column}
+		if next := all[of]; len(next) > 0 && plain(next[0].From) == plain(from) && plain(next[0].To) == plain(to) {
+			all[of] = next[1:]
+			return true
+		}
+	}
+	return false
+}
+
+// nothingStaleIsMixedIn: a row that we wrote is, as a whole, a state that Stripe was in. Had
+// somebody else written it between our read and our write, some columns would be theirs.
+func nothingStaleIsMixedIn(s seen) error {
+	var problems []error
+	for _, w := range s.journal {
+		if !w.ours() || w.table != "subscriptions" {
+			continue
+		}
+		id := plain(w.became["stripe_subscription_id"])
+		versions := s.versions[id]
+		if len(versions) == 0 {
+			continue // it never changed, or Stripe does not know it
+		}
+		if !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return isVersion(w.became, v) }) {
+			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in a state that subscription %s never was in: %v", w.seq, w.org, id, w.became))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func isVersion(row map[string]any, v stripetest.Subscription) bool {
+	for column, want := range map[string]any{
+		"stripe_customer_id": v.CustomerID, "stripe_price_id": v.PriceID, "status": rowStatus(v.Status), "plan_tier": tierOf(v),
+		"current_period_start": date(v.CurrentPeriodStart), "current_period_end": date(v.CurrentPeriodEnd), "trial_end": date(v.TrialEnd),
+		"cancel_at_period_end": v.CancelAtPeriodEnd, "canceled_at": date(v.CanceledAt), "ended_at": date(v.EndedAt),
+	} {
+		if plain(row[column]) != plain(want) {
+			return false
+		}
+	}
+	return true
+}
+
+// date is one of Stripe's as plain spells it.
+func date(seconds int64) any {
+	if seconds == 0 {
+		return nil
+	}
+	return at(seconds).Time.Format("2006-01-02T15:04:05Z")
+}
+
+// nobodyLiveIsFree: who has a live subscription that leads to them is not on the free tier.
+func nobodyLiveIsFree(s seen, live []stripetest.Subscription) error {
+	var problems []error
+	for _, sub := range live {
+		org := sub.Metadata["orgId"]
+		row, exists := s.now["organizations/"+org]
+		if !exists || s.people.wrong[org] != "" || (!s.people.eligible[org] && !s.people.named[org]) {
+			continue
+		}
+		if plain(row["subscription_tier"]) == string(billing.TierFree) {
+			problems = append(problems, fmt.Errorf("organization %s pays for %s (%s) and is on the free tier", org, sub.ID, sub.Status))
+		}
+	}
+	return errors.Join(problems...)
+}

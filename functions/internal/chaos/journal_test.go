@@ -1,0 +1,162 @@
+package chaos_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// The columns that the journal keeps: those that are compared and repaired.
+var journalled = map[string][]string{"organizations": columnsOf("organizations"), "subscriptions": columnsOf("subscriptions")}
+
+func columnsOf(table string) []string {
+	var names []string
+	for _, field := range billing.Fields() {
+		if name, ok := strings.CutPrefix(field, table+"."); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// write is one row that was inserted or updated.
+type write struct {
+	seq     int
+	who     string // the account
+	table   string
+	row     string
+	org     string
+	was     map[string]any // nil for a new row
+	became  map[string]any
+	written time.Time
+}
+
+// ours: the system wrote it, not the application.
+func (w write) ours() bool { return w.who == systemAccount }
+
+// keepJournal has triggers note every write from now on.
+func keepJournal(ctx context.Context, db *sql.DB) error {
+	statements := []string{`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
+		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NOT NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`}
+	for table, org := range map[string]string{"organizations": "NEW.id", "subscriptions": "NEW.org_id"} {
+		into := `INSERT INTO journal (who, tbl, row_id, org_id, was, became) VALUES (SUBSTRING_INDEX(USER(), '@', 1), '` + table + `', NEW.id, ` + org + `, `
+		statements = append(statements,
+			`CREATE TRIGGER `+table+`_inserted AFTER INSERT ON `+table+` FOR EACH ROW `+into+`NULL, `+rowAsJSON(table, "NEW")+`)`,
+			`CREATE TRIGGER `+table+`_updated AFTER UPDATE ON `+table+` FOR EACH ROW `+into+rowAsJSON(table, "OLD")+`, `+rowAsJSON(table, "NEW")+`)`)
+	}
+	for _, statement := range statements {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
+func rowAsJSON(table, row string) string {
+	var parts []string
+	for _, column := range journalled[table] {
+		parts = append(parts, "'"+column+"', "+row+"."+column)
+	}
+	return "JSON_OBJECT(" + strings.Join(parts, ", ") + ")"
+}
+
+// readJournal returns the writes in their order.
+func readJournal(ctx context.Context, db *sql.DB) ([]write, error) {
+	var all []write
+	err := each(ctx, db, func(rows *sql.Rows) error {
+		var w write
+		var was sql.NullString
+		var became string
+		if err := rows.Scan(&w.seq, &w.who, &w.table, &w.row, &w.org, &was, &became, &w.written); err != nil {
+			return err
+		}
+		if was.Valid {
+			if err := json.Unmarshal([]byte(was.String), &w.was); err != nil {
+				return err
+			}
+		}
+		err := json.Unmarshal([]byte(became), &w.became)
+		all = append(all, w)
+		return err
+	}, `SELECT seq, who, tbl, row_id, org_id, was, became, written FROM journal ORDER BY seq`)
+	return all, err
+}
+
+// tables is what both tables hold in the journalled columns: by table/row, then column.
+type tables map[string]map[string]any
+
+func readTables(ctx context.Context, db *sql.DB) (tables, error) {
+	all := tables{}
+	for _, table := range []string{"organizations", "subscriptions"} {
+		err := each(ctx, db, func(rows *sql.Rows) error {
+			var id, content string
+			if err := rows.Scan(&id, &content); err != nil {
+				return err
+			}
+			var row map[string]any
+			err := json.Unmarshal([]byte(content), &row)
+			all[table+"/"+id] = row
+			return err
+		}, `SELECT id, `+rowAsJSON(table, table)+` FROM `+table)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// differing returns the columns of the write whose value changed, sorted.
+func (w write) differing() []string {
+	var names []string
+	for column, value := range w.became {
+		if plain(w.was[column]) != plain(value) {
+			names = append(names, column)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// plain is a value as both the journal and an item's changes can spell it.
+func plain(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "NULL"
+	case bool:
+		if v {
+			return "1"
+		}
+		return "0"
+	case float64:
+		return fmt.Sprintf("%.0f", v)
+	case string:
+		if at, err := time.Parse(time.DateTime, v); err == nil {
+			return at.Format(time.RFC3339)
+		}
+		return v
+	default:
+		return fmt.Sprintf("%v", v)
+	}
+}
+
+// each calls fn with every row of a query.
+func each(ctx context.Context, db *sql.DB, fn func(*sql.Rows) error, query string) (err error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return fmt.Errorf("%s: %w", query, err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,130 @@
+package chaos_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// hostile is a text that must never be more than a text.
+const hostile = `Robert'); DROP TABLE subscriptions;-- <script>alert("x")</script> ${jndi:ldap://example.com/a} %s %n`
+
+// population is who there is in a round.
+type population struct {
+	eligible map[string]bool           // organizations that every run lists
+	named    map[string]bool           // those that only a sweep leads to
+	wrong    map[string]billing.Reason // those that must end in error, and why
+	lives    []life                    // what may change in Stripe
+}
+
+// life is a subscription of an organization's.
+type life struct{ org, subscription string }
+
+// populate fills the tables and Stripe: a demonstration's organizations, some that nobody can
+// reconcile, and some that have hostile texts.
+func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo.Options) (p population, err error) {
+	p = population{eligible: map[string]bool{}, named: map[string]bool{}, wrong: map[string]billing.Reason{}}
+	if _, err := demo.Populate(ctx, db, stripe, o); err != nil {
+		return p, err
+	}
+	for i := range o.Orgs {
+		if e := demo.Expect(o, i); e.Listed {
+			p.eligible[e.OrgID] = true
+		}
+	}
+	err = each(ctx, db, func(rows *sql.Rows) error {
+		var l life
+		err := rows.Scan(&l.org, &l.subscription)
+		p.lives = append(p.lives, l)
+		return err
+	}, `SELECT org_id, stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = org_id
+		WHERE stripe_subscription_id IS NOT NULL AND is_deleted = 0 ORDER BY s.id`)
+	if err != nil {
+		return p, err
+	}
+	p.lives = slices.DeleteFunc(p.lives, func(l life) bool {
+		sub, there := stripe.Subscription(l.subscription)
+		return !there || sub.Metadata["orgId"] != l.org
+	})
+	err = p.addOdd(ctx, db, stripe, o.Now)
+	return p, err
+}
+
+// odd is an organization whose subscription in Stripe is unlike others.
+type odd struct {
+	name    string
+	reason  billing.Reason // it ends in error with; "" for one that can be reconciled
+	known   bool           // by a customer; else by metadata alone
+	distort func(*stripetest.Subscription)
+}
+
+var odds = []odd{
+	{"unknown status", billing.ReasonUnknownStatus, true, func(s *stripetest.Subscription) { s.Status = "frozen" }},
+	{"unknown price", billing.ReasonTierUnresolved, true, func(s *stripetest.Subscription) {
+		s.PriceID = "price_nobody_configured"
+		delete(s.Metadata, "tier")
+	}},
+	{"date that no column holds", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
+		s.CurrentPeriodEnd = time.Date(2100, time.January, 1, 0, 0, 0, 0, time.UTC).Unix()
+	}},
+	{"date that is none", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
+		s.Override = map[string]any{"current_period_end": hostile}
+	}},
+	{"subscription of somebody else's row", billing.ReasonSubscriptionConflict, true, func(*stripetest.Subscription) {}},
+	{"hostile texts", "", true, func(s *stripetest.Subscription) { s.Metadata["note"], s.Metadata["tier"] = hostile, hostile }},
+	{"a mebibyte", "", true, func(s *stripetest.Subscription) {
+		s.Override = map[string]any{"description": strings.Repeat("x", 1<<20)}
+	}},
+	{"known by metadata alone", "", false, func(*stripetest.Subscription) {}},
+}
+
+func (p *population) addOdd(ctx context.Context, db *sql.DB, stripe *stripetest.Server, now time.Time) error {
+	var orgs []appschema.Organization
+	var rows []appschema.Subscription
+	for i, o := range odds {
+		id := fmt.Sprintf("0dd00000-0000-4000-8000-%012d", i)
+		customer, subscription := fmt.Sprintf("cus_odd%d", i), fmt.Sprintf("sub_odd%d", i)
+		org := appschema.Organization{ID: id, Name: hostile, CreatedBy: hostile, StripeCustomerID: &customer}
+		if o.known {
+			p.eligible[id] = true
+		} else {
+			org.StripeCustomerID = nil
+			p.named[id] = true
+		}
+		sub := stripetest.Subscription{
+			ID: subscription, CustomerID: customer, Status: "active", PriceID: priceOf("PRO"), Created: now.Unix() - 100,
+			Metadata: map[string]string{"orgId": id, "tier": "pro"},
+		}
+		o.distort(&sub)
+		stripe.PutSubscription(sub)
+		orgs = append(orgs, org)
+		if o.reason == "" {
+			continue
+		}
+		p.wrong[id] = o.reason
+		if o.reason == billing.ReasonSubscriptionConflict {
+			other := fmt.Sprintf("0ddffff0-0000-4000-8000-%012d", i)
+			orgs = append(orgs, appschema.Organization{ID: other, Name: hostile, CreatedBy: hostile})
+			rows = append(rows, appschema.Subscription{ID: other, OrgID: other, StripeSubscriptionID: &subscription})
+			p.eligible[other] = true
+		}
+	}
+	if err := appschema.InsertOrganizations(ctx, db, orgs); err != nil {
+		return err
+	}
+	return appschema.InsertSubscriptions(ctx, db, rows)
+}
+
+// priceOf is the monthly price of a tier.
+func priceOf(tier string) string {
+	first, _, _ := strings.Cut(demo.Prices()["STRIPE_PRICE_ID_"+tier], ",")
+	return first
+}

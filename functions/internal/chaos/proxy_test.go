@@ -1,0 +1,167 @@
+package chaos_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// proxy stands between the functions and the database, and loses what it is told to lose.
+type proxy struct {
+	listener net.Listener
+	target   string
+	links    sync.WaitGroup
+
+	refusing      atomic.Bool  // who connects is turned away
+	pausedUntil   atomic.Int64 // nothing passes before, in Unix nanoseconds
+	slowed        atomic.Int64 // how long each piece is under way, in nanoseconds
+	loseCommits   atomic.Int32 // so many of the next COMMITs do not reach the server
+	loseAnswers   atomic.Int32 // of so many of the next COMMITs the answer is lost
+	commitsLost   atomic.Int32 // how often that happened
+	answersLost   atomic.Int32
+	beforeCommits atomic.Pointer[func()] // called when a COMMIT comes by
+
+	mu   sync.Mutex
+	open map[*link]bool
+}
+
+// link is one connection of a function's.
+type link struct {
+	client, server net.Conn
+	answerLost     atomic.Bool
+}
+
+func (l *link) cut() { _, _ = l.client.Close(), l.server.Close() }
+
+func startProxy(target string) (*proxy, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{listener: listener, target: target, open: map[*link]bool{}}
+	p.links.Go(p.accept)
+	return p, nil
+}
+
+func (p *proxy) port() int {
+	address, ok := p.listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return 0
+	}
+	return address.Port
+}
+
+func (p *proxy) close() {
+	_ = p.listener.Close()
+	p.cutAll()
+	p.links.Wait()
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		if p.refusing.Load() {
+			_ = client.Close()
+			continue
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil { // the server restarts
+			_ = client.Close()
+			continue
+		}
+		l := &link{client: client, server: server}
+		p.mu.Lock()
+		p.open[l] = true
+		p.mu.Unlock()
+		p.links.Go(func() { p.carry(l, client, server, p.request) })
+		p.links.Go(func() { p.carry(l, server, client, p.answer) })
+	}
+}
+
+// cutAll ends every connection, wherever its transaction is.
+func (p *proxy) cutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.open {
+		l.cut()
+	}
+}
+
+// errLost ends a link.
+var errLost = errors.New("lost")
+
+func (p *proxy) carry(l *link, from io.Reader, to io.Writer, pass func(*link, []byte) error) {
+	defer func() {
+		l.cut()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.open, l)
+	}()
+	piece := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(piece)
+		if err != nil {
+			return
+		}
+		if err := pass(l, piece[:n]); err != nil {
+			return
+		}
+		p.wait()
+		if _, err := to.Write(piece[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (p *proxy) wait() {
+	time.Sleep(max(time.Duration(p.slowed.Load()), time.Until(time.Unix(0, p.pausedUntil.Load()))))
+}
+
+// commit is the query COMMIT as a client sends it: a packet of 7 bytes, the first of its command.
+// https://mariadb.com/kb/en/com_query/
+var commit = []byte("\x07\x00\x00\x00\x03COMMIT")
+
+func (p *proxy) request(l *link, piece []byte) error {
+	if !bytes.HasSuffix(piece, commit) {
+		return nil
+	}
+	if strike := p.beforeCommits.Load(); strike != nil {
+		(*strike)()
+	}
+	switch {
+	case take(&p.loseCommits):
+		p.commitsLost.Add(1)
+		return errLost
+	case take(&p.loseAnswers):
+		l.answerLost.Store(true)
+	}
+	return nil
+}
+
+func (p *proxy) answer(l *link, _ []byte) error {
+	if l.answerLost.Load() {
+		p.answersLost.Add(1)
+		return errLost
+	}
+	return nil
+}
+
+// take takes one of what is left.
+func take(left *atomic.Int32) bool {
+	for {
+		n := left.Load()
+		if n <= 0 {
+			return false
+		}
+		if left.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}

@@ -1,0 +1,594 @@
+package chaos_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// The runs of a round, by their scheduled times.
+const (
+	firstRun  = "2026-11-22T03:00:00Z"
+	dryRun    = "2026-11-22T04:00:00Z"
+	secondRun = "2026-11-29T03:00:00Z"
+)
+
+const (
+	// functionTimeout is of an invocation. The queues' visibility is shorter where the plan is
+	// unkind: then a message comes again while its worker is still at it.
+	functionTimeout = 3 * time.Second
+	// calmTimeout is of an invocation after the faults: a busy machine must not look like one.
+	calmTimeout = 30 * time.Second
+	stripeTakes = 4 * time.Millisecond
+	// patience bounds each phase after the faults; a phase takes a second or two.
+	patience  = time.Minute
+	tickEvery = 250 * time.Millisecond
+)
+
+// settings are what is drawn for a round besides its faults.
+type settings struct {
+	Orgs       int
+	Workers    int
+	Batch      int
+	MaxReceive int
+	Visibility int // seconds of the queues' clock
+	RPS        int
+	Downgrades string
+	Strategy   billing.Strategy
+	Late       bool // the faults wait for the first batch
+}
+
+func drawSettings(random *rand.Rand) settings {
+	return settings{
+		Orgs: 60 + random.IntN(40), Workers: 2 + random.IntN(3), Batch: 1 + random.IntN(10),
+		MaxReceive: []int{1, 2, 3, 12}[random.IntN(4)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
+		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: billing.Strategies()[random.IntN(2)], Late: random.IntN(2) == 0,
+	}
+}
+
+// queueURLs of a round.
+type queueURLs struct{ work, results, deadLetter, unreported string }
+
+// round is one round: everything is its own but the server and the programs.
+type round struct {
+	testing.TB
+	settings
+
+	server   *server
+	database string
+	db       *sql.DB // as nobody whom the journal minds
+	store    *mysqlstore.Store
+	proxy    *proxy
+	stripe   *stripetest.Server
+	sqs      *sqsserver.Server
+	queues   *sqs.Client
+	urls     queueURLs
+	people   population
+	app      *application
+	before   tables
+	printed  lockedBuffer
+
+	aggregator *runtimeapi.Function
+	onStage    atomic.Pointer[cast]
+	// How many invocations are under way.
+	invoking, working, aggregating atomic.Int32
+
+	calm     atomic.Bool  // the faults are over
+	held     atomic.Int64 // how long batches are held back at most
+	atStripe atomic.Pointer[func()]
+	ends     []func() error
+	phases   []time.Duration // how long each took
+	waited   []string        // what for, after the faults
+
+	mu       sync.Mutex
+	random   *rand.Rand // for what strikes while it runs
+	counts   map[string]int
+	messages []string // ids that workers were given
+	junk     map[string]bool
+	problems []error
+}
+
+// cast are the functions that a deployment replaces while a run is under way.
+type cast struct {
+	enumerator *runtimeapi.Function
+	workers    []*runtimeapi.Function // of which each batch gets any
+}
+
+func (r *round) cast() *cast { return r.onStage.Load() }
+
+// newRound builds everything but the functions.
+func newRound(t testing.TB, s *server, seed uint64, with settings) *round {
+	t.Helper()
+	r := &round{
+		TB: t, settings: with, server: s, random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}, junk: map[string]bool{},
+	}
+	t.Cleanup(r.close)
+	if err := r.build(t.Context(), seed); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *round) build(ctx context.Context, seed uint64) (err error) {
+	r.server.databaseTurn++
+	r.database = fmt.Sprintf("chaos_%d", r.server.databaseTurn)
+	if err := r.server.CreateDatabase(ctx, r.database); err != nil {
+		return err
+	}
+	if r.db, err = r.server.open(r.server.User(), r.server.Password(), r.database); err != nil {
+		return err
+	}
+	r.store = mysqlstore.New(r.db)
+	r.ends = append(r.ends, r.db.Close)
+	if r.stripe, err = stripetest.Start(stripetest.Options{Seed: seed, Latency: stripeTakes, Key: "sk_test_" + cryptoText()}); err != nil {
+		return err
+	}
+	r.ends = append(r.ends, r.stripe.Close)
+	r.stripe.Before(func(*http.Request) {
+		if strike := r.atStripe.Load(); strike != nil {
+			(*strike)()
+		}
+	})
+	if err := r.buildQueues(ctx); err != nil {
+		return err
+	}
+	if err := appschema.Create(ctx, r.db); err != nil {
+		return err
+	}
+	r.people, err = populate(ctx, r.db, r.stripe, demo.Options{Orgs: r.Orgs, Drift: 0.6, Seed: seed, Now: time.Now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return err
+	}
+	if r.before, err = readTables(ctx, r.db); err != nil {
+		return err
+	}
+	if err := keepJournal(ctx, r.db); err != nil {
+		return err
+	}
+	if r.proxy, err = startProxy(r.server.address()); err != nil {
+		return err
+	}
+	r.ends = append(r.ends, func() error { r.proxy.close(); return nil })
+	appDB, err := r.server.open(applicationAccount, r.server.passwords[applicationAccount], r.database)
+	if err != nil {
+		return err
+	}
+	r.ends = append(r.ends, appDB.Close)
+	r.app = newApplication(appDB, r.stripe, slices.Clone(r.people.lives), seed)
+	r.aggregator = r.function("aggregator")
+	r.onStage.Store(&cast{r.function("enumerator"), []*runtimeapi.Function{r.function("worker")}})
+	return nil
+}
+
+func (r *round) close() {
+	var problems []error
+	for _, end := range slices.Backward(r.ends) {
+		problems = append(problems, end())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := errors.Join(append(problems, r.server.DropDatabase(ctx, r.database))...); err != nil {
+		r.Error(err)
+	}
+}
+
+func (r *round) buildQueues(ctx context.Context) (err error) {
+	if r.sqs, err = sqsserver.Start(sqsserver.Options{Clock: hurried{time.Now()}}); err != nil {
+		return err
+	}
+	r.ends = append(r.ends, r.sqs.Close)
+	r.queues = sqs.NewFromConfig(r.sqs.AWSConfig())
+	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", r.Visibility, "", 0); err != nil {
+		return err
+	}
+	if r.urls.unreported, err = r.createQueue(ctx, "unreported", r.Visibility, "", 0); err != nil {
+		return err
+	}
+	if r.urls.work, err = r.createQueue(ctx, "work", r.Visibility, r.urls.deadLetter, r.MaxReceive); err != nil {
+		return err
+	}
+	r.urls.results, err = r.createQueue(ctx, "results", 10, r.urls.unreported, 5)
+	return err
+}
+
+func (r *round) createQueue(ctx context.Context, name string, visibility int, deadLetters string, maxReceive int) (string, error) {
+	attributes := map[string]string{"VisibilityTimeout": strconv.Itoa(visibility)}
+	if deadLetters != "" {
+		arn, err := r.queueARN(ctx, deadLetters)
+		if err != nil {
+			return "", err
+		}
+		attributes["RedrivePolicy"] = redrivePolicy(arn, maxReceive)
+	}
+	out, err := r.queues.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
+	if err != nil {
+		return "", err
+	}
+	return *out.QueueUrl, nil
+}
+
+func (r *round) queueARN(ctx context.Context, url string) (string, error) {
+	out, err := r.queues.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
+	if err != nil {
+		return "", err
+	}
+	return out.Attributes["QueueArn"], nil
+}
+
+func redrivePolicy(arn string, maxReceive int) string {
+	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, arn, maxReceive)
+}
+
+// function is one as it is deployed, with changes to its environment: NAME, value ...
+func (r *round) function(name string, changes ...string) *runtimeapi.Function {
+	return r.functionAt(program(name), name, changes...)
+}
+
+func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Function {
+	timeout := functionTimeout
+	if r.calm.Load() {
+		timeout = calmTimeout
+	}
+	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: timeout, Output: &r.printed})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ends = append(r.ends, func() error { f.Close(); return nil })
+	return f
+}
+
+func (r *round) environ(changes []string) []string {
+	environ := map[string]string{
+		"DB_HOST": "127.0.0.1", "DB_PORT": strconv.Itoa(r.proxy.port()), "DB_USER": systemAccount, "DB_NAME": r.database,
+		"DB_PASSWORD": r.server.passwords[systemAccount], "DB_TLS": "false",
+		"STRIPE_API_BASE": r.stripe.URL(), "STRIPE_SECRET_KEY": r.stripe.Key(), "STRIPE_RPS": strconv.Itoa(r.RPS), "STRIPE_ACCOUNT_ID": "acct_test",
+		"WORKER_CONCURRENCY": strconv.Itoa(r.Workers), "MAX_DOWNGRADES": r.Downgrades, "MAX_RECEIVE_COUNT": strconv.Itoa(r.MaxReceive), "RETRY_BACKOFF": "1s",
+		"WORK_QUEUE_URL": r.urls.work, "RESULTS_QUEUE_URL": r.urls.results, "DEAD_LETTER_QUEUE_URL": r.urls.deadLetter, "AWS_ENDPOINT_URL_SQS": r.sqs.URL(),
+	}
+	maps.Copy(environ, demo.Prices())
+	for i := 0; i < len(changes); i += 2 {
+		environ[changes[i]] = changes[i+1]
+	}
+	var all []string
+	for variable, value := range environ {
+		all = append(all, variable+"="+value)
+	}
+	return all
+}
+
+// pump feeds workers and aggregator until ctx ends.
+func (r *round) pump(ctx context.Context) *sync.WaitGroup {
+	quiet := discard()
+	var sources sync.WaitGroup
+	for _, source := range []*lambdasource.Source{
+		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
+		{Queue: r.urls.results, Handler: r.aggregate},
+	} {
+		source.Client, source.Timeout, source.Log = r.queues, calmTimeout, quiet // the processes have their own
+		sources.Go(func() { r.note(source.Run(ctx)) })
+	}
+	return &sources
+}
+
+// work hands a batch to a worker, possibly late and in another order.
+func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
+	r.mu.Lock()
+	for _, m := range batch.Records {
+		r.messages = append(r.messages, m.MessageId)
+	}
+	wait := time.Duration(0)
+	if held := r.held.Load(); held > 0 {
+		wait = time.Duration(r.random.Int64N(held))
+		r.random.Shuffle(len(batch.Records), func(i, j int) { batch.Records[i], batch.Records[j] = batch.Records[j], batch.Records[i] })
+	}
+	workers := r.cast().workers
+	worker := workers[r.random.IntN(len(workers))]
+	r.mu.Unlock()
+	pause(ctx, wait)
+	r.working.Add(1)
+	defer r.working.Add(-1)
+	return worker.HandleSQS(ctx, batch)
+}
+
+func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
+	r.aggregating.Add(1)
+	defer r.aggregating.Add(-1)
+	return r.aggregator.HandleSQS(ctx, batch)
+}
+
+// tick does what the schedules of a deployment do, until ctx ends: the start is delivered until it
+// is answered, then runs that were left are resumed and closed. Once it is calm, the operator
+// resumes runs that were stopped.
+func (r *round) tick(ctx context.Context, start string) {
+	started := start == ""
+	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
+		if r.calm.Load() {
+			r.resumeStopped(ctx)
+			if r.invoking.Load() == 0 {
+				r.endLeases(ctx)
+			}
+		}
+		if !started {
+			started = r.invoke(ctx, r.cast().enumerator, start)
+		}
+		r.invoke(ctx, r.cast().enumerator, `{"resume":true}`)
+		r.invoke(ctx, r.aggregator, `{"tick":true}`)
+	}
+}
+
+func (r *round) startEvent() string {
+	return `{"scheduledFor":"` + firstRun + `","strategy":"` + string(r.Strategy) + `"}`
+}
+
+// invoke reports whether the function answered; that it cannot is part of the campaign.
+func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string) bool {
+	if f == r.cast().enumerator {
+		r.invoking.Add(1)
+		defer r.invoking.Add(-1)
+	}
+	_, err := f.Invoke(ctx, []byte(event))
+	return err == nil
+}
+
+// endLeases lets the minute pass that a lease lasts, whoever holds it.
+func (r *round) endLeases(ctx context.Context) {
+	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_expires_at = UTC_TIMESTAMP(6) - INTERVAL 1 SECOND WHERE status = 'enumerating' AND lease_owner <> ''`) // there may be no table yet
+}
+
+func (r *round) resumeStopped(ctx context.Context) {
+	var stopped []string
+	err := each(ctx, r.db, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		stopped = append(stopped, id)
+		return err
+	}, `SELECT id FROM reconciliation_runs WHERE status = 'stopped'`)
+	if err != nil && ctx.Err() == nil {
+		return // there may be no table yet
+	}
+	for _, id := range stopped {
+		r.count("  stopped runs resumed")
+		r.invoke(ctx, r.cast().enumerator, `{"resume":"`+id+`"}`)
+	}
+}
+
+// strike has the plan come about, and returns when the last fault is over.
+func (r *round) strike(ctx context.Context, plan []plannedFault) {
+	if r.Late {
+		waiting, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		for r.working.Load() == 0 && pause(waiting, time.Millisecond) {
+		}
+	}
+	var all sync.WaitGroup
+	for _, f := range plan {
+		all.Go(func() {
+			if !pause(ctx, f.at) {
+				return
+			}
+			r.count(f.kind)
+			f.strike(ctx, r, f.fault)
+		})
+	}
+	all.Wait()
+}
+
+// settleDown ends what the faults have left behind, and the webhook.
+func (r *round) settleDown(ctx context.Context) error {
+	r.stripe.ClearFaults()
+	r.stripe.SetLatency(stripeTakes)
+	r.sqs.SetFail(nil)
+	r.sqs.SetFailEntry(nil)
+	r.proxy.loseCommits.Store(0)
+	r.proxy.loseAnswers.Store(0)
+	r.mu.Lock()
+	r.counts["  COMMITs lost"] = int(r.proxy.commitsLost.Load())
+	r.counts["  answers to COMMIT lost"] = int(r.proxy.answersLost.Load())
+	r.mu.Unlock()
+	r.calm.Store(true)
+	return r.app.drain(ctx)
+}
+
+// relax gives messages and functions the time that they have in AWS, where a round is hurried and a
+// message may have one try only: from here on nothing passing may end in an error.
+func (r *round) relax(ctx context.Context) error {
+	arn, err := r.queueARN(ctx, r.urls.deadLetter)
+	if err != nil {
+		return err
+	}
+	for url, attributes := range map[string]map[string]string{
+		r.urls.work:    {"VisibilityTimeout": "1200", "RedrivePolicy": redrivePolicy(arn, 12)},
+		r.urls.results: {"VisibilityTimeout": "1200"},
+	} {
+		if _, err := r.queues.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: attributes}); err != nil {
+			return err
+		}
+	}
+	r.onStage.Store(&cast{r.function("enumerator", "MAX_DOWNGRADES", "100%"), []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")}})
+	return nil
+}
+
+// awaitQuiet returns when nothing is in the queues or under way.
+func (r *round) awaitQuiet(ctx context.Context) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		why, err := r.busy(ctx)
+		if err == nil && why == "" {
+			return nil
+		}
+		if line := time.Since(began).Round(100*time.Millisecond).String() + " " + why; len(r.waited) == 0 || r.waited[len(r.waited)-1] != line {
+			r.waited = append(r.waited, line)
+		}
+		if !pause(ctx, 30*time.Millisecond) {
+			return errors.Join(fmt.Errorf("the run does not come to its end: %s", why), err)
+		}
+	}
+}
+
+func (r *round) busy(ctx context.Context) (why string, err error) {
+	for name, url := range map[string]string{"work": r.urls.work, "results": r.urls.results} {
+		depth, err := sqsqueue.New(r.queues, url).Depth(ctx)
+		if err != nil {
+			return "", err
+		}
+		if depth.All() > 0 {
+			return fmt.Sprintf("%d messages in queue %s", depth.All(), name), nil
+		}
+	}
+	if r.invoking.Load() > 0 {
+		return "an enumerator is at work", nil
+	}
+	open := 0
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE status IN ('enumerating','stopped') OR (status = 'running'
+		AND NOT EXISTS (SELECT 1 FROM reconciliation_items WHERE run_id = id AND outcome = 'pending'))`).Scan(&open)
+	if err == nil && open > 0 {
+		why = fmt.Sprintf("%d runs to send, to resume or to close", open)
+	}
+	return why, err
+}
+
+// redrive has SQS move the dead letters back.
+func (r *round) redrive(ctx context.Context) error {
+	redrive, err := sqsqueue.NewRedrive(ctx, sqsqueue.New(r.queues, r.urls.deadLetter), sqsqueue.New(r.queues, r.urls.work))
+	if err != nil {
+		return err
+	}
+	if err := redrive.Start(ctx); err != nil {
+		return err
+	}
+	for {
+		move, _, err := redrive.Last(ctx)
+		if err != nil || !move.Running() {
+			return err
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// deadLetters returns what the dead-letter queue holds, and leaves it there.
+func (r *round) deadLetters(ctx context.Context) ([]types.Message, error) {
+	var all []types.Message
+	for {
+		out, err := r.queues.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+			QueueUrl: &r.urls.deadLetter, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}, VisibilityTimeout: 3600,
+			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(out.Messages) == 0 {
+			break
+		}
+		all = append(all, out.Messages...)
+	}
+	for _, m := range all {
+		_, err := r.queues.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &r.urls.deadLetter, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// explain compares an organization with Stripe, with the rules of billing and nothing in between.
+func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, error) {
+	prices := map[string]billing.Tier{}
+	for name, ids := range demo.Prices() {
+		for id := range strings.SplitSeq(ids, ",") {
+			prices[id] = billing.Tier(strings.ToLower(strings.TrimPrefix(name, "STRIPE_PRICE_ID_")))
+		}
+	}
+	reader := pipeline.Reconciler{
+		Store: r.store, Rules: billing.Rules{Prices: prices}, Now: time.Now, Log: discard(),
+		Stripe: stripesource.New(stripesource.Config{Key: r.stripe.Key(), BaseURL: r.stripe.URL(), Log: discard()}),
+	}
+	return reader.Explain(ctx, org)
+}
+
+// global sets a variable of the server, and does not give up: the server may be restarting.
+func (r *round) global(ctx context.Context, name string, value int) {
+	ctx = context.WithoutCancel(ctx)
+	for range 200 {
+		if _, err := r.server.admin.ExecContext(ctx, `SET GLOBAL `+name+` = `+strconv.Itoa(value)); err == nil {
+			return
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	r.note(fmt.Errorf("the server's %s cannot be set", name))
+}
+
+func (r *round) note(err error) {
+	if err == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.problems = append(r.problems, err)
+}
+
+func (r *round) count(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts[what]++
+}
+
+// share is a number from 0 to 1.
+func (r *round) share() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.random.Float64()
+}
+
+func (r *round) chance(p float64) bool { return r.share() < p }
+
+func (r *round) someMessage() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.messages) == 0 {
+		return ""
+	}
+	latest := r.messages[max(0, len(r.messages)-20):]
+	return latest[r.random.IntN(len(latest))]
+}
+
+func summaryOf(text sql.NullString) (*billing.Summary, error) {
+	if !text.Valid {
+		return nil, nil //nolint:nilnil // none was written yet
+	}
+	s := &billing.Summary{}
+	return s, json.Unmarshal([]byte(text.String), s)
+}
+
+func bodyOf(m types.Message) string { return aws.ToString(m.Body) }
