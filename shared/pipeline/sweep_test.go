@@ -521,3 +521,44 @@ func TestBothStrategiesDecideAlike(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsNotTheSweepsFaultNeverAbandonsIt, however old it is: the next enumerator gives it up, or
+// sweeps on, once the key or the database works again.
+func TestWhatIsNotTheSweepsFaultNeverAbandonsIt(t *testing.T) {
+	list := stripetest.ListSubscriptions
+	for name, test := range map[string]struct {
+		fault  *stripetest.Fault
+		before func(context.Context, string) error
+		reason billing.Reason
+	}{
+		"the key is refused": {&stripetest.Fault{Endpoint: list, Kind: stripetest.Unauthorized}, nil, billing.ReasonStripeUnauthorized},
+		"the database is away": {nil, func(_ context.Context, call string) error {
+			if call != "StorePage" {
+				return nil
+			}
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "away"}
+		}, billing.ReasonDatabaseUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("org-1")
+			f.stripe.AddFault(stripetest.Fault{Endpoint: list, Kind: stripetest.Unavailable})
+			if _, err := f.enumerator(nil).Run(t.Context(), scheduled); err == nil {
+				t.Fatal("the sweep ended without Stripe")
+			}
+			f.stripe.ClearFaults()
+			if test.fault != nil {
+				f.stripe.AddFault(*test.fault)
+			}
+			f.clock.advance(billing.SnapshotLife)
+			_, err := f.enumerator(&tap{before: test.before}).Run(t.Context(), scheduled)
+			if got := billing.AsFailure(err).Reason; err == nil || got != test.reason {
+				t.Errorf("got %v, want %s", err, test.reason)
+			}
+			if run := f.run(scheduledID); run.Sweep != billing.SweepOpen {
+				t.Errorf("the sweep is %q", run.Sweep)
+			}
+		})
+	}
+}
