@@ -277,7 +277,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_o1", "cus_x", "", billing.StatusActive),               // orphan
 			live("sub_o2", "cus_x", "gone", billing.StatusTrialing),         // names nobody
 			live("sub_o3", "cus_deleted", "deleted", billing.StatusPastDue), // whose organization is deleted
-			live("sub_o4", "cus_of_deleted_row", "", billing.StatusActive), // a row's customer, of a deleted one
+			live("sub_o4", "cus_of_deleted_row", "", billing.StatusActive),  // a row's customer, of a deleted one
 			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
 		)
 		orphans, through, err := f.store.Orphans(t.Context(), "run", "")

@@ -35,8 +35,12 @@ func BenchmarkSharingStripesLimit(b *testing.B) {
 		for range workers {
 			client := connect(fake, func(c *stripesource.Config) { c.RPS = rps / workers })
 			for range streams {
-				wait.Go(func() { ours.keepAsking(ctx, b, func(ctx context.Context) error { _, _, err := client.Subscription(ctx, "sub_000"); return err }) })
-				wait.Go(func() { ours.keepAsking(ctx, b, func(ctx context.Context) error { _, err := client.SweepPage(ctx, billing.Range{}); return err }) })
+				wait.Go(func() {
+					ours.keepAsking(ctx, b, func(ctx context.Context) error { _, _, err := client.Subscription(ctx, "sub_000"); return err })
+				})
+				wait.Go(func() {
+					ours.keepAsking(ctx, b, func(ctx context.Context) error { _, err := client.SweepPage(ctx, billing.Range{}); return err })
+				})
 			}
 		}
 		var beside, elsewhere traffic
