@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
 
@@ -167,6 +168,30 @@ func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 	})
 }
 
+func TestAPageReadAgainIsNewer(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		at := func(day int) time.Time { return now.AddDate(0, 0, day) }
+		before := billing.Subscription{
+			ID: "sub", CustomerID: "cus", Status: billing.StatusActive, PriceID: "price_1", OrgID: "a", MetadataTier: "pro", Created: at(0),
+			CurrentPeriodStart: at(1), CurrentPeriodEnd: at(2), TrialEnd: at(3), CanceledAt: at(4), EndedAt: at(5), CancelAtPeriodEnd: true, Unreadable: true,
+		}
+		after := billing.Subscription{
+			ID: "sub", CustomerID: "cus_2", Status: billing.StatusCanceled, PriceID: "price_2", OrgID: "b", MetadataTier: "max", Created: at(6),
+			CurrentPeriodStart: at(7), CurrentPeriodEnd: at(8), TrialEnd: at(9), CanceledAt: at(10), EndedAt: at(11),
+		}
+		f.sweeping(t, "run")
+		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{before}, More: true}, billing.Range{})
+		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{after}})
+		got, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "b"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]billing.Subscription{after}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestASnapshotGivesWhatMayConcernAnOrganizationOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "other", billing.Subscription{ID: "sub_a", CustomerID: "of another run"})
@@ -236,7 +261,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true})
-		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_of_deleted")})
+		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_of_deleted"), StripeCustomerID: new("cus_of_deleted_row")})
 		f.addOrganizations(t, appschema.Organization{ID: "b", StripeCustomerID: new("cus_of_org")})
 		f.addRows(t, appschema.Subscription{ID: "row-b", OrgID: "b", StripeCustomerID: new("cus_of_row")})
 		live := func(id, customer, org string, status billing.Status) billing.Subscription {
@@ -253,6 +278,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_o1", "cus_x", "", billing.StatusActive),               // orphan
 			live("sub_o2", "cus_x", "gone", billing.StatusTrialing),         // names nobody
 			live("sub_o3", "cus_deleted", "deleted", billing.StatusPastDue), // whose organization is deleted
+			live("sub_o4", "cus_of_deleted_row", "", billing.StatusActive),  // a row's customer, of a deleted one
 			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
 		)
 		unclaimed, through, err := f.store.Unclaimed(t.Context(), "run", "")
@@ -267,16 +293,17 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			{SubscriptionID: "sub_o1", CustomerID: "cus_x", Status: billing.StatusActive},
 			{SubscriptionID: "sub_o2", CustomerID: "cus_x", Status: billing.StatusTrialing, OrgID: "gone"},
 			{SubscriptionID: "sub_o3", CustomerID: "cus_deleted", Status: billing.StatusPastDue, OrgID: "deleted"},
+			{SubscriptionID: "sub_o4", CustomerID: "cus_of_deleted_row", Status: billing.StatusActive},
 			{SubscriptionID: "sub_of_deleted", CustomerID: "cus_z", Status: billing.StatusActive},
 		}
 		if diff := cmp.Diff(want, orphans); diff != "" {
 			t.Error(diff)
 		}
-		if err := f.store.KeepOrphans(t.Context(), "run", "owner", orphans[:2], 4, until); err != nil {
+		if err := f.store.KeepOrphans(t.Context(), "run", "owner", orphans[:2], 5, until); err != nil {
 			t.Fatal(err)
 		}
 		first, total, err := f.store.FoundOrphans(t.Context(), "run")
-		if diff := cmp.Diff(want[:2], first); diff != "" || total != 4 || err != nil {
+		if diff := cmp.Diff(want[:2], first); diff != "" || total != 5 || err != nil {
 			t.Errorf("%d, %v; %s", total, err, diff)
 		}
 	})
@@ -396,6 +423,68 @@ func TestASnapshotGoesOnlyOnceItsRunIsClosed(t *testing.T) {
 			t.Errorf("%v, %v", ids, err)
 		}
 	})
+}
+
+// many subscriptions, so that removing them takes several transactions.
+func many(n int) []billing.Subscription {
+	subs := make([]billing.Subscription, n)
+	for i := range subs {
+		subs[i].ID = fmt.Sprintf("sub_%05d", i)
+	}
+	return subs
+}
+
+// TestDroppingWaitsForWhoReopensTheRun, and then leaves what the new sweep may be writing.
+func TestDroppingWaitsForWhoReopensTheRun(t *testing.T) {
+	f := onServer(t)
+	f.swept(t, "run", many(10)...)
+	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
+	reopening := f.lock(t, `UPDATE reconciliation_runs SET status = 'enumerating'`)
+	store, connection := f.one(t)
+	dropped := make(chan error, 1)
+	go func() { dropped <- store.DropSnapshot(t.Context(), "run") }()
+	f.awaitStatement(t, connection, "SELECT id FROM reconciliation_runs")
+	if err := reopening.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-dropped; err != nil || f.snapshotSize(t, "run") != 10 {
+		t.Errorf("%d of 10 left, %v", f.snapshotSize(t, "run"), err)
+	}
+}
+
+// TestDroppingLeavesOffOnceTheRunIsReopened: the run is reopened while the second of three pages
+// is removed.
+func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
+	f := onServer(t)
+	const page = mysqlstore.PrunePage
+	f.swept(t, "run", many(3*page)...)
+	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
+	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_id = 'run' AND subscription_id = 'sub_%05d'`, page+page/2))
+	dropper, dropping := f.one(t)
+	dropped := make(chan error, 1)
+	go func() { dropped <- dropper.DropSnapshot(t.Context(), "run") }()
+	for deadline := time.Now().Add(patience); f.snapshotSize(t, "run") > 2*page; {
+		if time.Now().After(deadline) {
+			t.Fatal("the first page was not removed")
+		}
+	}
+	f.awaitStatement(t, dropping, "DELETE FROM reconciliation_snapshots")
+	opener, opening := f.one(t)
+	reopened := make(chan error, 1)
+	go func() {
+		_, err := opener.Reopen(t.Context(), "run", until)
+		reopened <- err
+	}()
+	f.awaitStatement(t, opening, "UPDATE reconciliation_runs")
+	if err := row.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(<-dropped, <-reopened); err != nil {
+		t.Fatal(err)
+	}
+	if run := f.run(t, "run"); run.Status != billing.RunEnumerating || f.snapshotSize(t, "run") != page {
+		t.Errorf("run is %s, %d left, want %d", run.Status, f.snapshotSize(t, "run"), page)
+	}
 }
 
 func TestAReopenedRunIsSweptAnew(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func serve(t *testing.T, o stripetest.Options) *stripetest.Server {
+func serve(t testing.TB, o stripetest.Options) *stripetest.Server {
 	t.Helper()
 	s, err := stripetest.Start(o)
 	if err != nil {
