@@ -23,8 +23,14 @@ import (
 // enumeratorTime is a little more than a Lambda function may run.
 const enumeratorTime = 16 * time.Minute
 
-// strategies that the enumerator knows.
-var strategies = []string{string(billing.StrategySweep), string(billing.StrategyRetrieve)}
+// strategies returns the names of those that the enumerator knows.
+func strategies() []string {
+	var names []string
+	for _, s := range billing.Strategies() {
+		names = append(names, string(s))
+	}
+	return names
+}
 
 // event is what the enumerator is asked for.
 type event struct {
@@ -60,8 +66,8 @@ incomplete, and sends again what is pending.`,
 		Args:              present.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			if e.Strategy != "" && !slices.Contains(strategies, e.Strategy) {
-				return present.Usage("--strategy %q is unknown; use %s", e.Strategy, strings.Join(strategies, " or "))
+			if e.Strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(e.Strategy)) {
+				return present.Usage("--strategy %q is unknown; use %s", e.Strategy, strings.Join(strategies(), " or "))
 			}
 			return c.enqueue(ctx, e, watches)
 		},
@@ -71,7 +77,7 @@ incomplete, and sends again what is pending.`,
 	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (ask for each organization)")
 	f.StringVar(&e.Resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&watches, "watch", false, "show its progress until it has ended, then its summary")
-	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is not the one above
 	}
 	return cmd
