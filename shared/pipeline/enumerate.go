@@ -293,26 +293,12 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 	if run, err = findRun(ctx, e.Store, run.ID); err == nil {
 		result.Enqueued, err = e.listAndSend(ctx, run, owner)
 	}
-	e.addUsage(ctx, run.ID)
+	countRequests(ctx, e.Store, e.Stripe.TakeUsage(), run.ID, e.Log)
 	if err == nil {
 		result.Done = true
 		return result, e.Progress.SendProgress(ctx, run.ID)
 	}
 	return result, e.leave(ctx, run.ID, owner, err)
-}
-
-// addUsage counts the requests to Stripe on the run. They are figures that nothing rests on: a
-// failure is only logged.
-func (e *Enumerator) addUsage(ctx context.Context, runID string) {
-	usage := e.Stripe.TakeUsage()
-	if usage == (billing.Usage{}) {
-		return
-	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	if err := e.Store.AddUsage(ctx, runID, usage); err != nil {
-		e.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
-	}
 }
 
 // leave releases the lease. Running out of time is no error: the next tick goes on.

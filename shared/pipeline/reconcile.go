@@ -112,7 +112,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, deliveries []Delivery) []Res
 	} else {
 		b.process(ctx, open(tasks))
 	}
-	r.addUsage(ctx, tasks)
+	countRequests(ctx, r.Store, r.Stripe.TakeUsage(), mainRun(tasks), r.Log)
 	results := make([]Result, len(deliveries))
 	for i, d := range deliveries {
 		results[i] = tasks[d.Work].result
@@ -383,10 +383,7 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	if err != nil {
 		return plan, err
 	}
-	item := billing.Item{
-		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason, SubscriptionID: plan.GoverningID,
-		Changes: plan.Changes, Warnings: plan.Warnings,
-	}
+	item := t.planned(plan)
 	if len(plan.Changes) == 0 {
 		return plan, b.Store.Decide(ctx, item, false, b.now())
 	}
@@ -402,6 +399,14 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 		b.confirm(ctx, t)
 	}
 	return plan, nil
+}
+
+// planned is the organization's item once the plan is carried out.
+func (t *task) planned(plan billing.Plan) billing.Item {
+	return billing.Item{
+		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason, SubscriptionID: plan.GoverningID,
+		Changes: plan.Changes, Warnings: plan.Warnings,
+	}
 }
 
 // plan reads Stripe afresh and compares it with the record read before.
@@ -510,18 +515,20 @@ func (s *silence) begun() bool { return s.count() > 0 }
 
 func (s *silence) down() bool { return s.count() >= stripeDownAfter }
 
-// addUsage counts the batch's Stripe requests on its run, or on the one that most of it belongs to.
-// They are figures, not facts that anything rests on: a failure is only logged.
-func (r *Reconciler) addUsage(ctx context.Context, tasks map[billing.Work]*task) {
-	usage := r.Stripe.TakeUsage()
+type requestCounter interface {
+	AddUsage(ctx context.Context, runID string, u billing.Usage) error
+}
+
+// countRequests counts requests to Stripe on the run. They are figures, not facts that anything
+// rests on: a failure is only logged.
+func countRequests(ctx context.Context, store requestCounter, usage billing.Usage, runID string, log *slog.Logger) {
 	if usage == (billing.Usage{}) {
 		return
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	runID := mainRun(tasks)
-	if err := r.Store.AddUsage(ctx, runID, usage); err != nil {
-		r.Log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
+	if err := store.AddUsage(ctx, runID, usage); err != nil {
+		log.WarnContext(ctx, "Stripe requests were not counted", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 	}
 }
 

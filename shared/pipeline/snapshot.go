@@ -111,10 +111,7 @@ func (b *batch) inSync(t *task) (billing.Item, bool) {
 		return billing.Item{}, false
 	}
 	plan, ok := b.Rules.InSync(*t.swept, t.record)
-	return billing.Item{
-		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason,
-		SubscriptionID: plan.GoverningID, Warnings: plan.Warnings,
-	}, ok
+	return t.planned(plan), ok
 }
 
 // undecided returns those that still want an outcome; the others' result is to acknowledge.
