@@ -1,6 +1,7 @@
 package stripesource
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,6 +58,9 @@ func (e *expandable) UnmarshalJSON(b []byte) error {
 			ID string `json:"id"`
 		}
 		err := unmarshal(b, &o)
+		if err == nil && o.ID == "" {
+			err = errors.New("an object without id")
+		}
 		*e = expandable(o.ID)
 		return err
 	}

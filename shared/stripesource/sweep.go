@@ -36,11 +36,12 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 	return billing.Page{Subscriptions: subs, More: more}, nil
 }
 
-// decodeLeniently reads what it can of a subscription: its id must be there, and where nothing
-// else is usable the rest is left to whoever reads it singly.
+// decodeLeniently reads what it can of a subscription: its id must be there, and its customer, or
+// an organization known by that alone would seem to have none. Where nothing else is usable the
+// rest is left to whoever reads it singly.
 func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, error) {
 	sub, err := c.decode(raw)
-	if err == nil && fits(sub) {
+	if err == nil && sub.CustomerID != "" && fits(sub) {
 		return sub, nil
 	}
 	if f, ok := errors.AsType[*billing.Failure](err); ok && f.Class != billing.Permanent {
@@ -52,12 +53,16 @@ func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, erro
 		Customer jsontext.Value `json:"customer"`
 		Metadata jsontext.Value `json:"metadata"`
 	}
-	if jsonErr := unmarshal(raw, &s); jsonErr != nil || s.ID == "" || !within(maxID, s.ID) {
+	if jsonErr := unmarshal(raw, &s); jsonErr != nil || shortOrNone(s.ID) == "" {
 		return sub, broken("a subscription in Stripe's list has no usable id")
+	}
+	customer := shortOrNone(string(orNone[expandable](s.Customer)))
+	if customer == "" {
+		return sub, broken("subscription %q in Stripe's list has no usable customer", s.ID)
 	}
 	return billing.Subscription{
 		ID: s.ID, Unreadable: true, Created: at(orNone[*int64](s.Created)),
-		CustomerID: shortOrNone(string(orNone[expandable](s.Customer))), OrgID: shortOrNone(orNone[map[string]string](s.Metadata)["orgId"]),
+		CustomerID: customer, OrgID: shortOrNone(orNone[map[string]string](s.Metadata)["orgId"]),
 	}, nil
 }
 

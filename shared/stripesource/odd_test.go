@@ -1,0 +1,106 @@
+package stripesource_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// said is what an answer was understood to say.
+type said struct {
+	Exists  bool
+	Subs    []billing.Subscription
+	Account string
+}
+
+var oddReads = map[string]func(context.Context, *stripesource.Client) (said, error){
+	"subscription":         readSubscription("sub_1"),
+	"missing subscription": readSubscription("sub_missing"),
+	"subscriptions of a customer": func(ctx context.Context, c *stripesource.Client) (said, error) {
+		subs, exists, err := c.CustomerSubscriptions(ctx, "cus_1")
+		return said{Exists: exists, Subs: subs}, err
+	},
+	"customer":         readCustomer("cus_1"),
+	"missing customer": readCustomer("cus_missing"),
+	"account": func(ctx context.Context, c *stripesource.Client) (said, error) {
+		id, err := c.Account(ctx)
+		return said{Account: id}, err
+	},
+	"page of all": func(ctx context.Context, c *stripesource.Client) (said, error) {
+		page, err := c.SweepPage(ctx, billing.Range{})
+		return said{Exists: page.More, Subs: page.Subscriptions}, err
+	},
+}
+
+func readSubscription(id string) func(context.Context, *stripesource.Client) (said, error) {
+	return func(ctx context.Context, c *stripesource.Client) (said, error) {
+		sub, exists, err := c.Subscription(ctx, id)
+		return said{Exists: exists, Subs: []billing.Subscription{sub}}, err
+	}
+}
+
+func readCustomer(id string) func(context.Context, *stripesource.Client) (said, error) {
+	return func(ctx context.Context, c *stripesource.Client) (said, error) {
+		exists, err := c.CustomerExists(ctx, id)
+		return said{Exists: exists}, err
+	}
+}
+
+// TestAValueOfAnotherTypeIsNeverMistakenForTheTruth replaces each value of each answer: what is
+// read then is what was there, or refused in a way that concerns no more than this answer.
+func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
+	for name, read := range oddReads {
+		t.Run(name, func(t *testing.T) {
+			change := func(body []byte) []byte { return body }
+			fake := stripetest.New(stripetest.Options{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				recorded := httptest.NewRecorder()
+				fake.ServeHTTP(recorded, r)
+				say(w, recorded.Code, string(change(recorded.Body.Bytes())))
+			}))
+			t.Cleanup(server.Close)
+			for _, id := range []string{"sub_1", "sub_2"} {
+				fake.PutSubscription(stripetest.Subscription{
+					ID: id, CustomerID: "cus_1", Created: 1_700_000_000, TrialEnd: 1_800_000_000, PriceID: "price_1",
+					Metadata: map[string]string{"orgId": "org-1", "tier": "pro"},
+				})
+			}
+			client := connect(fake, at(server.URL))
+			truth, err := read(t.Context(), client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			unharmed, refused := 0, 0
+			for draw := range uint64(2000) {
+				change = func(body []byte) []byte { return stripetest.Odd(body, draw) }
+				got, err := read(t.Context(), client)
+				if err != nil && billing.AsFailure(err).Class == billing.RunFatal {
+					t.Errorf("draw %d stops the run: %v", draw, err)
+				}
+				if err != nil || slices.ContainsFunc(got.Subs, isRefused) {
+					refused++
+					continue
+				}
+				unharmed++
+				if diff := cmp.Diff(truth, got); diff != "" {
+					t.Errorf("draw %d: %s", draw, diff)
+				}
+			}
+			if refused == 0 {
+				t.Errorf("%d answers were read as without their odd value, none was refused", unharmed)
+			}
+		})
+	}
+}
+
+// isRefused: a snapshot's subscription that cannot be read is read singly, and the rules refuse one
+// without a price.
+func isRefused(s billing.Subscription) bool { return s.Unreadable || (s.ID != "" && s.PriceID == "") }
