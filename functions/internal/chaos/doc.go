@@ -2,8 +2,9 @@
 // SQS server and the fake Stripe, over and over, while everything around them fails, and check
 // after each round that nothing was lost. It holds tests only.
 //
-//	CHAOS_ROUNDS=3 go test -count=1 ./functions/internal/chaos
-//	CHAOS_ROUNDS=500 go test -count=1 -timeout 3h -run TestNothingIsLost ./functions/internal/chaos
+//	go test ./functions/internal/chaos                        # three rounds and a little load
+//	task chaos                                                # 100 rounds, 10 deployments, a minute of load
+//	CHAOS_ROUNDS=500 CHAOS_LOAD=10m task chaos
 //	CHAOS_SEED=7 CHAOS_ROUNDS=1 go test ...                   # the round of seed 7 again
 //
 // A round has a database, a Stripe and queues of its own, and a plan: which faults strike when, for
@@ -20,5 +21,6 @@
 //
 // Time: the queues' clock runs twenty times as fast as ours, so their seconds of visibility and
 // backoff are scaled; a lease of the enumerator's ends when the campaign says that a minute passed.
-// Faults of the database's network are those of a small proxy that knows COMMIT when it sees it.
+// Faults of the database's network are those of a small proxy that knows COMMIT when it sees it, and
+// makes one second of the five that a statement waits for a row.
 package chaos

@@ -75,6 +75,7 @@ var strikes = []struct {
 	{"Stripe: connection cut", stripeFault(stripetest.CutConnection)},
 	{"Stripe: body truncated", stripeFault(stripetest.TruncatedBody)},
 	{"Stripe: not JSON", stripeFault(stripetest.NotJSON)},
+	{"Stripe: value of another type", stripeFault(stripetest.OddValue)},
 	{"Stripe: hangs", func(ctx context.Context, r *round, f fault) {
 		r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard)})
 		pause(ctx, f.lasts)
@@ -125,8 +126,15 @@ var strikes = []struct {
 		pause(ctx, f.lasts)
 		r.global(ctx, "max_connections", 200)
 	}},
-	{"database: rows locked", func(ctx context.Context, r *round, f fault) { r.lockRows(ctx, f, false) }},
-	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { r.lockRows(ctx, f, true) }},
+	{"database: rows locked", func(ctx context.Context, r *round, f fault) {
+		r.lock(ctx, f, 100*time.Millisecond, "organizations", "subscriptions")
+	}},
+	{"database: rows locked for too long", func(ctx context.Context, r *round, f fault) {
+		r.lock(ctx, f, lockWait*3/2, "organizations", "subscriptions")
+	}},
+	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { // workers lock in the other order
+		r.lock(ctx, f, 100*time.Millisecond, "subscriptions", "organizations")
+	}},
 }
 
 // roughSending fails parts of batches from the first moment on: the messages of a run are sent
@@ -302,33 +310,35 @@ func (r *round) startOne(ctx context.Context, hard float64) {
 	r.invoke(ctx, r.cast().enumerator, `{"orgId":"`+org+`"}`)
 }
 
-// lockRows has somebody else hold organizations and their rows for a while, if asked to in the
-// order in which the workers do not.
-func (r *round) lockRows(ctx context.Context, f fault, crossing bool) {
-	for left := f.lasts; left > 0; left -= 100 * time.Millisecond {
-		first, second := `SELECT id FROM organizations WHERE id = ? FOR UPDATE`, `SELECT id FROM subscriptions WHERE org_id = ? FOR UPDATE`
-		if crossing {
-			first, second = second, first
+// lock has somebody else lock many rows of the tables, one table after the other, each time for so
+// long, until the fault is over.
+func (r *round) lock(ctx context.Context, f fault, each time.Duration, tables ...string) {
+	for until := time.Now().Add(f.lasts); ; {
+		if r.lockOnce(ctx, 1+int(f.hard*float64(r.Orgs)), each/2, tables) {
+			r.count("  rows locked by others")
 		}
-		org := r.people.lives[int(r.share()*float64(len(r.people.lives)))].org
-		if !r.holdRows(ctx, org, first, second) {
-			pause(ctx, 50*time.Millisecond)
+		if !pause(ctx, 20*time.Millisecond) || time.Now().After(until) {
+			return
 		}
 	}
 }
 
-func (r *round) holdRows(ctx context.Context, org, first, second string) bool {
+// lockOnce reports whether it got all locks. Of a deadlock it is not the victim as long as it has
+// changed more rows than a worker: https://mariadb.com/kb/en/innodb-lock-modes/
+func (r *round) lockOnce(ctx context.Context, rows int, between time.Duration, tables []string) bool {
 	tx, err := r.app.db.BeginTx(ctx, nil)
 	if err != nil {
 		return false
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, first, org); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO ballast VALUES (0)`+strings.Repeat(`,(0)`, 200)); err != nil {
 		return false
 	}
-	pause(ctx, 80*time.Millisecond)
-	_, err = tx.ExecContext(ctx, second, org)
-	pause(ctx, 20*time.Millisecond)
-	r.count("  rows locked by others")
-	return err == nil
+	for _, table := range tables {
+		if _, err := tx.ExecContext(ctx, `SELECT id FROM `+table+` ORDER BY id LIMIT ? FOR UPDATE`, rows); err != nil {
+			return false
+		}
+		pause(ctx, between)
+	}
+	return true
 }

@@ -39,7 +39,6 @@ type use struct {
 // TestLoadLeavesNothingBehind: for CHAOS_LOAD, eight workers with batches of a hundred organizations
 // reconcile run after run while Stripe changes; memory, files, connections and goroutines stay.
 func TestLoadLeavesNothingBehind(t *testing.T) {
-	onlyIfAsked(t)
 	s := prepared(t)
 	lasts := 6 * time.Second
 	if text := os.Getenv("CHAOS_LOAD"); text != "" {

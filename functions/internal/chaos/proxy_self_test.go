@@ -1,7 +1,12 @@
 package chaos_test
 
 import (
+	"database/sql"
+	"net"
+	"strconv"
 	"testing"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 // The proxy must know a COMMIT when the driver sends one, or it would lose none.
@@ -53,5 +58,39 @@ func TestTheProxyLosesCommitsAndTheirAnswers(t *testing.T) {
 	}
 	if p.commitsLost.Load() != 1 || p.answersLost.Load() != 1 {
 		t.Errorf("%d COMMITs and %d answers are counted as lost", p.commitsLost.Load(), p.answersLost.Load())
+	}
+}
+
+// Nor would a statement of the functions wait too long for a row if the proxy did not know what
+// says how long.
+func TestTheProxyShortensWhatStatementsWaitAndCountsErrors(t *testing.T) {
+	s := prepared(t)
+	p, err := startProxy(s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	cfg := s.DSN()
+	cfg.Addr = net.JoinHostPort(s.Host(), strconv.Itoa(p.port()))
+	cfg.Params = map[string]string{"innodb_lock_wait_timeout": "5"} // as the functions say it
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var seconds int
+	if err := db.QueryRowContext(t.Context(), "SELECT @@innodb_lock_wait_timeout").Scan(&seconds); err != nil || seconds != int(lockWait.Seconds()) {
+		t.Errorf("a statement waits %d s: %v", seconds, err)
+	}
+	if _, err := db.ExecContext(t.Context(), "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205"); err == nil {
+		t.Error("no error")
+	}
+	if got := p.errorCounts(); got[1205] != 1 || len(got) != 1 {
+		t.Errorf("errors by number: %v", got)
 	}
 }

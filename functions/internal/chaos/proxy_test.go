@@ -2,8 +2,10 @@ package chaos_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -25,8 +27,9 @@ type proxy struct {
 	answersLost   atomic.Int32
 	beforeCommits atomic.Pointer[func()] // called when a COMMIT comes by
 
-	mu   sync.Mutex
-	open map[*link]bool
+	mu     sync.Mutex
+	open   map[*link]bool
+	errors map[uint16]int // that the server answered with, by their numbers
 }
 
 // link is one connection of a function's.
@@ -42,7 +45,7 @@ func startProxy(target string) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: listener, target: target, open: map[*link]bool{}}
+	p := &proxy{listener: listener, target: target, open: map[*link]bool{}, errors: map[uint16]int{}}
 	p.links.Go(p.accept)
 	return p, nil
 }
@@ -128,7 +131,20 @@ func (p *proxy) wait() {
 // https://mariadb.com/kb/en/com_query/
 var commit = []byte("\x07\x00\x00\x00\x03COMMIT")
 
+// A function's statements wait so long for a row; the proxy makes a second of it, for it can say so
+// in as many bytes.
+var (
+	theirLockWait = []byte("innodb_lock_wait_timeout = 5")
+	ourLockWait   = []byte("innodb_lock_wait_timeout = 1")
+)
+
+// lockWait is how long a statement waits for a row.
+const lockWait = time.Second
+
 func (p *proxy) request(l *link, piece []byte) error {
+	if at := bytes.Index(piece, theirLockWait); at >= 0 {
+		copy(piece[at:], ourLockWait)
+	}
 	if !bytes.HasSuffix(piece, commit) {
 		return nil
 	}
@@ -145,12 +161,31 @@ func (p *proxy) request(l *link, piece []byte) error {
 	return nil
 }
 
-func (p *proxy) answer(l *link, _ []byte) error {
+func (p *proxy) answer(l *link, piece []byte) error {
+	p.countError(piece)
 	if l.answerLost.Load() {
 		p.answersLost.Add(1)
 		return errLost
 	}
 	return nil
+}
+
+// countError counts the answer if it is an error: a packet that begins with 0xff and its number.
+// https://mariadb.com/kb/en/err_packet/
+func (p *proxy) countError(piece []byte) {
+	if len(piece) < 7 || piece[4] != 0xff {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.errors[binary.LittleEndian.Uint16(piece[5:])]++
+}
+
+// errorCounts are the errors so far, by their numbers.
+func (p *proxy) errorCounts() map[uint16]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.errors)
 }
 
 // take takes one of what is left.

@@ -412,6 +412,9 @@ func (r *round) settleDown(ctx context.Context) error {
 	r.mu.Lock()
 	r.counts["  COMMITs lost"] = int(r.proxy.commitsLost.Load())
 	r.counts["  answers to COMMIT lost"] = int(r.proxy.answersLost.Load())
+	for number, n := range r.proxy.errorCounts() {
+		r.counts[fmt.Sprintf("  errors %d of the database", number)] = n
+	}
 	r.mu.Unlock()
 	r.calm.Store(true)
 	return r.app.drain(ctx)
