@@ -43,7 +43,8 @@ func (w write) ours() bool { return w.who == systemAccount }
 
 // keepJournal has triggers note every write from now on.
 func keepJournal(ctx context.Context, db *sql.DB) error {
-	statements := []string{`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
+	statements := []string{
+		`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
 		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NOT NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`,
 		`CREATE TABLE ballast (n INT NOT NULL)`, // for transactions that weigh more than others
 	}
