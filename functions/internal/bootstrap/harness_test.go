@@ -1,7 +1,6 @@
 package bootstrap_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -18,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -41,8 +41,8 @@ type stack struct {
 	work, results, deadLetter string // URLs
 	secrets                   *httptest.Server
 	environ                   map[string]string
-	printed                   map[string]*lockedBuffer // by function
-	timeout                   time.Duration            // of a function
+	printed                   map[string]*runtimeapi.Printed // by function
+	timeout                   time.Duration                  // of a function
 	population                demo.Population
 }
 
@@ -53,7 +53,7 @@ func newStack(t testing.TB, population demo.Options) *stack {
 
 func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options) *stack {
 	t.Helper()
-	s := &stack{TB: t, db: mysqltest.New(t), printed: map[string]*lockedBuffer{}, timeout: timeout}
+	s := &stack{TB: t, db: mysqltest.New(t), printed: map[string]*runtimeapi.Printed{}, timeout: timeout}
 	var err error
 	if s.stripe, err = stripetest.Start(limits); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 		environ[changes[i]] = changes[i+1]
 	}
 	if s.printed[name] == nil {
-		s.printed[name] = &lockedBuffer{}
+		s.printed[name] = &runtimeapi.Printed{}
 	}
 	program := runtimeapi.Program{Path: built(s.TB, name), Name: name, Timeout: s.timeout, Output: s.printed[name]}
 	for variable, value := range environ {
@@ -142,23 +142,6 @@ func (s *stack) function(name string, changes ...string) *runtimeapi.Function {
 		}
 	})
 	return f
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // invoke returns the function's answer to an event, both JSON.
@@ -186,21 +169,8 @@ func (s *stack) receive(url string) events.SQSEvent {
 		if len(out.Messages) == 0 {
 			return batch
 		}
-		for _, m := range out.Messages {
-			batch.Records = append(batch.Records, events.SQSMessage{
-				MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Md5OfBody: *m.MD5OfBody, Attributes: m.Attributes,
-				MessageAttributes: attributes(m), EventSource: "aws:sqs", EventSourceARN: "arn:aws:sqs:us-east-1:123456789012:work", AWSRegion: "us-east-1",
-			})
-		}
+		batch.Records = append(batch.Records, lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:work", out.Messages).Records...)
 	}
-}
-
-func attributes(m types.Message) map[string]events.SQSMessageAttribute {
-	all := map[string]events.SQSMessageAttribute{}
-	for name, value := range m.MessageAttributes {
-		all[name] = events.SQSMessageAttribute{StringValue: value.StringValue, DataType: *value.DataType}
-	}
-	return all
 }
 
 // ownTables returns how many tables this system has in the database.

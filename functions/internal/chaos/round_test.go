@@ -95,7 +95,7 @@ type round struct {
 	people   population
 	app      *application
 	before   tables
-	printed  lockedBuffer
+	printed  runtimeapi.Printed
 
 	aggregator *runtimeapi.Function
 	onStage    atomic.Pointer[cast]

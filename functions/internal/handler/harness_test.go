@@ -14,13 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
@@ -214,14 +214,8 @@ func bodies(messages []types.Message) []string {
 // reported as failed; the others are deleted.
 func (f *fixture) handle(w handler.Worker) (failed []string) {
 	f.Helper()
-	var event events.SQSEvent
 	messages := f.receive(f.work)
-	for _, m := range messages {
-		event.Records = append(event.Records, events.SQSMessage{
-			MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Attributes: m.Attributes,
-		})
-	}
-	response, err := w.Handle(f.Context(), event)
+	response, err := w.Handle(f.Context(), lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:work", messages))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -143,7 +143,6 @@ type runner struct {
 	concurrency int
 	log         *slog.Logger
 	arn         string // of the queue
-	region      string
 }
 
 // findQueue learns the queue's ARN, which every event names. It keeps trying
@@ -157,7 +156,6 @@ func (r *runner) findQueue(ctx context.Context) bool {
 		})
 		if err == nil {
 			r.arn = out.Attributes[string(arn)]
-			r.region = regionOf(r.arn)
 			return true
 		}
 		if ctx.Err() != nil {
@@ -255,7 +253,7 @@ func (r *runner) receive(ctx context.Context, n int, seconds int32) ([]types.Mes
 func (r *runner) process(ctx context.Context, batch []types.Message) {
 	requestID := uuid.NewString()
 	log := r.log.With(telemetry.KeyRequestID, requestID, telemetry.KeyCount, len(batch))
-	response, err := r.invoke(ctx, requestID, r.event(batch))
+	response, err := r.invoke(ctx, requestID, Event(r.arn, batch))
 	if err != nil {
 		log.Error("Invocation failed", telemetry.KeyError, err)
 		return
@@ -398,8 +396,8 @@ func (r *runner) giveBack(ctx context.Context, messages []types.Message) {
 	}
 }
 
-// event is the batch as Lambda passes it to a function.
-func (r *runner) event(batch []types.Message) events.SQSEvent {
+// Event is the messages of the queue that arn names as Lambda passes them to a function.
+func Event(arn string, batch []types.Message) events.SQSEvent {
 	records := make([]events.SQSMessage, len(batch))
 	for i, m := range batch {
 		records[i] = events.SQSMessage{
@@ -410,9 +408,9 @@ func (r *runner) event(batch []types.Message) events.SQSEvent {
 			Md5OfMessageAttributes: aws.ToString(m.MD5OfMessageAttributes),
 			Attributes:             m.Attributes,
 			MessageAttributes:      messageAttributes(m.MessageAttributes),
-			EventSourceARN:         r.arn,
+			EventSourceARN:         arn,
 			EventSource:            "aws:sqs",
-			AWSRegion:              r.region,
+			AWSRegion:              regionOf(arn),
 		}
 	}
 	return events.SQSEvent{Records: records}
