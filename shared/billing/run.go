@@ -39,6 +39,10 @@ const (
 // Open reports whether the run is still going.
 func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
 
+// LeaseLife is how long an enumerator has a run for itself after each write: many times what a page
+// takes, and short enough to go on soon after a crash.
+const LeaseLife = time.Minute
+
 // Run is one pass over all organizations, or over one.
 type Run struct {
 	ID             string

@@ -17,13 +17,27 @@ const (
 	SweepAbandoned SweepState = "abandoned"
 )
 
-// SnapshotLife is how long after the sweep began its snapshot may be decided by.
-const SnapshotLife = 2 * time.Hour
+const (
+	// SnapshotLife is how long after the sweep began its snapshot may be decided by.
+	SnapshotLife = 2 * time.Hour
+	// clockSkew is how much clocks that are right may differ.
+	clockSkew = time.Minute
+)
+
+// SweepOutlived reports whether what the run's sweep reads may not be decided by any more: it began
+// too long ago, or in the future, so that a clock is wrong and nobody knows its age.
+func (r Run) SweepOutlived(now time.Time) bool {
+	if r.SweptFrom == nil {
+		return false
+	}
+	age := now.Sub(*r.SweptFrom)
+	return age >= SnapshotLife || age < -clockSkew
+}
 
 // HasSnapshot reports whether the run's snapshot may be decided by at this time: it is complete,
-// it is not too old, and the run is open. What is redriven to a closed run is read afresh.
+// not outlived, and the run is open. What is redriven to a closed run is read afresh.
 func (r Run) HasSnapshot(now time.Time) bool {
-	return r.Sweep == SweepComplete && r.Status.Open() && r.SweptFrom != nil && now.Sub(*r.SweptFrom) < SnapshotLife
+	return r.Sweep == SweepComplete && r.Status.Open() && r.SweptFrom != nil && !r.SweepOutlived(now)
 }
 
 // Range is a part of Stripe's list of subscriptions: those created from one second up to, and

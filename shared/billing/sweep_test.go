@@ -157,6 +157,9 @@ func TestASnapshotIsUsedOnlyWhereItHolds(t *testing.T) {
 		"being sent":        {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunEnumerating, SweptFrom: &from}, 0, true},
 		"nearly too old":    {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunRunning, SweptFrom: &from}, 2*time.Hour - time.Second, true},
 		"too old":           {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunRunning, SweptFrom: &from}, 2 * time.Hour, false},
+		"skewed clock":      {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunRunning, SweptFrom: &from}, -time.Minute, true},
+		"of the future":     {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunRunning, SweptFrom: &from}, -time.Minute - time.Millisecond, false},
+		"of the next day":   {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunRunning, SweptFrom: &from}, -24 * time.Hour, false},
 		"not at its end":    {billing.Run{Sweep: billing.SweepOpen, Status: billing.RunRunning, SweptFrom: &from}, 0, false},
 		"given up":          {billing.Run{Sweep: billing.SweepAbandoned, Status: billing.RunRunning, SweptFrom: &from}, 0, false},
 		"of a closed run":   {billing.Run{Sweep: billing.SweepComplete, Status: billing.RunCompletedWithErrors, SweptFrom: &from}, 0, false},
@@ -166,6 +169,20 @@ func TestASnapshotIsUsedOnlyWhereItHolds(t *testing.T) {
 		if got := test.run.HasSnapshot(readAt.Add(test.age)); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+func TestASweepGoesOnOnlyWhileItsSnapshotWillHold(t *testing.T) {
+	for age, want := range map[time.Duration]bool{
+		-24 * time.Hour: true, -time.Minute - time.Millisecond: true, -time.Minute: false, 0: false,
+		2*time.Hour - time.Millisecond: false, 2 * time.Hour: true,
+	} {
+		if got := (billing.Run{SweptFrom: ptr(readAt)}).SweepOutlived(readAt.Add(age)); got != want {
+			t.Errorf("%v after it began: %t", age, got)
+		}
+	}
+	if (billing.Run{}).SweepOutlived(readAt) {
+		t.Error("it has not begun")
 	}
 }
 

@@ -12,6 +12,8 @@
 //     [billing.ErrRecordChanged].
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.
 //     A second delivery finds [billing.ErrAlreadyDecided] and changes nothing.
+//   - A run has one enumerator: a lease that no right clock can have set is free, and every write
+//     names the lease it is done under.
 //   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
 //     removed only while nobody can be filling or deciding by it.
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.

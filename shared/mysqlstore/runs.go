@@ -69,10 +69,18 @@ func (s *Store) Runs(ctx context.Context, ids []string) (map[string]billing.Run,
 	return found, err
 }
 
+// leaseIsFree holds for a lease that nobody has, that expired, or that ends later than a right clock
+// can have said: whoever took that one may have died. Taken from one who lives, it does no harm,
+// for every write names its owner.
+const leaseIsFree = `(lease_owner = '' OR lease_expires_at < ? OR lease_expires_at > ?)`
+
+// latestLease is when a lease ends at the latest by a clock that is right.
+func latestLease(now time.Time) time.Time { return now.Add(2 * billing.LeaseLife) }
+
 // EnumeratingRuns returns the ids of runs that are still enumerating and whose lease is free.
 func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error) {
 	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs
-		WHERE status = ? AND (lease_owner = '' OR lease_expires_at < ?) ORDER BY started_at`, billing.RunEnumerating, now)
+		WHERE status = ? AND `+leaseIsFree+` ORDER BY started_at`, billing.RunEnumerating, now, latestLease(now))
 	return ids, failure(err, "find runs to resume")
 }
 
@@ -80,8 +88,8 @@ func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, e
 // holds it or the run no longer enumerates.
 func (s *Store) AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error) {
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET lease_owner = ?, lease_expires_at = ?
-		WHERE id = ? AND status = ? AND (lease_owner IN ('', ?) OR lease_expires_at < ?)`,
-		owner, until, runID, billing.RunEnumerating, owner, now)
+		WHERE id = ? AND status = ? AND (lease_owner = ? OR `+leaseIsFree+`)`,
+		owner, until, runID, billing.RunEnumerating, owner, now, latestLease(now))
 	return ok, failure(err, "take the lease of run "+runID)
 }
 

@@ -92,16 +92,18 @@ func TestUnknownRunsAreAbsent(t *testing.T) {
 
 func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		for i, id := range []string{"free", "held", "expired", "running", "stopped", "released"} {
+		for i, id := range []string{"free", "held", "expired", "of the future", "running", "stopped", "released"} {
 			run := newRun(id)
 			run.StartedAt = now.Add(-time.Duration(i) * time.Minute)
 			f.openRun(t, run)
 		}
-		for _, id := range []string{"held", "expired", "running", "released"} {
+		for _, id := range []string{"held", "expired", "of the future", "running", "released"} {
 			f.lease(t, id, "owner")
 		}
-		if err := f.store.MarkSent(t.Context(), "expired", "owner", "x", now.Add(-time.Second)); err != nil {
-			t.Fatal(err)
+		for id, left := range map[string]time.Duration{"held": 2 * time.Minute, "expired": -time.Second, "of the future": 2*time.Minute + time.Second} {
+			if err := f.store.MarkSent(t.Context(), id, "owner", "x", now.Add(left)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := f.store.MarkRunning(t.Context(), "running", "owner"); err != nil {
 			t.Fatal(err)
@@ -116,7 +118,7 @@ func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"released", "expired", "free"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"released", "of the future", "expired", "free"}, got); diff != "" {
 			t.Errorf("earliest first (-want +got):\n%s", diff)
 		}
 	})
@@ -192,6 +194,30 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		}
 		if acquire("r", "a", now) {
 			t.Error("a running run was leased")
+		}
+	})
+}
+
+// Who took a lease by a clock that was wrong may have died: the others do not wait for its end.
+func TestALeaseOfTheFutureIsTaken(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		acquire := func(owner string, at time.Time) bool {
+			t.Helper()
+			held, err := f.store.AcquireLease(t.Context(), "r", owner, at, at.Add(billing.LeaseLife))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return held
+		}
+		f.openRun(t, newRun("r"))
+		if !acquire("a day ahead", now.Add(24*time.Hour)) || !acquire("right", now) {
+			t.Error("it stood in the way of the right clock")
+		}
+		if !acquire("a minute ahead", now.Add(61*time.Second)) || acquire("right", now.Add(time.Second)) {
+			t.Error("clocks that differ by a minute took the lease from each other")
+		}
+		if err := f.store.MarkSent(t.Context(), "r", "right", "x", now); !errors.Is(err, billing.ErrLeaseLost) {
+			t.Errorf("who lost the lease wrote: %v", err)
 		}
 	})
 }

@@ -27,13 +27,14 @@ type AggregateStore interface {
 	DropSnapshot(ctx context.Context, runID string) error
 	LastCompleted(ctx context.Context) (*time.Time, error)
 	CreatedAt(ctx context.Context) (time.Time, error)
+	LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
 	Prune(ctx context.Context, before time.Time) (int, error)
 }
 
 // Aggregator closes runs and sums them up.
 type Aggregator struct {
 	Store     AggregateStore
-	Retention time.Duration // how long closed runs are kept
+	Retention time.Duration // how long before the latest run closed ones are kept
 	Retry     Retry
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -93,8 +94,22 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	}
 	// One run that cannot be closed must not keep the rest from being looked after.
 	problems = append(problems, a.dropSnapshots(ctx), a.reportAge(ctx))
-	tick.Pruned, err = a.Store.Prune(ctx, a.now().Add(-a.Retention))
+	tick.Pruned, err = a.prune(ctx)
 	return tick, errors.Join(append(problems, err)...)
+}
+
+// prune removes runs by how long before the latest one they started: a clock that is far ahead must
+// not empty the history.
+func (a *Aggregator) prune(ctx context.Context) (int, error) {
+	latest, found, err := a.Store.LatestRun(ctx)
+	if err != nil || !found {
+		return 0, err
+	}
+	until := a.now()
+	if latest.StartedAt.Before(until) {
+		until = latest.StartedAt
+	}
+	return a.Store.Prune(ctx, until.Add(-a.Retention))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.

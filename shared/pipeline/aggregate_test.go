@@ -354,7 +354,7 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 func TestOldRunsArePruned(t *testing.T) {
 	f := newFixture(t)
 	day := 24 * time.Hour
-	for id, age := range map[string]time.Duration{"old": 91 * day, "young": 89 * day, "old-and-open": 92 * day} {
+	for id, age := range map[string]time.Duration{"old": 91 * day, "young": 89 * day, "old-and-open": 92 * day, "latest": 0} {
 		f.openRun(id, numbered(2), func(r *billing.Run) {
 			r.StartedAt, r.DeadlineAt = start.Add(-age), start.Add(12*time.Hour)
 		})
@@ -366,7 +366,7 @@ func TestOldRunsArePruned(t *testing.T) {
 	if diff := cmp.Diff(pipeline.Tick{Closed: []string{}, Pruned: 1}, f.tick()); diff != "" {
 		t.Error(diff)
 	}
-	for id, items := range map[string]int{"old": 0, "young": 2, "old-and-open": 2} {
+	for id, items := range map[string]int{"old": 0, "young": 2, "old-and-open": 2, "latest": 2} {
 		if n := len(f.itemIDs(id)); n != items || (f.run(id).ID == "") != (items == 0) {
 			t.Errorf("%s: run %q, %d items", id, f.run(id).ID, n)
 		}

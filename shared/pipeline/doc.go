@@ -49,11 +49,16 @@
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
 //   - Secrets stand in no log, table, message or command line: secretsStaySecret.
+//   - A clock that jumps, by up to a day, may cost requests, messages and an operator's resume, and
+//     nothing else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the
+//     history: TestAClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
 //     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
 //
 // Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
 // that it accepted until it is deleted or its retention ends; Stripe answers with its present state
-// to a request for one object; clocks of the functions differ by less than a lease lasts, a minute;
-// the schedules go on ticking; and RunDeadline is longer than the faults.
+// to a request for one object; the schedules go on ticking; RunDeadline is longer than the faults; and
+// clocks come right again. While one is wrong, the times it writes are wrong (of the run, its items and
+// the end of a subscription that Stripe does not have), a run may be closed before its deadline, and a
+// snapshot may say for longer than two hours that nothing is to be done: the next run looks again.
 package pipeline

@@ -94,11 +94,7 @@ type Enumerator struct {
 	Log         *slog.Logger
 }
 
-const (
-	defaultPage = 1000
-	// leaseFor is many times what a page takes, and short enough to go on soon after a crash.
-	leaseFor = time.Minute
-)
+const defaultPage = 1000
 
 // Run does what the request says, until it is done or its time is over.
 func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) {
@@ -411,7 +407,7 @@ func (e *Enumerator) page() int {
 
 func (e *Enumerator) now() time.Time { return clock(e.Now) }
 
-func (e *Enumerator) leaseEnd() time.Time { return e.now().Add(leaseFor) }
+func (e *Enumerator) leaseEnd() time.Time { return e.now().Add(billing.LeaseLife) }
 
 // clock tells the time in UTC to the millisecond: what is stored reads back equal.
 func clock(now func() time.Time) time.Time { return now().UTC().Truncate(time.Millisecond) }

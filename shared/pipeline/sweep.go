@@ -27,8 +27,8 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (
 			return billing.SweepOpen, err
 		}
 	}
-	if e.tooOld(run) {
-		return e.abandon(ctx, run.ID, owner, errTooOld)
+	if run.SweepOutlived(e.now()) { // what is swept now would be thrown away
+		return e.abandon(ctx, run.ID, owner, errOutlived)
 	}
 	switch err := e.readRanges(ctx, run.ID, owner); {
 	case err == nil:
@@ -40,12 +40,7 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (
 	}
 }
 
-var errTooOld = errors.New("it did not reach its end before its beginning was too old to decide by")
-
-// tooOld: what is swept now would be thrown away.
-func (e *Enumerator) tooOld(run billing.Run) bool {
-	return run.SweptFrom != nil && e.now().Sub(*run.SweptFrom) >= billing.SnapshotLife
-}
+var errOutlived = errors.New("it did not reach its end before its beginning was too old to decide by, or its beginning lies in the future")
 
 // abandon ends the sweep without a snapshot.
 func (e *Enumerator) abandon(ctx context.Context, runID, owner string, why error) (billing.SweepState, error) {

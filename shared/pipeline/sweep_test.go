@@ -420,9 +420,15 @@ func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]d
 	f.enumerate(f.enumerator(nil), req)
 	ids := f.itemIDs(scheduledID)
 	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	return f.decided(scheduledID)
+}
+
+// decided returns what the run's items say.
+func (f *fixture) decided(runID string) map[string]decided {
+	f.Helper()
 	all := map[string]decided{}
-	for _, id := range ids {
-		item := f.item(scheduledID, id)
+	for _, id := range f.itemIDs(runID) {
+		item := f.item(runID, id)
 		if item.Reason == billing.ReasonCustomerMissing {
 			item.Reason = billing.ReasonNoSubscription
 		}

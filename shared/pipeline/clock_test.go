@@ -1,0 +1,475 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+func (s tappedStore) CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error) {
+	return tapped(ctx, s.tap, "CloseRun", func() (bool, error) { return s.Store.CloseRun(ctx, summary, seen, from) })
+}
+
+func (s tappedStore) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error) {
+	return tapped(ctx, s.tap, "AmendRun", func() (bool, error) { return s.Store.AmendRun(ctx, summary, seen, before) })
+}
+
+func (s tappedStore) DropSnapshot(ctx context.Context, runID string) error {
+	return s.tap.do(ctx, "DropSnapshot", func() error { return s.Store.DropSnapshot(ctx, runID) })
+}
+
+const (
+	clockRounds  = 30 // of the property
+	clockTrouble = 12 // steps of a round while clocks jump
+	clockTicks   = 8  // of a quarter of an hour, within which a run is at its end once clocks are right
+)
+
+// TestNoJumpOfAClockLosesAnything: the steps' clocks jump, each by itself, and the steps die. Once
+// the clocks are right, the schedules and the operator bring the run to the end that it has without
+// all that. CLOCK_SEED repeats a test.
+func TestNoJumpOfAClockLosesAnything(t *testing.T) {
+	seed := clockSeed(t)
+	t.Logf("CLOCK_SEED=%d", seed)
+	f := newFixture(t)
+	f.startQueues()
+	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
+	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
+	f.spread(350) // of nobody: the sweep takes some pages
+	f.keepTables()
+	want := map[billing.Strategy]clockEnd{}
+	for _, strategy := range billing.Strategies() {
+		want[strategy] = f.undisturbed(strategy)
+	}
+	ends := map[string]int{}
+	for n := range uint64(clockRounds) {
+		r := &clockRound{fixture: f, rand: rand.New(rand.NewPCG(seed, n)), ends: ends}
+		strategy := billing.Strategies()[n%2]
+		r.begin(strategy)
+		for range clockTrouble {
+			r.trouble()
+		}
+		r.setRight()
+		if diff := cmp.Diff(want[strategy], r.clockEnd()); diff != "" {
+			t.Errorf("-undisturbed +with wrong clocks:\n%s", diff)
+		}
+		if t.Failed() {
+			t.Fatalf("in round %d, %s", n, strategy)
+		}
+	}
+	t.Log(ends)
+	for _, what := range []string{"enumerator killed", "worker killed", "aggregator killed", "open when clocks are right"} {
+		if ends[what] == 0 {
+			t.Errorf("never: %s", what)
+		}
+	}
+}
+
+func clockSeed(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("CLOCK_SEED")
+	if text == "" {
+		return rand.Uint64()
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
+}
+
+// keepTables keeps a copy of the application's tables for restoreTables.
+func (f *fixture) keepTables() {
+	f.Helper()
+	for _, table := range []string{"organizations", "subscriptions"} {
+		f.exec(`CREATE TABLE kept_` + table + ` AS SELECT * FROM ` + table)
+	}
+}
+
+func (f *fixture) restoreTables() {
+	f.Helper()
+	f.exec(`DELETE FROM organizations`) // and their subscriptions
+	for _, table := range []string{"organizations", "subscriptions"} {
+		f.exec(`INSERT INTO ` + table + ` SELECT * FROM kept_` + table)
+	}
+}
+
+// clockEnd is what a run leaves, but for what tells the time.
+type clockEnd struct {
+	Status     billing.RunStatus
+	Totals     []int // of the stored summary: all, synchronized, errors, skipped, pending
+	Downgrades int
+	Items      map[string]decided
+	Rows       cells
+}
+
+func (f *fixture) clockEnd() clockEnd {
+	f.Helper()
+	run, s := f.run(scheduledID), f.stored()
+	end := clockEnd{
+		Status: run.Status, Downgrades: run.Downgrades, Items: f.decided(scheduledID), Rows: f.cells().withoutTimestamps(),
+		Totals: []int{s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending},
+	}
+	for org, item := range end.Items {
+		if item.Reason == billing.ReasonSubscriptionMissing { // it ended when that was found out
+			item.Changes = strings.Join(fieldsOf(f.item(scheduledID, org).Changes), " ")
+			end.Items[org] = item
+			end.Rows[[3]string{org, "subscriptions:row-" + org, billing.FieldEndedAt}] = "some time"
+		}
+	}
+	if s.TotalOrganizations != s.Synchronized+s.Errors+s.Skipped+s.Pending || s.Downgrades != run.Downgrades || len(end.Items) != run.Total {
+		f.Errorf("%d items, run %+v\nsummary %+v", len(end.Items), run, s)
+	}
+	return end
+}
+
+// undisturbed returns how a run ends that nothing happens to.
+func (f *fixture) undisturbed(strategy billing.Strategy) clockEnd {
+	f.Helper()
+	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: strategy})
+	f.deliver(f.reconciler(nil), scheduledID, f.sentWork(scheduledID)...)
+	f.progress(scheduledID)
+	end := f.clockEnd()
+	if end.Status != billing.RunCompletedWithErrors || end.Downgrades < 5 || len(end.Items) < len(situations)-2 {
+		f.Fatalf("a run without trouble: %+v", end)
+	}
+	f.resetRuns()
+	f.restoreTables()
+	return end
+}
+
+// jumpy is a clock that jumps when it is asked: by a millisecond, by a day, and by all between, to
+// and fro.
+type jumpy struct {
+	right *clock
+
+	mu   sync.Mutex
+	rand *rand.Rand
+	off  time.Duration
+}
+
+func (j *jumpy) Now() time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.rand.IntN(3) > 0 {
+		unit := []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, time.Hour, time.Hour}[j.rand.IntN(6)]
+		j.off = time.Duration(j.rand.IntN(2*26)-26) * unit
+	}
+	return j.right.Now().Add(j.off)
+}
+
+// clockRound is one run under jumping clocks.
+type clockRound struct {
+	*fixture
+
+	rand    *rand.Rand
+	request pipeline.Request
+	waiting []string       // organizations whose message is in the work queue
+	ends    map[string]int // how often something came to pass
+}
+
+func (r *clockRound) begin(strategy billing.Strategy) {
+	r.resetRuns()
+	r.restoreTables()
+	r.request = pipeline.Request{ScheduledFor: start, Strategy: strategy}
+	r.enumerateWrongly(r.request)
+}
+
+// wrong is the clock of one process, and what kills it, mostly.
+func (r *clockRound) wrong() (*jumpy, *killer) {
+	at := 0 // never
+	if r.rand.IntN(4) > 0 {
+		at = 1 + r.rand.IntN(1+r.rand.IntN(60))
+	}
+	return &jumpy{right: &r.clock, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &killer{at: at, after: r.rand.IntN(2) == 0}
+}
+
+// trouble lets time pass and one process go wrong.
+func (r *clockRound) trouble() {
+	r.clock.advance(time.Duration(r.rand.Int64N(int64(10 * time.Minute))))
+	switch r.rand.IntN(9) {
+	case 0:
+		r.enumerateWrongly(r.request) // a second delivery
+	case 1, 2, 3:
+		r.enumerateWrongly(pipeline.Request{ResumeAll: true})
+	case 4, 5:
+		r.aggregateWrongly()
+	default:
+		r.workWrongly()
+	}
+}
+
+func (r *clockRound) enumerateWrongly(req pipeline.Request) {
+	r.Helper()
+	now, k := r.wrong()
+	e := r.enumerator(k.tap())
+	e.Now, e.Streams = now.Now, 2
+	if _, err := e.Run(r.Context(), req); err != nil && !errors.Is(err, errKilled) {
+		r.Errorf("enumerator: %v", err)
+	}
+	r.count(k.dead, "enumerator killed")
+}
+
+func (r *clockRound) aggregateWrongly() {
+	r.Helper()
+	now, k := r.wrong()
+	k.at = min(k.at, 1+r.rand.IntN(5)) // its calls are few
+	a := r.aggregator(k.tap())
+	a.Now = now.Now
+	_, err := a.Tick(r.Context())
+	if r.rand.IntN(2) == 0 {
+		err = errors.Join(err, a.Progress(r.Context(), scheduledID))
+	}
+	if err != nil && !errors.Is(err, errKilled) {
+		r.Errorf("aggregator: %v", err)
+	}
+	r.count(k.dead, "aggregator killed")
+	r.count(r.status(scheduledID) == billing.RunIncomplete, "closed too early")
+}
+
+func (r *clockRound) workWrongly() {
+	r.Helper()
+	now, k := r.wrong()
+	w := r.reconciler(&tap{after: k.end, before: func(ctx context.Context, call string) error {
+		r.count(call == "DecideInSync", "decided by the snapshot")
+		return k.begin(ctx, call)
+	}})
+	w.Now = now.Now
+	r.takeMessages()
+	r.handOut(w, k, r.rand.IntN(len(r.waiting)+1))
+	r.count(k.dead, "worker killed")
+}
+
+// takeMessages adds to those that wait what was sent since, in any order.
+func (r *clockRound) takeMessages() {
+	r.Helper()
+	r.waiting = append(r.waiting, r.sentWork(scheduledID)...)
+	r.rand.Shuffle(len(r.waiting), func(i, j int) { r.waiting[i], r.waiting[j] = r.waiting[j], r.waiting[i] })
+}
+
+// handOut gives the first n messages to the worker. What it did not answer for comes again, and some of
+// the others too.
+func (r *clockRound) handOut(w *pipeline.Reconciler, k *killer, n int) {
+	r.Helper()
+	batch := r.waiting[:n]
+	r.waiting = r.waiting[n:]
+	for org, result := range r.deliver(w, scheduledID, batch...) {
+		if k.dead || result.Disposition == pipeline.Return || r.rand.IntN(4) == 0 {
+			r.waiting = append(r.waiting, org)
+		}
+	}
+}
+
+// setRight lets the schedules tick with clocks that are right, until the run is at its end.
+func (r *clockRound) setRight() {
+	r.Helper()
+	run := r.run(scheduledID)
+	r.count(run.Sweep == billing.SweepAbandoned, "sweep given up")
+	r.count(run.Status.Open(), "open when clocks are right")
+	if run.ID == "" { // nobody lived to open it: the schedule tries again
+		r.enumerate(r.enumerator(nil), r.request)
+	}
+	for n := range clockTicks {
+		r.clock.advance(15 * time.Minute)
+		// The runbook of an incomplete run: not everybody does it at once.
+		if r.status(scheduledID) == billing.RunIncomplete && (n > 1 || r.rand.IntN(2) == 0) {
+			r.enumerate(r.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+			r.count(true, "resumed")
+		}
+		r.enumerate(r.enumerator(nil), pipeline.Request{ResumeAll: true})
+		r.takeMessages()
+		r.handOut(r.reconciler(nil), &killer{}, len(r.waiting))
+		r.progress(scheduledID)
+		r.tick()
+	}
+	if run := r.run(scheduledID); run.FinishedAt == nil {
+		r.Fatalf("%d ticks later the run is not at its end: %+v", clockTicks, run)
+	}
+}
+
+func (r *clockRound) count(happened bool, what string) {
+	if happened {
+		r.ends[what]++
+	}
+}
+
+// ahead is a clock that is wrong by so much, for good.
+func (c *clock) ahead(by time.Duration) func() time.Time {
+	return func() time.Time { return c.Now().Add(by) }
+}
+
+// dyingAt dies as it makes the call.
+func dyingAt(call string) *tap {
+	dead := false
+	return &tap{before: func(_ context.Context, name string) error {
+		if dead = dead || name == call; dead {
+			return errKilled
+		}
+		return nil
+	}}
+}
+
+func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(5)...)
+	ahead := f.enumerator(dyingAt("SendWork"))
+	ahead.Now = f.clock.ahead(24 * time.Hour)
+	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) || !f.leased() {
+		t.Fatalf("it ended with %v", err)
+	}
+	f.clock.advance(time.Second)
+	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
+	if got := f.status(scheduledID); got != billing.RunRunning {
+		t.Errorf("run is %s", got)
+	}
+	if diff := cmp.Diff(numbered(5), f.sentWork(scheduledID)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
+func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(5)...)
+	other := once(func() { f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true}) })
+	ahead := f.enumerator(&tap{after: func(_ context.Context, call string) error {
+		if call == "ListPage" {
+			other()
+		}
+		return nil
+	}})
+	ahead.Now = f.clock.ahead(24 * time.Hour)
+	if got := f.enumerate(ahead, scheduled); got.Done || got.Enqueued != 0 {
+		t.Errorf("the one ahead: %+v", got)
+	}
+	if run := f.run(scheduledID); run.Status != billing.RunRunning || run.Total != 5 {
+		t.Errorf("%+v", run)
+	}
+	if diff := cmp.Diff(numbered(5), f.sentWork(scheduledID)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
+	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
+		f := newFixture(t)
+		f.startQueues()
+		f.inSync("org-1")
+		f.swept()
+		f.stripe.ResetCounts()
+		w := f.reconciler(nil)
+		w.Now = f.clock.ahead(-behind)
+		f.wantResult(f.deliver(w, scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
+		if n := f.stripe.Requests().RetrieveSubscription; n != requests {
+			t.Errorf("%v before the sweep: %d subscriptions were read, want %d", behind, n, requests)
+		}
+	}
+}
+
+// It would count as fresh a day later.
+func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	ahead := f.enumerator(dyingAt("StorePage"))
+	ahead.Now = f.clock.ahead(24 * time.Hour)
+	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) {
+		t.Fatalf("it ended with %v", err)
+	}
+	f.clock.advance(time.Second)
+	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
+	if run := f.run(scheduledID); run.Sweep != billing.SweepAbandoned || run.Status != billing.RunRunning {
+		t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
+	}
+}
+
+func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.inSync("org-2")
+	f.swept()
+	f.deliver(f.reconciler(nil), scheduledID, "org-1")
+	f.closeAhead()
+	f.deliver(f.reconciler(nil), scheduledID, "org-2")
+	f.progress(scheduledID)
+	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 2 || f.status(scheduledID) != billing.RunCompleted {
+		t.Errorf("run is %s: %+v", f.status(scheduledID), s)
+	}
+}
+
+func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
+	for _, call := range []string{"SweepPage", "StorePage", "ListPage", "SendWork", "MarkSent"} {
+		t.Run(call, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			for _, id := range numbered(5) {
+				f.inSync(id)
+			}
+			tooEarly := once(f.closeAhead)
+			e := f.enumerator(&tap{before: func(_ context.Context, name string) error {
+				if name == call {
+					tooEarly()
+				}
+				return nil
+			}})
+			if got := f.enumerate(e, scheduled); got.Done {
+				t.Errorf("%+v", got)
+			}
+			if got := f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID}); !got.Done || got.Enqueued != 5 {
+				t.Errorf("resumed: %+v", got)
+			}
+			f.deliver(f.reconciler(nil), scheduledID, f.sentWork(scheduledID)...)
+			f.progress(scheduledID)
+			if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 5 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// closeAhead ticks with a clock that is a day ahead, which closes the scheduled run.
+func (f *fixture) closeAhead() {
+	f.Helper()
+	a := f.aggregator(nil)
+	a.Now = f.clock.ahead(24 * time.Hour)
+	if _, err := a.Tick(f.Context()); err != nil {
+		f.Error(err)
+	}
+	if got := f.status(scheduledID); got != billing.RunIncomplete {
+		f.Errorf("run is %s", got)
+	}
+}
+
+func TestAClockYearsAheadPrunesNoHistory(t *testing.T) {
+	f := newFixture(t)
+	for _, id := range []string{"before", "last"} {
+		f.openRun(id, numbered(1))
+		f.decide(id, billing.OutcomeSkipped, numbered(1)...)
+		f.progress(id)
+		f.clock.advance(7 * 24 * time.Hour)
+	}
+	f.openRun("going on", numbered(1))
+	a := f.aggregator(nil)
+	a.Now = f.clock.ahead(3 * 365 * 24 * time.Hour)
+	if got, err := a.Tick(t.Context()); err != nil || got.Pruned != 0 || f.countRuns() != 3 {
+		t.Errorf("%+v, %v; %d runs are left", got, err, f.countRuns())
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_items`); n != 3 {
+		t.Errorf("%d items are left", n)
+	}
+}
