@@ -81,7 +81,7 @@ func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) S
 		s.Details = append(s.Details, detail(item))
 	}
 	if run.FinishedAt != nil {
-		s.DurationMs = run.FinishedAt.Sub(run.StartedAt).Milliseconds()
+		s.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
 	return s
 }

@@ -147,6 +147,14 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 }`)
 }
 
+// Who closes a run has another clock than who began it.
+func TestNoRunTakesLessThanNoTime(t *testing.T) {
+	run := billing.Run{StartedAt: periodStart, FinishedAt: ptr(periodStart.Add(-time.Second))}
+	if got := billing.Summarize(run, nil, nil, nil).DurationMs; got != 0 {
+		t.Errorf("%d ms", got)
+	}
+}
+
 func TestOrphanAsJSON(t *testing.T) {
 	assertJSON(t, billing.Orphan{SubscriptionID: "sub_1", CustomerID: "cus_1", Status: "active"}, `{
   "subscriptionId": "sub_1",
