@@ -85,12 +85,12 @@ func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
 				if err != nil && billing.AsFailure(err).Class == billing.RunFatal {
 					t.Errorf("draw %d stops the run: %v", draw, err)
 				}
-				if err != nil || slices.ContainsFunc(got.Subs, isRefused) {
+				if err != nil {
 					refused++
 					continue
 				}
 				unharmed++
-				if diff := cmp.Diff(truth, got); diff != "" {
+				if diff := cmp.Diff(truth.butFor(got.Subs), got); diff != "" {
 					t.Errorf("draw %d: %s", draw, diff)
 				}
 			}
@@ -101,6 +101,18 @@ func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
 	}
 }
 
-// isRefused: a snapshot's subscription that cannot be read is read singly, and the rules refuse one
-// without a price.
-func isRefused(s billing.Subscription) bool { return s.Unreadable || (s.ID != "" && s.PriceID == "") }
+// butFor is what is said, without what nobody relies on where it was read so: of a snapshot's
+// subscription that cannot be read only what leads to it counts, for it is read singly; and the rules
+// refuse one without a price.
+func (s said) butFor(read []billing.Subscription) said {
+	s.Subs = slices.Clone(s.Subs)
+	for i := range min(len(s.Subs), len(read)) {
+		switch want := &s.Subs[i]; {
+		case read[i].Unreadable:
+			*want = billing.Subscription{ID: want.ID, CustomerID: want.CustomerID, OrgID: want.OrgID, Created: read[i].Created, Unreadable: true}
+		case read[i].PriceID == "":
+			want.PriceID = ""
+		}
+	}
+	return s
+}

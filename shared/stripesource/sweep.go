@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -36,9 +37,10 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 	return billing.Page{Subscriptions: subs, More: more}, nil
 }
 
-// decodeLeniently reads what it can of a subscription: its id must be there, and its customer, or
-// an organization known by that alone would seem to have none. Where nothing else is usable the
-// rest is left to whoever reads it singly.
+// decodeLeniently reads what it can of a subscription and leaves the rest to whoever reads it
+// singly. What leads to it must be there, its id, customer and organization: without one of them
+// somebody would seem to have no subscription. Such a list is given up, for reading it again would
+// not help.
 func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, error) {
 	sub, err := c.decode(raw)
 	if err == nil && sub.CustomerID != "" && fits(sub) {
@@ -50,29 +52,34 @@ func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, erro
 	var s struct {
 		ID       string         `json:"id"`
 		Created  jsontext.Value `json:"created"`
-		Customer jsontext.Value `json:"customer"`
-		Metadata jsontext.Value `json:"metadata"`
+		Customer expandable     `json:"customer"`
+		Metadata struct {
+			OrgID string `json:"orgId"`
+		} `json:"metadata"`
 	}
-	if jsonErr := unmarshal(raw, &s); jsonErr != nil || shortOrNone(s.ID) == "" {
-		return sub, broken("a subscription in Stripe's list has no usable id")
+	if err := unmarshal(raw, &s); err != nil {
+		return billing.Subscription{}, invalid("subscription %q in Stripe's list cannot be read: %v", s.ID, err)
 	}
-	customer := shortOrNone(string(orNone[expandable](s.Customer)))
-	if customer == "" {
-		return sub, broken("subscription %q in Stripe's list has no usable customer", s.ID)
+	if !usable(s.ID) || !usable(string(s.Customer)) {
+		return billing.Subscription{}, invalid("subscription %q in Stripe's list has no usable id or customer (%q)", s.ID, s.Customer)
+	}
+	var created *int64
+	if unmarshal(s.Created, &created) != nil {
+		created = nil
 	}
 	return billing.Subscription{
-		ID: s.ID, Unreadable: true, Created: at(orNone[*int64](s.Created)),
-		CustomerID: customer, OrgID: shortOrNone(orNone[map[string]string](s.Metadata)["orgId"]),
+		ID: s.ID, Unreadable: true, Created: at(created), CustomerID: string(s.Customer), OrgID: organization(s.Metadata.OrgID),
 	}, nil
 }
 
-// orNone is the value, or the zero one where it is of another kind.
-func orNone[T any](raw jsontext.Value) T {
-	var v, none T
-	if unmarshal(raw, &v) != nil {
-		return none
+func usable(id string) bool { return id != "" && within(maxID, id) }
+
+// organization is none where there is no room for its id: none of ours is that long.
+func organization(orgID string) string {
+	if !within(maxMetadata, orgID) {
+		return ""
 	}
-	return v
+	return strings.TrimSpace(orgID)
 }
 
 // Stripe's own limits: ids have at most 255 characters, metadata values 500.
@@ -94,10 +101,3 @@ func fits(s billing.Subscription) bool {
 }
 
 func within(characters int, s string) bool { return utf8.RuneCountInString(s) <= characters }
-
-func shortOrNone(s string) string {
-	if !within(maxID, s) {
-		return ""
-	}
-	return s
-}

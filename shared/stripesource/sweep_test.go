@@ -63,7 +63,7 @@ func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
 	}
 	put("sub_ok", nil)
 	put("sub_dates", map[string]any{"current_period_end": "tomorrow"})
-	put("sub_metadata", map[string]any{"metadata": []string{}})
+	put("sub_metadata", map[string]any{"metadata": map[string]any{"orgId": "org-sub_metadata", "tier": 7}})
 	put("sub_mode", map[string]any{"livemode": nil})
 	put("sub_price", map[string]any{"items": map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": strings.Repeat("p", 300)}}}}})
 	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
@@ -79,7 +79,7 @@ func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
 	}
 	for id, known := range map[string]billing.Subscription{
 		"sub_dates":    {CustomerID: "cus_sub_dates", OrgID: "org-sub_dates"},
-		"sub_metadata": {CustomerID: "cus_sub_metadata"},
+		"sub_metadata": {CustomerID: "cus_sub_metadata", OrgID: "org-sub_metadata"},
 		"sub_mode":     {CustomerID: "cus_sub_mode", OrgID: "org-sub_mode"},
 		"sub_price":    {CustomerID: "cus_sub_price", OrgID: "org-sub_price"},
 	} {
@@ -120,19 +120,12 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 func TestAPageThatIsNoneIsAnError(t *testing.T) {
 	good := `{"object":"subscription","id":"sub_1","livemode":false,"customer":"cus_1"}`
 	for name, body := range map[string]string{
-		"one without id":               `{"object":"list","has_more":false,"data":[{"object":"subscription","livemode":false}]}`,
-		"one without customer":         `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"sub_2","livemode":false}]}`,
-		"one of an odd customer":       `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"sub_2","livemode":false,"customer":7}]}`,
-		"one whose customer has no id": `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"sub_2","livemode":false,"customer":{}}]}`,
-		"one of an endless customer":   `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"sub_2","livemode":false,"customer":"` + strings.Repeat("c", 300) + `"}]}`,
-		"one that is no object":        `{"object":"list","has_more":false,"data":[7]}`,
-		"one with an endless id":       `{"object":"list","has_more":false,"data":[{"object":"subscription","id":"` + strings.Repeat("s", 300) + `"}]}`,
-		"more behind nothing":          `{"object":"list","has_more":true,"data":[]}`,
-		"the same page again":          `{"object":"list","has_more":true,"data":[` + good + `]}`,
-		"no word of more":              `{"object":"list","data":[` + good + `]}`,
-		"another kind of answer":       `{"object":"customer"}`,
-		"no data":                      `{"object":"list","has_more":false}`,
-		"an answer that is empty":      ``,
+		"more behind nothing":     `{"object":"list","has_more":true,"data":[]}`,
+		"the same page again":     `{"object":"list","has_more":true,"data":[` + good + `]}`,
+		"no word of more":         `{"object":"list","data":[` + good + `]}`,
+		"another kind of answer":  `{"object":"customer"}`,
+		"no data":                 `{"object":"list","has_more":false}`,
+		"an answer that is empty": ``,
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
@@ -144,6 +137,30 @@ func TestAPageThatIsNoneIsAnError(t *testing.T) {
 			if f := billing.AsFailure(err); err == nil || f.Class != billing.Unavailable {
 				t.Errorf("%+v, %v", page, err)
 			}
+		})
+	}
+}
+
+// TestAListThatHidesWhomItNamesIsGivenUp: who is led to a subscription by what cannot be read would
+// seem to have none. Reading again would not help.
+func TestAListThatHidesWhomItNamesIsGivenUp(t *testing.T) {
+	for name, object := range map[string]string{
+		"without id":             `{"object":"subscription","livemode":false}`,
+		"no object":              `7`,
+		"an endless id":          `{"object":"subscription","id":"` + strings.Repeat("s", 300) + `","customer":"cus_2"}`,
+		"without customer":       `{"object":"subscription","id":"sub_2","livemode":false}`,
+		"an odd customer":        `{"object":"subscription","id":"sub_2","livemode":false,"customer":7}`,
+		"a customer without id":  `{"object":"subscription","id":"sub_2","livemode":false,"customer":{}}`,
+		"an endless customer":    `{"object":"subscription","id":"sub_2","livemode":false,"customer":"` + strings.Repeat("c", 300) + `"}`,
+		"odd metadata":           `{"object":"subscription","id":"sub_2","livemode":false,"customer":"cus_2","metadata":[]}`,
+		"an odd organization id": `{"object":"subscription","id":"sub_2","livemode":false,"customer":"cus_2","metadata":{"orgId":["org-2"]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				return say(w, http.StatusOK, `{"object":"list","has_more":false,"data":[`+object+`]}`)
+			})
+			_, err := connect(fake, at(url)).SweepPage(t.Context(), billing.Range{})
+			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 		})
 	}
 }
