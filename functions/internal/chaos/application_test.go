@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
@@ -34,14 +35,14 @@ type application struct {
 	changed  int
 }
 
-func newApplication(db *sql.DB, stripe *stripetest.Server, lives []life, seed uint64) *application {
+func newApplication(db *sql.DB, stripe *stripetest.Server, lives []life, inStripe []billing.Subscription, seed uint64) *application {
 	a := &application{
 		db: db, stripe: stripe, lives: lives, random: rand.New(rand.NewPCG(seed, 2)),
 		versions: map[string][]stripetest.Subscription{},
 	}
-	for _, l := range lives {
-		sub, _ := stripe.Subscription(l.subscription)
-		a.versions[sub.ID] = append(a.versions[sub.ID], sub)
+	for _, s := range inStripe {
+		sub, _ := stripe.Subscription(s.ID)
+		a.versions[sub.ID] = []stripetest.Subscription{sub}
 	}
 	return a
 }
@@ -66,8 +67,10 @@ func (a *application) live(ctx context.Context) {
 
 // drain handles what is left: Stripe delivers an event until it is taken.
 func (a *application) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for a.webhook(ctx, false) {
-		if ctx.Err() != nil {
+		if !pause(ctx, time.Millisecond) {
 			return fmt.Errorf("the webhook does not come to its end: %w", ctx.Err())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -15,6 +16,10 @@ func sound() seen {
 	paid := map[string]any{"stripe_subscription_id": "sub_c", "status": "active", "plan_tier": "pro", "stripe_price_id": priceOf("PRO"), "cancel_at_period_end": 0.0}
 	lowered := maps.Clone(row)
 	lowered["subscription_tier"] = "pro"
+	var limit config.DowngradeLimit
+	if err := limit.UnmarshalText([]byte("1")); err != nil {
+		panic(err)
+	}
 	version := stripetest.Subscription{ID: "sub_c", Status: "active", PriceID: priceOf("PRO"), Metadata: map[string]string{"orgId": "c"}}
 	paid["stripe_customer_id"] = version.CustomerID
 	return seen{
@@ -29,9 +34,10 @@ func sound() seen {
 			c: {Outcome: billing.OutcomeSynced, Revision: 1, Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "free", To: "pro"}}},
 		},
 		letters: []letter{{work: b, reason: "unknown_status"}, {body: hostile, reason: "malformed_message"}},
-		junk:    map[string]bool{hostile: true},
-		before:  tables{"organizations/a": row, "organizations/c": row, "subscriptions/c": with(paid, "plan_tier", "free")},
-		now:     tables{"organizations/a": lowered, "organizations/c": row, "subscriptions/c": paid},
+		junk:    map[string]bool{hostile: true, "perhaps": false}, resultsJunk: map[string]bool{hostile: true}, unreported: []string{hostile},
+		downgrades: limit,
+		before:     tables{"organizations/a": row, "organizations/c": row, "subscriptions/c": with(paid, "plan_tier", "free")},
+		now:        tables{"organizations/a": lowered, "organizations/c": row, "subscriptions/c": paid},
 		journal: []write{
 			{seq: 1, who: systemAccount, table: "organizations", row: "a", org: "a", was: row, became: lowered},
 			{seq: 2, who: systemAccount, table: "subscriptions", row: "c", org: "c", was: with(paid, "plan_tier", "free"), became: paid},
@@ -61,10 +67,11 @@ func changeRun(s *seen, change func(*ran)) {
 
 // Each invariant must notice what it is there for.
 func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
-	live := []stripetest.Subscription{{ID: "sub_c", Status: "active", Metadata: map[string]string{"orgId": "c"}}}
+	live := []billing.Subscription{{ID: "sub_c", Status: "active", OrgID: "c"}}
 	invariants := map[string]func(seen) error{
 		"nobodyIsLeftOut": nobodyIsLeftOut, "nobodyIsPending": nobodyIsPending, "totalsAddUp": totalsAddUp, "guardHolds": guardHolds,
 		"deadLettersAreTheErrors": deadLettersAreTheErrors, "onlyTheWrongAreInError": onlyTheWrongAreInError, "auditReplays": auditReplays,
+		"deadLettersAreJustTheErrors": deadLettersAreJustTheErrors, "unreadableProgressIsKept": unreadableProgressIsKept, "limitsAreAsSet": limitsAreAsSet,
 		"nothingStaleIsMixedIn": nothingStaleIsMixedIn, "nobodyLiveIsFree": func(s seen) error { return nobodyLiveIsFree(s, live) },
 	}
 	for name, holds := range invariants {
@@ -105,6 +112,24 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 		{"another value was overwritten than was read", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Changes[0].From = "free" }) }, "auditReplays"},
 		{"a table is not what was written", func(s *seen) { s.now["organizations/a"]["subscription_tier"] = "free" }, "auditReplays"},
 		{"a dry run wrote", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeDrifted }) }, "auditReplays"},
+		{"a row is deleted", func(s *seen) {
+			s.journal = append(s.journal, write{seq: 3, who: systemAccount, table: "organizations", row: "c", org: "c", was: s.now["organizations/c"]})
+			delete(s.now, "organizations/c")
+		}, "auditReplays"},
+		{"a row vanishes", func(s *seen) { delete(s.now, "organizations/c") }, "auditReplays"},
+		{"a column is written that is not ours", func(s *seen) {
+			s.before["organizations/a"] = with(s.before["organizations/a"], "name", "A")
+			s.journal[0].was, s.journal[0].became = with(s.journal[0].was, "name", "A"), with(s.journal[0].became, "name", "B")
+			s.now["organizations/a"] = s.journal[0].became
+		}, "auditReplays"},
+		{"one who is not in error is in the dead-letter queue", func(s *seen) {
+			s.letters = append(s.letters, letter{work: billing.Work{RunID: firstRun, OrgID: "a"}})
+		}, "deadLettersAreJustTheErrors"},
+		{"progress that cannot be read is lost", func(s *seen) { s.unreported = nil }, "unreadableProgressIsKept"},
+		{"a limit is not as set", func(s *seen) { changeRun(s, func(r *ran) { r.limit = 2 }) }, "limitsAreAsSet"},
+		{"an organization is half the webhook's", func(s *seen) {
+			s.versions["sub_a"] = []stripetest.Subscription{{ID: "sub_a", Status: "active", PriceID: priceOf("MAX"), Metadata: map[string]string{"orgId": "a"}}}
+		}, "nothingStaleIsMixedIn"},
 		{"a row is half the webhook's", func(s *seen) { s.journal[1].became = with(s.journal[1].became, "status", "past_due") }, "nothingStaleIsMixedIn"},
 		{"who pays is cut off", func(s *seen) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "nobodyLiveIsFree"},
 	} {

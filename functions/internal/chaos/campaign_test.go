@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
 // tooLong is for a round, on a machine that has nothing else to do.
@@ -151,7 +150,7 @@ func (r *round) play(ctx context.Context, plan []plannedFault) error {
 	} {
 		began := time.Now()
 		if err := phase.play(ctx); err != nil {
-			return fmt.Errorf("%s: %w", phase.name, err)
+			return errors.Join(append(r.problems, fmt.Errorf("%s: %w", phase.name, err))...)
 		}
 		r.phases = append(r.phases, time.Since(began).Round(10*time.Millisecond))
 	}
@@ -205,7 +204,8 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 			r.count("  left in error: " + string(i.Reason))
 		}
 	}
-	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), auditReplays(s), nothingStaleIsMixedIn(s))
+	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), limitsAreAsSet(s), deadLettersAreTheErrors(s), unreadableProgressIsKept(s),
+		auditReplays(s), nothingStaleIsMixedIn(s))
 }
 
 func (r *round) redriven(ctx context.Context) error {
@@ -225,7 +225,7 @@ func (r *round) redriven(ctx context.Context) error {
 		return err
 	}
 	s, err := r.look(ctx)
-	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), onlyTheWrongAreInError(s),
+	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s), onlyTheWrongAreInError(s),
 		auditReplays(s), nothingStaleIsMixedIn(s))
 }
 
@@ -240,8 +240,12 @@ func (r *round) further(ctx context.Context) error {
 		return err
 	}
 	s, err := r.look(ctx)
-	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreTheErrors(s), onlyTheWrongAreInError(s),
-		auditReplays(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, r.liveInStripe()), r.recordIsTruth(ctx))
+	if !s.runs[secondRun].swept {
+		err = errors.Join(err, errors.New("the further run has no snapshot"))
+	}
+	inStripe, listErr := r.inStripe(ctx)
+	return errors.Join(err, listErr, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s),
+		onlyTheWrongAreInError(s), auditReplays(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, inStripe), r.recordIsTruth(ctx))
 }
 
 // awaitRun returns when there is such a run.
@@ -279,15 +283,4 @@ func (r *round) recordIsTruth(ctx context.Context) error {
 		}
 	}
 	return errors.Join(problems...)
-}
-
-// liveInStripe are the live subscriptions there.
-func (r *round) liveInStripe() []stripetest.Subscription {
-	var live []stripetest.Subscription
-	for id := range r.app.versions {
-		if sub, ok := r.stripe.Subscription(id); ok && billing.Status(sub.Status).Live() {
-			live = append(live, sub)
-		}
-	}
-	return live
 }

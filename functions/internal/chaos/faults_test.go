@@ -42,7 +42,7 @@ var strikes = []struct {
 	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
 	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
 	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.cast().enumerator) }},
-	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.aggregator) }},
+	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.cast().aggregator) }},
 	{"worker killed while Stripe answers", killAtStripe},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"anybody killed at a COMMIT", killAtCommit},
@@ -77,21 +77,21 @@ var strikes = []struct {
 	{"Stripe: not JSON", stripeFault(stripetest.NotJSON)},
 	{"Stripe: value of another type", stripeFault(stripetest.OddValue)},
 	{"Stripe: hangs", func(ctx context.Context, r *round, f fault) {
-		r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard)})
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard), Struck: r.hit(f)})()
 		pause(ctx, f.lasts)
 	}},
 	{"Stripe: down", func(ctx context.Context, r *round, f fault) {
-		r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Struck: r.hit(f)})()
 		pause(ctx, f.lasts)
-		r.stripe.ClearFaults()
 	}},
 	{"Stripe: slow", func(ctx context.Context, r *round, f fault) {
 		r.stripe.SetLatency(time.Duration(f.hard * float64(400*time.Millisecond)))
 		pause(ctx, f.lasts)
 		r.stripe.SetLatency(stripeTakes)
 	}},
-	{"Stripe: key refused", func(_ context.Context, r *round, _ fault) {
-		r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1})
+	{"Stripe: key refused", func(ctx context.Context, r *round, f fault) {
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, Struck: r.hit(f)})()
+		pause(ctx, f.lasts)
 	}},
 
 	{"database: connections cut", func(_ context.Context, r *round, _ fault) { r.proxy.cutAll() }},
@@ -168,39 +168,38 @@ type plannedFault struct {
 
 func queueFault(answer sqsserver.Fault, actions ...string) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		r.sqs.SetFail(func(action string) *sqsserver.Fault {
+		hit := r.hit(f)
+		defer r.failRequest.add(func(action string) *sqsserver.Fault {
 			for _, name := range actions {
 				if (name == "" || name == action) && r.chance(0.2+0.8*f.hard) {
-					r.count("  requests failed by SQS")
+					hit()
 					return &answer
 				}
 			}
 			return nil
-		})
+		})()
 		pause(ctx, f.lasts)
-		r.sqs.SetFail(nil)
 	}
 }
 
 func entryFault(action string) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		r.sqs.SetFailEntry(func(e sqsserver.Entry) *sqsserver.Fault {
+		hit := r.hit(f)
+		defer r.failEntry.add(func(e sqsserver.Entry) *sqsserver.Fault {
 			if e.Action == action && r.chance(0.2+0.6*f.hard) {
-				r.count("  entries failed by SQS")
+				hit()
 				return &sqsserver.InternalError
 			}
 			return nil
-		})
+		})()
 		pause(ctx, f.lasts)
-		r.sqs.SetFailEntry(nil)
 	}
 }
 
 func stripeFault(kind stripetest.Kind) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.hard})
+		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.hard, Struck: r.hit(f)})()
 		pause(ctx, f.lasts)
-		r.stripe.ClearFaults() // those of others too
 	}
 }
 
@@ -214,11 +213,11 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 		}
 	}
 	pause(ctx, time.Duration(f.hard*float64(50*time.Millisecond))) // somewhere in the middle
-	r.kill(f.hard, functions...)
+	r.kill(r.share(), functions...)
 }
 
-// kill ends one of the functions' processes, which one hard says.
-func (r *round) kill(hard float64, functions ...*runtimeapi.Function) {
+// kill ends one of the functions' processes, the one at this share of them.
+func (r *round) kill(share float64, functions ...*runtimeapi.Function) {
 	var all []*runtimeapi.Process
 	for _, f := range functions {
 		all = append(all, f.Processes()...)
@@ -226,35 +225,33 @@ func (r *round) kill(hard float64, functions ...*runtimeapi.Function) {
 	if len(all) == 0 {
 		return
 	}
-	all[int(hard*float64(len(all)))].Kill()
+	all[int(share*float64(len(all)))].Kill()
 	r.count("  processes killed")
 }
 
 func killAtStripe(ctx context.Context, r *round, f fault) {
 	var left atomic.Int32
 	left.Store(1 + int32(3*f.hard))
-	r.atStripe.Store(new(func() {
+	defer r.atStripe.add(func() {
 		if take(&left) {
 			r.kill(r.share(), r.cast().workers...)
 		}
-	}))
+	})()
 	pause(ctx, f.lasts)
-	r.atStripe.Store(nil)
 }
 
 func killAtCommit(ctx context.Context, r *round, f fault) {
 	var left atomic.Int32
 	left.Store(1 + int32(3*f.hard))
-	r.proxy.beforeCommits.Store(new(func() {
+	defer r.proxy.beforeCommits.add(func() {
 		if take(&left) {
-			r.kill(r.share(), append([]*runtimeapi.Function{r.cast().enumerator, r.aggregator}, r.cast().workers...)...)
+			r.kill(r.share(), r.cast().all()...)
 		}
-	}))
+	})()
 	pause(ctx, f.lasts)
-	r.proxy.beforeCommits.Store(nil)
 }
 
-// duplicateSome has messages that a worker has got, or has done with, delivered once more.
+// duplicateSome has messages that a worker is at delivered once more.
 func duplicateSome(ctx context.Context, r *round, f fault) {
 	for range 1 + int(15*f.hard) {
 		if id := r.someMessage(); id != "" && r.sqs.Duplicate(r.urls.work, id) {
@@ -271,7 +268,7 @@ var junk = []string{
 	"\t", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
 	`{"version":1,"runId":"no-such-run","orgId":"0dd00000-0000-4000-8000-000000000000"}`,
 	`{"version":1,"runId":"` + firstRun + `","orgId":"no-such-organization"}`,
-	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`,
+	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20), // the most there can be
 	"\ufeff{\"version\":1}", `{"version":1e400,"runId":"x","orgId":"y"}`,
 }
 
@@ -281,18 +278,22 @@ func sendJunk(ctx context.Context, r *round, f fault) {
 		if i%2 == 1 {
 			body = r.mangled(`{"version":1,"runId":"` + firstRun + `","orgId":"` + r.people.lives[0].org + `"}`)
 		}
-		for _, url := range []string{r.urls.work, r.urls.results} {
-			if _, err := r.queues.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err != nil {
-				continue // SQS is failing just now
-			}
-			if url == r.urls.work {
-				r.mu.Lock()
-				r.junk[body] = true
-				r.mu.Unlock()
+		for url, kept := range map[string]map[string]bool{r.urls.work: r.junk, r.urls.results: r.resultsJunk} {
+			r.noteJunk(kept, body, false) // an error does not say that it was not sent
+			if _, err := r.queues.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err == nil {
+				r.noteJunk(kept, body, true)
 			}
 		}
-		r.invoke(ctx, r.cast().enumerator, body)
+		for _, function := range r.cast().all() {
+			r.invoke(ctx, function, body)
+		}
 	}
+}
+
+func (r *round) noteJunk(kept map[string]bool, body string, surely bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept[body] = kept[body] || surely
 }
 
 // mangled is a message that was cut off, with a character of it replaced.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -135,8 +136,9 @@ func deadLettersAreTheErrors(s seen) error {
 	for _, l := range s.letters {
 		bodies[l.body] = true
 		i, known := s.items[l.work]
+		_, isJunk := s.junk[l.body]
 		switch {
-		case s.junk[l.body] || l.reason == "":
+		case isJunk || l.reason == "":
 		case !known:
 			problems = append(problems, fmt.Errorf("a worker gave up %.100q (%s), which nobody sent", l.body, l.reason))
 		case i.Outcome == billing.OutcomePending:
@@ -145,9 +147,49 @@ func deadLettersAreTheErrors(s seen) error {
 			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which never was in error", l.work.OrgID, l.reason, l.work.RunID))
 		}
 	}
-	for body := range s.junk {
-		if !bodies[body] {
+	for body, surely := range s.junk {
+		if surely && !bodies[body] {
 			problems = append(problems, fmt.Errorf("a message that cannot be read is gone: %.100q", body))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// deadLettersAreJustTheErrors: where nothing fails, nobody else is in the dead-letter queue.
+func deadLettersAreJustTheErrors(s seen) error {
+	var problems []error
+	for _, l := range s.letters {
+		_, isJunk := s.junk[l.body]
+		if i := s.items[l.work]; !isJunk && (i.Outcome != billing.OutcomeError || s.runs[l.work.RunID].dryRun) {
+			problems = append(problems, fmt.Errorf("organization %s of run %s is in the dead-letter queue and %q (%s)", l.work.OrgID, l.work.RunID, i.Outcome, i.Reason))
+		}
+	}
+	return errors.Join(append(problems, deadLettersAreTheErrors(s))...)
+}
+
+// unreadableProgressIsKept: what the aggregator cannot read is in the dead-letter queue of results.
+func unreadableProgressIsKept(s seen) error {
+	var problems []error
+	for body, surely := range s.resultsJunk {
+		if _, err := sqsqueue.DecodeProgress(body); err != nil && surely && !slices.Contains(s.unreported, body) {
+			problems = append(problems, fmt.Errorf("a progress message that cannot be read is gone: %.100q", body))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// limitsAreAsSet: a run's limit is what MAX_DOWNGRADES makes of the organizations it lists.
+func limitsAreAsSet(s seen) error {
+	var problems []error
+	for id, run := range s.runs {
+		listed := 0
+		for w := range s.items {
+			if w.RunID == id {
+				listed++
+			}
+		}
+		if want := s.downgrades.Limit(listed); run.limit != want {
+			problems = append(problems, fmt.Errorf("run %s lists %d organizations and may lower %d, MAX_DOWNGRADES=%s makes it %d", id, listed, run.limit, s.downgrades, want))
 		}
 	}
 	return errors.Join(problems...)
@@ -182,12 +224,20 @@ func auditReplays(s seen) error {
 	left := s.recorded()
 	for _, w := range s.journal {
 		key := w.table + "/" + w.row
+		if w.became == nil {
+			problems = append(problems, fmt.Errorf("write %d deleted %s", w.seq, key))
+			continue
+		}
 		if state[key] == nil {
 			state[key] = map[string]any{}
 		}
 		for _, column := range w.differing() {
 			if got, want := plain(w.was[column]), plain(state[key][column]); got != want && w.was != nil {
 				return fmt.Errorf("write %d finds %s in %s of %s, the replay has %s", w.seq, got, column, key, want)
+			}
+			if w.was == nil && slices.Contains(ofNoRepair, column) {
+				state[key][column] = w.became[column]
+				continue
 			}
 			if w.ours() && !left.take(w.org, w.table+"."+column, w.was[column], w.became[column]) {
 				problems = append(problems, fmt.Errorf("write %d at %s set %s.%s of organization %s from %s to %s, and no item says so",
@@ -200,6 +250,11 @@ func auditReplays(s seen) error {
 		for _, c := range changes {
 			problems = append(problems, fmt.Errorf("organization %s of run %s is said to have had %s changed from %s to %s, and nobody did",
 				of.org, of.run, of.field, plain(c.From), plain(c.To)))
+		}
+	}
+	for row := range state {
+		if s.now[row] == nil {
+			problems = append(problems, fmt.Errorf("%s is gone", row))
 		}
 	}
 	for row, columns := range s.now {
@@ -253,27 +308,49 @@ func (all record) take(org, column string, from, to any) bool {
 func nothingStaleIsMixedIn(s seen) error {
 	var problems []error
 	for _, w := range s.journal {
-		if !w.ours() || w.table != "subscriptions" {
+		if !w.ours() || w.became == nil {
 			continue
 		}
-		id := plain(w.became["stripe_subscription_id"])
-		versions := s.versions[id]
-		if len(versions) == 0 {
-			continue // it never changed, or Stripe does not know it
-		}
-		if !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return isVersion(w.became, v) }) {
-			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in a state that subscription %s never was in: %v", w.seq, w.org, id, w.became))
+		versions, columns := s.candidates(w)
+		if len(versions) > 0 && !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return alike(w.became, columns(v)) }) {
+			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in %s in a state that no subscription of it was ever in: %v", w.seq, w.org, w.table, w.became))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func isVersion(row map[string]any, v stripetest.Subscription) bool {
-	for column, want := range map[string]any{
+// candidates are the states of Stripe that may be behind what was written, and what each makes of
+// the row; none where Stripe knows no such subscription.
+func (s seen) candidates(w write) ([]stripetest.Subscription, func(stripetest.Subscription) map[string]any) {
+	if w.table == "subscriptions" {
+		return s.versions[plain(w.became["stripe_subscription_id"])], rowOf
+	}
+	var all []stripetest.Subscription
+	for _, versions := range s.versions {
+		if versions[0].Metadata["orgId"] == w.org {
+			all = append(all, versions...)
+		}
+	}
+	return all, organizationOf
+}
+
+func rowOf(v stripetest.Subscription) map[string]any {
+	return map[string]any{
 		"stripe_customer_id": v.CustomerID, "stripe_price_id": v.PriceID, "status": rowStatus(v.Status), "plan_tier": tierOf(v),
 		"current_period_start": date(v.CurrentPeriodStart), "current_period_end": date(v.CurrentPeriodEnd), "trial_end": date(v.TrialEnd),
 		"cancel_at_period_end": v.CancelAtPeriodEnd, "canceled_at": date(v.CanceledAt), "ended_at": date(v.EndedAt),
-	} {
+	}
+}
+
+func organizationOf(v stripetest.Subscription) map[string]any {
+	return map[string]any{
+		"stripe_customer_id": v.CustomerID, "subscription_tier": tierOf(v), "subscription_status": orgStatus(v.Status), "trial_ends_at": date(v.TrialEnd),
+	}
+}
+
+// alike: the row has these values.
+func alike(row, values map[string]any) bool {
+	for column, want := range values {
 		if plain(row[column]) != plain(want) {
 			return false
 		}
@@ -290,12 +367,12 @@ func date(seconds int64) any {
 }
 
 // nobodyLiveIsFree: who has a live subscription that leads to them is not on the free tier.
-func nobodyLiveIsFree(s seen, live []stripetest.Subscription) error {
+func nobodyLiveIsFree(s seen, inStripe []billing.Subscription) error {
 	var problems []error
-	for _, sub := range live {
-		org := sub.Metadata["orgId"]
+	for _, sub := range inStripe {
+		org := sub.OrgID
 		row, exists := s.now["organizations/"+org]
-		if !exists || s.people.wrong[org] != "" || (!s.people.eligible[org] && !s.people.named[org]) {
+		if !sub.Status.Live() || !exists || s.people.wrong[org] != "" || (!s.people.eligible[org] && !s.people.named[org]) {
 			continue
 		}
 		if plain(row["subscription_tier"]) == string(billing.TierFree) {

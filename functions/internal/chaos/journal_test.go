@@ -9,24 +9,25 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// The columns that the journal keeps: those that are compared and repaired.
-var journalled = map[string][]string{"organizations": columnsOf("organizations"), "subscriptions": columnsOf("subscriptions")}
-
-func columnsOf(table string) []string {
-	var names []string
-	for _, field := range billing.Fields() {
-		if name, ok := strings.CutPrefix(field, table+"."); ok {
-			names = append(names, name)
-		}
-	}
-	return names
+// journalled are the columns that the journal keeps, by table: all but what the database itself
+// writes at every change.
+var journalled = map[string][]string{
+	"organizations": {
+		"id", "name", "created_by", "stripe_customer_id", "subscription_status", "subscription_tier", "trial_ends_at", "last_billing_warning_at",
+		"created_at", "is_deleted",
+	},
+	"subscriptions": {
+		"id", "org_id", "stripe_subscription_id", "stripe_price_id", "stripe_customer_id", "plan_tier", "status", "current_period_start",
+		"current_period_end", "trial_end", "cancel_at_period_end", "canceled_at", "ended_at", "created_at",
+	},
 }
 
-// write is one row that was inserted or updated.
+// ofNoRepair are the columns of a row that we insert without an item saying so: whose row it is.
+var ofNoRepair = []string{"id", "org_id", "created_at"}
+
+// write is one row that was inserted, updated or deleted.
 type write struct {
 	seq     int
 	who     string // the account
@@ -34,7 +35,7 @@ type write struct {
 	row     string
 	org     string
 	was     map[string]any // nil for a new row
-	became  map[string]any
+	became  map[string]any // nil for one that was deleted
 	written time.Time
 }
 
@@ -45,14 +46,19 @@ func (w write) ours() bool { return w.who == systemAccount }
 func keepJournal(ctx context.Context, db *sql.DB) error {
 	statements := []string{
 		`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
-		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NOT NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`,
+		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`,
 		`CREATE TABLE ballast (n INT NOT NULL)`, // for transactions that weigh more than others
 	}
-	for table, org := range map[string]string{"organizations": "NEW.id", "subscriptions": "NEW.org_id"} {
-		into := `INSERT INTO journal (who, tbl, row_id, org_id, was, became) VALUES (SUBSTRING_INDEX(USER(), '@', 1), '` + table + `', NEW.id, ` + org + `, `
+	for table, org := range map[string]string{"organizations": "id", "subscriptions": "org_id"} {
+		noted := func(row, was, became string) string {
+			return ` ON ` + table + ` FOR EACH ROW INSERT INTO journal (who, tbl, row_id, org_id, was, became)
+				VALUES (SUBSTRING_INDEX(USER(), '@', 1), '` + table + `', ` + row + `.id, ` + row + `.` + org + `, ` + was + `, ` + became + `)`
+		}
+		before, after := rowAsJSON(table, "OLD"), rowAsJSON(table, "NEW")
 		statements = append(statements,
-			`CREATE TRIGGER `+table+`_inserted AFTER INSERT ON `+table+` FOR EACH ROW `+into+`NULL, `+rowAsJSON(table, "NEW")+`)`,
-			`CREATE TRIGGER `+table+`_updated AFTER UPDATE ON `+table+` FOR EACH ROW `+into+rowAsJSON(table, "OLD")+`, `+rowAsJSON(table, "NEW")+`)`)
+			`CREATE TRIGGER `+table+`_inserted AFTER INSERT`+noted("NEW", "NULL", after),
+			`CREATE TRIGGER `+table+`_updated AFTER UPDATE`+noted("NEW", before, after),
+			`CREATE TRIGGER `+table+`_deleted AFTER DELETE`+noted("OLD", before, "NULL"))
 	}
 	for _, statement := range statements {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
@@ -75,19 +81,20 @@ func readJournal(ctx context.Context, db *sql.DB) ([]write, error) {
 	var all []write
 	err := each(ctx, db, func(rows *sql.Rows) error {
 		var w write
-		var was sql.NullString
-		var became string
+		var was, became sql.NullString
 		if err := rows.Scan(&w.seq, &w.who, &w.table, &w.row, &w.org, &was, &became, &w.written); err != nil {
 			return err
 		}
-		if was.Valid {
-			if err := json.Unmarshal([]byte(was.String), &w.was); err != nil {
+		for text, row := range map[sql.NullString]*map[string]any{was: &w.was, became: &w.became} {
+			if !text.Valid {
+				continue
+			}
+			if err := json.Unmarshal([]byte(text.String), row); err != nil {
 				return err
 			}
 		}
-		err := json.Unmarshal([]byte(became), &w.became)
 		all = append(all, w)
-		return err
+		return nil
 	}, `SELECT seq, who, tbl, row_id, org_id, was, became, written FROM journal ORDER BY seq`)
 	return all, err
 }

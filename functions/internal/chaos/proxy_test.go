@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,11 +22,11 @@ type proxy struct {
 	refusing      atomic.Bool  // who connects is turned away
 	pausedUntil   atomic.Int64 // nothing passes before, in Unix nanoseconds
 	slowed        atomic.Int64 // how long each piece is under way, in nanoseconds
-	loseCommits   atomic.Int32 // so many of the next COMMITs do not reach the server
-	loseAnswers   atomic.Int32 // of so many of the next COMMITs the answer is lost
+	loseCommits   atomic.Int32 // so many of the next commits do not reach the server
+	loseAnswers   atomic.Int32 // of so many of the next commits the answer is lost
 	commitsLost   atomic.Int32 // how often that happened
 	answersLost   atomic.Int32
-	beforeCommits atomic.Pointer[func()] // called when a COMMIT comes by
+	beforeCommits hooks[func()] // called when a commit comes by
 
 	mu     sync.Mutex
 	open   map[*link]bool
@@ -35,6 +36,7 @@ type proxy struct {
 // link is one connection of a function's.
 type link struct {
 	client, server net.Conn
+	inTransaction  bool // as the requests say
 	answerLost     atomic.Bool
 }
 
@@ -127,9 +129,25 @@ func (p *proxy) wait() {
 	time.Sleep(max(time.Duration(p.slowed.Load()), time.Until(time.Unix(0, p.pausedUntil.Load()))))
 }
 
-// commit is the query COMMIT as a client sends it: a packet of 7 bytes, the first of its command.
+// commits reports whether a request makes something last: a COMMIT, or a write of this system's
+// tables outside of a transaction. A request is a packet of four bytes that tell its length and
+// number, a byte that says that it is a query, and the query.
 // https://mariadb.com/kb/en/com_query/
-var commit = []byte("\x07\x00\x00\x00\x03COMMIT")
+func (l *link) commits(piece []byte) bool {
+	if len(piece) < 6 || piece[4] != 3 {
+		return false
+	}
+	switch query := string(piece[5:min(len(piece), 60)]); {
+	case query == "START TRANSACTION":
+		l.inTransaction = true
+		return false
+	case query == "COMMIT" || query == "ROLLBACK":
+		l.inTransaction = false
+		return query == "COMMIT"
+	default:
+		return !l.inTransaction && (strings.HasPrefix(query, "UPDATE reconciliation_") || strings.HasPrefix(query, "INSERT INTO reconciliation_"))
+	}
+}
 
 // A function's statements wait so long for a row; the proxy makes a second of it, for it can say so
 // in as many bytes.
@@ -145,12 +163,10 @@ func (p *proxy) request(l *link, piece []byte) error {
 	if at := bytes.Index(piece, theirLockWait); at >= 0 {
 		copy(piece[at:], ourLockWait)
 	}
-	if !bytes.HasSuffix(piece, commit) {
+	if !l.commits(piece) {
 		return nil
 	}
-	if strike := p.beforeCommits.Load(); strike != nil {
-		(*strike)()
-	}
+	call(&p.beforeCommits)
 	switch {
 	case take(&p.loseCommits):
 		p.commitsLost.Add(1)

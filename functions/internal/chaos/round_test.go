@@ -97,30 +97,37 @@ type round struct {
 	before   tables
 	printed  runtimeapi.Printed
 
-	aggregator *runtimeapi.Function
-	onStage    atomic.Pointer[cast]
+	onStage atomic.Pointer[cast]
 	// How many invocations are under way.
 	invoking, working, aggregating atomic.Int32
 
 	calm     atomic.Bool  // the faults are over
 	held     atomic.Int64 // how long batches are held back at most
-	atStripe atomic.Pointer[func()]
+	atStripe hooks[func()]
 	ends     []func() error
 	phases   []time.Duration // how long each took
-	waited   []string        // what for, after the faults
+	// What fails requests, and single entries of batches.
+	failRequest hooks[func(action string) *sqsserver.Fault]
+	failEntry   hooks[func(sqsserver.Entry) *sqsserver.Fault]
+	waited      []string // what for, after the faults
 
 	mu       sync.Mutex
 	random   *rand.Rand // for what strikes while it runs
 	counts   map[string]int
 	messages []string // ids that workers were given
-	junk     map[string]bool
 	problems []error
+	// What nobody can read was sent to the work and the results queue; true is for surely.
+	junk, resultsJunk map[string]bool
 }
 
 // cast are the functions that a deployment replaces while a run is under way.
 type cast struct {
-	enumerator *runtimeapi.Function
-	workers    []*runtimeapi.Function // of which each batch gets any
+	enumerator, aggregator *runtimeapi.Function
+	workers                []*runtimeapi.Function // of which each batch gets any
+}
+
+func (c *cast) all() []*runtimeapi.Function {
+	return append([]*runtimeapi.Function{c.enumerator, c.aggregator}, c.workers...)
 }
 
 func (r *round) cast() *cast { return r.onStage.Load() }
@@ -129,7 +136,7 @@ func (r *round) cast() *cast { return r.onStage.Load() }
 func newRound(t testing.TB, s *server, seed uint64, with settings) *round {
 	t.Helper()
 	r := &round{
-		TB: t, settings: with, server: s, random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}, junk: map[string]bool{},
+		TB: t, settings: with, server: s, random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}, junk: map[string]bool{}, resultsJunk: map[string]bool{},
 	}
 	t.Cleanup(r.close)
 	if err := r.build(t.Context(), seed); err != nil {
@@ -153,17 +160,15 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 		return err
 	}
 	r.ends = append(r.ends, r.stripe.Close)
-	r.stripe.Before(func(*http.Request) {
-		if strike := r.atStripe.Load(); strike != nil {
-			(*strike)()
-		}
-	})
+	r.stripe.Before(func(*http.Request) { call(&r.atStripe) })
 	if err := r.buildQueues(ctx); err != nil {
 		return err
 	}
 	if err := appschema.Create(ctx, r.db); err != nil {
 		return err
 	}
+	r.global(ctx, "read_only", 0) // whatever an earlier round left
+	r.global(ctx, "max_connections", 200)
 	r.people, err = populate(ctx, r.db, r.stripe, demo.Options{Orgs: r.Orgs, Drift: 0.6, Seed: seed, Now: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
@@ -183,9 +188,12 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 		return err
 	}
 	r.ends = append(r.ends, appDB.Close)
-	r.app = newApplication(appDB, r.stripe, slices.Clone(r.people.lives), seed)
-	r.aggregator = r.function("aggregator")
-	r.onStage.Store(&cast{r.function("enumerator"), []*runtimeapi.Function{r.function("worker")}})
+	inStripe, err := r.inStripe(ctx)
+	if err != nil {
+		return err
+	}
+	r.app = newApplication(appDB, r.stripe, slices.Clone(r.people.lives), inStripe, seed)
+	r.onStage.Store(&cast{r.function("enumerator"), r.function("aggregator"), []*runtimeapi.Function{r.function("worker")}})
 	return nil
 }
 
@@ -206,6 +214,8 @@ func (r *round) buildQueues(ctx context.Context) (err error) {
 		return err
 	}
 	r.ends = append(r.ends, r.sqs.Close)
+	r.sqs.SetFail(firstFault(&r.failRequest))
+	r.sqs.SetFailEntry(firstFault(&r.failEntry))
 	r.queues = sqs.NewFromConfig(r.sqs.AWSConfig())
 	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", r.Visibility, "", 0); err != nil {
 		return err
@@ -312,16 +322,16 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 	workers := r.cast().workers
 	worker := workers[r.random.IntN(len(workers))]
 	r.mu.Unlock()
-	pause(ctx, wait)
 	r.working.Add(1)
 	defer r.working.Add(-1)
+	pause(ctx, wait)
 	return worker.HandleSQS(ctx, batch)
 }
 
 func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 	r.aggregating.Add(1)
 	defer r.aggregating.Add(-1)
-	return r.aggregator.HandleSQS(ctx, batch)
+	return r.cast().aggregator.HandleSQS(ctx, batch)
 }
 
 // tick does what the schedules of a deployment do, until ctx ends: the start is delivered until it
@@ -340,7 +350,7 @@ func (r *round) tick(ctx context.Context, start string) {
 			started = r.invoke(ctx, r.cast().enumerator, start)
 		}
 		r.invoke(ctx, r.cast().enumerator, `{"resume":true}`)
-		r.invoke(ctx, r.aggregator, `{"tick":true}`)
+		r.invoke(ctx, r.cast().aggregator, `{"tick":true}`)
 	}
 }
 
@@ -403,15 +413,12 @@ func (r *round) strike(ctx context.Context, plan []plannedFault) {
 
 // settleDown ends what the faults have left behind, and the webhook.
 func (r *round) settleDown(ctx context.Context) error {
-	r.stripe.ClearFaults()
 	r.stripe.SetLatency(stripeTakes)
-	r.sqs.SetFail(nil)
-	r.sqs.SetFailEntry(nil)
 	r.proxy.loseCommits.Store(0)
 	r.proxy.loseAnswers.Store(0)
 	r.mu.Lock()
-	r.counts["  COMMITs lost"] = int(r.proxy.commitsLost.Load())
-	r.counts["  answers to COMMIT lost"] = int(r.proxy.answersLost.Load())
+	r.counts["  commits lost"] = int(r.proxy.commitsLost.Load())
+	r.counts["  answers to commits lost"] = int(r.proxy.answersLost.Load())
 	for number, n := range r.proxy.errorCounts() {
 		r.counts[fmt.Sprintf("  errors %d of the database", number)] = n
 	}
@@ -435,7 +442,9 @@ func (r *round) relax(ctx context.Context) error {
 			return err
 		}
 	}
-	r.onStage.Store(&cast{r.function("enumerator", "MAX_DOWNGRADES", "100%"), []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")}})
+	r.onStage.Store(&cast{
+		r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.cast().aggregator, []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")},
+	})
 	return nil
 }
 
@@ -468,8 +477,8 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 			return fmt.Sprintf("%d messages in queue %s", depth.All(), name), nil
 		}
 	}
-	if r.invoking.Load() > 0 {
-		return "an enumerator is at work", nil
+	if r.invoking.Load()+r.working.Load()+r.aggregating.Load() > 0 {
+		return "somebody is at work", nil
 	}
 	open := 0
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE status IN ('enumerating','stopped') OR (status = 'running'
@@ -500,12 +509,12 @@ func (r *round) redrive(ctx context.Context) error {
 	}
 }
 
-// deadLetters returns what the dead-letter queue holds, and leaves it there.
-func (r *round) deadLetters(ctx context.Context) ([]types.Message, error) {
+// peek returns what a queue holds, and leaves it there.
+func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 	var all []types.Message
 	for {
 		out, err := r.queues.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-			QueueUrl: &r.urls.deadLetter, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}, VisibilityTimeout: 3600,
+			QueueUrl: &url, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}, VisibilityTimeout: 3600,
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
 		})
 		if err != nil {
@@ -517,12 +526,33 @@ func (r *round) deadLetters(ctx context.Context) ([]types.Message, error) {
 		all = append(all, out.Messages...)
 	}
 	for _, m := range all {
-		_, err := r.queues.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &r.urls.deadLetter, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0})
+		_, err := r.queues.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &url, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0})
 		if err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
+}
+
+// inStripe are all subscriptions there.
+func (r *round) inStripe(ctx context.Context) ([]billing.Subscription, error) {
+	client, of := r.stripeClient(), billing.Range{}
+	var all []billing.Subscription
+	for {
+		page, err := client.SweepPage(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Subscriptions...)
+		if !page.More {
+			return all, nil
+		}
+		of = of.Rest(page)
+	}
+}
+
+func (r *round) stripeClient() *stripesource.Client {
+	return stripesource.New(stripesource.Config{Key: r.stripe.Key(), BaseURL: r.stripe.URL(), Log: discard()})
 }
 
 // explain compares an organization with Stripe, with the rules of billing and nothing in between.
@@ -534,8 +564,7 @@ func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, 
 		}
 	}
 	reader := pipeline.Reconciler{
-		Store: r.store, Rules: billing.Rules{Prices: prices}, Now: time.Now, Log: discard(),
-		Stripe: stripesource.New(stripesource.Config{Key: r.stripe.Key(), BaseURL: r.stripe.URL(), Log: discard()}),
+		Store: r.store, Rules: billing.Rules{Prices: prices}, Now: time.Now, Log: discard(), Stripe: r.stripeClient(),
 	}
 	return reader.Explain(ctx, org)
 }
@@ -566,6 +595,9 @@ func (r *round) count(what string) {
 	defer r.mu.Unlock()
 	r.counts[what]++
 }
+
+// hit returns what counts requests that a fault struck.
+func (r *round) hit(f fault) func() { return func() { r.count("  requests hit by " + f.kind) } }
 
 // share is a number from 0 to 1.
 func (r *round) share() float64 {

@@ -23,21 +23,8 @@ import (
 // functions printed, this system's tables, the queues, and the command lines of the processes.
 func (r *round) secretsStaySecret(ctx context.Context) error {
 	places := map[string]string{"what the functions printed": r.printed.String()}
-	for table, columns := range map[string]string{
-		"reconciliation_runs":  "status_message, summary, lease_owner",
-		"reconciliation_items": "error, changes, warnings, reason",
-	} {
-		var text strings.Builder
-		err := each(ctx, r.db, func(rows *sql.Rows) error {
-			var row sql.NullString
-			err := rows.Scan(&row)
-			text.WriteString(row.String)
-			return err
-		}, `SELECT CONCAT_WS('|', `+columns+`) FROM `+table)
-		if err != nil {
-			return err
-		}
-		places["table "+table] = text.String()
+	if err := r.addTables(ctx, places); err != nil {
+		return err
 	}
 	page, table, err := r.reported(ctx)
 	if err != nil {
@@ -47,17 +34,19 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 	if strings.Contains(page, "<script>alert") {
 		return errors.New("the report's page holds somebody's script")
 	}
-	letters, err := r.deadLetters(ctx)
-	if err != nil {
-		return err
-	}
-	for _, l := range letters {
-		places["the dead-letter queue"] += bodyOf(l)
-		for _, a := range l.MessageAttributes {
-			places["the dead-letter queue"] += *a.StringValue
+	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "unreported": r.urls.unreported, "work": r.urls.work, "results": r.urls.results} {
+		messages, err := r.peek(ctx, url)
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			places["queue "+name] += bodyOf(m)
+			for _, a := range m.MessageAttributes {
+				places["queue "+name] += *a.StringValue
+			}
 		}
 	}
-	for _, f := range append([]*runtimeapi.Function{r.cast().enumerator, r.aggregator}, r.cast().workers...) {
+	for _, f := range r.cast().all() {
 		for _, p := range f.Processes() {
 			line, err := os.ReadFile(filepath.Join(processFolder(p), "cmdline"))
 			if err != nil {
@@ -67,6 +56,34 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 		}
 	}
 	return errors.Join(findSecrets(places, r.stripe.Key(), r.server.passwords[systemAccount])...)
+}
+
+// addTables adds all that every table of the round holds.
+func (r *round) addTables(ctx context.Context, places map[string]string) error {
+	rows := map[string]string{} // as one text each
+	err := each(ctx, r.db, func(columns *sql.Rows) error {
+		var table, all string
+		err := columns.Scan(&table, &all)
+		rows[table] = all
+		return err
+	}, "SELECT table_name, CONCAT('CONCAT_WS(''|'',', GROUP_CONCAT('`', column_name, '`'), ')') FROM information_schema.columns WHERE table_schema = DATABASE() GROUP BY table_name")
+	if err != nil {
+		return err
+	}
+	for table, row := range rows {
+		var content strings.Builder
+		err := each(ctx, r.db, func(rows *sql.Rows) error {
+			var text sql.NullString
+			err := rows.Scan(&text)
+			content.WriteString(text.String)
+			return err
+		}, "SELECT "+row+" FROM `"+table+"`")
+		if err != nil {
+			return err
+		}
+		places["table "+table] = content.String()
+	}
+	return nil
 }
 
 // reported is the first run's report, as a page and as a table.

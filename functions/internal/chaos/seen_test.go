@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -40,10 +41,17 @@ type seen struct {
 	now      tables
 	versions map[string][]stripetest.Subscription
 	junk     map[string]bool
+
+	resultsJunk map[string]bool
+	unreported  []string // bodies in the dead-letter queue of results
+	downgrades  config.DowngradeLimit
 }
 
 func (r *round) look(ctx context.Context) (seen, error) {
-	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk}
+	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk}
+	if err := s.downgrades.UnmarshalText([]byte(r.Downgrades)); err != nil {
+		return s, err
+	}
 	err := each(ctx, r.db, func(rows *sql.Rows) error {
 		var run ran
 		var summary sql.NullString
@@ -75,9 +83,16 @@ func (r *round) look(ctx context.Context) (seen, error) {
 	if err != nil {
 		return s, err
 	}
-	messages, err := r.deadLetters(ctx)
+	messages, err := r.peek(ctx, r.urls.deadLetter)
 	if err != nil {
 		return s, err
+	}
+	unreported, err := r.peek(ctx, r.urls.unreported)
+	if err != nil {
+		return s, err
+	}
+	for _, m := range unreported {
+		s.unreported = append(s.unreported, bodyOf(m))
 	}
 	for _, m := range messages {
 		l := letter{body: bodyOf(m)}

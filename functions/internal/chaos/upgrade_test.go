@@ -2,6 +2,7 @@ package chaos_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,11 +60,11 @@ func buildOld(t *testing.T, commit string) string {
 }
 
 // deployLater has the round begin with the old programs, whose first start makes the old tables.
-func (r *round) deployLater(t *testing.T, old string) []plannedFault {
+func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	t.Helper()
 	r.Strategy = billing.StrategyRetrieve // the old version may know no other
-	path := func(name string) string { return filepath.Join(old, name, "bootstrap") }
-	oldEnumerator, oldWorker := r.functionAt(path("enumerator"), "enumerator"), r.functionAt(path("worker"), "worker")
+	path := func(name string) string { return filepath.Join(folder, name, "bootstrap") }
+	old := &cast{r.functionAt(path("enumerator"), "enumerator"), r.functionAt(path("aggregator"), "aggregator"), []*runtimeapi.Function{r.functionAt(path("worker"), "worker")}}
 	p, err := runtimeapi.Start(t.Context(), runtimeapi.Program{
 		Path: path("aggregator"), Name: "aggregator", Environ: r.environ(nil), Timeout: functionTimeout, Output: &r.printed,
 	})
@@ -72,14 +73,26 @@ func (r *round) deployLater(t *testing.T, old string) []plannedFault {
 	}
 	p.Kill()
 	now := r.cast()
-	r.onStage.Store(&cast{oldEnumerator, []*runtimeapi.Function{oldWorker}})
+	r.onStage.Store(old)
 	deploy := func(ctx context.Context, r *round, _ fault) {
+		if n, err := r.newTables(ctx); err == nil && n > 0 {
+			r.note(errors.New("the tables are new before the new version comes"))
+		}
 		r.invoke(ctx, now.enumerator, `{"resume":true}`) // upgrades the tables, unless a fault keeps it from doing so
-		r.onStage.Store(&cast{now.enumerator, []*runtimeapi.Function{now.workers[0], oldWorker}})
+		if n, err := r.newTables(ctx); err == nil && n > 0 {
+			r.count("  tables upgraded at once")
+		}
+		r.onStage.Store(&cast{now.enumerator, now.aggregator, append(now.workers, old.workers...)})
 	}
 	remove := func(_ context.Context, r *round, _ fault) { r.onStage.Store(now) }
 	return []plannedFault{
 		{fault{kind: "new version deployed", at: 300 * time.Millisecond}, deploy},
 		{fault{kind: "old version removed", at: window}, remove},
 	}
+}
+
+// newTables counts tables that only the new version has.
+func (r *round) newTables(ctx context.Context) (n int, err error) {
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_sweeps'`).Scan(&n)
+	return n, err
 }

@@ -35,6 +35,7 @@ type Fault struct {
 	Probability float64       // fail a matching request by this chance, drawn from Options.Seed
 	RetryAfter  time.Duration // sent in whole seconds, rounded up, with the kinds that have a status
 	Reason      string        // of RateLimited; default "endpoint-rate"
+	Struck      func()        // called for each request that fails; it must not call the server
 
 	draw uint64 // which value of an answer is odd, and what stands there
 }
@@ -62,6 +63,9 @@ func (f *faults) next(endpoint Endpoint) *Fault {
 			f.list = append(f.list[:i:i], f.list[i+1:]...)
 		} else if fault.Times > 1 {
 			fault.Times--
+		}
+		if fault.Struck != nil {
+			fault.Struck()
 		}
 		met := *fault
 		met.draw = f.random.Uint64()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -242,11 +243,16 @@ func newLimiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }
 
-// AddFault adds a fault to those that requests may meet.
-func (s *Server) AddFault(f Fault) {
+// AddFault adds a fault to those that requests may meet, and returns what ends it.
+func (s *Server) AddFault(f Fault) (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults.list = append(s.faults.list, &f)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.faults.list = slices.DeleteFunc(s.faults.list, func(other *Fault) bool { return other == &f })
+	}
 }
 
 // ClearFaults ends all faults. A request that hangs already goes on hanging.
