@@ -137,11 +137,11 @@ func (l *link) commits(piece []byte) bool {
 	if len(piece) < 6 || piece[4] != 3 {
 		return false
 	}
-	switch query := string(piece[5:min(len(piece), 60)]); {
-	case query == "START TRANSACTION":
+	switch query := string(piece[5:min(len(piece), 60)]); query {
+	case "START TRANSACTION":
 		l.inTransaction = true
 		return false
-	case query == "COMMIT" || query == "ROLLBACK":
+	case "COMMIT", "ROLLBACK":
 		l.inTransaction = false
 		return query == "COMMIT"
 	default:
