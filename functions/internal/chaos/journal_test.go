@@ -85,18 +85,18 @@ func readJournal(ctx context.Context, db *sql.DB) ([]write, error) {
 		if err := rows.Scan(&w.seq, &w.who, &w.table, &w.row, &w.org, &was, &became, &w.written); err != nil {
 			return err
 		}
-		for text, row := range map[sql.NullString]*map[string]any{was: &w.was, became: &w.became} {
-			if !text.Valid {
-				continue
-			}
-			if err := json.Unmarshal([]byte(text.String), row); err != nil {
-				return err
-			}
-		}
 		all = append(all, w)
-		return nil
+		last := &all[len(all)-1]
+		return errors.Join(readRow(was, &last.was), readRow(became, &last.became))
 	}, `SELECT seq, who, tbl, row_id, org_id, was, became, written FROM journal ORDER BY seq`)
 	return all, err
+}
+
+func readRow(text sql.NullString, into *map[string]any) error {
+	if !text.Valid {
+		return nil
+	}
+	return json.Unmarshal([]byte(text.String), into)
 }
 
 // tables is what both tables hold in the journalled columns: by table/row, then column.
