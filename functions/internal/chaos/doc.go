@@ -11,7 +11,7 @@
 // how long and how hard, all drawn from its seed before it begins. The same seed gives the same
 // organizations and the same plan; which process meets a fault is up to the machine. Workers,
 // enumerators and aggregators are processes, killed with SIGKILL. An enumerator lists and workers
-// reconcile through the plan's 2.5 seconds while the application's webhook writes beside them; then
+// reconcile through the two seconds of the plan while the application's webhook writes beside them; then
 // the faults and the webhook end, and what is left of the first run comes to its end. The
 // dead-letter queue is redriven, and one further run follows. The invariants, each a function of its
 // own in invariants_test.go, are checked after each of the three.

@@ -443,7 +443,7 @@ func (r *round) relax(ctx context.Context) error {
 		}
 	}
 	r.onStage.Store(&cast{
-		r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.cast().aggregator, []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")},
+		r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.function("aggregator"), []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")},
 	})
 	return nil
 }
