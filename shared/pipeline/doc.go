@@ -42,10 +42,14 @@
 //   - No write replaces what changed since it was read, and every change that is recorded was made,
 //     every one that was made is recorded: auditReplays and nothingStaleIsMixedIn; for two workers
 //     and every order of their calls, TestNoInterleavingLosesANewerState here.
-//   - No run lowers more than its limit allows, to the unit, nor withholds before: guardHolds.
-//   - Errors are in the dead-letter queue, and so is what nobody can read: deadLettersAreTheErrors.
-//     Once the faults are over, a redrive leaves in error those whom nobody can reconcile, and only
-//     those: onlyTheWrongAreInError.
+//   - No run lowers more than its limit allows, to the unit, nor withholds before: guardHolds; and its
+//     limit is what MAX_DOWNGRADES says: limitsAreAsSet.
+//   - Errors are in the dead-letter queue, and so is what nobody can read: deadLettersAreTheErrors,
+//     unreadableProgressIsKept. Once the faults are over, a redrive leaves in error, and in the queue,
+//     those whom nobody can reconcile, and only those: onlyTheWrongAreInError,
+//     deadLettersAreJustTheErrors.
+//   - An answer of Stripe's with a value of another type is refused, not guessed at:
+//     TestAValueOfAnotherTypeIsNeverMistakenForTheTruth in stripesource.
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
 //   - Secrets stand in no log, table, message or command line: secretsStaySecret.
