@@ -46,8 +46,23 @@ func (s *Store) migrations() (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider("", s.db, dir, goose.WithStore(versions),
+	return goose.NewProvider("", s.db, dir, goose.WithStore(versionTable{versions}),
 		goose.WithSessionLocker(migrationLock{}), goose.WithDisableGlobalRegistry(true))
+}
+
+// versionTable is goose's, but for how it begins. MySQL commits at CREATE TABLE, so who dies right
+// behind it leaves a table without the version 0 that goose insists on; goose, which looks for the
+// table alone, would never insert it. Of a store that cannot look for tables it looks for version 0.
+type versionTable struct{ database.Store }
+
+// CreateVersionTable is called where there is no version 0.
+func (versionTable) CreateVersionTable(ctx context.Context, db database.DBTxConn) error {
+	_, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS reconciliation_migrations (
+		id         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+		version_id BIGINT          NOT NULL,
+		is_applied BOOLEAN         NOT NULL,
+		tstamp     DATETIME        NULL DEFAULT CURRENT_TIMESTAMP)`)
+	return err
 }
 
 // migrationLock lets one process at a time migrate a database. Goose calls it on the connection
