@@ -45,7 +45,8 @@ func (c *command) runs(ctx context.Context) *cobra.Command {
 		Short: "List past runs with their totals, the latest first",
 		Long: `Lists past runs, the latest first. Drift is how many of a run's organizations differed
 from Stripe: they were repaired, or would be if it was a dry run. Runs are kept for
-RETENTION_DAYS (90), and the last complete one for as long as there is no later one.`,
+RETENTION_DAYS (90) before the latest, and the last complete one for as long as there is
+no later one.`,
 		Example: `  reconcile runs
   reconcile runs --limit 5
   reconcile runs --json | jq '.[0].driftRate'`,

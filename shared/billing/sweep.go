@@ -20,8 +20,8 @@ const (
 const (
 	// SnapshotLife is how long after the sweep began its snapshot may be decided by.
 	SnapshotLife = 2 * time.Hour
-	// clockSkew is how much clocks that are right may differ.
-	clockSkew = time.Minute
+	// ClockSkew is how much clocks that are right may differ.
+	ClockSkew = time.Minute
 )
 
 // SweepOutlived reports whether what the run's sweep reads may not be decided by any more: it began
@@ -31,7 +31,7 @@ func (r Run) SweepOutlived(now time.Time) bool {
 		return false
 	}
 	age := now.Sub(*r.SweptFrom)
-	return age >= SnapshotLife || age < -clockSkew
+	return age >= SnapshotLife || age < -ClockSkew
 }
 
 // HasSnapshot reports whether the run's snapshot may be decided by at this time: it is complete,

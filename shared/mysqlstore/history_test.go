@@ -209,7 +209,7 @@ func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
 		if diff := cmp.Diff(want, f.texts(t, `SELECT run_id FROM reconciliation_items ORDER BY run_id`)); diff != "" {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
-		if last, err := f.store.LastCompleted(t.Context()); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
+		if last, err := f.store.LastCompleted(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
 			t.Errorf("the last completed run: %v, %v", last, err)
 		}
 		if seen, err := f.store.LastSeen(t.Context(), now); err != nil || seen.Organizations != 2 {

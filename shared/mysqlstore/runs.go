@@ -75,7 +75,7 @@ func (s *Store) Runs(ctx context.Context, ids []string) (map[string]billing.Run,
 const leaseIsFree = `(lease_owner = '' OR lease_expires_at < ? OR lease_expires_at > ?)`
 
 // latestLease is when a lease ends at the latest by a clock that is right.
-func latestLease(now time.Time) time.Time { return now.Add(2 * billing.LeaseLife) }
+func latestLease(now time.Time) time.Time { return now.Add(billing.LeaseLife + billing.ClockSkew) }
 
 // EnumeratingRuns returns the ids of runs that are still enumerating and whose lease is free.
 func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error) {

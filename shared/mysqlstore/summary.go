@@ -143,12 +143,13 @@ func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, 
 		OR (status IN ('running','enumerating') AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
 }
 
-// LastCompleted returns when the last run over all organizations, not a dry one, completed; nil
+// LastCompleted returns when the last run over all organizations, not a dry one, completed by the
+// given time, for a wrong clock may have dated one into the future; nil
 // if none did.
-func (s *Store) LastCompleted(ctx context.Context) (*time.Time, error) {
+func (s *Store) LastCompleted(ctx context.Context, by time.Time) (*time.Time, error) {
 	var at *time.Time
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
-		WHERE org_id = '' AND dry_run = FALSE AND status IN ('completed','completed_with_errors')`).Scan(&at)
+		WHERE org_id = '' AND dry_run = FALSE AND status IN ('completed','completed_with_errors') AND finished_at <= ?`, by).Scan(&at)
 	return at, failure(err, "look for the last completed run")
 }
 

@@ -312,7 +312,7 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		last := func() *time.Time {
 			t.Helper()
-			at, err := f.store.LastCompleted(t.Context())
+			at, err := f.store.LastCompleted(t.Context(), *at(25))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -330,6 +330,7 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 		add("single", billing.RunCompleted, 21, func(r *billing.Run) { r.OrgID = "a" })
 		add("stopped", billing.RunStopped, 22, plain)
 		add("incomplete", billing.RunIncomplete, 23, plain)
+		add("of a clock that was ahead", billing.RunCompleted, 26, plain)
 		f.openRun(t, newRun("open"))
 		if got := last(); got != nil {
 			t.Errorf("none completed, got %v", got)

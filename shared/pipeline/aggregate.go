@@ -25,7 +25,7 @@ type AggregateStore interface {
 	FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
 	SnapshotsToDrop(ctx context.Context) ([]string, error)
 	DropSnapshot(ctx context.Context, runID string) error
-	LastCompleted(ctx context.Context) (*time.Time, error)
+	LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
 	CreatedAt(ctx context.Context) (time.Time, error)
 	LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
 	Prune(ctx context.Context, before time.Time) (int, error)
@@ -280,7 +280,7 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 // one it tells how long this system has been there: a fresh one is not late, one that never
 // completes a run is.
 func (a *Aggregator) reportAge(ctx context.Context) error {
-	last, err := a.Store.LastCompleted(ctx)
+	last, err := a.Store.LastCompleted(ctx, a.now().Add(billing.ClockSkew))
 	if err != nil {
 		return err
 	}

@@ -53,8 +53,8 @@
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
 //   - Secrets stand in no log, table, message or command line: secretsStaySecret.
-//   - A clock that jumps, by up to a day, may cost requests, messages and an operator's resume, and
-//     nothing else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the
+//   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
+//     sweep (and so until the next run who is known by metadata alone), and nothing else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the
 //     history: TestAClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
 //     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.

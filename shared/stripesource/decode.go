@@ -46,7 +46,7 @@ type subscription struct {
 			} `json:"price"`
 		} `json:"data"`
 	} `json:"items"`
-	Metadata map[string]string `json:"metadata"` // a struct's fields would take keys in any case
+	Metadata map[string]string `json:"metadata"`
 }
 
 // expandable is an id, or the object it names where the request asked to expand it.

@@ -153,7 +153,7 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == 1062 {
-		err = nil // the other row of the organization has it: so will the next try find
+		err = nil // another row has the subscription: the application gives the event up
 	}
 	if err != nil {
 		a.events = append(a.events, sub)

@@ -36,7 +36,32 @@ func TestNothingIsLost(t *testing.T) {
 		took := playRound(t, s, seed+i, total)
 		longest = max(longest, took)
 	}
+	if n := number(t, "CHAOS_ROUNDS", rounds); n >= enoughForAll {
+		everythingStruck(t, total)
+	}
 	t.Logf("rounds from seed %d on, the longest took %v; what struck:\n%s", seed, longest.Round(10*time.Millisecond), table(total))
+}
+
+// enoughForAll rounds meet every fault, but for one campaign in thousands.
+const enoughForAll = 100
+
+// everythingStruck: a campaign whose faults no longer strike would find nothing.
+func everythingStruck(t *testing.T, total map[string]int) {
+	t.Helper()
+	wanted := []string{"commits lost", "answers to commits lost", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
+		"processes killed", "messages delivered once more", "rows locked by others"}
+	for _, s := range strikes {
+		if strings.HasPrefix(s.kind, "SQS: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
+			wanted = append(wanted, "requests hit by "+s.kind)
+		} else if total[s.kind] == 0 {
+			t.Errorf("never: %s", s.kind)
+		}
+	}
+	for _, what := range wanted {
+		if total["  "+what] == 0 {
+			t.Errorf("never: %s", what)
+		}
+	}
 }
 
 func anySeed() uint64 {

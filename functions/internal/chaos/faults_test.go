@@ -146,11 +146,12 @@ func roughSending(random *rand.Rand) plannedFault {
 	}
 }
 
-// drawPlan draws what strikes in a round, by kind in the order of strikes.
+// drawPlan draws what strikes in a round, each entry of strikes at most once: some set what there
+// is but one of, and must not end each other.
 func drawPlan(random *rand.Rand) []plannedFault {
 	var plan []plannedFault
-	for range 8 + random.IntN(11) {
-		s := strikes[random.IntN(len(strikes))]
+	for _, i := range random.Perm(len(strikes))[:8+random.IntN(11)] {
+		s := strikes[i]
 		at := time.Duration(random.Int64N(int64(window * 3 / 4)))
 		plan = append(plan, plannedFault{
 			fault:  fault{kind: s.kind, at: at, lasts: time.Duration(random.Int64N(int64(min(window-at, longest)))), hard: random.Float64()},

@@ -33,7 +33,7 @@ const (
 	// to five times what lives in it before garbage is collected, and the pools have room left.
 	moreMiB         = 40
 	moreFiles       = 12
-	moreThreads     = 4
+	moreThreads     = 10 // Go hardly ever gives one back
 	moreConnections = 12 // of all functions to the database
 	// maxGoroutines of an idle process, besides those that wait on its connections: eight are the
 	// runtime's, one is main and two are the database pool's; the rest is in case.
@@ -113,7 +113,7 @@ func loaded(t *testing.T) (*round, time.Duration) {
 	}
 	seed := number(t, "CHAOS_SEED", anySeed())
 	with := drawSettings(rand.New(rand.NewPCG(seed, 0)))
-	with.Orgs, with.Workers, with.RPS, with.MaxReceive, with.Downgrades = 800, 1, 100, 12, "100%" // each worker thinks that it is the only one
+	with.Orgs, with.Workers, with.RPS, with.MaxReceive, with.Downgrades = 1600, 1, 100, 12, "100%" // each worker thinks that it is the only one
 	r := newRound(t, s, seed, with)
 	r.calm.Store(true)
 	if err := r.relax(t.Context()); err != nil {
