@@ -48,8 +48,10 @@ const enoughForAll = 100
 // everythingStruck: a campaign whose faults no longer strike would find nothing.
 func everythingStruck(t *testing.T, total map[string]int) {
 	t.Helper()
-	wanted := []string{"commits lost", "answers to commits lost", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
-		"processes killed", "messages delivered once more", "rows locked by others"}
+	wanted := []string{
+		"commits lost", "answers to commits lost", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
+		"processes killed", "messages delivered once more", "rows locked by others",
+	}
 	for _, s := range strikes {
 		if strings.HasPrefix(s.kind, "SQS: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
 			wanted = append(wanted, "requests hit by "+s.kind)
