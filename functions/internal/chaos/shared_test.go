@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -153,3 +154,8 @@ func (s *server) restart(ctx context.Context) error {
 	defer cancel()
 	return s.Restart(ctx)
 }
+
+// cryptoText is a text that occurs nowhere else.
+func cryptoText() string { return rand.Text() }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
