@@ -92,7 +92,7 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 		DriftRate: float64(f.Synchronized) / float64(max(f.TotalOrganizations, 1)),
 	}
 	if run.FinishedAt != nil {
-		p.DurationMs = run.FinishedAt.Sub(run.StartedAt).Milliseconds()
+		p.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
 	return p
 }

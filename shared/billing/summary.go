@@ -33,6 +33,7 @@ type Summary struct {
 	DriftByField       map[string]int `json:"driftByField"`
 	Orphans            []Orphan       `json:"orphans"`
 	OrphansTotal       int            `json:"orphansTotal"`
+	SweepAbandoned     bool           `json:"sweepAbandoned,omitempty"` // so nobody looked for orphans
 	StripeRequests     Usage          `json:"stripeRequests"`
 	Downgrades         int            `json:"downgrades"`
 	DowngradeLimit     int            `json:"downgradeLimit"`
@@ -69,7 +70,7 @@ func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) S
 		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
 		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
-		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
+		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt, SweepAbandoned: run.Sweep == SweepAbandoned,
 	}
 	for _, t := range tallies {
 		s.add(t)

@@ -188,6 +188,10 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 			if n := f.stripe.Requests().RetrieveSubscription; n != 2 {
 				t.Errorf("%d subscriptions were read", n)
 			}
+			f.tick()
+			if s := f.stored(); s.Status != billing.RunCompleted || !s.SweepAbandoned {
+				t.Errorf("the summary does not say so: %+v", s)
+			}
 		})
 	}
 }

@@ -168,6 +168,10 @@ func TestPageSaysWhatItLeavesOut(t *testing.T) {
 
 	run.Summary.Orphans, run.Summary.OrphansTotal = []billing.Orphan{{SubscriptionID: "sub_1"}}, 250
 	wantSaid(t, render(t, run), "Orphans: 250 live subscriptions that no organization accounts for", "Only the first 1 of 250 orphans are listed here.")
+
+	run = runOf(many(1)...)
+	run.Summary.SweepAbandoned = true
+	wantSaid(t, render(t, run), "The sweep of Stripe’s list was given up")
 }
 
 func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {

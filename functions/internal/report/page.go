@@ -37,6 +37,7 @@ type page struct {
 	Guard                     string
 	Orphans                   []orphanRow
 	OrphansTotal              int
+	SweepAbandoned            bool
 
 	Fields       []fieldRow
 	FieldOptions []option
@@ -101,7 +102,7 @@ func newPage(run Run, f *findings) page {
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
 		Guard: guard(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f.errors, s, run.OrgID), Warnings: warningRows(f.warnings),
-		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)),
+		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
 		Organizations: f.changed, Changes: f.changes,
