@@ -269,7 +269,7 @@ var junk = []string{
 	"\t", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
 	`{"version":1,"runId":"no-such-run","orgId":"0dd00000-0000-4000-8000-000000000000"}`,
 	`{"version":1,"runId":"` + firstRun + `","orgId":"no-such-organization"}`,
-	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20), // the most there can be
+	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20-4096), // with the reason that it is given up for, about the most that SQS takes
 	"\ufeff{\"version\":1}", `{"version":1e400,"runId":"x","orgId":"y"}`,
 }
 
