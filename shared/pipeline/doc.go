@@ -54,8 +54,9 @@
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
 //   - Secrets stand in no log, table, message or command line: secretsStaySecret.
 //   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
-//     sweep (and so until the next run who is known by metadata alone), and nothing else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the
-//     history: TestAClockYearsAheadPrunesNoHistory.
+//     sweep (and so, until the next run, who is known by metadata alone), and nothing else:
+//     TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
+//     TestAClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
 //     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
 //

@@ -138,7 +138,10 @@ func (s *server) openAt(port int, user, password, database string) (*sql.DB, err
 	cfg.ParseTime, cfg.Loc, cfg.InterpolateParams = true, time.UTC, true
 	cfg.Timeout, cfg.ReadTimeout = 2*time.Second, 10*time.Second
 	cfg.Logger = &mysql.NopLogger{}
-	cfg.Params = map[string]string{"time_zone": "'+00:00'", "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE'"}
+	cfg.Params = map[string]string{
+		"time_zone": "'+00:00'", "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE'",
+		"innodb_lock_wait_timeout": strconv.Itoa(int(lockWait.Seconds())), // two who lock rows and one who makes the server read-only wait in a circle
+	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, err
