@@ -144,8 +144,7 @@ func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, 
 }
 
 // LastCompleted returns when the last run over all organizations, not a dry one, completed by the
-// given time, for a wrong clock may have dated one into the future; nil
-// if none did.
+// given time, for a wrong clock may have dated one into the future; nil if none did.
 func (s *Store) LastCompleted(ctx context.Context, by time.Time) (*time.Time, error) {
 	var at *time.Time
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
@@ -184,7 +183,8 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	return len(ids), nil
 }
 
-// yardsticks are the runs that [Store.LastSeen] and [Store.LastCompleted] answer with. They stay
+// yardsticks are the runs that [Store.LastSeen] and [Store.LastCompleted] answer with, unless the
+// latest is one that a wrong clock dated into the future. They stay
 // however old they are: where nothing has completed for months, the age of the last run and the
 // comparison with it matter most.
 func (s *Store) yardsticks(ctx context.Context) ([]string, error) {

@@ -84,7 +84,7 @@ func writeFigures(b *strings.Builder, s billing.Summary) {
 	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
 	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))
 	if s.SweepAbandoned {
-		b.WriteString("  sweep            given up, the log says why: Stripe was read for each organization, and nobody looked for orphans\n")
+		b.WriteString("  sweep            given up, the log says why: Stripe is asked for each organization, and nobody looked for orphans\n")
 	}
 	if s.OrphansTotal > 0 {
 		fmt.Fprintf(b, "  orphans          %s\n", orphans(s))
