@@ -32,8 +32,8 @@
 //
 // Processes may be killed at any moment; messages may come late, twice and in any order; Stripe, SQS
 // and MySQL may refuse, hang, cut off and lose answers; the application may write all the while. The
-// fault campaign (task chaos; functions/internal/chaos, invariants_test.go) does all of it to the
-// deployed programs and checks, by the name that stands behind each guarantee:
+// fault campaign (task chaos; functions/internal/chaos) does all of it to the deployed programs and
+// checks, by the name that stands behind each guarantee:
 //
 //   - Every eligible organization has exactly one outcome, or its message waits in the dead-letter
 //     queue because the last receive crashed: nobodyIsLeftOut. After a redrive, and after a run
@@ -44,15 +44,17 @@
 //     and every order of their calls, TestNoInterleavingLosesANewerState here.
 //   - No run lowers more than its limit allows, to the unit, nor withholds before: guardHolds; and its
 //     limit is what MAX_DOWNGRADES says: limitsAreAsSet.
-//   - Errors are in the dead-letter queue, and so is what nobody can read: deadLettersAreTheErrors,
-//     unreadableProgressIsKept. Once the faults are over, a redrive leaves in error, and in the queue,
-//     those whom nobody can reconcile, and only those: onlyTheWrongAreInError,
-//     deadLettersAreJustTheErrors.
+//   - The errors of a run that writes are in the dead-letter queue, and so is what nobody can read:
+//     deadLettersAreTheErrors, unreadableProgressIsKept. Once the faults are over, a redrive leaves in
+//     error, and in the queue with the reason, those whom nobody can reconcile, and only those:
+//     onlyTheWrongAreInError, deadLettersAreJustTheErrors.
 //   - An answer of Stripe's with a value of another type is refused, not guessed at:
 //     TestAValueOfAnotherTypeIsNeverMistakenForTheTruth in stripesource.
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
-//   - Secrets stand in no log, table, message or command line: secretsStaySecret.
+//   - Secrets stand in no log, answer, error, table, report, message or command line, and a text that
+//     is SQL or HTML stays a text: secretsStaySecret. Messages, events and Stripe's objects may be
+//     anything: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
 //   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
 //     sweep (and so, until the next run, who is known by metadata alone), and nothing else:
 //     TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
@@ -63,7 +65,7 @@
 // Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
 // that it accepted until it is deleted or its retention ends; Stripe answers with its present state
 // to a request for one object; the schedules go on ticking; RunDeadline is longer than the faults; and
-// clocks come right again. While one is wrong, the times it writes are wrong (of the run, its items and
-// the end of a subscription that Stripe does not have), a run may be closed before its deadline, and a
+// clocks come right again. While one is wrong, the times it writes are wrong (of the run, and so which is
+// shown as the last, of its items, and the end of a subscription that Stripe does not have), a run may be closed before its deadline, and a
 // snapshot may say for longer than two hours that nothing is to be done: the next run looks again.
 package pipeline

@@ -125,6 +125,9 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 		{"one who is not in error is in the dead-letter queue", func(s *seen) {
 			s.letters = append(s.letters, letter{work: billing.Work{RunID: firstRun, OrgID: "a"}})
 		}, "deadLettersAreJustTheErrors"},
+		{"a dead letter does not say why", func(s *seen) { s.letters[0].reason = "" }, "deadLettersAreJustTheErrors"},
+		{"a dead letter says another reason", func(s *seen) { s.letters[0].reason = "withheld" }, "deadLettersAreJustTheErrors"},
+		{"junk in the dead-letter queue does not say why", func(s *seen) { s.letters[1].reason = "" }, "deadLettersAreJustTheErrors"},
 		{"progress that cannot be read is lost", func(s *seen) { s.unreported = nil }, "unreadableProgressIsKept"},
 		{"a limit is not as set", func(s *seen) { changeRun(s, func(r *ran) { r.limit = 2 }) }, "limitsAreAsSet"},
 		{"an organization is half the webhook's", func(s *seen) {
@@ -132,6 +135,7 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 		}, "nothingStaleIsMixedIn"},
 		{"a row is half the webhook's", func(s *seen) { s.journal[1].became = with(s.journal[1].became, "status", "past_due") }, "nothingStaleIsMixedIn"},
 		{"who pays is cut off", func(s *seen) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "nobodyLiveIsFree"},
+		{"the row of who pays has the free tier", func(s *seen) { s.now["subscriptions/c"]["plan_tier"] = "free" }, "nobodyLiveIsFree"},
 	} {
 		s := sound()
 		c.breaks(&s)

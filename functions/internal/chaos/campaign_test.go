@@ -49,8 +49,8 @@ const enoughForAll = 100
 func everythingStruck(t *testing.T, total map[string]int) {
 	t.Helper()
 	wanted := []string{
-		"commits lost", "answers to commits lost", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
-		"processes killed", "messages delivered once more", "rows locked by others",
+		"commits lost", "answers to commits lost", "errors 1040 of the database", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
+		"at work: worker killed", "at work: enumerator killed", "at work: aggregator killed", "messages delivered once more", "rows locked by others",
 	}
 	for _, s := range strikes {
 		if strings.HasPrefix(s.kind, "SQS: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
@@ -116,6 +116,7 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 		total["Stripe changed, the webhook told or not"] += r.app.changed
 		total["events handled by the webhook"] += r.app.handled
 		if took > tooLong {
+			total["  rounds that took more than "+tooLong.String()]++
 			t.Logf("the round was slow: %+v\nplan:\n%s\nwaited for:\n%s", with, describe(plan), strings.Join(r.waited, "\n"))
 		}
 		if err == nil {
@@ -288,11 +289,12 @@ func (r *round) awaitRun(ctx context.Context, id string) error {
 	return nil
 }
 
-// recordIsTruth: of every eligible organization, apart from those that nobody can reconcile, the
+// recordIsTruth: of every organization that a sweep leads to, apart from those that nobody can reconcile, the
 // tables hold what Stripe does.
 func (r *round) recordIsTruth(ctx context.Context) error {
 	var problems []error
-	for org := range r.people.eligible {
+	everybody := slices.AppendSeq(slices.Collect(maps.Keys(r.people.eligible)), maps.Keys(r.people.named)) // who is named, the sweep found
+	for _, org := range everybody {
 		e, err := r.explain(ctx, org)
 		if f := billing.AsFailure(err); err != nil && f.Class == billing.Permanent {
 			e.Refusal = f // Stripe's object cannot even be read

@@ -13,8 +13,8 @@
 // enumerators and aggregators are processes, killed with SIGKILL. An enumerator lists and workers
 // reconcile through the two seconds of the plan while the application's webhook writes beside them; then
 // the faults and the webhook end, and what is left of the first run comes to its end. The
-// dead-letter queue is redriven, and one further run follows. The invariants, each a function of its
-// own in invariants_test.go, are checked after each of the three.
+// dead-letter queue is redriven, and one further run follows. After each of the three the invariants
+// that hold there are checked, each a function of its own.
 //
 // How the invariants see what happened: triggers keep a journal of every write to the application's
 // tables, in order, with the account that made it. A write that is rolled back leaves nothing in it.

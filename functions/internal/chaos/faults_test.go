@@ -214,20 +214,24 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 		}
 	}
 	pause(ctx, time.Duration(f.hard*float64(50*time.Millisecond))) // somewhere in the middle
-	r.kill(r.share(), functions...)
+	atWork := busy.Load() > 0
+	if r.kill(r.share(), functions...) && atWork {
+		r.count("  at work: " + f.kind)
+	}
 }
 
-// kill ends one of the functions' processes, the one at this share of them.
-func (r *round) kill(share float64, functions ...*runtimeapi.Function) {
+// kill ends one of the functions' processes, the one at this share of them, if there is one.
+func (r *round) kill(share float64, functions ...*runtimeapi.Function) bool {
 	var all []*runtimeapi.Process
 	for _, f := range functions {
 		all = append(all, f.Processes()...)
 	}
 	if len(all) == 0 {
-		return
+		return false
 	}
 	all[int(share*float64(len(all)))].Kill()
 	r.count("  processes killed")
+	return true
 }
 
 func killAtStripe(ctx context.Context, r *round, f fault) {

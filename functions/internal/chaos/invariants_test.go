@@ -123,7 +123,7 @@ func guardHolds(s seen) error {
 
 // deadLettersAreTheErrors: every error of a run that writes is in the dead-letter queue. What else
 // is there was received once too often: SQS moved it, or it was given up by one worker and decided
-// by another who had a duplicate. What nobody can read is there, with its reason.
+// by another who had a duplicate. What nobody can read is there too.
 func deadLettersAreTheErrors(s seen) error {
 	var problems []error
 	dead := s.dead()
@@ -155,12 +155,17 @@ func deadLettersAreTheErrors(s seen) error {
 	return errors.Join(problems...)
 }
 
-// deadLettersAreJustTheErrors: where nothing fails, nobody else is in the dead-letter queue.
+// deadLettersAreJustTheErrors: where nothing fails, nobody else is in the dead-letter queue, and each
+// message says why it is there.
 func deadLettersAreJustTheErrors(s seen) error {
 	var problems []error
 	for _, l := range s.letters {
 		_, isJunk := s.junk[l.body]
-		if i := s.items[l.work]; !isJunk && (i.Outcome != billing.OutcomeError || s.runs[l.work.RunID].dryRun) {
+		i := s.items[l.work]
+		if l.reason == "" || (!isJunk && l.reason != string(i.Reason)) {
+			problems = append(problems, fmt.Errorf("%.100q is in the dead-letter queue for %q; its organization: %s (%s)", l.body, l.reason, i.Outcome, i.Reason))
+		}
+		if !isJunk && (i.Outcome != billing.OutcomeError || s.runs[l.work.RunID].dryRun) {
 			problems = append(problems, fmt.Errorf("organization %s of run %s is in the dead-letter queue and %q (%s)", l.work.OrgID, l.work.RunID, i.Outcome, i.Reason))
 		}
 	}
@@ -377,6 +382,11 @@ func nobodyLiveIsFree(s seen, inStripe []billing.Subscription) error {
 		}
 		if plain(row["subscription_tier"]) == string(billing.TierFree) {
 			problems = append(problems, fmt.Errorf("organization %s pays for %s (%s) and is on the free tier", org, sub.ID, sub.Status))
+		}
+		for key, row := range s.now {
+			if row["stripe_subscription_id"] == sub.ID && plain(row["plan_tier"]) == string(billing.TierFree) {
+				problems = append(problems, fmt.Errorf("organization %s pays for %s (%s), whose row %s has the free tier", org, sub.ID, sub.Status, key))
+			}
 		}
 	}
 	return errors.Join(problems...)

@@ -35,6 +35,9 @@ const (
 	moreFiles       = 12
 	moreThreads     = 10 // Go hardly ever gives one back
 	moreConnections = 12 // of all functions to the database
+	// steadyMiB is how much a process may go on growing in a long load: a leak of 3 MiB a minute is
+	// more in ten.
+	steadyMiB = 5
 	// maxGoroutines of an idle process, besides those that wait on its connections: eight are the
 	// runtime's, one is main and two are the database pool's; the rest is in case.
 	maxGoroutines = 11 + 2
@@ -48,6 +51,13 @@ type use struct {
 
 func (u use) grewFrom(early use) bool {
 	return u.memory > early.memory+moreMiB || u.files > early.files+moreFiles || u.threads > early.threads+moreThreads
+}
+
+// growsSteadily: even the least of the last third is more than the most of the first. It takes a
+// dozen runs to tell.
+func growsSteadily(memory []int) bool {
+	third := len(memory) / 3
+	return third >= 4 && slices.Min(memory[len(memory)-third:]) > slices.Max(memory[:third])+steadyMiB
 }
 
 // TestLoadLeavesNothingBehind: for CHAOS_LOAD, eight workers with batches of a hundred organizations
@@ -64,9 +74,13 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 	early, connections := r.used(t), r.connections(t)
 	var before, late map[string]use
+	memory := map[string][]int{} // of each process, after each run
 	for ; runs < 2*warmRuns || time.Since(began) < lasts; runs++ {
 		r.loadRun(t, runs)
 		before, late = late, r.used(t)
+		for p, u := range late {
+			memory[p] = append(memory[p], u.memory)
+		}
 	}
 	t.Logf("%d runs of %d organizations in %v, %d full batches, %d connections to the database early and %d late",
 		runs, r.Orgs, time.Since(began).Round(time.Second), fullBatches.Load(), connections, r.connections(t))
@@ -78,13 +92,16 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 		t.Errorf("%d processes early and %d late, want %d workers, an enumerator and an aggregator", len(early), len(late), loadWorkers)
 	}
 	for _, p := range slices.Sorted(maps.Keys(early)) {
-		t.Logf("%s: %+v early, %+v late", p, early[p], late[p])
+		t.Logf("%s: %+v early, %+v late, %d MiB at most", p, early[p], late[p], slices.Max(memory[p]))
 		if _, lives := late[p]; !lives {
 			t.Errorf("%s has died", p)
 		}
 		// In both: memory that a large answer took for a moment is no growth.
 		if before[p].grewFrom(early[p]) && late[p].grewFrom(early[p]) {
 			t.Errorf("%s grew from %+v to %+v", p, early[p], late[p])
+		}
+		if growsSteadily(memory[p]) {
+			t.Errorf("%s goes on growing, in MiB after each run: %v", p, memory[p])
 		}
 	}
 	if n := r.connections(t); n > connections+moreConnections {
@@ -258,4 +275,14 @@ func (r *round) goroutines(t *testing.T, p *runtimeapi.Process) int {
 		n -= strings.Count(printed, "\ncreated by "+connection+" ")
 	}
 	return n
+}
+
+func TestALeakIsToldFromGarbage(t *testing.T) {
+	leak, garbage := make([]int, 200), make([]int, 200) // runs of 3 s
+	for i := range leak {
+		leak[i], garbage[i] = 30+i*3/20+3*(i%2), 30+20*(i%2)
+	}
+	if !growsSteadily(leak) || growsSteadily(garbage) || growsSteadily(leak[:8]) {
+		t.Error("3 MiB a minute are a leak, what comes and goes is not, and eight runs do not tell")
+	}
 }

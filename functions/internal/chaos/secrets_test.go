@@ -20,9 +20,9 @@ import (
 )
 
 // secretsStaySecret: neither the key nor a password is in anything that the round wrote: what the
-// functions printed, this system's tables, the queues, and the command lines of the processes.
+// functions printed and answered, every table, the queues, and the command lines of the processes.
 func (r *round) secretsStaySecret(ctx context.Context) error {
-	places := map[string]string{"what the functions printed": r.printed.String()}
+	places := map[string]string{"what the functions printed and answered": r.printed.String()}
 	if err := r.addTables(ctx, places); err != nil {
 		return err
 	}

@@ -28,11 +28,22 @@ func TestADeploymentInTheMiddleOfARunLosesNothing(t *testing.T) {
 	old := buildOld(t, commit)
 	seed := number(t, "CHAOS_SEED", anySeed())
 	total := map[string]int{}
-	for i := range max(1, number(t, "CHAOS_ROUNDS", rounds)/10) {
+	upgrades := max(1, number(t, "CHAOS_ROUNDS", rounds)/10)
+	for i := range upgrades {
 		playRound(t, s, seed+i, total, func(t *testing.T, r *round) []plannedFault { return r.deployLater(t, old) })
+	}
+	for _, what := range []string{inTheMiddle, upgradedAtOnce} {
+		if upgrades*10 >= enoughForAll && total[what] == 0 {
+			t.Errorf("never:%s", what)
+		}
 	}
 	t.Logf("upgrades from seed %d on; what struck:\n%s", seed, table(total))
 }
+
+const (
+	inTheMiddle    = "  deployed in the middle of a run"
+	upgradedAtOnce = "  tables upgraded at once"
+)
 
 // buildOld builds the programs of a commit and returns their folder.
 func buildOld(t *testing.T, commit string) string {
@@ -78,9 +89,12 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
 			r.note(errors.New("the tables are new before the new version comes"))
 		}
+		if n, err := r.pending(ctx); err == nil && n > 0 {
+			r.count(inTheMiddle)
+		}
 		r.invoke(ctx, now.enumerator, `{"resume":true}`) // upgrades the tables, unless a fault keeps it from doing so
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
-			r.count("  tables upgraded at once")
+			r.count(upgradedAtOnce)
 		}
 		r.onStage.Store(&cast{now.enumerator, now.aggregator, append(now.workers, old.workers...)})
 	}
@@ -94,5 +108,11 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 // newTables counts tables that only the new version has.
 func (r *round) newTables(ctx context.Context) (n int, err error) {
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_sweeps'`).Scan(&n)
+	return n, err
+}
+
+// pending counts organizations of the first run that have no outcome yet.
+func (r *round) pending(ctx context.Context) (n int, err error) {
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending'`, firstRun).Scan(&n)
 	return n, err
 }
