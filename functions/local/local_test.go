@@ -310,6 +310,8 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 		"two problems of the settings": {p.with("DB_PORT", "x"), nil, present.ExitUsage, "configuration", "DB_PORT"},
 		"unknown flag":                 {p.environ, []string{"--nonsense"}, present.ExitUsage, "usage", "nonsense"},
 		"unknown argument":             {p.environ, []string{"nonsense"}, present.ExitUsage, "usage", "nonsense"},
+		"empty organization":           {p.environ, []string{"--org", ""}, present.ExitUsage, "usage", "after --org is empty"},
+		"empty run":                    {p.environ, []string{"--resume= "}, present.ExitUsage, "usage", "--resume is empty"},
 		"unknown strategy":             {p.environ, []string{"--strategy", "guess"}, present.ExitUsage, "usage", "guess"},
 		"unknown organization":         {p.environ, []string{"--org", "nobody"}, present.ExitFailed, "unknown_organization", "nobody"},
 		"unknown run":                  {p.environ, []string{"--resume", "never"}, present.ExitFailed, "unknown_run", "never"},

@@ -41,8 +41,6 @@ are configured in AWS, but no queue.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			e.OrgID = strings.TrimSpace(args[0])
 			switch {
-			case e.OrgID == "": // an empty one would ask for all organizations
-				return present.Usage("give the id of an organization")
 			case explains && (watches || e.DryRun):
 				return present.Usage("--explain enqueues nothing: leave out --watch and --dry-run")
 			case explains:

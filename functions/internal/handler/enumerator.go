@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda/messages"
@@ -22,18 +23,28 @@ import (
 //	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep" or "retrieve",
 //	 "resume": true or a run's id}
 //
-// All keys are optional and combine; an unknown one is refused, since what it was meant to
-// restrict would go unrestricted.
+// All keys are optional and combine; an unknown one is refused, and so is an empty organization or
+// run, since what it was meant to restrict would go unrestricted.
 type Enumerator struct {
 	Step *pipeline.Enumerator
 }
 
 type enumeratorEvent struct {
 	ScheduledFor time.Time        `json:"scheduledFor"`
-	OrgID        string           `json:"orgId"`
+	OrgID        orgID            `json:"orgId"`
 	DryRun       bool             `json:"dryRun"`
 	Strategy     billing.Strategy `json:"strategy"`
 	Resume       resume           `json:"resume"`
+}
+
+type orgID string
+
+func (o *orgID) UnmarshalJSON(b []byte) error {
+	*o = "" // the key may stand twice
+	if err := json.Unmarshal(b, (*string)(o)); err != nil || strings.TrimSpace(string(*o)) == "" {
+		return errors.New(`"orgId" must be the id of an organization; leave it out for all`)
+	}
+	return nil
 }
 
 // resume is true (every run left enumerating) or the id of a run.
@@ -84,7 +95,7 @@ func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
 		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; there are %q", e.Strategy, billing.Strategies())
 	}
 	return pipeline.Request{
-		ScheduledFor: e.ScheduledFor, OrgID: e.OrgID, DryRun: e.DryRun, Strategy: e.Strategy,
+		ScheduledFor: e.ScheduledFor, OrgID: string(e.OrgID), DryRun: e.DryRun, Strategy: e.Strategy,
 		ResumeAll: e.Resume.all, ResumeRun: e.Resume.run,
 	}, nil
 }

@@ -5,19 +5,24 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 // Execute runs a command line and returns the exit code. Errors are written here and nowhere
-// else; with --json, as JSON on out.
+// else; with --json, as JSON on out. An empty argument is refused: where a script's variable is not
+// set, a command for one organization or run would otherwise be one for all.
 func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs io.Writer) int {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(args)
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
-	err := cmd.ExecuteContext(ctx)
+	err := refuseEmpty(args)
+	if err == nil {
+		err = cmd.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return ExitOK
 	}
@@ -26,6 +31,24 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	}
 	// A flag that could not be read may stand before --json.
 	return Fail(out, errs, asksForJSON(args), err)
+}
+
+func refuseEmpty(args []string) error {
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		return nil // asks what could stand there
+	}
+	for i, arg := range args {
+		name, value, isFlag := strings.Cut(arg, "=")
+		switch {
+		case isFlag && strings.HasPrefix(name, "--") && strings.TrimSpace(value) == "":
+			return Usage("the value of %s is empty", name)
+		case strings.TrimSpace(arg) == "" && i > 0 && strings.HasPrefix(args[i-1], "--"):
+			return Usage("the argument after %s is empty", args[i-1])
+		case strings.TrimSpace(arg) == "":
+			return Usage("argument %d is empty", i+1)
+		}
+	}
+	return nil
 }
 
 func asksForJSON(args []string) bool {
