@@ -81,6 +81,9 @@ func (c *command) showApproval(a approval) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(a)
 	}
-	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d\nreconcile redrive --watch has those applied",
-		a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld)
+	next := "\nreconcile redrive --watch has those applied"
+	if a.Withheld == 0 {
+		next = ""
+	}
+	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d%s", a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld, next)
 }

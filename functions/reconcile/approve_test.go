@@ -52,6 +52,18 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	}
 }
 
+func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
+	db, environ := runWithWithheld(t)
+	db.MustExec(t, `UPDATE reconciliation_items SET reason = 'repaired'`)
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
+		t.Fatalf("exit %d: %s", code, &errs)
+	}
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 0\n"; out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+}
+
 func TestApproveAnswersMachines(t *testing.T) {
 	_, environ := runWithWithheld(t)
 	var out, errs bytes.Buffer

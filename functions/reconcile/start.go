@@ -181,6 +181,9 @@ func (c *command) showStarted(result pipeline.Enumeration) error {
 	if err := say(c.out, "%s", started(result)); err != nil {
 		return err
 	}
+	if result.Done && result.Enqueued == 0 {
+		return say(c.errs, "reconcile status %s tells how it stands", result.RunID)
+	}
 	return say(c.errs, "reconcile status %s --watch follows it", result.RunID)
 }
 
