@@ -52,12 +52,13 @@
 //     TestAValueOfAnotherTypeIsNeverMistakenForTheTruth in stripesource.
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
-//   - Secrets stand in no log, answer, error, table, report, message or command line, and a text that
-//     is SQL or HTML stays a text: secretsStaySecret. Messages, events and Stripe's objects may be
-//     anything: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
+//   - Secrets stand in no log, answer, error, table, report, message or command line, and names that are
+//     HTML run no script in the report: secretsStaySecret. What is SQL changes no row: auditReplays.
+//     Messages, events and Stripe's objects may be anything: FuzzDecodeWork in sqsqueue,
+//     FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
 //   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
-//     sweep (and so, until the next run, who is known by metadata alone), and nothing else:
-//     TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
+//     sweep, without which a run does not find organizations that metadata alone names, and nothing
+//     else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
 //     TestAClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
 //     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
@@ -65,7 +66,8 @@
 // Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
 // that it accepted until it is deleted or its retention ends; Stripe answers with its present state
 // to a request for one object; the schedules go on ticking; RunDeadline is longer than the faults; and
-// clocks come right again. While one is wrong, the times it writes are wrong (of the run, and so which is
-// shown as the last, of its items, and the end of a subscription that Stripe does not have), a run may be closed before its deadline, and a
-// snapshot may say for longer than two hours that nothing is to be done: the next run looks again.
+// clocks come right again. While one is wrong, the times it writes are wrong: a run's and its items', and
+// so which run is shown as the last, and the end of a subscription that Stripe does not have. A run may
+// be closed before its deadline, and a snapshot may say for longer than two hours that nothing is to be
+// done: the next run looks again.
 package pipeline

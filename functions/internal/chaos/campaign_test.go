@@ -124,7 +124,7 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 			return
 		}
 		name, _, _ := strings.Cut(t.Name(), "/")
-		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -run %s ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
+		t.Errorf("%v\nrepeat it with: CHAOS_SEED=%d CHAOS_ROUNDS=1 go test -count=1 -v -run %s ./functions/internal/chaos\nsettings: %+v\nplan:\n%s\nprinted: %s",
 			err, seed, name, with, describe(plan), r.keepPrinted(seed))
 	})
 	return took

@@ -15,17 +15,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of the
-// version that CHAOS_OLD names, a commit; in its middle the new enumerator comes, which upgrades the
+// oldVersion is the last commit before the tables of the sweep.
+const oldVersion = "5d048d6e1e1ec69154d55e97ad2235803231854c"
+
+// TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
+// older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
 // tables, and workers of both versions go on side by side, with faults as ever. One round in ten is
 // such a one.
 func TestADeploymentInTheMiddleOfARunLosesNothing(t *testing.T) {
-	commit := os.Getenv("CHAOS_OLD")
-	if commit == "" {
-		t.Skip("builds an earlier version: name its commit in CHAOS_OLD")
-	}
 	s := prepared(t)
-	old := buildOld(t, commit)
+	old := buildOld(t, earlier(t))
 	seed := number(t, "CHAOS_SEED", anySeed())
 	total := map[string]int{}
 	upgrades := max(1, number(t, "CHAOS_ROUNDS", rounds)/10)
@@ -44,6 +43,23 @@ const (
 	inTheMiddle    = "  deployed in the middle of a run"
 	upgradedAtOnce = "  tables upgraded at once"
 )
+
+// earlier is the commit to deploy over.
+func earlier(t *testing.T) string {
+	t.Helper()
+	commit := os.Getenv("CHAOS_OLD")
+	if commit != "" {
+		return commit
+	}
+	root, err := bootstrap.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.CommandContext(t.Context(), "git", "-C", root, "cat-file", "-e", oldVersion+"^{commit}").Run(); err != nil {
+		t.Skipf("this clone does not have the commit to deploy over, %s (%v): git fetch --unshallow gets it", oldVersion, err)
+	}
+	return oldVersion
+}
 
 // buildOld builds the programs of a commit and returns their folder.
 func buildOld(t *testing.T, commit string) string {
