@@ -50,7 +50,7 @@ func everythingStruck(t *testing.T, total map[string]int) {
 	t.Helper()
 	wanted := []string{
 		"commits lost", "answers to commits lost", "errors 1040 of the database", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
-		"at work: worker killed", "at work: enumerator killed", "at work: aggregator killed", "messages delivered once more", "rows locked by others",
+		"at work: worker killed", "at work: enumerator killed", "messages delivered once more", "rows locked by others",
 	}
 	for _, s := range strikes {
 		if strings.HasPrefix(s.kind, "SQS: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {

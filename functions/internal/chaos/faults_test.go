@@ -213,7 +213,7 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 			return
 		}
 	}
-	pause(ctx, time.Duration(f.hard*float64(50*time.Millisecond))) // somewhere in the middle
+	pause(ctx, time.Duration(f.hard*float64(20*time.Millisecond))) // somewhere in the middle
 	atWork := busy.Load() > 0
 	if r.kill(r.share(), functions...) && atWork {
 		r.count("  at work: " + f.kind)
