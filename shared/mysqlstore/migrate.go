@@ -70,8 +70,9 @@ func (versionTable) CreateVersionTable(ctx context.Context, db database.DBTxConn
 type migrationLock struct{}
 
 const (
-	// migrationLockName: locks are named server-wide, in at most 64 characters.
-	migrationLockName = `CONCAT('reconciliation_migrations_', MD5(DATABASE()))`
+	// migrationLockName: locks are named server-wide, in at most 64 characters. MySQL has no MD5()
+	// and no SHA1() since 9.6.
+	migrationLockName = `CONCAT('reconciliation_migrations_', LEFT(SHA2(DATABASE(), 256), 32))`
 	// migrationWait is below ioTimeout, so that the server answers first.
 	migrationWait = 20 * time.Second
 )

@@ -47,8 +47,11 @@ func (p program) kind() string {
 	return fmt.Sprintf("%s %s (%s)", name, p.version, p.path)
 }
 
+// programEnv names the server program to run, where it is not to be looked for.
+const programEnv = "MYSQLD"
+
 // Start finds mariadbd or mysqld on PATH or where packages usually put them, and runs it in a
-// temporary directory. It returns once the server answers, after about half a second, or when
+// temporary directory; the environment variable MYSQLD names another program. It returns once the server answers, after about half a second, or when
 // ctx ends. ErrNoServer says that there is none; an error of a server that would not start
 // carries the last lines of its log.
 func Start(ctx context.Context) (*Server, error) {
@@ -67,6 +70,13 @@ func Start(ctx context.Context) (*Server, error) {
 
 // find prefers mariadbd, because mysqld is often another name for it.
 func find() (string, error) {
+	if named := os.Getenv(programEnv); named != "" {
+		path, err := exec.LookPath(named)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", programEnv, err)
+		}
+		return filepath.Abs(path)
+	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	dirs = append(dirs, "/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
 		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin")
