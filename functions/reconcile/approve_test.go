@@ -31,7 +31,7 @@ func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
 	}
 	db.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed_with_errors', downgrades = 2, downgrade_limit = 2`)
 	for _, org := range []string{"a", "b", "c"} {
-		db.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, reason) VALUES ('run-1', ?, 'error', 'withheld')`, org)
+		db.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, reason) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = 'run-1'), ?, 'error', 'withheld')`, org)
 	}
 	return db, map[string]string{
 		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,

@@ -50,7 +50,7 @@ func withRuns(t *testing.T) (*mysqltest.DB, map[string]string) {
 		{RunID: "new", OrgID: "b", Outcome: billing.OutcomeDrifted, Reason: billing.ReasonRepaired, SubscriptionID: "sub_b", Changes: changes[:1]},
 		{RunID: "new", OrgID: "c", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Error: "no tier for price_x"},
 	} {
-		db.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?, ?)`, i.RunID, i.OrgID)
+		db.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?), ?)`, i.RunID, i.OrgID)
 		if err := store.Decide(t.Context(), i, false, lastSunday); err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestReportThatFailsLeavesTheFileAlone(t *testing.T) {
 	if err := os.WriteFile(file, []byte("an older report"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db.MustExec(t, `UPDATE reconciliation_items SET changes = 'broken' WHERE run_id = 'new' AND org_id = 'b'`)
+	db.MustExec(t, `UPDATE reconciliation_items SET changes = 'broken' WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'new') AND org_id = 'b'`)
 	_, errs := reconcile(t, environ, present.ExitFailed, "report", "--csv", file)
 	if !strings.HasPrefix(errs, "error: the report was not written: ") {
 		t.Errorf("said %q", errs)

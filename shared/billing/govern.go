@@ -81,6 +81,15 @@ func recordedAndEntitled(found []Subscription, r Record) []Subscription {
 	return entitled
 }
 
+// Precedes reports whether a, of two that may govern, is to be looked at first. One that cannot be read
+// comes last.
+func Precedes(a, b Subscription) bool {
+	if a.Status.Known() != b.Status.Known() {
+		return a.Status.Known()
+	}
+	return comparePrecedence(a, b) < 0
+}
+
 // comparePrecedence: status, then the newest created, then the id.
 func comparePrecedence(a, b Subscription) int {
 	if d := precedence[a.Status] - precedence[b.Status]; d != 0 {

@@ -19,6 +19,9 @@ const (
 // Reason says why an organization has its outcome, or why a run was stopped.
 type Reason string
 
+// ReasonListed is the reason of a pending organization: it was listed, no more.
+const ReasonListed Reason = "listed"
+
 // Reasons of skipped organizations.
 const (
 	ReasonInSync              Reason = "in_sync"

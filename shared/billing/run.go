@@ -86,7 +86,9 @@ type Item struct {
 	OrgID   string
 	Outcome Outcome
 	Reason  Reason
-	// SubscriptionID is the Stripe subscription that governs; "" if none does.
+	// SubscriptionID is the Stripe subscription that governs; "" if none does, and not kept of an
+	// item that is plainly skipped. Of a pending one it is a subscription that names the organization
+	// and that no row of it records.
 	SubscriptionID string
 	Changes        []Change
 	Warnings       []Warning
@@ -97,6 +99,9 @@ type Item struct {
 
 // Final reports whether the outcome can no longer change. An error may still be repaired.
 func (i Item) Final() bool { return i.Outcome != OutcomePending && i.Outcome != OutcomeError }
+
+// PlainlySkipped reports whether there is nothing to tell of the organization: nearly all are such.
+func (i Item) PlainlySkipped() bool { return i.Outcome == OutcomeSkipped && len(i.Warnings) == 0 }
 
 // Work names one organization to reconcile in a run.
 type Work struct {

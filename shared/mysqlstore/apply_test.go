@@ -71,7 +71,7 @@ func TestOutcomeMovesOnlyFromPendingAndError(t *testing.T) {
 				}
 			}
 		}
-		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items WHERE revision = 1 AND decided_at = ?`, now); n != 8 {
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items WHERE revision = 1 AND updated_at = ?`, now); n != 8 {
 			t.Errorf("%d items have the time of their outcome, want 8", n)
 		}
 	})

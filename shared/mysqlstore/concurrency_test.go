@@ -20,8 +20,8 @@ func TestOneOfTwoRepairsOfAnOrganizationWins(t *testing.T) {
 		f.addPaying(t, id)
 		record := f.record(t, id)
 		for i := range callers { // two runs, each delivered twice
-			f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?, ?) ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`,
-				fmt.Sprintf("run-%d", i%2), id)
+			f.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id) VALUES (?, ?) ON DUPLICATE KEY UPDATE run_key = VALUES(run_key)`,
+				f.key(t, fmt.Sprintf("run-%d", i%2)), id)
 		}
 		applied := 0
 		for i, err := range inParallel(callers, func(i int) error {
@@ -84,7 +84,10 @@ func repairUntil(ctx context.Context, f *fixture, done <-chan struct{}, repaired
 		default:
 		}
 		runID := fmt.Sprintf("run-%d", i)
-		if _, err := f.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?, 'a')`, runID); err != nil {
+		if _, err := f.ExecContext(ctx, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,'running',FALSE,'retrieve',?,?)`, runID, now, now); err != nil {
+			return err
+		}
+		if _, err := f.ExecContext(ctx, `INSERT INTO reconciliation_items (run_key, org_id) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?), 'a')`, runID); err != nil {
 			return err
 		}
 		records, err := f.store.Records(ctx, []string{"a"})
@@ -337,9 +340,9 @@ func TestDeadlockIsUnavailable(t *testing.T) {
 	f.addPaying(t, "a")
 	f.startRun(t, "r", 5)
 	var insert strings.Builder
-	insert.WriteString(`INSERT INTO reconciliation_items (run_id, org_id) VALUES ('x','x')`)
+	insert.WriteString(`INSERT INTO reconciliation_items (run_key, org_id) VALUES (999,'x')`)
 	for i := range 500 { // InnoDB ends the transaction that wrote less
-		fmt.Fprintf(&insert, `,('x','%d')`, i)
+		fmt.Fprintf(&insert, `,(999,'%d')`, i)
 	}
 	before := f.state(t)
 	holder := f.lock(t, insert.String())

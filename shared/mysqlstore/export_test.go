@@ -9,6 +9,7 @@ import (
 const (
 	DriftPage = driftPage
 	PrunePage = prunePage
+	NamedPage = namedPage
 )
 
 // RDSRoots are the authorities that are trusted for RDS.

@@ -194,7 +194,15 @@ func (f *fixture) startRun(t *testing.T, id string, limit int) {
 	}
 }
 
-// addItems writes items as they are, without a run.
+// key returns what the run's items name it by; a run that is not there is opened.
+func (f *fixture) key(t *testing.T, runID string) (key int) {
+	t.Helper()
+	f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,'enumerating',FALSE,'retrieve',?,?)
+		ON DUPLICATE KEY UPDATE id = VALUES(id)`, runID, now, now.Add(12*time.Hour))
+	return mysqltest.Value[int](t, f.DB, `SELECT run_key FROM reconciliation_runs WHERE id = ?`, runID)
+}
+
+// addItems writes items as they are.
 func (f *fixture) addItems(t *testing.T, items ...billing.Item) {
 	t.Helper()
 	const perStatement = 500
@@ -202,10 +210,14 @@ func (f *fixture) addItems(t *testing.T, items ...billing.Item) {
 		chunk := items[:min(perStatement, len(items))]
 		items = items[len(chunk):]
 		var args []any
+		keys := map[string]int{}
 		for _, i := range chunk {
-			args = append(args, i.RunID, i.OrgID, i.Outcome, i.Reason)
+			if keys[i.RunID] == 0 {
+				keys[i.RunID] = f.key(t, i.RunID)
+			}
+			args = append(args, keys[i.RunID], i.OrgID, i.Outcome, i.Reason)
 		}
-		f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, reason) VALUES (?,?,?,?)`+
+		f.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, reason) VALUES (?,?,?,?)`+
 			strings.Repeat(`,(?,?,?,?)`, len(chunk)-1), args...)
 	}
 }
@@ -275,7 +287,7 @@ func (f *fixture) state(t *testing.T) state {
 		t.Fatal(err)
 	}
 	var works []billing.Work
-	for _, pair := range f.texts(t, `SELECT CONCAT(run_id, '|', org_id) FROM reconciliation_items`) {
+	for _, pair := range f.texts(t, `SELECT CONCAT(r.id, '|', i.org_id) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`) {
 		runID, orgID, _ := strings.Cut(pair, "|")
 		works = append(works, billing.Work{RunID: runID, OrgID: orgID})
 	}

@@ -80,7 +80,7 @@ func runIDs(runs []billing.Run) []string {
 type ReportItem struct {
 	billing.Item
 
-	DecidedAt *time.Time
+	DecidedAt time.Time
 	// OrgName and OrgCustomerID are the organization's name and Stripe customer as they stand
 	// now; empty where it has none or is gone.
 	OrgName       string
@@ -118,9 +118,8 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 		item.Item, err = scanItem(r, &item.DecidedAt)
 		page = append(page, item)
 		return err
-	}, `SELECT `+itemColumns+`, decided_at FROM reconciliation_items WHERE run_id = ? AND org_id > ?
-		AND outcome IN `+in(len(outcomes))+` AND (outcome <> 'skipped' OR warnings IS NOT NULL)
-		ORDER BY org_id LIMIT ?`, append(args, driftPage)...)
+	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?
+		AND i.outcome IN `+in(len(outcomes))+` AND NOT `+plainlySkipped+` ORDER BY i.org_id LIMIT ?`, append(args, driftPage)...)
 	if err != nil || len(page) == 0 {
 		return nil, err
 	}

@@ -10,7 +10,18 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-const itemColumns = `run_id, org_id, outcome, reason, subscription_id, changes, warnings, error, revision`
+// itemColumns are of items i and their run r.
+const itemColumns = `r.id, i.org_id, i.outcome, i.reason, i.subscription_id, i.changes, i.warnings, i.error, i.revision`
+
+// itemsOfRun are the items of one run: its id is the first argument.
+const itemsOfRun = ` FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key WHERE r.id = ? AND `
+
+// runKey returns what the run's items and snapshot name it by; 0, which none has, where there is no
+// such run.
+func runKey(ctx context.Context, q querier, runID string) (key int64, err error) {
+	err = query(ctx, q, func(r *sql.Rows) error { return r.Scan(&key) }, `SELECT run_key FROM reconciliation_runs WHERE id = ?`, runID)
+	return key, err
+}
 
 // scanItem reads the itemColumns and whatever columns follow them into more.
 func scanItem(r *sql.Rows, more ...any) (billing.Item, error) {
@@ -52,22 +63,27 @@ func text(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxText)], "")
 }
 
-// Items returns the items of these organizations in their runs; unknown ones are absent.
+// Items returns the items of these organizations in their runs, in one query a run; unknown ones are absent.
 func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
 	items := make(map[billing.Work]billing.Item, len(work))
 	if len(work) == 0 {
 		return items, nil
 	}
-	args := make([]any, 0, 2*len(work))
+	orgs := map[string][]any{}
 	for _, w := range work {
-		args = append(args, w.RunID, w.OrgID)
+		orgs[w.RunID] = append(orgs[w.RunID], w.OrgID)
 	}
-	err := query(ctx, s.db, func(r *sql.Rows) error {
-		i, err := scanItem(r)
-		items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
-		return err
-	}, `SELECT `+itemColumns+` FROM reconciliation_items WHERE (run_id, org_id) IN ((?,?)`+strings.Repeat(`,(?,?)`, len(work)-1)+`)`, args...)
-	return items, failure(err, "read items")
+	for runID, ids := range orgs {
+		err := query(ctx, s.db, func(r *sql.Rows) error {
+			i, err := scanItem(r)
+			items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
+			return err
+		}, `SELECT `+itemColumns+itemsOfRun+`i.org_id IN `+in(len(ids)), append([]any{runID}, ids...)...)
+		if err != nil {
+			return nil, failure(err, "read items")
+		}
+	}
+	return items, nil
 }
 
 // Decide gives the item an outcome that changes nothing in the application's tables. What a dry
@@ -87,11 +103,15 @@ func (s *Store) Decide(ctx context.Context, item billing.Item, countDowngrade bo
 }
 
 // decide is the one statement that gives an outcome; it hits pending and error only.
-func decide(ctx context.Context, e execer, i billing.Item, now time.Time) error {
-	return setOutcome(ctx, e, i, now, `outcome IN ('pending','error')`)
+func decide(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time) error {
+	return setOutcome(ctx, tx, i, now, `outcome IN ('pending','error')`)
 }
 
-func setOutcome(ctx context.Context, e execer, i billing.Item, now time.Time, condition string, args ...any) error {
+func setOutcome(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time, condition string, args ...any) error {
+	key, err := runKey(ctx, tx, i.RunID)
+	if err != nil {
+		return err
+	}
 	changes, err := toJSON(i.Changes)
 	if err != nil {
 		return err
@@ -102,16 +122,25 @@ func setOutcome(ctx context.Context, e execer, i billing.Item, now time.Time, co
 	}
 	errText := sql.NullString{String: text(i.Error), Valid: i.Error != ""}
 	// What the guard withheld stays listed when the next try meets another error.
-	ok, err := hit(ctx, e, `UPDATE reconciliation_items SET outcome = ?, reason = ?, subscription_id = ?,
+	ok, err := hit(ctx, tx, `UPDATE reconciliation_items SET outcome = ?, reason = ?, governed = ?, subscription_id = ?,
 		changes = CASE WHEN ? IS NULL AND ? = 'error' THEN changes ELSE ? END, warnings = ?, error = ?,
-		decided_at = ?, revision = revision + 1 WHERE run_id = ? AND org_id = ? AND `+condition,
+		updated_at = ?, revision = revision + 1 WHERE run_key = ? AND org_id = ? AND `+condition,
 		append([]any{
-			i.Outcome, i.Reason, i.SubscriptionID, changes, i.Outcome, changes, warnings, errText, now, i.RunID, i.OrgID,
+			i.Outcome, i.Reason, i.SubscriptionID != "", keptSubscription(i), changes, i.Outcome, changes, warnings, errText, now, key, i.OrgID,
 		}, args...)...)
 	if err == nil && !ok {
 		return billing.ErrAlreadyDecided
 	}
 	return err
+}
+
+// keptSubscription is the item's subscription, but for the many of which nothing is told: that one
+// governs them is enough.
+func keptSubscription(i billing.Item) string {
+	if i.PlainlySkipped() {
+		return ""
+	}
+	return i.SubscriptionID
 }
 
 func itemFailure(err error, i billing.Item) error {

@@ -57,15 +57,15 @@ func likeText(s string) string {
 // UnfinishedRuns returns the ids of the runs that a redrive may change, the latest first: not dry,
 // with an organization that is pending or in error.
 func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE dry_run = FALSE AND EXISTS (SELECT 1 FROM reconciliation_items i
-		WHERE i.run_id = reconciliation_runs.id AND i.outcome IN ('pending','error')) ORDER BY started_at DESC, id DESC`)
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE dry_run = FALSE AND (`+anItem+` AND i.outcome IN ('pending','error') LIMIT 1) = 1
+		ORDER BY started_at DESC, id DESC`)
 	return ids, failure(err, "look for runs with errors")
 }
 
 // DecidedSince returns how many organizations of the run got their outcome after this time.
 func (s *Store) DecidedSince(ctx context.Context, runID string, since time.Time) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND decided_at > ?`, runID, since).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`i.outcome <> 'pending' AND i.updated_at > ?`, runID, since).Scan(&n)
 	return n, failure(err, "count what run "+runID+" decided")
 }
 
@@ -82,6 +82,7 @@ func (s *Store) LastDecisions(ctx context.Context, runIDs []string) (map[string]
 		err := r.Scan(&id, &at)
 		last[id] = at
 		return err
-	}, `SELECT run_id, MAX(decided_at) FROM reconciliation_items WHERE decided_at IS NOT NULL AND run_id IN `+in(len(runIDs))+` GROUP BY run_id`, anys(runIDs)...)
+	}, `SELECT r.id, MAX(i.updated_at) FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
+		WHERE i.outcome <> 'pending' AND r.id IN `+in(len(runIDs))+` GROUP BY r.id`, anys(runIDs)...)
 	return last, failure(err, "look when the runs last decided anything")
 }

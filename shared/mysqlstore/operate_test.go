@@ -93,16 +93,16 @@ func TestRunsThatARedriveMayChangeAndTheirLastDecision(t *testing.T) {
 		}
 		for _, item := range []struct {
 			run, org, outcome string
-			at                any
+			at                time.Time
 		}{
 			{"clean", "a", "synced", now},
 			{"dry", "a", "error", now},
 			{"failed", "a", "error", now},
 			{"failed", "b", "skipped", now.Add(time.Second)},
-			{"failed", "c", "pending", nil},
-			{"pending", "a", "pending", nil},
+			{"failed", "c", "pending", now.Add(time.Hour)},
+			{"pending", "a", "pending", now.Add(time.Hour)},
 		} {
-			f.MustExec(t, `INSERT INTO reconciliation_items (run_id, org_id, outcome, decided_at) VALUES (?,?,?,?)`, item.run, item.org, item.outcome, item.at)
+			f.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, updated_at) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?),?,?,?)`, item.run, item.org, item.outcome, item.at)
 		}
 		runs, err := f.store.UnfinishedRuns(t.Context())
 		if diff := cmp.Diff([]string{"pending", "failed"}, runs); err != nil || diff != "" {

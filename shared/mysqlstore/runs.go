@@ -32,7 +32,7 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 		run, err := scanRun(r)
 		runs = append(runs, run)
 		return err
-	}, `SELECT `+runColumns+` FROM reconciliation_runs LEFT JOIN reconciliation_sweeps s ON s.run_id = id WHERE `+condition, args...)
+	}, `SELECT `+runColumns+` FROM reconciliation_runs r LEFT JOIN reconciliation_sweeps s ON s.run_id = id WHERE `+condition, args...)
 	return runs, failure(err, "read runs")
 }
 
@@ -100,9 +100,9 @@ func (s *Store) ReleaseLease(ctx context.Context, runID, owner string) error {
 	return failure(err, "release the lease of run "+runID)
 }
 
-// ListPage looks at the next organizations by id: it writes those that the run concerns as pending
-// items and moves the run's cursor in one transaction. It returns how many it looked at; fewer than
-// limit is the end.
+// ListPage looks at the next organizations by id: it writes those that the database connects with
+// Stripe as pending items and moves the run's cursor in one transaction. It returns how many it looked
+// at; fewer than limit is the end.
 func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		var items []billing.Item
@@ -117,51 +117,49 @@ func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, lim
 	return n, through, failure(err, "list the organizations of run "+run.ID)
 }
 
-const (
-	// listPage tells of each organization of a page whether a subscriptions row or a customer connects
-	// it with Stripe, and which swept subscription names it, preferably a live one: when the snapshot is
-	// gone, the item still leads to it. The page comes first, or the server may go through a whole table.
-	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id), ` + naming + `
-		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE is_deleted = 0 AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
-	naming = `COALESCE((SELECT n.subscription_id FROM reconciliation_snapshots n
-		WHERE n.run_id = ? AND n.org_key = LOWER(o.id) AND CHAR_LENGTH(n.subscription_id) <= 120
-		ORDER BY n.status IN ('active','trialing','past_due') DESC, n.created DESC, n.subscription_id LIMIT 1), '')`
-)
+// listPage tells of each organization of a page whether a subscriptions row or a customer connects
+// it with Stripe. The page comes first, or the server may go through a whole table.
+const listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id)
+	FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE is_deleted = 0 AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
 
 // eligible looks at the next organizations, those that are deleted left out, and returns how many
-// and up to which, and the run's items among them: the organizations that are known to Stripe or
-// named in the run's snapshot. A run over one organization takes it as it is.
+// and up to which, and the run's items among them: the organizations that are known to Stripe. A run
+// over one organization takes it as it is.
 func eligible(ctx context.Context, q querier, run billing.Run, limit int) (n int, through string, items []billing.Item, err error) {
 	through = run.ListedThrough
-	stmt, args := listPage, []any{run.ID, run.ListedThrough, limit}
+	stmt, args := listPage, []any{run.ListedThrough, limit}
 	if run.OrgID != "" {
-		stmt, args = `SELECT id, TRUE, '' FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, []any{run.OrgID, run.ListedThrough}
+		stmt, args = `SELECT id, TRUE FROM organizations WHERE is_deleted = 0 AND id = ? AND id > ?`, []any{run.OrgID, run.ListedThrough}
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
-		var i billing.Item
 		var known bool
-		if err := r.Scan(&i.OrgID, &known, &i.SubscriptionID); err != nil {
+		if err := r.Scan(&through, &known); err != nil {
 			return err
 		}
-		n, through = n+1, i.OrgID
-		if known || i.SubscriptionID != "" {
-			items = append(items, i)
+		n++
+		if known {
+			items = append(items, billing.Item{OrgID: through})
 		}
 		return nil
 	}, stmt, args...)
 	return n, through, items, err
 }
 
-func insertItems(ctx context.Context, e execer, runID string, items []billing.Item) error {
+// insertItems adds pending items. Of one that is there already only the subscription is written.
+func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.Item) error {
 	if len(items) == 0 {
 		return nil
 	}
+	key, err := runKey(ctx, tx, runID)
+	if err != nil {
+		return err
+	}
 	args := make([]any, 0, 3*len(items))
 	for _, i := range items {
-		args = append(args, runID, i.OrgID, i.SubscriptionID)
+		args = append(args, key, i.OrgID, i.SubscriptionID)
 	}
-	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_items (run_id, org_id, subscription_id) VALUES (?,?,?)`+
-		strings.Repeat(`,(?,?,?)`, len(items)-1)+` ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`, args...)
+	_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES (?,?,?)`+
+		strings.Repeat(`,(?,?,?)`, len(items)-1)+` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`, args...)
 	return err
 }
 
@@ -178,7 +176,7 @@ func advance(ctx context.Context, e execer, runID, owner, set string, args ...an
 // CountItems returns how many organizations the run has.
 func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ?`, runID).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`TRUE`, runID).Scan(&n)
 	return n, failure(err, "count the organizations of run "+runID)
 }
 
@@ -191,8 +189,7 @@ func (s *Store) FinishListing(ctx context.Context, runID, owner string, total, d
 
 // PendingAfter returns the next organizations without an outcome, by id.
 func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT org_id FROM reconciliation_items
-		WHERE run_id = ? AND outcome = 'pending' AND org_id > ? ORDER BY org_id LIMIT ?`, runID, after, limit)
+	ids, err := texts(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome = 'pending' AND i.org_id > ? ORDER BY i.org_id LIMIT ?`, runID, after, limit)
 	return ids, failure(err, "list the pending organizations of run "+runID)
 }
 

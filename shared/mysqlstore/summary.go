@@ -13,9 +13,18 @@ import (
 // driftPage is how many items are held at once while drift is counted.
 const driftPage = 1000
 
+const (
+	// anItem looks for an item of run r by the index of outcomes, which MySQL would not always choose,
+	// and once a run: where a subquery may be joined, it would be looked for through the whole table.
+	anItem     = `SELECT 1 FROM reconciliation_items i FORCE INDEX (idx_reconciliation_items_outcome) WHERE i.run_key = r.run_key`
+	hasPending = `(` + anItem + ` AND i.outcome = 'pending' LIMIT 1) = 1`
+	// plainlySkipped is what [billing.Item.PlainlySkipped] says.
+	plainlySkipped = `(i.outcome = 'skipped' AND i.warnings IS NULL)`
+)
+
 // HasPending reports whether an organization of the run has no outcome yet.
 func (s *Store) HasPending(ctx context.Context, runID string) (bool, error) {
-	ids, err := texts(ctx, s.db, `SELECT org_id FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending' LIMIT 1`, runID)
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE id = ? AND `+hasPending, runID)
 	return len(ids) > 0, failure(err, "look for pending organizations of run "+runID)
 }
 
@@ -27,14 +36,14 @@ func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, err
 		err := r.Scan(&t.Outcome, &t.Reason, &t.Items)
 		tallies = append(tallies, t)
 		return err
-	}, `SELECT outcome, reason, COUNT(*) FROM reconciliation_items WHERE run_id = ? GROUP BY outcome, reason ORDER BY outcome, reason`, runID)
+	}, `SELECT i.outcome, i.reason, COUNT(*)`+itemsOfRun+`TRUE GROUP BY i.outcome, i.reason ORDER BY i.outcome, i.reason`, runID)
 	return tallies, failure(err, "count the outcomes of run "+runID)
 }
 
 // Drift counts what the run repaired (or found, in a dry run), holding one page of items at a time.
 func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) {
 	var drift billing.Drift
-	err := s.eachItem(ctx, runID, `(outcome IN ('synced','drifted') OR warnings IS NOT NULL)`, func(i billing.Item) error {
+	err := s.eachItem(ctx, runID, `(i.outcome IN ('synced','drifted') OR i.warnings IS NOT NULL)`, func(i billing.Item) error {
 		drift.Add(i)
 		return nil
 	})
@@ -46,7 +55,7 @@ func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) 
 func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(billing.Item) error) error {
 	after := ""
 	for {
-		page, err := s.itemsWhere(ctx, `run_id = ? AND org_id > ? AND `+condition+` ORDER BY org_id LIMIT ?`, runID, after, driftPage)
+		page, err := s.itemsWhere(ctx, `i.org_id > ? AND `+condition+` ORDER BY i.org_id LIMIT ?`, runID, after, driftPage)
 		if err != nil {
 			return err
 		}
@@ -64,17 +73,18 @@ func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(b
 
 // Notable returns the items that are not plainly skipped, errors first, then by organization.
 func (s *Store) Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error) {
-	return s.itemsWhere(ctx, `run_id = ? AND outcome <> 'pending' AND (outcome <> 'skipped' OR warnings IS NOT NULL)
-		ORDER BY CASE WHEN outcome = 'error' THEN 0 ELSE 1 END, org_id LIMIT ?`, runID, limit)
+	return s.itemsWhere(ctx, `i.outcome <> 'pending' AND NOT `+plainlySkipped+`
+		ORDER BY CASE WHEN i.outcome = 'error' THEN 0 ELSE 1 END, i.org_id LIMIT ?`, runID, limit)
 }
 
+// itemsWhere returns items of one run, the first argument.
 func (s *Store) itemsWhere(ctx context.Context, condition string, args ...any) ([]billing.Item, error) {
 	var items []billing.Item
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		i, err := scanItem(r)
 		items = append(items, i)
 		return err
-	}, `SELECT `+itemColumns+` FROM reconciliation_items WHERE `+condition, args...)
+	}, `SELECT `+itemColumns+itemsOfRun+condition, args...)
 	return items, failure(err, "read items")
 }
 
@@ -113,7 +123,7 @@ func (s *Store) putSummary(ctx context.Context, summary billing.Summary, text st
 // CountSubscriptions returns how many organizations of the run a Stripe subscription governs.
 func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND subscription_id <> '' AND outcome <> 'pending'`, runID).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`i.governed`, runID).Scan(&n)
 	return n, failure(err, "count the subscriptions of run "+runID)
 }
 
@@ -138,8 +148,7 @@ func (s *Store) RaiseDowngradeLimit(ctx context.Context, runID string, limit int
 // RunsToClose returns the runs that nothing may report on any more: running without a pending
 // item, open past their deadline, or stopped and never summed up.
 func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
-	return s.runsWhere(ctx, `(status = 'running' AND NOT EXISTS (SELECT 1 FROM reconciliation_items i
-			WHERE i.run_id = reconciliation_runs.id AND i.outcome = 'pending'))
+	return s.runsWhere(ctx, `(status = 'running' AND `+hasPending+` IS NOT TRUE)
 		OR (status IN ('running','enumerating') AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
 }
 
@@ -200,7 +209,7 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	}
 	for more := true; more; {
 		var err error
-		if more, err = deletePage(ctx, s.db, "reconciliation_items", runID); err != nil {
+		if more, err = deletePage(ctx, s.db, "reconciliation_items", "org_id", runID); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"hash/crc32"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -50,9 +52,13 @@ func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, erro
 }
 
 // StorePage adds a page of a range to the run's snapshot and, in the same transaction, puts what
-// is left of the range in its place: nothing where the page was the last.
+// is left of the range in its place: nothing where the page was the last. The run comes first, in the
+// order in which a snapshot is removed.
 func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
+			return err
+		}
 		if err := insertSnapshot(ctx, tx, runID, page.Subscriptions); err != nil {
 			return err
 		}
@@ -63,11 +69,9 @@ func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.R
 		}
 		if len(left) == 0 {
 			_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ? AND created_before = ?`, runID, of.Before)
-			if err != nil {
-				return err
-			}
+			return err
 		}
-		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+		return nil
 	})
 	return failure(err, "store what the sweep of run "+runID+" read")
 }
@@ -100,44 +104,61 @@ func forgetSweep(ctx context.Context, tx *sql.Tx, runID string, pending bool) er
 	return err
 }
 
-const snapshotColumns = `subscription_id, customer_id, org_id, status, price_id, metadata_tier, created,
-	current_period_start, current_period_end, trial_end, canceled_at, ended_at, cancel_at_period_end, unreadable`
+const snapshotColumns = `n.subscription_id, n.customer_id, n.org_id, n.status, n.price_id, n.metadata_tier, n.created,
+	n.current_period_start, n.current_period_end, n.trial_end, n.canceled_at, n.ended_at, n.cancel_at_period_end, n.unreadable`
 
-const insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_id, org_key, ` + snapshotColumns + `) VALUES `
+var insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_key, customer_hash, org_hash, ` + strings.ReplaceAll(snapshotColumns, "n.", "") + `) VALUES `
 
 func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billing.Subscription) error {
 	if len(subs) == 0 {
 		return nil
 	}
-	const columns = 16
+	key, err := runKey(ctx, tx, runID)
+	if err != nil {
+		return err
+	}
+	const columns = 17
 	args := make([]any, 0, columns*len(subs))
 	for _, sub := range subs {
-		args = append(args, runID, orgKey(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier, seconds(sub.Created),
+		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier, seconds(sub.Created),
 			seconds(sub.CurrentPeriodStart), seconds(sub.CurrentPeriodEnd), seconds(sub.TrialEnd), seconds(sub.CanceledAt), seconds(sub.EndedAt),
-			sub.CancelAtPeriodEnd, sub.Unreadable)
+			sub.CancelAtPeriodEnd, sub.Unreadable || !fits(sub))
 	}
 	// A page that is read again is newer.
 	rows := in(columns) + strings.Repeat(`,`+in(columns), len(subs)-1)
-	_, err := tx.ExecContext(ctx, insertSnapshotRows+rows+` ON DUPLICATE KEY UPDATE org_key = VALUES(org_key), customer_id = VALUES(customer_id),
+	_, err = tx.ExecContext(ctx, insertSnapshotRows+rows+` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), customer_id = VALUES(customer_id),
 		org_id = VALUES(org_id), status = VALUES(status), price_id = VALUES(price_id), metadata_tier = VALUES(metadata_tier), created = VALUES(created),
 		current_period_start = VALUES(current_period_start), current_period_end = VALUES(current_period_end), trial_end = VALUES(trial_end),
 		canceled_at = VALUES(canceled_at), ended_at = VALUES(ended_at), cancel_at_period_end = VALUES(cancel_at_period_end), unreadable = VALUES(unreadable)`, args...)
 	return err
 }
 
-// orgKey is empty where what the metadata says is too long for any organization's id.
-func orgKey(sub billing.Subscription) string {
+// hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids
+// found are compared.
+func hash(id string) uint32 { return crc32.ChecksumIEEE([]byte(id)) }
+
+// orgHash is NULL where the metadata names no organization, or nothing that is as short as an id.
+func orgHash(sub billing.Subscription) sql.NullInt64 {
 	const widest = 36
 	key := billing.OrgKey(sub.OrgID)
-	if len(key) > widest {
-		return ""
-	}
-	return key
+	return sql.NullInt64{Int64: int64(hash(key)), Valid: key != "" && len(key) <= widest}
 }
 
-// seconds is NULL for the zero time.
+// seconds is NULL for the zero time, and for one that the column cannot hold.
 func seconds(t time.Time) sql.NullInt64 {
-	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
+	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero() && inColumn(t)}
+}
+
+func inColumn(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= math.MaxUint32 }
+
+// fits reports whether the snapshot can hold all of the subscription's times.
+func fits(sub billing.Subscription) bool {
+	for _, t := range []time.Time{sub.Created, sub.CurrentPeriodStart, sub.CurrentPeriodEnd, sub.TrialEnd, sub.CanceledAt, sub.EndedAt} {
+		if !t.IsZero() && !inColumn(t) {
+			return false
+		}
+	}
+	return true
 }
 
 func fromSeconds(s sql.NullInt64) time.Time {
@@ -149,7 +170,7 @@ func fromSeconds(s sql.NullInt64) time.Time {
 
 // Snapshot returns what the sweep saw that may concern the organizations: the subscriptions that
 // their rows record, their customers' and those whose metadata names them, in one query whatever
-// their number.
+// their number. Others may be among them.
 func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
 	if len(records) == 0 {
 		return nil, nil
@@ -157,24 +178,30 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	var ids, customers, orgs []any
 	for _, r := range records {
 		ids = append(ids, anys(r.RecordedIDs())...)
-		customers = append(customers, anys(r.CustomerIDs())...)
-		orgs = append(orgs, billing.OrgKey(r.Org.ID))
+		for _, id := range r.CustomerIDs() {
+			customers = append(customers, hash(id))
+		}
+		orgs = append(orgs, hash(billing.OrgKey(r.Org.ID)))
+	}
+	key, err := runKey(ctx, s.db, runID)
+	if err != nil {
+		return nil, failure(err, "look up run "+runID)
 	}
 	var found []string
 	var args []any
-	for column, values := range map[string][]any{"subscription_id": ids, "customer_id": customers, "org_key": orgs} {
+	for column, values := range map[string][]any{"subscription_id": ids, "customer_hash": customers, "org_hash": orgs} {
 		if len(values) > 0 {
-			found = append(found, `SELECT subscription_id AS id FROM reconciliation_snapshots WHERE run_id = ? AND `+column+` IN `+in(len(values)))
-			args = append(append(args, runID), values...)
+			found = append(found, `SELECT subscription_id AS id FROM reconciliation_snapshots WHERE run_key = ? AND `+column+` IN `+in(len(values)))
+			args = append(append(args, key), values...)
 		}
 	}
 	var subs []billing.Subscription
-	err := query(ctx, s.db, func(r *sql.Rows) error {
+	err = query(ctx, s.db, func(r *sql.Rows) error {
 		sub, err := scanSnapshot(r)
 		subs = append(subs, sub)
 		return err
 	}, `SELECT `+snapshotColumns+` FROM (`+strings.Join(found, ` UNION `)+`) f
-		JOIN reconciliation_snapshots n ON n.run_id = ? AND n.subscription_id = f.id`, append(args, runID)...)
+		JOIN reconciliation_snapshots n ON n.run_key = ? AND n.subscription_id = f.id`, append(args, key)...)
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
@@ -197,39 +224,154 @@ func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
 // dropSnapshot removes the run's snapshot as long as the run fits the condition: what another
 // enumerator is sweeping must not get holes.
 func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
-	for _, table := range []string{"reconciliation_snapshots", "reconciliation_ranges"} {
-		for more := true; more; {
-			err := s.inTx(ctx, func(tx *sql.Tx) error {
-				fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
-				if more = len(fits) > 0; err != nil || !more {
-					return err
-				}
-				more, err = deletePage(ctx, tx, table, runID)
+	for more := true; more; {
+		err := s.inTx(ctx, func(tx *sql.Tx) error {
+			fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
+			if more = len(fits) > 0; err != nil || !more {
 				return err
-			})
-			if err != nil {
-				return failure(err, "remove the snapshot of run "+runID)
 			}
+			if more, err = deletePage(ctx, tx, "reconciliation_snapshots", "subscription_id", runID); err != nil || more {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ?`, runID)
+			return err
+		})
+		if err != nil {
+			return failure(err, "remove the snapshot of run "+runID)
 		}
 	}
 	return nil
 }
 
-// deletePage removes some rows of the run and reports whether there were any.
-func deletePage(ctx context.Context, e execer, table, runID string) (bool, error) {
-	return hit(ctx, e, `DELETE FROM `+table+` WHERE run_id = ? LIMIT ?`, runID, prunePage)
+// deletePage removes the run's first rows by a column of the primary key and reports whether there
+// were any. In this order, replicas remove the same.
+func deletePage(ctx context.Context, q executor, table, column, runID string) (bool, error) {
+	key, err := runKey(ctx, q, runID)
+	if err != nil {
+		return false, err
+	}
+	return hit(ctx, q, `DELETE FROM `+table+` WHERE run_key = ? ORDER BY `+column+` LIMIT ?`, key, prunePage)
 }
 
 // SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
-// live to remove it.
+// live to remove it. Each run is looked up by itself: a join would go through the whole snapshot.
 func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE status NOT IN (?,?)
-		AND EXISTS (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_id = id)`, billing.RunEnumerating, billing.RunRunning)
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE status NOT IN (?,?)
+		AND (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_key = r.run_key LIMIT 1) = 1`, billing.RunEnumerating, billing.RunRunning)
 	return ids, failure(err, "look for snapshots to remove")
 }
 
 // orphanPage is how many subscriptions of a snapshot are looked at at a time.
 const orphanPage = 2000
+
+// snapshotOfRun is the snapshot of one run by subscription: its id is the first argument. MySQL would
+// not always read it in this order. The in-process server wants the index's name quoted.
+const snapshotOfRun = " FROM reconciliation_runs r JOIN reconciliation_snapshots n FORCE INDEX (`PRIMARY`) ON n.run_key = r.run_key WHERE r.id = ? AND "
+
+// namedPage is how many subscriptions that name an organization are looked at at a time.
+const namedPage = 2000
+
+// ListNamed looks at the next subscriptions of the run's snapshot, by id, whose metadata names an
+// organization, and lets the run lead from there to each that no row of that organization records: the
+// organization is listed if it was not, for nothing else may connect it with Stripe, and its item
+// keeps the subscription, of several the one that would govern, for the time when the snapshot is
+// gone. through is where to go on; empty at the end.
+func (s *Store) ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (through string, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		var named []billing.Subscription
+		if named, through, err = nameOrganizations(ctx, tx, runID, after); err != nil {
+			return err
+		}
+		if named, err = unrecorded(ctx, tx, named); err != nil {
+			return err
+		}
+		items, err := leadTo(ctx, tx, runID, named)
+		if err != nil {
+			return err
+		}
+		if err := insertItems(ctx, tx, runID, items); err != nil {
+			return err
+		}
+		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+	})
+	return through, failure(err, "list the organizations that subscriptions name in run "+runID)
+}
+
+// nameOrganizations leaves out the ids that an item has no room for.
+func nameOrganizations(ctx context.Context, q querier, runID, after string) (named []billing.Subscription, through string, err error) {
+	err = query(ctx, q, func(r *sql.Rows) error {
+		sub, err := scanSnapshot(r)
+		named = append(named, sub)
+		return err
+	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.subscription_id > ? AND n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
+		ORDER BY n.subscription_id LIMIT ?`, runID, after, namedPage)
+	if len(named) == namedPage {
+		through = named[namedPage-1].ID
+	}
+	return named, through, err
+}
+
+// unrecorded returns the subscriptions that no row of the organization they name records.
+func unrecorded(ctx context.Context, q querier, named []billing.Subscription) ([]billing.Subscription, error) {
+	if len(named) == 0 {
+		return nil, nil
+	}
+	ids := make([]any, len(named))
+	for i, sub := range named {
+		ids[i] = sub.ID
+	}
+	owners := make(map[string]string, len(named))
+	err := query(ctx, q, func(r *sql.Rows) error {
+		var id, owner string
+		err := r.Scan(&id, &owner)
+		owners[id] = owner
+		return err
+	}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids)), ids...)
+	return slices.DeleteFunc(named, func(sub billing.Subscription) bool { return owners[sub.ID] != "" && sub.Names(owners[sub.ID]) }), err
+}
+
+// leadTo returns an item for each organization, not a deleted one, that the subscriptions name.
+func leadTo(ctx context.Context, q querier, runID string, named []billing.Subscription) ([]billing.Item, error) {
+	if len(named) == 0 {
+		return nil, nil
+	}
+	keys := make([]any, len(named))
+	for i, sub := range named {
+		keys[i] = billing.OrgKey(sub.OrgID)
+	}
+	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted = 0 AND id IN `+in(len(keys)), keys...)
+	if err != nil || len(orgs) == 0 {
+		return nil, err
+	}
+	led, err := ledTo(ctx, q, runID, orgs)
+	if err != nil {
+		return nil, err
+	}
+	for _, sub := range named {
+		key := billing.OrgKey(sub.OrgID)
+		if other, ok := led[key]; !ok || billing.Precedes(sub, other) {
+			led[key] = sub
+		}
+	}
+	items := make([]billing.Item, len(orgs))
+	for i, id := range orgs {
+		items[i] = billing.Item{OrgID: id, SubscriptionID: led[billing.OrgKey(id)].ID}
+	}
+	return items, nil
+}
+
+// ledTo returns the subscriptions that the organizations' items keep already, by [billing.OrgKey].
+func ledTo(ctx context.Context, q querier, runID string, orgs []string) (map[string]billing.Subscription, error) {
+	led := make(map[string]billing.Subscription, len(orgs))
+	err := query(ctx, q, func(r *sql.Rows) error {
+		sub, err := scanSnapshot(r)
+		led[billing.OrgKey(sub.OrgID)] = sub
+		return err
+	}, `SELECT `+snapshotColumns+` FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
+		JOIN reconciliation_snapshots n ON n.run_key = r.run_key AND n.subscription_id = i.subscription_id
+		WHERE r.id = ? AND i.org_id IN `+in(len(orgs)), append([]any{runID}, anys(orgs)...)...)
+	return led, err
+}
 
 // Unclaimed looks at the next live subscriptions of the run's snapshot, by id, and returns those that
 // no organization claims by itself: no row of an organization that is not deleted records it, and its
@@ -241,8 +383,8 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 		err := r.Scan(&o.SubscriptionID, &o.CustomerID, &o.Status, &o.OrgID)
 		live = append(live, o)
 		return err
-	}, `SELECT subscription_id, customer_id, status, org_id FROM reconciliation_snapshots
-		WHERE run_id = ? AND subscription_id > ? AND status IN (?,?,?) ORDER BY subscription_id LIMIT ?`,
+	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id`+snapshotOfRun+`
+		n.subscription_id > ? AND n.status IN (?,?,?) ORDER BY n.subscription_id LIMIT ?`,
 		runID, after, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, orphanPage)
 	if err == nil && len(live) == orphanPage {
 		through = live[orphanPage-1].SubscriptionID
@@ -323,28 +465,29 @@ func (s *Store) Renew(ctx context.Context, runID, owner string, until time.Time)
 	return failure(advance(ctx, s.db, runID, owner, `lease_expires_at = ?`, until), "keep the lease of run "+runID)
 }
 
-const updateItemsWith = `UPDATE reconciliation_items i
-	JOIN (SELECT ? AS org_id, ? AS reason, ? AS subscription_id, ? AS warnings`
+const updateItemsWith = `UPDATE reconciliation_runs r
+	JOIN reconciliation_sweeps w ON w.run_id = r.id
+	JOIN (SELECT ? AS org_id, ? AS reason, ? AS governed, ? AS subscription_id, ? AS warnings`
 
 // DecideInSync gives items that the run's snapshot settled their outcome, in one statement, and
 // returns how many got it: not those decided meanwhile, and none if the run was closed or swept
 // anew since, for then the snapshot may have been read while it was removed.
 func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
-	args := make([]any, 0, 4*len(items)+8)
+	args := make([]any, 0, 5*len(items)+8)
 	for _, i := range items {
 		warnings, err := toJSON(i.Warnings)
 		if err != nil {
 			return 0, err
 		}
-		args = append(args, i.OrgID, i.Reason, i.SubscriptionID, warnings)
+		args = append(args, i.OrgID, i.Reason, i.SubscriptionID != "", keptSubscription(i), warnings)
 	}
-	more := strings.Repeat(` UNION ALL SELECT ?,?,?,?`, len(items)-1)
+	more := strings.Repeat(` UNION ALL SELECT ?,?,?,?,?`, len(items)-1)
 	args = append(args, billing.OutcomeSkipped, now, run.ID, billing.OutcomePending, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
-	res, err := s.db.ExecContext(ctx, updateItemsWith+more+`) v ON v.org_id = i.org_id
-		JOIN reconciliation_runs r ON r.id = i.run_id
-		JOIN reconciliation_sweeps w ON w.run_id = i.run_id
-		SET i.outcome = ?, i.reason = v.reason, i.subscription_id = v.subscription_id, i.warnings = v.warnings, i.decided_at = ?, i.revision = i.revision + 1
-		WHERE i.run_id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
+	res, err := s.db.ExecContext(ctx, updateItemsWith+more+`) v
+		JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = v.org_id
+		SET i.outcome = ?, i.reason = v.reason, i.governed = v.governed, i.subscription_id = v.subscription_id, i.warnings = v.warnings,
+			i.updated_at = ?, i.revision = i.revision + 1
+		WHERE r.id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
 	if err != nil {
 		return 0, failure(err, "record the outcomes of run "+run.ID)
 	}

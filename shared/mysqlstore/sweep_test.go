@@ -3,6 +3,7 @@ package mysqlstore_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
 var until = now.Add(time.Minute)
@@ -59,7 +61,7 @@ func (f *fixture) ranges(t *testing.T) []billing.Range {
 func (f *fixture) snapshotSize(t *testing.T, id string) int {
 	t.Helper()
 	var n int
-	if err := f.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM reconciliation_snapshots WHERE run_id = ?`, id).Scan(&n); err != nil {
+	if err := f.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM reconciliation_snapshots WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -102,7 +104,7 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 			"page": f.store.StorePage(t.Context(), "run", "owner", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil, until),
 			"end":  f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepAbandoned, until),
 			"new beginning": func() error {
-				f.MustExec(t, `INSERT INTO reconciliation_snapshots SELECT 'run','theirs','','','','','','',1,1,1,1,1,1,0,0`)
+				f.MustExec(t, `INSERT INTO reconciliation_snapshots SELECT run_key,'theirs',0,NULL,'','','','','',1,1,1,1,1,1,0,0 FROM reconciliation_runs`)
 				return f.store.BeginSweep(t.Context(), "run", "owner", now.Add(time.Hour), until)
 			}(),
 			"orphans": f.store.KeepOrphans(t.Context(), "run", "owner", []billing.Orphan{{SubscriptionID: "sub"}}, 1, until),
@@ -148,21 +150,24 @@ func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		whole := billing.Subscription{
 			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", OrgID: "Org-Whole", MetadataTier: " Pro ",
-			Created: now, CurrentPeriodStart: now.Add(time.Second), CurrentPeriodEnd: time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC),
-			TrialEnd: time.Unix(-1, 0).UTC(), CanceledAt: time.Unix(0, 0).UTC(), EndedAt: now.Add(2 * time.Second), CancelAtPeriodEnd: true,
+			Created: now, CurrentPeriodStart: now.Add(time.Second), CurrentPeriodEnd: time.Unix(math.MaxUint32, 0).UTC(),
+			TrialEnd: time.Unix(1, 0).UTC(), CanceledAt: time.Unix(0, 0).UTC(), EndedAt: now.Add(2 * time.Second), CancelAtPeriodEnd: true,
 		}
 		wide := billing.Subscription{
 			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255),
 			OrgID: strings.Repeat("ü", 500), MetadataTier: strings.Repeat("ü", 500),
 		}
 		bare := billing.Subscription{ID: "sub_bare", CustomerID: "cus_whole", Unreadable: true}
-		f.swept(t, "run", whole, wide, bare)
+		early := billing.Subscription{ID: "sub_early", CustomerID: "cus_whole", TrialEnd: time.Unix(-1, 0).UTC()}
+		late := billing.Subscription{ID: "sub_late", CustomerID: "cus_whole", CurrentPeriodEnd: time.Unix(math.MaxUint32+1, 0).UTC()}
+		f.swept(t, "run", whole, wide, bare, early, late)
+		early.TrialEnd, late.CurrentPeriodEnd, early.Unreadable, late.Unreadable = time.Time{}, time.Time{}, true, true
 		got, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus_whole")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		byID := cmpopts.SortSlices(func(a, b billing.Subscription) bool { return a.ID < b.ID })
-		if diff := cmp.Diff([]billing.Subscription{whole, wide, bare}, got, byID); diff != "" {
+		if diff := cmp.Diff([]billing.Subscription{whole, wide, bare, early, late}, got, byID); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -229,7 +234,7 @@ func TestASnapshotGivesWhatMayConcernAnOrganizationOnce(t *testing.T) {
 
 func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		f.addPaying(t, "b-paying")
+		f.addPaying(t, "b-paying", "f-recorded")
 		f.addOrganizations(t, appschema.Organization{ID: "A-named"}, appschema.Organization{ID: "c-nobody"},
 			appschema.Organization{ID: "d-deleted", IsDeleted: true}, appschema.Organization{ID: "e-customer", StripeCustomerID: new("cus")})
 		f.swept(t, "other", billing.Subscription{ID: "sub", OrgID: "c-nobody"})
@@ -237,24 +242,56 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 			t, "run",
 			billing.Subscription{ID: "sub_2", OrgID: " a-NAMED ", Status: billing.StatusActive, Created: old}, billing.Subscription{ID: "sub_1", OrgID: "A-named", Created: now},
 			billing.Subscription{ID: strings.Repeat("s", 255), OrgID: "e-customer", Status: billing.StatusActive},
-			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
+			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_b-paying", OrgID: "b-paying", Status: billing.StatusActive},
+			billing.Subscription{ID: "sub_f-recorded", OrgID: "f-recorded"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
 		)
 		n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until)
-		if err != nil || n != 4 || through != "e-customer" {
+		if err != nil || n != 5 || through != "f-recorded" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
+		for range 2 { // an answer may be lost
+			if through, err := f.store.ListNamed(t.Context(), "run", "owner", "", until); through != "" || err != nil {
+				t.Fatal(through, err)
+			}
+		}
 		got := map[string]string{}
-		for _, id := range []string{"A-named", "b-paying", "e-customer"} {
+		for _, id := range []string{"A-named", "b-paying", "e-customer", "f-recorded"} {
 			got[id] = f.item(t, "run", id).SubscriptionID
 		}
-		// The items lead to what names them when the snapshot is gone, the live one before others.
-		if diff := cmp.Diff(map[string]string{"A-named": "sub_2", "b-paying": "sub_3", "e-customer": ""}, got); diff != "" {
+		// The items lead to what names them when the snapshot is gone, the live one before others, and
+		// not to what their own row records.
+		if diff := cmp.Diff(map[string]string{"A-named": "sub_2", "b-paying": "sub_3", "e-customer": "", "f-recorded": ""}, got); diff != "" {
 			t.Error(diff)
 		}
 		if n, err := f.store.CountSubscriptions(t.Context(), "run"); n != 0 || err != nil {
 			t.Errorf("%d subscriptions govern before anything is decided, %v", n, err)
 		}
 	})
+}
+
+// TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads: the pages are by id, and say nothing
+// of status and age.
+func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testing.T) {
+	f := onServer(t)
+	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"})
+	subs := many(2*mysqlstore.NamedPage + 1)
+	for i := range subs {
+		subs[i].OrgID, subs[i].Status, subs[i].Created = "a", billing.StatusCanceled, now
+	}
+	subs[10].Status = billing.StatusActive
+	subs[len(subs)-1].OrgID = "b"
+	f.swept(t, "run", subs...)
+	pages := 0
+	for after, more := "", true; more; pages++ {
+		var err error
+		if after, err = f.store.ListNamed(t.Context(), "run", "owner", after, until); err != nil {
+			t.Fatal(err)
+		}
+		more = after != ""
+	}
+	if a, b := f.item(t, "run", "a"), f.item(t, "run", "b"); a.SubscriptionID != subs[10].ID || b.SubscriptionID != subs[len(subs)-1].ID || pages != 3 {
+		t.Errorf("%s and %s, %d pages", a.SubscriptionID, b.SubscriptionID, pages)
+	}
 }
 
 func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
@@ -358,7 +395,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 			t.Fatalf("%d decided, %v", n, err)
 		}
 		want := map[string]billing.Item{
-			"a": {RunID: "run", OrgID: "a", Outcome: "skipped", Reason: "in_sync", SubscriptionID: "sub_a", Revision: 1},
+			"a": {RunID: "run", OrgID: "a", Outcome: "skipped", Reason: "in_sync", Revision: 1},
 			"b": {RunID: "run", OrgID: "b", Outcome: "skipped", Reason: "in_sync", SubscriptionID: "sub_b", Revision: 1, Warnings: items[1].Warnings},
 			"c": {RunID: "run", OrgID: "c", Outcome: "synced", Reason: "repaired"},
 			"d": {RunID: "run", OrgID: "d", Outcome: "error", Reason: "withheld"},
@@ -390,8 +427,8 @@ func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
 				}
 				f.MustExec(t, change)
 				n, err := f.store.DecideInSync(t.Context(), run, inSyncItems("a"), now)
-				if n != 0 || err != nil || f.item(t, "run", "a").Outcome != billing.OutcomePending {
-					t.Errorf("%d decided, %v; %+v", n, err, f.item(t, "run", "a"))
+				if outcome := mysqltest.Value[billing.Outcome](t, f.DB, `SELECT outcome FROM reconciliation_items`); n != 0 || err != nil || outcome != billing.OutcomePending {
+					t.Errorf("%d decided, %v; %s", n, err, outcome)
 				}
 			})
 		})
@@ -459,7 +496,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	const page = mysqlstore.PrunePage
 	f.swept(t, "run", many(3*page)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
-	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_id = 'run' AND subscription_id = 'sub_%05d'`, page+page/2))
+	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))
 	dropper, dropping := f.one(t)
 	dropped := make(chan error, 1)
 	go func() { dropped <- dropper.DropSnapshot(t.Context(), "run") }()

@@ -470,7 +470,7 @@ func TestTotalsAlwaysAddUp(t *testing.T) {
 		for i, org := range numbered(n) {
 			outcome := outcomes[(i*i+seed*i+i/3)%len(outcomes)]
 			want[outcome]++
-			f.exec(`UPDATE reconciliation_items SET outcome = ?, reason = ? WHERE run_id = ? AND org_id = ?`, outcome, fmt.Sprint("reason-", i%3), id, org)
+			f.exec(`UPDATE reconciliation_items SET outcome = ?, reason = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND org_id = ?`, outcome, fmt.Sprint("reason-", i%3), id, org)
 		}
 		s, err := f.aggregator(nil).Summary(t.Context(), id)
 		if err != nil {

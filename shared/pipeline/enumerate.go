@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -43,6 +44,7 @@ type EnumerateStore interface {
 	AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error)
 	ReleaseLease(ctx context.Context, runID, owner string) error
 	ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error)
+	ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (through string, err error)
 	CountItems(ctx context.Context, runID string) (int, error)
 	BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error
 	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
@@ -316,10 +318,8 @@ func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error
 }
 
 func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
-	if run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen {
-		if run.Sweep, err = e.sweep(ctx, run, owner); err != nil {
-			return 0, err
-		}
+	if run.Sweep, err = e.sweepAndList(ctx, run, owner); err != nil {
+		return 0, err
 	}
 	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
 		if err := e.findOrphans(ctx, run.ID, owner); err != nil {
@@ -327,7 +327,7 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner str
 		}
 	}
 	if !run.Listed {
-		if err := e.list(ctx, run, owner); err != nil {
+		if err := e.finishListing(ctx, run, owner); err != nil {
 			return 0, err
 		}
 	}
@@ -352,6 +352,24 @@ func (e *Enumerator) markRunning(ctx context.Context, runID, owner string) error
 	return err
 }
 
+// sweepAndList does both at once, for Stripe's pace leaves the database idle, and returns how the
+// sweep ended.
+func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, owner string) (state billing.SweepState, err error) {
+	state = run.Sweep
+	group, ctx := errgroup.WithContext(ctx)
+	if run.Strategy == billing.StrategySweep && state == billing.SweepOpen {
+		group.Go(func() (err error) {
+			state, err = e.sweep(ctx, run, owner)
+			return err
+		})
+	}
+	if !run.Listed {
+		group.Go(func() error { return e.list(ctx, run, owner) })
+	}
+	return state, group.Wait()
+}
+
+// list writes an item for each organization that the database connects with Stripe.
 func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
@@ -365,6 +383,17 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 			return err
 		}
 	}
+	return nil
+}
+
+// finishListing adds the organizations that nothing but a swept subscription leads to, and fixes what
+// follows from their number.
+func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, owner string) error {
+	if run.Sweep == billing.SweepComplete {
+		if err := e.listNamed(ctx, run.ID, owner); err != nil {
+			return err
+		}
+	}
 	return e.Retry.do(ctx, func() error {
 		total, err := e.Store.CountItems(ctx, run.ID)
 		if err != nil {
@@ -372,6 +401,22 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 		}
 		return e.Store.FinishListing(ctx, run.ID, owner, total, e.Downgrades(total), e.leaseEnd())
 	})
+}
+
+func (e *Enumerator) listNamed(ctx context.Context, runID, owner string) error {
+	for after, more := "", true; more; {
+		err := e.Retry.do(ctx, func() error {
+			through, err := e.Store.ListNamed(ctx, runID, owner, after, e.leaseEnd())
+			if err == nil {
+				after, more = through, through != ""
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *Enumerator) send(ctx context.Context, run billing.Run, owner string) (sent int, err error) {

@@ -350,6 +350,10 @@ func (s tappedStore) ListPage(ctx context.Context, run billing.Run, owner string
 	return n, through, err
 }
 
+func (s tappedStore) ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (string, error) {
+	return tapped(ctx, s.tap, "ListNamed", func() (string, error) { return s.Store.ListNamed(ctx, runID, owner, after, until) })
+}
+
 func (s tappedStore) CountItems(ctx context.Context, runID string) (int, error) {
 	return tapped(ctx, s.tap, "CountItems", func() (int, error) { return s.Store.CountItems(ctx, runID) })
 }
@@ -614,7 +618,7 @@ func (f *fixture) openRun(id string, orgIDs []string, changes ...func(*billing.R
 		f.Fatal(err)
 	}
 	for _, org := range orgIDs {
-		f.exec(`INSERT INTO reconciliation_items (run_id, org_id) VALUES (?,?)`, id, org)
+		f.exec(`INSERT INTO reconciliation_items (run_key, org_id) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?),?)`, id, org)
 	}
 	f.exec(`UPDATE reconciliation_runs SET status = 'running', listed = TRUE, total = ?, downgrade_limit = ? WHERE id = ?`, len(orgIDs), run.DowngradeLimit, id)
 }
@@ -704,7 +708,7 @@ func (f *fixture) items() map[string]billing.Item {
 
 func (f *fixture) itemIDs(runID string) []string {
 	f.Helper()
-	rows, err := f.db.QueryContext(f.Context(), `SELECT org_id FROM reconciliation_items WHERE run_id = ? ORDER BY org_id`, runID)
+	rows, err := f.db.QueryContext(f.Context(), `SELECT org_id FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) ORDER BY org_id`, runID)
 	if err != nil {
 		f.Fatal(err)
 	}

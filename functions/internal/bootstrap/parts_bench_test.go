@@ -123,7 +123,7 @@ func BenchmarkInSync(b *testing.B) {
 	allocated, bytes := 0.0, 0.0
 	for b.Loop() {
 		b.StopTimer()
-		p.db.MustExec(b, `UPDATE reconciliation_items SET outcome = 'pending' WHERE run_id = ?`, runID)
+		p.db.MustExec(b, `UPDATE reconciliation_items SET outcome = 'pending' WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, runID)
 		runtime.ReadMemStats(&before)
 		b.StartTimer()
 		if _, err := p.worker.Handle(b.Context(), batch); err != nil {

@@ -51,7 +51,7 @@ func TestQueuesDriveTheDeployedPrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.awaitClosed(ctx, started.RunID)
-		if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = ?`, started.RunID, run.outcome); n != changed {
+		if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = ?`, started.RunID, run.outcome); n != changed {
 			t.Errorf("%s: %d organizations are %s, want %d", run.event, n, run.outcome, changed)
 		}
 	}

@@ -188,7 +188,7 @@ func (s *stack) awaitDecided(ctx context.Context, runID string) {
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
 	for pending := 1; pending > 0; <-look.C {
-		err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending' LIMIT 1) p`, runID).Scan(&pending)
+		err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'pending' LIMIT 1) p`, runID).Scan(&pending)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -197,8 +197,8 @@ func (s *stack) awaitDecided(ctx context.Context, runID string) {
 
 func (s *stack) outcome(runID string) (drifted int, requests billing.Usage) {
 	s.Helper()
-	drifted = mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'synced'`, runID)
-	if errors := mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'error'`, runID); errors > 0 {
+	drifted = mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'synced'`, runID)
+	if errors := mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'error'`, runID); errors > 0 {
 		s.Errorf("%d organizations are in error", errors)
 	}
 	err := s.db.QueryRowContext(s.Context(), `SELECT stripe_list, stripe_retrieve, stripe_other, stripe_throttled FROM reconciliation_runs WHERE id = ?`, runID).

@@ -156,7 +156,8 @@ func (r *round) outcome() string {
 		err := rows.Scan(&run, &outcome, &n)
 		lines = append(lines, fmt.Sprintf("%s %d %s", run, n, outcome))
 		return err
-	}, `SELECT run_id, outcome, COUNT(*) FROM reconciliation_items GROUP BY run_id, outcome ORDER BY run_id, outcome`) // for people only
+	}, `SELECT r.id, i.outcome, COUNT(*) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key
+		GROUP BY r.id, i.outcome ORDER BY r.id, i.outcome`) // for people only
 	return strings.Join(lines, ", ")
 }
 

@@ -493,7 +493,7 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 	}
 	open := 0
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE status IN ('enumerating','stopped') OR (status = 'running'
-		AND NOT EXISTS (SELECT 1 FROM reconciliation_items WHERE run_id = id AND outcome = 'pending'))`).Scan(&open)
+		AND NOT EXISTS (SELECT 1 FROM reconciliation_items i WHERE i.run_key = reconciliation_runs.run_key AND i.outcome = 'pending'))`).Scan(&open)
 	if err == nil && open > 0 {
 		why = fmt.Sprintf("%d runs to send, to resume or to close", open)
 	}

@@ -79,7 +79,8 @@ func (r *round) look(ctx context.Context) (seen, error) {
 		}
 		s.items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
 		return err
-	}, `SELECT run_id, org_id, outcome, reason, changes, revision, COALESCE(error, '') FROM reconciliation_items`)
+	}, `SELECT r.id, i.org_id, i.outcome, i.reason, i.changes, i.revision, COALESCE(i.error, '')
+		FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`)
 	if err != nil {
 		return s, err
 	}

@@ -129,6 +129,6 @@ func (r *round) newTables(ctx context.Context) (n int, err error) {
 
 // pending counts organizations of the first run that have no outcome yet.
 func (r *round) pending(ctx context.Context) (n int, err error) {
-	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_id = ? AND outcome = 'pending'`, firstRun).Scan(&n)
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'pending'`, firstRun).Scan(&n)
 	return n, err
 }

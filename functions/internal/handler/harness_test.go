@@ -342,7 +342,7 @@ func (f *fixture) openRun(orgIDs ...string) {
 		f.Fatal(err)
 	}
 	for _, org := range orgIDs {
-		f.db.MustExec(f.T, `INSERT INTO reconciliation_items (run_id, org_id) VALUES (?,?)`, runID, org)
+		f.db.MustExec(f.T, `INSERT INTO reconciliation_items (run_key, org_id) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?),?)`, runID, org)
 	}
 	f.db.MustExec(f.T, `UPDATE reconciliation_runs SET status = 'running', listed = TRUE, total = ?, downgrade_limit = 100`, len(orgIDs))
 }

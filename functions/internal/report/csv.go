@@ -46,14 +46,10 @@ func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
 }
 
 func row(i mysqlstore.ReportItem, c billing.Change) []string {
-	decided := ""
-	if i.DecidedAt != nil {
-		decided = i.DecidedAt.UTC().Format(time.RFC3339)
-	}
 	cells := []string{
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), yesNo(applied(i.Item)), c.Field, cell(c.From), cell(c.To),
 		yesNo(touches(i.Changes, tierFields)), yesNo(touches(i.Changes, periodFields)), yesNo(lowers(i.Item)),
-		i.SubscriptionID, customerOf(i), decided,
+		i.SubscriptionID, customerOf(i), i.DecidedAt.UTC().Format(time.RFC3339),
 	}
 	for n, text := range cells {
 		cells[n] = plain(clean(text))

@@ -34,7 +34,7 @@ func item(org string, outcome billing.Outcome, reason billing.Reason, changes ..
 		Item: billing.Item{
 			RunID: "run-1", OrgID: org, Outcome: outcome, Reason: reason, SubscriptionID: "sub_" + org, Changes: changes,
 		},
-		DecidedAt: new(now), OrgName: "Name of " + org, OrgCustomerID: "cus_" + org,
+		DecidedAt: now, OrgName: "Name of " + org, OrgCustomerID: "cus_" + org,
 	}
 }
 

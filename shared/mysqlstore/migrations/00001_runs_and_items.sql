@@ -3,9 +3,11 @@
 -- No transaction spans CREATE TABLE, so each statement can be run again after one that failed.
 
 -- One row for each pass over the organizations. Ids are compared by their bytes (utf8mb4_bin),
--- whatever the collation of the application's tables is.
+-- whatever the collation of the application's tables is. run_key is how the rows of a run's items and
+-- of its snapshot name it: they are many, so what they repeat is short.
 CREATE TABLE IF NOT EXISTS reconciliation_runs (
   id                VARCHAR(64)  NOT NULL PRIMARY KEY,
+  run_key           INT          NOT NULL AUTO_INCREMENT,
   request_id        VARCHAR(64)  NULL UNIQUE,
   status            VARCHAR(32)  NOT NULL,
   dry_run           BOOLEAN      NOT NULL,
@@ -31,24 +33,28 @@ CREATE TABLE IF NOT EXISTS reconciliation_runs (
   started_at        DATETIME(6)  NOT NULL,
   deadline_at       DATETIME(6)  NOT NULL,
   finished_at       DATETIME(6)  NULL,
+  UNIQUE KEY idx_reconciliation_runs_key (run_key),
   KEY idx_reconciliation_runs_status (status),
   KEY idx_reconciliation_runs_started (started_at)
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- One row for each organization of a run.
+-- One row for each organization of a run. Nearly all of them are only ever inserted as pending and
+-- found to be in sync: so that a page of the table need not be split for that, the values they get
+-- are as long as those they had. updated_at is when the organization was listed or last decided.
 CREATE TABLE IF NOT EXISTS reconciliation_items (
-  run_id      VARCHAR(64)  NOT NULL,
-  org_id      VARCHAR(36)  NOT NULL,
-  outcome     VARCHAR(16)  NOT NULL DEFAULT 'pending',
-  reason      VARCHAR(64)  NOT NULL DEFAULT '',
-  subscription_id VARCHAR(120) NOT NULL DEFAULT '',
-  changes     MEDIUMTEXT   NULL,
-  warnings    MEDIUMTEXT   NULL,
-  error       TEXT         NULL,
-  revision    INT          NOT NULL DEFAULT 0,
-  decided_at  DATETIME(6)  NULL,
-  PRIMARY KEY (run_id, org_id),
-  KEY idx_reconciliation_items_outcome (run_id, outcome, reason)
+  run_key          INT           NOT NULL,
+  org_id           VARCHAR(36)   NOT NULL,
+  outcome          ENUM('pending','synced','drifted','skipped','error') NOT NULL DEFAULT 'pending',
+  reason           VARCHAR(64)   NOT NULL DEFAULT 'listed',
+  governed         BOOLEAN       NOT NULL DEFAULT FALSE,
+  subscription_id  VARCHAR(120)  NOT NULL DEFAULT '',
+  changes          MEDIUMTEXT    NULL,
+  warnings         MEDIUMTEXT    NULL,
+  error            TEXT          NULL,
+  revision         INT           NOT NULL DEFAULT 0,
+  updated_at       DATETIME(6)   NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  PRIMARY KEY (run_key, org_id),
+  KEY idx_reconciliation_items_outcome (run_key, outcome, reason)
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- +goose Down
