@@ -66,6 +66,7 @@ type Run struct {
 	StartedAt      time.Time
 	DeadlineAt     time.Time
 	FinishedAt     *time.Time
+	Trimmed        bool // plainly skipped items were deleted, and are counted only
 	Summarized     bool // its summary was written
 	// SummaryRevision counts how often; a later write names the one it builds on.
 	SummaryRevision int

@@ -1,7 +1,7 @@
 // Package mysqlstore is the only place with SQL. It reads and repairs the application's
 // organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
-// _sweeps (how the sweep of a run stands), _ranges (what it has yet to read), _snapshots (what it
-// read) and _migrations.
+// _tallies (how many of a run's items were trimmed), _sweeps (how the sweep of a run stands), _ranges
+// (what it has yet to read), _snapshots (what it read) and _migrations.
 //
 // Invariants:
 //
@@ -17,6 +17,9 @@
 //   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
 //     removed only while nobody can be filling or deciding by it.
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.
+//   - An item that is trimmed is counted in the transaction that deletes it.
+//   - What is asked for each organization, message or tick reads a number of rows that does not grow
+//     with the run; what goes through a run reads each row once (plans_test.go).
 //   - Every list is complete or an error. Updates report matched rows (clientFoundRows), so a
 //     compare-and-set that hit can be told from one that missed.
 //   - Times are UTC. SQL is what both MySQL 8 and MariaDB 10.11 take; decisions rest on error

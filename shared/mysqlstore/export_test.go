@@ -7,9 +7,10 @@ import (
 
 // Pages of the loops over many items, for tests that need more than one.
 const (
-	DriftPage = driftPage
-	PrunePage = prunePage
-	NamedPage = namedPage
+	DriftPage    = driftPage
+	PrunePage    = prunePage
+	SnapshotPage = snapshotPage
+	TrimPage     = trimPage
 )
 
 // RDSRoots are the authorities that are trusted for RDS.

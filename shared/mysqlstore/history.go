@@ -115,7 +115,7 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var item ReportItem
 		var err error
-		item.Item, err = scanItem(r, &item.DecidedAt)
+		item.Item, err = scanItem(r, runID, &item.DecidedAt)
 		page = append(page, item)
 		return err
 	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?

@@ -10,11 +10,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// itemColumns are of items i and their run r.
-const itemColumns = `r.id, i.org_id, i.outcome, i.reason, i.subscription_id, i.changes, i.warnings, i.error, i.revision`
+const itemColumns = `i.org_id, i.outcome, i.reason, i.subscription_id, i.changes, i.warnings, i.error, i.revision`
 
-// itemsOfRun are the items of one run: its id is the first argument.
-const itemsOfRun = ` FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key WHERE r.id = ? AND `
+const (
+	// keyOfRun is what the items and the snapshot of a run, the argument, name it by. Not a join: the
+	// server would read a run from its beginning for every page. Not in an UPDATE either: it would lock
+	// the run.
+	keyOfRun = `(SELECT run_key FROM reconciliation_runs WHERE id = ?)`
+	// itemsOfRun are the items of one run: its id is the first argument.
+	itemsOfRun = ` FROM reconciliation_items i WHERE i.run_key = ` + keyOfRun + ` AND `
+)
 
 // runKey returns what the run's items and snapshot name it by; 0, which none has, where there is no
 // such run.
@@ -23,11 +28,11 @@ func runKey(ctx context.Context, q querier, runID string) (key int64, err error)
 	return key, err
 }
 
-// scanItem reads the itemColumns and whatever columns follow them into more.
-func scanItem(r *sql.Rows, more ...any) (billing.Item, error) {
-	var i billing.Item
+// scanItem reads the itemColumns of the run and whatever columns follow them into more.
+func scanItem(r *sql.Rows, runID string, more ...any) (billing.Item, error) {
+	i := billing.Item{RunID: runID}
 	var changes, warnings, errText sql.NullString
-	into := []any{&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &i.SubscriptionID, &changes, &warnings, &errText, &i.Revision}
+	into := []any{&i.OrgID, &i.Outcome, &i.Reason, &i.SubscriptionID, &changes, &warnings, &errText, &i.Revision}
 	if err := r.Scan(append(into, more...)...); err != nil {
 		return i, err
 	}
@@ -75,7 +80,7 @@ func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Wor
 	}
 	for runID, ids := range orgs {
 		err := query(ctx, s.db, func(r *sql.Rows) error {
-			i, err := scanItem(r)
+			i, err := scanItem(r, runID)
 			items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
 			return err
 		}, `SELECT `+itemColumns+itemsOfRun+`i.org_id IN `+in(len(ids)), append([]any{runID}, ids...)...)

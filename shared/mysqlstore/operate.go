@@ -57,7 +57,7 @@ func likeText(s string) string {
 // UnfinishedRuns returns the ids of the runs that a redrive may change, the latest first: not dry,
 // with an organization that is pending or in error.
 func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE dry_run = FALSE AND (`+anItem+` AND i.outcome IN ('pending','error') LIMIT 1) = 1
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE dry_run = FALSE AND (`+hasPending+` OR `+hasError+`)
 		ORDER BY started_at DESC, id DESC`)
 	return ids, failure(err, "look for runs with errors")
 }

@@ -12,7 +12,7 @@ import (
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
-	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL`
+	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key)`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
@@ -21,7 +21,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
-		&run.Sweep, &run.SweptFrom, &run.OrphansSought)
+		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed)
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
 }
@@ -176,7 +176,7 @@ func advance(ctx context.Context, e execer, runID, owner, set string, args ...an
 // CountItems returns how many organizations the run has.
 func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`TRUE`, runID).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*)`+itemsOfRun+`TRUE) + (SELECT COALESCE(SUM(t.items), 0)`+talliesOfRun+`TRUE)`, runID, runID).Scan(&n)
 	return n, failure(err, "count the organizations of run "+runID)
 }
 
@@ -189,7 +189,8 @@ func (s *Store) FinishListing(ctx context.Context, runID, owner string, total, d
 
 // PendingAfter returns the next organizations without an outcome, by id.
 func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome = 'pending' AND i.org_id > ? ORDER BY i.org_id LIMIT ?`, runID, after, limit)
+	ids, err := texts(ctx, s.db, "SELECT i.org_id FROM reconciliation_items i FORCE INDEX (`PRIMARY`) WHERE i.run_key = "+keyOfRun+
+		` AND i.outcome = 'pending' AND i.org_id > ? ORDER BY i.org_id LIMIT ?`, runID, after, limit)
 	return ids, failure(err, "list the pending organizations of run "+runID)
 }
 

@@ -18,6 +18,7 @@ const (
 	// and once a run: where a subquery may be joined, it would be looked for through the whole table.
 	anItem     = `SELECT 1 FROM reconciliation_items i FORCE INDEX (idx_reconciliation_items_outcome) WHERE i.run_key = r.run_key`
 	hasPending = `(` + anItem + ` AND i.outcome = 'pending' LIMIT 1) = 1`
+	hasError   = `(` + anItem + ` AND i.outcome = 'error' LIMIT 1) = 1`
 	// plainlySkipped is what [billing.Item.PlainlySkipped] says.
 	plainlySkipped = `(i.outcome = 'skipped' AND i.warnings IS NULL)`
 )
@@ -28,7 +29,7 @@ func (s *Store) HasPending(ctx context.Context, runID string) (bool, error) {
 	return len(ids) > 0, failure(err, "look for pending organizations of run "+runID)
 }
 
-// Tallies counts the run's items by outcome and reason.
+// Tallies counts the run's items by outcome and reason, those that were trimmed too.
 func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, error) {
 	var tallies []billing.Tally
 	err := query(ctx, s.db, func(r *sql.Rows) error {
@@ -36,7 +37,8 @@ func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, err
 		err := r.Scan(&t.Outcome, &t.Reason, &t.Items)
 		tallies = append(tallies, t)
 		return err
-	}, `SELECT i.outcome, i.reason, COUNT(*)`+itemsOfRun+`TRUE GROUP BY i.outcome, i.reason ORDER BY i.outcome, i.reason`, runID)
+	}, `SELECT outcome, reason, SUM(items) FROM (SELECT i.outcome, i.reason, COUNT(*) AS items`+itemsOfRun+`TRUE GROUP BY i.outcome, i.reason
+		UNION ALL SELECT 'skipped', t.reason, t.items`+talliesOfRun+`TRUE) c GROUP BY outcome, reason`, runID, runID)
 	return tallies, failure(err, "count the outcomes of run "+runID)
 }
 
@@ -55,7 +57,7 @@ func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) 
 func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(billing.Item) error) error {
 	after := ""
 	for {
-		page, err := s.itemsWhere(ctx, `i.org_id > ? AND `+condition+` ORDER BY i.org_id LIMIT ?`, runID, after, driftPage)
+		page, err := s.itemsWhere(ctx, runID, `i.org_id > ? AND `+condition+` ORDER BY i.org_id LIMIT ?`, after, driftPage)
 		if err != nil {
 			return err
 		}
@@ -73,18 +75,17 @@ func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(b
 
 // Notable returns the items that are not plainly skipped, errors first, then by organization.
 func (s *Store) Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error) {
-	return s.itemsWhere(ctx, `i.outcome <> 'pending' AND NOT `+plainlySkipped+`
-		ORDER BY CASE WHEN i.outcome = 'error' THEN 0 ELSE 1 END, i.org_id LIMIT ?`, runID, limit)
+	return s.itemsWhere(ctx, runID, `i.outcome <> 'pending' AND NOT `+plainlySkipped+`
+		ORDER BY CASE WHEN i.outcome = 'error' THEN 0 ELSE 1 END, i.org_id LIMIT ?`, limit)
 }
 
-// itemsWhere returns items of one run, the first argument.
-func (s *Store) itemsWhere(ctx context.Context, condition string, args ...any) ([]billing.Item, error) {
+func (s *Store) itemsWhere(ctx context.Context, runID, condition string, args ...any) ([]billing.Item, error) {
 	var items []billing.Item
 	err := query(ctx, s.db, func(r *sql.Rows) error {
-		i, err := scanItem(r)
+		i, err := scanItem(r, runID)
 		items = append(items, i)
 		return err
-	}, `SELECT `+itemColumns+itemsOfRun+condition, args...)
+	}, `SELECT `+itemColumns+itemsOfRun+condition, append([]any{runID}, args...)...)
 	return items, failure(err, "read items")
 }
 
@@ -123,7 +124,7 @@ func (s *Store) putSummary(ctx context.Context, summary billing.Summary, text st
 // CountSubscriptions returns how many organizations of the run a Stripe subscription governs.
 func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`i.governed`, runID).Scan(&n)
+	err := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*)`+itemsOfRun+`i.governed) + (SELECT COALESCE(SUM(t.items), 0)`+talliesOfRun+`t.governed)`, runID, runID).Scan(&n)
 	return n, failure(err, "count the subscriptions of run "+runID)
 }
 
@@ -216,6 +217,13 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID); err != nil {
 		return err
 	}
-	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)
+	key, err := runKey(ctx, s.db, runID)
+	if err != nil {
+		return err
+	}
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_tallies WHERE run_key = ?`, key); err != nil {
+		return err
+	}
+	_, err = s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)
 	return err
 }

@@ -6,11 +6,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
+
+var anyOrder = cmpopts.SortSlices(func(a, b billing.Tally) bool { return fmt.Sprint(a) < fmt.Sprint(b) })
 
 func TestTalliesCountEveryOutcomeAndReason(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
@@ -30,7 +33,7 @@ func TestTalliesCountEveryOutcomeAndReason(t *testing.T) {
 			{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription, Items: 1},
 			{Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Items: 1},
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, anyOrder); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		for run, want := range map[string]bool{"r": true, "unknown": false} {

@@ -261,15 +261,13 @@ func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
 	return ids, failure(err, "look for snapshots to remove")
 }
 
-// orphanPage is how many subscriptions of a snapshot are looked at at a time.
-const orphanPage = 2000
-
 // snapshotOfRun is the snapshot of one run by subscription: its id is the first argument. MySQL would
 // not always read it in this order. The in-process server wants the index's name quoted.
-const snapshotOfRun = " FROM reconciliation_runs r JOIN reconciliation_snapshots n FORCE INDEX (`PRIMARY`) ON n.run_key = r.run_key WHERE r.id = ? AND "
+const snapshotOfRun = " FROM reconciliation_snapshots n FORCE INDEX (`PRIMARY`) WHERE n.run_key = " + keyOfRun + " AND "
 
-// namedPage is how many subscriptions that name an organization are looked at at a time.
-const namedPage = 2000
+// snapshotPage is how many subscriptions of a snapshot are looked at at a time. Of many more keys than
+// these the optimizer thinks that the whole table is read sooner.
+const snapshotPage = 500
 
 // ListNamed looks at the next subscriptions of the run's snapshot, by id, whose metadata names an
 // organization, and lets the run lead from there to each that no row of that organization records: the
@@ -304,9 +302,9 @@ func nameOrganizations(ctx context.Context, q querier, runID, after string) (nam
 		named = append(named, sub)
 		return err
 	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.subscription_id > ? AND n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
-		ORDER BY n.subscription_id LIMIT ?`, runID, after, namedPage)
-	if len(named) == namedPage {
-		through = named[namedPage-1].ID
+		ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
+	if len(named) == snapshotPage {
+		through = named[snapshotPage-1].ID
 	}
 	return named, through, err
 }
@@ -385,9 +383,9 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 		return err
 	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id`+snapshotOfRun+`
 		n.subscription_id > ? AND n.status IN (?,?,?) ORDER BY n.subscription_id LIMIT ?`,
-		runID, after, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, orphanPage)
-	if err == nil && len(live) == orphanPage {
-		through = live[orphanPage-1].SubscriptionID
+		runID, after, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, snapshotPage)
+	if err == nil && len(live) == snapshotPage {
+		through = live[snapshotPage-1].SubscriptionID
 	}
 	if err == nil {
 		live, err = s.without(ctx, live, func(o billing.Orphan) string { return o.SubscriptionID }, `SELECT s.stripe_subscription_id FROM subscriptions s

@@ -274,7 +274,7 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"})
-	subs := many(2*mysqlstore.NamedPage + 1)
+	subs := many(2*mysqlstore.SnapshotPage + 1)
 	for i := range subs {
 		subs[i].OrgID, subs[i].Status, subs[i].Created = "a", billing.StatusCanceled, now
 	}

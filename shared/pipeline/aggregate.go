@@ -28,8 +28,13 @@ type AggregateStore interface {
 	LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
 	CreatedAt(ctx context.Context) (time.Time, error)
 	LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
+	Trim(ctx context.Context, before time.Time) error
 	Prune(ctx context.Context, before time.Time) (int, error)
 }
+
+// untrimmed is how long before the latest run closed ones keep what is plainly skipped: longer than
+// anybody asks why nothing was done, and as long as most messages of a dead-letter queue live.
+const untrimmed = 14 * 24 * time.Hour
 
 // Aggregator closes runs and sums them up.
 type Aggregator struct {
@@ -98,8 +103,8 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	return tick, errors.Join(append(problems, err)...)
 }
 
-// prune removes runs by how long before the latest one they started: a clock that is far ahead must
-// not empty the history.
+// prune trims and removes runs by how long before the latest one they started: a clock that is far
+// ahead must not empty the history.
 func (a *Aggregator) prune(ctx context.Context) (int, error) {
 	latest, found, err := a.Store.LatestRun(ctx)
 	if err != nil || !found {
@@ -109,7 +114,9 @@ func (a *Aggregator) prune(ctx context.Context) (int, error) {
 	if latest.StartedAt.Before(until) {
 		until = latest.StartedAt
 	}
-	return a.Store.Prune(ctx, until.Add(-a.Retention))
+	trimmed := a.Store.Trim(ctx, until.Add(-untrimmed))
+	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
+	return pruned, errors.Join(trimmed, err)
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.

@@ -351,6 +351,45 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 	}
 }
 
+// TestATrimmedRunStillAddsUp: a redrive comes after most items of the run were deleted, and a message that
+// nobody expects any more.
+func TestATrimmedRunStillAddsUp(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := []string{"org-1", "org-2", "org-3"}
+	f.inSync("org-1")
+	f.inSync("org-2")
+	f.org("org-3")
+	f.row("org-3")
+	f.sub("org-3", price("price_of_nothing"))
+	f.openRun(runID, ids)
+	f.deliver(f.reconciler(nil), runID, ids...)
+	a := f.aggregator(nil)
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	f.clock.advance(15 * 24 * time.Hour)
+	f.openRun("later", nil)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := f.itemIDs(runID); !slices.Equal(left, []string{"org-3"}) || !f.run(runID).Trimmed {
+		t.Fatalf("left: %v, trimmed %v", left, f.run(runID).Trimmed)
+	}
+	f.sub("org-3")
+	results := f.deliver(f.reconciler(nil), runID, ids...)
+	for _, id := range ids {
+		f.wantResult(results[id], pipeline.Acknowledge, "")
+	}
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	summary, found, err := f.store.StoredSummary(t.Context(), runID)
+	if err != nil || !found || summary.Status != billing.RunCompleted || summary.TotalOrganizations != 3 || summary.Reasons[billing.ReasonInSync]+summary.Reasons[billing.ReasonRepaired] != 3 {
+		t.Errorf("%+v, %v", summary, err)
+	}
+}
+
 func TestOldRunsArePruned(t *testing.T) {
 	f := newFixture(t)
 	day := 24 * time.Hour
@@ -359,7 +398,7 @@ func TestOldRunsArePruned(t *testing.T) {
 			r.StartedAt, r.DeadlineAt = start.Add(-age), start.Add(12*time.Hour)
 		})
 		if id != "old-and-open" {
-			f.decide(id, billing.OutcomeSkipped, numbered(2)...)
+			f.decide(id, billing.OutcomeSynced, numbered(2)...)
 			f.progress(id)
 		}
 	}

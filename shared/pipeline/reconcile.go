@@ -171,6 +171,8 @@ func open(tasks map[billing.Work]*task) []*task {
 		switch {
 		case t.run.ID == "":
 			t.result = Result{DeadLetter, billing.AsFailure(unknownRun(t.work.RunID))}
+		case t.item.OrgID == "" && t.run.Trimmed: // it had its outcome
+			t.result = Result{Disposition: Acknowledge}
 		case t.item.OrgID == "":
 			t.result = Result{DeadLetter, &billing.Failure{
 				Class: billing.Permanent, Reason: billing.ReasonUnknownItem,

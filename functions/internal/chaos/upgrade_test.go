@@ -11,12 +11,11 @@ import (
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/bootstrap"
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// oldVersion is the last commit before the tables of the sweep.
-const oldVersion = "5d048d6e1e1ec69154d55e97ad2235803231854c"
+// oldVersion is the last commit before the tallies of trimmed items.
+const oldVersion = "c901f1e625b7ac70e3203fa9e465f86ce054f867"
 
 // TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
 // older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
@@ -89,7 +88,6 @@ func buildOld(t *testing.T, commit string) string {
 // deployLater has the round begin with the old programs, whose first start makes the old tables.
 func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	t.Helper()
-	r.Strategy = billing.StrategyRetrieve // the old version may know no other
 	path := func(name string) string { return filepath.Join(folder, name, "bootstrap") }
 	old := &cast{r.functionAt(path("enumerator"), "enumerator"), r.functionAt(path("aggregator"), "aggregator"), []*runtimeapi.Function{r.functionAt(path("worker"), "worker")}}
 	p, err := runtimeapi.Start(t.Context(), runtimeapi.Program{
@@ -123,7 +121,7 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 
 // newTables counts tables that only the new version has.
 func (r *round) newTables(ctx context.Context) (n int, err error) {
-	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_sweeps'`).Scan(&n)
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_tallies'`).Scan(&n)
 	return n, err
 }
 

@@ -1,0 +1,218 @@
+package mysqlstore_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+// rowsRead counts the rows and index entries that the server reads for what call does on its only
+// connection. https://dev.mysql.com/doc/refman/8.4/en/server-status-variables.html#statvar_Handler_read_next
+func (f *fixture) rowsRead(t *testing.T, call func(*mysqlstore.Store) error) (n int) {
+	t.Helper()
+	store, _ := f.one(t)
+	counted := func() int {
+		rows, err := store.DB().QueryContext(t.Context(), `SHOW SESSION STATUS LIKE 'Handler_read%'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		total := 0
+		for rows.Next() {
+			var name string
+			var value int
+			if err := rows.Scan(&name, &value); err != nil {
+				t.Fatal(err)
+			}
+			total += value
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return total
+	}
+	counted() // reading the counters reads rows itself
+	before := counted()
+	own := counted() - before
+	before += own
+	if err := call(store); err != nil {
+		t.Fatal(err)
+	}
+	return counted() - before - own
+}
+
+// many organizations of a run, each with a subscription that the sweep saw, as the options say.
+type bulk struct {
+	named    bool // by the metadata of its subscription
+	recorded bool // its row records the subscription
+}
+
+func (f *fixture) addBulk(t *testing.T, n int, b bulk) {
+	t.Helper()
+	var subs []billing.Subscription
+	var organizations []appschema.Organization
+	var rows []appschema.Subscription
+	var items []billing.Item
+	for i := range n {
+		id := fmt.Sprintf("org-%06d", i)
+		sub := billing.Subscription{ID: "sub_" + id, CustomerID: "cus_" + id, Status: billing.StatusActive, Created: now}
+		if b.named {
+			sub.OrgID = id
+		}
+		organizations = append(organizations, appschema.Organization{ID: id, StripeCustomerID: new("cus_" + id)})
+		if b.recorded {
+			rows = append(rows, appschema.Subscription{ID: "row-" + id, OrgID: id, StripeSubscriptionID: new(sub.ID), StripeCustomerID: new(sub.CustomerID)})
+		}
+		subs = append(subs, sub)
+		items = append(items, billing.Item{RunID: "run", OrgID: id, Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})
+	}
+	f.addOrganizations(t, organizations...)
+	if len(rows) > 0 {
+		f.addRows(t, rows...)
+	}
+	sweep := fmt.Sprintf("sweep-%d", n)
+	f.sweeping(t, sweep)
+	for len(subs) > 0 {
+		page := subs[:min(500, len(subs))]
+		subs = subs[len(page):]
+		f.storePage(t, sweep, billing.Range{}, billing.Page{Subscriptions: page})
+	}
+	if err := f.store.FinishSweep(t.Context(), sweep, "owner", billing.SweepComplete, until); err != nil {
+		t.Fatal(err)
+	}
+	f.addItems(t, items...)
+	for _, table := range []string{"organizations", "subscriptions", "reconciliation_items", "reconciliation_snapshots", "reconciliation_runs"} {
+		f.MustExec(t, `ANALYZE TABLE `+table)
+	}
+}
+
+// TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne: the optimizer would read all of the run.
+func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
+	calls := map[string]func(context.Context, *mysqlstore.Store) error{
+		"HasPending": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.HasPending(ctx, "run")
+			return err
+		},
+		"UnfinishedRuns": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.UnfinishedRuns(ctx)
+			return err
+		},
+		"RunsToClose": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.RunsToClose(ctx, now)
+			return err
+		},
+		"SnapshotsToDrop": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.SnapshotsToDrop(ctx)
+			return err
+		},
+		"Runs": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.Runs(ctx, []string{"run"})
+			return err
+		},
+		"Items": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.Items(ctx, []billing.Work{{RunID: "run", OrgID: "org-000007"}})
+			return err
+		},
+		"Snapshot": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.Snapshot(ctx, "sweep-3000", []billing.Record{{Org: billing.Organization{ID: "org-000007", CustomerID: new("cus_org-000007")}}})
+			return err
+		},
+	}
+	read := map[int]map[string]int{}
+	for _, n := range []int{300, 3000} {
+		f := newFixture(t, mysqltest.New(t))
+		f.addBulk(t, n, bulk{recorded: true})
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'running' WHERE id = 'run'`)
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed' WHERE id <> 'run'`)
+		read[n] = map[string]int{}
+		for name, call := range calls {
+			read[n][name] = f.rowsRead(t, func(s *mysqlstore.Store) error { return call(t.Context(), s) })
+		}
+	}
+	for name := range calls {
+		if small, large := read[300][name], read[3000][name]; large > small+10 {
+			t.Errorf("%s reads %d rows of a run of 300 organizations, %d of one of 3,000", name, small, large)
+		}
+	}
+	t.Log(read)
+}
+
+// TestEveryStepOfAListingReadsInProportionToTheOrganizations: what is looked at once for each
+// organization must not be the whole run, nor a page all that came before it.
+func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
+	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
+		"ListPage": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			run.ListedThrough = after
+			n, through, err := s.ListPage(ctx, run, "owner", 250, until)
+			if n < 250 {
+				through = ""
+			}
+			return through, err
+		},
+		"ListNamed": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			return s.ListNamed(ctx, run.ID, "owner", after, until)
+		},
+		"Unclaimed": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			_, through, err := s.Unclaimed(ctx, run.ID, after)
+			return through, err
+		},
+		"PendingAfter": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			ids, err := s.PendingAfter(ctx, run.ID, after, 250)
+			if len(ids) == 0 {
+				return "", err
+			}
+			return ids[len(ids)-1], err
+		},
+		"Drift": func(ctx context.Context, s *mysqlstore.Store, _ billing.Run, _ string) (string, error) {
+			_, err := s.Drift(ctx, "run")
+			return "", err
+		},
+		"EachReportItem": func(ctx context.Context, s *mysqlstore.Store, _ billing.Run, _ string) (string, error) {
+			return "", s.EachReportItem(ctx, "run", func(mysqlstore.ReportItem) error { return nil }, billing.OutcomeSynced, billing.OutcomeError)
+		},
+		"Tallies": func(ctx context.Context, s *mysqlstore.Store, _ billing.Run, _ string) (string, error) {
+			_, err := s.Tallies(ctx, "run")
+			return "", err
+		},
+	}
+	for name, b := range map[string]bulk{
+		"no metadata":              {recorded: true},
+		"metadata":                 {recorded: true, named: true},
+		"metadata and no row":      {named: true},
+		"neither metadata nor row": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const small, large = 500, 5000
+			read := map[string]map[int]float64{}
+			for _, n := range []int{small, large} {
+				f := newFixture(t, mysqltest.New(t))
+				f.addBulk(t, n, b)
+				run := f.run(t, fmt.Sprintf("sweep-%d", n))
+				for _, step := range []string{"ListPage", "ListNamed", "Unclaimed", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
+					total := f.rowsRead(t, func(s *mysqlstore.Store) error {
+						after, err := steps[step](t.Context(), s, run, "")
+						for after != "" && err == nil {
+							after, err = steps[step](t.Context(), s, run, after)
+						}
+						return err
+					})
+					if read[step] == nil {
+						read[step] = map[int]float64{}
+					}
+					read[step][n] = float64(total) / float64(n)
+				}
+			}
+			for step, each := range read {
+				if each[large] > 1.3*each[small]+0.5 {
+					t.Errorf("%s reads %.1f rows for each of 500 organizations, %.1f for each of 5,000", step, each[small], each[large])
+				}
+			}
+			t.Log(read)
+		})
+	}
+}

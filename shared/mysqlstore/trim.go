@@ -1,0 +1,107 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// talliesOfRun are the counts of one run's trimmed items: its id is the first argument.
+const talliesOfRun = ` FROM reconciliation_tallies t WHERE t.run_key = ` + keyOfRun + ` AND `
+
+// trimPage bounds a trimming transaction, so that it never holds many locks.
+const trimPage = 1000
+
+// Trim deletes the plainly skipped items of closed runs that started before the given time and keeps
+// their counts: nearly all items are such, and nothing is told of them. Each small transaction
+// deletes what it counts, so that the run adds up at any time; interrupted, it goes on next time.
+func (s *Store) Trim(ctx context.Context, before time.Time) error {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < ? AND status NOT IN (?,?)
+		AND (`+anItem+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`, before, billing.RunEnumerating, billing.RunRunning)
+	for _, id := range ids {
+		for more := true; more && err == nil; {
+			more, err = s.trimSome(ctx, id)
+		}
+	}
+	return failure(err, "trim old runs")
+}
+
+// errReopened: somebody resumes the run.
+var errReopened = errors.New("the run is open again")
+
+func (s *Store) trimSome(ctx context.Context, runID string) (more bool, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		key, err := runKey(ctx, tx, runID)
+		if err != nil {
+			return err
+		}
+		orgs, counts, err := plainItems(ctx, tx, key)
+		if err != nil || len(orgs) == 0 {
+			return err
+		}
+		more = len(orgs) == trimPage
+		if err := deleteItems(ctx, tx, key, orgs); err != nil {
+			return err
+		}
+		if err := addTallies(ctx, tx, key, counts); err != nil {
+			return err
+		}
+		closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
+			runID, billing.RunEnumerating, billing.RunRunning)
+		if err == nil && len(closed) == 0 {
+			err = errReopened
+		}
+		return err
+	})
+	if errors.Is(err, errReopened) {
+		return false, nil
+	}
+	return more, err
+}
+
+// said is what is kept of a plainly skipped item.
+type said struct {
+	reason   billing.Reason
+	governed bool
+}
+
+// plainItems locks some of the run's and counts them.
+func plainItems(ctx context.Context, tx *sql.Tx, key int64) (orgs []string, counts map[said]int, err error) {
+	counts = map[said]int{}
+	err = query(ctx, tx, func(r *sql.Rows) error {
+		var org string
+		var one said
+		err := r.Scan(&org, &one.reason, &one.governed)
+		orgs, counts[one] = append(orgs, org), counts[one]+1
+		return err
+	}, `SELECT i.org_id, i.reason, i.governed FROM reconciliation_items i FORCE INDEX (idx_reconciliation_items_outcome)
+		WHERE i.run_key = ? AND `+plainlySkipped+` LIMIT ? FOR UPDATE`, key, trimPage)
+	return orgs, counts, err
+}
+
+func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) error {
+	res, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_items WHERE run_key = ? AND org_id IN `+in(len(orgs)), append([]any{key}, anys(orgs)...)...)
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err == nil && int(n) != len(orgs) {
+		err = fmt.Errorf("%d items were deleted, %d counted", n, len(orgs))
+	}
+	return err
+}
+
+func addTallies(ctx context.Context, tx *sql.Tx, key int64, counts map[said]int) error {
+	var args []any
+	for one, n := range counts {
+		args = append(args, key, one.reason, one.governed, n)
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES (?,?,?,?)`+
+		strings.Repeat(`,(?,?,?,?)`, len(counts)-1)+` ON DUPLICATE KEY UPDATE items = items + VALUES(items)`, args...)
+	return err
+}
