@@ -356,3 +356,50 @@ func TestDeadlockIsUnavailable(t *testing.T) {
 	}
 	f.unchanged(t, before)
 }
+
+// Who locks a gap between keys keeps the application's webhooks from inserting rows of
+// organizations that have nothing to do with the repair, or ends them by a deadlock.
+func TestRepairInProgressLetsOtherOrganizationsInsert(t *testing.T) {
+	f := onServer(t)
+	ids := []string{"a", "b", "bare", "c"}
+	f.addPaying(t, "b")
+	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "bare"}, appschema.Organization{ID: "c"})
+	f.startRun(t, "r", 5)
+	f.addItems(t, pendingItem("r", "bare"))
+	for orgID, plan := range map[string]billing.Plan{
+		"b": downgrade("b"),
+		"bare": {GoverningID: "sub_bare", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+			{Field: billing.FieldSubscriptionID, To: "sub_bare"}, {Field: billing.FieldOrgTier, From: "pro", To: "free"},
+		}},
+	} {
+		t.Run(orgID, func(t *testing.T) {
+			holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+			record := f.record(t, orgID)
+			store, connection := f.one(t)
+			result := make(chan error, 1)
+			go func() { result <- store.Apply(t.Context(), record, plan, itemOf("r", orgID, plan), false, now) }()
+			f.awaitStatement(t, connection, "UPDATE reconciliation_runs")
+
+			hook := f.Open(t)
+			hook.SetMaxOpenConns(1)
+			if _, err := hook.ExecContext(t.Context(), `SET innodb_lock_wait_timeout = 1`); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range ids {
+				if id == orgID {
+					continue
+				}
+				if _, err := hook.ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES (?,?,?)`,
+					"hook-"+orgID+"-"+id, id, "sub_hook_"+orgID+"_"+id); err != nil {
+					t.Errorf("a webhook's row of organization %s: %v", id, err)
+				}
+			}
+			if err := holder.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-result; err != nil {
+				t.Errorf("the repair: %v", err)
+			}
+		})
+	}
+}
