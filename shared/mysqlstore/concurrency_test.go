@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -219,11 +221,12 @@ func TestGuardIsExactForManyAtOnce(t *testing.T) {
 
 var oldText = old.Format("2006-01-02 15:04:05")
 
-// Gaps between keys are locked too, so inserting for neighbours at once may meet a deadlock;
-// whoever loses is told to try again, and succeeds.
-func TestRowsOfManyOrganizationsAreInsertedAtOnce(t *testing.T) {
+// Repairs insert the rows of every other organization, webhooks those between them, into a table
+// that is one gap at first. None is ever in another's way.
+func TestRepairsAndWebhooksThatInsertAtOnceMeetNoLock(t *testing.T) {
 	f := onServer(t)
-	const organizations, workers = 64, 8
+	f.SetMaxOpenConns(16)
+	const organizations, callers = 240, 12
 	ids := orgIDs(organizations)
 	for _, id := range ids {
 		f.addOrganizations(t, appschema.Organization{ID: id, StripeCustomerID: new("cus_" + id)})
@@ -233,20 +236,29 @@ func TestRowsOfManyOrganizationsAreInsertedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range inParallel(workers, func(worker int) error {
-		for i := worker; i < organizations; {
-			plan := billing.Plan{
-				GoverningID: "sub_" + ids[i], Insert: true, Outcome: billing.OutcomeSynced,
-				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_" + ids[i]}},
-			}
-			err := f.apply(t, "r", records[ids[i]], plan)
-			switch {
-			case err == nil:
-				i += workers
-			case billing.AsFailure(err).Reason == billing.ReasonDatabaseUnavailable:
-				continue
-			default:
-				return err
+	step := func(i int) error {
+		id := ids[i]
+		if i%2 == 0 {
+			return f.apply(t, "r", records[id], billing.Plan{
+				GoverningID: "sub_" + id, Insert: true, Outcome: billing.OutcomeSynced,
+				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_" + id}, {Field: billing.FieldOrgTier, From: "free", To: "pro"}},
+			})
+		}
+		if _, err := f.ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES (?,?,?)`, rowID(id), id, "sub_"+id); err != nil {
+			return err
+		}
+		_, err := f.ExecContext(t.Context(), `UPDATE organizations SET subscription_tier = 'pro' WHERE id = ?`, id)
+		return err
+	}
+	todo := make(chan int, organizations)
+	for i := range organizations {
+		todo <- i
+	}
+	close(todo)
+	for _, err := range inParallel(callers, func(int) error {
+		for i := range todo {
+			if err := step(i); err != nil {
+				return fmt.Errorf("organization %d: %w", i, err)
 			}
 		}
 		return nil
@@ -401,5 +413,42 @@ func TestRepairInProgressLetsOtherOrganizationsInsert(t *testing.T) {
 				t.Errorf("the repair: %v", err)
 			}
 		})
+	}
+}
+
+// Where repair and webhook insert the same row, each may wait for what the other has. InnoDB then
+// ends whichever has written less, which must not be the webhook.
+func TestDeadlockWithAWebhookEndsTheRepair(t *testing.T) {
+	f := onServer(t)
+	f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("cus_a")})
+	f.startRun(t, "r", 0)
+	resume := f.pauseInserts(t)
+	record := f.record(t, "a")
+	plan := billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+		{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldPriceID, To: "pause"}, {Field: billing.FieldOrgTier, From: "free", To: "pro"},
+	}}
+	store, connection := f.one(t)
+	repair, hook := make(chan error, 1), make(chan error, 1)
+	go func() { repair <- store.Apply(t.Context(), record, plan, itemOf("r", "a", plan), false, now) }()
+	f.awaitStatement(t, connection, pausedInsert)
+	application, connection := f.one(t)
+	go func() {
+		_, err := application.DB().ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_new')`)
+		hook <- err
+	}()
+	f.awaitStatement(t, connection, "INSERT INTO subscriptions")
+	if strings.Contains(f.Kind, "MariaDB") { // MySQL since 9.6 waits for the organization's row before it begins
+		f.awaitLock(t, connection)
+	}
+	resume()
+	err, hookErr := <-repair, <-hook
+	if e, ok := errors.AsType[*mysql.MySQLError](hookErr); hookErr != nil && (!ok || e.Number != 1062) {
+		t.Errorf("the webhook got %v, want its row or a duplicate", hookErr)
+	}
+	if err != nil {
+		wantFailure(t, err, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	}
+	if (err == nil) == (hookErr == nil) {
+		t.Errorf("the repair got %v, the webhook %v: one of them must have its row", err, hookErr)
 	}
 }
