@@ -308,6 +308,21 @@ func TestConnectionKilledBeforeTheCommitLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestKilledStatementIsUnavailable(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	before := f.state(t)
+	holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+	connection, _, result := blocked(t, f)
+	f.MustExec(t, fmt.Sprintf(`KILL QUERY %d`, connection))
+	wantFailure(t, <-result, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
+}
+
 func TestContextThatEndsBeforeTheCommitLeavesNothing(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a")

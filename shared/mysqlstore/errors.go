@@ -107,9 +107,12 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 	passes := func(hint string) (billing.Class, billing.Reason, string) {
 		return billing.Unavailable, billing.ReasonDatabaseUnavailable, hint
 	}
+	if isReadOnly(e) {
+		return passes("this server is read-only; name the writer in DB_HOST, on RDS and Aurora not a reader's endpoint")
+	}
 	switch e.Number {
 	case errAccessDenied, errAccessDeniedToDatabase, errTableAccessDenied, errColumnAccessDenied, errHostNotAllowed, errNoPasswordLogin:
-		return login("check DB_USER, DB_PASSWORD and the user's grants")
+		return login("check DB_USER, DB_PASSWORD and the user's grants, and DB_TLS where the server or the user requires TLS")
 	case errPasswordExpired, errPasswordMustChange:
 		return login("the password of DB_USER has expired; set a new one with ALTER USER, and DB_PASSWORD to it")
 	case errAccountLocked, errAccountLockedMariaDB, errLoginsBlocked:
@@ -122,8 +125,6 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 		return login("check that DB_NAME is the application's database and that `reconcile migrate` has been run on it")
 	case errStatementLogging:
 		return login("with binlog_format=STATEMENT the server takes no write at READ COMMITTED; set binlog_format to ROW or MIXED")
-	case errServerReadOnly, errTransactionReadOnly, errReadOnlyMode, errInnoDBReadOnly:
-		return passes("this server is read-only; name the writer in DB_HOST, on RDS and Aurora not a reader's endpoint")
 	case errLockWaitTimeout, errDeadlock:
 		return passes("another transaction was in the way; trying again helps")
 	case errTooManyConnections, errTooManyOfUser, errResourcesOfUser:
@@ -143,6 +144,10 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 // trigger says what it likes.
 func oneLine(e *mysql.MySQLError) *mysql.MySQLError {
 	return &mysql.MySQLError{Number: e.Number, SQLState: e.SQLState, Message: strings.Join(strings.Fields(e.Message), " ")}
+}
+
+func isReadOnly(e *mysql.MySQLError) bool {
+	return slices.Contains([]uint16{errServerReadOnly, errTransactionReadOnly, errReadOnlyMode, errInnoDBReadOnly}, e.Number)
 }
 
 func isTLS(err error) bool {
