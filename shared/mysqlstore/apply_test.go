@@ -624,49 +624,59 @@ func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
 	}{
 		"a trigger's veto": {
 			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'prices are\n frozen'`},
-			planFor("a", price), "subscriptions", []string{"1644 (45000): prices are frozen"},
+			planFor("a", price), "subscriptions",
+			[]string{"1644 (45000): prices are frozen"},
 		},
 		"a trigger's veto with a number of its own": {
 			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON organizations FOR EACH ROW SIGNAL SQLSTATE '45001' SET MYSQL_ERRNO = 20017, MESSAGE_TEXT = 'frozen'`},
-			planFor("a", tier), "organizations", []string{"20017 (45001): frozen"},
+			planFor("a", tier), "organizations",
+			[]string{"20017 (45001): frozen"},
 		},
 		"a trigger that writes its own table": {
 			[]string{`CREATE TRIGGER own BEFORE UPDATE ON subscriptions FOR EACH ROW UPDATE subscriptions SET status = 'unpaid'`},
-			planFor("a", price), "subscriptions", []string{"1442"},
+			planFor("a", price), "subscriptions",
+			[]string{"1442"},
 		},
 		"a column without a default": {
 			[]string{`ALTER TABLE subscriptions ADD seats INT NOT NULL`},
 			billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_new"}}},
-			"subscriptions", []string{"1364 (HY000): Field 'seats'"},
+			"subscriptions",
+			[]string{"1364 (HY000): Field 'seats'"},
 		},
 		"an ENUM without the value": {
 			[]string{`ALTER TABLE subscriptions MODIFY plan_tier ENUM('free','pro') NOT NULL DEFAULT 'free'`},
 			planFor("a", billing.Change{Field: billing.FieldPlanTier, From: "pro", To: "max"}),
-			"subscriptions", []string{"1265 (01000): Data truncated for column 'plan_tier'"},
+			"subscriptions",
+			[]string{"1265 (01000): Data truncated for column 'plan_tier'"},
 		},
 		"a number's column": {
 			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id INT NULL`},
-			planFor("a", price), "subscriptions", []string{"1366"},
+			planFor("a", price), "subscriptions",
+			[]string{"1366"},
 		},
 		"a check": {
 			[]string{`ALTER TABLE subscriptions ADD CONSTRAINT cheap CHECK (stripe_price_id <> 'price_max')`},
-			planFor("a", price), "subscriptions", []string{"3819", "4025"},
+			planFor("a", price), "subscriptions",
+			[]string{"3819", "4025"},
 		},
 		"no JSON": {
 			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id JSON NULL`},
-			planFor("a", price), "subscriptions", []string{"3140", "4025"},
+			planFor("a", price), "subscriptions",
+			[]string{"3140", "4025"},
 		},
 		"a generated column": {
 			[]string{`ALTER TABLE subscriptions DROP ended_at`, `ALTER TABLE subscriptions ADD ended_at TIMESTAMP AS (canceled_at) STORED`},
 			planFor("a", billing.Change{Field: billing.FieldEndedAt, To: *at(1)}),
-			"subscriptions", []string{"3105", "1906"},
+			"subscriptions",
+			[]string{"3105", "1906"},
 		},
 		"a foreign key to what is not there": {
 			[]string{
 				`CREATE TABLE prices (id VARCHAR(120) PRIMARY KEY)`, `INSERT INTO prices VALUES ('price_pro')`,
 				`ALTER TABLE subscriptions ADD FOREIGN KEY (stripe_price_id) REFERENCES prices (id)`,
 			},
-			planFor("a", price), "subscriptions", []string{"1452"},
+			planFor("a", price), "subscriptions",
+			[]string{"1452"},
 		},
 		"a foreign key from what is there": {
 			[]string{
@@ -675,12 +685,14 @@ func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
 				`INSERT INTO invoices VALUES ('cus_a')`,
 			},
 			planFor("a", billing.Change{Field: billing.FieldCustomerID, From: "cus_a", To: "cus_new"}),
-			"subscriptions", []string{"1451"},
+			"subscriptions",
+			[]string{"1451"},
 		},
 		"another unique key": {
 			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
 			planFor("a", price, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}),
-			"organizations", []string{"1062 (23000): Duplicate entry 'cus_b'"},
+			"organizations",
+			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

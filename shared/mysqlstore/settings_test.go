@@ -157,7 +157,7 @@ func (f *fixture) set(t *testing.T, name, value, back string) {
 	t.Helper()
 	f.MustExec(t, `SET GLOBAL `+name+` = `+value)
 	t.Cleanup(func() {
-		if _, err := f.Exec(`SET GLOBAL ` + name + ` = ` + back); err != nil { //nolint:noctx // the test's context has ended
+		if _, err := f.Exec(`SET GLOBAL ` + name + ` = ` + back); err != nil {
 			t.Error(err)
 		}
 	})
