@@ -688,6 +688,12 @@ func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
 			"subscriptions",
 			[]string{"1451"},
 		},
+		"another unique key, and no subscription governs": {
+			[]string{`UPDATE subscriptions SET stripe_subscription_id = '' WHERE org_id = 'b'`, `ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
+			billing.Plan{RowID: rowID("a"), Outcome: billing.OutcomeSynced, Changes: []billing.Change{{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}}},
+			"organizations",
+			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
+		},
 		"another unique key": {
 			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
 			planFor("a", price, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}),

@@ -48,6 +48,9 @@ func inTheWay(ctx context.Context, tx *sql.Tx, before billing.Record, plan billi
 			return billing.ErrRecordChanged
 		}
 	}
+	if plan.GoverningID == "" {
+		return nil
+	}
 	return query(ctx, tx, func(r *sql.Rows) error {
 		var rowID, owner, holds string
 		if err := r.Scan(&rowID, &owner, &holds); err != nil || rowID == plan.RowID {
