@@ -276,6 +276,31 @@ func TestDryRunPlansTheSameAndWritesNothing(t *testing.T) {
 	}
 }
 
+// A row that MySQL does not take once it does not take ever: trying again for a minute shows nothing.
+func TestARefusedRowEndsItsOrganizationAloneAndAtOnce(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	_, dry := local(t.Context(), t, p.environ, "--dry-run")
+	drifted := slices.IndexFunc(dry.Result.Details, func(d billing.Detail) bool { return d.Reason == billing.ReasonRepaired })
+	if drifted < 0 {
+		t.Fatal("no organization drifted")
+	}
+	refused := dry.Result.Details[drifted].OrgID
+	for table, column := range map[string]string{"organizations": "id", "subscriptions": "org_id"} {
+		p.db.MustExec(t, `CREATE TRIGGER veto_`+table+` BEFORE UPDATE ON `+table+` FOR EACH ROW
+			BEGIN IF NEW.`+column+` = '`+refused+`' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'frozen by support'; END IF; END`)
+	}
+	code, a := local(t.Context(), t, p.environ)
+	if code != present.ExitNotOK || a.Result.Reasons[billing.ReasonDatabaseRefused] != 1 || a.Result.Errors != dry.Result.Errors+1 ||
+		a.Result.Synchronized != dry.Result.Synchronized-1 {
+		t.Errorf("exit %d, %+v; dry: %+v", code, a.Result, dry.Result)
+	}
+	for _, d := range a.Result.Details {
+		if d.OrgID == refused && (d.Reason != billing.ReasonDatabaseRefused || !strings.Contains(d.Error, "frozen by support")) {
+			t.Errorf("got %+v", d)
+		}
+	}
+}
+
 func changesOf(s billing.Summary) map[string][]billing.Change {
 	changes := map[string][]billing.Change{}
 	for _, d := range s.Details {

@@ -46,6 +46,9 @@ const (
 	ReasonInvalidSubscription  Reason = "invalid_subscription"
 	ReasonWithheld             Reason = "withheld"
 	ReasonStripeRefused        Reason = "stripe_refused"
+	// ReasonDatabaseRefused: MySQL does not take the organization's rows: a trigger, a missing
+	// default, an ENUM's value.
+	ReasonDatabaseRefused Reason = "database_refused"
 )
 
 // Reasons of messages and requests that are refused.

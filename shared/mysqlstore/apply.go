@@ -3,7 +3,6 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -23,16 +22,20 @@ var rowNamespace = uuid.MustParse("6f1d3c0a-53c5-4b7e-9a52-2f0b6f6d6f10")
 //
 // Errors: [billing.ErrRecordChanged], [billing.ErrAlreadyDecided], a permanent withheld failure
 // where the guard's limit is reached, a permanent subscription_conflict where another row took
-// the subscription's id; in each case nothing was written.
+// the subscription's id, a permanent database_refused where MySQL takes the rows in no event; in
+// each case nothing was written.
+//
+// The application's rows are written before anything else: should a webhook be inserting the same
+// row at this moment, InnoDB ends whichever of the two has written less, and that is to be this one.
 func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := lockUnchanged(ctx, tx, before); err != nil {
 			return err
 		}
-		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
+		if err := write(ctx, tx, before, plan); err != nil {
 			return err
 		}
-		if err := write(ctx, tx, before.Org.ID, plan); err != nil {
+		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
 			return err
 		}
 		earlier := item.Changes[:len(item.Changes)-len(plan.Changes)]
@@ -41,10 +44,6 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		}
 		return nil
 	})
-	if isDuplicateKey(err) {
-		return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonSubscriptionConflict, Message: fmt.Sprintf(
-			"subscription %s was given to another organization's row meanwhile; nothing was written", plan.GoverningID)}
-	}
 	return itemFailure(err, item)
 }
 
@@ -70,21 +69,30 @@ func recordApplied(ctx context.Context, tx *sql.Tx, item billing.Item, followUp 
 }
 
 // write sets the columns the plan names, and no other.
-func write(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) error {
-	rowColumns, rowValues := columns("subscriptions", plan.Changes)
-	orgColumns, orgValues := columns("organizations", plan.Changes)
-	if len(orgColumns) > 0 {
-		if err := update(ctx, tx, "organizations", orgID, orgColumns, orgValues); err != nil {
-			return err
-		}
+func write(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan) error {
+	if err := writeRow(ctx, tx, before.Org.ID, plan); err != nil {
+		return refused(ctx, tx, before, plan, "subscriptions", err)
 	}
-	if plan.Insert {
-		return insertRow(ctx, tx, orgID, plan.GoverningID, rowColumns, rowValues)
+	names, values := columns("organizations", plan.Changes)
+	if len(names) == 0 {
+		return nil
 	}
-	if len(rowColumns) > 0 {
-		return update(ctx, tx, "subscriptions", plan.RowID, rowColumns, rowValues)
+	if err := update(ctx, tx, "organizations", before.Org.ID, names, values); err != nil {
+		return refused(ctx, tx, before, plan, "organizations", err)
 	}
 	return nil
+}
+
+func writeRow(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) error {
+	names, values := columns("subscriptions", plan.Changes)
+	switch {
+	case plan.Insert:
+		return insertRow(ctx, tx, orgID, plan.GoverningID, names, values)
+	case len(names) > 0:
+		return update(ctx, tx, "subscriptions", plan.RowID, names, values)
+	default:
+		return nil
+	}
 }
 
 // columns picks a table's columns from the changes, whose fields are the constants of billing.

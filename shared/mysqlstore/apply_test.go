@@ -374,6 +374,72 @@ func TestSubscriptionOfAnotherRowIsAConflict(t *testing.T) {
 	})
 }
 
+// A webhook gives the organization a row after its rows were read and locked: nothing keeps it from
+// that where the tables have no foreign key.
+func TestRowThatTheOrganizationGotMeanwhileIsReadAgain(t *testing.T) {
+	insert := billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+		{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldPriceID, To: "pause"},
+	}}
+	for name, c := range map[string]struct {
+		schema string
+		hook   string
+	}{
+		"with the same subscription":                          {`DO 0`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_new')`},
+		"with another, where an organization has one at most": {`ALTER TABLE subscriptions ADD UNIQUE (org_id)`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_other')`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := onServer(t)
+			f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("cus_a")})
+			f.startRun(t, "r", 0)
+			f.MustExec(t, c.schema)
+			f.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
+			resume := f.pauseInserts(t)
+			record := f.record(t, "a")
+			store, connection := f.one(t)
+			result := make(chan error, 1)
+			go func() { result <- store.Apply(t.Context(), record, insert, itemOf("r", "a", insert), false, now) }()
+			f.awaitStatement(t, connection, pausedInsert)
+			f.MustExec(t, c.hook)
+			before := f.state(t)
+			resume()
+			if err := <-result; !errors.Is(err, billing.ErrRecordChanged) {
+				t.Errorf("got %v, want ErrRecordChanged", err)
+			}
+			f.unchanged(t, before)
+		})
+	}
+}
+
+func TestIDsThatTheCollationTakesForTheSameAreAConflictThatSaysSo(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a", "b")
+	f.addOrganizations(t, appschema.Organization{ID: "bare"})
+	f.addRows(t, appschema.Subscription{ID: "second", OrgID: "a", PlanTier: "free", Status: "canceled"})
+	f.startRun(t, "r", 0)
+	f.addItems(t, pendingItem("r", "bare"))
+	change := billing.Change{Field: billing.FieldSubscriptionID, To: "sub_B"}
+	own := billing.Change{Field: billing.FieldSubscriptionID, To: "sub_A"}
+	before := f.state(t)
+	for name, c := range map[string]struct {
+		orgID string
+		plan  billing.Plan
+		names []string
+	}{
+		"another organization's row": {"a", billing.Plan{GoverningID: "sub_B", RowID: rowID("a"), Changes: []billing.Change{change}}, []string{"sub_B", "sub_b", "organization b", "collation"}},
+		"a row to insert":            {"bare", billing.Plan{GoverningID: "sub_B", Insert: true, Changes: []billing.Change{change}}, []string{"sub_B", "sub_b", "organization b", "collation"}},
+		"its own other row":          {"a", billing.Plan{GoverningID: "sub_A", RowID: "second", Changes: []billing.Change{own}}, []string{"sub_A", "sub_a", "organization a", "collation"}},
+	} {
+		err := f.apply(t, "r", f.record(t, c.orgID), c.plan)
+		wantFailure(t, err, billing.Permanent, billing.ReasonSubscriptionConflict)
+		for _, part := range c.names {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: the message does not name %s: %v", name, part, err)
+			}
+		}
+		f.unchanged(t, before)
+	}
+}
+
 func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
@@ -534,10 +600,128 @@ func TestValuesTheColumnCannotHoldAreRefused(t *testing.T) {
 			{Field: billing.FieldEndedAt, To: time.Unix(0, 0).UTC()},
 		} {
 			err := f.apply(t, "r", f.record(t, "a"), planFor("a", wrong))
-			wantFailure(t, err, billing.Unavailable, billing.ReasonInternal)
+			if f.Concurrent { // the one in this process has numbers of its own for most errors
+				wantFailure(t, err, billing.Permanent, billing.ReasonDatabaseRefused)
+			} else if err == nil {
+				t.Errorf("%s was set to %v", wrong.Field, wrong.To)
+			}
 			f.unchanged(t, before)
 		}
 	})
+}
+
+// What the application's tables may forbid, each for every row: the number is MySQL's, and
+// MariaDB's where it has another.
+func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
+	t.Parallel()
+	price := billing.Change{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"}
+	tier := billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "max"}
+	for name, c := range map[string]struct {
+		schema []string
+		plan   billing.Plan
+		table  string
+		says   []string // any of these
+	}{
+		"a trigger's veto": {
+			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'prices are\n frozen'`},
+			planFor("a", price), "subscriptions",
+			[]string{"1644 (45000): prices are frozen"},
+		},
+		"a trigger's veto with a number of its own": {
+			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON organizations FOR EACH ROW SIGNAL SQLSTATE '45001' SET MYSQL_ERRNO = 20017, MESSAGE_TEXT = 'frozen'`},
+			planFor("a", tier), "organizations",
+			[]string{"20017 (45001): frozen"},
+		},
+		"a trigger that writes its own table": {
+			[]string{`CREATE TRIGGER own BEFORE UPDATE ON subscriptions FOR EACH ROW UPDATE subscriptions SET status = 'unpaid'`},
+			planFor("a", price), "subscriptions",
+			[]string{"1442"},
+		},
+		"a column without a default": {
+			[]string{`ALTER TABLE subscriptions ADD seats INT NOT NULL`},
+			billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_new"}}},
+			"subscriptions",
+			[]string{"1364 (HY000): Field 'seats'"},
+		},
+		"an ENUM without the value": {
+			[]string{`ALTER TABLE subscriptions MODIFY plan_tier ENUM('free','pro') NOT NULL DEFAULT 'free'`},
+			planFor("a", billing.Change{Field: billing.FieldPlanTier, From: "pro", To: "max"}),
+			"subscriptions",
+			[]string{"1265 (01000): Data truncated for column 'plan_tier'"},
+		},
+		"a number's column": {
+			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id INT NULL`},
+			planFor("a", price), "subscriptions",
+			[]string{"1366"},
+		},
+		"a check": {
+			[]string{`ALTER TABLE subscriptions ADD CONSTRAINT cheap CHECK (stripe_price_id <> 'price_max')`},
+			planFor("a", price), "subscriptions",
+			[]string{"3819", "4025"},
+		},
+		"no JSON": {
+			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id JSON NULL`},
+			planFor("a", price), "subscriptions",
+			[]string{"3140", "4025"},
+		},
+		"a generated column": {
+			[]string{`ALTER TABLE subscriptions DROP ended_at`, `ALTER TABLE subscriptions ADD ended_at TIMESTAMP AS (canceled_at) STORED`},
+			planFor("a", billing.Change{Field: billing.FieldEndedAt, To: *at(1)}),
+			"subscriptions",
+			[]string{"3105", "1906"},
+		},
+		"a foreign key to what is not there": {
+			[]string{
+				`CREATE TABLE prices (id VARCHAR(120) PRIMARY KEY)`, `INSERT INTO prices VALUES ('price_pro')`,
+				`ALTER TABLE subscriptions ADD FOREIGN KEY (stripe_price_id) REFERENCES prices (id)`,
+			},
+			planFor("a", price), "subscriptions",
+			[]string{"1452"},
+		},
+		"a foreign key from what is there": {
+			[]string{
+				`ALTER TABLE subscriptions ADD UNIQUE (stripe_customer_id)`,
+				`CREATE TABLE invoices (customer VARCHAR(120), FOREIGN KEY (customer) REFERENCES subscriptions (stripe_customer_id))`,
+				`INSERT INTO invoices VALUES ('cus_a')`,
+			},
+			planFor("a", billing.Change{Field: billing.FieldCustomerID, From: "cus_a", To: "cus_new"}),
+			"subscriptions",
+			[]string{"1451"},
+		},
+		"another unique key, and no subscription governs": {
+			[]string{`UPDATE subscriptions SET stripe_subscription_id = '' WHERE org_id = 'b'`, `ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
+			billing.Plan{RowID: rowID("a"), Outcome: billing.OutcomeSynced, Changes: []billing.Change{{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}}},
+			"organizations",
+			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
+		},
+		"another unique key": {
+			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
+			planFor("a", price, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}),
+			"organizations",
+			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := onServer(t)
+			f.addPaying(t, "a", "b")
+			f.startRun(t, "r", 0)
+			for _, statement := range c.schema {
+				f.MustExec(t, statement)
+			}
+			before := f.state(t)
+			err := f.apply(t, "r", f.record(t, "a"), c.plan)
+			wantFailure(t, err, billing.Permanent, billing.ReasonDatabaseRefused)
+			for _, part := range []string{"organization a ", "table " + c.table} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the message does not name %s: %v", part, err)
+				}
+			}
+			if !slices.ContainsFunc(c.says, func(says string) bool { return strings.Contains(err.Error(), says) }) {
+				t.Errorf("got %v, want MySQL's %s", err, c.says)
+			}
+			f.unchanged(t, before)
+		})
+	}
 }
 
 // hostile are texts that would break a statement built by concatenation.

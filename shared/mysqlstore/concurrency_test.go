@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -222,11 +224,12 @@ func TestGuardIsExactForManyAtOnce(t *testing.T) {
 
 var oldText = old.Format("2006-01-02 15:04:05")
 
-// Gaps between keys are locked too, so inserting for neighbours at once may meet a deadlock;
-// whoever loses is told to try again, and succeeds.
-func TestRowsOfManyOrganizationsAreInsertedAtOnce(t *testing.T) {
+// Repairs insert the rows of every other organization, webhooks those between them, into a table
+// that is one gap at first. None is ever in another's way.
+func TestRepairsAndWebhooksThatInsertAtOnceMeetNoLock(t *testing.T) {
 	f := onServer(t)
-	const organizations, workers = 64, 8
+	f.SetMaxOpenConns(16)
+	const organizations, callers = 240, 12
 	ids := orgIDs(organizations)
 	for _, id := range ids {
 		f.addOrganizations(t, appschema.Organization{ID: id, StripeCustomerID: new("cus_" + id)})
@@ -236,20 +239,29 @@ func TestRowsOfManyOrganizationsAreInsertedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range inParallel(workers, func(worker int) error {
-		for i := worker; i < organizations; {
-			plan := billing.Plan{
-				GoverningID: "sub_" + ids[i], Insert: true, Outcome: billing.OutcomeSynced,
-				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_" + ids[i]}},
-			}
-			err := f.apply(t, "r", records[ids[i]], plan)
-			switch {
-			case err == nil:
-				i += workers
-			case billing.AsFailure(err).Reason == billing.ReasonDatabaseUnavailable:
-				continue
-			default:
-				return err
+	step := func(i int) error {
+		id := ids[i]
+		if i%2 == 0 {
+			return f.apply(t, "r", records[id], billing.Plan{
+				GoverningID: "sub_" + id, Insert: true, Outcome: billing.OutcomeSynced,
+				Changes: []billing.Change{{Field: billing.FieldSubscriptionID, To: "sub_" + id}, {Field: billing.FieldOrgTier, From: "free", To: "pro"}},
+			})
+		}
+		if _, err := f.ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES (?,?,?)`, rowID(id), id, "sub_"+id); err != nil {
+			return err
+		}
+		_, err := f.ExecContext(t.Context(), `UPDATE organizations SET subscription_tier = 'pro' WHERE id = ?`, id)
+		return err
+	}
+	todo := make(chan int, organizations)
+	for i := range organizations {
+		todo <- i
+	}
+	close(todo)
+	for _, err := range inParallel(callers, func(int) error {
+		for i := range todo {
+			if err := step(i); err != nil {
+				return fmt.Errorf("organization %d: %w", i, err)
 			}
 		}
 		return nil
@@ -297,6 +309,21 @@ func TestConnectionKilledBeforeTheCommitLeavesNothing(t *testing.T) {
 	if err := f.apply(t, "r", f.record(t, "a"), downgrade("a")); err != nil {
 		t.Errorf("trying again: %v", err)
 	}
+}
+
+func TestKilledStatementIsUnavailable(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 5)
+	before := f.state(t)
+	holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+	connection, _, result := blocked(t, f)
+	f.MustExec(t, fmt.Sprintf(`KILL QUERY %d`, connection))
+	wantFailure(t, <-result, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	f.unchanged(t, before)
 }
 
 func TestContextThatEndsBeforeTheCommitLeavesNothing(t *testing.T) {
@@ -358,4 +385,88 @@ func TestDeadlockIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.unchanged(t, before)
+}
+
+// Who locks a gap between keys keeps the application's webhooks from inserting rows of
+// organizations that have nothing to do with the repair, or ends them by a deadlock.
+func TestRepairInProgressLetsOtherOrganizationsInsert(t *testing.T) {
+	f := onServer(t)
+	ids := []string{"a", "b", "bare", "c"}
+	f.addPaying(t, "b")
+	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "bare"}, appschema.Organization{ID: "c"})
+	f.startRun(t, "r", 5)
+	f.addItems(t, pendingItem("r", "bare"))
+	for orgID, plan := range map[string]billing.Plan{
+		"b": downgrade("b"),
+		"bare": {GoverningID: "sub_bare", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+			{Field: billing.FieldSubscriptionID, To: "sub_bare"}, {Field: billing.FieldOrgTier, From: "pro", To: "free"},
+		}},
+	} {
+		t.Run(orgID, func(t *testing.T) {
+			holder := f.lock(t, `SELECT id FROM reconciliation_runs FOR UPDATE`)
+			record := f.record(t, orgID)
+			store, connection := f.one(t)
+			result := make(chan error, 1)
+			go func() { result <- store.Apply(t.Context(), record, plan, itemOf("r", orgID, plan), false, now) }()
+			f.awaitStatement(t, connection, "UPDATE reconciliation_runs")
+
+			hook := f.Open(t)
+			hook.SetMaxOpenConns(1)
+			if _, err := hook.ExecContext(t.Context(), `SET innodb_lock_wait_timeout = 1`); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range ids {
+				if id == orgID {
+					continue
+				}
+				if _, err := hook.ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES (?,?,?)`,
+					"hook-"+orgID+"-"+id, id, "sub_hook_"+orgID+"_"+id); err != nil {
+					t.Errorf("a webhook's row of organization %s: %v", id, err)
+				}
+			}
+			if err := holder.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-result; err != nil {
+				t.Errorf("the repair: %v", err)
+			}
+		})
+	}
+}
+
+// Where repair and webhook insert the same row, each may wait for what the other has. InnoDB then
+// ends whichever has written less, which must not be the webhook.
+func TestDeadlockWithAWebhookEndsTheRepair(t *testing.T) {
+	f := onServer(t)
+	f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("cus_a")})
+	f.startRun(t, "r", 0)
+	resume := f.pauseInserts(t)
+	record := f.record(t, "a")
+	plan := billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+		{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldPriceID, To: "pause"}, {Field: billing.FieldOrgTier, From: "free", To: "pro"},
+	}}
+	store, connection := f.one(t)
+	repair, hook := make(chan error, 1), make(chan error, 1)
+	go func() { repair <- store.Apply(t.Context(), record, plan, itemOf("r", "a", plan), false, now) }()
+	f.awaitStatement(t, connection, pausedInsert)
+	application, connection := f.one(t)
+	go func() {
+		_, err := application.DB().ExecContext(t.Context(), `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_new')`)
+		hook <- err
+	}()
+	f.awaitStatement(t, connection, "INSERT INTO subscriptions")
+	if strings.Contains(f.Kind, "MariaDB") { // MySQL since 9.6 waits for the organization's row before it begins
+		f.awaitLock(t, connection)
+	}
+	resume()
+	err, hookErr := <-repair, <-hook
+	if e, ok := errors.AsType[*mysql.MySQLError](hookErr); hookErr != nil && (!ok || e.Number != 1062) {
+		t.Errorf("the webhook got %v, want its row or a duplicate", hookErr)
+	}
+	if err != nil {
+		wantFailure(t, err, billing.Unavailable, billing.ReasonDatabaseUnavailable)
+	}
+	if (err == nil) == (hookErr == nil) {
+		t.Errorf("the repair got %v, the webhook %v: one of them must have its row", err, hookErr)
+	}
 }

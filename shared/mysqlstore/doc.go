@@ -10,6 +10,13 @@
 //     organization, subscriptions rows (by id), item and run, in that order, and compares the
 //     rows with those the plan was made from. What changed meanwhile is never overwritten:
 //     [billing.ErrRecordChanged].
+//   - Transactions run at READ COMMITTED, so that they lock no gap in which the application inserts,
+//     and write the application's rows first, so that of a deadlock they are the victim. A server
+//     with binlog_format=STATEMENT takes no write at READ COMMITTED (error 1665, tried on MySQL 9.7
+//     and MariaDB 10.11): the first transaction of a run, which sweeps or lists, ends it with what
+//     to set; ROW and MIXED are good.
+//   - What MySQL refuses of one organization's rows for good is that organization's failure; of a
+//     statement about many, nobody's.
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.
 //     A second delivery finds [billing.ErrAlreadyDecided] and changes nothing.
 //   - A run has one enumerator: a lease that no right clock can have set is free, and every write
@@ -23,6 +30,6 @@
 //   - Every list is complete or an error. Updates report matched rows (clientFoundRows), so a
 //     compare-and-set that hit can be told from one that missed.
 //   - Times are UTC. SQL is what both MySQL 8 and MariaDB 10.11 take; decisions rest on error
-//     numbers both share.
+//     numbers that both share, or on the number of each.
 //   - No method holds a connection while it asks for another, so a pool of one suffices.
 package mysqlstore

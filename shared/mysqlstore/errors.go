@@ -5,28 +5,75 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Error numbers that MySQL and MariaDB share.
-// https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+// Error numbers that MySQL and MariaDB share, but for those that only one of them has.
+// https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
+// https://mariadb.com/kb/en/mariadb-error-code-reference/
 const (
+	errTooManyConnections     = 1040
 	errAccessDeniedToDatabase = 1044
 	errAccessDenied           = 1045
 	errUnknownDatabase        = 1049
+	errShuttingDown           = 1053
 	errUnknownColumn          = 1054
 	errDuplicateKey           = 1062
+	errHostBlocked            = 1129
 	errHostNotAllowed         = 1130
 	errTableAccessDenied      = 1142
 	errColumnAccessDenied     = 1143
 	errNoSuchTable            = 1146
+	errTooManyOfUser          = 1203
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
+	errResourcesOfUser        = 1226
+	errServerReadOnly         = 1290
+	errInterrupted            = 1317
+	errStatementLogging       = 1665
 	errNoPasswordLogin        = 1698
+	errTransactionReadOnly    = 1792
+	errPasswordMustChange     = 1820
+	errReadOnlyMode           = 1836
+	errPasswordExpired        = 1862
+	errInnoDBReadOnly         = 1874
+	errStatementTimeMariaDB   = 1969
+	errStatementTime          = 3024
+	errOffline                = 3032
+	errAccountLocked          = 3118
+	errTLSRequired            = 3159
+	errLoginsBlocked          = 3955
+	errInactive               = 4031
+	errAccountLockedMariaDB   = 4151
 )
+
+// rowRefusals are what MySQL answers where a row cannot be as it was to be written, however often
+// it is tried.
+var rowRefusals = []uint16{
+	1048, // NULL where none may be
+	errDuplicateKey,
+	1216, 1217, 1451, 1452, // foreign keys
+	1264, 1265, 1292, 1366, 1406, 1411, 1690, // a value that the column cannot hold
+	1364,       // no default
+	1369,       // a view's condition
+	1442,       // a trigger that writes its own table
+	1526,       // no partition
+	1643, 1644, // a trigger's SIGNAL
+	3105, 1906, // a generated column (MySQL, MariaDB)
+	3140,       // no JSON
+	3819, 4025, // CHECK (MySQL, MariaDB)
+}
+
+// refusesRow: a trigger's SIGNAL may also have a number of its own, but SQL's state for what the
+// user defines.
+func refusesRow(e *mysql.MySQLError) bool {
+	return slices.Contains(rowRefusals, e.Number) || string(e.SQLState[:2]) == "45"
+}
 
 // failure maps an error of the driver to the failure classes; it is the only place that does.
 // doing completes the sentence "cannot ...".
@@ -54,18 +101,53 @@ func failure(err error, doing string) error {
 }
 
 func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
+	login := func(hint string) (billing.Class, billing.Reason, string) {
+		return billing.RunFatal, billing.ReasonDatabaseLogin, hint
+	}
+	passes := func(hint string) (billing.Class, billing.Reason, string) {
+		return billing.Unavailable, billing.ReasonDatabaseUnavailable, hint
+	}
+	if isReadOnly(e) {
+		return passes("this server is read-only; name the writer in DB_HOST, on RDS and Aurora not a reader's endpoint")
+	}
 	switch e.Number {
 	case errAccessDenied, errAccessDeniedToDatabase, errTableAccessDenied, errColumnAccessDenied, errHostNotAllowed, errNoPasswordLogin:
-		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_USER, DB_PASSWORD and the user's grants"
+		return login("check DB_USER, DB_PASSWORD and the user's grants, and DB_TLS where the server or the user requires TLS")
+	case errPasswordExpired, errPasswordMustChange:
+		return login("the password of DB_USER has expired; set a new one with ALTER USER, and DB_PASSWORD to it")
+	case errAccountLocked, errAccountLockedMariaDB, errLoginsBlocked:
+		return login("the account of DB_USER is locked; unlock it with ALTER USER ... ACCOUNT UNLOCK")
+	case errTLSRequired:
+		return login("the server wants TLS; set DB_TLS to true, to rds for Amazon RDS, or to the file of its CA")
 	case errUnknownDatabase:
-		return billing.RunFatal, billing.ReasonDatabaseLogin, "check DB_NAME"
+		return login("check DB_NAME")
 	case errNoSuchTable, errUnknownColumn:
-		return billing.RunFatal, billing.ReasonDatabaseLogin, "check that DB_NAME is the application's database and that `reconcile migrate` has been run on it"
+		return login("check that DB_NAME is the application's database and that `reconcile migrate` has been run on it")
+	case errStatementLogging:
+		return login("with binlog_format=STATEMENT the server takes no write at READ COMMITTED; set binlog_format to ROW or MIXED")
 	case errLockWaitTimeout, errDeadlock:
-		return billing.Unavailable, billing.ReasonDatabaseUnavailable, "another transaction was in the way; trying again helps"
+		return passes("another transaction was in the way; trying again helps")
+	case errTooManyConnections, errTooManyOfUser, errResourcesOfUser:
+		return passes("the server's or the user's limit of connections or statements is reached; raise it, or lower WORKER_CONCURRENCY")
+	case errHostBlocked:
+		return passes("the server blocks this host after failed connections; empty performance_schema.host_cache, or FLUSH HOSTS")
+	case errOffline, errShuttingDown, errInactive:
+		return passes("the server is going down, offline, or ended an idle connection")
+	case errInterrupted, errStatementTime, errStatementTimeMariaDB:
+		return passes("the statement was ended by KILL or by the server's limit of time for one")
 	default:
 		return billing.Unavailable, billing.ReasonInternal, "MySQL refused the statement"
 	}
+}
+
+// oneLine is the error with whatever spaces and line ends its message has made one space each: a
+// trigger says what it likes.
+func oneLine(e *mysql.MySQLError) *mysql.MySQLError {
+	return &mysql.MySQLError{Number: e.Number, SQLState: e.SQLState, Message: strings.Join(strings.Fields(e.Message), " ")}
+}
+
+func isReadOnly(e *mysql.MySQLError) bool {
+	return slices.Contains([]uint16{errServerReadOnly, errTransactionReadOnly, errReadOnlyMode, errInnoDBReadOnly}, e.Number)
 }
 
 func isTLS(err error) bool {

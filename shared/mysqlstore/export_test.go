@@ -35,3 +35,6 @@ func (s *Store) MigrateDown(ctx context.Context) error {
 	_, err = provider.DownTo(ctx, 0)
 	return err
 }
+
+// Failure maps an error of the driver to its class.
+func Failure(err error, doing string) error { return failure(err, doing) }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,44 @@ func (f *fixture) awaitStatement(t *testing.T, connection int64, beginning strin
 			connection, beginning+"%").Scan(&n)
 		if err != nil {
 			t.Fatalf("waiting for %q on connection %d: %v", beginning, connection, err)
+		}
+	}
+}
+
+const pausedInsert = "SET @paused"
+
+// pauseInserts has rows with the price "pause" wait for resume before they are inserted.
+func (f *fixture) pauseInserts(t *testing.T) (resume func()) {
+	t.Helper()
+	f.MustExec(t, `CREATE TRIGGER pause BEFORE INSERT ON subscriptions FOR EACH ROW
+		BEGIN IF NEW.stripe_price_id = 'pause' THEN SET @paused = GET_LOCK(DATABASE(), 30); END IF; END`)
+	gate, err := f.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = gate.Close() })
+	if _, err := gate.ExecContext(t.Context(), `SELECT GET_LOCK(DATABASE(), 30)`); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if _, err := gate.ExecContext(t.Context(), `SELECT RELEASE_LOCK(DATABASE())`); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitLock waits until the connection waits for a lock on rows. information_schema.innodb_trx
+// would not do: as long as somebody looks more often than each 0.1 s it shows the same.
+func (f *fixture) awaitLock(t *testing.T, connection int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	waits := regexp.MustCompile(fmt.Sprintf(`LOCK WAIT [^-]*thread id %d,`, connection))
+	for status := ""; !waits.MatchString(status); {
+		var kind, name string
+		if err := f.QueryRowContext(ctx, `SHOW ENGINE INNODB STATUS`).Scan(&kind, &name, &status); err != nil {
+			t.Fatalf("waiting for connection %d to wait for a lock: %v", connection, err)
 		}
 	}
 }

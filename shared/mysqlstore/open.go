@@ -46,8 +46,8 @@ type Store struct{ db *sql.DB }
 // New uses a pool that somebody else opened with the settings of [Open].
 func New(db *sql.DB) *Store { return &Store{db: db} }
 
-// Open connects and checks that the server answers. The session is strict and in UTC whatever
-// the server's defaults are.
+// Open connects and checks that the server answers. The session is strict, in UTC and commits each
+// statement, whatever the server's defaults are; so is that of every connection made later.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	cfg, err := c.driver()
 	if err != nil {
@@ -57,7 +57,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(writerConnector{connector})
 	conns := c.MaxConns
 	if conns == 0 {
 		conns = defaultConns
@@ -80,12 +80,13 @@ func (c Config) driver() (*mysql.Config, error) {
 	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password, c.Name
 	cfg.ParseTime, cfg.Loc = true, time.UTC
-	cfg.ClientFoundRows, cfg.InterpolateParams, cfg.RejectReadOnly = true, true, true
+	cfg.ClientFoundRows, cfg.InterpolateParams = true, true
 	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = connectTimeout, ioTimeout, ioTimeout
 	cfg.Logger = quiet{}
 	cfg.Params = map[string]string{
-		"time_zone": "'+00:00'",
-		"sql_mode":  "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+		"autocommit": "1",
+		"time_zone":  "'+00:00'",
+		"sql_mode":   "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 	}
 	if c.LockWait > 0 {
 		cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(c.LockWait.Seconds()))

@@ -8,9 +8,11 @@ import (
 	"strings"
 )
 
-// inTx runs fn in a transaction and commits it; any error rolls it back.
+// inTx runs fn in a transaction and commits it; any error rolls it back. READ COMMITTED locks rows
+// and no gaps between them, where the application's webhooks insert; each statement sees what is
+// committed when it begins, so what must stay as it was read is locked or compared when it is written.
 func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) (err error) {
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,35 @@ func TestBadDataFromStripeIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	}
 }
 
+func TestARowThatMySQLRefusesIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+	f := newFixture(t)
+	ids := []string{"good-1", "refused", "good-2"}
+	for _, id := range ids {
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	f.exec(`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW
+		BEGIN IF NEW.org_id = 'refused' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'frozen'; END IF; END`)
+	f.openRun(runID, ids)
+	before := f.cells()
+	results := f.deliver(f.reconciler(nil), runID, ids...)
+	f.wantResult(results["refused"], pipeline.DeadLetter, billing.ReasonDatabaseRefused)
+	item := f.wantItem("refused", billing.OutcomeError, billing.ReasonDatabaseRefused)
+	if !strings.Contains(item.Error, "subscriptions") || !strings.Contains(item.Error, "frozen") {
+		t.Errorf("error is %q", item.Error)
+	}
+	if changed := f.cells().changedSince(before); len(changed["refused"]) > 0 {
+		t.Errorf("written: %v", changed["refused"])
+	}
+	for _, id := range []string{"good-1", "good-2"} {
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+	}
+	f.exec(`DROP TRIGGER veto`)
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "refused")["refused"], pipeline.Acknowledge, "")
+	f.wantItem("refused", billing.OutcomeSynced, billing.ReasonRepaired)
+}
+
 func names[V any](m map[string]V) []string {
 	var all []string
 	for name := range m {

@@ -708,23 +708,29 @@ func (f *fixture) items() map[string]billing.Item {
 
 func (f *fixture) itemIDs(runID string) []string {
 	f.Helper()
-	rows, err := f.db.QueryContext(f.Context(), `SELECT org_id FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) ORDER BY org_id`, runID)
+	return f.texts(`SELECT org_id FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) ORDER BY org_id`, runID)
+}
+
+// texts returns the only column of a query.
+func (f *fixture) texts(query string, args ...any) []string {
+	f.Helper()
+	rows, err := f.db.QueryContext(f.Context(), query, args...)
 	if err != nil {
 		f.Fatal(err)
 	}
 	defer rows.Close()
-	var ids []string
+	var all []string
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var text string
+		if err := rows.Scan(&text); err != nil {
 			f.Fatal(err)
 		}
-		ids = append(ids, id)
+		all = append(all, text)
 	}
 	if err := rows.Err(); err != nil {
 		f.Fatal(err)
 	}
-	return ids
+	return all
 }
 
 func (f *fixture) checksum() string {

@@ -44,6 +44,10 @@ var reasons = map[billing.Reason]advice{
 		"Stripe refused the request about this organization.",
 		"Read the message; mostly an id in the database is broken.",
 	},
+	billing.ReasonDatabaseRefused: {
+		"MySQL does not take the organization's row as it should be. Nothing was written.",
+		"Read the message; correct the table's columns, keys or triggers, or the row.",
+	},
 	billing.ReasonWithheld: {
 		"It would lower access, and the run's limit of downgrades was reached. Nothing was written.",
 		"Look at the changes. If they are right, raise the limit.",
@@ -57,8 +61,8 @@ var reasons = map[billing.Reason]advice{
 		"Lower STRIPE_RPS, or find out what else uses the account's limit.",
 	},
 	billing.ReasonDatabaseUnavailable: {
-		"The database did not answer, or its rows stayed locked.",
-		"Make sure that it is up and nothing holds locks for long.",
+		"The database did not answer, was read-only, or its rows stayed locked.",
+		"Make sure that it is up, DB_HOST is the writer, and nothing holds locks for long.",
 	},
 	billing.ReasonQueueUnavailable: {
 		"SQS did not take a message.",

@@ -4,7 +4,7 @@
 // whose user may create databases), or a mariadbd or mysqld of this machine, started once for
 // the test binary in a temporary directory. [New] skips the test where there is neither, and
 // fails it where CI=true; [NewAny] then runs it on go-mysql-server in this process, one
-// connection; [InProcess] always does.
+// connection; [InProcess] always does. [Alone] starts a server for one test.
 //
 // Invariants:
 //   - No two tests share a database, also not two test binaries on one server: names are random.

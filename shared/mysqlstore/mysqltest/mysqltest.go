@@ -96,6 +96,25 @@ func InProcess(t testing.TB) *DB {
 	return localServer(local).newDatabase(t)
 }
 
+// Alone returns an empty database on a server of the test's own, whose settings it may change. It
+// takes seconds to start. Where there is no program to start the test is skipped as by [New].
+func Alone(t testing.TB) *DB {
+	t.Helper()
+	local, err := localdb.Start(t.Context())
+	if errors.Is(err, localdb.ErrNoServer) {
+		missing(t)
+	}
+	if err != nil {
+		t.Fatalf("start a database server: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := local.Close(); err != nil {
+			t.Errorf("stop %s: %v", local.Kind(), err)
+		}
+	})
+	return localServer(local).newDatabase(t)
+}
+
 // Main runs the tests of a binary and stops the server that they shared, for use as
 //
 //	func TestMain(m *testing.M) { mysqltest.Main(m) }
