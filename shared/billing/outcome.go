@@ -46,6 +46,8 @@ const (
 	ReasonInvalidSubscription  Reason = "invalid_subscription"
 	ReasonWithheld             Reason = "withheld"
 	ReasonStripeRefused        Reason = "stripe_refused"
+	// ReasonInvalidRecord: the database holds NULL where a value is needed.
+	ReasonInvalidRecord Reason = "invalid_record"
 )
 
 // Reasons of messages and requests that are refused.
@@ -79,6 +81,9 @@ const (
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	// ReasonDatabaseLogin: the login is refused, or shows no such database, table or column.
 	ReasonDatabaseLogin Reason = "database_login"
+	// ReasonDatabaseSchema: the application's tables, or what the login may do with them, are not
+	// as this system needs them.
+	ReasonDatabaseSchema Reason = "database_schema"
 )
 
 // WarningCode names something a person should look at; it changes no outcome.

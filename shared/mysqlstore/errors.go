@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -25,7 +26,11 @@ const (
 	errNoSuchTable            = 1146
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
+	errTableNotUpdatable      = 1288 // a view
+	errColumnNotUpdatable     = 1348 // of a view
+	errNotInsertable          = 1471 // a view
 	errNoPasswordLogin        = 1698
+	errGeneratedColumn        = 3105
 )
 
 // failure maps an error of the driver to the failure classes; it is the only place that does.
@@ -66,6 +71,15 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 	default:
 		return billing.Unavailable, billing.ReasonInternal, "MySQL refused the statement"
 	}
+}
+
+func isDenied(e *mysql.MySQLError) bool {
+	return e.Number == errTableAccessDenied || e.Number == errColumnAccessDenied
+}
+
+// isNotWritable: the table or column is one that nobody can write to.
+func isNotWritable(e *mysql.MySQLError) bool {
+	return slices.Contains([]uint16{errTableNotUpdatable, errColumnNotUpdatable, errNotInsertable, errGeneratedColumn}, e.Number)
 }
 
 func isTLS(err error) bool {
