@@ -109,7 +109,7 @@ func (s *Store) columns(ctx context.Context, table string) (map[string]column, e
 		var c column
 		err := r.Scan(&name, &c.kind, &c.declared, &c.width, &null)
 		c.kind, c.null = strings.ToUpper(c.kind), null == "YES"
-		found[name] = c
+		found[strings.ToLower(name)] = c // MySQL does not tell them apart by case
 		return err
 	}, `SELECT column_name, data_type, column_type, character_maximum_length, is_nullable
 		FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?`, table)

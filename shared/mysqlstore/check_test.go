@@ -54,6 +54,7 @@ func TestTablesThatDoAsWellAreTaken(t *testing.T) {
 			`subscriptions MODIFY cancel_at_period_end BIGINT NULL`,
 			`subscriptions MODIFY trial_end DATETIME(6) NULL`,
 			`subscriptions MODIFY stripe_customer_id TEXT NULL`,
+			`organizations CHANGE id ID VARCHAR(26) NOT NULL`,
 			`organizations ADD seats INT NOT NULL`,
 		} {
 			f.MustExec(t, `ALTER TABLE `+change)
