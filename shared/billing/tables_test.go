@@ -74,11 +74,12 @@ func TestColumnsSayWhatIsWrittenAndNoMore(t *testing.T) {
 			for _, c := range plan.Changes {
 				if c.To == nil {
 					null[c.Field] = true
-				} else if written[c.Field] == nil {
-					written[c.Field] = map[any]bool{c.To: true}
-				} else {
-					written[c.Field][c.To] = true
+					continue
 				}
+				if written[c.Field] == nil {
+					written[c.Field] = map[any]bool{}
+				}
+				written[c.Field][c.To] = true
 			}
 		}
 	}

@@ -282,7 +282,8 @@ func (s *Store) try(ctx context.Context, stmt string) (refusal *mysql.MySQLError
 	if err != nil {
 		return nil, err
 	}
-	return nil, prepared.Close()
+	defer func() { err = errors.Join(err, prepared.Close()) }()
+	return nil, nil //nolint:nilnil // nothing is refused
 }
 
 // missingKeys names the keys that the application can do without and should not.
