@@ -339,7 +339,7 @@ func leadTo(ctx context.Context, q querier, runID string, named []billing.Subscr
 	for i, sub := range named {
 		keys[i] = billing.OrgKey(sub.OrgID)
 	}
-	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted = 0 AND id IN `+in(len(keys)), keys...)
+	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `+in(len(keys)), keys...)
 	if err != nil || len(orgs) == 0 {
 		return nil, err
 	}

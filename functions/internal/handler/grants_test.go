@@ -17,6 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
 // documented is what infra/README.md has people do in MySQL.
@@ -224,8 +225,8 @@ func TestTheDocumentedGrantsAreEnough(t *testing.T) {
 		t.Errorf("redriven: %+v", s)
 	}
 	o.tick()
-	if left := o.texts(`SELECT run_id FROM reconciliation_snapshots`); len(left) > 0 {
-		t.Errorf("%d rows of snapshots are left", len(left))
+	if left := mysqltest.Value[int](t, o.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); left > 0 {
+		t.Errorf("%d rows of snapshots are left", left)
 	}
 
 	stopped, err := o.start(`{"strategy":"retrieve"}`, 100)
