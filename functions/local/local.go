@@ -130,6 +130,9 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	s = session{store: store, progress: progress, stays: own == nil}
 	stripe := wire.Stripe(c, 1, log)
 	if err = reachable(ctx, stripe); err == nil {
+		err = s.checkApplication(ctx, o)
+	}
+	if err == nil {
 		_, err = store.Migrate(ctx)
 	}
 	if err == nil {
@@ -139,6 +142,19 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 		return s, errors.Join(err, store.Close())
 	}
 	return s, nil
+}
+
+// checkApplication refuses a database that is not the application's, before this system's own tables
+// are made in it. Whether a resumed run writes is not known yet; the enumerator asks again.
+func (s session) checkApplication(ctx context.Context, o options) error {
+	warnings, err := s.store.CheckApplication(ctx, !o.dryRun && o.resume == "")
+	if err != nil {
+		return fmt.Errorf("nothing was started: %w", err)
+	}
+	for _, w := range warnings {
+		s.progress.Note("warning: %s", w)
+	}
+	return nil
 }
 
 func (s session) close() error { return errors.Join(s.Close(), s.store.Close()) }

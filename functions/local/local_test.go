@@ -435,6 +435,29 @@ func TestOneOrganizationIsARunOfOne(t *testing.T) {
 	}
 }
 
+func TestTablesThatAreNotAsNeededAreRefusedBeforeAnythingIsMade(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	p.db.MustExec(t, `ALTER TABLE organizations MODIFY is_deleted INT NULL`)
+	p.db.MustExec(t, `ALTER TABLE subscriptions DROP COLUMN trial_end`)
+	code, a := local(t.Context(), t, p.environ)
+	if code != present.ExitFailed || a.Error.Code != "database_schema" || !strings.HasPrefix(a.Error.Message, "nothing was started: ") ||
+		!strings.Contains(a.Error.Message, "organizations.is_deleted") || !strings.Contains(a.Error.Message, "subscriptions.trial_end") || strings.Contains(a.Error.Message, "\n") {
+		t.Errorf("exit %d, %+v", code, a.Error)
+	}
+	if n := mysqltest.Value[int](t, p.db, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'reconciliation\_%'`); n != 0 {
+		t.Errorf("%d own tables were made", n)
+	}
+}
+
+func TestKeysThatAreMissedArePrinted(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	p.db.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != present.ExitOK || !strings.Contains(errs.String(), "warning: subscriptions has no foreign key") {
+		t.Errorf("exit %d\n%s", code, &errs)
+	}
+}
+
 func TestPeopleSeeEveryChangeAndTheFigures(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	var out, errs bytes.Buffer

@@ -49,6 +49,8 @@ const (
 	// ReasonDatabaseRefused: MySQL does not take the organization's rows: a trigger, a missing
 	// default, an ENUM's value.
 	ReasonDatabaseRefused Reason = "database_refused"
+	// ReasonInvalidRecord: the database holds NULL where a value is needed.
+	ReasonInvalidRecord Reason = "invalid_record"
 )
 
 // Reasons of messages and requests that are refused.
@@ -82,6 +84,9 @@ const (
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	// ReasonDatabaseLogin: the login is refused, or shows no such database, table or column.
 	ReasonDatabaseLogin Reason = "database_login"
+	// ReasonDatabaseSchema: the application's tables, or what the login may do with them, are not
+	// as this system needs them.
+	ReasonDatabaseSchema Reason = "database_schema"
 )
 
 // WarningCode names something a person should look at; it changes no outcome.

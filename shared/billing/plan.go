@@ -51,6 +51,9 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if rec.Org.Deleted {
 		return skip(ReasonOrganizationDeleted), nil
 	}
+	if err := rec.validate(); err != nil {
+		return Plan{}, err
+	}
 	found := candidates(t, rec)
 	if len(found) == 0 {
 		return planWithoutCandidate(t, rec)

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -9,6 +10,9 @@ import (
 type Record struct {
 	Org  Organization
 	Rows []Row // the organization's subscriptions rows, in any order; usually one
+	// Nulls are the columns, as changes name them, that hold NULL although nothing can be compared
+	// or written without them. Their fields are zero.
+	Nulls []string
 }
 
 // Organization is the part of an organizations row that this system reads. Nil means NULL.
@@ -39,6 +43,15 @@ type Row struct {
 	EndedAt            *time.Time
 	CreatedAt          time.Time
 	UpdatedAt          time.Time
+}
+
+// validate refuses a record that lacks what a plan is made from.
+func (r Record) validate() error {
+	if len(r.Nulls) == 0 {
+		return nil
+	}
+	return permanent(ReasonInvalidRecord, "the database has NULL in %s of organization %s; nothing was written, give it a value there",
+		strings.Join(r.Nulls, ", "), r.Org.ID)
 }
 
 // RecordedIDs returns the Stripe subscription ids that the rows name.

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,21 +16,16 @@ const (
 	TierMax     Tier = "max"
 )
 
+// tiers from the lowest, which nobody pays for, to the highest.
+var tiers = []Tier{TierFree, TierStarter, TierPro, TierMax}
+
 // rank orders tiers. One we do not know ranks highest, so that taking it away counts as a
 // downgrade and the guard sees it.
 func (t Tier) rank() int {
-	switch t {
-	case TierFree:
-		return 0
-	case TierStarter:
-		return 1
-	case TierPro:
-		return 2
-	case TierMax:
-		return 3
-	default:
-		return 4
+	if i := slices.Index(tiers, t); i >= 0 {
+		return i
 	}
+	return len(tiers)
 }
 
 func (t Tier) paid() bool { return t == TierStarter || t == TierPro || t == TierMax }

@@ -144,8 +144,8 @@ func validate(s Subscription) error {
 		if t.value == "" {
 			return bad("%s is empty", t.name)
 		}
-		if utf8.RuneCountInString(t.value) > 120 {
-			return bad("%s is longer than the column's 120 characters", t.name)
+		if utf8.RuneCountInString(t.value) > MaxText {
+			return bad("%s is longer than the column's %d characters", t.name, MaxText)
 		}
 	}
 	dates := []struct {

@@ -132,7 +132,7 @@ func countDowngrade(ctx context.Context, tx *sql.Tx, runID string) error {
 }
 
 func sameRecord(a, b billing.Record) bool {
-	return sameOrganization(a.Org, b.Org) && slices.EqualFunc(a.Rows, b.Rows, sameRow)
+	return sameOrganization(a.Org, b.Org) && slices.EqualFunc(a.Rows, b.Rows, sameRow) && slices.Equal(a.Nulls, b.Nulls)
 }
 
 func sameOrganization(a, b billing.Organization) bool {

@@ -6,6 +6,9 @@
 // Invariants:
 //
 //   - The application's tables are never altered, and only the columns a plan names are written.
+//   - Whether the tables and the login are as needed is known before a run starts, all that is wrong
+//     at once. A NULL that comes later where a value is needed is one record's, never a batch's, and
+//     who is not surely deleted counts as not deleted.
 //   - A repair and the outcome of its item commit in one transaction, which first locks
 //     organization, subscriptions rows (by id), item and run, in that order, and compares the
 //     rows with those the plan was made from. What changed meanwhile is never overwritten:

@@ -33,8 +33,11 @@ const (
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
 	errResourcesOfUser        = 1226
+	errTableNotUpdatable      = 1288 // a view
 	errServerReadOnly         = 1290
 	errInterrupted            = 1317
+	errColumnNotUpdatable     = 1348 // of a view
+	errNotInsertable          = 1471 // a view
 	errStatementLogging       = 1665
 	errNoPasswordLogin        = 1698
 	errTransactionReadOnly    = 1792
@@ -45,6 +48,7 @@ const (
 	errStatementTimeMariaDB   = 1969
 	errStatementTime          = 3024
 	errOffline                = 3032
+	errGeneratedColumn        = 3105
 	errAccountLocked          = 3118
 	errTLSRequired            = 3159
 	errLoginsBlocked          = 3955
@@ -64,7 +68,7 @@ var rowRefusals = []uint16{
 	1442,       // a trigger that writes its own table
 	1526,       // no partition
 	1643, 1644, // a trigger's SIGNAL
-	3105, 1906, // a generated column (MySQL, MariaDB)
+	errGeneratedColumn, 1906, // a generated column (MySQL, MariaDB)
 	3140,       // no JSON
 	3819, 4025, // CHECK (MySQL, MariaDB)
 }
@@ -148,6 +152,15 @@ func oneLine(e *mysql.MySQLError) *mysql.MySQLError {
 
 func isReadOnly(e *mysql.MySQLError) bool {
 	return slices.Contains([]uint16{errServerReadOnly, errTransactionReadOnly, errReadOnlyMode, errInnoDBReadOnly}, e.Number)
+}
+
+func isDenied(e *mysql.MySQLError) bool {
+	return e.Number == errTableAccessDenied || e.Number == errColumnAccessDenied
+}
+
+// isNotWritable: the table or column is one that nobody can write to.
+func isNotWritable(e *mysql.MySQLError) bool {
+	return slices.Contains([]uint16{errTableNotUpdatable, errColumnNotUpdatable, errNotInsertable, errGeneratedColumn}, e.Number)
 }
 
 func isTLS(err error) bool {

@@ -30,8 +30,8 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 		return records, nil
 	}
 	err := query(ctx, q, func(r *sql.Rows) error {
-		org, err := scanOrganization(r)
-		records[org.ID] = billing.Record{Org: org}
+		org, nulls, err := scanOrganization(r)
+		records[org.ID] = billing.Record{Org: org, Nulls: nulls}
 		spelled[billing.OrgKey(org.ID)] = org.ID
 		return err
 	}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
@@ -39,10 +39,10 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 		return nil, err
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
-		orgID, row, err := scanRow(r)
+		orgID, row, nulls, err := scanRow(r)
 		id := spelled[billing.OrgKey(orgID)]
 		if record, ok := records[id]; ok {
-			record.Rows = append(record.Rows, row)
+			record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
 			records[id] = record
 		}
 		return err
@@ -50,18 +50,36 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 	return records, err
 }
 
-func scanOrganization(r *sql.Rows) (billing.Organization, error) {
-	var o billing.Organization
-	err := r.Scan(&o.ID, &o.CustomerID, &o.Status, &o.Tier, &o.TrialEndsAt, &o.Deleted, &o.UpdatedAt)
-	return o, err
+func scanOrganization(r *sql.Rows) (o billing.Organization, nulls []string, err error) {
+	err = r.Scan(&o.ID, &o.CustomerID, needed(billing.FieldOrgStatus, &o.Status, &nulls), needed(billing.FieldOrgTier, &o.Tier, &nulls),
+		&o.TrialEndsAt, needed("organizations.is_deleted", &o.Deleted, &nulls), needed("organizations.updated_at", &o.UpdatedAt, &nulls))
+	return o, nulls, err
 }
 
-func scanRow(r *sql.Rows) (orgID string, row billing.Row, err error) {
-	err = r.Scan(&row.ID, &orgID, &row.SubscriptionID, &row.CustomerID, &row.PriceID, &row.Tier, &row.Status,
-		&row.CurrentPeriodStart, &row.CurrentPeriodEnd, &row.TrialEnd, &row.CancelAtPeriodEnd,
-		&row.CanceledAt, &row.EndedAt, &row.CreatedAt, &row.UpdatedAt)
-	return orgID, row, err
+func scanRow(r *sql.Rows) (orgID string, row billing.Row, nulls []string, err error) {
+	err = r.Scan(needed("subscriptions.id", &row.ID, &nulls), &orgID, &row.SubscriptionID, &row.CustomerID, &row.PriceID,
+		needed(billing.FieldPlanTier, &row.Tier, &nulls), needed(billing.FieldStatus, &row.Status, &nulls),
+		&row.CurrentPeriodStart, &row.CurrentPeriodEnd, &row.TrialEnd, &row.CancelAtPeriodEnd, &row.CanceledAt, &row.EndedAt,
+		needed("subscriptions.created_at", &row.CreatedAt, &nulls), needed("subscriptions.updated_at", &row.UpdatedAt, &nulls))
+	return orgID, row, nulls, err
 }
+
+// needed reads a column whose NULL is noted: an error would be about the whole batch.
+func needed[T any](field string, into *T, nulls *[]string) sql.Scanner {
+	return scanFunc(func(value any) error {
+		var v sql.Null[T]
+		err := v.Scan(value)
+		if err == nil && !v.Valid {
+			*nulls = append(*nulls, field)
+		}
+		*into = v.V
+		return err
+	})
+}
+
+type scanFunc func(value any) error
+
+func (f scanFunc) Scan(value any) error { return f(value) }
 
 // Claims returns which organizations account for the subscriptions: whose row records each, and
 // which organizations named by metadata exist. Soft-deleted organizations count: their row still
@@ -75,7 +93,7 @@ func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billin
 			err := r.Scan(&id, &owner)
 			claims.RecordedBy[id] = owner
 			return err
-		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
+		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE org_id IS NOT NULL AND stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
 		if err != nil {
 			return claims, failure(err, "look up whose the subscriptions are")
 		}
@@ -118,14 +136,14 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string, orgID s
 			shared[customer] = other
 		}
 		return err
-	}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND id <> ? AND is_deleted = 0
+	}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND id <> ? AND is_deleted IS NOT TRUE
 		UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.id <> ? AND o.is_deleted = 0`, append(args, args...)...)
+		WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.id <> ? AND o.is_deleted IS NOT TRUE`, append(args, args...)...)
 	return shared, failure(err, "look up who shares a customer with organization "+orgID)
 }
 
 // OrganizationExists reports whether there is such an organization that is not deleted.
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted = 0`, orgID)
+	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted IS NOT TRUE`, orgID)
 	return len(ids) > 0, failure(err, "look up the organization")
 }

@@ -337,7 +337,7 @@ func leadTo(ctx context.Context, q querier, runID string, named []billing.Subscr
 	for i, sub := range named {
 		keys[i] = billing.OrgKey(sub.OrgID)
 	}
-	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted = 0 AND id IN `+in(len(keys)), keys...)
+	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `+in(len(keys)), keys...)
 	if err != nil || len(orgs) == 0 {
 		return nil, err
 	}
@@ -389,11 +389,11 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 	}
 	if err == nil {
 		live, err = s.without(ctx, live, func(o billing.Orphan) string { return o.SubscriptionID }, `SELECT s.stripe_subscription_id FROM subscriptions s
-			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_subscription_id IN `)
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted IS NOT TRUE WHERE s.stripe_subscription_id IN `)
 	}
 	if err == nil {
 		live, err = s.without(ctx, live, func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) },
-			`SELECT LOWER(id) FROM organizations WHERE is_deleted = 0 AND id IN `)
+			`SELECT LOWER(id) FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `)
 	}
 	return live, through, failure(err, "look for orphans in run "+runID)
 }
@@ -402,10 +402,10 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 // deleted knows. The application has no index for that: each call goes through its tables.
 func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
 	customer := func(o billing.Orphan) string { return o.CustomerID }
-	rest, err := s.without(ctx, unclaimed, customer, `SELECT stripe_customer_id FROM organizations WHERE is_deleted = 0 AND stripe_customer_id IN `)
+	rest, err := s.without(ctx, unclaimed, customer, `SELECT stripe_customer_id FROM organizations WHERE is_deleted IS NOT TRUE AND stripe_customer_id IN `)
 	if err == nil {
 		rest, err = s.without(ctx, rest, customer, `SELECT s.stripe_customer_id FROM subscriptions s
-			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_customer_id IN `)
+			JOIN organizations o ON o.id = s.org_id AND o.is_deleted IS NOT TRUE WHERE s.stripe_customer_id IN `)
 	}
 	return rest, failure(err, "look for the customers of orphans")
 }

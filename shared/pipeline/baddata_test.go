@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -187,4 +188,63 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 		rest = rest[n:]
 	}
 	return f.items(), f.cells().withoutTimestamps()
+}
+
+// The tables are checked when a run starts; what becomes NULL after that is one organization's.
+func TestANullInTheDatabaseIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	nulls := []string{"organizations.is_deleted", "organizations.subscription_tier", "organizations.updated_at", "subscriptions.status", "subscriptions.created_at"}
+	for i := range nulls {
+		id := fmt.Sprintf("bad-%02d", i)
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	for _, id := range []string{"good-1", "good-2"} {
+		f.org(id)
+		f.row(id)
+		f.sub(id, price("price_max"))
+	}
+	e := f.enumerator(nil)
+	e.Work = sendAfter{e.Work, once(func() {
+		f.exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL, MODIFY updated_at TIMESTAMP NULL, MODIFY subscription_tier VARCHAR(10) NULL`)
+		f.exec(`ALTER TABLE subscriptions MODIFY status VARCHAR(20) NULL, MODIFY created_at TIMESTAMP NULL`)
+		for i, field := range nulls {
+			table, name, _ := strings.Cut(field, ".")
+			key := map[string]string{"organizations": "id", "subscriptions": "org_id"}[table]
+			f.exec(fmt.Sprintf(`UPDATE %s SET %s = NULL WHERE %s = 'bad-%02d'`, table, name, key, i))
+		}
+	})}
+	run := f.enumerate(e, scheduled)
+	if run.Enqueued != len(nulls)+2 {
+		t.Fatalf("%+v", run)
+	}
+	before := f.cells()
+	results := f.deliver(f.reconciler(nil), run.RunID, f.itemIDs(run.RunID)...)
+	changed := f.cells().changedSince(before)
+	for i, field := range nulls {
+		id := fmt.Sprintf("bad-%02d", i)
+		f.wantResult(results[id], pipeline.DeadLetter, billing.ReasonInvalidRecord)
+		if item := f.item(run.RunID, id); item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidRecord || !strings.Contains(item.Error, field) || len(changed[id]) > 0 {
+			t.Errorf("%s: %+v, changed %v", field, item, changed[id])
+		}
+	}
+	for _, id := range []string{"good-1", "good-2"} {
+		if item := f.item(run.RunID, id); item.Outcome != billing.OutcomeSynced || len(changed[id]) == 0 {
+			t.Errorf("%s: %+v", id, item)
+		}
+	}
+}
+
+// sendAfter does something before the first message is sent.
+type sendAfter struct {
+	pipeline.WorkSender
+
+	first func()
+}
+
+func (s sendAfter) SendWork(ctx context.Context, runID string, orgIDs []string) error {
+	s.first()
+	return s.WorkSender.SendWork(ctx, runID, orgIDs)
 }

@@ -35,6 +35,7 @@ type Enumeration struct {
 
 // EnumerateStore is what the enumerator needs of the database.
 type EnumerateStore interface {
+	CheckApplication(ctx context.Context, writes bool) (warnings []string, err error)
 	OpenRun(ctx context.Context, run billing.Run) (billing.Run, error)
 	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
 	Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error)
@@ -122,6 +123,9 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 // start opens a run and enumerates it. Where Stripe does not answer just then, the week's run is
 // opened all the same: ticks go on with it, and check the account before anything else.
 func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error) {
+	if err := e.begin(ctx, req.DryRun); err != nil {
+		return Enumeration{}, err
+	}
 	unchecked := e.checkAccount(ctx)
 	if unchecked != nil && (req.ScheduledFor.IsZero() || !billing.AsFailure(unchecked).Retryable()) {
 		return Enumeration{}, unchecked
@@ -191,6 +195,27 @@ func (e *Enumerator) checkAccount(ctx context.Context) error {
 	return nil
 }
 
+// begin checks the application's tables before a run is opened, or opened again, and says once what
+// is missed.
+func (e *Enumerator) begin(ctx context.Context, dryRun bool) error {
+	warnings, err := e.checkApplication(ctx, dryRun)
+	if err != nil {
+		return fmt.Errorf("nothing was started: %w", err)
+	}
+	for _, w := range warnings {
+		e.Log.WarnContext(ctx, "the application's tables lack a key", telemetry.KeyReason, w)
+	}
+	return nil
+}
+
+func (e *Enumerator) checkApplication(ctx context.Context, dryRun bool) (warnings []string, err error) {
+	err = e.Retry.do(ctx, func() (err error) {
+		warnings, err = e.Store.CheckApplication(ctx, !dryRun)
+		return err
+	})
+	return warnings, err
+}
+
 func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error {
 	if orgID == "" {
 		return nil
@@ -228,10 +253,17 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 // goOn lists and sends what is left of a run that is enumerating. One that was stopped, closed or
 // sent out meanwhile is left alone.
 func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
-	if err := e.checkAccount(ctx); err != nil {
+	run, err := findRun(ctx, e.Store, id)
+	if err != nil {
+		return Enumeration{RunID: id}, err
+	}
+	if err = e.checkAccount(ctx); err == nil {
+		_, err = e.checkApplication(ctx, run.DryRun)
+	}
+	if err != nil {
 		return Enumeration{RunID: id}, e.stop(ctx, id, err)
 	}
-	return e.takeUp(ctx, id)
+	return e.proceed(ctx, run)
 }
 
 func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error) {
@@ -254,6 +286,9 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	}
 	if run.Status == billing.RunEnumerating {
 		return e.goOn(ctx, id)
+	}
+	if err := e.begin(ctx, run.DryRun); err != nil {
+		return Enumeration{RunID: id}, err
 	}
 	if err := e.checkAccount(ctx); err != nil {
 		return Enumeration{RunID: id}, err

@@ -3,7 +3,9 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -694,6 +696,84 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	f.enumerate(right, pipeline.Request{ResumeRun: scheduledID})
 	if diff := cmp.Diff(numbered(4), f.sentWork(scheduledID)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(4)...)
+	spoil := func() {
+		f.exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL DEFAULT 0, MODIFY updated_at DATE NOT NULL`)
+	}
+	mend := func() {
+		f.exec(`ALTER TABLE organizations MODIFY is_deleted INT NOT NULL DEFAULT 0, MODIFY updated_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP`)
+	}
+	refused := func(req pipeline.Request) {
+		t.Helper()
+		_, err := f.enumerator(nil).Run(t.Context(), req)
+		wantReason(t, err, billing.RunFatal, billing.ReasonDatabaseSchema)
+		for _, part := range []string{"organizations.is_deleted may be NULL", "organizations.updated_at is date"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("no %q in %q", part, err)
+			}
+		}
+	}
+	spoil()
+	for _, req := range []pipeline.Request{scheduled, {}, {DryRun: true}, {OrgID: "org-001"}} {
+		refused(req)
+	}
+	if n := f.countRuns(); n != 0 {
+		t.Fatalf("%d runs", n)
+	}
+
+	mend()
+	k := &killer{at: 8}
+	if _, err := f.enumerator(k.tap()).Run(t.Context(), scheduled); err == nil {
+		t.Fatal("not killed")
+	}
+	f.clock.advance(2 * time.Minute)
+	f.received(f.work)
+	open := f.run(scheduledID)
+	spoil()
+	refused(scheduled) // delivered again
+	if diff := cmp.Diff(open, f.run(scheduledID)); diff != "" {
+		t.Error("an open run was touched:", diff)
+	}
+	refused(pipeline.Request{ResumeAll: true})
+	stopped := f.run(scheduledID)
+	if stopped.Status != billing.RunStopped || stopped.StatusReason != billing.ReasonDatabaseSchema || !strings.Contains(stopped.StatusMessage, "organizations.is_deleted") {
+		t.Errorf("%+v", stopped)
+	}
+	refused(pipeline.Request{ResumeRun: scheduledID})
+	if diff := cmp.Diff(stopped, f.run(scheduledID)); diff != "" {
+		t.Error("a stopped run was touched:", diff)
+	}
+	if sent := f.received(f.work); len(sent) > 0 {
+		t.Errorf("%d messages sent", len(sent))
+	}
+
+	mend()
+	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+	if diff := cmp.Diff(numbered(4), f.sentWork(scheduledID)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(4)...)
+	f.exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
+	k := &killer{at: 8}
+	if _, err := f.enumerator(k.tap()).Run(t.Context(), scheduled); err == nil {
+		t.Fatal("not killed")
+	}
+	f.clock.advance(2 * time.Minute)
+	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
+	if logged := f.logs.lines(t, "message", "the application's tables lack a key"); len(logged) != 1 || logged[0]["level"] != "WARN" ||
+		!strings.Contains(fmt.Sprint(logged[0]["reason"]), "subscriptions has no foreign key") {
+		t.Errorf("logged %v", logged)
 	}
 }
 

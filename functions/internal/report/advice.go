@@ -40,6 +40,10 @@ var reasons = map[billing.Reason]advice{
 		"The subscription in Stripe cannot be stored as it is.",
 		"Correct what the message names in Stripe.",
 	},
+	billing.ReasonInvalidRecord: {
+		"The database has NULL where a value is needed; nothing was compared.",
+		"Give the columns that the message names a value, and make them NOT NULL.",
+	},
 	billing.ReasonStripeRefused: {
 		"Stripe refused the request about this organization.",
 		"Read the message; mostly an id in the database is broken.",

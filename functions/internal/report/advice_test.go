@@ -43,6 +43,7 @@ var ofNoOrganization = map[billing.Reason]bool{
 	billing.ReasonUnknownOrganization: true, billing.ReasonOtherSettings: true,
 	billing.ReasonStripeUnauthorized: true, billing.ReasonStripeForbidden: true, billing.ReasonWrongAccount: true, billing.ReasonWrongMode: true,
 	billing.ReasonInterrupted: true, billing.ReasonNoOrganizations: true, billing.ReasonNoSubscriptions: true, billing.ReasonDatabaseLogin: true,
+	billing.ReasonDatabaseSchema: true,
 }
 
 func TestEveryReasonIsExplained(t *testing.T) {
