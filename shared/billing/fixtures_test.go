@@ -125,10 +125,14 @@ func shared(customer string) billing.Claims {
 	return billing.Claims{SharedCustomers: map[string]string{customer: otherOrg}}
 }
 
+// existing are the organizations that a database has which takes ids that differ in case only for the
+// same, whatever metadata spells.
 func existing(ids ...string) billing.Claims {
-	c := billing.Claims{Existing: map[string]bool{}}
+	c := billing.Claims{Named: map[string]string{}}
 	for _, id := range ids {
-		c.Existing[billing.OrgKey(id)] = true
+		for _, spelled := range billing.Spellings([]string{id}) {
+			c.Named[spelled] = id
+		}
 	}
 	return c
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Error numbers that MySQL and MariaDB share.
+// Error numbers that MySQL and MariaDB share, but for one.
 // https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
 const (
 	errAccessDeniedToDatabase = 1044
@@ -25,7 +25,11 @@ const (
 	errNoSuchTable            = 1146
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
+	errMixedCollations        = 1267
+	errMixedCollationsOf3     = 1270
+	errMixedCollationsOfMany  = 1271
 	errNoPasswordLogin        = 1698
+	errCannotConvertString    = 3854 // MySQL's, where MariaDB has one of the mixed collations
 )
 
 // failure maps an error of the driver to the failure classes; it is the only place that does.
@@ -76,4 +80,18 @@ func isTLS(err error) bool {
 func isDuplicateKey(err error) bool {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	return ok && e.Number == errDuplicateKey
+}
+
+// isOtherCharacterSet: a value has a letter that the character set of the column lacks.
+func isOtherCharacterSet(err error) bool {
+	e, ok := errors.AsType[*mysql.MySQLError](err)
+	if !ok {
+		return false
+	}
+	switch e.Number {
+	case errMixedCollations, errMixedCollationsOf3, errMixedCollationsOfMany, errCannotConvertString:
+		return true
+	default:
+		return false
+	}
 }

@@ -3,6 +3,7 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"slices"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -29,24 +30,30 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 	if len(orgIDs) == 0 {
 		return records, nil
 	}
-	err := query(ctx, q, func(r *sql.Rows) error {
-		org, err := scanOrganization(r)
-		records[org.ID] = billing.Record{Org: org}
-		spelled[billing.OrgKey(org.ID)] = org.ID
-		return err
-	}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	err := lookUp(orgIDs, func(orgIDs []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
+			org, err := scanOrganization(r)
+			records[org.ID] = billing.Record{Org: org}
+			spelled[billing.OrgKey(org.ID)] = org.ID
+			return err
+		}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	})
 	if err != nil {
 		return nil, err
 	}
-	err = query(ctx, q, func(r *sql.Rows) error {
-		orgID, row, err := scanRow(r)
-		id := spelled[billing.OrgKey(orgID)]
-		if record, ok := records[id]; ok {
-			record.Rows = append(record.Rows, row)
-			records[id] = record
-		}
-		return err
-	}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	err = lookUp(orgIDs, func(orgIDs []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
+			id, row, err := scanRow(r)
+			if _, ok := records[id]; !ok {
+				id = spelled[billing.OrgKey(id)]
+			}
+			if record, ok := records[id]; ok {
+				record.Rows = append(record.Rows, row)
+				records[id] = record
+			}
+			return err
+		}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	})
 	return records, err
 }
 
@@ -64,42 +71,59 @@ func scanRow(r *sql.Rows) (orgID string, row billing.Row, err error) {
 }
 
 // Claims returns which organizations account for the subscriptions: whose row records each, and
-// which organizations named by metadata exist. Soft-deleted organizations count: their row still
-// holds the unique subscription id.
+// which organizations metadata names. Soft-deleted organizations count: their row still holds the
+// unique subscription id.
 func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
-	claims := billing.Claims{RecordedBy: map[string]string{}, Existing: map[string]bool{}}
-	ids, named := claimKeys(subs)
-	if len(ids) > 0 {
-		err := query(ctx, s.db, func(r *sql.Rows) error {
+	claims := billing.Claims{RecordedBy: map[string]string{}, Named: map[string]string{}}
+	var ids, names []string
+	for _, sub := range subs {
+		ids, names = append(ids, sub.ID), append(names, sub.NamedID())
+	}
+	err := lookUp(ids, func(ids []string) error {
+		return query(ctx, s.db, func(r *sql.Rows) error {
 			var id, owner string
 			err := r.Scan(&id, &owner)
 			claims.RecordedBy[id] = owner
 			return err
-		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
-		if err != nil {
-			return claims, failure(err, "look up whose the subscriptions are")
-		}
+		}, `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
+			WHERE s.stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
+	})
+	if err != nil {
+		return claims, failure(err, "look up whose the subscriptions are")
 	}
-	if len(named) > 0 {
-		existing, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id IN `+in(len(named)), anys(named)...)
-		if err != nil {
-			return claims, failure(err, "look up the organizations that metadata names")
-		}
-		for _, id := range existing {
-			claims.Existing[billing.OrgKey(id)] = true
-		}
+	named, err := s.named(ctx, names)
+	for name, org := range named {
+		claims.Named[name] = org.ID
 	}
-	return claims, nil
+	return claims, failure(err, "look up the organizations that metadata names")
 }
 
-func claimKeys(subs []billing.Subscription) (ids, named []string) {
-	for _, sub := range subs {
-		ids = append(ids, sub.ID)
-		if key := billing.OrgKey(sub.OrgID); key != "" {
-			named = append(named, key)
-		}
+// named returns the organizations that these texts of metadata name.
+func (s *Store) named(ctx context.Context, names []string) (map[string]billing.Identity, error) {
+	var found []billing.Identity
+	err := lookUp(billing.Spellings(names), func(ids []string) error {
+		return query(ctx, s.db, func(r *sql.Rows) error {
+			var org billing.Identity
+			err := r.Scan(&org.ID, &org.AnyCase, &org.Deleted)
+			found = append(found, org)
+			return err
+		}, `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `+in(len(ids)), anys(ids)...)
+	})
+	return billing.Named(names, found), err
+}
+
+// unnamed returns those of the subscriptions whose metadata names no organization, or a deleted one.
+func (s *Store) unnamed(ctx context.Context, live []billing.Orphan) ([]billing.Orphan, error) {
+	name := func(o billing.Orphan) string { return billing.Subscription{OrgID: o.OrgID}.NamedID() }
+	var names []string
+	for _, o := range live {
+		names = append(names, name(o))
 	}
-	return ids, named
+	named, err := s.named(ctx, names)
+	return slices.DeleteFunc(live, func(o billing.Orphan) bool {
+		org, ok := named[name(o)]
+		return ok && !org.Deleted
+	}), err
 }
 
 // SharedCustomers maps those of the customers that another organization than this one, not a
@@ -126,6 +150,10 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string, orgID s
 
 // OrganizationExists reports whether there is such an organization that is not deleted.
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted = 0`, orgID)
-	return len(ids) > 0, failure(err, "look up the organization")
+	var found []string
+	err := lookUp([]string{orgID}, func(ids []string) (err error) {
+		found, err = texts(ctx, s.db, `SELECT id FROM organizations WHERE is_deleted = 0 AND id IN `+in(len(ids)), anys(ids)...)
+		return err
+	})
+	return len(found) > 0, failure(err, "look up the organization")
 }

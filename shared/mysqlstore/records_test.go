@@ -114,7 +114,7 @@ func TestNoRecordsAskedFor(t *testing.T) {
 			t.Errorf("items %v, %v", items, err)
 		}
 		claims, err := f.store.Claims(t.Context(), nil)
-		if len(claims.RecordedBy) != 0 || len(claims.Existing) != 0 || err != nil {
+		if len(claims.RecordedBy) != 0 || len(claims.Named) != 0 || err != nil {
 			t.Errorf("claims %v, %v", claims, err)
 		}
 	})
@@ -211,7 +211,7 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 		}
 		want := billing.Claims{
 			RecordedBy: map[string]string{"sub_mine": "mine", "sub_theirs": "theirs", "sub_deleted": "deleted"},
-			Existing:   map[string]bool{"mine": true, "bare": true, "deleted": true},
+			Named:      map[string]string{"mine": "mine", "bare": "bare", "deleted": "deleted"},
 		}
 		if diff := cmp.Diff(want, claims); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -255,7 +255,7 @@ func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !claims.Existing[billing.OrgKey(id)] {
-		t.Errorf("got %v", claims.Existing)
+	if claims.Named[orgID(7)] != id {
+		t.Errorf("got %v", claims.Named)
 	}
 }

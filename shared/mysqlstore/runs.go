@@ -124,7 +124,7 @@ const (
 	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id), ` + naming + `
 		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE is_deleted = 0 AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
 	naming = `COALESCE((SELECT n.subscription_id FROM reconciliation_snapshots n
-		WHERE n.run_id = ? AND n.org_key = LOWER(o.id) AND CHAR_LENGTH(n.subscription_id) <= 120
+		WHERE n.run_id = ? AND n.org_key = CONVERT(LOWER(o.id) USING utf8mb4) COLLATE utf8mb4_bin AND CHAR_LENGTH(n.subscription_id) <= 120
 		ORDER BY n.status IN ('active','trialing','past_due') DESC, n.created DESC, n.subscription_id LIMIT 1), '')`
 )
 

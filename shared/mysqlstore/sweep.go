@@ -252,8 +252,7 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 			JOIN organizations o ON o.id = s.org_id AND o.is_deleted = 0 WHERE s.stripe_subscription_id IN `)
 	}
 	if err == nil {
-		live, err = s.without(ctx, live, func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) },
-			`SELECT LOWER(id) FROM organizations WHERE is_deleted = 0 AND id IN `)
+		live, err = s.unnamed(ctx, live)
 	}
 	return live, through, failure(err, "look for orphans in run "+runID)
 }
@@ -272,7 +271,7 @@ func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan)
 
 // without returns those whose key is not in what the statement returns for all keys.
 func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(billing.Orphan) string, stmt string) ([]billing.Orphan, error) {
-	var keys []any
+	var keys []string
 	for _, o := range live {
 		if k := key(o); k != "" {
 			keys = append(keys, k)
@@ -281,7 +280,12 @@ func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(bil
 	if len(keys) == 0 {
 		return live, nil
 	}
-	list, err := texts(ctx, s.db, stmt+in(len(keys)), keys...)
+	var list []string
+	err := lookUp(keys, func(keys []string) error {
+		some, err := texts(ctx, s.db, stmt+in(len(keys)), anys(keys)...)
+		list = append(list, some...)
+		return err
+	})
 	known := make(map[string]bool, len(list))
 	for _, k := range list {
 		known[k] = true

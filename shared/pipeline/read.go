@@ -82,14 +82,14 @@ func (r *reading) readRecorded(ctx context.Context) error {
 	return nil
 }
 
-// readNamed adds those of the subscriptions whose metadata names the organization, still.
+// readNamed adds those of the subscriptions whose metadata may still name the organization.
 func (r *reading) readNamed(ctx context.Context, named []string) error {
 	for _, id := range named {
 		sub, exists, err := r.retrieve(ctx, id)
 		if err != nil {
 			return err
 		}
-		if exists && sub.Names(r.record.Org.ID) {
+		if exists && sub.MayName(r.record.Org.ID) {
 			r.found.add(sub)
 		}
 	}
