@@ -122,7 +122,7 @@ func recordedElsewhere(ids ...string) billing.Claims {
 
 // shared: another organization is known under the customer too.
 func shared(customer string) billing.Claims {
-	return billing.Claims{SharedCustomers: map[string]string{customer: otherOrg}}
+	return billing.Claims{SharedCustomers: map[string][]string{customer: {org, otherOrg}}}
 }
 
 // existing are the organizations that a database has which takes ids that differ in case only for the

@@ -442,7 +442,7 @@ func TestSettledNeedsNoOtherSubscription(t *testing.T) {
 // Who shares a customer makes no difference but for those in doubt, and none where there is nothing
 // to change: what the sweep settles needs no look.
 func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
-	all := map[string]string{"cus_1": otherOrg, "cus_2": otherOrg}
+	all := map[string][]string{"cus_1": {org, otherOrg}, "cus_2": {otherOrg}}
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
 		s.truth.Claims.SharedCustomers = nil
@@ -450,7 +450,7 @@ func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
 		if plan, err := s.plan(); err == nil && len(plan.Changes) == 0 && len(inDoubt) > 0 && !s.record.Org.Deleted {
 			t.Fatalf("in doubt about %v with nothing to change", inDoubt)
 		}
-		lookedUp := map[string]string{}
+		lookedUp := map[string][]string{}
 		for _, id := range inDoubt {
 			lookedUp[id] = all[id]
 		}

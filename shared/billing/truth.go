@@ -86,9 +86,9 @@ type Claims struct {
 	// Named maps what metadata says, [Subscription.NamedID], to the organization in the database
 	// that it names: see [Named]. As in RecordedBy, it is the organization's own spelling of its id.
 	Named map[string]string
-	// SharedCustomers maps a customer to another organization, not a deleted one, that is known
-	// under it too. Only the customers of [InDoubt] need to be looked up.
-	SharedCustomers map[string]string
+	// SharedCustomers maps a customer to the organizations that are known under it, those that are
+	// deleted left out. Only the customers of [InDoubt] need to be looked up.
+	SharedCustomers map[string][]string
 }
 
 // Names reports whether the metadata gives the subscription to the organization.
@@ -122,7 +122,12 @@ func (c Claims) sharedWith(s Subscription, r Record) string {
 	if r.Records(s.ID) || c.Names(s, r.Org.ID) {
 		return ""
 	}
-	return c.SharedCustomers[s.CustomerID]
+	for _, id := range c.SharedCustomers[s.CustomerID] {
+		if id != r.Org.ID {
+			return id
+		}
+	}
+	return ""
 }
 
 // maxTimestamp is the last second a MySQL TIMESTAMP holds.

@@ -126,26 +126,25 @@ func (s *Store) unnamed(ctx context.Context, live []billing.Orphan) ([]billing.O
 	}), err
 }
 
-// SharedCustomers maps those of the customers that another organization than this one, not a
-// deleted one, is known under to the first such organization. The application has no index on
-// customers, so this reads its tables through: ask only where it matters.
-func (s *Store) SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error) {
-	shared := map[string]string{}
-	if len(customers) == 0 {
-		return shared, nil
+// SharedCustomers returns for each of the customers the organizations, those that are deleted left
+// out, that are known under it. The application has no index on customers, so this reads its tables
+// through: ask for many at once, and only where it matters.
+func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
+	known := map[string][]string{}
+	err := lookUp(customers, func(customers []string) error {
+		return query(ctx, s.db, func(r *sql.Rows) error {
+			var customer, id string
+			err := r.Scan(&customer, &id)
+			known[customer] = append(known[customer], id)
+			return err
+		}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND is_deleted = 0
+			UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+			WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.is_deleted = 0`, append(anys(customers), anys(customers)...)...)
+	})
+	for _, ids := range known {
+		slices.Sort(ids)
 	}
-	args := append(anys(customers), orgID)
-	err := query(ctx, s.db, func(r *sql.Rows) error {
-		var customer, other string
-		err := r.Scan(&customer, &other)
-		if first, ok := shared[customer]; !ok || other < first {
-			shared[customer] = other
-		}
-		return err
-	}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND id <> ? AND is_deleted = 0
-		UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.id <> ? AND o.is_deleted = 0`, append(args, args...)...)
-	return shared, failure(err, "look up who shares a customer with organization "+orgID)
+	return known, failure(err, "look up who shares a customer")
 }
 
 // OrganizationExists reports whether there is such an organization that is not deleted.
