@@ -21,6 +21,10 @@
 //     not handed to whoever shares the customer.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was
 //     found, so that reading one by one and reading the sweep come to the same plan.
+//   - metadata.orgId names the organization whose id is spelled like that; if there is none, the one
+//     with that id in small letters or in capitals, for it is typed by hand. Two organizations whose
+//     ids differ in case only are two wherever the database tells them apart: what is only like an
+//     organization's id leads a worker to look, and gives it nothing.
 //   - A subscription that no row records and no metadata explains, under a customer that two
 //     organizations are known by, could be either's. Where it grants something nobody gets it until
 //     its metadata.orgId says whose it is: whoever came first would get it, and the other, perhaps

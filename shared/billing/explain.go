@@ -31,7 +31,7 @@ func Explain(t Truth, rec Record) Choice {
 	found := candidates(t, rec)
 	slices.SortStableFunc(found, comparePrecedence)
 	for _, s := range found {
-		c.Considered = append(c.Considered, Considered{s, true, whyCandidate(s, rec)})
+		c.Considered = append(c.Considered, Considered{s, true, whyCandidate(s, t.Claims, rec)})
 	}
 	c.Considered = append(c.Considered, refused(t, rec)...)
 	if len(found) == 0 {
@@ -47,11 +47,11 @@ func Explain(t Truth, rec Record) Choice {
 	return c
 }
 
-func whyCandidate(s Subscription, rec Record) string {
+func whyCandidate(s Subscription, c Claims, rec Record) string {
 	switch {
 	case rec.Records(s.ID):
 		return "a subscriptions row records it"
-	case OrgKey(s.OrgID) == OrgKey(rec.Org.ID):
+	case c.Names(s, rec.Org.ID):
 		return "its metadata.orgId names this organization"
 	default:
 		return "it is of customer " + s.CustomerID
@@ -62,28 +62,32 @@ func whyCandidate(s Subscription, rec Record) string {
 func refused(t Truth, rec Record) []Considered {
 	var all []Considered
 	for _, s := range t.Subscriptions {
-		if isCandidate(s, t.Claims, rec) {
+		if t.isCandidate(s, rec) {
 			continue
 		}
-		all = append(all, Considered{s, false, whyRefused(s, t.Claims, rec)})
+		all = append(all, Considered{s, false, t.whyRefused(s, rec)})
 	}
 	slices.SortStableFunc(all, func(a, b Considered) int { return compareIDs(a.Subscription, b.Subscription) })
 	return slices.CompactFunc(all, func(a, b Considered) bool { return a.Subscription.ID == b.Subscription.ID })
 }
 
-func whyRefused(s Subscription, c Claims, rec Record) string {
-	if owner := c.otherOwner(s, rec.Org.ID); owner != "" {
+func (t Truth) whyRefused(s Subscription, rec Record) string {
+	switch owner := t.Claims.otherOwner(s, rec.Org.ID); {
+	case owner != "":
 		return "it stands on the row of organization " + owner
+	case t.Claims.namesOther(s, rec.Org.ID):
+		return "its metadata.orgId names organization " + t.Claims.Named[s.NamedID()]
+	case t.isStrange(s, rec):
+		return fmt.Sprintf("its metadata.orgId is %q, which is not this organization's id, and its customer is not this organization's either", s.OrgID)
+	default:
+		return fmt.Sprintf("it is %s, and organization %s is known under its customer too: it is left to neither", s.Status, t.Claims.sharedWith(s, rec))
 	}
-	if c.namesOther(s, rec.Org.ID) {
-		return "its metadata.orgId names organization " + s.OrgID
-	}
-	return fmt.Sprintf("it is %s, and organization %s is known under its customer too: it is left to neither", s.Status, c.sharedWith(s, rec))
 }
 
 func whyNone(t Truth, rec Record) string {
+	_, others := allOfOthers(t, rec)
 	switch {
-	case allOfOthers(t, rec):
+	case others:
 		return "every subscription there is belongs to another organization"
 	case len(t.Subscriptions) > 0:
 		return "no subscription is certain to be this organization's, and those in doubt grant nothing"

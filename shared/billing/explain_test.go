@@ -48,21 +48,27 @@ func TestExplainSaysWhyASubscriptionGoverns(t *testing.T) {
 		},
 		"others' are no candidates": {
 			claimed(truth(subscription("sub_1", "active"), subscription("sub_2", "active", ofOrg(otherOrg))), billing.Claims{
-				RecordedBy: map[string]string{"sub_1": otherOrg}, Existing: map[string]bool{otherOrg: true},
+				RecordedBy: map[string]string{"sub_1": otherOrg}, Named: existing(otherOrg).Named,
 			}), customerOnly(),
 			"", "every subscription there is belongs to another organization",
 			map[string]string{
 				"sub_1": "it stands on the row of organization " + otherOrg, "sub_2": "its metadata.orgId names organization " + otherOrg,
 			},
 		},
+		"like ours": {
+			truth(subscription("sub_1", "active", ofOrg("NOBODY"))),
+			billing.Record{Org: billing.Organization{ID: "nobody"}},
+			"", "no subscription is certain to be this organization's, and those in doubt grant nothing",
+			map[string]string{"sub_1": `its metadata.orgId is "NOBODY", which is not this organization's id, and its customer is not this organization's either`},
+		},
 		"in doubt": {
-			claimed(truth(subscription("sub_1", "canceled")), billing.Claims{SharedCustomers: map[string]string{"cus_1": otherOrg}}), customerOnly(),
+			claimed(truth(subscription("sub_1", "canceled")), shared("cus_1")), customerOnly(),
 			"", "no subscription is certain to be this organization's, and those in doubt grant nothing",
 			map[string]string{"sub_1": "it is canceled, and organization " + otherOrg + " is known under its customer too: it is left to neither"},
 		},
 		"in doubt, the recorded one missing": {
 			claimed(truth(subscription("sub_1", "incomplete", ofOrg("nobody")), subscription("sub_2", "active", ofOrg(otherOrg))), billing.Claims{
-				SharedCustomers: map[string]string{"cus_1": otherOrg}, Existing: map[string]bool{otherOrg: true},
+				SharedCustomers: shared("cus_1").SharedCustomers, Named: existing(otherOrg).Named,
 			}), recorded("sub_gone"),
 			"", "no subscription is certain to be this organization's, and those in doubt grant nothing",
 			map[string]string{

@@ -122,13 +122,17 @@ func recordedElsewhere(ids ...string) billing.Claims {
 
 // shared: another organization is known under the customer too.
 func shared(customer string) billing.Claims {
-	return billing.Claims{SharedCustomers: map[string]string{customer: otherOrg}}
+	return billing.Claims{SharedCustomers: map[string][]string{customer: {org, otherOrg}}}
 }
 
+// existing are the organizations that a database has which takes ids that differ in case only for the
+// same, whatever metadata spells.
 func existing(ids ...string) billing.Claims {
-	c := billing.Claims{Existing: map[string]bool{}}
+	c := billing.Claims{Named: map[string]string{}}
 	for _, id := range ids {
-		c.Existing[billing.OrgKey(id)] = true
+		for _, spelled := range billing.Spellings([]string{id}) {
+			c.Named[spelled] = id
+		}
 	}
 	return c
 }

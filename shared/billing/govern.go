@@ -13,7 +13,7 @@ import (
 func candidates(t Truth, r Record) []Subscription {
 	var found []Subscription
 	for _, s := range t.Subscriptions {
-		if isCandidate(s, t.Claims, r) {
+		if t.isCandidate(s, r) {
 			found = append(found, s)
 		}
 	}
@@ -21,11 +21,22 @@ func candidates(t Truth, r Record) []Subscription {
 	return slices.CompactFunc(found, func(a, b Subscription) bool { return a.ID == b.ID })
 }
 
-func isCandidate(s Subscription, c Claims, r Record) bool {
-	if r.Records(s.ID) || s.Names(r.Org.ID) {
+func (t Truth) isCandidate(s Subscription, r Record) bool {
+	if r.Records(s.ID) || t.Claims.Names(s, r.Org.ID) {
 		return true
 	}
-	return !c.ofOther(s, r.Org.ID) && (c.sharedWith(s, r) == "" || !s.Status.grantsNothing())
+	return !t.isStrange(s, r) && !t.Claims.ofOther(s, r.Org.ID) && (t.Claims.sharedWith(s, r) == "" || !s.Status.grantsNothing())
+}
+
+// isStrange: the subscription was looked at because its metadata may mean the organization, and it
+// does not; nor is its customer one that the organization is known under.
+func (t Truth) isStrange(s Subscription, r Record) bool {
+	if !s.MayName(r.Org.ID) || t.Claims.Names(s, r.Org.ID) || slices.Contains(r.CustomerIDs(), s.CustomerID) {
+		return false
+	}
+	return !slices.ContainsFunc(t.Subscriptions, func(other Subscription) bool {
+		return other.CustomerID == s.CustomerID && r.Records(other.ID)
+	})
 }
 
 // InDoubt returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
@@ -37,12 +48,12 @@ func InDoubt(t Truth, r Record) []string {
 		return nil
 	}
 	sub, err := governing(found, r)
-	if err != nil || r.Records(sub.ID) || sub.Names(r.Org.ID) {
+	if err != nil || r.Records(sub.ID) || t.Claims.Names(sub, r.Org.ID) {
 		return nil
 	}
 	var customers []string
 	for _, s := range found {
-		if !r.Records(s.ID) && !s.Names(r.Org.ID) {
+		if !r.Records(s.ID) && !t.Claims.Names(s, r.Org.ID) {
 			customers = append(customers, s.CustomerID)
 		}
 	}

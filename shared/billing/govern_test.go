@@ -121,7 +121,7 @@ func TestGoverningSubscription(t *testing.T) {
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"our own id in capitals": {
-			truth: claimed(truth(subscription("sub_1", "active", ofOrg(org))), existing(org)),
+			truth: claimed(truth(subscription("sub_1", "active", ofOrg(org))), existing(strings.ToUpper(org))),
 			record: billing.Record{Org: organization(func(o *billing.Organization) {
 				o.ID, o.CustomerID = strings.ToUpper(org), nil
 			})},

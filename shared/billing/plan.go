@@ -90,8 +90,8 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
 		return planMissing(t, rec), nil
 	}
-	if allOfOthers(t, rec) {
-		s := slices.MinFunc(t.Subscriptions, compareIDs)
+	if theirs, all := allOfOthers(t, rec); all {
+		s := slices.MinFunc(theirs, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
 	}
@@ -109,10 +109,11 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	return plan, nil
 }
 
-// allOfOthers: there are subscriptions, and each is another organization's for certain.
-func allOfOthers(t Truth, rec Record) bool {
-	inDoubt := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
-	return len(t.Subscriptions) > 0 && !inDoubt
+// allOfOthers: its customers have subscriptions, and each is another organization's for certain.
+func allOfOthers(t Truth, rec Record) (subs []Subscription, all bool) {
+	subs = slices.DeleteFunc(slices.Clone(t.Subscriptions), func(s Subscription) bool { return t.isStrange(s, rec) })
+	inDoubt := slices.ContainsFunc(subs, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
+	return subs, len(subs) > 0 && !inDoubt
 }
 
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled

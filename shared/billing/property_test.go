@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -80,7 +81,7 @@ func genTruth() *rapid.Generator[billing.Truth] {
 	return rapid.Custom(func(t *rapid.T) billing.Truth {
 		truth := billing.Truth{
 			ReadAt: readAt, CustomerMissing: rapid.Bool().Draw(t, "customerMissing"),
-			Claims: billing.Claims{RecordedBy: map[string]string{}, Existing: map[string]bool{}},
+			Claims: billing.Claims{RecordedBy: map[string]string{}, Named: map[string]string{}},
 		}
 		for _, id := range rapid.SliceOfDistinct(rapid.SampledFrom(subscriptionIDs), rapid.ID).Draw(t, "ids") {
 			truth.Subscriptions = append(truth.Subscriptions, genSubscription(id).Draw(t, id))
@@ -92,13 +93,12 @@ func genTruth() *rapid.Generator[billing.Truth] {
 		}
 		for _, id := range []string{"cus_1", "cus_2"} {
 			if rapid.IntRange(0, 3).Draw(t, id+" is shared") == 0 {
-				truth.Claims.SharedCustomers = map[string]string{id: otherOrg}
+				truth.Claims.SharedCustomers = shared(id).SharedCustomers
 			}
 		}
-		for _, id := range []string{org, otherOrg} {
-			if rapid.Bool().Draw(t, id+" is looked up") {
-				truth.Claims.Existing[id] = true
-			}
+		maps.Copy(truth.Claims.Named, existing(org).Named)
+		if rapid.Bool().Draw(t, "the other organization exists") {
+			maps.Copy(truth.Claims.Named, existing(otherOrg).Named)
 		}
 		return truth
 	})
@@ -442,7 +442,7 @@ func TestSettledNeedsNoOtherSubscription(t *testing.T) {
 // Who shares a customer makes no difference but for those in doubt, and none where there is nothing
 // to change: what the sweep settles needs no look.
 func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
-	all := map[string]string{"cus_1": otherOrg, "cus_2": otherOrg}
+	all := map[string][]string{"cus_1": {org, otherOrg}, "cus_2": {otherOrg}}
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
 		s.truth.Claims.SharedCustomers = nil
@@ -450,7 +450,7 @@ func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
 		if plan, err := s.plan(); err == nil && len(plan.Changes) == 0 && len(inDoubt) > 0 && !s.record.Org.Deleted {
 			t.Fatalf("in doubt about %v with nothing to change", inDoubt)
 		}
-		lookedUp := map[string]string{}
+		lookedUp := map[string][]string{}
 		for _, id := range inDoubt {
 			lookedUp[id] = all[id]
 		}
@@ -482,7 +482,7 @@ func TestOthersSubscriptionsDoNotMatter(t *testing.T) {
 		if rapid.Bool().Draw(t, "by row") {
 			s.truth.Claims.RecordedBy[theirs.ID] = otherOrg
 		} else {
-			theirs.OrgID, s.truth.Claims.Existing[otherOrg] = otherOrg, true
+			theirs.OrgID, s.truth.Claims.Named[otherOrg] = otherOrg, otherOrg
 		}
 		before, errBefore := s.plan()
 		if len(s.truth.Subscriptions) == 0 {
@@ -540,7 +540,7 @@ func TestPlanOfArbitraryData(t *testing.T) {
 			},
 			truth: billing.Truth{
 				Subscriptions: rapid.SliceOf(sub).Draw(t, "subscriptions"), CustomerMissing: rapid.Bool().Draw(t, "missing"), ReadAt: anyTime.Draw(t, "readAt"),
-				Claims: billing.Claims{RecordedBy: rapid.MapOf(anyText, anyText).Draw(t, "recordedBy"), Existing: rapid.MapOf(anyText, rapid.Bool()).Draw(t, "existing")},
+				Claims: billing.Claims{RecordedBy: rapid.MapOf(anyText, anyText).Draw(t, "recordedBy"), Named: rapid.MapOf(anyText, anyText).Draw(t, "named")},
 			},
 			record: billing.Record{
 				Org:  billing.Organization{ID: anyText.Draw(t, "orgId"), CustomerID: optional(anyText).Draw(t, "customer"), Tier: anyText.Draw(t, "tier")},

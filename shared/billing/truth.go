@@ -2,7 +2,6 @@ package billing
 
 import (
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -67,9 +66,6 @@ type Subscription struct {
 	Unreadable bool
 }
 
-// Names reports whether the metadata names the organization.
-func (s Subscription) Names(orgID string) bool { return OrgKey(s.OrgID) == OrgKey(orgID) }
-
 // Truth is what Stripe holds for one organization, as far as it was asked.
 type Truth struct {
 	// Subscriptions seen: the recorded ones, the customer's, those whose metadata names the
@@ -87,28 +83,29 @@ type Truth struct {
 type Claims struct {
 	// RecordedBy maps a subscription id to the organization whose row records it.
 	RecordedBy map[string]string
-	// Existing holds the ids, as [OrgKey] gives them, of organizations in the database that
-	// the metadata of a subscription names.
-	Existing map[string]bool
-	// SharedCustomers maps a customer to another organization, not a deleted one, that is known
-	// under it too. Only the customers of [InDoubt] need to be looked up.
-	SharedCustomers map[string]string
+	// Named maps what metadata says, [Subscription.NamedID], to the organization in the database
+	// that it names: see [Named]. As in RecordedBy, it is the organization's own spelling of its id.
+	Named map[string]string
+	// SharedCustomers maps a customer to the organizations that are known under it, those that are
+	// deleted left out. Only the customers of [InDoubt] need to be looked up.
+	SharedCustomers map[string][]string
 }
 
-// OrgKey is the form in which organization ids are compared. MySQL's default collations ignore
-// case, and people type metadata by hand.
-func OrgKey(id string) string { return strings.ToLower(strings.TrimSpace(id)) }
+// Names reports whether the metadata gives the subscription to the organization.
+func (c Claims) Names(s Subscription, orgID string) bool {
+	id := s.NamedID()
+	return id != "" && (id == orgID || c.Named[id] == orgID)
+}
 
 // namesOther: the metadata hands the subscription to another organization that exists.
 func (c Claims) namesOther(s Subscription, orgID string) bool {
-	key := OrgKey(s.OrgID)
-	return key != "" && key != OrgKey(orgID) && c.Existing[key]
+	return c.Named[s.NamedID()] != "" && !c.Names(s, orgID)
 }
 
 // otherOwner is the other organization whose row records the subscription; "" if there is none.
 func (c Claims) otherOwner(s Subscription, orgID string) string {
 	owner := c.RecordedBy[s.ID]
-	if OrgKey(owner) == OrgKey(orgID) {
+	if owner == orgID {
 		return ""
 	}
 	return owner
@@ -122,10 +119,15 @@ func (c Claims) ofOther(s Subscription, orgID string) bool {
 // sharedWith is the other organization that the subscription may belong to as well: no row and no
 // metadata tells whose it is, and both are known under its customer. "" if there is none.
 func (c Claims) sharedWith(s Subscription, r Record) string {
-	if r.Records(s.ID) || s.Names(r.Org.ID) {
+	if r.Records(s.ID) || c.Names(s, r.Org.ID) {
 		return ""
 	}
-	return c.SharedCustomers[s.CustomerID]
+	for _, id := range c.SharedCustomers[s.CustomerID] {
+		if id != r.Org.ID {
+			return id
+		}
+	}
+	return ""
 }
 
 // maxTimestamp is the last second a MySQL TIMESTAMP holds.

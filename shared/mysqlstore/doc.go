@@ -32,6 +32,9 @@
 //     with the run; what goes through a run reads each row once (plans_test.go).
 //   - Every list is complete or an error. Updates report matched rows (clientFoundRows), so a
 //     compare-and-set that hit can be told from one that missed.
+//   - The application's tables are in whatever collation it chose, and that decides which ids are the
+//     same. Where they meet this system's tables, whose ids are compared by their bytes, the value is
+//     converted and not the column; what their character set cannot express is nobody's.
 //   - Times are UTC. SQL is what both MySQL 8 and MariaDB 10.11 take; decisions rest on error
 //     numbers that both share, or on the number of each.
 //   - No method holds a connection while it asks for another, so a pool of one suffices.

@@ -33,6 +33,9 @@ const (
 	errLockWaitTimeout        = 1205
 	errDeadlock               = 1213
 	errResourcesOfUser        = 1226
+	errMixedCollations        = 1267
+	errMixedCollationsOf3     = 1270
+	errMixedCollationsOfMany  = 1271
 	errTableNotUpdatable      = 1288 // a view
 	errServerReadOnly         = 1290
 	errInterrupted            = 1317
@@ -51,6 +54,7 @@ const (
 	errGeneratedColumn        = 3105
 	errAccountLocked          = 3118
 	errTLSRequired            = 3159
+	errCannotConvertString    = 3854 // MySQL's, where MariaDB has one of the mixed collations
 	errLoginsBlocked          = 3955
 	errInactive               = 4031
 	errAccountLockedMariaDB   = 4151
@@ -171,4 +175,18 @@ func isTLS(err error) bool {
 func isDuplicateKey(err error) bool {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	return ok && e.Number == errDuplicateKey
+}
+
+// isOtherCharacterSet: a value has a letter that the character set of the column lacks.
+func isOtherCharacterSet(err error) bool {
+	e, ok := errors.AsType[*mysql.MySQLError](err)
+	if !ok {
+		return false
+	}
+	switch e.Number {
+	case errMixedCollations, errMixedCollationsOf3, errMixedCollationsOfMany, errCannotConvertString:
+		return true
+	default:
+		return false
+	}
 }

@@ -132,7 +132,7 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 	place := make(map[string]int, len(page))
 	ids := make([]any, len(page))
 	for i, item := range page {
-		place[billing.OrgKey(item.OrgID)], ids[i] = i, item.OrgID
+		place[item.OrgID], ids[i] = i, item.OrgID
 	}
 	return query(ctx, s.db, func(r *sql.Rows) error {
 		var id, name string
@@ -140,7 +140,7 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 		if err := r.Scan(&id, &name, &customer); err != nil {
 			return err
 		}
-		if i, ok := place[billing.OrgKey(id)]; ok {
+		if i, ok := place[id]; ok {
 			page[i].OrgName, page[i].OrgCustomerID = name, customer.String
 		}
 		return nil

@@ -3,6 +3,7 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"slices"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -29,24 +30,30 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 	if len(orgIDs) == 0 {
 		return records, nil
 	}
-	err := query(ctx, q, func(r *sql.Rows) error {
-		org, nulls, err := scanOrganization(r)
-		records[org.ID] = billing.Record{Org: org, Nulls: nulls}
-		spelled[billing.OrgKey(org.ID)] = org.ID
-		return err
-	}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	err := lookUp(orgIDs, func(orgIDs []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
+			org, nulls, err := scanOrganization(r)
+			records[org.ID] = billing.Record{Org: org, Nulls: nulls}
+			spelled[billing.OrgKey(org.ID)] = org.ID
+			return err
+		}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	})
 	if err != nil {
 		return nil, err
 	}
-	err = query(ctx, q, func(r *sql.Rows) error {
-		orgID, row, nulls, err := scanRow(r)
-		id := spelled[billing.OrgKey(orgID)]
-		if record, ok := records[id]; ok {
-			record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
-			records[id] = record
-		}
-		return err
-	}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	err = lookUp(orgIDs, func(orgIDs []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
+			id, row, nulls, err := scanRow(r)
+			if _, ok := records[id]; !ok {
+				id = spelled[billing.OrgKey(id)]
+			}
+			if record, ok := records[id]; ok {
+				record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
+				records[id] = record
+			}
+			return err
+		}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+	})
 	return records, err
 }
 
@@ -82,68 +89,95 @@ type scanFunc func(value any) error
 func (f scanFunc) Scan(value any) error { return f(value) }
 
 // Claims returns which organizations account for the subscriptions: whose row records each, and
-// which organizations named by metadata exist. Soft-deleted organizations count: their row still
-// holds the unique subscription id.
+// which organizations metadata names. Soft-deleted organizations count: their row still holds the
+// unique subscription id.
 func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
-	claims := billing.Claims{RecordedBy: map[string]string{}, Existing: map[string]bool{}}
-	ids, named := claimKeys(subs)
-	if len(ids) > 0 {
-		err := query(ctx, s.db, func(r *sql.Rows) error {
+	claims := billing.Claims{Named: map[string]string{}}
+	var ids, names []string
+	for _, sub := range subs {
+		ids, names = append(ids, sub.ID), append(names, sub.NamedID())
+	}
+	var err error
+	if claims.RecordedBy, err = recordedBy(ctx, s.db, ids); err != nil {
+		return claims, failure(err, "look up whose the subscriptions are")
+	}
+	named, err := organizationsNamed(ctx, s.db, names)
+	for name, org := range named {
+		claims.Named[name] = org.ID
+	}
+	return claims, failure(err, "look up the organizations that metadata names")
+}
+
+// recordedBy returns whose row records each of the subscriptions.
+func recordedBy(ctx context.Context, q querier, ids []string) (map[string]string, error) {
+	owners := make(map[string]string, len(ids))
+	err := lookUp(ids, func(ids []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
 			var id, owner string
 			err := r.Scan(&id, &owner)
-			claims.RecordedBy[id] = owner
+			owners[id] = owner
 			return err
-		}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE org_id IS NOT NULL AND stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
-		if err != nil {
-			return claims, failure(err, "look up whose the subscriptions are")
-		}
-	}
-	if len(named) > 0 {
-		existing, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id IN `+in(len(named)), anys(named)...)
-		if err != nil {
-			return claims, failure(err, "look up the organizations that metadata names")
-		}
-		for _, id := range existing {
-			claims.Existing[billing.OrgKey(id)] = true
-		}
-	}
-	return claims, nil
+		}, `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
+			WHERE s.org_id IS NOT NULL AND s.stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
+	})
+	return owners, err
 }
 
-func claimKeys(subs []billing.Subscription) (ids, named []string) {
-	for _, sub := range subs {
-		ids = append(ids, sub.ID)
-		if key := billing.OrgKey(sub.OrgID); key != "" {
-			named = append(named, key)
-		}
-	}
-	return ids, named
+// organizationsNamed returns the organizations that these texts of metadata name.
+func organizationsNamed(ctx context.Context, q querier, names []string) (map[string]billing.Identity, error) {
+	var found []billing.Identity
+	err := lookUp(billing.Spellings(names), func(ids []string) error {
+		return query(ctx, q, func(r *sql.Rows) error {
+			var org billing.Identity
+			err := r.Scan(&org.ID, &org.AnyCase, &org.Deleted)
+			found = append(found, org)
+			return err
+		}, `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `+in(len(ids)), anys(ids)...)
+	})
+	return billing.Named(names, found), err
 }
 
-// SharedCustomers maps those of the customers that another organization than this one, not a
-// deleted one, is known under to the first such organization. The application has no index on
-// customers, so this reads its tables through: ask only where it matters.
-func (s *Store) SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error) {
-	shared := map[string]string{}
-	if len(customers) == 0 {
-		return shared, nil
+// unnamed returns those of the subscriptions whose metadata names no organization, or a deleted one.
+func (s *Store) unnamed(ctx context.Context, live []billing.Orphan) ([]billing.Orphan, error) {
+	name := func(o billing.Orphan) string { return billing.Subscription{OrgID: o.OrgID}.NamedID() }
+	var names []string
+	for _, o := range live {
+		names = append(names, name(o))
 	}
-	args := append(anys(customers), orgID)
-	err := query(ctx, s.db, func(r *sql.Rows) error {
-		var customer, other string
-		err := r.Scan(&customer, &other)
-		if first, ok := shared[customer]; !ok || other < first {
-			shared[customer] = other
-		}
-		return err
-	}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND id <> ? AND is_deleted IS NOT TRUE
-		UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.id <> ? AND o.is_deleted IS NOT TRUE`, append(args, args...)...)
-	return shared, failure(err, "look up who shares a customer with organization "+orgID)
+	named, err := organizationsNamed(ctx, s.db, names)
+	return slices.DeleteFunc(live, func(o billing.Orphan) bool {
+		org, ok := named[name(o)]
+		return ok && !org.Deleted
+	}), err
+}
+
+// SharedCustomers returns for each of the customers the organizations, those that are deleted left
+// out, that are known under it. The application has no index on customers, so this reads its tables
+// through: ask for many at once, and only where it matters.
+func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
+	known := map[string][]string{}
+	err := lookUp(customers, func(customers []string) error {
+		return query(ctx, s.db, func(r *sql.Rows) error {
+			var customer, id string
+			err := r.Scan(&customer, &id)
+			known[customer] = append(known[customer], id)
+			return err
+		}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND is_deleted IS NOT TRUE
+			UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+			WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.is_deleted IS NOT TRUE`, append(anys(customers), anys(customers)...)...)
+	})
+	for _, ids := range known {
+		slices.Sort(ids)
+	}
+	return known, failure(err, "look up who shares a customer")
 }
 
 // OrganizationExists reports whether there is such an organization that is not deleted.
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM organizations WHERE id = ? AND is_deleted IS NOT TRUE`, orgID)
-	return len(ids) > 0, failure(err, "look up the organization")
+	var found []string
+	err := lookUp([]string{orgID}, func(ids []string) (err error) {
+		found, err = texts(ctx, s.db, `SELECT id FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `+in(len(ids)), anys(ids)...)
+		return err
+	})
+	return len(found) > 0, failure(err, "look up the organization")
 }

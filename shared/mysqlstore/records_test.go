@@ -114,7 +114,7 @@ func TestNoRecordsAskedFor(t *testing.T) {
 			t.Errorf("items %v, %v", items, err)
 		}
 		claims, err := f.store.Claims(t.Context(), nil)
-		if len(claims.RecordedBy) != 0 || len(claims.Existing) != 0 || err != nil {
+		if len(claims.RecordedBy) != 0 || len(claims.Named) != 0 || err != nil {
 			t.Errorf("claims %v, %v", claims, err)
 		}
 	})
@@ -211,7 +211,7 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 		}
 		want := billing.Claims{
 			RecordedBy: map[string]string{"sub_mine": "mine", "sub_theirs": "theirs", "sub_deleted": "deleted"},
-			Existing:   map[string]bool{"mine": true, "bare": true, "deleted": true},
+			Named:      map[string]string{"mine": "mine", "bare": "bare", "deleted": "deleted"},
 		}
 		if diff := cmp.Diff(want, claims); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -219,7 +219,7 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 	})
 }
 
-func TestSharedCustomersAreThoseOfAnotherOrganization(t *testing.T) {
+func TestSharedCustomersAreThoseOfSeveralOrganizations(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t,
 			appschema.Organization{ID: "mine", StripeCustomerID: new("cus_mine")}, appschema.Organization{ID: "by-row"},
@@ -227,18 +227,20 @@ func TestSharedCustomersAreThoseOfAnotherOrganization(t *testing.T) {
 			appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true},
 		)
 		f.addRows(t,
-			appschema.Subscription{ID: "row-1", OrgID: "mine", StripeCustomerID: new("cus_my_row")},
+			appschema.Subscription{ID: "row-1", OrgID: "mine", StripeCustomerID: new("cus_mine")},
 			appschema.Subscription{ID: "row-2", OrgID: "by-row", StripeCustomerID: new("cus_mine")},
-			appschema.Subscription{ID: "row-3", OrgID: "deleted", StripeCustomerID: new("cus_my_row")},
+			appschema.Subscription{ID: "row-3", OrgID: "mine", StripeCustomerID: new("cus_my_row")},
+			appschema.Subscription{ID: "row-4", OrgID: "deleted", StripeCustomerID: new("cus_my_row")},
 		)
-		got, err := f.store.SharedCustomers(t.Context(), []string{"cus_mine", "cus_my_row", "cus_two", "cus_deleted", "cus_unknown"}, "mine")
+		got, err := f.store.SharedCustomers(t.Context(), []string{"cus_mine", "cus_my_row", "cus_two", "cus_deleted", "cus_unknown"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(map[string]string{"cus_mine": "by-row", "cus_two": "by-org"}, got); diff != "" {
+		want := map[string][]string{"cus_mine": {"by-row", "mine"}, "cus_my_row": {"mine"}, "cus_two": {"by-org", "zz-by-org"}}
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if got, err := f.store.SharedCustomers(t.Context(), nil, "mine"); len(got) != 0 || err != nil {
+		if got, err := f.store.SharedCustomers(t.Context(), nil); len(got) != 0 || err != nil {
 			t.Errorf("asked for none: %v, %v", got, err)
 		}
 	})
@@ -255,7 +257,7 @@ func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !claims.Existing[billing.OrgKey(id)] {
-		t.Errorf("got %v", claims.Existing)
+	if claims.Named[orgID(7)] != id {
+		t.Errorf("got %v", claims.Named)
 	}
 }

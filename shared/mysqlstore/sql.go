@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // inTx runs fn in a transaction and commits it; any error rolls it back. READ COMMITTED locks rows
@@ -80,6 +82,31 @@ func hit(ctx context.Context, e execer, stmt string, args ...any) (bool, error) 
 	}
 	n, err := res.RowsAffected()
 	return n > 0, err
+}
+
+// lookUp calls ask for the values, if there are any, which come from anywhere. A column's character
+// set may not have every letter of them: then the server refuses to compare, and ask is called for
+// fewer at a time, until what no row can have is left out.
+func lookUp(values []string, ask func(values []string) error) error {
+	if len(values) == 0 {
+		return nil
+	}
+	err := ask(values)
+	if !isOtherCharacterSet(err) || !slices.ContainsFunc(values, hasOtherThanASCII) {
+		return err
+	}
+	if len(values) == 1 {
+		return nil
+	}
+	half := len(values) / 2
+	if err := lookUp(values[:half], ask); err != nil {
+		return err
+	}
+	return lookUp(values[half:], ask)
+}
+
+func hasOtherThanASCII(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // in returns "(?,?,?)" for n values; n must be positive.

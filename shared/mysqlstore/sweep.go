@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"hash/crc32"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -205,11 +206,14 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
-func scanSnapshot(r *sql.Rows) (billing.Subscription, error) {
+// scanSnapshot reads the snapshotColumns and whatever columns follow them into more.
+func scanSnapshot(r *sql.Rows, more ...any) (billing.Subscription, error) {
 	var sub billing.Subscription
 	var created, start, end, trial, canceled, ended sql.NullInt64
-	err := r.Scan(&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created,
-		&start, &end, &trial, &canceled, &ended, &sub.CancelAtPeriodEnd, &sub.Unreadable)
+	err := r.Scan(append([]any{
+		&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created,
+		&start, &end, &trial, &canceled, &ended, &sub.CancelAtPeriodEnd, &sub.Unreadable,
+	}, more...)...)
 	sub.Created, sub.CurrentPeriodStart, sub.CurrentPeriodEnd = fromSeconds(created), fromSeconds(start), fromSeconds(end)
 	sub.TrialEnd, sub.CanceledAt, sub.EndedAt = fromSeconds(trial), fromSeconds(canceled), fromSeconds(ended)
 	return sub, err
@@ -276,14 +280,15 @@ const snapshotPage = 500
 // gone. through is where to go on; empty at the end.
 func (s *Store) ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		var named []billing.Subscription
-		if named, through, err = nameOrganizations(ctx, tx, runID, after); err != nil {
+		var naming []billing.Subscription
+		if naming, through, err = thatName(ctx, tx, runID, after); err != nil {
 			return err
 		}
-		if named, err = unrecorded(ctx, tx, named); err != nil {
+		leads, err := unrecorded(ctx, tx, naming)
+		if err != nil {
 			return err
 		}
-		items, err := leadTo(ctx, tx, runID, named)
+		items, err := leadTo(ctx, tx, runID, leads)
 		if err != nil {
 			return err
 		}
@@ -295,79 +300,86 @@ func (s *Store) ListNamed(ctx context.Context, runID, owner, after string, until
 	return through, failure(err, "list the organizations that subscriptions name in run "+runID)
 }
 
-// nameOrganizations leaves out the ids that an item has no room for.
-func nameOrganizations(ctx context.Context, q querier, runID, after string) (named []billing.Subscription, through string, err error) {
+// thatName leaves out the ids that an item has no room for.
+func thatName(ctx context.Context, q querier, runID, after string) (naming []billing.Subscription, through string, err error) {
 	err = query(ctx, q, func(r *sql.Rows) error {
 		sub, err := scanSnapshot(r)
-		named = append(named, sub)
+		naming = append(naming, sub)
 		return err
 	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.subscription_id > ? AND n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
 		ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
-	if len(named) == snapshotPage {
-		through = named[snapshotPage-1].ID
+	if len(naming) == snapshotPage {
+		through = naming[snapshotPage-1].ID
 	}
-	return named, through, err
+	return naming, through, err
 }
 
-// unrecorded returns the subscriptions that no row of the organization they name records.
-func unrecorded(ctx context.Context, q querier, named []billing.Subscription) ([]billing.Subscription, error) {
-	if len(named) == 0 {
-		return nil, nil
-	}
-	ids := make([]any, len(named))
-	for i, sub := range named {
-		ids[i] = sub.ID
-	}
-	owners := make(map[string]string, len(named))
-	err := query(ctx, q, func(r *sql.Rows) error {
-		var id, owner string
-		err := r.Scan(&id, &owner)
-		owners[id] = owner
-		return err
-	}, `SELECT stripe_subscription_id, org_id FROM subscriptions WHERE stripe_subscription_id IN `+in(len(ids)), ids...)
-	return slices.DeleteFunc(named, func(sub billing.Subscription) bool { return owners[sub.ID] != "" && sub.Names(owners[sub.ID]) }), err
+// lead is a subscription that leads to an organization.
+type lead struct {
+	orgID string
+	sub   billing.Subscription
 }
 
-// leadTo returns an item for each organization, not a deleted one, that the subscriptions name.
-func leadTo(ctx context.Context, q querier, runID string, named []billing.Subscription) ([]billing.Item, error) {
-	if len(named) == 0 {
-		return nil, nil
+// unrecorded returns where the subscriptions lead to that no row of the organization they name
+// records. Who is deleted is led to by none.
+func unrecorded(ctx context.Context, q querier, naming []billing.Subscription) ([]lead, error) {
+	ids, names := make([]string, len(naming)), make([]string, len(naming))
+	for i, sub := range naming {
+		ids[i], names[i] = sub.ID, sub.NamedID()
 	}
-	keys := make([]any, len(named))
-	for i, sub := range named {
-		keys[i] = billing.OrgKey(sub.OrgID)
-	}
-	orgs, err := texts(ctx, q, `SELECT id FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `+in(len(keys)), keys...)
-	if err != nil || len(orgs) == 0 {
-		return nil, err
-	}
-	led, err := ledTo(ctx, q, runID, orgs)
+	owners, err := recordedBy(ctx, q, ids)
 	if err != nil {
 		return nil, err
 	}
-	for _, sub := range named {
-		key := billing.OrgKey(sub.OrgID)
-		if other, ok := led[key]; !ok || billing.Precedes(sub, other) {
-			led[key] = sub
+	named, err := organizationsNamed(ctx, q, names)
+	if err != nil {
+		return nil, err
+	}
+	var leads []lead
+	for i, sub := range naming {
+		if org, ok := named[names[i]]; ok && !org.Deleted && owners[sub.ID] != org.ID {
+			leads = append(leads, lead{org.ID, sub})
 		}
 	}
-	items := make([]billing.Item, len(orgs))
-	for i, id := range orgs {
-		items[i] = billing.Item{OrgID: id, SubscriptionID: led[billing.OrgKey(id)].ID}
+	return leads, nil
+}
+
+// leadTo returns an item for each organization that the leads lead to.
+func leadTo(ctx context.Context, q querier, runID string, leads []lead) ([]billing.Item, error) {
+	if len(leads) == 0 {
+		return nil, nil
+	}
+	best, err := ledTo(ctx, q, runID, leads)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range leads {
+		if other, ok := best[l.orgID]; !ok || billing.Precedes(l.sub, other) {
+			best[l.orgID] = l.sub
+		}
+	}
+	items := make([]billing.Item, 0, len(best))
+	for _, id := range slices.Sorted(maps.Keys(best)) {
+		items = append(items, billing.Item{OrgID: id, SubscriptionID: best[id].ID})
 	}
 	return items, nil
 }
 
-// ledTo returns the subscriptions that the organizations' items keep already, by [billing.OrgKey].
-func ledTo(ctx context.Context, q querier, runID string, orgs []string) (map[string]billing.Subscription, error) {
-	led := make(map[string]billing.Subscription, len(orgs))
+// ledTo returns the subscriptions that the organizations' items keep already.
+func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[string]billing.Subscription, error) {
+	orgs := make([]any, len(leads))
+	for i, l := range leads {
+		orgs[i] = l.orgID
+	}
+	led := map[string]billing.Subscription{}
 	err := query(ctx, q, func(r *sql.Rows) error {
-		sub, err := scanSnapshot(r)
-		led[billing.OrgKey(sub.OrgID)] = sub
+		var orgID string
+		sub, err := scanSnapshot(r, &orgID)
+		led[orgID] = sub
 		return err
-	}, `SELECT `+snapshotColumns+` FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
-		JOIN reconciliation_snapshots n ON n.run_key = r.run_key AND n.subscription_id = i.subscription_id
-		WHERE r.id = ? AND i.org_id IN `+in(len(orgs)), append([]any{runID}, anys(orgs)...)...)
+	}, `SELECT `+snapshotColumns+`, i.org_id FROM reconciliation_items i
+		JOIN reconciliation_snapshots n ON n.run_key = i.run_key AND n.subscription_id = i.subscription_id
+		WHERE i.run_key = `+keyOfRun+` AND i.org_id IN `+in(len(orgs)), append([]any{runID}, orgs...)...)
 	return led, err
 }
 
@@ -392,8 +404,7 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 			JOIN organizations o ON o.id = s.org_id AND o.is_deleted IS NOT TRUE WHERE s.stripe_subscription_id IN `)
 	}
 	if err == nil {
-		live, err = s.without(ctx, live, func(o billing.Orphan) string { return billing.OrgKey(o.OrgID) },
-			`SELECT LOWER(id) FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `)
+		live, err = s.unnamed(ctx, live)
 	}
 	return live, through, failure(err, "look for orphans in run "+runID)
 }
@@ -412,7 +423,7 @@ func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan)
 
 // without returns those whose key is not in what the statement returns for all keys.
 func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(billing.Orphan) string, stmt string) ([]billing.Orphan, error) {
-	var keys []any
+	var keys []string
 	for _, o := range live {
 		if k := key(o); k != "" {
 			keys = append(keys, k)
@@ -421,7 +432,12 @@ func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(bil
 	if len(keys) == 0 {
 		return live, nil
 	}
-	list, err := texts(ctx, s.db, stmt+in(len(keys)), keys...)
+	var list []string
+	err := lookUp(keys, func(keys []string) error {
+		some, err := texts(ctx, s.db, stmt+in(len(keys)), anys(keys)...)
+		list = append(list, some...)
+		return err
+	})
 	known := make(map[string]bool, len(list))
 	for _, k := range list {
 		known[k] = true

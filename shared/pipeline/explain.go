@@ -34,6 +34,9 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 	}
 	for _, record := range records { // one at most, by the id as the database spells it
 		truth, err := (&batch{Reconciler: r}).read(ctx, record, hints{})
+		if err == nil {
+			err = r.share(ctx, &truth, record)
+		}
 		if err != nil {
 			return Explanation{}, err
 		}

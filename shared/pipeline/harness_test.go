@@ -388,8 +388,8 @@ func (s tappedStore) Claims(ctx context.Context, subs []billing.Subscription) (b
 	return tapped(ctx, s.tap, "Claims", func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
 }
 
-func (s tappedStore) SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error) {
-	return tapped(ctx, s.tap, "SharedCustomers", func() (map[string]string, error) { return s.Store.SharedCustomers(ctx, customers, orgID) })
+func (s tappedStore) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
+	return tapped(ctx, s.tap, "SharedCustomers", func() (map[string][]string, error) { return s.Store.SharedCustomers(ctx, customers) })
 }
 
 func (s tappedStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {

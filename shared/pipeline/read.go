@@ -14,8 +14,8 @@ type hints struct {
 	unsettled bool     // its recorded subscriptions will not settle which one governs
 }
 
-// read asks Stripe afresh for what may govern the organization, and the database whose else it
-// may be.
+// read asks Stripe afresh for what may govern the organization, and the database whose else it may
+// be, but for what [Reconciler.share] looks up.
 func (b *batch) read(ctx context.Context, record billing.Record, known hints) (billing.Truth, error) {
 	truth := billing.Truth{ReadAt: b.now()}
 	if record.Org.Deleted {
@@ -33,13 +33,17 @@ func (b *batch) read(ctx context.Context, record billing.Record, known hints) (b
 	if r.found.onlyOf(record) {
 		return truth, nil
 	}
-	if truth.Claims, err = b.Store.Claims(ctx, r.found); err != nil {
-		return truth, err
-	}
-	if customers := billing.InDoubt(truth, record); len(customers) > 0 {
-		truth.Claims.SharedCustomers, err = b.Store.SharedCustomers(ctx, customers, record.Org.ID)
-	}
+	truth.Claims, err = b.Store.Claims(ctx, r.found)
 	return truth, err
+}
+
+// share looks up who else is known under the customers of what is in doubt, if anything is. That
+// goes through whole tables.
+func (r *Reconciler) share(ctx context.Context, truth *billing.Truth, record billing.Record) (err error) {
+	if customers := billing.InDoubt(*truth, record); len(customers) > 0 {
+		truth.Claims.SharedCustomers, err = r.Store.SharedCustomers(ctx, customers)
+	}
+	return err
 }
 
 // reading is a fresh look at one organization in Stripe; nothing is asked for twice.
@@ -82,14 +86,14 @@ func (r *reading) readRecorded(ctx context.Context) error {
 	return nil
 }
 
-// readNamed adds those of the subscriptions whose metadata names the organization, still.
+// readNamed adds those of the subscriptions whose metadata may still name the organization.
 func (r *reading) readNamed(ctx context.Context, named []string) error {
 	for _, id := range named {
 		sub, exists, err := r.retrieve(ctx, id)
 		if err != nil {
 			return err
 		}
-		if exists && sub.Names(r.record.Org.ID) {
+		if exists && sub.MayName(r.record.Org.ID) {
 			r.found.add(sub)
 		}
 	}

@@ -23,7 +23,7 @@ type ReconcileStore interface {
 	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
 	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
 	Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
-	SharedCustomers(ctx context.Context, customers []string, orgID string) (map[string]string, error)
+	SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error)
 	DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error)
 	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
@@ -98,7 +98,12 @@ type task struct {
 	asked  bool // Stripe was, for this organization
 	// lowered: a write that lowers access was sent, whatever became of it.
 	lowered bool
-	result  Result
+	// doubt is what was read where a subscription may be another organization's as well. Who else is
+	// known under its customer is looked up for all such of the batch at once, and once only: alone is
+	// for what is read after that.
+	doubt  *billing.Truth
+	alone  bool
+	result Result
 }
 
 // Reconcile handles a batch. It returns one result for each delivery, in their order.
@@ -229,16 +234,49 @@ func (b *batch) process(ctx context.Context, todo []*task) {
 	if len(todo) == 0 {
 		return
 	}
-	todo = b.probe(ctx, todo)
+	b.each(b.probe(ctx, todo), func(t *task) Result { return b.oneUnlessDown(ctx, t) })
+	b.resolve(ctx, todo)
+}
+
+// each gives the tasks their result, several at once.
+func (b *batch) each(todo []*task, result func(*task) Result) {
 	var group errgroup.Group
 	group.SetLimit(b.parallel())
 	for _, t := range todo {
 		group.Go(func() error {
-			t.result = b.oneUnlessDown(ctx, t)
+			t.result = result(t)
 			return nil
 		})
 	}
 	_ = group.Wait() // every result, failures too, stands in its task
+}
+
+// resolve goes on with those that were left in doubt. The look-up goes through whole tables, so it is
+// one for all of them. It comes after Stripe was read for each: who subscribes is known under the
+// customer before, so whoever may own one of the subscriptions is found.
+func (b *batch) resolve(ctx context.Context, todo []*task) {
+	todo = slices.DeleteFunc(slices.Clone(todo), func(t *task) bool { return t.doubt == nil })
+	customers := map[string]bool{}
+	for _, t := range todo {
+		for _, id := range billing.InDoubt(*t.doubt, t.record) {
+			customers[id] = true
+		}
+	}
+	if len(customers) == 0 {
+		return
+	}
+	var known map[string][]string
+	err := b.Retry.do(ctx, func() (err error) {
+		known, err = b.Store.SharedCustomers(ctx, slices.Sorted(maps.Keys(customers)))
+		return err
+	})
+	b.each(todo, func(t *task) Result {
+		if err != nil {
+			return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
+		}
+		t.doubt.Claims.SharedCustomers = known
+		return b.one(ctx, t)
+	})
 }
 
 // probe tries one organization while Stripe is down, to see whether it is back, and returns the
@@ -292,6 +330,9 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 	b.observe(t, err)
 	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {
 		b.confirm(ctx, t) // our write was committed although its answer was lost
+	}
+	if t.doubt != nil {
+		return Result{Disposition: Return} // unless resolve goes on with it
 	}
 	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
 		return Result{Disposition: Acknowledge}
@@ -376,13 +417,14 @@ func (b *batch) reload(ctx context.Context, t *task) error {
 	records, err := b.Store.Records(ctx, []string{t.work.OrgID})
 	if err == nil {
 		t.record, t.exists = records[t.work.OrgID]
+		t.alone = true
 	}
 	return err
 }
 
 func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	plan, err := b.plan(ctx, t)
-	if err != nil {
+	if err != nil || t.doubt != nil {
 		return plan, err
 	}
 	item := t.planned(plan)
@@ -411,15 +453,28 @@ func (t *task) planned(plan billing.Plan) billing.Item {
 	}
 }
 
-// plan reads Stripe afresh and compares it with the record read before.
+// plan compares what Stripe holds with the record read before. It leaves the task in doubt where
+// the batch is to be asked first who shares a customer: then there is no plan yet.
 func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if !t.exists {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
+	}
+	if t.doubt != nil { // and resolved
+		truth := *t.doubt
+		t.doubt = nil
+		return b.Rules.Plan(truth, t.record)
 	}
 	known := t.hints()
 	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
 	truth, err := b.read(ctx, t.record, known)
 	if err != nil {
+		return billing.Plan{}, err
+	}
+	if !t.alone && len(billing.InDoubt(truth, t.record)) > 0 {
+		t.doubt, t.alone = &truth, true
+		return billing.Plan{}, nil
+	}
+	if err := b.share(ctx, &truth, t.record); err != nil {
 		return billing.Plan{}, err
 	}
 	return b.Rules.Plan(truth, t.record)

@@ -71,7 +71,7 @@ func indexed(subs []billing.Subscription) seen {
 	return s
 }
 
-// of returns what concerns the organization, each subscription once.
+// of returns what may concern the organization, each subscription once.
 func (s seen) of(record billing.Record) []billing.Subscription {
 	var found subscriptions
 	for _, id := range record.RecordedIDs() {
@@ -154,7 +154,7 @@ func (t *task) hints() hints {
 		switch {
 		case t.record.Records(sub.ID):
 			recorded = append(recorded, sub)
-		case sub.Names(t.record.Org.ID) && sub.ID != t.item.SubscriptionID:
+		case t.swept.Claims.Names(sub, t.record.Org.ID) && sub.ID != t.item.SubscriptionID:
 			known.named = append(known.named, sub.ID)
 		}
 	}

@@ -151,6 +151,28 @@ func (d *DB) Open(t testing.TB) *sql.DB {
 	return db
 }
 
+// Collate makes the application's tables anew, in this collation, and skips the test where the server
+// does not have it. An application may have chosen any.
+func (d *DB) Collate(t testing.TB, collation string) {
+	t.Helper()
+	d.MustExec(t, `DROP TABLE subscriptions`)
+	d.MustExec(t, `DROP TABLE organizations`)
+	d.CollateByDefault(t, collation)
+	if err := appschema.Create(t.Context(), d.DB); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// CollateByDefault gives the database the collation for tables that do not name theirs, and skips the
+// test where the server does not have it.
+func (d *DB) CollateByDefault(t testing.TB, collation string) {
+	t.Helper()
+	if Value[int](t, d, `SELECT COUNT(*) FROM information_schema.collations WHERE collation_name = ?`, collation) == 0 {
+		t.Skipf("%s has no %s", d.Kind, collation)
+	}
+	d.MustExec(t, `ALTER DATABASE `+d.Name+` COLLATE `+collation)
+}
+
 // MustExec runs a statement and returns how many rows it matched.
 func (d *DB) MustExec(t testing.TB, statement string, args ...any) int64 {
 	t.Helper()

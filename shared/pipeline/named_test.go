@@ -1,0 +1,135 @@
+package pipeline_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// newFixtureIn has the application's tables in this collation.
+func newFixtureIn(t *testing.T, collation string) *fixture {
+	t.Helper()
+	f := newFixture(t)
+	f.db.Collate(t, collation)
+	f.startQueues()
+	return f
+}
+
+var collations = []string{"utf8mb4_unicode_ci", "utf8mb4_bin", "utf8mb4_0900_ai_ci", "utf8mb4_0900_bin", "latin1_swedish_ci", "latin1_bin"}
+
+// namedUnder puts an active subscription of the customer into Stripe whose metadata has this orgId.
+func (f *fixture) namedUnder(customerOf, orgID string) {
+	f.sub(customerOf, func(s *stripetest.Subscription) {
+		s.ID, s.Metadata = "sub_named_"+strings.TrimSpace(orgID), map[string]string{"orgId": orgID}
+	})
+}
+
+// reconciled runs everything, one organization after the other by id, and returns the reason and the governing subscription of each
+// organization, and the orphans.
+func (f *fixture) reconciled() (reasons map[string]string, orphans []billing.Orphan) {
+	f.Helper()
+	ids := f.swept()
+	reasons = map[string]string{}
+	for _, id := range ids {
+		f.deliver(f.reconciler(nil), scheduledID, id)
+		item := f.item(scheduledID, id)
+		reasons[id] = string(item.Reason) + " " + item.SubscriptionID
+	}
+	orphans, _, err := f.store.FoundOrphans(f.Context(), scheduledID)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return reasons, orphans
+}
+
+// ULIDs, and the GUIDs of some platforms, are in capitals; metadata may spell them in small letters.
+func TestASubscriptionGoesToWhomItsMetadataNamesHoweverTheDatabaseSpellsIt(t *testing.T) {
+	for _, collation := range collations {
+		for name, ids := range map[string]struct{ payer, other, spelled string }{
+			"capitals":               {"01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QB"},
+			"typed in small letters": {"01J9ZK3V8QA", "01J9ZK3V8QB", " 01j9zk3v8qb"},
+			"typed in capitals":      {"01j9zk3v8qa", "01j9zk3v8qb", "01J9ZK3V8QB "},
+			"mixed":                  {"5e1F-a", "5e1F-b", "5e1F-b"},
+		} {
+			t.Run(collation+"/"+name, func(t *testing.T) {
+				f := newFixtureIn(t, collation)
+				f.inSync(ids.payer)
+				f.org(ids.other, withoutCustomer, free)
+				f.namedUnder(ids.payer, ids.spelled)
+				reasons, orphans := f.reconciled()
+				want := map[string]string{ids.payer: "in_sync sub_" + ids.payer, ids.other: "row_inserted sub_named_" + strings.TrimSpace(ids.spelled)}
+				if diff := cmp.Diff(want, reasons); diff != "" || len(orphans) != 0 {
+					t.Errorf("orphans %v; (-want +got)\n%s", orphans, diff)
+				}
+			})
+		}
+	}
+}
+
+// The payer has none of its own: what its customer pays for is the other's all the same. Nor is an
+// orphan what nobody's customer pays for, if its metadata names an organization.
+func TestACustomersOnlySubscriptionIsNotItsOrganizationsIfMetadataNamesAnother(t *testing.T) {
+	const payer, other, third = "01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QC"
+	for _, collation := range collations {
+		t.Run(collation, func(t *testing.T) {
+			f := newFixtureIn(t, collation)
+			f.org(payer, free)
+			f.org(other, withoutCustomer, free)
+			f.org(third, withoutCustomer, free)
+			f.namedUnder(payer, other)
+			f.namedUnder("nobody", third)
+			reasons, orphans := f.reconciled()
+			want := map[string]string{payer: "subscription_conflict ", other: "row_inserted sub_named_" + other, third: "row_inserted sub_named_" + third}
+			if diff := cmp.Diff(want, reasons); diff != "" || len(orphans) != 0 {
+				t.Errorf("orphans %v; (-want +got)\n%s", orphans, diff)
+			}
+		})
+	}
+}
+
+// Where the database tells cases apart, ids that differ in case only are those of two organizations.
+func TestOrganizationsWhoseIDsDifferInCaseOnlyAreTwoWhereTheDatabaseSaysSo(t *testing.T) {
+	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "latin1_bin"} {
+		t.Run(collation, func(t *testing.T) {
+			f := newFixtureIn(t, collation)
+			f.inSync("abc-1")
+			f.inSync("ABC-1")
+			f.org("abc-2", withoutCustomer, free)
+			f.org("ABC-2", withoutCustomer, free)
+			f.org("aBc-3", withoutCustomer, free)
+			f.namedUnder("abc-1", "ABC-2")
+			f.namedUnder("ABC-1", "abc-2")
+			f.sub("abc-3", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "abC-3"} }) // nobody's
+			reasons, orphans := f.reconciled()
+			want := map[string]string{
+				"abc-1": "in_sync sub_abc-1", "ABC-1": "in_sync sub_ABC-1", "aBc-3": "no_stripe_identity ",
+				"abc-2": "row_inserted sub_named_abc-2", "ABC-2": "row_inserted sub_named_ABC-2",
+			}
+			if diff := cmp.Diff(want, reasons); diff != "" || len(orphans) != 1 || orphans[0].SubscriptionID != "sub_abc-3" {
+				t.Errorf("orphans %v; (-want +got)\n%s", orphans, diff)
+			}
+		})
+	}
+}
+
+// Where it does not, they are one: however row and metadata spell its id.
+func TestARowThatSpellsItsOrganizationInAnotherCaseIsItsOwn(t *testing.T) {
+	for _, collation := range []string{"utf8mb4_unicode_ci", "utf8mb4_0900_ai_ci", "latin1_swedish_ci"} {
+		t.Run(collation, func(t *testing.T) {
+			f := newFixtureIn(t, collation)
+			f.org("AbC-1")
+			f.row("AbC-1", func(s *appschema.Subscription) { s.OrgID = "aBc-1" })
+			f.sub("AbC-1", canceled)
+			f.namedUnder("AbC-1", "ABc-1")
+			reasons, orphans := f.reconciled()
+			if diff := cmp.Diff(map[string]string{"AbC-1": "repaired sub_named_ABc-1"}, reasons); diff != "" || len(orphans) != 0 {
+				t.Errorf("orphans %v; (-want +got)\n%s", orphans, diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,158 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// inDoubt makes an organization whose customer has an active subscription that nothing gives to it
+// but that customer.
+func (f *fixture) inDoubt(id string) {
+	f.org(id, free)
+	f.sub(id)
+}
+
+func underCustomerOf(id string) func(*appschema.Organization) {
+	return func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_" + id) }
+}
+
+// calls notes the steps' calls, in their order.
+type calls struct {
+	mu   sync.Mutex
+	made []string
+}
+
+func (c *calls) tap() *tap {
+	return &tap{before: func(_ context.Context, call string) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.made = append(c.made, call)
+		return nil
+	}}
+}
+
+func (c *calls) count(call string) int {
+	return len(slices.DeleteFunc(slices.Clone(c.made), func(s string) bool { return s != call }))
+}
+
+// The application has no index on customers.
+func TestWhoSharesTheCustomersOfABatchIsLookedUpOnce(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(30)
+	want := map[string]billing.Reason{}
+	for i, id := range ids {
+		switch i % 3 {
+		case 0:
+			f.inSync(id)
+			want[id] = billing.ReasonInSync
+		case 1:
+			f.inDoubt(id)
+			want[id] = billing.ReasonRowInserted
+		default:
+			f.inDoubt(id)
+			f.org("other of "+id, underCustomerOf(id))
+			want[id] = billing.ReasonSubscriptionConflict
+		}
+	}
+	f.openRun(runID, ids)
+	var c calls
+	r := f.reconciler(c.tap())
+	r.Parallel = 1 // a deadlock of two would have one of them read anew
+	f.deliver(r, runID, ids...)
+	got := map[string]billing.Reason{}
+	for id, item := range f.items() {
+		got[id] = item.Reason
+		if item.Reason == billing.ReasonSubscriptionConflict && !strings.Contains(item.Error, "other of "+id) {
+			t.Errorf("%s: %s", id, item.Error)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if n := c.count("SharedCustomers"); n != 1 {
+		t.Errorf("looked up %d times", n)
+	}
+	if n := c.count("CustomerSubscriptions"); n != 20 {
+		t.Errorf("%d customers were read in Stripe, want each once", n)
+	}
+	// Who subscribes is known under the customer before: so no look-up comes before Stripe is read.
+	if slices.Contains(c.made[slices.Index(c.made, "SharedCustomers"):], "CustomerSubscriptions") {
+		t.Errorf("Stripe was read after the look-up: %v", c.made)
+	}
+}
+
+// What changes while an organization waits for the look-up is seen.
+func TestAnOrganizationThatChangesWhileItWaitsIsReadAnew(t *testing.T) {
+	f := newFixture(t)
+	f.inDoubt("org-1")
+	f.inDoubt("org-2")
+	f.openRun(runID, []string{"org-1", "org-2"})
+	var c calls
+	noted := c.tap()
+	change := once(func() {
+		f.exec(`UPDATE organizations SET name = 'renamed', updated_at = updated_at + INTERVAL 1 DAY WHERE id = 'org-1'`)
+		f.org("org-3", underCustomerOf("org-1"))
+	})
+	r := f.reconciler(&tap{before: noted.before, after: func(_ context.Context, call string) error {
+		if call == "SharedCustomers" {
+			change()
+		}
+		return nil
+	}})
+	r.Parallel = 1
+	f.deliver(r, runID, "org-1", "org-2")
+	f.wantItem("org-1", billing.OutcomeError, billing.ReasonSubscriptionConflict)
+	f.wantItem("org-2", billing.OutcomeSynced, billing.ReasonRowInserted)
+	if n := c.count("SharedCustomers"); n != 2 {
+		t.Errorf("looked up %d times, want once more for what is read anew", n)
+	}
+}
+
+func TestWhoIsNotInDoubtIsNotHeldUpByALookUpThatFails(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("org-1")
+	f.inDoubt("org-2")
+	f.openRun(runID, []string{"org-1", "org-2"})
+	fails := &tap{before: func(_ context.Context, call string) error {
+		if call == "SharedCustomers" {
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Err: errors.New("gone")}
+		}
+		return nil
+	}}
+	got := f.deliver(f.reconciler(fails), runID, "org-1", "org-2")
+	f.wantResult(got["org-1"], pipeline.Acknowledge, "")
+	f.wantResult(got["org-2"], pipeline.Return, billing.ReasonDatabaseUnavailable)
+	f.wantItem("org-2", billing.OutcomePending, "")
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-2")["org-2"], pipeline.Acknowledge, "")
+	f.wantItem("org-2", billing.OutcomeSynced, billing.ReasonRowInserted)
+}
+
+// The one that tells whether Stripe is back may be in doubt too.
+func TestAProbeThatIsInDoubtIsDecided(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(4)
+	for _, id := range ids {
+		f.inDoubt(id)
+	}
+	f.openRun(runID, ids)
+	r := f.reconciler(nil)
+	r.Parallel = 1
+	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.deliver(r, runID, ids...)
+	f.stripe.ClearFaults()
+	for id, result := range f.deliver(r, runID, ids...) {
+		f.wantResult(result, pipeline.Acknowledge, "")
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRowInserted)
+	}
+}
