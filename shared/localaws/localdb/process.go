@@ -51,9 +51,10 @@ func (p program) kind() string {
 const programEnv = "MYSQLD"
 
 // Start finds mariadbd or mysqld on PATH or where packages usually put them, and runs it in a
-// temporary directory; the environment variable MYSQLD names another program. It returns once the server answers, after about half a second, or when
-// ctx ends. ErrNoServer says that there is none; an error of a server that would not start
-// carries the last lines of its log.
+// temporary directory; the environment variable MYSQLD names another program. It returns once the
+// server answers, after about half a second (MySQL: three), or when ctx ends. ErrNoServer says
+// that there is none, ErrNoProgram that MYSQLD names none; an error of a server that would not
+// start carries the last lines of its log.
 func Start(ctx context.Context) (*Server, error) {
 	path, err := find()
 	if err != nil {
@@ -68,18 +69,22 @@ func Start(ctx context.Context) (*Server, error) {
 	return s, nil
 }
 
-// find prefers mariadbd, because mysqld is often another name for it.
+// find returns the program to run.
 func find() (string, error) {
 	if named := os.Getenv(programEnv); named != "" {
 		path, err := exec.LookPath(named)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", programEnv, err)
+			return "", fmt.Errorf("%w: %w", ErrNoProgram, err)
 		}
 		return filepath.Abs(path)
 	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
-	dirs = append(dirs, "/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
-		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin")
+	return findIn(append(dirs, "/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
+		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"))
+}
+
+// findIn prefers mariadbd in any directory, because mysqld is often another name for it.
+func findIn(dirs []string) (string, error) {
 	for _, name := range []string{"mariadbd", "mysqld"} {
 		for _, dir := range dirs {
 			path, err := exec.LookPath(filepath.Join(dir, name))
@@ -122,7 +127,7 @@ func identify(ctx context.Context, path string) (program, error) {
 	}
 	match := versionPattern.FindSubmatch(out)
 	if match == nil {
-		return program{}, fmt.Errorf("unknown version: %s", bytes.TrimSpace(out))
+		return program{}, fmt.Errorf("neither MariaDB nor MySQL, by what it says of its version: %.100q", bytes.TrimSpace(out))
 	}
 	return program{
 		path:    path,
