@@ -704,23 +704,29 @@ func (f *fixture) items() map[string]billing.Item {
 
 func (f *fixture) itemIDs(runID string) []string {
 	f.Helper()
-	rows, err := f.db.QueryContext(f.Context(), `SELECT org_id FROM reconciliation_items WHERE run_id = ? ORDER BY org_id`, runID)
+	return f.list(`SELECT org_id FROM reconciliation_items WHERE run_id = ? ORDER BY org_id`, runID)
+}
+
+// list returns the column that a query selects.
+func (f *fixture) list(query string, args ...any) []string {
+	f.Helper()
+	rows, err := f.db.QueryContext(f.Context(), query, args...)
 	if err != nil {
 		f.Fatal(err)
 	}
 	defer rows.Close()
-	var ids []string
+	var all []string
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var one string
+		if err := rows.Scan(&one); err != nil {
 			f.Fatal(err)
 		}
-		ids = append(ids, id)
+		all = append(all, one)
 	}
 	if err := rows.Err(); err != nil {
 		f.Fatal(err)
 	}
-	return ids
+	return all
 }
 
 func (f *fixture) checksum() string {
