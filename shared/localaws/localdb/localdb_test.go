@@ -166,6 +166,19 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 	}
 }
 
+func TestFurtherOptionsOverrideTheUsualOnes(t *testing.T) {
+	s := started(t, func(ctx context.Context) (*Server, error) {
+		return StartWith(ctx, "--log-bin=binlog", "--server-id=1", "--max-connections=123")
+	})
+	var logged, connections int
+	if err := openServer(t, s, "").QueryRowContext(t.Context(), "SELECT @@log_bin, @@max_connections").Scan(&logged, &connections); err != nil {
+		t.Fatal(err)
+	}
+	if logged != 1 || connections != 123 {
+		t.Errorf("log_bin %d, max_connections %d", logged, connections)
+	}
+}
+
 func TestRestartKeepsDataPortAndAccount(t *testing.T) {
 	s := started(t, Start)
 	if err := s.CreateDatabase(t.Context(), "kept"); err != nil {

@@ -55,14 +55,17 @@ const programEnv = "MYSQLD"
 // server answers, after about half a second (MySQL: three), or when ctx ends. ErrNoServer says
 // that there is none, ErrNoProgram that MYSQLD names none; an error of a server that would not
 // start carries the last lines of its log.
-func Start(ctx context.Context) (*Server, error) {
+func Start(ctx context.Context) (*Server, error) { return StartWith(ctx) }
+
+// StartWith is Start with further options of the server program, which override the usual ones.
+func StartWith(ctx context.Context, options ...string) (*Server, error) {
 	path, err := find()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s, err := start(ctx, path)
+	s, err := start(ctx, path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
@@ -96,7 +99,7 @@ func findIn(dirs []string) (string, error) {
 	return "", ErrNoServer
 }
 
-func start(ctx context.Context, path string) (*Server, error) {
+func start(ctx context.Context, path string, options ...string) (*Server, error) {
 	p, err := identify(ctx, path)
 	if err != nil {
 		return nil, err
@@ -109,6 +112,7 @@ func start(ctx context.Context, path string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.further = options
 	s, err := h.start(ctx)
 	if err != nil {
 		return nil, errors.Join(err, h.remove())
@@ -140,6 +144,7 @@ func identify(ctx context.Context, path string) (program, error) {
 type home struct {
 	dir     string
 	program program
+	further []string // options
 	as      *account
 	janitor *janitor
 }
@@ -209,11 +214,11 @@ func (h *home) options() []string {
 		"--default-time-zone=+00:00",
 		"--character-set-server=utf8mb4",
 	}
-	if h.program.mariaDB {
-		return opts
+	if !h.program.mariaDB {
+		// MySQL's packages name a directory that may not exist, and listen on a second port.
+		opts = append(opts, "--secure-file-priv=NULL", "--loose-mysqlx=OFF")
 	}
-	// MySQL's packages name a directory that may not exist, and listen on a second port.
-	return append(opts, "--secure-file-priv=NULL", "--loose-mysqlx=OFF")
+	return append(opts, h.further...)
 }
 
 // initialize creates the server's own tables.
