@@ -138,6 +138,15 @@ func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 	}
 }
 
+func TestAWrongServerProgramIsRefusedInOneLine(t *testing.T) {
+	t.Setenv("MYSQLD", "/nowhere/mysqld")
+	code, a := local(t.Context(), t, nil)
+	if code != present.ExitUsage || a.Error.Code != "configuration" || a.Error.Hint == "" || strings.Contains(a.Error.Message, "\n") ||
+		!strings.Contains(a.Error.Message, "MYSQLD") || !strings.Contains(a.Error.Message, "/nowhere/mysqld") {
+		t.Errorf("exit %d, error %+v", code, a.Error)
+	}
+}
+
 // onOwnParts starts own parts on the given database; they end with the test.
 func onOwnParts(t *testing.T, database func(context.Context) (*localdb.Server, error)) *ownParts {
 	t.Helper()

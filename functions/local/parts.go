@@ -30,11 +30,14 @@ type ownParts struct {
 	unlimited bool
 }
 
-// startDatabase starts the best database this machine offers.
+// startDatabase starts the database that MYSQLD names, or else the best that this machine offers.
 func startDatabase(ctx context.Context) (*localdb.Server, error) {
 	database, err := localdb.Start(ctx)
-	if errors.Is(err, localdb.ErrNoServer) {
+	switch {
+	case errors.Is(err, localdb.ErrNoServer):
 		return localdb.StartInProcess(ctx)
+	case errors.Is(err, localdb.ErrNoProgram):
+		return nil, &present.Error{Exit: present.ExitUsage, Code: "configuration", Hint: "without MYSQLD, a server is looked for on this machine", Err: err}
 	}
 	return database, err
 }

@@ -53,7 +53,12 @@ func newStack(t testing.TB, population demo.Options) *stack {
 
 func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options) *stack {
 	t.Helper()
-	s := &stack{TB: t, db: mysqltest.New(t), printed: map[string]*runtimeapi.Printed{}, timeout: timeout}
+	return newStackIn(t, mysqltest.New(t), population, limits)
+}
+
+func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits stripetest.Options) *stack {
+	t.Helper()
+	s := &stack{TB: t, db: db, printed: map[string]*runtimeapi.Printed{}, timeout: timeout}
 	var err error
 	if s.stripe, err = stripetest.Start(limits); err != nil {
 		t.Fatal(err)

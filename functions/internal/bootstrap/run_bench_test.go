@@ -133,13 +133,28 @@ func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest
 	b.StopTimer()
 	defer b.StartTimer()
 	s := newStackOn(b, demo.Options{Orgs: orgs, Drift: 0.01, Plain: true, Seed: 1, Now: time.Now().UTC().Truncate(time.Second)}, limits)
+	functions, stop := s.deploy(rps)
+	began := time.Now()
+	runID := s.enumerateAll(functions["enumerator"], strategy)
+	s.awaitDecided(b.Context(), runID)
+	m := measured{orgs: orgs, wall: time.Since(began), pages: math.Ceil(float64(s.population.Subscriptions) / 100)}
+	s.awaitClosed(b.Context(), runID)
+	m.cpu, m.peakMiB = usage(b, functions)
+	stop()
+	m.drifted, m.requests = s.outcome(runID)
+	return m
+}
+
+// deploy starts the functions and what feeds them from the queues, which stop ends.
+func (s *stack) deploy(rps int) (functions map[string]*runtimeapi.Function, stop func()) {
+	s.Helper()
 	s.environ["STRIPE_RPS"], s.environ["WORKER_CONCURRENCY"] = strconv.Itoa(rps), strconv.Itoa(workersAtOnce)
 	s.timeout = 15 * time.Minute // the longest of Lambda
-	functions := map[string]*runtimeapi.Function{}
+	functions = map[string]*runtimeapi.Function{}
 	for _, name := range []string{"enumerator", "worker", "aggregator"} {
 		functions[name] = s.function(name)
 	}
-	ctx, stop := context.WithCancel(b.Context())
+	ctx, cancel := context.WithCancel(s.Context())
 	var sources sync.WaitGroup
 	for _, source := range []*lambdasource.Source{
 		{Queue: s.work, Handler: functions["worker"].HandleSQS, MaxConcurrency: workersAtOnce, BatchSize: workBatch, BatchWindow: time.Second},
@@ -148,20 +163,14 @@ func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest
 		source.Client, source.Timeout, source.Log = s.queues, s.timeout, slog.New(slog.DiscardHandler)
 		sources.Go(func() {
 			if err := source.Run(ctx); err != nil {
-				b.Error(err)
+				s.Error(err)
 			}
 		})
 	}
-	began := time.Now()
-	runID := s.enumerateAll(functions["enumerator"], strategy)
-	s.awaitDecided(ctx, runID)
-	m := measured{orgs: orgs, wall: time.Since(began), pages: math.Ceil(float64(s.population.Subscriptions) / 100)}
-	s.awaitClosed(ctx, runID)
-	m.cpu, m.peakMiB = usage(b, functions)
-	stop()
-	sources.Wait()
-	m.drifted, m.requests = s.outcome(runID)
-	return m
+	return functions, func() {
+		cancel()
+		sources.Wait()
+	}
 }
 
 // enumerateAll invokes the enumerator until it is done.

@@ -60,24 +60,24 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 
 // addTables adds all that every table of the round holds.
 func (r *round) addTables(ctx context.Context, places map[string]string) error {
-	rows := map[string]string{} // as one text each
-	err := each(ctx, r.db, func(columns *sql.Rows) error {
-		var table, all string
-		err := columns.Scan(&table, &all)
-		rows[table] = all
+	columns := map[string][]string{} // GROUP_CONCAT would cut the list of a table with many
+	err := each(ctx, r.db, func(rows *sql.Rows) error {
+		var table, column string
+		err := rows.Scan(&table, &column)
+		columns[table] = append(columns[table], "`"+column+"`")
 		return err
-	}, "SELECT table_name, CONCAT('CONCAT_WS(''|'',', GROUP_CONCAT('`', column_name, '`'), ')') FROM information_schema.columns WHERE table_schema = DATABASE() GROUP BY table_name")
+	}, "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()")
 	if err != nil {
 		return err
 	}
-	for table, row := range rows {
+	for table, all := range columns {
 		var content strings.Builder
 		err := each(ctx, r.db, func(rows *sql.Rows) error {
 			var text sql.NullString
 			err := rows.Scan(&text)
 			content.WriteString(text.String)
 			return err
-		}, "SELECT "+row+" FROM `"+table+"`")
+		}, "SELECT CONCAT_WS('|',"+strings.Join(all, ",")+") FROM `"+table+"`")
 		if err != nil {
 			return err
 		}

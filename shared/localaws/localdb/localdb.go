@@ -18,6 +18,9 @@ import (
 // ErrNoServer says that neither mariadbd nor mysqld was found on this machine.
 var ErrNoServer = errors.New("no mariadbd or mysqld on this machine (Debian: apt-get install mariadb-server-core)")
 
+// ErrNoProgram says that the environment variable MYSQLD names nothing that can be run.
+var ErrNoProgram = errors.New(programEnv + " names no program that can be run")
+
 const (
 	loopback = "127.0.0.1"
 	userName = "reconciliation"

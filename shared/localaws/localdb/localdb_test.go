@@ -166,6 +166,19 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 	}
 }
 
+func TestFurtherOptionsOverrideTheUsualOnes(t *testing.T) {
+	s := started(t, func(ctx context.Context) (*Server, error) {
+		return StartWith(ctx, "--log-bin=binlog", "--server-id=1", "--max-connections=123")
+	})
+	var logged, connections int
+	if err := openServer(t, s, "").QueryRowContext(t.Context(), "SELECT @@log_bin, @@max_connections").Scan(&logged, &connections); err != nil {
+		t.Fatal(err)
+	}
+	if logged != 1 || connections != 123 {
+		t.Errorf("log_bin %d, max_connections %d", logged, connections)
+	}
+}
+
 func TestRestartKeepsDataPortAndAccount(t *testing.T) {
 	s := started(t, Start)
 	if err := s.CreateDatabase(t.Context(), "kept"); err != nil {
@@ -272,6 +285,80 @@ exit 3
 	}
 	if got := entries(t, tmp); len(got) != 0 {
 		t.Errorf("left behind: %v", got)
+	}
+}
+
+// programs makes executable files in a new directory, in which nothing runs.
+func programs(t *testing.T, names ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestTheServerThatMYSQLDNamesComesFirst(t *testing.T) {
+	dir := programs(t, "mariadbd", "mysqld", "mysqld-9")
+	t.Setenv("PATH", dir)
+	t.Chdir(dir)
+	for named, want := range map[string]string{
+		"":                             "mariadbd",
+		"mysqld":                       "mysqld",
+		"./mysqld-9":                   "mysqld-9",
+		filepath.Join(dir, "mysqld-9"): "mysqld-9",
+	} {
+		t.Setenv(programEnv, named)
+		path, err := find()
+		if err != nil || path != filepath.Join(dir, want) {
+			t.Errorf("MYSQLD=%s is %s, %v; want %s", named, path, err, want)
+		}
+	}
+}
+
+func TestMYSQLDThatNamesNoProgramIsSaidInOneLine(t *testing.T) {
+	dir := programs(t)
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, named := range map[string]string{
+		"nothing there":  filepath.Join(dir, "mysqld"),
+		"not on PATH":    "mysqld-of-nowhere",
+		"a directory":    dir,
+		"not executable": text,
+	} {
+		t.Setenv(programEnv, named)
+		_, err := Start(t.Context())
+		if !errors.Is(err, ErrNoProgram) || !strings.Contains(err.Error(), named) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestAProgramThatIsNoServerIsRefused(t *testing.T) {
+	dir := programs(t, "true")
+	t.Setenv(programEnv, filepath.Join(dir, "true"))
+	if _, err := Start(t.Context()); err == nil || !strings.Contains(err.Error(), "neither MariaDB nor MySQL") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestARealMysqldAloneIsFound(t *testing.T) {
+	dir := programs(t, "mysqld")
+	path, err := findIn([]string{t.TempDir(), "relative", dir})
+	if err != nil || path != filepath.Join(dir, "mysqld") {
+		t.Errorf("got %s, %v", path, err)
+	}
+	both := programs(t, "mariadbd")
+	path, err = findIn([]string{dir, both})
+	if err != nil || path != filepath.Join(both, "mariadbd") {
+		t.Errorf("beside mariadbd: got %s, %v", path, err)
+	}
+	if _, err := findIn([]string{t.TempDir()}); !errors.Is(err, ErrNoServer) {
+		t.Errorf("without any: %v", err)
 	}
 }
 

@@ -51,35 +51,43 @@ func (p program) kind() string {
 const programEnv = "MYSQLD"
 
 // Start finds mariadbd or mysqld on PATH or where packages usually put them, and runs it in a
-// temporary directory; the environment variable MYSQLD names another program. It returns once the server answers, after about half a second, or when
-// ctx ends. ErrNoServer says that there is none; an error of a server that would not start
-// carries the last lines of its log.
-func Start(ctx context.Context) (*Server, error) {
+// temporary directory; the environment variable MYSQLD names another program. It returns once the
+// server answers, after about half a second (MySQL: three), or when ctx ends. ErrNoServer says
+// that there is none, ErrNoProgram that MYSQLD names none; an error of a server that would not
+// start carries the last lines of its log.
+func Start(ctx context.Context) (*Server, error) { return StartWith(ctx) }
+
+// StartWith is Start with further options of the server program, which override the usual ones.
+func StartWith(ctx context.Context, options ...string) (*Server, error) {
 	path, err := find()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s, err := start(ctx, path)
+	s, err := start(ctx, path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
 	return s, nil
 }
 
-// find prefers mariadbd, because mysqld is often another name for it.
+// find returns the program to run.
 func find() (string, error) {
 	if named := os.Getenv(programEnv); named != "" {
 		path, err := exec.LookPath(named)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", programEnv, err)
+			return "", fmt.Errorf("%w: %w", ErrNoProgram, err)
 		}
 		return filepath.Abs(path)
 	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
-	dirs = append(dirs, "/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
-		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin")
+	return findIn(append(dirs, "/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
+		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"))
+}
+
+// findIn prefers mariadbd in any directory, because mysqld is often another name for it.
+func findIn(dirs []string) (string, error) {
 	for _, name := range []string{"mariadbd", "mysqld"} {
 		for _, dir := range dirs {
 			path, err := exec.LookPath(filepath.Join(dir, name))
@@ -91,7 +99,7 @@ func find() (string, error) {
 	return "", ErrNoServer
 }
 
-func start(ctx context.Context, path string) (*Server, error) {
+func start(ctx context.Context, path string, options ...string) (*Server, error) {
 	p, err := identify(ctx, path)
 	if err != nil {
 		return nil, err
@@ -104,6 +112,7 @@ func start(ctx context.Context, path string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.further = options
 	s, err := h.start(ctx)
 	if err != nil {
 		return nil, errors.Join(err, h.remove())
@@ -122,7 +131,7 @@ func identify(ctx context.Context, path string) (program, error) {
 	}
 	match := versionPattern.FindSubmatch(out)
 	if match == nil {
-		return program{}, fmt.Errorf("unknown version: %s", bytes.TrimSpace(out))
+		return program{}, fmt.Errorf("neither MariaDB nor MySQL, by what it says of its version: %.100q", bytes.TrimSpace(out))
 	}
 	return program{
 		path:    path,
@@ -135,6 +144,7 @@ func identify(ctx context.Context, path string) (program, error) {
 type home struct {
 	dir     string
 	program program
+	further []string // options
 	as      *account
 	janitor *janitor
 }
@@ -204,11 +214,11 @@ func (h *home) options() []string {
 		"--default-time-zone=+00:00",
 		"--character-set-server=utf8mb4",
 	}
-	if h.program.mariaDB {
-		return opts
+	if !h.program.mariaDB {
+		// MySQL's packages name a directory that may not exist, and listen on a second port.
+		opts = append(opts, "--secure-file-priv=NULL", "--loose-mysqlx=OFF")
 	}
-	// MySQL's packages name a directory that may not exist, and listen on a second port.
-	return append(opts, "--secure-file-priv=NULL", "--loose-mysqlx=OFF")
+	return append(opts, h.further...)
 }
 
 // initialize creates the server's own tables.

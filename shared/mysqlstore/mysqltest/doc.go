@@ -1,8 +1,8 @@
 // Package mysqltest gives each test a database of its own, with the application's tables in it.
 //
 // The server is, in this order: the one that TEST_MYSQL_DSN names (a go-sql-driver DSN over TCP
-// whose user may create databases), or a mariadbd or mysqld of this machine, started once for
-// the test binary in a temporary directory. [New] skips the test where there is neither, and
+// whose user may create databases), or the program that MYSQLD names, or a mariadbd or mysqld of
+// this machine, started once for the test binary in a temporary directory. [New] skips the test where there is neither, and
 // fails it where CI=true; [NewAny] then runs it on go-mysql-server in this process, one
 // connection; [InProcess] always does. [Alone] starts a server for one test.
 //

@@ -93,6 +93,12 @@ func InProcess(t testing.TB) *DB {
 			t.Errorf("stop go-mysql-server: %v", err)
 		}
 	})
+	return On(t, local)
+}
+
+// On returns an empty database on a server of the caller's.
+func On(t testing.TB, local *localdb.Server) *DB {
+	t.Helper()
 	return localServer(local).newDatabase(t)
 }
 
