@@ -19,8 +19,8 @@ const (
 // Reason says why an organization has its outcome, or why a run was stopped.
 type Reason string
 
-// ReasonListed is the reason of a pending organization: it was listed, no more.
-const ReasonListed Reason = "listed"
+// ReasonNotDecided is the reason of a pending organization.
+const ReasonNotDecided Reason = "not_decided_yet"
 
 // Reasons of skipped organizations.
 const (

@@ -557,7 +557,7 @@ func TestAStoppedRunIsAcknowledgedWithoutAskingStripe(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	f.wantItem("org-1", billing.OutcomePending, billing.ReasonListed)
+	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	if n := f.stripe.Requests().Total(); n != 0 {
 		t.Errorf("%d requests", n)
 	}
@@ -818,7 +818,7 @@ func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	if writes != 3 {
 		t.Errorf("it was read %d times", writes)
 	}
-	f.wantItem("org-1", billing.OutcomePending, billing.ReasonListed)
+	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonChangedConcurrently)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonChangedConcurrently)
 }
@@ -886,7 +886,7 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 				if result.Disposition != pipeline.Acknowledge {
 					t.Errorf("%s: %+v", id, result)
 				}
-				f.wantItem(id, billing.OutcomePending, billing.ReasonListed)
+				f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 			}
 			run := f.run(runID)
 			if run.Status != billing.RunStopped || run.StatusReason != test.reason || run.StatusMessage == "" || run.FinishedAt == nil {
@@ -917,7 +917,7 @@ func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
 		return nil
 	}})
 	f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
-	f.wantItem("org-1", billing.OutcomePending, billing.ReasonListed)
+	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 }
 
 // A batch may hold messages of two runs: none may be acknowledged without its run being stopped.
@@ -936,7 +936,7 @@ func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
 				if result.Disposition != pipeline.Acknowledge {
 					t.Errorf("%s: %+v", id, result)
 				}
-				f.wantItem(id, billing.OutcomePending, billing.ReasonListed)
+				f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 			}
 			if run := f.run(runID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonDatabaseLogin {
 				t.Errorf("%+v", run)
@@ -956,7 +956,7 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 		return nil
 	}}
 	f.wantResult(f.deliver(f.reconciler(broken), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
-	f.wantItem("org-1", billing.OutcomePending, billing.ReasonListed)
+	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal)
@@ -1192,7 +1192,7 @@ func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
 			fault.Times = 3 // one too many
 			f.stripe.AddFault(fault)
 			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Return, reason)
-			f.wantItem("org-1", billing.OutcomePending, billing.ReasonListed)
+			f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 			if n := f.stripe.Requests().Total(); n != 3 {
 				t.Errorf("%d requests", n)
 			}
@@ -1276,7 +1276,7 @@ func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 				}
 			}
 			for _, id := range ids {
-				f.wantItem(id, billing.OutcomePending, billing.ReasonListed)
+				f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 			}
 		})
 	}
@@ -1487,7 +1487,7 @@ func TestWhatCannotFinishIsReturnedNotStarted(t *testing.T) {
 		outcomes[result.Disposition]++
 		if result.Disposition == pipeline.Return {
 			f.wantResult(result, pipeline.Return, billing.ReasonOutOfTime)
-			f.wantItem(id, billing.OutcomePending, billing.ReasonListed)
+			f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 		}
 	}
 	if diff := cmp.Diff(map[pipeline.Disposition]int{pipeline.Acknowledge: 2, pipeline.Return: 6}, outcomes); diff != "" {

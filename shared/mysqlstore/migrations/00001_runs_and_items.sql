@@ -39,13 +39,14 @@ CREATE TABLE IF NOT EXISTS reconciliation_runs (
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- One row for each organization of a run. Nearly all of them are only ever inserted as pending and
--- found to be in sync: so that a page of the table need not be split for that, the values they get
--- are as long as those they had. updated_at is when the organization was listed or last decided.
+-- found to be in sync: what they get then is no longer than what they had, for a page whose rows grow
+-- is split, and half of it stays empty. So the first reason is a long one, and updated_at is never NULL:
+-- it is when the organization was listed or last decided.
 CREATE TABLE IF NOT EXISTS reconciliation_items (
   run_key          INT           NOT NULL,
   org_id           VARCHAR(36)   NOT NULL,
   outcome          ENUM('pending','synced','drifted','skipped','error') NOT NULL DEFAULT 'pending',
-  reason           VARCHAR(64)   NOT NULL DEFAULT 'listed',
+  reason           VARCHAR(64)   NOT NULL DEFAULT 'not_decided_yet',
   governed         BOOLEAN       NOT NULL DEFAULT FALSE,
   subscription_id  VARCHAR(120)  NOT NULL DEFAULT '',
   changes          MEDIUMTEXT    NULL,

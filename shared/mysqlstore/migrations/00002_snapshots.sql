@@ -6,8 +6,9 @@
 -- what does not fit (1970 to 2106) makes the row unreadable, for the application's TIMESTAMP ends in
 -- 2038. The hashes stand for ids, which are long and would be repeated in the indexes: they lead to
 -- the rows, and whoever looks compares the ids themselves. org_hash is NULL where no metadata.orgId
--- names an organization.
+-- names an organization. Rows are numbered as they come, so that the pages of the table fill up.
 CREATE TABLE IF NOT EXISTS reconciliation_snapshots (
+  id                    INT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
   run_key               INT           NOT NULL,
   subscription_id       VARCHAR(255)  NOT NULL,
   customer_hash         INT UNSIGNED  NOT NULL,
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS reconciliation_snapshots (
   ended_at              INT UNSIGNED  NULL,
   cancel_at_period_end  BOOLEAN       NOT NULL,
   unreadable            BOOLEAN       NOT NULL,
-  PRIMARY KEY (run_key, subscription_id),
+  UNIQUE KEY idx_reconciliation_snapshots_subscription (run_key, subscription_id),
   KEY idx_reconciliation_snapshots_customer (run_key, customer_hash),
   KEY idx_reconciliation_snapshots_org (run_key, org_hash)
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
