@@ -129,35 +129,6 @@ func (f *fixture) repair(t *testing.T, store *mysqlstore.Store, before billing.R
 	}
 }
 
-// rowsRead are the rows that the only connection of a pool reads while fn runs, in whatever way.
-func rowsRead(t *testing.T, store *mysqlstore.Store, fn func() error) int {
-	t.Helper()
-	count := func() (n int) {
-		rows, err := store.DB().QueryContext(t.Context(), `SHOW SESSION STATUS LIKE 'Handler_read%'`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var name string
-			var value int
-			if err := rows.Scan(&name, &value); err != nil {
-				t.Fatal(err)
-			}
-			n += value
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before, idle := count(), count()
-	if err := fn(); err != nil {
-		t.Fatal(err)
-	}
-	return count() - idle - (idle - before)
-}
-
 // Where the application's tables and a value are in different character sets, the server converts
 // one of them. If it is the column, it reads the whole table.
 func TestNoCollationMakesTheServerReadATableThrough(t *testing.T) {

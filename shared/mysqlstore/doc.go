@@ -25,7 +25,7 @@
 //   - A run has one enumerator: a lease that no right clock can have set is free, and every write
 //     names the lease it is done under.
 //   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
-//     removed only while nobody can be filling or deciding by it.
+//     removed only while nobody can be filling or deciding by it. Both lock the run first.
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.
 //   - An item that is trimmed is counted in the transaction that deletes it.
 //   - What is asked for each organization, message or tick reads a number of rows that does not grow

@@ -11,39 +11,40 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// rowsRead counts the rows and index entries that the server reads for what call does on its only
-// connection. https://dev.mysql.com/doc/refman/8.4/en/server-status-variables.html#statvar_Handler_read_next
-func (f *fixture) rowsRead(t *testing.T, call func(*mysqlstore.Store) error) (n int) {
+// rowsRead are the rows that the only connection of a pool reads while fn runs, in whatever way.
+func rowsRead(t *testing.T, store *mysqlstore.Store, fn func() error) int {
 	t.Helper()
-	store, _ := f.one(t)
-	counted := func() int {
+	count := func() (n int) {
 		rows, err := store.DB().QueryContext(t.Context(), `SHOW SESSION STATUS LIKE 'Handler_read%'`)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer rows.Close()
-		total := 0
 		for rows.Next() {
 			var name string
 			var value int
 			if err := rows.Scan(&name, &value); err != nil {
 				t.Fatal(err)
 			}
-			total += value
+			n += value
 		}
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
 		}
-		return total
+		return n
 	}
-	counted() // reading the counters reads rows itself
-	before := counted()
-	own := counted() - before
-	before += own
-	if err := call(store); err != nil {
+	before, idle := count(), count()
+	if err := fn(); err != nil {
 		t.Fatal(err)
 	}
-	return counted() - before - own
+	return count() - idle - (idle - before)
+}
+
+// readBy counts what call reads on a connection of its own.
+func readBy(t *testing.T, f *fixture, call func(*mysqlstore.Store) error) int {
+	t.Helper()
+	store, _ := f.one(t)
+	return rowsRead(t, store, func() error { return call(store) })
 }
 
 // many organizations of a run, each with a subscription that the sweep saw, as the options say.
@@ -131,7 +132,7 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed' WHERE id <> 'run'`)
 		read[n] = map[string]int{}
 		for name, call := range calls {
-			read[n][name] = f.rowsRead(t, func(s *mysqlstore.Store) error { return call(t.Context(), s) })
+			read[n][name] = readBy(t, f, func(s *mysqlstore.Store) error { return call(t.Context(), s) })
 		}
 	}
 	for name := range calls {
@@ -194,7 +195,7 @@ func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 				f.addBulk(t, n, b)
 				run := f.run(t, fmt.Sprintf("sweep-%d", n))
 				for _, step := range []string{"ListPage", "ListNamed", "Unclaimed", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
-					total := f.rowsRead(t, func(s *mysqlstore.Store) error {
+					total := readBy(t, f, func(s *mysqlstore.Store) error {
 						after, err := steps[step](t.Context(), s, run, "")
 						for after != "" && err == nil {
 							after, err = steps[step](t.Context(), s, run, after)

@@ -40,11 +40,6 @@ type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-type executor interface {
-	querier
-	execer
-}
-
 // query calls scan for each row; a list that broke off is an error.
 func query(ctx context.Context, q querier, scan func(*sql.Rows) error, stmt string, args ...any) (err error) {
 	rows, err := q.QueryContext(ctx, stmt, args...)

@@ -208,17 +208,16 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	if err := s.DropSnapshot(ctx, runID); err != nil {
 		return err
 	}
+	key, err := runKey(ctx, s.db, runID)
+	if err != nil {
+		return err
+	}
 	for more := true; more; {
-		var err error
-		if more, err = deletePage(ctx, s.db, "reconciliation_items", "org_id", runID); err != nil {
+		if more, err = hit(ctx, s.db, `DELETE FROM reconciliation_items WHERE run_key = ? ORDER BY org_id LIMIT ?`, key, prunePage); err != nil {
 			return err
 		}
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_sweeps WHERE run_id = ?`, runID); err != nil {
-		return err
-	}
-	key, err := runKey(ctx, s.db, runID)
-	if err != nil {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_tallies WHERE run_key = ?`, key); err != nil {

@@ -21,15 +21,15 @@ func (s *Store) BeginSweep(ctx context.Context, runID, owner string, now, until 
 		return err
 	}
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_sweeps (run_id, began_at) VALUES (?,?)
 			ON DUPLICATE KEY UPDATE state = VALUES(state), began_at = VALUES(began_at)`, runID, now)
 		if err != nil {
 			return err
 		}
-		if err := putRange(ctx, tx, runID, billing.Range{}); err != nil {
-			return err
-		}
-		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+		return putRange(ctx, tx, runID, billing.Range{})
 	})
 	return failure(err, "begin the sweep of run "+runID)
 }
@@ -53,8 +53,7 @@ func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, erro
 }
 
 // StorePage adds a page of a range to the run's snapshot and, in the same transaction, puts what
-// is left of the range in its place: nothing where the page was the last. The run comes first, in the
-// order in which a snapshot is removed.
+// is left of the range in its place: nothing where the page was the last.
 func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
@@ -80,6 +79,9 @@ func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.R
 // FinishSweep records how the sweep ended. It must not be called complete while a range is left.
 func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
+			return err
+		}
 		left, err := texts(ctx, tx, `SELECT run_id FROM reconciliation_ranges WHERE run_id = ? LIMIT 1`, runID)
 		if err != nil {
 			return err
@@ -87,10 +89,8 @@ func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state bill
 		if state == billing.SweepComplete && len(left) > 0 {
 			return billing.ErrLeaseLost // another enumerator began it anew
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?`, state, runID); err != nil {
-			return err
-		}
-		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+		_, err = tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?`, state, runID)
+		return err
 	})
 	return failure(err, "finish the sweep of run "+runID)
 }
@@ -192,7 +192,7 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	var args []any
 	for column, values := range map[string][]any{"subscription_id": ids, "customer_hash": customers, "org_hash": orgs} {
 		if len(values) > 0 {
-			found = append(found, `SELECT subscription_id AS id FROM reconciliation_snapshots WHERE run_key = ? AND `+column+` IN `+in(len(values)))
+			found = append(found, `SELECT id FROM reconciliation_snapshots WHERE run_key = ? AND `+column+` IN `+in(len(values)))
 			args = append(append(args, key), values...)
 		}
 	}
@@ -202,7 +202,7 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 		subs = append(subs, sub)
 		return err
 	}, `SELECT `+snapshotColumns+` FROM (`+strings.Join(found, ` UNION `)+`) f
-		JOIN reconciliation_snapshots n ON n.run_key = ? AND n.subscription_id = f.id`, append(args, key)...)
+		JOIN reconciliation_snapshots n ON n.id = f.id`, args...)
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
@@ -234,7 +234,7 @@ func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args 
 			if more = len(fits) > 0; err != nil || !more {
 				return err
 			}
-			if more, err = deletePage(ctx, tx, "reconciliation_snapshots", "subscription_id", runID); err != nil || more {
+			if more, err = dropPage(ctx, tx, runID); err != nil || more {
 				return err
 			}
 			_, err = tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ?`, runID)
@@ -247,14 +247,20 @@ func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args 
 	return nil
 }
 
-// deletePage removes the run's first rows by a column of the primary key and reports whether there
-// were any. In this order, replicas remove the same.
-func deletePage(ctx context.Context, q executor, table, column, runID string) (bool, error) {
-	key, err := runKey(ctx, q, runID)
-	if err != nil {
+// dropPage removes the first rows of the run's snapshot and reports whether there were any. A DELETE
+// takes no hint which index to read by.
+func dropPage(ctx context.Context, tx *sql.Tx, runID string) (bool, error) {
+	var ids []any
+	err := query(ctx, tx, func(r *sql.Rows) error {
+		var id int64
+		err := r.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT n.id`+snapshotOfRun+`TRUE ORDER BY n.subscription_id LIMIT ?`, runID, "", prunePage)
+	if err != nil || len(ids) == 0 {
 		return false, err
 	}
-	return hit(ctx, q, `DELETE FROM `+table+` WHERE run_key = ? ORDER BY `+column+` LIMIT ?`, key, prunePage)
+	return hit(ctx, tx, `DELETE FROM reconciliation_snapshots WHERE id IN `+in(len(ids)), ids...)
 }
 
 // SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
@@ -265,9 +271,10 @@ func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
 	return ids, failure(err, "look for snapshots to remove")
 }
 
-// snapshotOfRun is the snapshot of one run by subscription: its id is the first argument. MySQL would
-// not always read it in this order. The in-process server wants the index's name quoted.
-const snapshotOfRun = " FROM reconciliation_snapshots n FORCE INDEX (`PRIMARY`) WHERE n.run_key = " + keyOfRun + " AND "
+// snapshotOfRun is what a run's snapshot has behind a subscription, by id: the ids of both are the first
+// arguments. MySQL would not always read it in this order.
+const snapshotOfRun = ` FROM reconciliation_snapshots n FORCE INDEX (idx_reconciliation_snapshots_subscription)
+	WHERE n.run_key = ` + keyOfRun + ` AND n.subscription_id > ? AND `
 
 // snapshotPage is how many subscriptions of a snapshot are looked at at a time. Of many more keys than
 // these the optimizer thinks that the whole table is read sooner.
@@ -306,7 +313,7 @@ func thatName(ctx context.Context, q querier, runID, after string) (naming []bil
 		sub, err := scanSnapshot(r)
 		naming = append(naming, sub)
 		return err
-	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.subscription_id > ? AND n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
+	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
 		ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
 	if len(naming) == snapshotPage {
 		through = naming[snapshotPage-1].ID
@@ -393,8 +400,7 @@ func (s *Store) Unclaimed(ctx context.Context, runID, after string) (unclaimed [
 		err := r.Scan(&o.SubscriptionID, &o.CustomerID, &o.Status, &o.OrgID)
 		live = append(live, o)
 		return err
-	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id`+snapshotOfRun+`
-		n.subscription_id > ? AND n.status IN (?,?,?) ORDER BY n.subscription_id LIMIT ?`,
+	}, `SELECT n.subscription_id, n.customer_id, n.status, n.org_id`+snapshotOfRun+`n.status IN (?,?,?) ORDER BY n.subscription_id LIMIT ?`,
 		runID, after, billing.StatusActive, billing.StatusTrialing, billing.StatusPastDue, snapshotPage)
 	if err == nil && len(live) == snapshotPage {
 		through = live[snapshotPage-1].SubscriptionID
@@ -452,11 +458,11 @@ func (s *Store) KeepOrphans(ctx context.Context, runID, owner string, first []bi
 		return err
 	}
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, runID)
-		if err != nil {
+		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
 			return err
 		}
-		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, runID)
+		return err
 	})
 	return failure(err, "record the orphans of run "+runID)
 }

@@ -104,7 +104,9 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 			"page": f.store.StorePage(t.Context(), "run", "owner", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil, until),
 			"end":  f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepAbandoned, until),
 			"new beginning": func() error {
-				f.MustExec(t, `INSERT INTO reconciliation_snapshots SELECT run_key,'theirs',0,NULL,'','','','','',1,1,1,1,1,1,0,0 FROM reconciliation_runs`)
+				f.MustExec(t, `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, org_hash, customer_id, org_id, status, price_id, metadata_tier, created,
+					current_period_start, current_period_end, trial_end, canceled_at, ended_at, cancel_at_period_end, unreadable)
+					SELECT run_key,'theirs',0,NULL,'','','','','',1,1,1,1,1,1,0,0 FROM reconciliation_runs`)
 				return f.store.BeginSweep(t.Context(), "run", "owner", now.Add(time.Hour), until)
 			}(),
 			"orphans": f.store.KeepOrphans(t.Context(), "run", "owner", []billing.Orphan{{SubscriptionID: "sub"}}, 1, until),

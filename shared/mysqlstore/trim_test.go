@@ -42,7 +42,7 @@ func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
 			billing.Item{RunID: "old", OrgID: "warned", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
 			billing.Item{RunID: "old", OrgID: "repaired", Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired},
 			billing.Item{RunID: "old", OrgID: "withheld", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld},
-			billing.Item{RunID: "old", OrgID: "pending", Outcome: billing.OutcomePending, Reason: billing.ReasonListed},
+			billing.Item{RunID: "old", OrgID: "pending", Outcome: billing.OutcomePending, Reason: billing.ReasonNotDecided},
 			billing.Item{RunID: "open", OrgID: "a", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
 			billing.Item{RunID: "young", OrgID: "a", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})
 		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[]' WHERE org_id = 'warned'`)

@@ -15,7 +15,7 @@ import (
 )
 
 // oldVersion is the last commit before the tallies of trimmed items.
-const oldVersion = "c901f1e625b7ac70e3203fa9e465f86ce054f867"
+const oldVersion = "99bc613f7ae9f4e0ed7195bd249ee390471b36dd"
 
 // TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
 // older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the

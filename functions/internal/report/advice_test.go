@@ -39,7 +39,7 @@ func declared(t *testing.T, prefix string) map[string]string {
 
 // ofNoOrganization are reasons of messages, requests and runs, and of who is pending: no organization ends with one.
 var ofNoOrganization = map[billing.Reason]bool{
-	billing.ReasonListed: true, billing.ReasonMalformedMessage: true, billing.ReasonUnknownRun: true, billing.ReasonUnknownItem: true,
+	billing.ReasonNotDecided: true, billing.ReasonMalformedMessage: true, billing.ReasonUnknownRun: true, billing.ReasonUnknownItem: true,
 	billing.ReasonUnknownOrganization: true, billing.ReasonOtherSettings: true,
 	billing.ReasonStripeUnauthorized: true, billing.ReasonStripeForbidden: true, billing.ReasonWrongAccount: true, billing.ReasonWrongMode: true,
 	billing.ReasonInterrupted: true, billing.ReasonNoOrganizations: true, billing.ReasonNoSubscriptions: true, billing.ReasonDatabaseLogin: true,
