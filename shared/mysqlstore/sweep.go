@@ -206,14 +206,11 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
-// scanSnapshot reads the snapshotColumns and whatever columns follow them into more.
-func scanSnapshot(r *sql.Rows, more ...any) (billing.Subscription, error) {
+func scanSnapshot(r *sql.Rows) (billing.Subscription, error) {
 	var sub billing.Subscription
 	var created, start, end, trial, canceled, ended sql.NullInt64
-	err := r.Scan(append([]any{
-		&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created,
-		&start, &end, &trial, &canceled, &ended, &sub.CancelAtPeriodEnd, &sub.Unreadable,
-	}, more...)...)
+	err := r.Scan(&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created,
+		&start, &end, &trial, &canceled, &ended, &sub.CancelAtPeriodEnd, &sub.Unreadable)
 	sub.Created, sub.CurrentPeriodStart, sub.CurrentPeriodEnd = fromSeconds(created), fromSeconds(start), fromSeconds(end)
 	sub.TrialEnd, sub.CanceledAt, sub.EndedAt = fromSeconds(trial), fromSeconds(canceled), fromSeconds(ended)
 	return sub, err
@@ -307,13 +304,23 @@ func (s *Store) ListNamed(ctx context.Context, runID, owner, after string, until
 	return through, failure(err, "list the organizations that subscriptions name in run "+runID)
 }
 
+// leadColumns are what there is to know of a subscription that leads to an organization.
+const leadColumns = `n.subscription_id, n.org_id, n.status, n.created`
+
+func scanLead(r *sql.Rows, more ...any) (sub billing.Subscription, err error) {
+	var created sql.NullInt64
+	err = r.Scan(append([]any{&sub.ID, &sub.OrgID, &sub.Status, &created}, more...)...)
+	sub.Created = fromSeconds(created)
+	return sub, err
+}
+
 // thatName leaves out the ids that an item has no room for.
 func thatName(ctx context.Context, q querier, runID, after string) (naming []billing.Subscription, through string, err error) {
 	err = query(ctx, q, func(r *sql.Rows) error {
-		sub, err := scanSnapshot(r)
+		sub, err := scanLead(r)
 		naming = append(naming, sub)
 		return err
-	}, `SELECT `+snapshotColumns+snapshotOfRun+`n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
+	}, `SELECT `+leadColumns+snapshotOfRun+`n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
 		ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
 	if len(naming) == snapshotPage {
 		through = naming[snapshotPage-1].ID
@@ -330,13 +337,19 @@ type lead struct {
 // unrecorded returns where the subscriptions lead to that no row of the organization they name
 // records. Who is deleted is led to by none.
 func unrecorded(ctx context.Context, q querier, naming []billing.Subscription) ([]lead, error) {
-	ids, names := make([]string, len(naming)), make([]string, len(naming))
+	ids := make([]string, len(naming))
 	for i, sub := range naming {
-		ids[i], names[i] = sub.ID, sub.NamedID()
+		ids[i] = sub.ID
 	}
 	owners, err := recordedBy(ctx, q, ids)
 	if err != nil {
 		return nil, err
+	}
+	// Nearly all are recorded by whom they name.
+	naming = slices.DeleteFunc(naming, func(sub billing.Subscription) bool { return owners[sub.ID] == sub.NamedID() })
+	names := make([]string, len(naming))
+	for i, sub := range naming {
+		names[i] = sub.NamedID()
 	}
 	named, err := organizationsNamed(ctx, q, names)
 	if err != nil {
@@ -381,10 +394,10 @@ func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[stri
 	led := map[string]billing.Subscription{}
 	err := query(ctx, q, func(r *sql.Rows) error {
 		var orgID string
-		sub, err := scanSnapshot(r, &orgID)
+		sub, err := scanLead(r, &orgID)
 		led[orgID] = sub
 		return err
-	}, `SELECT `+snapshotColumns+`, i.org_id FROM reconciliation_items i
+	}, `SELECT `+leadColumns+`, i.org_id FROM reconciliation_items i
 		JOIN reconciliation_snapshots n ON n.run_key = i.run_key AND n.subscription_id = i.subscription_id
 		WHERE i.run_key = `+keyOfRun+` AND i.org_id IN `+in(len(orgs)), append([]any{runID}, orgs...)...)
 	return led, err

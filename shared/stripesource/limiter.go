@@ -82,6 +82,10 @@ func (p pace) atLeastTwo(d time.Duration) time.Duration {
 	return max(d, time.Duration(2/p.rate*float64(time.Second)))
 }
 
+// burst is how many requests may follow each other at once: one that comes later than it might have,
+// because its worker was busy with the database, is made up for.
+const burst = 2
+
 // limiter spaces the requests to one endpoint.
 type limiter struct {
 	mu     sync.Mutex
@@ -95,7 +99,9 @@ func newLimiter(rps float64, now func() time.Time) *limiter {
 	if rps <= 0 {
 		limit = rate.Inf
 	}
-	return &limiter{bucket: rate.NewLimiter(limit, 1), pace: pace{rate: rps, max: rps, tooMuch: math.Inf(1)}, now: now}
+	bucket := rate.NewLimiter(limit, burst)
+	bucket.AllowN(now(), burst-1) // many workers start at the same moment
+	return &limiter{bucket: bucket, pace: pace{rate: rps, max: rps, tooMuch: math.Inf(1)}, now: now}
 }
 
 // wait until the next request may be sent, or ctx ends.
