@@ -82,9 +82,9 @@ func (p pace) atLeastTwo(d time.Duration) time.Duration {
 	return max(d, time.Duration(2/p.rate*float64(time.Second)))
 }
 
-// burst is how many requests may follow each other at once: one that comes later than it might have,
-// because its worker was busy with the database, is made up for.
-const burst = 2
+// burst is how many requests may follow each other at once: a worker makes up for the few that it might
+// have sent while it was busy with the database. On average the rate holds.
+const burst = 4
 
 // limiter spaces the requests to one endpoint.
 type limiter struct {
