@@ -7,7 +7,8 @@
 //
 //   - Nobody is left out: a cursor moves in the transaction that lists a page, and the other
 //     one only after the queue accepted every message of its page. What was sent twice finds
-//     its outcome decided and changes nothing.
+//     its outcome decided and changes nothing. Listing goes on beside the sweep; nothing is sent
+//     before both have ended and those are listed whom a swept subscription alone leads to.
 //   - A run begins, and is gone on with, only where the Stripe account and the application's tables
 //     are as they must be: whoever is refused finds all that is wrong in one message.
 //   - One enumerator at a time: every write of its run names the lease it holds.
