@@ -694,6 +694,14 @@ func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
 			"organizations",
 			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
 		},
+		"another unique key, beside a row that is new": {
+			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`, `DELETE FROM subscriptions WHERE org_id = 'a'`},
+			billing.Plan{Insert: true, GoverningID: "sub_new", Outcome: billing.OutcomeSynced, Changes: []billing.Change{
+				{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"},
+			}},
+			"organizations",
+			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
+		},
 		"another unique key": {
 			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
 			planFor("a", price, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}),

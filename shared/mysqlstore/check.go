@@ -3,6 +3,7 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -56,10 +57,10 @@ func (s *Store) CheckApplication(ctx context.Context, writes bool) (warnings []s
 }
 
 func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
-	problems, err := s.readOnly(ctx)
-	if err != nil {
+	if err := s.writable(ctx); err != nil {
 		return nil, err
 	}
+	var problems []string
 	for _, table := range []string{"organizations", "subscriptions"} {
 		found, err := s.columns(ctx, table)
 		if err != nil {
@@ -79,18 +80,29 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 	return problems, nil
 }
 
-// readOnly is asked for because writes are told so late, and in as many ways as there are kinds of
-// replica. Dry runs write too: to this system's own tables.
-func (s *Store) readOnly(ctx context.Context) (problems []string, err error) {
-	err = query(ctx, s.db, func(r *sql.Rows) error {
+// writable fails on a read-only server as a write would, before anything is written. Dry runs write
+// too: to this system's own tables. After a failover the connection leads to what is a reader now, so
+// it is not used again.
+func (s *Store) writable(ctx context.Context) (err error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	var readOnly error
+	err = query(ctx, conn, func(r *sql.Rows) error {
 		var name, value string
 		err := r.Scan(&name, &value)
 		if value != "OFF" && value != "0" {
-			problems = append(problems, "this server is read-only ("+name+" is "+value+"): let DB_HOST name the writer")
+			readOnly = &mysql.MySQLError{Number: errServerReadOnly, Message: name + " is " + value}
 		}
 		return err
 	}, `SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', 'innodb_read_only')`)
-	return problems, err
+	if err != nil || readOnly == nil {
+		return err
+	}
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // which is how the pool is told
+	return readOnly
 }
 
 // column is one that a table has.
@@ -291,7 +303,8 @@ func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string
 		{"subscriptions", "stripe_subscription_id", "two organizations could be given one subscription at the same moment"},
 	} {
 		unique, err := texts(ctx, s.db, `SELECT LOWER(MIN(column_name)) FROM information_schema.statistics
-			WHERE table_schema = DATABASE() AND table_name = ? GROUP BY index_name HAVING COUNT(*) = 1 AND MAX(non_unique) = 0`, c.table)
+			WHERE table_schema = DATABASE() AND table_name = ? GROUP BY index_name
+			HAVING COUNT(*) = 1 AND MAX(non_unique) = 0 AND MIN(column_name) IS NOT NULL`, c.table)
 		if err != nil {
 			return nil, err
 		}

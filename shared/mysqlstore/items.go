@@ -126,12 +126,15 @@ func setOutcome(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time, 
 		return err
 	}
 	errText := sql.NullString{String: text(i.Error), Valid: i.Error != ""}
-	// What the guard withheld stays listed when the next try meets another error.
-	ok, err := hit(ctx, tx, `UPDATE reconciliation_items SET outcome = ?, reason = ?, governed = ?, subscription_id = ?,
+	// What the guard withheld stays listed when the next try meets another error, and what led to the
+	// organization stays known when its item could not be read.
+	kept := keptSubscription(i)
+	ok, err := hit(ctx, tx, `UPDATE reconciliation_items SET outcome = ?, reason = ?, governed = ?,
+		subscription_id = CASE WHEN ? = '' AND ? = 'error' THEN subscription_id ELSE ? END,
 		changes = CASE WHEN ? IS NULL AND ? = 'error' THEN changes ELSE ? END, warnings = ?, error = ?,
 		updated_at = ?, revision = revision + 1 WHERE run_key = ? AND org_id = ? AND `+condition,
 		append([]any{
-			i.Outcome, i.Reason, i.SubscriptionID != "", keptSubscription(i), changes, i.Outcome, changes, warnings, errText, now, key, i.OrgID,
+			i.Outcome, i.Reason, i.SubscriptionID != "", kept, i.Outcome, kept, changes, i.Outcome, changes, warnings, errText, now, key, i.OrgID,
 		}, args...)...)
 	if err == nil && !ok {
 		return billing.ErrAlreadyDecided

@@ -156,20 +156,29 @@ func (s *Store) unnamed(ctx context.Context, live []billing.Orphan) ([]billing.O
 // through: ask for many at once, and only where it matters.
 func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
 	known := map[string][]string{}
-	err := lookUp(customers, func(customers []string) error {
-		return query(ctx, s.db, func(r *sql.Rows) error {
-			var customer, id string
-			err := r.Scan(&customer, &id)
-			known[customer] = append(known[customer], id)
-			return err
-		}, `SELECT stripe_customer_id, id FROM organizations WHERE stripe_customer_id IN `+in(len(customers))+` AND is_deleted IS NOT TRUE
-			UNION SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-			WHERE s.stripe_customer_id IN `+in(len(customers))+` AND o.is_deleted IS NOT TRUE`, append(anys(customers), anys(customers)...)...)
-	})
-	for _, ids := range known {
-		slices.Sort(ids)
+	// Not in one UNION: the two columns may differ in collation.
+	for _, stmt := range []string{
+		`SELECT stripe_customer_id, id FROM organizations WHERE is_deleted IS NOT TRUE AND stripe_customer_id IN `,
+		`SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+			WHERE o.is_deleted IS NOT TRUE AND s.stripe_customer_id IN `,
+	} {
+		err := lookUp(customers, func(customers []string) error {
+			return query(ctx, s.db, func(r *sql.Rows) error {
+				var customer, id string
+				err := r.Scan(&customer, &id)
+				known[customer] = append(known[customer], id)
+				return err
+			}, stmt+in(len(customers)), anys(customers)...)
+		})
+		if err != nil {
+			return nil, failure(err, "look up who shares a customer")
+		}
 	}
-	return known, failure(err, "look up who shares a customer")
+	for customer, ids := range known {
+		slices.Sort(ids)
+		known[customer] = slices.Compact(ids)
+	}
+	return known, nil
 }
 
 // OrganizationExists reports whether there is such an organization that is not deleted.

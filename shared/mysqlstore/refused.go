@@ -19,7 +19,7 @@ func refused(ctx context.Context, tx *sql.Tx, before billing.Record, plan billin
 	if !ok || !refusesRow(e) {
 		return err
 	}
-	if e.Number == errDuplicateKey {
+	if e.Number == errDuplicateKey && table == "subscriptions" {
 		if err := inTheWay(ctx, tx, before, plan); err != nil {
 			return err
 		}

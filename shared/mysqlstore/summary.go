@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -213,7 +214,21 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 		return err
 	}
 	for more := true; more; {
-		if more, err = hit(ctx, s.db, `DELETE FROM reconciliation_items WHERE run_key = ? ORDER BY org_id LIMIT ?`, key, prunePage); err != nil {
+		err := s.inTx(ctx, func(tx *sql.Tx) error {
+			closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
+				runID, billing.RunEnumerating, billing.RunRunning)
+			if err == nil && len(closed) == 0 {
+				err = errReopened
+			}
+			if err == nil {
+				more, err = hit(ctx, tx, `DELETE FROM reconciliation_items WHERE run_key = ? ORDER BY org_id LIMIT ?`, key, prunePage)
+			}
+			return err
+		})
+		if errors.Is(err, errReopened) {
+			return nil // it is pruned when it is closed again
+		}
+		if err != nil {
 			return err
 		}
 	}

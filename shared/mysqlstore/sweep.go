@@ -8,8 +8,10 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -140,9 +142,8 @@ func hash(id string) uint32 { return crc32.ChecksumIEEE([]byte(id)) }
 
 // orgHash is NULL where the metadata names no organization, or nothing that is as short as an id.
 func orgHash(sub billing.Subscription) sql.NullInt64 {
-	const widest = 36
 	key := billing.OrgKey(sub.OrgID)
-	return sql.NullInt64{Int64: int64(hash(key)), Valid: key != "" && len(key) <= widest}
+	return sql.NullInt64{Int64: int64(hash(key)), Valid: key != "" && utf8.RuneCountInString(key) <= orgIDWidth}
 }
 
 // seconds is NULL for the zero time, and for one that the column cannot hold.
@@ -171,7 +172,7 @@ func fromSeconds(s sql.NullInt64) time.Time {
 
 // Snapshot returns what the sweep saw that may concern the organizations: the subscriptions that
 // their rows record, their customers' and those whose metadata names them, in one query whatever
-// their number. Others may be among them.
+// their number but for the run's. Others may be among them.
 func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
 	if len(records) == 0 {
 		return nil, nil
@@ -225,13 +226,14 @@ func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
 // dropSnapshot removes the run's snapshot as long as the run fits the condition: what another
 // enumerator is sweeping must not get holes.
 func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
-	for more := true; more; {
+	for after, more := int64(0), true; more; {
 		err := s.inTx(ctx, func(tx *sql.Tx) error {
 			fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
 			if more = len(fits) > 0; err != nil || !more {
 				return err
 			}
-			if more, err = dropPage(ctx, tx, runID); err != nil || more {
+			after, err = dropPage(ctx, tx, runID, after)
+			if more = after > 0; err != nil || more {
 				return err
 			}
 			_, err = tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ?`, runID)
@@ -244,20 +246,21 @@ func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args 
 	return nil
 }
 
-// dropPage removes the first rows of the run's snapshot and reports whether there were any. A DELETE
-// takes no hint which index to read by.
-func dropPage(ctx context.Context, tx *sql.Tx, runID string) (bool, error) {
-	var ids []any
-	err := query(ctx, tx, func(r *sql.Rows) error {
-		var id int64
-		err := r.Scan(&id)
-		ids = append(ids, id)
-		return err
-	}, `SELECT n.id`+snapshotOfRun+`TRUE ORDER BY n.subscription_id LIMIT ?`, runID, "", prunePage)
-	if err != nil || len(ids) == 0 {
-		return false, err
+// dropPage removes the run's next rows behind one, and returns the last of them; 0 where there was none.
+// Rows are read and locked by their number alone: by what else they are found, all of the run's would be.
+func dropPage(ctx context.Context, tx *sql.Tx, runID string, after int64) (through int64, err error) {
+	key, err := runKey(ctx, tx, runID)
+	if err != nil {
+		return 0, err
 	}
-	return hit(ctx, tx, `DELETE FROM reconciliation_snapshots WHERE id IN `+in(len(ids)), ids...)
+	const rows = "reconciliation_snapshots n FORCE INDEX (`PRIMARY`) WHERE n.run_key = ? AND n.id > ?"
+	err = query(ctx, tx, func(r *sql.Rows) error { return r.Scan(&through) },
+		`SELECT COALESCE(MAX(id), 0) FROM (SELECT n.id FROM `+rows+` ORDER BY n.id LIMIT ?) p`, key, after, prunePage)
+	if err != nil || through == 0 {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE n FROM `+rows+` AND n.id <= ?`, key, after, through)
+	return through, err
 }
 
 // SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
@@ -288,7 +291,7 @@ func (s *Store) ListNamed(ctx context.Context, runID, owner, after string, until
 		if naming, through, err = thatName(ctx, tx, runID, after); err != nil {
 			return err
 		}
-		leads, err := unrecorded(ctx, tx, naming)
+		leads, err := unrecorded(ctx, tx, runID, naming)
 		if err != nil {
 			return err
 		}
@@ -320,7 +323,7 @@ func thatName(ctx context.Context, q querier, runID, after string) (naming []bil
 		sub, err := scanLead(r)
 		naming = append(naming, sub)
 		return err
-	}, `SELECT `+leadColumns+snapshotOfRun+`n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= 120
+	}, `SELECT `+leadColumns+snapshotOfRun+`n.org_hash IS NOT NULL AND CHAR_LENGTH(n.subscription_id) <= `+strconv.Itoa(billing.MaxText)+`
 		ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
 	if len(naming) == snapshotPage {
 		through = naming[snapshotPage-1].ID
@@ -335,8 +338,8 @@ type lead struct {
 }
 
 // unrecorded returns where the subscriptions lead to that no row of the organization they name
-// records. Who is deleted is led to by none.
-func unrecorded(ctx context.Context, q querier, naming []billing.Subscription) ([]lead, error) {
+// records, or one that was written since the organizations were listed. Who is deleted is led to by none.
+func unrecorded(ctx context.Context, q querier, runID string, naming []billing.Subscription) ([]lead, error) {
 	ids := make([]string, len(naming))
 	for i, sub := range naming {
 		ids[i] = sub.ID
@@ -345,8 +348,12 @@ func unrecorded(ctx context.Context, q querier, naming []billing.Subscription) (
 	if err != nil {
 		return nil, err
 	}
+	listed, err := itemsAmong(ctx, q, runID, slices.Collect(maps.Values(owners)))
+	if err != nil {
+		return nil, err
+	}
 	// Nearly all are recorded by whom they name.
-	naming = slices.DeleteFunc(naming, func(sub billing.Subscription) bool { return owners[sub.ID] == sub.NamedID() })
+	naming = slices.DeleteFunc(naming, func(sub billing.Subscription) bool { return owners[sub.ID] == sub.NamedID() && listed[owners[sub.ID]] })
 	names := make([]string, len(naming))
 	for i, sub := range naming {
 		names[i] = sub.NamedID()
@@ -357,11 +364,24 @@ func unrecorded(ctx context.Context, q querier, naming []billing.Subscription) (
 	}
 	var leads []lead
 	for i, sub := range naming {
-		if org, ok := named[names[i]]; ok && !org.Deleted && owners[sub.ID] != org.ID {
+		if org, ok := named[names[i]]; ok && !org.Deleted && (owners[sub.ID] != org.ID || !listed[org.ID]) {
 			leads = append(leads, lead{org.ID, sub})
 		}
 	}
 	return leads, nil
+}
+
+// itemsAmong returns which of the organizations the run has.
+func itemsAmong(ctx context.Context, q querier, runID string, orgs []string) (map[string]bool, error) {
+	listed := make(map[string]bool, len(orgs))
+	if len(orgs) == 0 {
+		return listed, nil
+	}
+	ids, err := texts(ctx, q, `SELECT i.org_id`+itemsOfRun+`i.org_id IN `+in(len(orgs)), append([]any{runID}, anys(orgs)...)...)
+	for _, id := range ids {
+		listed[id] = true
+	}
+	return listed, err
 }
 
 // leadTo returns an item for each organization that the leads lead to.

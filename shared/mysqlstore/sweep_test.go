@@ -271,6 +271,27 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 	})
 }
 
+// TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata: organizations are listed while the sweep goes on,
+// and the webhook writes meanwhile.
+func TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		const id = "ä23456789012345678901234567890123456" // 36 characters
+		f.addOrganizations(t, appschema.Organization{ID: id}, appschema.Organization{ID: "z-deleted", IsDeleted: true})
+		run := f.swept(t, "run", billing.Subscription{ID: "sub", OrgID: id}, billing.Subscription{ID: "sub_z", OrgID: "z-deleted"})
+		if n, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		f.addRows(t, appschema.Subscription{ID: "row", OrgID: id, StripeSubscriptionID: new("sub")},
+			appschema.Subscription{ID: "row-z", OrgID: "z-deleted", StripeSubscriptionID: new("sub_z")})
+		if _, err := f.store.ListNamed(t.Context(), "run", "owner", "", until); err != nil {
+			t.Fatal(err)
+		}
+		if ids := f.texts(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
+			t.Errorf("listed: %v", ids)
+		}
+	})
+}
+
 // TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads: the pages are by id, and say nothing
 // of status and age.
 func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testing.T) {
@@ -507,7 +528,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 			t.Fatal("the first page was not removed")
 		}
 	}
-	f.awaitStatement(t, dropping, "DELETE FROM reconciliation_snapshots")
+	f.awaitStatement(t, dropping, "DELETE n FROM reconciliation_snapshots")
 	opener, opening := f.one(t)
 	reopened := make(chan error, 1)
 	go func() {

@@ -14,18 +14,24 @@ import (
 // talliesOfRun are the counts of one run's trimmed items: its id is the first argument.
 const talliesOfRun = ` FROM reconciliation_tallies t WHERE t.run_key = ` + keyOfRun + ` AND `
 
-// trimPage bounds a trimming transaction, so that it never holds many locks.
-const trimPage = 1000
+const (
+	// trimPage bounds a trimming transaction, so that it never holds many locks.
+	trimPage = 1000
+	// trimPages bounds what one call does: the tick has other things to look after.
+	trimPages = 200
+)
 
 // Trim deletes the plainly skipped items of closed runs that started before the given time and keeps
 // their counts: nearly all items are such, and nothing is told of them. Each small transaction
-// deletes what it counts, so that the run adds up at any time; interrupted, it goes on next time.
+// deletes what it counts, so that the run adds up at any time; interrupted, or with much to do, it goes on
+// next time.
 func (s *Store) Trim(ctx context.Context, before time.Time) error {
 	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < ? AND status NOT IN (?,?)
 		AND (`+anItem+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`, before, billing.RunEnumerating, billing.RunRunning)
+	left := trimPages
 	for _, id := range ids {
-		for more := true; more && err == nil; {
-			more, err = s.trimSome(ctx, id)
+		for after, more := "", true; more && err == nil && left > 0; left-- {
+			after, more, err = s.trimSome(ctx, id, after)
 		}
 	}
 	return failure(err, "trim old runs")
@@ -34,17 +40,18 @@ func (s *Store) Trim(ctx context.Context, before time.Time) error {
 // errReopened: somebody resumes the run.
 var errReopened = errors.New("the run is open again")
 
-func (s *Store) trimSome(ctx context.Context, runID string) (more bool, err error) {
+// trimSome goes on behind an organization, so that what stays is passed over once.
+func (s *Store) trimSome(ctx context.Context, runID, after string) (through string, more bool, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, runID)
 		if err != nil {
 			return err
 		}
-		orgs, counts, err := plainItems(ctx, tx, key)
+		orgs, counts, err := plainItems(ctx, tx, key, after)
 		if err != nil || len(orgs) == 0 {
 			return err
 		}
-		more = len(orgs) == trimPage
+		through, more = orgs[len(orgs)-1], len(orgs) == trimPage
 		if err := deleteItems(ctx, tx, key, orgs); err != nil {
 			return err
 		}
@@ -59,9 +66,9 @@ func (s *Store) trimSome(ctx context.Context, runID string) (more bool, err erro
 		return err
 	})
 	if errors.Is(err, errReopened) {
-		return false, nil
+		return "", false, nil
 	}
-	return more, err
+	return through, more, err
 }
 
 // said is what is kept of a plainly skipped item.
@@ -70,8 +77,8 @@ type said struct {
 	governed bool
 }
 
-// plainItems locks some of the run's and counts them.
-func plainItems(ctx context.Context, tx *sql.Tx, key int64) (orgs []string, counts map[said]int, err error) {
+// plainItems locks the next of the run's and counts them.
+func plainItems(ctx context.Context, tx *sql.Tx, key int64, after string) (orgs []string, counts map[said]int, err error) {
 	counts = map[said]int{}
 	err = query(ctx, tx, func(r *sql.Rows) error {
 		var org string
@@ -79,8 +86,8 @@ func plainItems(ctx context.Context, tx *sql.Tx, key int64) (orgs []string, coun
 		err := r.Scan(&org, &one.reason, &one.governed)
 		orgs, counts[one] = append(orgs, org), counts[one]+1
 		return err
-	}, `SELECT i.org_id, i.reason, i.governed FROM reconciliation_items i FORCE INDEX (idx_reconciliation_items_outcome)
-		WHERE i.run_key = ? AND `+plainlySkipped+` LIMIT ? FOR UPDATE`, key, trimPage)
+	}, "SELECT i.org_id, i.reason, i.governed FROM reconciliation_items i FORCE INDEX (`PRIMARY`) WHERE i.run_key = ? AND i.org_id > ? AND "+
+		plainlySkipped+` ORDER BY i.org_id LIMIT ? FOR UPDATE`, key, after, trimPage)
 	return orgs, counts, err
 }
 

@@ -108,6 +108,26 @@ func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
 	}
 }
 
+// TestTrimmingPassesOverWhatStaysOnce: a third of these items have a warning.
+func TestTrimmingPassesOverWhatStaysOnce(t *testing.T) {
+	f := onServer(t)
+	const many = 6 * mysqlstore.TrimPage
+	var items []billing.Item
+	for i := range many {
+		items = append(items, billing.Item{RunID: "r", OrgID: fmt.Sprintf("org-%05d", i), Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})
+	}
+	f.addItems(t, items...)
+	f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[]' WHERE org_id LIKE '%0' OR org_id LIKE '%5' OR org_id LIKE '%7'`)
+	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
+	store, _ := f.one(t)
+	if n := rowsRead(t, store, func() error { return store.Trim(t.Context(), now.Add(time.Minute)) }); n > 3*many {
+		t.Errorf("%d rows were read to trim %d", n, many)
+	}
+	if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items`); n != many*3/10 {
+		t.Errorf("%d items are left", n)
+	}
+}
+
 // TestTrimmingLeavesOffOnceTheRunIsReopened: the run is reopened while trimming waits for its row.
 func TestTrimmingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	f := onServer(t)

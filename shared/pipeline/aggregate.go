@@ -114,9 +114,8 @@ func (a *Aggregator) prune(ctx context.Context) (int, error) {
 	if latest.StartedAt.Before(until) {
 		until = latest.StartedAt
 	}
-	trimmed := a.Store.Trim(ctx, until.Add(-untrimmed))
 	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
-	return pruned, errors.Join(trimmed, err)
+	return pruned, errors.Join(err, a.Store.Trim(ctx, until.Add(-untrimmed)))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.

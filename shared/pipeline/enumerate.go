@@ -401,7 +401,8 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, owner st
 	if !run.Listed {
 		group.Go(func() error { return e.list(ctx, run, owner) })
 	}
-	return state, group.Wait()
+	err = group.Wait()
+	return state, err
 }
 
 // list writes an item for each organization that the database connects with Stripe.

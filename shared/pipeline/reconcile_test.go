@@ -949,8 +949,9 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("org-1")
 	f.openRun(runID, []string{"org-1"})
+	f.exec(`UPDATE reconciliation_items SET subscription_id = 'sub_named'`)
 	broken := &tap{before: func(_ context.Context, call string) error {
-		if call == "Records" {
+		if call == "Items" || call == "Records" {
 			return errors.New("a row that cannot be read")
 		}
 		return nil
@@ -959,7 +960,9 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
-	f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal)
+	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal); item.SubscriptionID != "sub_named" {
+		t.Errorf("what leads to the organization is forgotten: %+v", item)
+	}
 }
 
 func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 )
 
 // loadSnapshots reads what the sweep saw of the organizations whose runs have a snapshot to go
-// by, in two queries a run. A repair of an error is none of these: it is read afresh.
+// by, in a number of queries a run that does not depend on theirs. A repair of an error is none of these: it is read afresh.
 func (r *Reconciler) loadSnapshots(ctx context.Context, tasks map[billing.Work]*task) error {
 	now := r.now()
 	byRun := map[string][]*task{}

@@ -82,9 +82,10 @@ func (p pace) atLeastTwo(d time.Duration) time.Duration {
 	return max(d, time.Duration(2/p.rate*float64(time.Second)))
 }
 
-// burst is how many requests may follow each other at once: a worker makes up for the few that it might
-// have sent while it was busy with the database. On average the rate holds.
-const burst = 4
+// burst is how many requests may follow each other at once: a worker makes up for the one that it might
+// have sent while it was busy with the database. More would let many workers that were all idle pass
+// Stripe's limit together.
+const burst = 2
 
 // limiter spaces the requests to one endpoint.
 type limiter struct {

@@ -130,7 +130,7 @@ var strikes = []struct {
 		r.lock(ctx, f, 100*time.Millisecond, "organizations", "subscriptions")
 	}},
 	{"database: rows locked for too long", func(ctx context.Context, r *round, f fault) {
-		r.lock(ctx, f, lockWait*3/2, "organizations", "subscriptions")
+		r.lock(ctx, f, lockWait*9/4, "organizations", "subscriptions") // MySQL looks once a second who waited too long
 	}},
 	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { // workers lock in the other order
 		r.lock(ctx, f, 100*time.Millisecond, "subscriptions", "organizations")
