@@ -178,7 +178,7 @@ func TestAMissingForeignKeyIsSeenByWhoeverWrites(t *testing.T) {
 // login creates a user with these rights and returns a store that is it.
 func (f *fixture) login(t *testing.T, grants ...string) *mysqlstore.Store {
 	t.Helper()
-	const password = "Secret-1-secret"
+	const password = "Secret-1-secret" // secret-scan:allow of a database that is gone with the test
 	user := `'u` + f.Name[5:25] + `'@'%'`
 	f.MustExec(t, `CREATE USER `+user+` IDENTIFIED BY '`+password+`'`)
 	t.Cleanup(func() {
