@@ -145,6 +145,8 @@ func eligible(ctx context.Context, q querier, run billing.Run, limit int) (n int
 	return n, through, items, err
 }
 
+const insertItemRows = `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES (?,?,?)`
+
 // insertItems adds pending items. Of one that is there already only the subscription is written.
 func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.Item) error {
 	if len(items) == 0 {
@@ -158,8 +160,8 @@ func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.
 	for _, i := range items {
 		args = append(args, key, i.OrgID, i.SubscriptionID)
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES (?,?,?)`+
-		strings.Repeat(`,(?,?,?)`, len(items)-1)+` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`, args...)
+	more := strings.Repeat(`,(?,?,?)`, len(items)-1)
+	_, err = tx.ExecContext(ctx, insertItemRows+more+` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`, args...)
 	return err
 }
 

@@ -91,8 +91,10 @@ func plainItems(ctx context.Context, tx *sql.Tx, key int64, after string) (orgs 
 	return orgs, counts, err
 }
 
+const deleteItemRows = `DELETE FROM reconciliation_items WHERE run_key = ? AND org_id IN `
+
 func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) error {
-	res, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_items WHERE run_key = ? AND org_id IN `+in(len(orgs)), append([]any{key}, anys(orgs)...)...)
+	res, err := tx.ExecContext(ctx, deleteItemRows+in(len(orgs)), append([]any{key}, anys(orgs)...)...)
 	if err != nil {
 		return err
 	}
@@ -103,12 +105,14 @@ func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) erro
 	return err
 }
 
+const insertTallies = `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES (?,?,?,?)`
+
 func addTallies(ctx context.Context, tx *sql.Tx, key int64, counts map[said]int) error {
 	var args []any
 	for one, n := range counts {
 		args = append(args, key, one.reason, one.governed, n)
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES (?,?,?,?)`+
-		strings.Repeat(`,(?,?,?,?)`, len(counts)-1)+` ON DUPLICATE KEY UPDATE items = items + VALUES(items)`, args...)
+	more := strings.Repeat(`,(?,?,?,?)`, len(counts)-1)
+	_, err := tx.ExecContext(ctx, insertTallies+more+` ON DUPLICATE KEY UPDATE items = items + VALUES(items)`, args...)
 	return err
 }

@@ -428,10 +428,10 @@ func (f *fixture) decided(runID string) map[string]decided {
 		if item.Reason == billing.ReasonCustomerMissing {
 			item.Reason = billing.ReasonNoSubscription
 		}
-		switch item.Outcome {
-		case billing.OutcomeError:
+		if item.Outcome == billing.OutcomeError {
 			item.SubscriptionID = "" // may lead to what the sweep saw
-		case billing.OutcomeSkipped: // which one it is is kept only where there is a warning
+		}
+		if item.Outcome == billing.OutcomeSkipped { // which one it is is kept only where there is a warning
 			item.SubscriptionID = mysqltest.Value[string](f.T, f.db, `SELECT CASE WHEN i.governed THEN 'one' ELSE 'none' END
 				FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key WHERE r.id = ? AND i.org_id = ?`, runID, id)
 		}
