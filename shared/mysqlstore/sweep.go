@@ -191,10 +191,13 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	}
 	var found []string
 	var args []any
-	for column, values := range map[string][]any{"subscription_id": ids, "customer_hash": customers, "org_hash": orgs} {
-		if len(values) > 0 {
-			found = append(found, `SELECT id FROM reconciliation_snapshots WHERE run_key = ? AND `+column+` IN `+in(len(values)))
-			args = append(append(args, key), values...)
+	for _, by := range []struct {
+		column string
+		values []any
+	}{{"subscription_id", ids}, {"customer_hash", customers}, {"org_hash", orgs}} {
+		if len(by.values) > 0 {
+			found = append(found, `SELECT id FROM reconciliation_snapshots WHERE run_key = ? AND `+by.column+` IN `+in(len(by.values)))
+			args = append(append(args, key), by.values...)
 		}
 	}
 	var subs []billing.Subscription
@@ -518,32 +521,62 @@ func (s *Store) Renew(ctx context.Context, runID, owner string, until time.Time)
 	return failure(advance(ctx, s.db, runID, owner, `lease_expires_at = ?`, until), "keep the lease of run "+runID)
 }
 
-const updateItemsWith = `UPDATE reconciliation_runs r
-	JOIN reconciliation_sweeps w ON w.run_id = r.id
-	JOIN (SELECT ? AS org_id, ? AS reason, ? AS governed, ? AS subscription_id, ? AS warnings`
+// verdict is what many items in sync have in common.
+type verdict struct {
+	reason         billing.Reason
+	governed       bool
+	subscriptionID string
+	warnings       sql.NullString
+}
 
-// DecideInSync gives items that the run's snapshot settled their outcome, in one statement, and
+// DecideInSync gives items that the run's snapshot settled their outcome, in one transaction, and
 // returns how many got it: not those decided meanwhile, and none if the run was closed or swept
 // anew since, for then the snapshot may have been read while it was removed.
 func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
-	args := make([]any, 0, 5*len(items)+8)
+	orgs := map[verdict][]any{}
 	for _, i := range items {
 		warnings, err := toJSON(i.Warnings)
 		if err != nil {
 			return 0, err
 		}
-		args = append(args, i.OrgID, i.Reason, i.SubscriptionID != "", keptSubscription(i), warnings)
+		v := verdict{i.Reason, i.SubscriptionID != "", keptSubscription(i), warnings}
+		orgs[v] = append(orgs[v], i.OrgID)
 	}
-	more := strings.Repeat(` UNION ALL SELECT ?,?,?,?,?`, len(items)-1)
-	args = append(args, billing.OutcomeSkipped, now, run.ID, billing.OutcomePending, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
-	res, err := s.db.ExecContext(ctx, updateItemsWith+more+`) v
-		JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = v.org_id
-		SET i.outcome = ?, i.reason = v.reason, i.governed = v.governed, i.subscription_id = v.subscription_id, i.warnings = v.warnings,
-			i.updated_at = ?, i.revision = i.revision + 1
-		WHERE r.id = ? AND i.outcome = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ?`, args...)
+	decided := int64(0)
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		key, err := keyOfSwept(ctx, tx, run)
+		if err != nil || key == 0 {
+			return err
+		}
+		for v, ids := range orgs {
+			args := []any{billing.OutcomeSkipped, v.reason, v.governed, v.subscriptionID, v.warnings, now, key, billing.OutcomePending}
+			res, err := tx.ExecContext(ctx, decideItems+in(len(ids)), append(args, ids...)...)
+			if err != nil {
+				return err
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			decided += n
+		}
+		return nil
+	})
 	if err != nil {
 		return 0, failure(err, "record the outcomes of run "+run.ID)
 	}
-	n, err := res.RowsAffected()
-	return int(n), failure(err, "record the outcomes of run "+run.ID)
+	return int(decided), nil
+}
+
+const decideItems = "UPDATE reconciliation_items FORCE INDEX (`PRIMARY`) " + `SET outcome = ?, reason = ?, governed = ?, subscription_id = ?, warnings = ?, updated_at = ?,
+	revision = revision + 1 WHERE run_key = ? AND outcome = ? AND org_id IN `
+
+// keyOfSwept returns what the run's items name it by, and keeps the run from being closed and swept
+// anew; 0 if that has happened since it was read.
+func keyOfSwept(ctx context.Context, tx *sql.Tx, run billing.Run) (key int64, err error) {
+	err = query(ctx, tx, func(r *sql.Rows) error { return r.Scan(&key) },
+		`SELECT r.run_key FROM reconciliation_runs r JOIN reconciliation_sweeps w ON w.run_id = r.id
+			WHERE r.id = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ? LOCK IN SHARE MODE`,
+		run.ID, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
+	return key, err
 }
