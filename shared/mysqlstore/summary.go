@@ -215,11 +215,7 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	}
 	for more := true; more; {
 		err := s.inTx(ctx, func(tx *sql.Tx) error {
-			closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
-				runID, billing.RunEnumerating, billing.RunRunning)
-			if err == nil && len(closed) == 0 {
-				err = errReopened
-			}
+			err := keepClosed(ctx, tx, runID)
 			if err == nil {
 				more, err = hit(ctx, tx, `DELETE FROM reconciliation_items WHERE run_key = ? ORDER BY org_id LIMIT ?`, key, prunePage)
 			}

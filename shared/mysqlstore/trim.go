@@ -40,6 +40,17 @@ func (s *Store) Trim(ctx context.Context, before time.Time) error {
 // errReopened: somebody resumes the run.
 var errReopened = errors.New("the run is open again")
 
+// keepClosed locks a closed run, so that nobody reopens it before the transaction ends; [errReopened] if
+// somebody has.
+func keepClosed(ctx context.Context, tx *sql.Tx, runID string) error {
+	closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
+		runID, billing.RunEnumerating, billing.RunRunning)
+	if err == nil && len(closed) == 0 {
+		err = errReopened
+	}
+	return err
+}
+
 // trimSome goes on behind an organization, so that what stays is passed over once.
 func (s *Store) trimSome(ctx context.Context, runID, after string) (through string, more bool, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
@@ -58,12 +69,7 @@ func (s *Store) trimSome(ctx context.Context, runID, after string) (through stri
 		if err := addTallies(ctx, tx, key, counts); err != nil {
 			return err
 		}
-		closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
-			runID, billing.RunEnumerating, billing.RunRunning)
-		if err == nil && len(closed) == 0 {
-			err = errReopened
-		}
-		return err
+		return keepClosed(ctx, tx, runID)
 	})
 	if errors.Is(err, errReopened) {
 		return "", false, nil
