@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -312,9 +313,12 @@ func (c *clock) ahead(by time.Duration) func() time.Time {
 
 // dyingAt dies as it makes the call.
 func dyingAt(call string) *tap {
-	dead := false
+	var dead atomic.Bool
 	return &tap{before: func(_ context.Context, name string) error {
-		if dead = dead || name == call; dead {
+		if name == call {
+			dead.Store(true)
+		}
+		if dead.Load() {
 			return errKilled
 		}
 		return nil
