@@ -56,7 +56,7 @@ func wholeRun(t *testing.T, f *fixture) {
 	if n, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 4 || err != nil {
 		t.Fatalf("%d listed, %v", n, err)
 	}
-	if through, err := f.store.ListNamed(t.Context(), "run", "owner", "", until); through != "" || err != nil {
+	if _, through, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until); through != "" || err != nil {
 		t.Fatal(through, err)
 	}
 	if got := f.item(t, "run", named).SubscriptionID; got != "sub_named" {
@@ -102,7 +102,7 @@ func wholeRun(t *testing.T, f *fixture) {
 		t.Errorf("%d decided, %v", n, err)
 	}
 
-	unclaimed, _, err := f.store.Unclaimed(t.Context(), "run", "")
+	unclaimed, _, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 			return err
 		}},
 		{"what is unclaimed", func() error {
-			_, _, err := store.Unclaimed(t.Context(), "small", "") // which reads the snapshot through
+			_, _, err := store.ListSnapshot(t.Context(), "small", "owner", "", until) // which reads the snapshot through
 			return err
 		}},
 		{"one organization", func() error {

@@ -155,11 +155,8 @@ func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 			}
 			return through, err
 		},
-		"ListNamed": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			return s.ListNamed(ctx, run.ID, "owner", after, until)
-		},
-		"Unclaimed": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			_, through, err := s.Unclaimed(ctx, run.ID, after)
+		"ListSnapshot": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			_, through, err := s.ListSnapshot(ctx, run.ID, "owner", after, until)
 			return through, err
 		},
 		"PendingAfter": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
@@ -194,7 +191,7 @@ func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 				f := newFixture(t, mysqltest.New(t))
 				f.addBulk(t, n, b)
 				run := f.run(t, fmt.Sprintf("sweep-%d", n))
-				for _, step := range []string{"ListPage", "ListNamed", "Unclaimed", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
+				for _, step := range []string{"ListPage", "ListSnapshot", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
 					total := readBy(t, f, func(s *mysqlstore.Store) error {
 						after, err := steps[step](t.Context(), s, run, "")
 						for after != "" && err == nil {

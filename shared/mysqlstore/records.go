@@ -137,20 +137,6 @@ func organizationsNamed(ctx context.Context, q querier, names []string) (map[str
 	return billing.Named(names, found), err
 }
 
-// unnamed returns those of the subscriptions whose metadata names no organization, or a deleted one.
-func (s *Store) unnamed(ctx context.Context, live []billing.Orphan) ([]billing.Orphan, error) {
-	name := func(o billing.Orphan) string { return billing.Subscription{OrgID: o.OrgID}.NamedID() }
-	var names []string
-	for _, o := range live {
-		names = append(names, name(o))
-	}
-	named, err := organizationsNamed(ctx, s.db, names)
-	return slices.DeleteFunc(live, func(o billing.Orphan) bool {
-		org, ok := named[name(o)]
-		return ok && !org.Deleted
-	}), err
-}
-
 // SharedCustomers returns for each of the customers the organizations, those that are deleted left
 // out, that are known under it. The application has no index on customers, so this reads its tables
 // through: ask for many at once, and only where it matters.

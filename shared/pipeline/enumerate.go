@@ -45,16 +45,14 @@ type EnumerateStore interface {
 	AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error)
 	ReleaseLease(ctx context.Context, runID, owner string) error
 	ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error)
-	ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (through string, err error)
 	CountItems(ctx context.Context, runID string) (int, error)
 	BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error
 	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
 	StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error
 	FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error
-	Unclaimed(ctx context.Context, runID, after string) (unclaimed []billing.Orphan, through string, err error)
+	ListSnapshot(ctx context.Context, runID, owner, after string, until time.Time) (unclaimed []billing.Orphan, through string, err error)
 	WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
 	KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error
-	Renew(ctx context.Context, runID, owner string, until time.Time) error
 	AddUsage(ctx context.Context, runID string, u billing.Usage) error
 	FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error
 	PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
@@ -357,12 +355,12 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner str
 		return 0, err
 	}
 	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
-		if err := e.findOrphans(ctx, run.ID, owner); err != nil {
+		if err := e.listSnapshot(ctx, run.ID, owner); err != nil {
 			return 0, err
 		}
 	}
 	if !run.Listed {
-		if err := e.finishListing(ctx, run, owner); err != nil {
+		if err := e.finishListing(ctx, run.ID, owner); err != nil {
 			return 0, err
 		}
 	}
@@ -422,37 +420,15 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 	return nil
 }
 
-// finishListing adds the organizations that nothing but a swept subscription leads to, and fixes what
-// follows from their number.
-func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, owner string) error {
-	if run.Sweep == billing.SweepComplete {
-		if err := e.listNamed(ctx, run.ID, owner); err != nil {
-			return err
-		}
-	}
+// finishListing fixes what follows from the number of organizations.
+func (e *Enumerator) finishListing(ctx context.Context, runID, owner string) error {
 	return e.Retry.do(ctx, func() error {
-		total, err := e.Store.CountItems(ctx, run.ID)
+		total, err := e.Store.CountItems(ctx, runID)
 		if err != nil {
 			return err
 		}
-		return e.Store.FinishListing(ctx, run.ID, owner, total, e.Downgrades(total), e.leaseEnd())
+		return e.Store.FinishListing(ctx, runID, owner, total, e.Downgrades(total), e.leaseEnd())
 	})
-}
-
-func (e *Enumerator) listNamed(ctx context.Context, runID, owner string) error {
-	for after, more := "", true; more; {
-		err := e.Retry.do(ctx, func() error {
-			through, err := e.Store.ListNamed(ctx, runID, owner, after, e.leaseEnd())
-			if err == nil {
-				after, more = through, through != ""
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (e *Enumerator) send(ctx context.Context, run billing.Run, owner string) (sent int, err error) {

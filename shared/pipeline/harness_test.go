@@ -350,10 +350,6 @@ func (s tappedStore) ListPage(ctx context.Context, run billing.Run, owner string
 	return n, through, err
 }
 
-func (s tappedStore) ListNamed(ctx context.Context, runID, owner, after string, until time.Time) (string, error) {
-	return tapped(ctx, s.tap, "ListNamed", func() (string, error) { return s.Store.ListNamed(ctx, runID, owner, after, until) })
-}
-
 func (s tappedStore) CountItems(ctx context.Context, runID string) (int, error) {
 	return tapped(ctx, s.tap, "CountItems", func() (int, error) { return s.Store.CountItems(ctx, runID) })
 }

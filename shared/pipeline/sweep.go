@@ -159,15 +159,16 @@ func (e *Enumerator) streams() int64 {
 	return defaultStreams
 }
 
-// findOrphans looks through the snapshot for live subscriptions that no organization accounts for.
-// Whose customer they are is asked for many at a time: it costs the database the same as for one.
-func (e *Enumerator) findOrphans(ctx context.Context, runID, owner string) error {
+// listSnapshot lists the organizations that nothing but a swept subscription leads to, and keeps the live
+// subscriptions that no organization accounts for. Whose customer they are is asked for many at a time: it
+// costs the database the same as for one.
+func (e *Enumerator) listSnapshot(ctx context.Context, runID, owner string) error {
 	const many = 2000
 	var first, unclaimed []billing.Orphan
 	total, after := 0, ""
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			next, through, err := e.Store.Unclaimed(ctx, runID, after)
+			next, through, err := e.Store.ListSnapshot(ctx, runID, owner, after, e.leaseEnd())
 			if err != nil {
 				return err
 			}
@@ -175,9 +176,6 @@ func (e *Enumerator) findOrphans(ctx context.Context, runID, owner string) error
 			after, more = through, through != ""
 			return nil
 		})
-		if err == nil {
-			err = e.Retry.do(ctx, func() error { return e.Store.Renew(ctx, runID, owner, e.leaseEnd()) })
-		}
 		if err != nil {
 			return err
 		}

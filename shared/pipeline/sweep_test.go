@@ -38,9 +38,9 @@ func (s tappedStore) FinishSweep(ctx context.Context, runID, owner string, state
 	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, runID, owner, state, until) })
 }
 
-func (s tappedStore) Unclaimed(ctx context.Context, runID, after string) (unclaimed []billing.Orphan, through string, err error) {
-	err = s.tap.do(ctx, "Unclaimed", func() (err error) {
-		unclaimed, through, err = s.Store.Unclaimed(ctx, runID, after)
+func (s tappedStore) ListSnapshot(ctx context.Context, runID, owner, after string, until time.Time) (unclaimed []billing.Orphan, through string, err error) {
+	err = s.tap.do(ctx, "ListSnapshot", func() (err error) {
+		unclaimed, through, err = s.Store.ListSnapshot(ctx, runID, owner, after, until)
 		return err
 	})
 	return unclaimed, through, err

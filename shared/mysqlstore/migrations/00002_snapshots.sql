@@ -2,33 +2,21 @@
 
 -- Every statement can be run again after one that failed.
 
--- What Stripe held when the run was swept: one row for each subscription. Times are Unix seconds;
--- what does not fit (1970 to 2106) makes the row unreadable, for the application's TIMESTAMP ends in
--- 2038. The hashes stand for ids, which are long and would be repeated in the indexes: they lead to
--- the rows, and whoever looks compares the ids themselves. org_hash is NULL where no metadata.orgId
--- names an organization. Rows are numbered as they come, so that the pages of the table fill up.
+-- What Stripe held when the run was swept: one row for each subscription, which is JSON but for what leads to
+-- it. The hashes stand for ids, which are long and would be repeated in the indexes: whoever looks compares
+-- the ids themselves. Few runs have a snapshot at once, so that the hashes need no run beside them. org_hash
+-- is NULL where no metadata.orgId names an organization. Rows are numbered as they come, so that the pages of
+-- the table fill up.
 CREATE TABLE IF NOT EXISTS reconciliation_snapshots (
-  id                    INT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
-  run_key               INT           NOT NULL,
-  subscription_id       VARCHAR(255)  NOT NULL,
-  customer_hash         INT UNSIGNED  NOT NULL,
-  org_hash              INT UNSIGNED  NULL,
-  customer_id           VARCHAR(255)  NOT NULL,
-  org_id                VARCHAR(500)  NOT NULL,
-  status                VARCHAR(255)  NOT NULL,
-  price_id              VARCHAR(255)  NOT NULL,
-  metadata_tier         VARCHAR(500)  NOT NULL,
-  created               INT UNSIGNED  NULL,
-  current_period_start  INT UNSIGNED  NULL,
-  current_period_end    INT UNSIGNED  NULL,
-  trial_end             INT UNSIGNED  NULL,
-  canceled_at           INT UNSIGNED  NULL,
-  ended_at              INT UNSIGNED  NULL,
-  cancel_at_period_end  BOOLEAN       NOT NULL,
-  unreadable            BOOLEAN       NOT NULL,
+  id               INT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  run_key          INT           NOT NULL,
+  subscription_id  VARCHAR(255)  NOT NULL,
+  customer_hash    INT UNSIGNED  NOT NULL,
+  org_hash         INT UNSIGNED  NULL,
+  subscription     TEXT          NOT NULL,
   UNIQUE KEY idx_reconciliation_snapshots_subscription (run_key, subscription_id),
-  KEY idx_reconciliation_snapshots_customer (run_key, customer_hash),
-  KEY idx_reconciliation_snapshots_org (run_key, org_hash)
+  KEY idx_reconciliation_snapshots_customer (customer_hash),
+  KEY idx_reconciliation_snapshots_org (org_hash)
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- What the sweep of a run has yet to read: ranges of creation time, in Unix seconds.

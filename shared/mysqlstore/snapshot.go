@@ -1,0 +1,207 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"hash/crc32"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// snapshotted is how a row of a snapshot keeps a subscription: what no statement asks for is in here, so that
+// another field of it needs no migration. Each of the rows repeats the names.
+type snapshotted struct {
+	Customer   string         `json:"cus,omitempty"`
+	Org        string         `json:"org,omitempty"`
+	Status     billing.Status `json:"st,omitempty"`
+	Price      string         `json:"price,omitempty"`
+	Tier       string         `json:"tier,omitempty"`
+	Created    unix           `json:"at,omitzero"`
+	Start      unix           `json:"from,omitzero"`
+	End        unix           `json:"to,omitzero"`
+	TrialEnd   unix           `json:"trial,omitzero"`
+	Canceled   unix           `json:"cancel,omitzero"`
+	Ended      unix           `json:"end,omitzero"`
+	AtEnd      bool           `json:"ends,omitempty"`
+	Unreadable bool           `json:"bad,omitempty"`
+}
+
+// unix is a time as Stripe writes it, in seconds.
+type unix struct{ time.Time }
+
+func (u unix) MarshalJSON() ([]byte, error) { return strconv.AppendInt(nil, u.Unix(), 10), nil }
+
+func (u *unix) UnmarshalJSON(text []byte) error {
+	seconds, err := strconv.ParseInt(string(text), 10, 64)
+	u.Time = time.Unix(seconds, 0).UTC()
+	return err
+}
+
+func toSnapshot(sub billing.Subscription) (string, error) {
+	text, err := json.Marshal(snapshotted{
+		Customer: sub.CustomerID, Org: sub.OrgID, Status: sub.Status, Price: sub.PriceID, Tier: sub.MetadataTier,
+		Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
+		TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
+		AtEnd: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
+	})
+	return string(text), err
+}
+
+func fromSnapshot(id string, text []byte) (billing.Subscription, error) {
+	var s snapshotted
+	err := json.Unmarshal(text, &s)
+	return billing.Subscription{
+		ID: id, CustomerID: s.Customer, OrgID: s.Org, Status: s.Status, PriceID: s.Price, MetadataTier: s.Tier,
+		Created: s.Created.Time, CurrentPeriodStart: s.Start.Time, CurrentPeriodEnd: s.End.Time,
+		TrialEnd: s.TrialEnd.Time, CanceledAt: s.Canceled.Time, EndedAt: s.Ended.Time,
+		CancelAtPeriodEnd: s.AtEnd, Unreadable: s.Unreadable,
+	}, err
+}
+
+const insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, org_hash, subscription) VALUES `
+
+// newerSnapshot: a page that is read again is newer.
+const newerSnapshot = ` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), subscription = VALUES(subscription)`
+
+func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billing.Subscription) error {
+	if len(subs) == 0 {
+		return nil
+	}
+	key, err := runKey(ctx, tx, runID)
+	if err != nil {
+		return err
+	}
+	const columns = 5
+	args := make([]any, 0, columns*len(subs))
+	for _, sub := range subs {
+		text, err := toSnapshot(sub)
+		if err != nil {
+			return err
+		}
+		args = append(args, key, sub.ID, hash(sub.CustomerID), orgHash(sub), text)
+	}
+	_, err = tx.ExecContext(ctx, insertSnapshotRows+in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+newerSnapshot, args...)
+	return err
+}
+
+// hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids
+// found are compared.
+func hash(id string) uint32 { return crc32.ChecksumIEEE([]byte(id)) }
+
+// orgHash is NULL where the metadata names no organization, or nothing that is as short as an id.
+func orgHash(sub billing.Subscription) sql.NullInt64 {
+	key := billing.OrgKey(sub.OrgID)
+	return sql.NullInt64{Int64: int64(hash(key)), Valid: key != "" && utf8.RuneCountInString(key) <= orgIDWidth}
+}
+
+// Snapshot returns what the sweep saw that may concern the organizations: the subscriptions that
+// their rows record, their customers' and those whose metadata names them, in one query whatever
+// their number but for the run's. Others may be among them.
+func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	var ids, customers, orgs []any
+	for _, r := range records {
+		ids = append(ids, anys(r.RecordedIDs())...)
+		for _, id := range r.CustomerIDs() {
+			customers = append(customers, hash(id))
+		}
+		orgs = append(orgs, hash(billing.OrgKey(r.Org.ID)))
+	}
+	key, err := runKey(ctx, s.db, runID)
+	if err != nil {
+		return nil, failure(err, "look up run "+runID)
+	}
+	var found []string
+	var args []any
+	for _, by := range []struct {
+		column, index string
+		values        []any
+	}{
+		{"subscription_id", "idx_reconciliation_snapshots_subscription", ids},
+		{"customer_hash", "idx_reconciliation_snapshots_customer", customers},
+		{"org_hash", "idx_reconciliation_snapshots_org", orgs},
+	} {
+		if len(by.values) > 0 {
+			found = append(found, `SELECT id FROM reconciliation_snapshots FORCE INDEX (`+by.index+`) WHERE run_key = ? AND `+by.column+` IN `+in(len(by.values)))
+			args = append(append(args, key), by.values...)
+		}
+	}
+	var subs []billing.Subscription
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		sub, err := scanSnapshot(r)
+		subs = append(subs, sub)
+		return err
+	}, `SELECT n.subscription_id, n.subscription FROM (`+strings.Join(found, ` UNION `)+`) f
+		JOIN reconciliation_snapshots n ON n.id = f.id`, args...)
+	return subs, failure(err, "read the snapshot of run "+runID)
+}
+
+func scanSnapshot(r *sql.Rows) (billing.Subscription, error) {
+	var id string
+	var text sql.RawBytes
+	if err := r.Scan(&id, &text); err != nil {
+		return billing.Subscription{}, err
+	}
+	return fromSnapshot(id, text)
+}
+
+// DropSnapshot removes the snapshot of a run that is closed, a small transaction at a time.
+// Interrupted, it goes on next time; if the run is reopened meanwhile, it leaves off.
+func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
+	return s.dropSnapshot(ctx, runID, `status NOT IN (?,?)`, billing.RunEnumerating, billing.RunRunning)
+}
+
+// dropSnapshot removes the run's snapshot as long as the run fits the condition: what another
+// enumerator is sweeping must not get holes.
+func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
+	for after, more := int64(0), true; more; {
+		err := s.inTx(ctx, func(tx *sql.Tx) error {
+			fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
+			if more = len(fits) > 0; err != nil || !more {
+				return err
+			}
+			after, err = dropPage(ctx, tx, runID, after)
+			if more = after > 0; err != nil || more {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ?`, runID)
+			return err
+		})
+		if err != nil {
+			return failure(err, "remove the snapshot of run "+runID)
+		}
+	}
+	return nil
+}
+
+// dropPage removes the run's next rows behind one, and returns the last of them; 0 where there was none.
+// Rows are read and locked by their number alone: by what else they are found, all of the run's would be.
+func dropPage(ctx context.Context, tx *sql.Tx, runID string, after int64) (through int64, err error) {
+	key, err := runKey(ctx, tx, runID)
+	if err != nil {
+		return 0, err
+	}
+	const rows = "reconciliation_snapshots n FORCE INDEX (`PRIMARY`) WHERE n.run_key = ? AND n.id > ?"
+	err = query(ctx, tx, func(r *sql.Rows) error { return r.Scan(&through) },
+		`SELECT COALESCE(MAX(id), 0) FROM (SELECT n.id FROM `+rows+` ORDER BY n.id LIMIT ?) p`, key, after, prunePage)
+	if err != nil || through == 0 {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE n FROM `+rows+` AND n.id <= ?`, key, after, through)
+	return through, err
+}
+
+// SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
+// live to remove it. Each run is looked up by itself: a join would go through the whole snapshot.
+func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE status NOT IN (?,?)
+		AND (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_key = r.run_key LIMIT 1) = 1`, billing.RunEnumerating, billing.RunRunning)
+	return ids, failure(err, "look for snapshots to remove")
+}
