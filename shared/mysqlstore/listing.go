@@ -50,7 +50,7 @@ func pageOfSnapshot(ctx context.Context, q querier, runID, after string) (subs [
 		sub, err := scanSnapshot(r)
 		subs = append(subs, sub)
 		return err
-	}, `SELECT n.subscription_id, n.subscription FROM reconciliation_snapshots n FORCE INDEX (idx_reconciliation_snapshots_subscription)
+	}, `SELECT `+snapshotColumns+` FROM reconciliation_snapshots n FORCE INDEX (idx_reconciliation_snapshots_subscription)
 		WHERE n.run_key = `+keyOfRun+` AND n.subscription_id > ? ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
 	return subs, err
 }
@@ -158,15 +158,11 @@ func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[stri
 	}
 	led := map[string]billing.Subscription{}
 	err := query(ctx, q, func(r *sql.Rows) error {
-		var orgID, id string
-		var text sql.RawBytes
-		if err := r.Scan(&orgID, &id, &text); err != nil {
-			return err
-		}
-		sub, err := fromSnapshot(id, text)
+		var orgID string
+		sub, err := scanSnapshot(r, &orgID)
 		led[orgID] = sub
 		return err
-	}, `SELECT i.org_id, n.subscription_id, n.subscription FROM reconciliation_items i
+	}, `SELECT `+snapshotColumns+`, i.org_id FROM reconciliation_items i
 		JOIN reconciliation_snapshots n ON n.run_key = i.run_key AND n.subscription_id = i.subscription_id
 		WHERE i.run_key = `+keyOfRun+` AND i.org_id IN `+in(len(orgs)), append([]any{runID}, orgs...)...)
 	return led, err

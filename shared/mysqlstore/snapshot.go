@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"hash/crc32"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -13,22 +14,24 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// snapshotted is how a row of a snapshot keeps a subscription: what no statement asks for is in here, so that
-// another field of it needs no migration. Each of the rows repeats the names.
-type snapshotted struct {
-	Customer   string         `json:"cus,omitempty"`
-	Org        string         `json:"org,omitempty"`
-	Status     billing.Status `json:"st,omitempty"`
-	Price      string         `json:"price,omitempty"`
-	Tier       string         `json:"tier,omitempty"`
-	Created    unix           `json:"at,omitzero"`
-	Start      unix           `json:"from,omitzero"`
-	End        unix           `json:"to,omitzero"`
-	TrialEnd   unix           `json:"trial,omitzero"`
-	Canceled   unix           `json:"cancel,omitzero"`
-	Ended      unix           `json:"end,omitzero"`
-	AtEnd      bool           `json:"ends,omitempty"`
-	Unreadable bool           `json:"bad,omitempty"`
+// snapshotRow is a subscription in a snapshot. What nearly each one has is in columns, for JSON would make
+// the table half as large again; the rest is in more, so that another field needs no migration.
+type snapshotRow struct {
+	id, customer, org, status, price, tier string
+	created, start, end                    sql.NullInt64
+	more                                   sql.RawBytes
+}
+
+// moreOfSubscription is empty, and NULL in the database, for nearly all. The first three times are here only if they do not fit the columns.
+type moreOfSubscription struct {
+	Created    unix `json:"created,omitzero"`
+	Start      unix `json:"start,omitzero"`
+	End        unix `json:"end,omitzero"`
+	TrialEnd   unix `json:"trialEnd,omitzero"`
+	Canceled   unix `json:"canceled,omitzero"`
+	Ended      unix `json:"ended,omitzero"`
+	Cancel     bool `json:"cancelAtPeriodEnd,omitempty"`
+	Unreadable bool `json:"unreadable,omitempty"`
 }
 
 // unix is a time as Stripe writes it, in seconds.
@@ -42,31 +45,30 @@ func (u *unix) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-func toSnapshot(sub billing.Subscription) (string, error) {
-	text, err := json.Marshal(snapshotted{
-		Customer: sub.CustomerID, Org: sub.OrgID, Status: sub.Status, Price: sub.PriceID, Tier: sub.MetadataTier,
-		Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
-		TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
-		AtEnd: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
-	})
-	return string(text), err
+// toColumn takes the time out if a column, INT UNSIGNED, can hold it.
+func (u *unix) toColumn() sql.NullInt64 {
+	if u.IsZero() || u.Unix() < 0 || u.Unix() > math.MaxUint32 {
+		return sql.NullInt64{}
+	}
+	seconds := u.Unix()
+	*u = unix{}
+	return sql.NullInt64{Int64: seconds, Valid: true}
 }
 
-func fromSnapshot(id string, text []byte) (billing.Subscription, error) {
-	var s snapshotted
-	err := json.Unmarshal(text, &s)
-	return billing.Subscription{
-		ID: id, CustomerID: s.Customer, OrgID: s.Org, Status: s.Status, PriceID: s.Price, MetadataTier: s.Tier,
-		Created: s.Created.Time, CurrentPeriodStart: s.Start.Time, CurrentPeriodEnd: s.End.Time,
-		TrialEnd: s.TrialEnd.Time, CanceledAt: s.Canceled.Time, EndedAt: s.Ended.Time,
-		CancelAtPeriodEnd: s.AtEnd, Unreadable: s.Unreadable,
-	}, err
+func (u *unix) fromColumn(seconds sql.NullInt64) {
+	if seconds.Valid {
+		u.Time = time.Unix(seconds.Int64, 0).UTC()
+	}
 }
 
-const insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, org_hash, subscription) VALUES `
+const snapshotColumns = `n.subscription_id, n.customer_id, n.org_id, n.status, n.price_id, n.metadata_tier, n.created, n.current_period_start, n.current_period_end, n.more`
+
+var insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_key, customer_hash, org_hash, ` + strings.ReplaceAll(snapshotColumns, "n.", "") + `) VALUES `
 
 // newerSnapshot: a page that is read again is newer.
-const newerSnapshot = ` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), subscription = VALUES(subscription)`
+const newerSnapshot = ` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), customer_id = VALUES(customer_id), org_id = VALUES(org_id),
+	status = VALUES(status), price_id = VALUES(price_id), metadata_tier = VALUES(metadata_tier), created = VALUES(created), current_period_start = VALUES(current_period_start),
+	current_period_end = VALUES(current_period_end), more = VALUES(more)`
 
 func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billing.Subscription) error {
 	if len(subs) == 0 {
@@ -76,17 +78,47 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	if err != nil {
 		return err
 	}
-	const columns = 5
+	const columns = 13
 	args := make([]any, 0, columns*len(subs))
 	for _, sub := range subs {
-		text, err := toSnapshot(sub)
+		more := moreOfSubscription{
+			Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
+			TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
+			Cancel: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
+		}
+		created, start, end := more.Created.toColumn(), more.Start.toColumn(), more.End.toColumn()
+		text, err := json.Marshal(more)
 		if err != nil {
 			return err
 		}
-		args = append(args, key, sub.ID, hash(sub.CustomerID), orgHash(sub), text)
+		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier, created, start, end, sql.NullString{String: string(text), Valid: more != moreOfSubscription{}})
 	}
 	_, err = tx.ExecContext(ctx, insertSnapshotRows+in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+newerSnapshot, args...)
 	return err
+}
+
+// scanSnapshot scans snapshotColumns, and behind them what else there is.
+func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
+	var row snapshotRow
+	columns := []any{&row.id, &row.customer, &row.org, &row.status, &row.price, &row.tier, &row.created, &row.start, &row.end, &row.more}
+	if err := r.Scan(append(columns, others...)...); err != nil {
+		return billing.Subscription{}, err
+	}
+	var more moreOfSubscription
+	if row.more != nil {
+		if err := json.Unmarshal(row.more, &more); err != nil {
+			return billing.Subscription{}, err
+		}
+	}
+	more.Created.fromColumn(row.created)
+	more.Start.fromColumn(row.start)
+	more.End.fromColumn(row.end)
+	return billing.Subscription{
+		ID: row.id, CustomerID: row.customer, OrgID: row.org, Status: billing.Status(row.status), PriceID: row.price,
+		MetadataTier: row.tier, Created: more.Created.Time, CurrentPeriodStart: more.Start.Time, CurrentPeriodEnd: more.End.Time,
+		TrialEnd: more.TrialEnd.Time, CanceledAt: more.Canceled.Time, EndedAt: more.Ended.Time,
+		CancelAtPeriodEnd: more.Cancel, Unreadable: more.Unreadable,
+	}, nil
 }
 
 // hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids
@@ -138,18 +170,8 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 		sub, err := scanSnapshot(r)
 		subs = append(subs, sub)
 		return err
-	}, `SELECT n.subscription_id, n.subscription FROM (`+strings.Join(found, ` UNION `)+`) f
-		JOIN reconciliation_snapshots n ON n.id = f.id`, args...)
+	}, `SELECT `+snapshotColumns+` FROM (`+strings.Join(found, ` UNION `)+`) f JOIN reconciliation_snapshots n ON n.id = f.id`, args...)
 	return subs, failure(err, "read the snapshot of run "+runID)
-}
-
-func scanSnapshot(r *sql.Rows) (billing.Subscription, error) {
-	var id string
-	var text sql.RawBytes
-	if err := r.Scan(&id, &text); err != nil {
-		return billing.Subscription{}, err
-	}
-	return fromSnapshot(id, text)
 }
 
 // DropSnapshot removes the snapshot of a run that is closed, a small transaction at a time.

@@ -104,7 +104,8 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 			"page": f.store.StorePage(t.Context(), "run", "owner", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil, until),
 			"end":  f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepAbandoned, until),
 			"new beginning": func() error {
-				f.MustExec(t, `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, subscription) SELECT run_key, 'theirs', 0, '{}' FROM reconciliation_runs`)
+				f.MustExec(t, `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, customer_id, org_id, status, price_id, metadata_tier)
+					SELECT run_key, 'theirs', 0, '', '', '', '', '' FROM reconciliation_runs`)
 				return f.store.BeginSweep(t.Context(), "run", "owner", now.Add(time.Hour), until)
 			}(),
 			"orphans": f.store.KeepOrphans(t.Context(), "run", "owner", []billing.Orphan{{SubscriptionID: "sub"}}, 1, until),
@@ -519,7 +520,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	const page = mysqlstore.PrunePage
 	f.swept(t, "run", many(3*page)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
-	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET subscription = '{}' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))
+	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))
 	dropper, dropping := f.one(t)
 	dropped := make(chan error, 1)
 	go func() { dropped <- dropper.DropSnapshot(t.Context(), "run") }()

@@ -2,18 +2,27 @@
 
 -- Every statement can be run again after one that failed.
 
--- What Stripe held when the run was swept: one row for each subscription, which is JSON but for what leads to
--- it. The hashes stand for ids, which are long and would be repeated in the indexes: whoever looks compares
--- the ids themselves. Few runs have a snapshot at once, so that the hashes need no run beside them. org_hash
--- is NULL where no metadata.orgId names an organization. Rows are numbered as they come, so that the pages of
--- the table fill up.
+-- What Stripe held when the run was swept: one row for each subscription. What nearly each of them has is in
+-- columns, the rest in more, which is JSON. Times are Unix seconds; those that do not fit (1970 to 2106) are
+-- in more. The hashes stand for ids, which are long and would be repeated in the indexes: whoever looks
+-- compares the ids themselves. Few runs have a snapshot at once, so that the hashes need no run beside them.
+-- org_hash is NULL where no metadata.orgId names an organization. Rows are numbered as they come, so that the
+-- pages of the table fill up.
 CREATE TABLE IF NOT EXISTS reconciliation_snapshots (
-  id               INT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
-  run_key          INT           NOT NULL,
-  subscription_id  VARCHAR(255)  NOT NULL,
-  customer_hash    INT UNSIGNED  NOT NULL,
-  org_hash         INT UNSIGNED  NULL,
-  subscription     TEXT          NOT NULL,
+  id                    INT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  run_key               INT           NOT NULL,
+  subscription_id       VARCHAR(255)  NOT NULL,
+  customer_hash         INT UNSIGNED  NOT NULL,
+  org_hash              INT UNSIGNED  NULL,
+  customer_id           VARCHAR(255)  NOT NULL,
+  org_id                VARCHAR(500)  NOT NULL,
+  status                VARCHAR(255)  NOT NULL,
+  price_id              VARCHAR(255)  NOT NULL,
+  metadata_tier         VARCHAR(500)  NOT NULL,
+  created               INT UNSIGNED  NULL,
+  current_period_start  INT UNSIGNED  NULL,
+  current_period_end    INT UNSIGNED  NULL,
+  more                  TEXT          NULL,
   UNIQUE KEY idx_reconciliation_snapshots_subscription (run_key, subscription_id),
   KEY idx_reconciliation_snapshots_customer (customer_hash),
   KEY idx_reconciliation_snapshots_org (org_hash)
