@@ -14,8 +14,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// oldVersion is the last commit before the tallies of trimmed items.
-const oldVersion = "99bc613f7ae9f4e0ed7195bd249ee390471b36dd"
+// oldVersion is the last commit that changed a migration instead of adding one.
+const oldVersion = "a1224938c472a4b61cd369c4f409f32c2f64ebad"
 
 // TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
 // older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
