@@ -22,7 +22,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stripe := wire.Stripe(f.Config, 1, f.Log)
+	stripe := f.Stripe(1)
 	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Invoke, lambda.WithContext(ctx))
 	return nil
 }

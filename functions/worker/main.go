@@ -23,7 +23,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	// The workers share what Stripe allows the account.
-	stripe := wire.Stripe(f.Config, f.Config.WorkerConcurrency, f.Log)
+	stripe := f.Stripe(f.Config.WorkerConcurrency)
 	lambda.StartWithOptions(wire.Worker(f.Config, f.Store, stripe, f.Queues, f.Log), lambda.WithContext(ctx))
 	return nil
 }

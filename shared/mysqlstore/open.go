@@ -29,7 +29,13 @@ type Config struct {
 	// LockWait is how long a statement waits for a row that somebody else holds, to the second;
 	// 0 leaves it to the server. It must be below 30 s, when a connection counts as dead.
 	LockWait time.Duration
+	// Renew returns the login that has taken the place of a refused one, or the same if none has. Without it,
+	// a login that is refused is about the run at once.
+	Renew func(ctx context.Context, refused Login) (Login, error)
 }
+
+// Login is what a connection is opened with.
+type Login struct{ User, Password string }
 
 const (
 	connectTimeout = 5 * time.Second
@@ -53,7 +59,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	connector, err := mysql.NewConnector(cfg)
+	connector, err := newConnector(cfg, c.Renew)
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}

@@ -529,7 +529,7 @@ func (r *Reconciler) observe(t *task, err error) {
 		return
 	}
 	switch billing.AsFailure(err).Reason {
-	case billing.ReasonStripeUnavailable:
+	case billing.ReasonStripeUnavailable, billing.ReasonStripeUnauthorized: // the same for every organization
 		r.stripeSilence.add(t.work.OrgID)
 	case billing.ReasonDatabaseUnavailable, billing.ReasonOutOfTime, billing.ReasonInternal:
 		// says nothing about Stripe

@@ -27,6 +27,9 @@ type Config struct {
 	RPS      float64       // requests a second for each endpoint; 0 or less is no limit
 	Timeout  time.Duration // of one request, connecting included; 0 means 20 s
 	Log      *slog.Logger
+	// Renew returns the key that has taken the place of a refused one, or the same if none has. Without it, a
+	// key that is refused is about the run at once.
+	Renew func(ctx context.Context, refused string) (string, error)
 }
 
 const (
@@ -40,7 +43,9 @@ const (
 type Client struct {
 	http     *http.Client
 	backend  *stripe.BackendImplementation // makes requests, and errors of answers
-	key      string
+	key      atomic.Pointer[string]
+	renew    func(ctx context.Context, refused string) (string, error)
+	refusals billing.Refusals
 	liveMode bool
 	log      *slog.Logger
 	limits   map[endpoint]*limiter
@@ -78,11 +83,13 @@ func New(c Config) *Client {
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}
-	return &Client{
+	client := &Client{
 		http:    &http.Client{Transport: transport, Timeout: c.Timeout},
 		backend: &stripe.BackendImplementation{Type: stripe.APIBackend, URL: c.BaseURL, LeveledLogger: &stripe.LeveledLogger{Level: stripe.LevelNull}},
-		key:     c.Key, liveMode: c.LiveMode, log: c.Log, limits: limits,
+		renew:   c.Renew, liveMode: c.LiveMode, log: c.Log, limits: limits,
 	}
+	client.key.Store(&c.Key)
+	return client
 }
 
 // Account returns the id of the account that the key belongs to.
@@ -217,26 +224,49 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 		return nil, outOfTime(err)
 	}
 	c.count(e)
-	body, err := c.send(ctx, path, query)
+	key := *c.key.Load()
+	body, err := c.send(ctx, key, path, query)
+	if isRefused(err) && c.renew != nil {
+		body, err = c.sendRenewed(ctx, e, key, path, query, err)
+	}
 	if err == nil {
+		c.refusals.Accepted()
 		return body, nil
 	}
 	failed := failure(ctx, err)
 	if failed.Class == billing.Throttled {
 		c.throttled(ctx, e, limit, err)
 	}
+	if isRefused(err) && c.renew != nil {
+		failed = c.refusals.Judge(failed, time.Now())
+	}
 	return nil, failed
+}
+
+// sendRenewed sends a request once more if there is another key by now.
+func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path string, query url.Values, refusal error) (jsontext.Value, error) {
+	key, err := c.renew(ctx, refused)
+	if err != nil {
+		c.log.WarnContext(ctx, "Stripe refuses the key, and no other could be fetched", telemetry.Err(err))
+	}
+	if err != nil || key == refused {
+		return nil, refusal
+	}
+	c.key.Store(&key)
+	c.log.InfoContext(ctx, "Stripe's key was rotated, going on with the new one")
+	c.count(e)
+	return c.send(ctx, key, path, query)
 }
 
 // maxAnswer is many times what the largest page can have.
 const maxAnswer = 32 << 20
 
 // send is what stripe-go does, but for its way to decode: that goes over every answer four times.
-func (c *Client) send(ctx context.Context, path string, query url.Values) (body jsontext.Value, err error) {
+func (c *Client) send(ctx context.Context, key, path string, query url.Values) (body jsontext.Value, err error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	request, err := c.backend.NewRequest(http.MethodGet, path, c.key, "application/x-www-form-urlencoded", &stripe.Params{Context: ctx})
+	request, err := c.backend.NewRequest(http.MethodGet, path, key, "application/x-www-form-urlencoded", &stripe.Params{Context: ctx})
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,12 @@ func failure(ctx context.Context, err error) *billing.Failure {
 	return f
 }
 
+// isRefused: the key is none, or none any more.
+func isRefused(err error) bool {
+	e, ok := errors.AsType[*stripe.Error](err)
+	return ok && e.HTTPStatusCode == http.StatusUnauthorized
+}
+
 // describe is one line: Stripe's message (it redacts keys itself) and the request to look up in
 // the dashboard.
 func describe(e *stripe.Error) string {

@@ -1,6 +1,7 @@
 package bootstrap_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +42,8 @@ type stack struct {
 	queues                    *sqs.Client
 	work, results, deadLetter string // URLs
 	secrets                   *httptest.Server
+	password                  atomic.Value // of the database's user, in the secret
+	key                       atomic.Value // what the secret says of Stripe's key, if it is not what Stripe accepts
 	environ                   map[string]string
 	printed                   map[string]*runtimeapi.Printed // by function
 	timeout                   time.Duration                  // of a function
@@ -59,6 +63,7 @@ func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options
 func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits stripetest.Options) *stack {
 	t.Helper()
 	s := &stack{TB: t, db: db, printed: map[string]*runtimeapi.Printed{}, timeout: timeout}
+	s.password.Store(db.Password)
 	var err error
 	if s.stripe, err = stripetest.Start(limits); err != nil {
 		t.Fatal(err)
@@ -106,7 +111,8 @@ func (s *stack) answerSecret(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	var body any = map[string]string{"__type": "ResourceNotFoundException", "message": "no such secret"}
 	if in.SecretID == secretName {
-		text, err := json.Marshal(map[string]any{"DB_PASSWORD": s.db.Password, "STRIPE_SECRET_KEY": s.stripe.Key(), "OTHER": []int{1}})
+		key, _ := s.key.Load().(string)
+		text, err := json.Marshal(map[string]any{"DB_PASSWORD": s.password.Load(), "STRIPE_SECRET_KEY": cmp.Or(key, s.stripe.Key()), "OTHER": []int{1}})
 		if err != nil {
 			s.Error(err)
 		}

@@ -15,8 +15,10 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
@@ -26,6 +28,8 @@ type Function struct {
 	Log    *slog.Logger
 	Store  *mysqlstore.Store
 	Queues *sqs.Client
+
+	rotation *rotation // nil without a secret: then nothing else could be fetched
 }
 
 // fitLambda has the Go runtime expect what Lambda gives. Below 1,769 MB a function has less than one
@@ -56,13 +60,18 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 	if err != nil {
 		return Function{}, err
 	}
-	f := Function{Config: c, Log: telemetry.NewLogger(os.Stdout, c.LogLevel)}
+	f := Function{Config: c, Log: handler.WithRequestID(telemetry.NewLogger(os.Stdout, c.LogLevel))}
+	database := Database(c)
+	if config.SecretName(environ) != "" {
+		f.rotation = &rotation{needs: needs, log: f.Log, config: c}
+		database.Renew = f.rotation.databaseLogin
+	}
 	aws, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
 		return Function{}, fmt.Errorf("AWS settings: %w", err)
 	}
 	f.Queues = sqs.NewFromConfig(aws)
-	if f.Store, err = mysqlstore.Open(ctx, Database(c)); err != nil {
+	if f.Store, err = mysqlstore.Open(ctx, database); err != nil {
 		return Function{}, err
 	}
 	steps, err := f.Store.Migrate(ctx)
@@ -70,6 +79,15 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 		f.Log.InfoContext(ctx, "this system's own tables were upgraded", telemetry.KeyCount, steps)
 	}
 	return f, err
+}
+
+// Stripe returns the client; clients is how many of them share the configured rate.
+func (f Function) Stripe(clients int) *stripesource.Client {
+	c := stripeConfig(f.Config, clients, f.Log)
+	if f.rotation != nil {
+		c.Renew = f.rotation.stripeKey
+	}
+	return stripesource.New(c)
 }
 
 // Exit ends a function that could not start, with its reason in the log and in the answer to

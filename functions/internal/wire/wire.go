@@ -36,10 +36,14 @@ func Database(c config.Config) mysqlstore.Config {
 
 // Stripe returns the client; clients is how many of them share the configured rate.
 func Stripe(c config.Config, clients int, log *slog.Logger) *stripesource.Client {
-	return stripesource.New(stripesource.Config{
+	return stripesource.New(stripeConfig(c, clients, log))
+}
+
+func stripeConfig(c config.Config, clients int, log *slog.Logger) stripesource.Config {
+	return stripesource.Config{
 		Key: c.Stripe.SecretKey.Reveal(), BaseURL: c.Stripe.APIBase, LiveMode: c.Stripe.Mode == config.ModeLive,
 		RPS: c.Stripe.RequestsPerSecond / float64(clients), Log: log,
-	})
+	}
 }
 
 // Enumerator returns the handler that opens runs and fans them out.
@@ -69,7 +73,7 @@ func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 // Aggregator returns the handler that closes runs; its metrics go to w.
 func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
-		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Now: time.Now, Log: log,
+		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
 		Metrics: telemetry.NewMetrics(w, telemetry.Namespace, time.Now),
 	}}
 }

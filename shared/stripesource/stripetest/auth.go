@@ -24,10 +24,11 @@ func requestKey(r *http.Request) string {
 
 // authenticate accepts the server's key and its twin of the other mode.
 func (s *Server) authenticate(key string) *apiError {
+	accepted := s.Key()
 	switch key {
 	case "":
 		return errNoKey()
-	case s.opts.Key, twin(s.opts.Key):
+	case accepted, twin(accepted):
 		return nil
 	default:
 		return errBadKey(key)

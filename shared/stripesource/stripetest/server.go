@@ -147,7 +147,19 @@ func Start(opts Options) (*Server, error) {
 func (s *Server) URL() string { return s.url }
 
 // Key returns the accepted key.
-func (s *Server) Key() string { return s.opts.Key }
+func (s *Server) Key() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opts.Key
+}
+
+// RollKey has another key of the same mode accepted, and no longer the one before.
+// https://docs.stripe.com/keys#rolling-keys
+func (s *Server) RollKey() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.Key += "x"
+}
 
 // Close ends all connections, frees the port, and returns when no request is being served any more.
 // A hook that waits must let go by then; its request's context ends.
