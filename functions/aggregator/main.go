@@ -23,6 +23,6 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, os.Stdout, f.Log).Handle, lambda.WithContext(ctx))
+	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, os.Stdout, f.Log).Invoke, lambda.WithContext(ctx))
 	return nil
 }

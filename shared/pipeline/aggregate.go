@@ -40,6 +40,7 @@ const untrimmed = 14 * 24 * time.Hour
 type Aggregator struct {
 	Store     AggregateStore
 	Retention time.Duration // how long before the latest run closed ones are kept
+	Reserve   time.Duration // kept of the deadline
 	Retry     Retry
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -56,6 +57,8 @@ type Tick struct {
 // or its deadline has passed, or amends the summary of one that was closed before. An unknown run
 // is no error: it was pruned.
 func (a *Aggregator) Progress(ctx context.Context, runID string) error {
+	ctx, cancel := withReserve(ctx, a.Reserve)
+	defer cancel()
 	return a.Retry.do(ctx, func() error {
 		run, err := findRun(ctx, a.Store, runID)
 		if isUnknownRun(err) {
@@ -81,45 +84,65 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 }
 
 // Tick closes and sums up what nobody will report on any more, tells how old the last completed
-// run is and removes old runs.
+// run is and removes old runs. One step that fails does not keep the rest from being done, unless the
+// database is away.
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
+	ctx, cancel := withReserve(ctx, a.Reserve)
+	defer cancel()
 	tick := Tick{Closed: []string{}}
+	var problems []error
+	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.prune} {
+		err := step(ctx, &tick)
+		problems = append(problems, err)
+		if isUnavailable(err) {
+			break
+		}
+	}
+	return tick, errors.Join(problems...)
+}
+
+func (a *Aggregator) closeOverdue(ctx context.Context, tick *Tick) error {
 	runs, err := a.Store.RunsToClose(ctx, a.now())
 	problems := []error{err}
 	for _, run := range runs {
+		closed := false
 		if run.Status == billing.RunStopped {
-			problems = append(problems, a.amend(ctx, run))
-			continue
+			err = a.amend(ctx, run)
+		} else {
+			closed, err = a.close(ctx, run)
 		}
-		closed, err := a.close(ctx, run)
 		problems = append(problems, err)
 		if closed {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
+		if isUnavailable(err) {
+			break
+		}
 	}
-	// One run that cannot be closed must not keep the rest from being looked after.
-	problems = append(problems, a.dropSnapshots(ctx), a.reportAge(ctx))
-	tick.Pruned, err = a.prune(ctx)
-	return tick, errors.Join(append(problems, err)...)
+	return errors.Join(problems...)
+}
+
+func isUnavailable(err error) bool {
+	return err != nil && billing.AsFailure(err).Class == billing.Unavailable
 }
 
 // prune trims and removes runs by how long before the latest one they started: a clock that is far
 // ahead must not empty the history.
-func (a *Aggregator) prune(ctx context.Context) (int, error) {
+func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 	latest, found, err := a.Store.LatestRun(ctx)
 	if err != nil || !found {
-		return 0, err
+		return err
 	}
 	until := a.now()
 	if latest.StartedAt.Before(until) {
 		until = latest.StartedAt
 	}
-	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
-	return pruned, errors.Join(err, a.Store.Trim(ctx, until.Add(-untrimmed)))
+	tick.Pruned, err = a.Store.Prune(ctx, until.Add(-a.Retention))
+	return errors.Join(err, a.Store.Trim(ctx, until.Add(-untrimmed)))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.
-func (a *Aggregator) dropSnapshots(ctx context.Context) error {
+func (a *Aggregator) dropSnapshots(ctx context.Context, _ *Tick) error {
 	ids, err := a.Store.SnapshotsToDrop(ctx)
 	problems := []error{err}
 	for _, id := range ids {
@@ -130,6 +153,8 @@ func (a *Aggregator) dropSnapshots(ctx context.Context) error {
 
 // Summary returns the run's summary as its items stand now.
 func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
+	ctx, cancel := withReserve(ctx, a.Reserve)
+	defer cancel()
 	run, err := findRun(ctx, a.Store, runID)
 	if err != nil {
 		return billing.Summary{}, err
@@ -285,7 +310,7 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 // reportAge tells how long ago the last run over all organizations completed. Before the first
 // one it tells how long this system has been there: a fresh one is not late, one that never
 // completes a run is.
-func (a *Aggregator) reportAge(ctx context.Context) error {
+func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
 	last, err := a.Store.LastCompleted(ctx, a.now().Add(billing.ClockSkew))
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -35,7 +36,14 @@ func (r *records) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]events.SQSMessage)(r))
 }
 
-// Handle is the Lambda handler.
+// Invoke is the Lambda handler.
+func (h Aggregator) Invoke(ctx context.Context, raw json.RawMessage) (any, error) {
+	answer, err := h.Handle(ctx, raw)
+	logError(ctx, h.Log, err)
+	return answer, err
+}
+
+// Handle does what the event asks for.
 func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error) {
 	var e aggregatorEvent
 	if err := decodeStrictly(raw, &e); err != nil {
@@ -53,22 +61,30 @@ func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error
 	}
 }
 
-// HandleRecords looks once at each run that the messages name.
+// HandleRecords looks once at each run that the messages name. What makes it wait once would do so for every
+// other run too, so from then on the messages are returned.
 func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
-	seen := map[string]error{}
+	looked := map[string]error{}
+	var away error // the database
 	for _, m := range event.Records {
 		runID, err := sqsqueue.DecodeProgress(m.Body)
 		if err == nil {
 			var done bool
-			if err, done = seen[runID]; !done {
-				err = h.Step.Progress(ctx, runID)
-				seen[runID] = err
+			if err, done = looked[runID]; !done {
+				err = away
+				if err == nil {
+					err = h.Step.Progress(ctx, runID)
+				}
+				looked[runID] = err
+			}
+			if err != nil && billing.AsFailure(err).Class == billing.Unavailable {
+				away = err
 			}
 		}
 		if err != nil {
 			// One that cannot be read ends in the results queue's dead-letter queue.
-			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
+			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.Err(err))
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}

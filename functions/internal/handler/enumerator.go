@@ -68,6 +68,7 @@ func (r *resume) UnmarshalJSON(b []byte) error {
 // whoever invoked the function can tell an unknown organization from a refused key.
 func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	result, err := h.Handle(ctx, raw)
+	logError(ctx, h.Step.Log, err)
 	if err != nil {
 		return result, messages.InvokeResponse_Error{Type: string(billing.AsFailure(err).Reason), Message: err.Error()}
 	}

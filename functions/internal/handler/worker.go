@@ -38,6 +38,12 @@ type letter struct {
 // Invoke is the Lambda handler: the bytes of an event to those of its answer. Decoding them here
 // takes a third of what the runtime's own way does, which counts over many thousand messages.
 func (h Worker) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	answer, err := h.invoke(ctx, payload)
+	logError(ctx, h.Log, err)
+	return answer, err
+}
+
+func (h Worker) invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	var event events.SQSEvent
 	if err := json.Unmarshal(payload, &event); err != nil {
 		return nil, fmt.Errorf("the event is no batch of messages: %w", err)
