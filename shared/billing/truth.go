@@ -46,24 +46,25 @@ func (s Status) grantsNothing() bool {
 // entitled: settled beyond doubt, so a recorded subscription needs no comparison with others.
 func (s Status) entitled() bool { return s == StatusActive || s == StatusTrialing }
 
-// Subscription is what matters of a Stripe subscription. A zero time means Stripe sent null.
+// Subscription is what matters of a Stripe subscription. A zero time means Stripe sent null. A snapshot
+// has columns for most of it, and keeps the rest under these names.
 type Subscription struct {
 	ID                 string
 	CustomerID         string
 	Status             Status
-	PriceID            string // of the first item; empty where there is none
-	OrgID              string // metadata.orgId
-	MetadataTier       string // metadata.tier, as written
-	Created            time.Time
-	CurrentPeriodStart time.Time
-	CurrentPeriodEnd   time.Time
-	TrialEnd           time.Time
-	CanceledAt         time.Time
-	EndedAt            time.Time
-	CancelAtPeriodEnd  bool
+	PriceID            string    // of the first item; empty where there is none
+	OrgID              string    // metadata.orgId
+	MetadataTier       string    // metadata.tier, as written
+	Created            time.Time `json:"created"`
+	CurrentPeriodStart time.Time `json:"start"`
+	CurrentPeriodEnd   time.Time `json:"end"`
+	TrialEnd           time.Time `json:"trialEnd"`
+	CanceledAt         time.Time `json:"canceled"`
+	EndedAt            time.Time `json:"ended"`
+	CancelAtPeriodEnd  bool      `json:"cancelAtPeriodEnd"`
 	// Unreadable: the object has a value that cannot be read. In a list it must not hide the
 	// others, so only its id and whose it may be are known.
-	Unreadable bool
+	Unreadable bool `json:"unreadable"`
 }
 
 // Truth is what Stripe holds for one organization, as far as it was asked.

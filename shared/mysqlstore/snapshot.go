@@ -3,7 +3,6 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"hash/crc32"
 	"math"
 	"strconv"
@@ -11,53 +10,39 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// snapshotRow is a subscription in a snapshot. What nearly each one has is in columns, for JSON would make
-// the table half as large again; the rest is in more, so that another field needs no migration.
-type snapshotRow struct {
-	id, customer, org, status, price, tier string
-	created, start, end                    sql.NullInt64
-	more                                   sql.RawBytes
-}
+// What nearly each subscription has is in columns of a snapshot, for JSON would make the table half as large
+// again; the rest is in more, so that another field needs no migration.
 
-// moreOfSubscription is empty, and NULL in the database, for nearly all. The first three times are here only if they do not fit the columns.
-type moreOfSubscription struct {
-	Created    unix `json:"created,omitzero"`
-	Start      unix `json:"start,omitzero"`
-	End        unix `json:"end,omitzero"`
-	TrialEnd   unix `json:"trialEnd,omitzero"`
-	Canceled   unix `json:"canceled,omitzero"`
-	Ended      unix `json:"ended,omitzero"`
-	Cancel     bool `json:"cancelAtPeriodEnd,omitempty"`
-	Unreadable bool `json:"unreadable,omitempty"`
-}
-
-// unix is a time as Stripe writes it, in seconds.
-type unix struct{ time.Time }
-
-func (u unix) MarshalJSON() ([]byte, error) { return strconv.AppendInt(nil, u.Unix(), 10), nil }
-
-func (u *unix) UnmarshalJSON(text []byte) error {
-	seconds, err := strconv.ParseInt(string(text), 10, 64)
-	u.Time = time.Unix(seconds, 0).UTC()
-	return err
-}
+// asStored: times as Stripe writes them, in seconds, and of all fields only those that say something.
+var asStored = json.JoinOptions(
+	json.OmitZeroStructFields(true), jsontext.AllowInvalidUTF8(true),
+	json.WithMarshalers(json.MarshalFunc(func(t time.Time) ([]byte, error) { return strconv.AppendInt(nil, t.Unix(), 10), nil })),
+	json.WithUnmarshalers(json.UnmarshalFunc(func(text []byte, t *time.Time) error {
+		seconds, err := strconv.ParseInt(string(text), 10, 64)
+		*t = time.Unix(seconds, 0).UTC()
+		return err
+	})),
+)
 
 // toColumn takes the time out if a column, INT UNSIGNED, can hold it.
-func (u *unix) toColumn() sql.NullInt64 {
-	if u.IsZero() || u.Unix() < 0 || u.Unix() > math.MaxUint32 {
+func toColumn(t *time.Time) sql.NullInt64 {
+	if t.IsZero() || t.Unix() < 0 || t.Unix() > math.MaxUint32 {
 		return sql.NullInt64{}
 	}
-	seconds := u.Unix()
-	*u = unix{}
+	seconds := t.Unix()
+	*t = time.Time{}
 	return sql.NullInt64{Int64: seconds, Valid: true}
 }
 
-func (u *unix) fromColumn(seconds sql.NullInt64) {
+func fromColumn(seconds sql.NullInt64, t *time.Time) {
 	if seconds.Valid {
-		u.Time = time.Unix(seconds.Int64, 0).UTC()
+		*t = time.Unix(seconds.Int64, 0).UTC()
 	}
 }
 
@@ -81,17 +66,15 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	const columns = 13
 	args := make([]any, 0, columns*len(subs))
 	for _, sub := range subs {
-		more := moreOfSubscription{
-			Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
-			TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
-			Cancel: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
-		}
-		created, start, end := more.Created.toColumn(), more.Start.toColumn(), more.End.toColumn()
-		text, err := json.Marshal(more)
+		more := sub // NULL for nearly all, once what is in columns is out of it
+		more.ID, more.CustomerID, more.OrgID, more.Status, more.PriceID, more.MetadataTier = "", "", "", "", "", ""
+		created, start, end := toColumn(&more.Created), toColumn(&more.CurrentPeriodStart), toColumn(&more.CurrentPeriodEnd)
+		text, err := json.Marshal(more, asStored)
 		if err != nil {
 			return err
 		}
-		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier, created, start, end, sql.NullString{String: string(text), Valid: more != moreOfSubscription{}})
+		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier,
+			created, start, end, sql.NullString{String: string(text), Valid: string(text) != "{}"})
 	}
 	_, err = tx.ExecContext(ctx, insertSnapshotRows+in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+newerSnapshot, args...)
 	return err
@@ -99,26 +82,22 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 
 // scanSnapshot scans snapshotColumns, and behind them what else there is.
 func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
-	var row snapshotRow
-	columns := []any{&row.id, &row.customer, &row.org, &row.status, &row.price, &row.tier, &row.created, &row.start, &row.end, &row.more}
+	var sub billing.Subscription
+	var created, start, end sql.NullInt64
+	var more sql.RawBytes
+	columns := []any{&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created, &start, &end, &more}
 	if err := r.Scan(append(columns, others...)...); err != nil {
-		return billing.Subscription{}, err
+		return sub, err
 	}
-	var more moreOfSubscription
-	if row.more != nil {
-		if err := json.Unmarshal(row.more, &more); err != nil {
-			return billing.Subscription{}, err
+	if more != nil {
+		if err := json.Unmarshal(more, &sub, asStored); err != nil {
+			return sub, err
 		}
 	}
-	more.Created.fromColumn(row.created)
-	more.Start.fromColumn(row.start)
-	more.End.fromColumn(row.end)
-	return billing.Subscription{
-		ID: row.id, CustomerID: row.customer, OrgID: row.org, Status: billing.Status(row.status), PriceID: row.price,
-		MetadataTier: row.tier, Created: more.Created.Time, CurrentPeriodStart: more.Start.Time, CurrentPeriodEnd: more.End.Time,
-		TrialEnd: more.TrialEnd.Time, CanceledAt: more.Canceled.Time, EndedAt: more.Ended.Time,
-		CancelAtPeriodEnd: more.Cancel, Unreadable: more.Unreadable,
-	}, nil
+	fromColumn(created, &sub.Created)
+	fromColumn(start, &sub.CurrentPeriodStart)
+	fromColumn(end, &sub.CurrentPeriodEnd)
+	return sub, nil
 }
 
 // hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids
