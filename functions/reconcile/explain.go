@@ -69,21 +69,15 @@ type explanation struct {
 
 // seen is a subscription in Stripe and what it counts for.
 type seen struct {
-	ID                 string     `json:"id"`
-	Candidate          bool       `json:"candidate"`
-	Why                string     `json:"why"`
-	Status             string     `json:"status"`
-	Customer           string     `json:"customer"`
-	Price              string     `json:"price"`
-	Created            *time.Time `json:"created"`
-	CurrentPeriodStart *time.Time `json:"currentPeriodStart"`
-	CurrentPeriodEnd   *time.Time `json:"currentPeriodEnd"`
-	TrialEnd           *time.Time `json:"trialEnd"`
-	CancelAtPeriodEnd  bool       `json:"cancelAtPeriodEnd"`
-	CanceledAt         *time.Time `json:"canceledAt"`
-	EndedAt            *time.Time `json:"endedAt"`
-	MetadataOrgID      string     `json:"metadataOrgId"`
-	MetadataTier       string     `json:"metadataTier"`
+	billing.Considered
+
+	fields []stripeField
+}
+
+// stripeField is one of a subscription's: null is nil.
+type stripeField struct {
+	name, key string // for people, in JSON
+	value     any
 }
 
 // planned is what a run would do.
@@ -101,18 +95,17 @@ func explanationOf(e pipeline.Explanation) explanation {
 		OrgID: e.Record.Org.ID, Stripe: []seen{}, CustomerMissing: e.Truth.CustomerMissing, ReadAt: e.Truth.ReadAt,
 		Governs: e.Choice.GoverningID, Why: e.Choice.Why, Plan: plannedOf(e),
 	}
-	org := e.Record.Org
-	x.Database.Organization = map[string]any{
-		"stripe_customer_id": org.CustomerID, "subscription_tier": org.Tier, "subscription_status": org.Status, "trial_ends_at": org.TrialEndsAt,
-		"is_deleted": org.Deleted,
+	x.Database.Organization = map[string]any{"is_deleted": e.Record.Org.Deleted}
+	for _, c := range billing.ColumnsOf(billing.TableOrganizations) {
+		x.Database.Organization[c.Name()] = c.Value(nil, &e.Record.Org)
 	}
 	x.Database.Subscriptions = []map[string]any{}
 	for _, r := range e.Record.Rows {
-		x.Database.Subscriptions = append(x.Database.Subscriptions, map[string]any{
-			"id": r.ID, "stripe_subscription_id": r.SubscriptionID, "stripe_customer_id": r.CustomerID, "stripe_price_id": r.PriceID,
-			"plan_tier": r.Tier, "status": r.Status, "current_period_start": r.CurrentPeriodStart, "current_period_end": r.CurrentPeriodEnd,
-			"trial_end": r.TrialEnd, "cancel_at_period_end": r.CancelAtPeriodEnd, "canceled_at": r.CanceledAt, "ended_at": r.EndedAt,
-		})
+		row := map[string]any{"id": r.ID}
+		for _, c := range billing.ColumnsOf(billing.TableSubscriptions) {
+			row[c.Name()] = c.Value(&r, nil)
+		}
+		x.Database.Subscriptions = append(x.Database.Subscriptions, row)
 	}
 	for _, c := range e.Choice.Considered {
 		x.Stripe = append(x.Stripe, seenOf(c))
@@ -120,21 +113,43 @@ func explanationOf(e pipeline.Explanation) explanation {
 	return x
 }
 
+// seenOf shows under its column's name what is compared as Stripe has it.
 func seenOf(c billing.Considered) seen {
 	s := c.Subscription
-	return seen{
-		ID: s.ID, Candidate: c.Candidate, Why: c.Why, Status: string(s.Status), Customer: s.CustomerID, Price: s.PriceID,
-		Created: orNull(s.Created), CurrentPeriodStart: orNull(s.CurrentPeriodStart), CurrentPeriodEnd: orNull(s.CurrentPeriodEnd),
-		TrialEnd: orNull(s.TrialEnd), CancelAtPeriodEnd: s.CancelAtPeriodEnd, CanceledAt: orNull(s.CanceledAt), EndedAt: orNull(s.EndedAt),
-		MetadataOrgID: s.OrgID, MetadataTier: s.MetadataTier,
+	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"created", "created", orNull(s.Created)}}
+	for _, column := range billing.ColumnsOf(billing.TableSubscriptions) {
+		switch column.Group {
+		case billing.GroupID, billing.GroupTier, billing.GroupStatus: // Stripe has them under other names, or not
+		default:
+			fields = append(fields, stripeField{column.Name(), camelCase(column.Name()), column.Wanted(s, "")})
+		}
 	}
+	return seen{c, append(fields, stripeField{"metadata.orgId", "metadataOrgId", s.OrgID}, stripeField{"metadata.tier", "metadataTier", s.MetadataTier})}
 }
 
-func orNull(t time.Time) *time.Time {
+// MarshalJSON writes one object.
+func (s seen) MarshalJSON() ([]byte, error) {
+	all := map[string]any{"id": s.Subscription.ID, "candidate": s.Candidate, "why": s.Why, "status": s.Subscription.Status}
+	for _, f := range s.fields {
+		all[f.key] = f.value
+	}
+	return json.Marshal(all)
+}
+
+// camelCase of current_period_end is currentPeriodEnd.
+func camelCase(name string) string {
+	words := strings.Split(name, "_")
+	for i, word := range words[1:] {
+		words[i+1] = strings.ToUpper(word[:1]) + word[1:]
+	}
+	return strings.Join(words, "")
+}
+
+func orNull(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}
-	return &t
+	return t
 }
 
 func plannedOf(e pipeline.Explanation) planned {
@@ -155,11 +170,9 @@ func (c *command) showExplanation(x explanation) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", present.Clean(x.OrgID))
-	writeColumns(&b, "organizations", x.Database.Organization,
-		"stripe_customer_id", "subscription_tier", "subscription_status", "trial_ends_at", "is_deleted")
+	writeColumns(&b, billing.TableOrganizations, x.Database.Organization, append(compared(billing.TableOrganizations), "is_deleted"))
 	for _, row := range x.Database.Subscriptions {
-		writeColumns(&b, "subscriptions", row, "id", "stripe_subscription_id", "stripe_customer_id", "stripe_price_id", "plan_tier", "status",
-			"current_period_start", "current_period_end", "trial_end", "cancel_at_period_end", "canceled_at", "ended_at")
+		writeColumns(&b, billing.TableSubscriptions, row, append([]string{"id"}, compared(billing.TableSubscriptions)...))
 	}
 	if len(x.Database.Subscriptions) == 0 {
 		b.WriteString("  subscriptions: no row\n")
@@ -171,33 +184,20 @@ func (c *command) showExplanation(x explanation) error {
 	return err
 }
 
-// writeColumns writes a row of the database, the columns in the order given.
-func writeColumns(b *strings.Builder, table string, row map[string]any, columns ...string) {
-	fmt.Fprintf(b, "  %s\n", table)
-	for _, column := range columns {
-		fmt.Fprintf(b, "    %-24s %s\n", column, present.Value(plain(row[column])))
+// compared are the names of the table's columns that are.
+func compared(table string) (names []string) {
+	for _, c := range billing.ColumnsOf(table) {
+		names = append(names, c.Name())
 	}
+	return names
 }
 
-// plain is what a pointer points at; a nil one is nil, which is NULL.
-func plain(v any) any {
-	switch v := v.(type) {
-	case *string:
-		if v != nil {
-			return *v
-		}
-	case *bool:
-		if v != nil {
-			return *v
-		}
-	case *time.Time:
-		if v != nil {
-			return *v
-		}
-	default:
-		return v
+// writeColumns writes a row of the database, the columns in the order given.
+func writeColumns(b *strings.Builder, table string, row map[string]any, columns []string) {
+	fmt.Fprintf(b, "  %s\n", table)
+	for _, column := range columns {
+		fmt.Fprintf(b, "    %-24s %s\n", column, present.Value(row[column]))
 	}
-	return nil
 }
 
 func writeSeen(b *strings.Builder, x explanation) {
@@ -207,30 +207,15 @@ func writeSeen(b *strings.Builder, x explanation) {
 	for _, s := range x.Stripe {
 		role := "no candidate"
 		switch {
-		case s.ID == x.Governs:
+		case s.Subscription.ID == x.Governs:
 			role = "governs"
 		case s.Candidate:
 			role = "candidate"
 		}
-		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", present.Clean(s.ID), present.Clean(s.Status), role, present.Clean(s.Why))
-		for _, line := range []struct {
-			name  string
-			value any
-		}{
-			{"customer", s.Customer},
-			{"price", s.Price},
-			{"created", plain(s.Created)},
-			{"current_period_start", plain(s.CurrentPeriodStart)},
-			{"current_period_end", plain(s.CurrentPeriodEnd)},
-			{"trial_end", plain(s.TrialEnd)},
-			{"cancel_at_period_end", s.CancelAtPeriodEnd},
-			{"canceled_at", plain(s.CanceledAt)},
-			{"ended_at", plain(s.EndedAt)},
-			{"metadata.orgId", s.MetadataOrgID},
-			{"metadata.tier", s.MetadataTier},
-		} {
-			if line.value != nil && line.value != "" {
-				fmt.Fprintf(b, "    %-24s %s\n", line.name, present.Value(line.value))
+		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", present.Clean(s.Subscription.ID), present.Clean(string(s.Subscription.Status)), role, present.Clean(s.Why))
+		for _, f := range s.fields {
+			if f.value != nil && f.value != "" {
+				fmt.Fprintf(b, "    %-24s %s\n", f.name, present.Value(f.value))
 			}
 		}
 	}

@@ -8,6 +8,10 @@
 //     always give the same plan, and an organization's plan depends on nothing else.
 //   - Stripe wins. A plan only ever moves the record towards the truth; applying it makes the
 //     next plan of the same truth empty.
+//   - What is compared stands in one table, [Columns]: a column's name and kind, where it is in a record,
+//     and what a subscription and its tier make of it. Plans, what is read, checked, compared under the
+//     lock and written, explanations and reports follow from it. A value has one type wherever it goes:
+//     see [Change].
 //   - A subscription that is active, trialing or past_due never yields the free tier, one that
 //     has ended never a paid one.
 //   - What cannot be decided safely (a status or price nobody configured, a date MySQL cannot

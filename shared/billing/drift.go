@@ -1,48 +1,5 @@
 package billing
 
-// fields are the columns this system compares and repairs. Those that decide what a customer may
-// do are access; the rest is detail.
-var fields = []struct {
-	name   string
-	access bool
-}{
-	{FieldSubscriptionID, true},
-	{FieldCustomerID, false},
-	{FieldPriceID, false},
-	{FieldPlanTier, true},
-	{FieldStatus, true},
-	{FieldCurrentPeriodStart, false},
-	{FieldCurrentPeriodEnd, false},
-	{FieldTrialEnd, false},
-	{FieldCancelAtPeriodEnd, false},
-	{FieldCanceledAt, false},
-	{FieldEndedAt, false},
-	{FieldOrgCustomerID, false},
-	{FieldOrgTier, true},
-	{FieldOrgStatus, true},
-	{FieldOrgTrialEndsAt, false},
-}
-
-// Fields returns the columns that are compared, in the order in which changes are listed.
-func Fields() []string {
-	names := make([]string, len(fields))
-	for i, f := range fields {
-		names[i] = f.name
-	}
-	return names
-}
-
-// GrantsAccess reports whether the column is a tier, a status or a subscription's id: a customer
-// has or lacks something where it is wrong.
-func GrantsAccess(field string) bool {
-	for _, f := range fields {
-		if f.name == field {
-			return f.access
-		}
-	}
-	return false
-}
-
 // Drift is what a run repaired, or found in a dry run, counted in organizations.
 type Drift struct {
 	ByField map[string]int // by column; those without drift are absent

@@ -3,36 +3,7 @@ package billing
 import (
 	"fmt"
 	"slices"
-	"time"
 )
-
-// The columns this system compares and repairs, as reports and summaries name them.
-const (
-	FieldSubscriptionID     = "subscriptions.stripe_subscription_id"
-	FieldCustomerID         = "subscriptions.stripe_customer_id"
-	FieldPriceID            = "subscriptions.stripe_price_id"
-	FieldPlanTier           = "subscriptions.plan_tier"
-	FieldStatus             = "subscriptions.status"
-	FieldCurrentPeriodStart = "subscriptions.current_period_start"
-	FieldCurrentPeriodEnd   = "subscriptions.current_period_end"
-	FieldTrialEnd           = "subscriptions.trial_end"
-	FieldCancelAtPeriodEnd  = "subscriptions.cancel_at_period_end"
-	FieldCanceledAt         = "subscriptions.canceled_at"
-	FieldEndedAt            = "subscriptions.ended_at"
-
-	FieldOrgCustomerID  = "organizations.stripe_customer_id"
-	FieldOrgTier        = "organizations.subscription_tier"
-	FieldOrgStatus      = "organizations.subscription_status"
-	FieldOrgTrialEndsAt = "organizations.trial_ends_at"
-)
-
-// Change is one column that differs. From and To are string, bool, time.Time (UTC, whole
-// seconds) or nil for NULL.
-type Change struct {
-	Field string `json:"field"`
-	From  any    `json:"from"`
-	To    any    `json:"to"`
-}
 
 // Plan is what to do for one organization.
 type Plan struct {
@@ -121,45 +92,28 @@ func allOfOthers(t Truth, rec Record) (subs []Subscription, all bool) {
 func planMissing(t Truth, rec Record) Plan {
 	row, _ := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
-	d := differ{}
-	d.text(FieldPlanTier, &row.Tier, string(TierFree))
-	d.text(FieldStatus, &row.Status, string(StatusCanceled))
-	if row.EndedAt == nil {
-		d.time(FieldEndedAt, nil, t.ReadAt)
-	}
-	d.text(FieldOrgTier, &rec.Org.Tier, string(TierFree))
-	d.text(FieldOrgStatus, &rec.Org.Status, string(StatusCanceled))
-	return plan.with(d.changes, ReasonSubscriptionMissing)
+	return plan.with(diff(&row, &rec.Org, func(c *Column) (value, bool) {
+		switch {
+		case c.Group == GroupTier:
+			return textValue(string(TierFree)), true
+		case c.Group == GroupStatus:
+			return textValue(string(StatusCanceled)), true
+		default:
+			return timeOrNull(t.ReadAt), c.Field == FieldEndedAt && row.EndedAt == nil
+		}
+	}), ReasonSubscriptionMissing)
 }
 
 // towards plans the changes that make the record say what the governing subscription says.
 func (p Plan) towards(s Subscription, tier Tier, rec Record) Plan {
+	want := func(c *Column) (value, bool) { return c.want(&s, tier), true }
 	row, exists := rec.rowFor(s.ID)
-	p.RowID, p.Insert = row.ID, !exists
-	reason := ReasonRepaired
-	d := differ{}
-	tierFrom, statusFrom := &row.Tier, &row.Status
-	if p.Insert {
-		reason = ReasonRowInserted
-		tierFrom, statusFrom = nil, nil
+	if !exists {
+		p.Insert = true
+		return p.with(diff(nil, &rec.Org, want), ReasonRowInserted)
 	}
-	d.text(FieldSubscriptionID, row.SubscriptionID, s.ID)
-	d.text(FieldCustomerID, row.CustomerID, s.CustomerID)
-	d.text(FieldPriceID, row.PriceID, s.PriceID)
-	d.text(FieldPlanTier, tierFrom, string(tier))
-	d.text(FieldStatus, statusFrom, rowStatus(s.Status))
-	d.time(FieldCurrentPeriodStart, row.CurrentPeriodStart, s.CurrentPeriodStart)
-	d.time(FieldCurrentPeriodEnd, row.CurrentPeriodEnd, s.CurrentPeriodEnd)
-	d.time(FieldTrialEnd, row.TrialEnd, s.TrialEnd)
-	d.bool(FieldCancelAtPeriodEnd, row.CancelAtPeriodEnd, s.CancelAtPeriodEnd)
-	d.time(FieldCanceledAt, row.CanceledAt, s.CanceledAt)
-	d.time(FieldEndedAt, row.EndedAt, s.EndedAt)
-
-	d.text(FieldOrgCustomerID, rec.Org.CustomerID, s.CustomerID)
-	d.text(FieldOrgTier, &rec.Org.Tier, string(tier))
-	d.text(FieldOrgStatus, &rec.Org.Status, orgStatus(s.Status))
-	d.time(FieldOrgTrialEndsAt, rec.Org.TrialEndsAt, s.TrialEnd)
-	return p.with(d.changes, reason)
+	p.RowID = row.ID
+	return p.with(diff(&row, &rec.Org, want), ReasonRepaired)
 }
 
 func (p Plan) with(changes []Change, reason Reason) Plan {
@@ -183,15 +137,12 @@ func LowersAccess(changes []Change) bool {
 		if !known {
 			continue // NULL, or a new row: there was nothing to lose
 		}
-		switch c.Field {
-		case FieldPlanTier, FieldOrgTier:
-			if Tier(to).rank() < Tier(from).rank() {
-				return true
-			}
-		case FieldStatus, FieldOrgStatus:
-			if Status(from).Live() && !Status(to).Live() {
-				return true
-			}
+		group := GroupOf(c.Field)
+		if group == GroupTier && Tier(to).rank() < Tier(from).rank() {
+			return true
+		}
+		if group == GroupStatus && Status(from).Live() && !Status(to).Live() {
+			return true
 		}
 	}
 	return false
@@ -210,45 +161,3 @@ func warnings(found []Subscription, rec Record) []Warning {
 	}
 	return all
 }
-
-// differ collects the columns whose value is not the wanted one.
-type differ struct{ changes []Change }
-
-func (d *differ) text(field string, from *string, to string) {
-	if from != nil && *from == to {
-		return
-	}
-	c := Change{Field: field, To: to}
-	if from != nil {
-		c.From = *from
-	}
-	d.changes = append(d.changes, c)
-}
-
-func (d *differ) bool(field string, from *bool, to bool) {
-	if from != nil && *from == to {
-		return
-	}
-	c := Change{Field: field, To: to}
-	if from != nil {
-		c.From = *from
-	}
-	d.changes = append(d.changes, c)
-}
-
-// time compares to the second; a zero to is NULL.
-func (d *differ) time(field string, from *time.Time, to time.Time) {
-	if (from == nil) == to.IsZero() && (from == nil || from.Unix() == to.Unix()) {
-		return
-	}
-	c := Change{Field: field}
-	if from != nil {
-		c.From = wholeSecond(*from)
-	}
-	if !to.IsZero() {
-		c.To = wholeSecond(to)
-	}
-	d.changes = append(d.changes, c)
-}
-
-func wholeSecond(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }

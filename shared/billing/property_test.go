@@ -165,40 +165,12 @@ func genSituation() *rapid.Generator[situation] {
 
 // column is a pointer to where a field of a change stands.
 func column(field string, o *billing.Organization, r *billing.Row) any {
-	switch field {
-	case "subscriptions.stripe_subscription_id":
-		return &r.SubscriptionID
-	case "subscriptions.stripe_customer_id":
-		return &r.CustomerID
-	case "subscriptions.stripe_price_id":
-		return &r.PriceID
-	case "subscriptions.plan_tier":
-		return &r.Tier
-	case "subscriptions.status":
-		return &r.Status
-	case "subscriptions.current_period_start":
-		return &r.CurrentPeriodStart
-	case "subscriptions.current_period_end":
-		return &r.CurrentPeriodEnd
-	case "subscriptions.trial_end":
-		return &r.TrialEnd
-	case "subscriptions.cancel_at_period_end":
-		return &r.CancelAtPeriodEnd
-	case "subscriptions.canceled_at":
-		return &r.CanceledAt
-	case "subscriptions.ended_at":
-		return &r.EndedAt
-	case "organizations.stripe_customer_id":
-		return &o.CustomerID
-	case "organizations.subscription_tier":
-		return &o.Tier
-	case "organizations.subscription_status":
-		return &o.Status
-	case "organizations.trial_ends_at":
-		return &o.TrialEndsAt
-	default:
+	all := billing.Columns()
+	i := slices.IndexFunc(all, func(c billing.Column) bool { return c.Field == field })
+	if i < 0 {
 		return nil
 	}
+	return all[i].Cell(r, o)
 }
 
 func load(at any) any {
@@ -210,6 +182,10 @@ func load(at any) any {
 			return **p
 		}
 	case **bool:
+		if *p != nil {
+			return **p
+		}
+	case **int64:
 		if *p != nil {
 			return **p
 		}
@@ -229,6 +205,8 @@ func store(at, value any) error {
 	case **string:
 		ok = storePointer(p, value)
 	case **bool:
+		ok = storePointer(p, value)
+	case **int64:
 		ok = storePointer(p, value)
 	case **time.Time:
 		ok = storePointer(p, value)

@@ -45,6 +45,23 @@ type Row struct {
 	UpdatedAt          time.Time
 }
 
+// Same reports whether the record is what another reading of the organization found, to the last
+// column that this system reads.
+func (r Record) Same(other Record) bool {
+	return r.Org.same(&other.Org) && slices.Equal(r.Nulls, other.Nulls) &&
+		slices.EqualFunc(r.Rows, other.Rows, func(a, b Row) bool { return a.same(&b) })
+}
+
+func (o *Organization) same(other *Organization) bool {
+	return o.ID == other.ID && o.Deleted == other.Deleted && o.UpdatedAt.Equal(other.UpdatedAt) &&
+		!slices.ContainsFunc(columns, func(c Column) bool { return c.Table() != TableSubscriptions && c.read(nil, o) != c.read(nil, other) })
+}
+
+func (r *Row) same(other *Row) bool {
+	return r.ID == other.ID && r.CreatedAt.Equal(other.CreatedAt) && r.UpdatedAt.Equal(other.UpdatedAt) &&
+		!slices.ContainsFunc(columns, func(c Column) bool { return c.Table() == TableSubscriptions && c.read(r, nil) != c.read(other, nil) })
+}
+
 // validate refuses a record that lacks what a plan is made from.
 func (r Record) validate() error {
 	if len(r.Nulls) == 0 {

@@ -151,28 +151,31 @@ func validate(s Subscription) error {
 			return bad("%s is longer than the column's %d characters", t.name, MaxText)
 		}
 	}
-	dates := []struct {
-		name     string
-		at       time.Time
-		required bool
-	}{
-		{"created", s.Created, true},
-		{"current_period_start", s.CurrentPeriodStart, true},
-		{"current_period_end", s.CurrentPeriodEnd, true},
-		{"trial_end", s.TrialEnd, false},
-		{"canceled_at", s.CanceledAt, false},
-		{"ended_at", s.EndedAt, false},
+	if wrong := wrongTime(timeOrNull(s.Created), false); wrong != "" {
+		return bad("created %s", wrong)
 	}
-	for _, d := range dates {
-		if d.at.IsZero() && !d.required {
+	for i := range columns {
+		c := &columns[i]
+		if c.Kind != KindTime {
 			continue
 		}
-		if d.at.IsZero() {
-			return bad("%s is missing", d.name)
-		}
-		if d.at.Unix() <= 0 || d.at.Unix() > maxTimestamp.Unix() {
-			return bad("%s %d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", d.name, d.at.Unix())
+		if wrong := wrongTime(c.want(&s, ""), c.Null); wrong != "" {
+			return bad("%s %s", c.Name(), wrong)
 		}
 	}
 	return nil
+}
+
+func wrongTime(v value, mayBeNull bool) string {
+	seconds := v.time.Unix()
+	switch {
+	case v.kind == "" && mayBeNull:
+		return ""
+	case v.kind == "":
+		return "is missing"
+	case seconds <= 0 || seconds > maxTimestamp.Unix():
+		return fmt.Sprintf("%d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", seconds)
+	default:
+		return ""
+	}
 }

@@ -3,7 +3,6 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
-	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +54,7 @@ func lockUnchanged(ctx context.Context, tx *sql.Tx, before billing.Record) error
 		return err
 	}
 	record, ok := now[before.Org.ID]
-	if !ok || !sameRecord(record, before) {
+	if !ok || !record.Same(before) {
 		return billing.ErrRecordChanged
 	}
 	return nil
@@ -71,31 +70,31 @@ func recordApplied(ctx context.Context, tx *sql.Tx, item billing.Item, followUp 
 // write sets the columns the plan names, and no other.
 func write(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan) error {
 	if err := writeRow(ctx, tx, before.Org.ID, plan); err != nil {
-		return refused(ctx, tx, before, plan, "subscriptions", err)
+		return refused(ctx, tx, before, plan, rowTable, err)
 	}
-	names, values := columns("organizations", plan.Changes)
+	names, values := columns(orgTable, plan.Changes)
 	if len(names) == 0 {
 		return nil
 	}
-	if err := update(ctx, tx, "organizations", before.Org.ID, names, values); err != nil {
-		return refused(ctx, tx, before, plan, "organizations", err)
+	if err := update(ctx, tx, orgTable, before.Org.ID, names, values); err != nil {
+		return refused(ctx, tx, before, plan, orgTable, err)
 	}
 	return nil
 }
 
 func writeRow(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) error {
-	names, values := columns("subscriptions", plan.Changes)
+	names, values := columns(rowTable, plan.Changes)
 	switch {
 	case plan.Insert:
 		return insertRow(ctx, tx, orgID, plan.GoverningID, names, values)
 	case len(names) > 0:
-		return update(ctx, tx, "subscriptions", plan.RowID, names, values)
+		return update(ctx, tx, rowTable, plan.RowID, names, values)
 	default:
 		return nil
 	}
 }
 
-// columns picks a table's columns from the changes, whose fields are the constants of billing.
+// columns picks a table's columns from the changes, whose fields are those of [billing.Columns].
 func columns(table string, changes []billing.Change) (names []string, values []any) {
 	for _, c := range changes {
 		if name, ok := strings.CutPrefix(c.Field, table+"."); ok {
@@ -106,7 +105,7 @@ func columns(table string, changes []billing.Change) (names []string, values []a
 }
 
 func update(ctx context.Context, tx *sql.Tx, table, id string, names []string, values []any) error {
-	ok, err := hit(ctx, tx, `UPDATE `+table+` SET `+strings.Join(names, ` = ?, `)+` = ? WHERE id = ?`, append(values, id)...)
+	ok, err := hit(ctx, tx, updateColumns(table, names), append(values, id)...)
 	if err == nil && !ok {
 		return billing.ErrRecordChanged
 	}
@@ -115,9 +114,7 @@ func update(ctx context.Context, tx *sql.Tx, table, id string, names []string, v
 
 func insertRow(ctx context.Context, tx *sql.Tx, orgID, subscriptionID string, names []string, values []any) error {
 	id := uuid.NewSHA1(rowNamespace, []byte(orgID+"\x00"+subscriptionID))
-	_, err := tx.ExecContext(ctx,
-		`INSERT INTO subscriptions (id, org_id, `+strings.Join(names, ", ")+`) VALUES `+in(len(names)+2), //nolint:gosec // the names are billing's constants
-		append([]any{id.String(), orgID}, values...)...)
+	_, err := tx.ExecContext(ctx, insertColumns(names), append([]any{id.String(), orgID}, values...)...)
 	return err
 }
 
@@ -129,36 +126,4 @@ func countDowngrade(ctx context.Context, tx *sql.Tx, runID string) error {
 			"check whether the changes are right, raise the limit of run " + runID + " and redrive"}
 	}
 	return err
-}
-
-func sameRecord(a, b billing.Record) bool {
-	return sameOrganization(a.Org, b.Org) && slices.EqualFunc(a.Rows, b.Rows, sameRow) && slices.Equal(a.Nulls, b.Nulls)
-}
-
-func sameOrganization(a, b billing.Organization) bool {
-	return a.ID == b.ID && same(a.CustomerID, b.CustomerID) && a.Status == b.Status && a.Tier == b.Tier &&
-		sameTime(a.TrialEndsAt, b.TrialEndsAt) && a.Deleted == b.Deleted && a.UpdatedAt.Equal(b.UpdatedAt)
-}
-
-func sameRow(a, b billing.Row) bool {
-	return a.ID == b.ID && same(a.SubscriptionID, b.SubscriptionID) && same(a.CustomerID, b.CustomerID) &&
-		same(a.PriceID, b.PriceID) && a.Tier == b.Tier && a.Status == b.Status &&
-		sameTime(a.CurrentPeriodStart, b.CurrentPeriodStart) && sameTime(a.CurrentPeriodEnd, b.CurrentPeriodEnd) &&
-		sameTime(a.TrialEnd, b.TrialEnd) && same(a.CancelAtPeriodEnd, b.CancelAtPeriodEnd) &&
-		sameTime(a.CanceledAt, b.CanceledAt) && sameTime(a.EndedAt, b.EndedAt) &&
-		a.CreatedAt.Equal(b.CreatedAt) && a.UpdatedAt.Equal(b.UpdatedAt)
-}
-
-func same[T comparable](a, b *T) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
-}
-
-func sameTime(a, b *time.Time) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Equal(*b)
 }

@@ -14,26 +14,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-const (
-	// orgIDWidth is how many characters of an organization's id this system's own tables hold.
-	orgIDWidth = 36
-	// rowIDWidth is how many the id of an inserted subscriptions row has: a UUID's.
-	rowIDWidth = 36
-)
-
-// applicationColumns are all that this system reads and writes of the application's tables.
-func applicationColumns() []billing.Column {
-	return append([]billing.Column{
-		{Field: "organizations.id", Kind: billing.KindText, Required: true},
-		{Field: "organizations.is_deleted", Kind: billing.KindFlag, Required: true},
-		{Field: "organizations.updated_at", Kind: billing.KindTime, Required: true},
-		{Field: "subscriptions.id", Kind: billing.KindText, Required: true},
-		{Field: "subscriptions.org_id", Kind: billing.KindText, Required: true},
-		{Field: "subscriptions.created_at", Kind: billing.KindTime, Required: true},
-		{Field: "subscriptions.updated_at", Kind: billing.KindTime, Required: true},
-	}, billing.Columns()...)
-}
-
 // CheckApplication compares the server and the application's tables with what this system needs
 // of them: columns, types, NULLs, statuses and tiers, and what the login may do; rights to write
 // only where a run writes. All problems stand in the one error, which is about the run. warnings
@@ -61,7 +41,7 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 		return nil, err
 	}
 	var problems []string
-	for _, table := range []string{"organizations", "subscriptions"} {
+	for _, table := range []string{orgTable, rowTable} {
 		found, err := s.columns(ctx, table)
 		if err != nil {
 			return nil, err
@@ -131,11 +111,10 @@ func (s *Store) columns(ctx context.Context, table string) (map[string]column, e
 // misfits says what is wrong with the columns that are there and which are not.
 func misfits(table string, found map[string]column) (problems []string) {
 	for _, c := range applicationColumns() {
-		name, ok := strings.CutPrefix(c.Field, table+".")
-		if !ok {
+		if c.Table() != table {
 			continue
 		}
-		have, ok := found[name]
+		have, ok := found[c.Name()]
 		if !ok {
 			problems = append(problems, c.Field+" is missing, or DB_USER has no right to it")
 			continue
@@ -153,53 +132,42 @@ func misfits(table string, found map[string]column) (problems []string) {
 	return problems
 }
 
+var integers = []string{"TINYINT", "INT", "SMALLINT", "MEDIUMINT", "BIGINT"}
+
 // types that hold a kind of value as this system reads and writes it. An ENUM does too where every
 // value is known.
 var types = map[billing.Kind][]string{
-	billing.KindText: {"VARCHAR", "CHAR", "TINYTEXT", "TEXT", "MEDIUMTEXT", "LONGTEXT"},
-	billing.KindTime: {"TIMESTAMP", "DATETIME"},
-	billing.KindFlag: {"TINYINT", "INT", "SMALLINT", "MEDIUMINT", "BIGINT", "BIT"},
+	billing.KindText:   {"VARCHAR", "CHAR", "TINYTEXT", "TEXT", "MEDIUMTEXT", "LONGTEXT"},
+	billing.KindTime:   {"TIMESTAMP", "DATETIME"},
+	billing.KindFlag:   append(integers, "BIT"),
+	billing.KindNumber: integers,
 }
 
 // wrongType says why the column cannot hold what stands in it by its purpose; "" where it can.
-func wrongType(c billing.Column, have column) string {
+func wrongType(c applicationColumn, have column) string {
 	if have.kind == "ENUM" && c.Values != nil {
 		return wrongValues(c, enumValues(have.declared))
 	}
 	if !slices.Contains(types[c.Kind], have.kind) {
 		return fmt.Sprintf("is %s but must be %s", have.declared, strings.Join(types[c.Kind][:2], " or "))
 	}
-	if c.Field == "organizations.id" && have.width.Int64 > orgIDWidth {
-		return fmt.Sprintf("is %s but must be no wider than this system's own %d characters", have.declared, orgIDWidth)
+	if c.most > 0 && have.width.Int64 > c.most {
+		return fmt.Sprintf("is %s but must be no wider than this system's own %d characters", have.declared, c.most)
 	}
-	if least := leastWidth(c); have.width.Valid && have.width.Int64 < least {
-		return fmt.Sprintf("is %s but must hold %d characters", have.declared, least)
+	if have.width.Valid && have.width.Int64 < c.least {
+		return fmt.Sprintf("is %s but must hold %d characters", have.declared, c.least)
 	}
 	return ""
 }
 
-// leastWidth is how many characters the longest value has that is written.
-func leastWidth(c billing.Column) int64 {
-	switch {
-	case c.Field == "subscriptions.id":
-		return rowIDWidth
-	case c.Field == "organizations.id" || c.Field == "subscriptions.org_id":
-		return 1 // as wide as they are is wide enough
-	case c.Values != nil:
-		return int64(len(slices.MaxFunc(c.Values, func(a, b string) int { return len(a) - len(b) })))
-	default:
-		return billing.MaxText
-	}
-}
-
 // wrongValues says what an ENUM lacks, or that it ranks its values otherwise than this system.
-func wrongValues(c billing.Column, have []string) string {
+func wrongValues(c applicationColumn, have []string) string {
 	lacks := slices.DeleteFunc(slices.Clone(c.Values), func(v string) bool { return slices.Contains(have, v) })
 	if len(lacks) > 0 {
 		return "is an ENUM that lacks " + strings.Join(lacks, ", ")
 	}
 	ranked := slices.DeleteFunc(slices.Clone(have), func(v string) bool { return !slices.Contains(c.Values, v) })
-	if c.Ranked && !slices.Equal(ranked, c.Values) {
+	if c.Group == billing.GroupTier && !slices.Equal(ranked, c.Values) {
 		return "is an ENUM that ranks " + strings.Join(ranked, ", ") + " but must rank " + strings.Join(c.Values, ", ") + " (the lowest first)"
 	}
 	return ""
@@ -214,19 +182,16 @@ func enumValues(declared string) []string {
 
 // refusals says what the login may not do with the columns that are there.
 func (s *Store) refusals(ctx context.Context, table string, found map[string]column, writes bool) (problems []string, err error) {
-	read, compared := namesIn(table, found, applicationColumns()), namesIn(table, found, billing.Columns())
-	rights := []right{{"SELECT", read, func(names []string) string {
+	all := func(applicationColumn) bool { return true }
+	rights := []right{{"SELECT", namesIn(table, found, all), func(names []string) string {
 		return `SELECT ` + strings.Join(names, ", ") + ` FROM ` + table
 	}}}
 	if writes {
-		rights = append(rights, right{"UPDATE", compared, func(names []string) string {
+		updated := func(c applicationColumn) bool { return c.updated }
+		inserted := func(c applicationColumn) bool { return c.inserted }
+		rights = append(rights, right{"UPDATE", namesIn(table, found, updated), func(names []string) string {
 			return `UPDATE ` + table + ` SET ` + strings.Join(names, " = ?, ") + ` = ? WHERE FALSE`
-		}})
-	}
-	if writes && table == "subscriptions" {
-		rights = append(rights, right{"INSERT", namesIn(table, found, append([]billing.Column{
-			{Field: "subscriptions.id"}, {Field: "subscriptions.org_id"},
-		}, billing.Columns()...)), func(names []string) string {
+		}}, right{"INSERT", namesIn(table, found, inserted), func(names []string) string {
 			return `INSERT INTO ` + table + ` (` + strings.Join(names, ", ") + `) VALUES ` + in(len(names))
 		}})
 	}
@@ -241,11 +206,10 @@ func (s *Store) refusals(ctx context.Context, table string, found map[string]col
 }
 
 // namesIn picks the columns of the table that are there.
-func namesIn(table string, found map[string]column, all []billing.Column) (names []string) {
-	for _, c := range all {
-		name, ok := strings.CutPrefix(c.Field, table+".")
-		if _, there := found[name]; ok && there {
-			names = append(names, name)
+func namesIn(table string, found map[string]column, fits func(applicationColumn) bool) (names []string) {
+	for _, c := range applicationColumns() {
+		if _, there := found[c.Name()]; there && c.Table() == table && fits(c) {
+			names = append(names, c.Name())
 		}
 	}
 	return names
@@ -297,24 +261,21 @@ func (s *Store) try(ctx context.Context, stmt string) (refusal *mysql.MySQLError
 
 // missingKeys names the keys that the application can do without and should not.
 func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string, err error) {
-	for _, c := range []struct{ table, column, without string }{
-		{"organizations", "id", "one id could stand for several organizations"},
-		{"subscriptions", "id", "a repair could change several rows"},
-		{"subscriptions", "stripe_subscription_id", "two organizations could be given one subscription at the same moment"},
-	} {
+	for _, key := range uniqueKeys {
+		table, name, _ := strings.Cut(key.field, ".")
 		unique, err := texts(ctx, s.db, `SELECT LOWER(MIN(column_name)) FROM information_schema.statistics
 			WHERE table_schema = DATABASE() AND table_name = ? GROUP BY index_name
-			HAVING COUNT(*) = 1 AND MAX(non_unique) = 0 AND MIN(column_name) IS NOT NULL`, c.table)
+			HAVING COUNT(*) = 1 AND MAX(non_unique) = 0 AND MIN(column_name) IS NOT NULL`, table)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(unique, c.column) {
-			warnings = append(warnings, c.table+"."+c.column+" has no unique key: "+c.without)
+		if !slices.Contains(unique, name) {
+			warnings = append(warnings, key.field+" has no unique key: "+key.without)
 		}
 	}
 	missing, err := s.lacksForeignKey(ctx, writes)
 	if missing {
-		warnings = append(warnings, "subscriptions has no foreign key to organizations: rows of organizations that are gone keep their subscription's id, "+
+		warnings = append(warnings, rowTable+" has no foreign key to "+orgTable+": rows of organizations that are gone keep their subscription's id, "+
 			"and whose it becomes is in conflict with them")
 	}
 	return warnings, err
@@ -323,8 +284,7 @@ func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string
 // lacksForeignKey is true where it is certain. MariaDB shows foreign keys to who may change something
 // by column or in the whole database, and the table's definition to who has a right to the table.
 func (s *Store) lacksForeignKey(ctx context.Context, writes bool) (bool, error) {
-	keys, err := texts(ctx, s.db, `SELECT constraint_name FROM information_schema.referential_constraints
-		WHERE constraint_schema = DATABASE() AND table_name = 'subscriptions' AND referenced_table_name = 'organizations'`)
+	keys, err := texts(ctx, s.db, selectForeignKeys)
 	if err != nil || len(keys) > 0 {
 		return false, err
 	}
@@ -340,10 +300,10 @@ func (s *Store) lacksForeignKey(ctx context.Context, writes bool) (bool, error) 
 		}
 		err = r.Scan(into...)
 		for _, text := range shown {
-			lacks = lacks && !strings.Contains(text.String, "REFERENCES `organizations`")
+			lacks = lacks && !strings.Contains(text.String, aForeignKey)
 		}
 		return err
-	}, `SHOW CREATE TABLE subscriptions`)
+	}, showForeignKeys)
 	if _, refused := errors.AsType[*mysql.MySQLError](err); refused {
 		return writes, nil
 	}

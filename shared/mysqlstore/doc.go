@@ -6,6 +6,7 @@
 // Invariants:
 //
 //   - The application's tables are never altered, and only the columns a plan names are written.
+//     application.go names them, and no other file does; what is compared is [billing.Columns].
 //   - Whether the tables and the login are as needed is known before a run starts, all that is wrong
 //     at once. A NULL that comes later where a value is needed is one record's, never a batch's, and
 //     who is not surely deleted counts as not deleted.

@@ -144,5 +144,5 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 			page[i].OrgName, page[i].OrgCustomerID = name, customer.String
 		}
 		return nil
-	}, `SELECT id, name, stripe_customer_id FROM organizations WHERE id IN `+in(len(ids)), ids...)
+	}, selectNames+in(len(ids)), ids...)
 }

@@ -172,10 +172,9 @@ func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[stri
 // deleted knows. The application has no index for that: each call goes through its tables.
 func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
 	customer := func(o billing.Orphan) string { return o.CustomerID }
-	rest, err := s.without(ctx, unclaimed, customer, `SELECT stripe_customer_id FROM organizations WHERE is_deleted IS NOT TRUE AND stripe_customer_id IN `)
+	rest, err := s.without(ctx, unclaimed, customer, selectCustomersOfOrgs)
 	if err == nil {
-		rest, err = s.without(ctx, rest, customer, `SELECT s.stripe_customer_id FROM subscriptions s
-			JOIN organizations o ON o.id = s.org_id AND o.is_deleted IS NOT TRUE WHERE s.stripe_customer_id IN `)
+		rest, err = s.without(ctx, rest, customer, selectCustomersOfRows)
 	}
 	return rest, failure(err, "look for the customers of orphans")
 }

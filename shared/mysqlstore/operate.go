@@ -44,8 +44,7 @@ func (s *Store) NearestOrganizations(ctx context.Context, text string, limit int
 		err := r.Scan(&o.ID, &o.Name)
 		near = append(near, o)
 		return err
-	}, `SELECT id, name FROM organizations WHERE is_deleted = 0 AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
-		ORDER BY CASE WHEN id LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, name, id LIMIT ?`, id, "%"+likeText(text)+"%", id, limit)
+	}, selectNearest, id, "%"+likeText(text)+"%", id, limit)
 	return near, failure(err, "look for organizations like "+text)
 }
 

@@ -8,12 +8,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-const (
-	organizationColumns = `id, stripe_customer_id, subscription_status, subscription_tier, trial_ends_at, is_deleted <> 0, updated_at`
-	rowColumns          = `id, org_id, stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status,
-		current_period_start, current_period_end, trial_end, cancel_at_period_end <> 0, canceled_at, ended_at, created_at, updated_at`
-)
-
 // Records returns what the database holds for the organizations, by id, in two queries whatever
 // their number. An organization that does not exist is absent.
 func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
@@ -36,7 +30,7 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 			records[org.ID] = billing.Record{Org: org, Nulls: nulls}
 			spelled[billing.OrgKey(org.ID)] = org.ID
 			return err
-		}, `SELECT `+organizationColumns+` FROM organizations WHERE id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+		}, selectOrganizations+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
 	})
 	if err != nil {
 		return nil, err
@@ -52,23 +46,9 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 				records[id] = record
 			}
 			return err
-		}, `SELECT `+rowColumns+` FROM subscriptions WHERE org_id IN `+in(len(orgIDs))+` ORDER BY id `+lock, anys(orgIDs)...)
+		}, selectRows+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
 	})
 	return records, err
-}
-
-func scanOrganization(r *sql.Rows) (o billing.Organization, nulls []string, err error) {
-	err = r.Scan(&o.ID, &o.CustomerID, needed(billing.FieldOrgStatus, &o.Status, &nulls), needed(billing.FieldOrgTier, &o.Tier, &nulls),
-		&o.TrialEndsAt, needed("organizations.is_deleted", &o.Deleted, &nulls), needed("organizations.updated_at", &o.UpdatedAt, &nulls))
-	return o, nulls, err
-}
-
-func scanRow(r *sql.Rows) (orgID string, row billing.Row, nulls []string, err error) {
-	err = r.Scan(needed("subscriptions.id", &row.ID, &nulls), &orgID, &row.SubscriptionID, &row.CustomerID, &row.PriceID,
-		needed(billing.FieldPlanTier, &row.Tier, &nulls), needed(billing.FieldStatus, &row.Status, &nulls),
-		&row.CurrentPeriodStart, &row.CurrentPeriodEnd, &row.TrialEnd, &row.CancelAtPeriodEnd, &row.CanceledAt, &row.EndedAt,
-		needed("subscriptions.created_at", &row.CreatedAt, &nulls), needed("subscriptions.updated_at", &row.UpdatedAt, &nulls))
-	return orgID, row, nulls, err
 }
 
 // needed reads a column whose NULL is noted: an error would be about the whole batch.
@@ -117,8 +97,7 @@ func recordedBy(ctx context.Context, q querier, ids []string) (map[string]string
 			err := r.Scan(&id, &owner)
 			owners[id] = owner
 			return err
-		}, `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
-			WHERE s.org_id IS NOT NULL AND s.stripe_subscription_id IN `+in(len(ids)), anys(ids)...)
+		}, selectOwners+in(len(ids)), anys(ids)...)
 	})
 	return owners, err
 }
@@ -132,7 +111,7 @@ func organizationsNamed(ctx context.Context, q querier, names []string) (map[str
 			err := r.Scan(&org.ID, &org.AnyCase, &org.Deleted)
 			found = append(found, org)
 			return err
-		}, `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `+in(len(ids)), anys(ids)...)
+		}, selectIdentities+in(len(ids)), anys(ids)...)
 	})
 	return billing.Named(names, found), err
 }
@@ -142,12 +121,7 @@ func organizationsNamed(ctx context.Context, q querier, names []string) (map[str
 // through: ask for many at once, and only where it matters.
 func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
 	known := map[string][]string{}
-	// Not in one UNION: the two columns may differ in collation.
-	for _, stmt := range []string{
-		`SELECT stripe_customer_id, id FROM organizations WHERE is_deleted IS NOT TRUE AND stripe_customer_id IN `,
-		`SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-			WHERE o.is_deleted IS NOT TRUE AND s.stripe_customer_id IN `,
-	} {
+	for _, stmt := range []string{selectOrgsByCustomer, selectRowsByCustomer} {
 		err := lookUp(customers, func(customers []string) error {
 			return query(ctx, s.db, func(r *sql.Rows) error {
 				var customer, id string
@@ -171,7 +145,7 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[st
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
 	var found []string
 	err := lookUp([]string{orgID}, func(ids []string) (err error) {
-		found, err = texts(ctx, s.db, `SELECT id FROM organizations WHERE is_deleted IS NOT TRUE AND id IN `+in(len(ids)), anys(ids)...)
+		found, err = texts(ctx, s.db, selectLiving+in(len(ids)), anys(ids)...)
 		return err
 	})
 	return len(found) > 0, failure(err, "look up the organization")

@@ -141,7 +141,7 @@ func TestItemsReadBackAsDecided(t *testing.T) {
 			Changes: []billing.Change{
 				{Field: billing.FieldPlanTier, From: "free", To: "pro"},
 				{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: true},
-				{Field: billing.FieldEndedAt, From: "2026-10-01T12:30:15Z", To: nil},
+				{Field: billing.FieldEndedAt, From: time.Date(2026, 10, 1, 12, 30, 15, 0, time.UTC), To: nil},
 			},
 			Warnings: []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two"}}, Error: "e", Revision: 1,
 		}

@@ -19,7 +19,7 @@ func refused(ctx context.Context, tx *sql.Tx, before billing.Record, plan billin
 	if !ok || !refusesRow(e) {
 		return err
 	}
-	if e.Number == errDuplicateKey && table == "subscriptions" {
+	if e.Number == errDuplicateKey && table == rowTable {
 		if err := inTheWay(ctx, tx, before, plan); err != nil {
 			return err
 		}
@@ -57,14 +57,14 @@ func inTheWay(ctx context.Context, tx *sql.Tx, before billing.Record, plan billi
 			return err
 		}
 		return conflict(plan.GoverningID, owner, holds)
-	}, `SELECT id, org_id, stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id = ?`, plan.GoverningID)
+	}, selectHolder, plan.GoverningID)
 }
 
 func conflict(subscriptionID, owner, holds string) error {
 	message := fmt.Sprintf("subscription %s was given to organization %s's row meanwhile; nothing was written", subscriptionID, owner)
 	if holds != subscriptionID {
-		message = fmt.Sprintf("subscription %s cannot be written beside %s on organization %s's row: the collation of subscriptions.stripe_subscription_id "+
-			"takes the two for the same; give the column one that tells them apart, such as utf8mb4_bin; nothing was written", subscriptionID, holds, owner)
+		message = fmt.Sprintf("subscription %s cannot be written beside %s on organization %s's row: the collation of %s "+
+			"takes the two for the same; give the column one that tells them apart, such as utf8mb4_bin; nothing was written", subscriptionID, holds, owner, billing.FieldSubscriptionID)
 	}
 	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonSubscriptionConflict, Message: message}
 }

@@ -117,11 +117,6 @@ func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, lim
 	return n, through, failure(err, "list the organizations of run "+run.ID)
 }
 
-// listPage tells of each organization of a page whether a subscriptions row or a customer connects
-// it with Stripe. The page comes first, or the server may go through a whole table.
-const listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id)
-	FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE is_deleted IS NOT TRUE AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
-
 // eligible looks at the next organizations, those that are deleted left out, and returns how many
 // and up to which, and the run's items among them: the organizations that are known to Stripe. A run
 // over one organization takes it as it is.
@@ -129,7 +124,7 @@ func eligible(ctx context.Context, q querier, run billing.Run, limit int) (n int
 	through = run.ListedThrough
 	stmt, args := listPage, []any{run.ListedThrough, limit}
 	if run.OrgID != "" {
-		stmt, args = `SELECT id, TRUE FROM organizations WHERE is_deleted IS NOT TRUE AND id = ? AND id > ?`, []any{run.OrgID, run.ListedThrough}
+		stmt, args = listOne, []any{run.OrgID, run.ListedThrough}
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
 		var known bool

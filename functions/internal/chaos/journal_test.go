@@ -146,6 +146,8 @@ func plain(value any) string {
 		return "0"
 	case float64:
 		return fmt.Sprintf("%.0f", v)
+	case time.Time:
+		return v.Format(time.RFC3339)
 	case string:
 		if at, err := time.Parse(time.DateTime, v); err == nil {
 			return at.Format(time.RFC3339)

@@ -35,7 +35,7 @@ func TestCSVHasARowForEachChange(t *testing.T) {
 	n, err := CSV(t.Context(), &b, these(
 		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free"), billing.Change{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: true}),
 		item("b", billing.OutcomeSkipped, billing.ReasonInSync, tierChange("never", "seen")),
-		item("c", billing.OutcomeDrifted, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, From: "2026-11-01T00:00:00Z", To: "2026-12-01T00:00:00Z"}),
+		item("c", billing.OutcomeDrifted, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, From: november, To: december}),
 		item("d", billing.OutcomeError, billing.ReasonInternal),
 		item("e", billing.OutcomeError, billing.ReasonWithheld, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_e", To: "cus_new"}),
 	))

@@ -95,7 +95,7 @@ func (f *findings) count(i billing.Item) {
 	for _, field := range fieldsOf(i.Changes) {
 		f.fields[field]++
 	}
-	tier, period := touches(i.Changes, tierFields), touches(i.Changes, periodFields)
+	tier, period := touches(i.Changes, billing.GroupTier), touches(i.Changes, billing.GroupPeriod)
 	f.tiers += one(tier)
 	f.periods += one(period)
 	f.lowered += one((tier || period) && lowers(i))
@@ -123,15 +123,16 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	e := entry{
 		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
 		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
-		Finance: touches(i.Changes, tierFields) || touches(i.Changes, periodFields), Lowered: lowers(i.Item),
+		Finance: touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod), Lowered: lowers(i.Item),
 		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
 	}
 	if i.Outcome == billing.OutcomeError {
 		e.Retry = orgCommand(s, i.OrgID)
 	}
 	for _, c := range i.Changes {
+		group := billing.GroupOf(c.Field)
 		e.Changes = append(e.Changes, change{
-			Field: clean(c.Field), From: shown(c.From), To: shown(c.To), Finance: tierFields[c.Field] || periodFields[c.Field],
+			Field: clean(c.Field), From: shown(c.From), To: shown(c.To), Finance: group == billing.GroupTier || group == billing.GroupPeriod,
 		})
 	}
 	for _, w := range i.Warnings {
@@ -152,11 +153,10 @@ func shown(v any) *string {
 	if v == nil {
 		return nil
 	}
-	text := fmt.Sprint(v)
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		text = at.UTC().Format(time.DateTime)
+	if at, ok := v.(time.Time); ok {
+		return new(at.Format(time.DateTime))
 	}
-	return new(clean(text))
+	return new(clean(fmt.Sprint(v)))
 }
 
 // omitted says what the page does not list, one sentence for each outcome.

@@ -11,7 +11,11 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-var now = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+var (
+	now      = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	november = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	december = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+)
 
 // these is what a store would hand out of the items, in their order.
 func these(items ...mysqlstore.ReportItem) Items {
@@ -71,7 +75,7 @@ func many(n int) []mysqlstore.ReportItem {
 	for i := range items {
 		org := fmt.Sprintf("org-%05d", i)
 		items[i] = item(org, billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro"),
-			billing.Change{Field: billing.FieldCurrentPeriodEnd, From: "2026-11-01T00:00:00Z", To: "2026-12-01T00:00:00Z"})
+			billing.Change{Field: billing.FieldCurrentPeriodEnd, From: november, To: december})
 		if i%10 == 9 {
 			items[i].Outcome, items[i].Reason, items[i].Error = billing.OutcomeError, billing.ReasonWithheld, "the limit is reached"
 		}

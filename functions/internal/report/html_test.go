@@ -203,8 +203,8 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 	page := render(t, runOf(
 		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free")),
 		item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
-		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: "2026-12-01T00:00:00Z"}),
-		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: "2026-12-01T00:00:00Z"}),
+		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
+		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: december}),
 	))
 	wantSaid(t, page, "3 organizations: the tier of 2, the billing period of 1; the changes lower access for 2. Of 1 organization the changes were not written",
 		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")

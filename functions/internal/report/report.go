@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -31,19 +32,9 @@ type Written struct {
 	Changes       int `json:"changes"`
 }
 
-var (
-	tierFields   = map[string]bool{billing.FieldPlanTier: true, billing.FieldOrgTier: true}
-	periodFields = map[string]bool{billing.FieldCurrentPeriodStart: true, billing.FieldCurrentPeriodEnd: true}
-)
-
-// touches reports whether one of the changes is of one of the fields.
-func touches(changes []billing.Change, fields map[string]bool) bool {
-	for _, c := range changes {
-		if fields[c.Field] {
-			return true
-		}
-	}
-	return false
+// touches reports whether one of the changes is of a column of the group.
+func touches(changes []billing.Change, group billing.Group) bool {
+	return slices.ContainsFunc(changes, func(c billing.Change) bool { return billing.GroupOf(c.Field) == group })
 }
 
 // applied reports whether the item's changes were written: not in a dry run, nor where the guard

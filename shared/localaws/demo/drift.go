@@ -34,9 +34,9 @@ const (
 
 // Columns that change together.
 var (
-	tierFields   = []string{billing.FieldPlanTier, billing.FieldOrgTier}
-	statusFields = []string{billing.FieldStatus, billing.FieldOrgStatus}
-	periodFields = []string{billing.FieldCurrentPeriodStart, billing.FieldCurrentPeriodEnd}
+	tierFields   = billing.FieldsOf(billing.GroupTier)
+	statusFields = billing.FieldsOf(billing.GroupStatus)
+	periodFields = billing.FieldsOf(billing.GroupPeriod)
 	endFields    = []string{billing.FieldCanceledAt, billing.FieldEndedAt}
 )
 
@@ -54,8 +54,7 @@ var drifts = []script{
 	lowered(repaired(CanceledInStripe, canceledInStripe, tierFields, statusFields, endFields)),
 	repaired(Replaced, replaced, tierFields, statusFields, periodFields, endFields,
 		[]string{billing.FieldSubscriptionID, billing.FieldPriceID}),
-	because(billing.ReasonRowInserted, repaired(RowMissing, rowMissing, tierFields, statusFields, periodFields,
-		[]string{billing.FieldSubscriptionID, billing.FieldCustomerID, billing.FieldPriceID, billing.FieldCancelAtPeriodEnd})),
+	because(billing.ReasonRowInserted, repaired(RowMissing, rowMissing, wholeRow(), []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
 	repaired(OrgCustomerMissing, orgCustomerMissing, []string{billing.FieldOrgCustomerID}),
 	lowered(repaired(Unpaid, becomes(billing.StatusUnpaid), statusFields)),
 	repaired(AbandonedCheckout, abandonedCheckout, tierFields, statusFields, periodFields, []string{billing.FieldSubscriptionID}),
@@ -66,6 +65,16 @@ var drifts = []script{
 	repaired(Resumed, resumed, tierFields, statusFields, endFields),
 	because(billing.ReasonSubscriptionMissing, lowered(repaired(SubscriptionMissing, subscriptionMissing,
 		tierFields, statusFields, []string{billing.FieldEndedAt}))),
+}
+
+// wholeRow are the columns of a row that is inserted for an active subscription: the rest stay NULL.
+func wholeRow() (fields []string) {
+	for _, c := range billing.ColumnsOf(billing.TableSubscriptions) {
+		if !c.Null {
+			fields = append(fields, c.Field)
+		}
+	}
+	return fields
 }
 
 // Drifts returns the kinds of drift, in the order in which they are dealt out.
