@@ -93,10 +93,10 @@ func planMissing(t Truth, rec Record) Plan {
 	row, _ := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
 	return plan.with(diff(&row, &rec.Org, func(c *Column) (value, bool) {
-		switch {
-		case c.Group == GroupTier:
+		switch c.Group {
+		case GroupTier:
 			return textValue(string(TierFree)), true
-		case c.Group == GroupStatus:
+		case GroupStatus:
 			return textValue(string(StatusCanceled)), true
 		default:
 			return timeOrNull(t.ReadAt), c.Field == FieldEndedAt && row.EndedAt == nil
