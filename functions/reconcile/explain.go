@@ -75,6 +75,7 @@ type seen struct {
 	Status             string     `json:"status"`
 	Customer           string     `json:"customer"`
 	Price              string     `json:"price"`
+	Product            string     `json:"product"`
 	Created            *time.Time `json:"created"`
 	CurrentPeriodStart *time.Time `json:"currentPeriodStart"`
 	CurrentPeriodEnd   *time.Time `json:"currentPeriodEnd"`
@@ -123,7 +124,7 @@ func explanationOf(e pipeline.Explanation) explanation {
 func seenOf(c billing.Considered) seen {
 	s := c.Subscription
 	return seen{
-		ID: s.ID, Candidate: c.Candidate, Why: c.Why, Status: string(s.Status), Customer: s.CustomerID, Price: s.PriceID,
+		ID: s.ID, Candidate: c.Candidate, Why: c.Why, Status: string(s.Status), Customer: s.CustomerID, Price: s.PriceID, Product: s.ProductID,
 		Created: orNull(s.Created), CurrentPeriodStart: orNull(s.CurrentPeriodStart), CurrentPeriodEnd: orNull(s.CurrentPeriodEnd),
 		TrialEnd: orNull(s.TrialEnd), CancelAtPeriodEnd: s.CancelAtPeriodEnd, CanceledAt: orNull(s.CanceledAt), EndedAt: orNull(s.EndedAt),
 		MetadataOrgID: s.OrgID, MetadataTier: s.MetadataTier,
@@ -139,7 +140,7 @@ func orNull(t time.Time) *time.Time {
 
 func plannedOf(e pipeline.Explanation) planned {
 	p := planned{
-		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.Plan.LowersAccess(),
+		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.Lowers,
 	}
 	p.Changes = append(p.Changes, e.Plan.Changes...)
 	p.Warnings = append(p.Warnings, e.Plan.Warnings...)
@@ -219,6 +220,7 @@ func writeSeen(b *strings.Builder, x explanation) {
 		}{
 			{"customer", s.Customer},
 			{"price", s.Price},
+			{"product", s.Product},
 			{"created", plain(s.Created)},
 			{"current_period_start", plain(s.CurrentPeriodStart)},
 			{"current_period_end", plain(s.CurrentPeriodEnd)},

@@ -19,7 +19,7 @@ type Column struct {
 	Field  string
 	Kind   Kind
 	Values []string // every value of a status or tier, a tier's from the lowest; nil for any text
-	Ranked bool     // their order means something
+	Ranked bool     // it holds a tier: [Tiers.Columns] knows its values, whose order means something
 	Null   bool     // NULL is written too
 	// Required: NULL says nothing that could be compared.
 	Required bool
@@ -34,7 +34,7 @@ func Columns() []Column {
 		{Field: FieldSubscriptionID, Kind: KindText},
 		{Field: FieldCustomerID, Kind: KindText},
 		{Field: FieldPriceID, Kind: KindText},
-		{Field: FieldPlanTier, Kind: KindText, Values: texts(tiers), Ranked: true, Required: true},
+		{Field: FieldPlanTier, Kind: KindText, Ranked: true, Required: true},
 		{Field: FieldStatus, Kind: KindText, Values: statuses(rowStatus), Required: true},
 		{Field: FieldCurrentPeriodStart, Kind: KindTime},
 		{Field: FieldCurrentPeriodEnd, Kind: KindTime},
@@ -44,7 +44,7 @@ func Columns() []Column {
 		{Field: FieldEndedAt, Kind: KindTime, Null: true},
 
 		{Field: FieldOrgCustomerID, Kind: KindText},
-		{Field: FieldOrgTier, Kind: KindText, Values: texts(tiers), Ranked: true, Required: true},
+		{Field: FieldOrgTier, Kind: KindText, Ranked: true, Required: true},
 		{Field: FieldOrgStatus, Kind: KindText, Values: statuses(orgStatus), Required: true},
 		{Field: FieldOrgTrialEndsAt, Kind: KindTime, Null: true},
 	}

@@ -8,15 +8,16 @@
 //     always give the same plan, and an organization's plan depends on nothing else.
 //   - Stripe wins. A plan only ever moves the record towards the truth; applying it makes the
 //     next plan of the same truth empty.
-//   - A subscription that is active, trialing or past_due never yields the free tier, one that
-//     has ended never a paid one.
+//   - A subscription that is active, trialing or past_due yields the lowest tier only where its price
+//     or product is listed for it, one that has ended never another.
 //   - What cannot be decided safely (a status or price nobody configured, a date MySQL cannot
 //     hold, a subscription that belongs to somebody else) is a [Failure], never a guess.
 //
 // Decisions where Stripe's documentation leaves room:
 //
-//   - metadata.tier counts after trimming and lower-casing, and only when it names a paid tier:
-//     "free" on a subscription somebody pays for is a mistake, not an instruction.
+//   - metadata.tier counts after trimming, whatever its case, and only when it names a tier above the
+//     lowest: that on a subscription somebody pays for is a mistake, not an instruction.
+//   - A price that is listed decides before its product: one price of a product may be another tier's.
 //   - An organization that was soft-deleted still owns the subscription its row records: it is
 //     not handed to whoever shares the customer.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was

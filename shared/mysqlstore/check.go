@@ -22,7 +22,7 @@ const (
 )
 
 // applicationColumns are all that this system reads and writes of the application's tables.
-func applicationColumns() []billing.Column {
+func applicationColumns(tiers billing.Tiers) []billing.Column {
 	return append([]billing.Column{
 		{Field: "organizations.id", Kind: billing.KindText, Required: true},
 		{Field: "organizations.is_deleted", Kind: billing.KindFlag, Required: true},
@@ -31,7 +31,7 @@ func applicationColumns() []billing.Column {
 		{Field: "subscriptions.org_id", Kind: billing.KindText, Required: true},
 		{Field: "subscriptions.created_at", Kind: billing.KindTime, Required: true},
 		{Field: "subscriptions.updated_at", Kind: billing.KindTime, Required: true},
-	}, billing.Columns()...)
+	}, tiers.Columns()...)
 }
 
 // CheckApplication compares the server and the application's tables with what this system needs
@@ -70,7 +70,7 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 			problems = append(problems, "there is no table "+table+", or DB_USER has no right to it: check DB_NAME")
 			continue
 		}
-		problems = append(problems, misfits(table, found)...)
+		problems = append(problems, misfits(table, found, s.tiers)...)
 		refused, err := s.refusals(ctx, table, found, writes)
 		if err != nil {
 			return nil, err
@@ -129,8 +129,8 @@ func (s *Store) columns(ctx context.Context, table string) (map[string]column, e
 }
 
 // misfits says what is wrong with the columns that are there and which are not.
-func misfits(table string, found map[string]column) (problems []string) {
-	for _, c := range applicationColumns() {
+func misfits(table string, found map[string]column, tiers billing.Tiers) (problems []string) {
+	for _, c := range applicationColumns(tiers) {
 		name, ok := strings.CutPrefix(c.Field, table+".")
 		if !ok {
 			continue
@@ -214,7 +214,7 @@ func enumValues(declared string) []string {
 
 // refusals says what the login may not do with the columns that are there.
 func (s *Store) refusals(ctx context.Context, table string, found map[string]column, writes bool) (problems []string, err error) {
-	read, compared := namesIn(table, found, applicationColumns()), namesIn(table, found, billing.Columns())
+	read, compared := namesIn(table, found, applicationColumns(s.tiers)), namesIn(table, found, billing.Columns())
 	rights := []right{{"SELECT", read, func(names []string) string {
 		return `SELECT ` + strings.Join(names, ", ") + ` FROM ` + table
 	}}}

@@ -22,16 +22,18 @@ type snapshotRow struct {
 	more                                   sql.RawBytes
 }
 
-// moreOfSubscription is empty, and NULL in the database, for nearly all. The first three times are here only if they do not fit the columns.
+// moreOfSubscription is NULL in the database where it is empty; nearly all have the product and nothing else.
+// The first three times are here only if they do not fit the columns.
 type moreOfSubscription struct {
-	Created    unix `json:"created,omitzero"`
-	Start      unix `json:"start,omitzero"`
-	End        unix `json:"end,omitzero"`
-	TrialEnd   unix `json:"trialEnd,omitzero"`
-	Canceled   unix `json:"canceled,omitzero"`
-	Ended      unix `json:"ended,omitzero"`
-	Cancel     bool `json:"cancelAtPeriodEnd,omitempty"`
-	Unreadable bool `json:"unreadable,omitempty"`
+	Product    string `json:"product,omitempty"`
+	Created    unix   `json:"created,omitzero"`
+	Start      unix   `json:"start,omitzero"`
+	End        unix   `json:"end,omitzero"`
+	TrialEnd   unix   `json:"trialEnd,omitzero"`
+	Canceled   unix   `json:"canceled,omitzero"`
+	Ended      unix   `json:"ended,omitzero"`
+	Cancel     bool   `json:"cancelAtPeriodEnd,omitempty"`
+	Unreadable bool   `json:"unreadable,omitempty"`
 }
 
 // unix is a time as Stripe writes it, in seconds.
@@ -82,6 +84,7 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	args := make([]any, 0, columns*len(subs))
 	for _, sub := range subs {
 		more := moreOfSubscription{
+			Product: sub.ProductID,
 			Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
 			TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
 			Cancel: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
@@ -115,7 +118,7 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 	more.End.fromColumn(row.end)
 	return billing.Subscription{
 		ID: row.id, CustomerID: row.customer, OrgID: row.org, Status: billing.Status(row.status), PriceID: row.price,
-		MetadataTier: row.tier, Created: more.Created.Time, CurrentPeriodStart: more.Start.Time, CurrentPeriodEnd: more.End.Time,
+		ProductID: more.Product, MetadataTier: row.tier, Created: more.Created.Time, CurrentPeriodStart: more.Start.Time, CurrentPeriodEnd: more.End.Time,
 		TrialEnd: more.TrialEnd.Time, CanceledAt: more.Canceled.Time, EndedAt: more.Ended.Time,
 		CancelAtPeriodEnd: more.Cancel, Unreadable: more.Unreadable,
 	}, nil
