@@ -83,17 +83,21 @@ var secrets = []string{"DB_PASSWORD", "STRIPE_SECRET_KEY"}
 // reported in one *config.Error.
 func loadConfig(environ map[string]string) (stackConfig, error) {
 	path := cmp.Or(environ["INFRA_CONFIG"], configFile)
-	file, err := config.ReadDotEnv(path, nil)
+	file, err := config.ReadFile(path)
 	if err != nil {
 		return stackConfig{}, err
 	}
-	found := checkNames(file)
-	values := config.Merge(environ, file)
+	found := checkNames(file, config.Names(config.Merge(environ, file.Values)))
+	missing := len(file.Values) == 0
+	for _, slip := range found { // it is said already
+		delete(file.Values, slip.Variable)
+	}
+	values := config.Merge(environ, file.Values)
 	found = append(found, checkStack(values)...)
 	functions, wrong := checkFunctions(values)
 	found = append(found, wrong...)
 	if len(found) > 0 {
-		if len(file) == 0 {
+		if missing {
 			found = append(found, config.Problem{Variable: path, Wrong: "is empty or missing", Remedy: "its values after `cp infra/config.example.env " + configFile + "`"})
 		}
 		return stackConfig{}, &config.Error{Problems: found}
@@ -101,16 +105,17 @@ func loadConfig(environ map[string]string) (stackConfig, error) {
 	return stackConfigFrom(values, functions)
 }
 
-// checkNames looks for slips in the names and for values that belong elsewhere.
-func checkNames(file map[string]string) []config.Problem {
-	var found []config.Problem
-	for _, name := range slices.Sorted(maps.Keys(file)) {
-		isStack := slices.ContainsFunc(stackSettings, func(s setting) bool { return s.name == name })
-		switch {
-		case slices.Contains(secrets, name):
+// checkNames looks for slips in the file's names, of which the functions know some, and for values
+// that belong elsewhere.
+func checkNames(file config.File, functions []string) []config.Problem {
+	known := slices.Concat(configurable(functions), secrets)
+	for _, s := range stackSettings {
+		known = append(known, s.name)
+	}
+	found := file.Unknown(known)
+	for _, name := range secrets {
+		if _, set := file.Values[name]; set {
 			found = append(found, config.Problem{Variable: name, Wrong: "is a secret, which would stand in the template", Remedy: "it in the secret that SECRET_NAME names, and remove it here"})
-		case !isStack && !slices.Contains(configurable(), name):
-			found = append(found, config.Problem{Variable: name, Wrong: "is unknown", Remedy: "one of the names in infra/config.example.env"})
 		}
 	}
 	return found
@@ -146,7 +151,7 @@ func checkStack(values map[string]string) []config.Problem {
 // to, and to those that only matter in AWS. It returns the variables that are set.
 func checkFunctions(values map[string]string) (map[string]string, []config.Problem) {
 	set := map[string]string{"DB_TLS": "rds"}
-	for _, name := range configurable() {
+	for _, name := range configurable(slices.Collect(maps.Keys(values))) {
 		if value := strings.TrimSpace(values[name]); value != "" {
 			set[name] = value
 		}

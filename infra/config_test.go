@@ -43,16 +43,16 @@ func TestTheExampleNamesEveryVariable(t *testing.T) {
 	if err := os.WriteFile(path, []byte(uncomment(string(text))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	named, err := config.ReadDotEnv(path, nil)
+	file, err := config.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := configurable()
+	want := configurable(config.Names(nil))
 	for _, s := range stackSettings {
 		want = append(want, s.name)
 	}
 	slices.Sort(want)
-	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(named))); diff != "" {
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(file.Values))); diff != "" {
 		t.Errorf("(-known +named):\n%s", diff)
 	}
 	if _, err := loadConfig(map[string]string{"INFRA_CONFIG": path}); err != nil {
@@ -149,11 +149,48 @@ func TestSecretsAndSlipsInTheFileAreRefused(t *testing.T) {
 	}
 	_, err = loadConfig(map[string]string{"INFRA_CONFIG": path})
 	found := problemsOf(t, err)
-	if !strings.Contains(found["DB_PASSWORD"], "in the secret that SECRET_NAME names") || !strings.Contains(found["ALARM_EMIAL"], "unknown") || len(found) != 2 {
+	if !strings.Contains(found["DB_PASSWORD"], "in the secret that SECRET_NAME names") || !strings.Contains(found["ALARM_EMIAL"], "is unknown: set ALARM_EMAIL") || len(found) != 2 {
 		t.Errorf("found %v", found)
 	}
 	if strings.Contains(err.Error(), "a-placeholder") {
 		t.Errorf("%v repeats the value", err)
+	}
+}
+
+// A tier that is configured must reach the functions, wherever it is set.
+func TestEveryTierIsHandedOn(t *testing.T) {
+	text, err := os.ReadFile("config.example.env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.env")
+	more := "\nTIERS=free,starter,pro,max,enterprise\nSTRIPE_PRICE_ID_ENTERPRISE=price_e\nSTRIPE_PRODUCT_ID_FREE=prod_f\n"
+	if err := os.WriteFile(path, append(text, more...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfig(map[string]string{"INFRA_CONFIG": path, "STRIPE_PRODUCT_ID_ENTERPRISE": "prod_e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := map[string]string{}
+	for _, p := range environment(c, databaseVariables, workerVariables, tierLists(slices.Sorted(maps.Keys(c.Functions)))) {
+		given[p.name] = p.value
+	}
+	for name, want := range map[string]string{
+		"TIERS": "free,starter,pro,max,enterprise", "STRIPE_PRICE_ID_ENTERPRISE": "price_e", "STRIPE_PRODUCT_ID_ENTERPRISE": "prod_e",
+		"STRIPE_PRODUCT_ID_FREE": "prod_f", "STRIPE_PRICE_ID_MAX": "price_maxMonthly",
+	} {
+		if given[name] != want {
+			t.Errorf("%s is %q, want %q", name, given[name], want)
+		}
+	}
+	for _, environ := range []map[string]string{
+		{"INFRA_CONFIG": path, "TIERS": "free,starter,pro,max"}, {"INFRA_CONFIG": "config.example.env", "STRIPE_PRICE_ID_ENTERPRISE": "price_e"},
+	} {
+		_, err := loadConfig(environ)
+		if found := problemsOf(t, err); len(found) != 1 || !strings.Contains(found["STRIPE_PRICE_ID_ENTERPRISE"], "of no tier in TIERS") {
+			t.Errorf("%v: found %v", environ, found)
+		}
 	}
 }
 

@@ -1,27 +1,34 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// What each function reads of the configuration. SECRET_NAME, the queues and MAX_RECEIVE_COUNT
-// come from the stack itself.
+// What each function reads of the configuration; the worker also each list of a tier's prices or
+// products. SECRET_NAME, the queues and MAX_RECEIVE_COUNT come from the stack itself.
 var (
-	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS"}
+	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS"} // columns are checked against the tiers
 	stripeVariables     = []string{"STRIPE_MODE", "STRIPE_RPS"}
 	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE"}
-	workerVariables     = []string{
-		"STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX", "DEFAULT_TIER",
-		"WORKER_CONCURRENCY", "RETRY_BACKOFF",
-	}
+	workerVariables     = []string{"DEFAULT_TIER", "WORKER_CONCURRENCY", "RETRY_BACKOFF"}
 	aggregatorVariables = []string{"RETENTION_DAYS"}
 	commonVariables     = []string{"LOG_LEVEL"}
 )
 
-// configurable returns the functions' variables that a deployment may set.
-func configurable() []string {
-	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, commonVariables)
+// configurable returns the functions' variables that a deployment may set; of the lists, those among
+// the names given.
+func configurable(names []string) []string {
+	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, commonVariables, tierLists(names))
+}
+
+// tierLists returns those of the names that are of a list of a tier's prices or products. There are as
+// many as the deployment has tiers.
+func tierLists(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !config.IsTierList(name) })
 }
 
 // pair is a variable of a function's environment.
@@ -45,7 +52,8 @@ func enumeratorEnvironment(c stackConfig, q queues) []pair {
 }
 
 func workerEnvironment(c stackConfig, q queues) []pair {
-	return append(environment(c, databaseVariables, stripeVariables, workerVariables, commonVariables),
+	lists := tierLists(slices.Sorted(maps.Keys(c.Functions)))
+	return append(environment(c, databaseVariables, stripeVariables, workerVariables, lists, commonVariables),
 		pair{"MAX_RECEIVE_COUNT", strconv.Itoa(maxReceiveCount)},
 		pair{"WORK_QUEUE_URL", *q.work.QueueUrl()}, pair{"RESULTS_QUEUE_URL", *q.results.QueueUrl()},
 		pair{"DEAD_LETTER_QUEUE_URL", *q.deadLetter.QueueUrl()})

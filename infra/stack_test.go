@@ -127,10 +127,10 @@ func TestEachFunctionHasARoleOfItsOwn(t *testing.T) {
 
 // Each function gets exactly the variables that its code reads.
 func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
-	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "LOG_LEVEL"}
+	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL"}
 	stripe := []string{"STRIPE_MODE", "STRIPE_RPS"}
 	c := example(t)
-	for _, name := range configurable() { // all of them, also those that the example leaves out
+	for _, name := range configurable(config.Names(nil)) { // all of them, also those that the example leaves out
 		c.Functions[name] = "set"
 	}
 	needNode(t)
@@ -145,7 +145,8 @@ func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
 	for name, want := range map[string][]string{
 		"enumerator": slices.Concat(database, stripe, []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL"}),
 		"worker": slices.Concat(database, stripe, []string{
-			"STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX", "DEFAULT_TIER", "WORKER_CONCURRENCY",
+			"STRIPE_PRICE_ID_FREE", "STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX", "STRIPE_PRODUCT_ID_FREE",
+			"STRIPE_PRODUCT_ID_STARTER", "STRIPE_PRODUCT_ID_PRO", "STRIPE_PRODUCT_ID_MAX", "DEFAULT_TIER", "WORKER_CONCURRENCY",
 			"RETRY_BACKOFF", "MAX_RECEIVE_COUNT", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL", "DEAD_LETTER_QUEUE_URL",
 		}),
 		"aggregator": slices.Concat(database, []string{"RETENTION_DAYS"}),

@@ -97,7 +97,7 @@ func surroundings(ctx context.Context, o options, environ map[string]string, pro
 	merged := own.environ()
 	for name, value := range environ {
 		// What is said of other databases and accounts does not hold for the own parts.
-		if !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
+		if _, ours := merged[name]; !ours && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
 			merged[name] = value
 		}
 	}

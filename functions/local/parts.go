@@ -116,6 +116,7 @@ func (p *ownParts) environ() map[string]string {
 		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(),
 		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName, "DB_TLS": "false",
 		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(), "STRIPE_MODE": "test", "STRIPE_ACCOUNT_ID": "",
+		"TIERS": billing.DefaultTiers.String(), "DEFAULT_TIER": "",
 	}
 	if p.unlimited {
 		environ["STRIPE_RPS"] = "100"

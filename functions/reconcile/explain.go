@@ -116,7 +116,7 @@ func explanationOf(e pipeline.Explanation) explanation {
 // seenOf shows under its column's name what is compared as Stripe has it.
 func seenOf(c billing.Considered) seen {
 	s := c.Subscription
-	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"created", "created", orNull(s.Created)}}
+	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"product", "product", s.ProductID}, {"created", "created", orNull(s.Created)}}
 	for _, column := range billing.ColumnsOf(billing.TableSubscriptions) {
 		switch column.Group {
 		case billing.GroupID, billing.GroupTier, billing.GroupStatus: // Stripe has them under other names, or not
@@ -154,7 +154,7 @@ func orNull(t time.Time) any {
 
 func plannedOf(e pipeline.Explanation) planned {
 	p := planned{
-		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.Plan.LowersAccess(),
+		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.Lowers,
 	}
 	p.Changes = append(p.Changes, e.Plan.Changes...)
 	p.Warnings = append(p.Warnings, e.Plan.Warnings...)

@@ -88,16 +88,18 @@ func TestLowersAccessOfPlans(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := mustPlan(t, rules, tt.truth, tt.record).LowersAccess(); got != tt.want {
+			if got := lowers(mustPlan(t, rules, tt.truth, tt.record)); got != tt.want {
 				t.Errorf("LowersAccess() = %t, want %t", got, tt.want)
 			}
 		})
 	}
 }
 
+func lowers(plan billing.Plan) bool { return rules.Tiers.LowersAccess(plan.Changes) }
+
 func assertLowers(t *testing.T, want bool, changes ...billing.Change) {
 	t.Helper()
-	if got := (billing.Plan{Changes: changes}).LowersAccess(); got != want {
+	if got := lowers(billing.Plan{Changes: changes}); got != want {
 		t.Errorf("LowersAccess() = %t, want %t", got, want)
 	}
 }

@@ -153,16 +153,8 @@ var columns = []Column{
 }
 
 // Columns are all that are compared, in the order of their changes: first those of a subscriptions
-// row, then the organization's. They are what this system needs of a database.
-func Columns() []Column {
-	all := slices.Clone(columns)
-	for i := range all {
-		if all[i].Group == GroupTier {
-			all[i].Values = texts(tiers)
-		}
-	}
-	return all
-}
+// row, then the organization's. A tier's have no Values: see [Tiers.Columns].
+func Columns() []Column { return slices.Clone(columns) }
 
 // ColumnsOf returns the columns of a table, in the order of their changes, a tier's without Values.
 func ColumnsOf(table string) []Column {

@@ -12,15 +12,16 @@
 //     and what a subscription and its tier make of it. Plans, what is read, checked, compared under the
 //     lock and written, explanations and reports follow from it. A value has one type wherever it goes:
 //     see [Change].
-//   - A subscription that is active, trialing or past_due never yields the free tier, one that
-//     has ended never a paid one.
+//   - A subscription that is active, trialing or past_due yields the lowest tier only where its price
+//     or product is listed for it, one that has ended never another.
 //   - What cannot be decided safely (a status or price nobody configured, a date MySQL cannot
 //     hold, a subscription that belongs to somebody else) is a [Failure], never a guess.
 //
 // Decisions where Stripe's documentation leaves room:
 //
-//   - metadata.tier counts after trimming and lower-casing, and only when it names a paid tier:
-//     "free" on a subscription somebody pays for is a mistake, not an instruction.
+//   - metadata.tier counts after trimming, whatever its case, and only when it names a tier above the
+//     lowest: that on a subscription somebody pays for is a mistake, not an instruction.
+//   - A price that is listed decides before its product: one price of a product may be another tier's.
 //   - An organization that was soft-deleted still owns the subscription its row records: it is
 //     not handed to whoever shares the customer.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was

@@ -27,7 +27,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	}
 	found := candidates(t, rec)
 	if len(found) == 0 {
-		return planWithoutCandidate(t, rec)
+		return r.planWithoutCandidate(t, rec)
 	}
 	plan := Plan{Warnings: warnings(found, rec)}
 	sub, err := governing(found, rec)
@@ -57,9 +57,9 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 }
 
 // planWithoutCandidate decides where Stripe has no subscription for the organization.
-func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
+func (r Rules) planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
-		return planMissing(t, rec), nil
+		return r.planMissing(t, rec), nil
 	}
 	if theirs, all := allOfOthers(t, rec); all {
 		s := slices.MinFunc(theirs, compareIDs)
@@ -73,7 +73,7 @@ func planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	case t.CustomerMissing:
 		plan.Reason = ReasonCustomerMissing
 	}
-	if tier := rec.highestTier(); tier != TierFree {
+	if tier := rec.highestTier(r.Tiers); tier != r.Tiers.Lowest() {
 		plan.Warnings = append(plan.Warnings, Warning{Code: WarnPaidWithoutSubscription, Message: fmt.Sprintf(
 			"the record grants tier %s but Stripe has no subscription for this organization; end the access by hand or note it as complimentary", tier)})
 	}
@@ -89,13 +89,13 @@ func allOfOthers(t Truth, rec Record) (subs []Subscription, all bool) {
 
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
 // subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
-func planMissing(t Truth, rec Record) Plan {
+func (r Rules) planMissing(t Truth, rec Record) Plan {
 	row, _ := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
 	return plan.with(diff(&row, &rec.Org, func(c *Column) (value, bool) {
 		switch c.Group {
 		case GroupTier:
-			return textValue(string(TierFree)), true
+			return textValue(string(r.Tiers.Lowest())), true
 		case GroupStatus:
 			return textValue(string(StatusCanceled)), true
 		default:
@@ -125,12 +125,9 @@ func (p Plan) with(changes []Change, reason Reason) Plan {
 	return p
 }
 
-// LowersAccess reports whether the plan takes something away.
-func (p Plan) LowersAccess() bool { return LowersAccess(p.Changes) }
-
 // LowersAccess reports whether the changes take something away: a tier in either table ranks
 // lower than before, or a status leaves {active, trialing, past_due}.
-func LowersAccess(changes []Change) bool {
+func (t Tiers) LowersAccess(changes []Change) bool {
 	for _, c := range changes {
 		from, known := c.From.(string)
 		to, _ := c.To.(string)
@@ -138,7 +135,7 @@ func LowersAccess(changes []Change) bool {
 			continue // NULL, or a new row: there was nothing to lose
 		}
 		group := GroupOf(c.Field)
-		if group == GroupTier && Tier(to).rank() < Tier(from).rank() {
+		if group == GroupTier && t.rank(Tier(to)) < t.rank(Tier(from)) {
 			return true
 		}
 		if group == GroupStatus && Status(from).Live() && !Status(to).Live() {

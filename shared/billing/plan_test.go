@@ -315,7 +315,7 @@ func TestAMissingSubscriptionEndsTheRowThatRecordsIt(t *testing.T) {
 	record := recorded("sub_gone")
 	record.Rows = append(record.Rows, row("row_2", "", later, func(r *billing.Row) { r.SubscriptionID, r.Tier, r.Status = nil, "free", "incomplete" }))
 	plan := mustPlan(t, rules, truth(), record)
-	if plan.RowID != "row_1" || plan.Reason != billing.ReasonSubscriptionMissing || !plan.LowersAccess() {
+	if plan.RowID != "row_1" || plan.Reason != billing.ReasonSubscriptionMissing || !lowers(plan) {
 		t.Errorf("%+v", plan)
 	}
 	record.Rows = append(record.Rows, row("row_3", "sub_gone_too", later))

@@ -485,7 +485,7 @@ func TestNothingToLoseLowersNothing(t *testing.T) {
 		for i := range s.record.Rows {
 			s.record.Rows[i].Tier, s.record.Rows[i].Status = "free", "canceled"
 		}
-		if plan, err := s.plan(); err == nil && plan.LowersAccess() {
+		if plan, err := s.plan(); err == nil && lowers(plan) {
 			t.Fatalf("lowers access: %+v", plan)
 		}
 	})
@@ -526,7 +526,7 @@ func TestPlanOfArbitraryData(t *testing.T) {
 			},
 		}
 		plan, err := s.plan()
-		plan.LowersAccess()
+		lowers(plan)
 		if err != nil {
 			if err := checkRefusal(plan, err); err != nil {
 				t.Fatal(err)

@@ -146,10 +146,10 @@ func latest(rows []Row) (row Row, ok bool) {
 }
 
 // highestTier is the most that either table grants.
-func (r Record) highestTier() Tier {
+func (r Record) highestTier(tiers Tiers) Tier {
 	highest := Tier(r.Org.Tier)
 	for _, row := range r.Rows {
-		if tier := Tier(row.Tier); tier.rank() > highest.rank() {
+		if tier := Tier(row.Tier); tiers.rank(tier) > tiers.rank(highest) {
 			highest = tier
 		}
 	}

@@ -114,5 +114,5 @@ func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	if err != nil || len(plan.Changes) > 0 {
 		return Plan{}, false
 	}
-	return plan, plan.GoverningID != "" || rec.Org.Deleted || rec.highestTier() == TierFree
+	return plan, plan.GoverningID != "" || rec.Org.Deleted || rec.highestTier(r.Tiers) == r.Tiers.Lowest()
 }

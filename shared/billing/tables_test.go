@@ -42,7 +42,7 @@ func fits(c billing.Column, value any) string {
 }
 
 func TestWhateverIsPlannedFitsTheColumns(t *testing.T) {
-	all := billing.Columns()
+	all := rules.Tiers.Columns()
 	rapid.Check(t, func(t *rapid.T) {
 		plan, err := genSituation().Draw(t, "situation").plan()
 		if err != nil {
@@ -83,7 +83,7 @@ func TestColumnsSayWhatIsWrittenAndNoMore(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range billing.Columns() {
+	for _, c := range rules.Tiers.Columns() {
 		for _, value := range c.Values {
 			if !written[c.Field][value] {
 				t.Errorf("%s is said to need %q, which nothing writes", c.Field, value)

@@ -1,14 +1,17 @@
 package billing
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// Tier is what an organization may use.
+// Tier is what an organization may use, as the application's columns spell it.
 type Tier string
 
+// The tiers where the configuration names no others.
 const (
 	TierFree    Tier = "free"
 	TierStarter Tier = "starter"
@@ -16,62 +19,138 @@ const (
 	TierMax     Tier = "max"
 )
 
-// tiers from the lowest, which nobody pays for, to the highest.
-var tiers = []Tier{TierFree, TierStarter, TierPro, TierMax}
+// DefaultTiers are the tiers where the configuration names no others.
+var DefaultTiers = Tiers{TierFree, TierStarter, TierPro, TierMax}
 
-// rank orders tiers. One we do not know ranks highest, so that taking it away counts as a
-// downgrade and the guard sees it.
-func (t Tier) rank() int {
-	if i := slices.Index(tiers, t); i >= 0 {
-		return i
+// Tiers are all that there are, from the lowest, which nobody pays for, to the highest. The zero
+// value stands for [DefaultTiers].
+type Tiers []Tier
+
+// tierName is what can be part of a variable's name.
+var tierName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
+// UnmarshalText reads names separated by commas, the lowest tier first. Its errors complete
+// "TIERS ..." and do not repeat the text.
+func (t *Tiers) UnmarshalText(text []byte) error {
+	var all Tiers
+	for i, name := range strings.Split(string(text), ",") {
+		name = strings.TrimSpace(name)
+		if !tierName.MatchString(name) {
+			return fmt.Errorf("has as entry %d something else than a name of letters, digits and underscores", i+1)
+		}
+		if len(all) > 0 && all.Find(name) != "" {
+			return fmt.Errorf("has as entry %d a name that stands before it already, maybe in other case", i+1)
+		}
+		all = append(all, Tier(name))
 	}
-	return len(tiers)
+	if len(all) < 2 {
+		return errors.New("has only one entry")
+	}
+	*t = all
+	return nil
 }
 
-func (t Tier) paid() bool { return t == TierStarter || t == TierPro || t == TierMax }
+// String returns the names as UnmarshalText reads them.
+func (t Tiers) String() string { return strings.Join(texts(t.All()), ",") }
+
+// All returns the tiers, the lowest first.
+func (t Tiers) All() []Tier {
+	if len(t) == 0 {
+		return DefaultTiers
+	}
+	return t
+}
+
+// Lowest is the tier of an organization that pays for nothing.
+func (t Tiers) Lowest() Tier { return t.All()[0] }
+
+// Find returns the tier with this name, whatever case and white space it is written with; "" if
+// there is none.
+func (t Tiers) Find(name string) Tier {
+	name = strings.ToLower(strings.TrimSpace(name))
+	for _, tier := range t.All() {
+		if strings.ToLower(string(tier)) == name {
+			return tier
+		}
+	}
+	return ""
+}
+
+// rank orders tiers. One that is not known ranks highest, so that taking it away counts as a
+// downgrade and the guard sees it.
+func (t Tiers) rank(tier Tier) int {
+	all := t.All()
+	if i := slices.Index(all, tier); i >= 0 {
+		return i
+	}
+	return len(all)
+}
+
+// Columns are [Columns] with the tiers as the values of those that hold one.
+func (t Tiers) Columns() []Column {
+	all := Columns()
+	for i := range all {
+		if all[i].Group == GroupTier {
+			all[i].Values = texts(t.All())
+		}
+	}
+	return all
+}
 
 // Rules is how subscriptions become tiers; it comes from the configuration.
 type Rules struct {
+	Tiers       Tiers
 	Prices      map[string]Tier // Stripe price id -> tier
+	Products    map[string]Tier // Stripe product id -> tier of its prices that are not among Prices
 	DefaultTier Tier            // for a subscription that names none; "" refuses it
 }
 
-// tier of a subscription: free where nothing is paid (any more, or yet), else by price, else by
-// metadata, else the default.
+// tier of a subscription: the lowest where nothing is paid (any more, or yet), else by price, else
+// by product, else by metadata, else the default.
 func (r Rules) tier(s Subscription) (Tier, error) {
 	if s.Status.grantsNothing() {
-		return TierFree, nil
+		return r.Tiers.Lowest(), nil
 	}
-	if tier, ok := r.Prices[s.PriceID]; ok {
+	if tier, ok := r.listed(s); ok {
 		return tier, nil
 	}
-	if tier := metadataTier(s); tier.paid() {
+	if tier := r.Tiers.Find(s.MetadataTier); tier != "" && tier != r.Tiers.Lowest() {
 		return tier, nil
 	}
 	if r.DefaultTier != "" {
 		return r.DefaultTier, nil
 	}
 	return "", permanent(ReasonTierUnresolved,
-		"price %q of subscription %s is in no STRIPE_PRICE_ID_* and its metadata.tier %q is no paid tier; add the price to the configuration or correct the metadata in Stripe",
-		s.PriceID, s.ID, s.MetadataTier)
+		"price %q of subscription %s is in no STRIPE_PRICE_ID_*, its product %q in no STRIPE_PRODUCT_ID_* and its metadata.tier %q is no paid tier; "+
+			"add price or product to the configuration or correct the metadata in Stripe",
+		s.PriceID, s.ID, s.ProductID, s.MetadataTier)
 }
 
-func metadataTier(s Subscription) Tier {
-	return Tier(strings.ToLower(strings.TrimSpace(s.MetadataTier)))
+// listed is the tier that the configuration has for the subscription's price or, where it does not
+// list that, for its product.
+func (r Rules) listed(s Subscription) (Tier, bool) {
+	tier, ok := r.Prices[s.PriceID]
+	if !ok {
+		tier, ok = r.Products[s.ProductID]
+	}
+	return tier, ok
 }
 
-// tierMismatch warns where price and metadata disagree: the application's webhook writes
+// tierMismatch warns where price or product and metadata disagree: the application's webhook writes
 // metadata.tier, so it would undo the repair at the next event.
 func (r Rules) tierMismatch(s Subscription) (Warning, bool) {
-	byPrice, ok := r.Prices[s.PriceID]
-	byMetadata := metadataTier(s)
-	known := byMetadata.paid() || byMetadata == TierFree
-	if !ok || !known || byPrice == byMetadata || s.Status.grantsNothing() {
+	listed, ok := r.listed(s)
+	byMetadata := r.Tiers.Find(s.MetadataTier)
+	if !ok || byMetadata == "" || listed == byMetadata || s.Status.grantsNothing() {
 		return Warning{}, false
 	}
+	decides := "price " + s.PriceID
+	if _, ok := r.Prices[s.PriceID]; !ok {
+		decides = "product " + s.ProductID
+	}
 	return Warning{Code: WarnTierMetadataMismatch, Message: fmt.Sprintf(
-		"subscription %s: price %s is tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
-		s.ID, s.PriceID, byPrice, byMetadata)}, true
+		"subscription %s: %s is tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
+		s.ID, decides, listed, byMetadata)}, true
 }
 
 // rowStatus is the status as the subscriptions table's ENUM has it.

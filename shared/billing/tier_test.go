@@ -163,3 +163,57 @@ func TestTierMetadataMismatchOnlyOfTheGoverning(t *testing.T) {
 		t.Errorf("warnings (-want +got)\n%s", diff)
 	}
 }
+
+// TestTiersComeFromTheConfiguration: other names, other ranks, a list for the lowest, products.
+func TestTiersComeFromTheConfiguration(t *testing.T) {
+	r := billing.Rules{
+		Tiers:    billing.Tiers{"None", "max", "Team"},
+		Prices:   map[string]billing.Tier{"price_0": "None", "price_team": "Team"},
+		Products: map[string]billing.Tier{"prod_max": "max", "prod_team": "Team"},
+	}
+	tests := map[string]struct {
+		status                   billing.Status
+		price, product, metadata string
+		want                     billing.Tier // "" is tier_unresolved
+	}{
+		"by price":                         {"active", "price_team", "", "", "Team"},
+		"by product":                       {"active", "price_x", "prod_max", "", "max"},
+		"price before product":             {"active", "price_team", "prod_max", "", "Team"},
+		"product before metadata":          {"active", "price_x", "prod_max", "Team", "max"},
+		"a price of nothing":               {"active", "price_0", "prod_team", "", "None"},
+		"metadata in other case":           {"active", "price_x", "prod_x", " TEAM", "Team"},
+		"metadata of a tier that was":      {"active", "price_x", "prod_x", "pro", ""},
+		"the lowest in metadata":           {"active", "price_x", "prod_x", "none", ""},
+		"nothing":                          {"active", "price_x", "", "", ""},
+		"canceled, whatever the product":   {"canceled", "price_x", "prod_team", "", "None"},
+		"product ids are compared exactly": {"active", "price_x", "PROD_MAX", "", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := subscription("sub_1", tt.status, func(s *billing.Subscription) {
+				s.PriceID, s.ProductID, s.MetadataTier = tt.price, tt.product, tt.metadata
+			})
+			if tt.want == "" {
+				_, err := r.Plan(truth(s), recorded("sub_1"))
+				if reasonOf(t, err) != billing.ReasonTierUnresolved {
+					t.Errorf("Plan() = %v", err)
+				}
+				return
+			}
+			if got := writtenFor(t, r, s); got.RowTier != string(tt.want) || got.OrgTier != string(tt.want) {
+				t.Errorf("tiers = %v and %v, want %s in both tables", got.RowTier, got.OrgTier, tt.want)
+			}
+		})
+	}
+	lost := billing.Change{Field: billing.FieldPlanTier, From: "Team", To: "max"}
+	if !r.Tiers.LowersAccess([]billing.Change{lost}) || billing.DefaultTiers.LowersAccess([]billing.Change{{Field: lost.Field, From: "pro", To: "max"}}) {
+		t.Error("the rank is not that of the list")
+	}
+	gone := mustPlan(t, r, truth(), recorded("sub_gone"))
+	if c, ok := changeOf(gone, billing.FieldOrgTier); !ok || c.To != "None" {
+		t.Errorf("a missing subscription ends in %+v", gone.Changes)
+	}
+	assertWarning(t, mustPlan(t, r, truth(), customerOnly()), billing.WarnPaidWithoutSubscription, "tier free") // which is none of them
+	s := subscription("sub_1", "active", func(s *billing.Subscription) { s.PriceID, s.ProductID, s.MetadataTier = "price_x", "prod_max", "None" })
+	assertWarning(t, mustPlan(t, r, truth(s), recorded("sub_1")), billing.WarnTierMetadataMismatch, "product prod_max is tier max but metadata.tier says None")
+}

@@ -53,6 +53,7 @@ type Subscription struct {
 	CustomerID         string
 	Status             Status
 	PriceID            string    // of the first item; empty where there is none
+	ProductID          string    `json:"product"` // of that price
 	OrgID              string    // metadata.orgId
 	MetadataTier       string    // metadata.tier, as written
 	Created            time.Time `json:"created"`

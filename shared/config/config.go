@@ -1,16 +1,23 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 // Config is a validated configuration. It can be printed and logged.
 type Config struct {
 	Database Database `json:"database"`
 	Stripe   Stripe   `json:"stripe"`
-	Tiers    Tiers    `json:"tiers"`
-	Queues   Queues   `json:"queues"`
+	// Rules say how a tier follows from a subscription. Its maps are never nil.
+	Rules  billing.Rules `json:"rules"`
+	Queues Queues        `json:"queues"`
 
 	// EnumeratorFunction is the Lambda function that the command line invokes.
 	EnumeratorFunction string `json:"enumeratorFunction"`
@@ -30,59 +37,6 @@ type Config struct {
 	LogLevel slog.Level `json:"logLevel"`
 }
 
-// Database says how to reach MySQL.
-type Database struct {
-	Host     string `json:"host"`
-	Port     int    `json:"port"`
-	User     string `json:"user"`
-	Password Secret `json:"password"`
-	Name     string `json:"name"`
-	TLS      TLS    `json:"tls"`
-}
-
-// OnThisMachine reports whether Host is this machine, wherever that is. Names are not looked up.
-func (d Database) OnThisMachine() bool { return isLoopback(d.Host) }
-
-// TLS says how the connection to the database is protected.
-type TLS struct {
-	Enabled bool `json:"enabled"`
-	// CAFile, where it is not empty, is a PEM file with the only authorities to
-	// trust. Load has seen certificates in it.
-	CAFile string `json:"caFile"`
-	// RDS: Amazon's authorities for RDS are the only ones to trust. Without this
-	// and without CAFile the system's count.
-	RDS bool `json:"rds"`
-}
-
-// Mode is the mode of a Stripe key and of Stripe's objects.
-type Mode string
-
-// The two modes. Mode is empty only where no key and no mode is configured.
-const (
-	ModeLive Mode = "live"
-	ModeTest Mode = "test"
-)
-
-// Stripe says how to reach Stripe.
-type Stripe struct {
-	SecretKey Secret `json:"secretKey"`
-	// APIBase has a scheme and a host and no slash at its end.
-	APIBase string `json:"apiBase"`
-	// AccountID is empty where the account is not to be checked.
-	AccountID string `json:"accountId"`
-	Mode      Mode   `json:"mode"`
-	// RequestsPerSecond is the limit for one endpoint, over all workers.
-	RequestsPerSecond float64 `json:"requestsPerSecond"`
-}
-
-// Tiers says how a tier follows from a price.
-type Tiers struct {
-	// ByPriceID has the tier (starter, pro, max) of each configured price id.
-	ByPriceID map[string]string `json:"byPriceId"`
-	// Default is the tier of an unknown price; empty: there is none.
-	Default string `json:"default"`
-}
-
 // Queues are the URLs of the SQS queues.
 type Queues struct {
 	Work       string `json:"work"`
@@ -90,43 +44,92 @@ type Queues struct {
 	DeadLetter string `json:"deadLetter"`
 }
 
-// Need is a part of the configuration that a program cannot do without.
-type Need int
+// Need names the variables of a part of the configuration that a program cannot do without.
+type Need []string
 
 // What a program may need.
-const (
-	NeedDatabase        Need = iota // DB_HOST, DB_USER, DB_NAME, and DB_PASSWORD off this machine
-	NeedStripe                      // STRIPE_SECRET_KEY
-	NeedWorkQueue                   // WORK_QUEUE_URL
-	NeedResultsQueue                // RESULTS_QUEUE_URL
-	NeedDeadLetterQueue             // DEAD_LETTER_QUEUE_URL
-	NeedEnumerator                  // ENUMERATOR_FUNCTION
+var (
+	NeedDatabase        = Need{"DB_HOST", "DB_USER", passwordVariable, "DB_NAME"} // the password off this machine only
+	NeedStripe          = Need{"STRIPE_SECRET_KEY"}
+	NeedWorkQueue       = Need{"WORK_QUEUE_URL"}
+	NeedResultsQueue    = Need{"RESULTS_QUEUE_URL"}
+	NeedDeadLetterQueue = Need{"DEAD_LETTER_QUEUE_URL"}
+	NeedEnumerator      = Need{"ENUMERATOR_FUNCTION"}
 )
 
 // Load validates the environment and returns it as a Config. All problems,
 // missing variables of the needed parts among them, are reported in one *Error;
 // the Config is then empty.
 func Load(environ map[string]string, needs ...Need) (Config, error) {
-	found := &problems{}
-	parsed := parse(environ, found)
-	requireAll(parsed, needs, found)
-	loaded := Config{
-		Database:           databaseFrom(parsed, found),
-		Stripe:             stripeFrom(parsed, found),
-		Tiers:              tiersFrom(parsed, found),
-		Queues:             queuesFrom(parsed, found),
-		EnumeratorFunction: enumeratorFrom(parsed, found),
-		MaxDowngrades:      parsed.MaxDowngrades,
-		WorkerConcurrency:  parsed.WorkerConcurrency,
-		MaxReceiveCount:    parsed.MaxReceiveCount,
-		RetryBackoff:       parsed.RetryBackoff,
-		RunDeadline:        parsed.RunDeadline,
-		RetentionDays:      parsed.RetentionDays,
-		LogLevel:           levelFrom(parsed, found),
+	c := Config{
+		Database: Database{TLS: TLS{Enabled: true}},
+		Rules:    billing.Rules{Prices: map[string]billing.Tier{}, Products: map[string]billing.Tier{}},
 	}
-	checkRanges(parsed, found)
-	if err := found.err(); err != nil {
-		return Config{}, err
+	required := slices.Concat(needs...)
+	var problems []Problem
+	for _, s := range settings(&c, tiersOf(environ)) {
+		text := cmp.Or(valueOf(environ, s.name), s.byItself)
+		if text != "" {
+			if err := s.into.UnmarshalText([]byte(text)); err != nil {
+				problems = append(problems, Problem{s.name, err.Error(), s.remedy})
+			}
+			continue
+		}
+		if slices.Contains(required, s.name) && !(s.name == passwordVariable && c.Database.OnThisMachine()) {
+			problems = append(problems, Problem{s.name, "is not set", s.remedy})
+		}
 	}
-	return loaded, nil
+	problems = append(problems, strange(environ)...)
+	if len(problems) > 0 {
+		return Config{}, &Error{Problems: problems}
+	}
+	return c, nil
+}
+
+// valueOf drops white space around a value, which a copied line often brings along. A password may
+// begin or end with it.
+func valueOf(environ map[string]string, name string) string {
+	if name == passwordVariable {
+		return environ[name]
+	}
+	return strings.TrimSpace(environ[name])
+}
+
+// tiersOf returns the tiers that the environment names, or nil where TIERS is wrong.
+func tiersOf(environ map[string]string) billing.Tiers {
+	tiers := billing.DefaultTiers
+	if text := valueOf(environ, tiersVariable); text != "" && tiers.UnmarshalText([]byte(text)) != nil {
+		return nil
+	}
+	return tiers
+}
+
+// IsTierList reports whether a variable of this name would list the prices or products of a tier.
+func IsTierList(name string) bool {
+	return strings.HasPrefix(name, pricePrefix) || strings.HasPrefix(name, productPrefix)
+}
+
+// Names returns the variables that mean something in an environment: which lists of prices and
+// products do depends on its TIERS. Where those are wrong, all that it has count.
+func Names(environ map[string]string) []string {
+	tiers := tiersOf(environ)
+	var names []string
+	for _, s := range settings(&Config{}, tiers) {
+		names = append(names, s.name)
+	}
+	if tiers == nil {
+		names = append(names, slices.DeleteFunc(slices.Sorted(maps.Keys(environ)), func(name string) bool { return !IsTierList(name) })...)
+	}
+	return names
+}
+
+// strange finds the lists that belong to no tier: what stands in them would be lost.
+func strange(environ map[string]string) (problems []Problem) {
+	known := Names(environ)
+	for _, name := range slices.Sorted(maps.Keys(environ)) {
+		if IsTierList(name) && valueOf(environ, name) != "" && !slices.Contains(known, name) {
+			problems = append(problems, unknown(name, "", known))
+		}
+	}
+	return problems
 }

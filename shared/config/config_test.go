@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
@@ -92,7 +93,7 @@ func TestDefaultsFillWhatIsNotSet(t *testing.T) {
 			SecretKey: config.NewSecret("rk_test_placeholder"), APIBase: "https://api.stripe.com",
 			Mode: config.ModeTest, RequestsPerSecond: 20,
 		},
-		Tiers: config.Tiers{ByPriceID: map[string]string{}},
+		Rules: billing.Rules{Tiers: billing.DefaultTiers, Prices: map[string]billing.Tier{}, Products: map[string]billing.Tier{}},
 		Queues: config.Queues{
 			Work:       "https://sqs.eu-central-1.amazonaws.com/000000000000/work",
 			Results:    "https://sqs.eu-central-1.amazonaws.com/000000000000/results",
@@ -115,8 +116,9 @@ func TestEveryVariableIsRead(t *testing.T) {
 	got := mustLoad(t, complete(
 		"DB_PORT", "13306", "DB_TLS", "false", "STRIPE_SECRET_KEY", "sk_live_placeholder",
 		"STRIPE_API_BASE", "http://127.0.0.1:12111/", "STRIPE_ACCOUNT_ID", "acct_1234", "STRIPE_MODE", "live",
-		"STRIPE_RPS", "2.5", "STRIPE_PRICE_ID_STARTER", "price_a, price_b,", "STRIPE_PRICE_ID_PRO", "gold",
-		"STRIPE_PRICE_ID_MAX", "price_c", "DEFAULT_TIER", "starter", "MAX_DOWNGRADES", "7",
+		"STRIPE_RPS", "2.5", "TIERS", "free,starter,pro,max", "STRIPE_PRICE_ID_STARTER", "price_a, price_b,", "STRIPE_PRICE_ID_PRO", "gold",
+		"STRIPE_PRICE_ID_MAX", "price_c", "STRIPE_PRICE_ID_FREE", "price_0", "STRIPE_PRODUCT_ID_FREE", "prod_0", "STRIPE_PRODUCT_ID_STARTER", "prod_a",
+		"STRIPE_PRODUCT_ID_PRO", "silver", "STRIPE_PRODUCT_ID_MAX", "prod_c", "DEFAULT_TIER", "starter", "MAX_DOWNGRADES", "7",
 		"WORKER_CONCURRENCY", "1", "MAX_RECEIVE_COUNT", "3", "RETRY_BACKOFF", "1s", "RUN_DEADLINE", "1h30m",
 		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN",
 	))
@@ -126,9 +128,11 @@ func TestEveryVariableIsRead(t *testing.T) {
 		SecretKey: config.NewSecret("sk_live_placeholder"), APIBase: "http://127.0.0.1:12111",
 		AccountID: "acct_1234", Mode: config.ModeLive, RequestsPerSecond: 2.5,
 	}
-	want.Tiers = config.Tiers{
-		ByPriceID: map[string]string{"price_a": "starter", "price_b": "starter", "gold": "pro", "price_c": "max"},
-		Default:   "starter",
+	want.Rules = billing.Rules{
+		Tiers:       billing.Tiers{"free", "starter", "pro", "max"},
+		Prices:      map[string]billing.Tier{"price_0": "free", "price_a": "starter", "price_b": "starter", "gold": "pro", "price_c": "max"},
+		Products:    map[string]billing.Tier{"prod_0": "free", "prod_a": "starter", "silver": "pro", "prod_c": "max"},
+		DefaultTier: "starter",
 	}
 	want.WorkerConcurrency, want.MaxReceiveCount, want.RetentionDays = 1, 3, 19
 	want.RetryBackoff, want.RunDeadline, want.LogLevel = time.Second, 90*time.Minute, slog.LevelWarn
@@ -161,7 +165,6 @@ func TestEachNeedNamesWhatIsMissing(t *testing.T) {
 		"results queue":     {config.NeedResultsQueue, []string{"RESULTS_QUEUE_URL"}},
 		"dead-letter queue": {config.NeedDeadLetterQueue, []string{"DEAD_LETTER_QUEUE_URL"}},
 		"enumerator":        {config.NeedEnumerator, []string{"ENUMERATOR_FUNCTION"}},
-		"unknown":           {config.Need(99), []string{"environment"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := slices.Sorted(maps.Keys(problemsOf(t, nil, test.need)))
@@ -248,7 +251,18 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 		{"STRIPE_PRICE_ID_PRO", "price_a,price_a", ok},
 		{"STRIPE_PRICE_ID_PRO", "price_a,prod_b", "has a product id as entry 2"},
 		{"STRIPE_PRICE_ID_PRO", "price_a price_b", "has white space or an unusual character in entry 1"},
+		{"STRIPE_PRODUCT_ID_FREE", "prod_a,prod_a", ok},
+		{"STRIPE_PRODUCT_ID_PRO", "prod_a,,price_b", "has a price id as entry 3"},
+		{"STRIPE_PRICE_ID_GOLD", "price_a", "is of no tier in TIERS"},
+		{"STRIPE_PRICE_ID_GOLD", " ", ok},
+		{"STRIPE_PRODUCT_ID_", "prod_a", "is of no tier in TIERS"},
+		{"TIERS", " none , Gold_2 ", ok},
+		{"TIERS", "free", "has only one entry"},
+		{"TIERS", "free,pro,Free", "has as entry 3 a name that stands before it already, maybe in other case"},
+		{"TIERS", "free,,pro", "has as entry 2 something else than a name of letters, digits and underscores"},
+		{"TIERS", "free,pro-plus", "has as entry 2 something else than a name of letters, digits and underscores"},
 		{"DEFAULT_TIER", "max", ok},
+		{"DEFAULT_TIER", "Pro", ok},
 		{"DEFAULT_TIER", "free", "is free, which would take paid access from every customer whose price is not configured"},
 		{"DEFAULT_TIER", "gold", notValid},
 		{"MAX_DOWNGRADES", "0", ok},
@@ -310,6 +324,35 @@ func TestAPriceInTwoTiersIsAnError(t *testing.T) {
 	want := map[string]string{"STRIPE_PRICE_ID_MAX": "has as entry 2 a price id of STRIPE_PRICE_ID_STARTER"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheTiersDecideWhichListsThereAre(t *testing.T) {
+	got := mustLoad(t, map[string]string{
+		"TIERS": "None,Team_2,Gold", "STRIPE_PRICE_ID_TEAM_2": "price_a", "STRIPE_PRODUCT_ID_GOLD": "prod_b", "STRIPE_PRICE_ID_NONE": "price_c", "DEFAULT_TIER": "gold",
+	}).Rules
+	want := billing.Rules{
+		Tiers: billing.Tiers{"None", "Team_2", "Gold"}, Prices: map[string]billing.Tier{"price_a": "Team_2", "price_c": "None"},
+		Products: map[string]billing.Tier{"prod_b": "Gold"}, DefaultTier: "Gold",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	wrong := problemsOf(t, map[string]string{
+		"TIERS": "none,gold", "STRIPE_PRICE_ID_PRO": "price_a", "STRIPE_PRODUCT_ID_GOLD": "prod_a", "STRIPE_PRODUCT_ID_NONE": "prod_a", "DEFAULT_TIER": "none",
+	})
+	if diff := cmp.Diff(map[string]string{
+		"STRIPE_PRICE_ID_PRO": "is of no tier in TIERS", "STRIPE_PRODUCT_ID_GOLD": "has as entry 1 a product id of STRIPE_PRODUCT_ID_NONE",
+		"DEFAULT_TIER": "is none, which would take paid access from every customer whose price is not configured",
+	}, wrong); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWrongTiersAreTheOnlyProblem(t *testing.T) {
+	got := problemsOf(t, map[string]string{"TIERS": "gold", "STRIPE_PRICE_ID_GOLD": "price_a", "STRIPE_PRODUCT_ID_PRO": "prod_a", "DEFAULT_TIER": "gold"})
+	if diff := cmp.Diff(map[string]string{"TIERS": "has only one entry"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

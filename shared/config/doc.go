@@ -27,6 +27,10 @@
 //   - DB_TLS is true, false, rds, or a path: a path must contain a slash or end in .pem,
 //     .crt or .cer, so that a slip such as "yes" is not taken for a file.
 //   - A percentage in MAX_DOWNGRADES is rounded down: the limit never exceeds it.
-//   - A price id named twice in one tier is harmless, in two tiers an error.
+//   - A price or product id named twice in one tier is harmless, in two tiers an error.
+//   - TIERS says which STRIPE_PRICE_ID_<TIER> and STRIPE_PRODUCT_ID_<TIER> there are. One of no tier
+//     is an error wherever it stands, in the secret too: what it lists would be lost without a word.
+//     Other variables that nothing reads are looked for in .env only, which is this system's own.
+//   - DEFAULT_TIER cannot be the lowest: whoever's price is not configured would lose paid access.
 //   - Two queues with one URL are an error: results would be read as work.
 package config

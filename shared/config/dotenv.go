@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/joho/godotenv"
@@ -29,21 +31,78 @@ func Environ(entries []string) map[string]string {
 
 // ReadDotEnv returns the environment with the values of a .env file beneath it:
 // a variable of the environment wins, also an empty one. A file that does not
-// exist is fine. Only the command line reads such a file.
+// exist is fine. A variable in it that is neither this package's nor AWS's
+// (AWS_*) is an *Error. Only the command line reads such a file.
 func ReadDotEnv(path string, environ map[string]string) (map[string]string, error) {
+	file, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	merged := maps.Clone(file.Values)
+	maps.Copy(merged, environ)
+	known := Names(merged)
+	tiersElsewhere := valueOf(merged, tiersVariable) == "" && SecretName(merged) != "" // then Load looks at the lists
+	for name := range file.Values {
+		if strings.HasPrefix(name, "AWS_") || tiersElsewhere && IsTierList(name) {
+			known = append(known, name)
+		}
+	}
+	if found := file.Unknown(known); len(found) > 0 {
+		return nil, &Error{Problems: found}
+	}
+	return merged, nil
+}
+
+// File is what a file of NAME=value lines says.
+type File struct {
+	Values map[string]string
+
+	path  string
+	lines map[string]int
+}
+
+// assignment is the begin of a line that gives a name its value.
+var assignment = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z0-9_.]+)\s*[=:]`)
+
+// ReadFile reads such a file. One that does not exist says nothing.
+func ReadFile(path string) (File, error) {
+	file := File{Values: map[string]string{}, path: path, lines: map[string]int{}}
 	content, err := os.ReadFile(path) //nolint:gosec // G304: the path is the caller's, to read it is the task
 	if errors.Is(err, fs.ErrNotExist) {
-		return maps.Clone(environ), nil
+		return file, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read environment file: %w", err)
+		return file, fmt.Errorf("read environment file: %w", err)
 	}
-	merged, err := godotenv.UnmarshalBytes(content)
-	if err != nil {
+	if file.Values, err = godotenv.UnmarshalBytes(content); err != nil {
 		// Not wrapped: the parser quotes what it could not read, maybe a password.
-		return nil, fmt.Errorf("environment file %s is malformed: write one NAME=value a line, "+
+		return file, fmt.Errorf("environment file %s is malformed: write one NAME=value a line, "+
 			"in single quotes where the value contains a space, a quote, # or $", path)
 	}
-	maps.Copy(merged, environ)
-	return merged, nil
+	for i, line := range strings.Split(string(content), "\n") {
+		if named := assignment.FindStringSubmatch(line); named != nil {
+			file.lines[named[1]] = i + 1
+		}
+	}
+	return file, nil
+}
+
+// spelledAsName is how a variable is spelled. What is spelled otherwise may be a part of a value that
+// went over its line.
+var spelledAsName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+
+// Unknown returns a problem for each name in the file that is none of the known ones, with its line
+// and the known one that is most like it.
+func (f File) Unknown(known []string) (problems []Problem) {
+	for _, name := range slices.Sorted(maps.Keys(f.Values)) {
+		if slices.Contains(known, name) {
+			continue
+		}
+		p := unknown(name, fmt.Sprintf("in line %d of %s ", f.lines[name], f.path), known)
+		if !spelledAsName.MatchString(name) {
+			p.Variable, p.Wrong = "a variable", fmt.Sprintf("in line %d of %s is unknown", f.lines[name], f.path)
+		}
+		problems = append(problems, p)
+	}
+	return problems
 }

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -65,6 +66,39 @@ func TestAMalformedDotEnvIsNamedButNotQuoted(t *testing.T) {
 	}
 }
 
+func TestAnUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearest(t *testing.T) {
+	for name, test := range map[string]struct {
+		content string
+		environ map[string]string
+		want    string // "" is fine
+	}{
+		"a slip":              {"DB_HOST=x\n\nDB_PASWORD=hunter2\n", nil, "DB_PASWORD in line 3 of .env is unknown: set DB_PASSWORD instead"},
+		"a price of a slip":   {"# prices\nSTRIPE_PRICE_ID_STRATER=price_1\n", nil, "STRIPE_PRICE_ID_STRATER in line 2 of .env is of no tier in TIERS: set STRIPE_PRICE_ID_STARTER instead"},
+		"a product of a slip": {"export STRIPE_PRODUCT_ID_MXA=prod_1\n", nil, "STRIPE_PRODUCT_ID_MXA in line 1 of .env is of no tier in TIERS: set STRIPE_PRODUCT_ID_MAX instead"},
+		"of no tier any more": {"STRIPE_PRICE_ID_GOLDEN=price_1\n", map[string]string{"TIERS": "none,gold"}, "set STRIPE_PRICE_ID_GOLD instead"},
+		"tiers":               {"TIERS=none,gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"tiers of a secret":   {"SECRET_NAME=x\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"what Load refuses":   {"TIERS=gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"AWS's":               {"AWS_PROFILE=x\n", nil, ""},
+		"of the environment":  {"DB_HOST=x\n", map[string]string{"HOME": "x", "STRIPE_PRICE_ID_GOLD": "x"}, ""},
+		"a value over lines":  {"DB_PASSWORD=\nhunter2abc=\n", nil, "a variable in line 2 of .env is unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(filepath.Dir(writeFile(t, test.content)))
+			_, err := config.ReadDotEnv(".env", test.environ)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if _, ok := errors.AsType[*config.Error](err); !ok || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 func TestAnUnreadableDotEnvIsAnError(t *testing.T) {
 	directory := t.TempDir()
 	if _, err := config.ReadDotEnv(directory, nil); err == nil || !strings.Contains(err.Error(), directory) {
@@ -107,8 +141,8 @@ func example(t *testing.T, withDefaults bool) map[string]string {
 func variableNames(t testing.TB) []string {
 	t.Helper()
 	var names []string
-	for field := range config.VariableFields() {
-		names = append(names, field.Tag.Get("env"))
+	for _, v := range config.Variables() {
+		names = append(names, v.Name)
 	}
 	return names
 }
@@ -131,18 +165,17 @@ func TestTheExampleIsAValidConfiguration(t *testing.T) {
 
 func TestTheExampleShowsTheDefaults(t *testing.T) {
 	shown := example(t, true)
-	for field := range config.VariableFields() {
-		name := field.Tag.Get("env")
-		if want, ok := field.Tag.Lookup("envDefault"); ok && shown[name] != want {
-			t.Errorf("%s shows %s=%s, the default is %s", exampleFile, name, shown[name], want)
+	for _, v := range config.Variables() {
+		if v.Default != "" && shown[v.Name] != v.Default {
+			t.Errorf("%s shows %s=%s, the default is %s", exampleFile, v.Name, shown[v.Name], v.Default)
 		}
 	}
 }
 
 func TestEveryVariableHasARemedy(t *testing.T) {
-	for field := range config.VariableFields() {
-		if field.Tag.Get("env") == "" || field.Tag.Get("set") == "" {
-			t.Errorf("field %s has no variable or no remedy", field.Name)
+	for _, v := range config.Variables() {
+		if v.Name == "" || v.Remedy == "" {
+			t.Errorf("%+v has no name or no remedy", v)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 package config
 
 import (
-	"errors"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -17,31 +17,21 @@ const (
 // percentage of the listed organizations, or, as its zero value, the larger of
 // 10 and 5 %.
 type DowngradeLimit struct {
-	kind  downgradeKind
-	value int // a number, or hundredths of a percent
+	isSet, isPercentage bool
+	value               int // a number, or hundredths of a percent
 }
-
-type downgradeKind uint8
-
-const (
-	downgradeDefault downgradeKind = iota
-	downgradeNumber
-	downgradePercentage
-)
 
 // Limit returns the number of downgrades allowed in a run that lists so many
 // organizations. A percentage is rounded down.
 func (d DowngradeLimit) Limit(listed int) int {
 	listed = max(listed, 0)
-	switch d.kind {
-	case downgradeNumber:
-		return d.value
-	case downgradePercentage:
+	switch {
+	case d.isPercentage:
 		return max(share(listed, d.value), min(d.value, listed, 1)) // a run over one organization must be able to repair it
-	case downgradeDefault:
-		return max(defaultDowngrades, share(listed, defaultDowngradeBasisPoints))
+	case d.isSet:
+		return d.value
 	default:
-		return 0
+		return max(defaultDowngrades, share(listed, defaultDowngradeBasisPoints))
 	}
 }
 
@@ -53,71 +43,43 @@ func share(of, basisPoints int) int {
 
 // String returns the limit as it is written in MAX_DOWNGRADES.
 func (d DowngradeLimit) String() string {
-	switch d.kind {
-	case downgradeNumber:
-		return strconv.Itoa(d.value)
-	case downgradePercentage:
+	switch {
+	case d.isPercentage:
 		return strconv.FormatFloat(float64(d.value)/100, 'f', -1, 64) + "%"
-	case downgradeDefault:
-		return "the larger of 10 and 5%"
+	case d.isSet:
+		return strconv.Itoa(d.value)
 	default:
-		return "invalid"
+		return "the larger of 10 and 5%"
 	}
 }
 
 // MarshalText returns what String does.
 func (d DowngradeLimit) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// percentage has at most two decimals, which are read as they stand: a float turns some of them into
+// the number below.
+var percentage = regexp.MustCompile(`^(\d+)(?:\.(\d{1,2}))?$`)
+
 // UnmarshalText reads a number or a percentage. Its errors do not repeat the
 // text.
 func (d *DowngradeLimit) UnmarshalText(text []byte) error {
 	digits, isPercentage := strings.CutSuffix(string(text), "%")
 	if !isPercentage {
-		number, err := parseDigits(digits)
-		if err != nil {
-			return err
+		number, err := strconv.ParseUint(digits, 10, 31)
+		if err != nil || number > math.MaxInt32 {
+			return errNotValid
 		}
-		*d = DowngradeLimit{kind: downgradeNumber, value: number}
+		*d = DowngradeLimit{isSet: true, value: int(number)}
 		return nil
 	}
-	points, err := parsePercentage(strings.TrimSpace(digits))
-	if err != nil {
-		return err
+	parts := percentage.FindStringSubmatch(strings.TrimSpace(digits))
+	if parts == nil {
+		return errNotValid
 	}
-	*d = DowngradeLimit{kind: downgradePercentage, value: points}
+	points, err := strconv.Atoi(parts[1] + (parts[2] + "00")[:2])
+	if err != nil || points > wholeInBasisPoints {
+		return errNotValid
+	}
+	*d = DowngradeLimit{isSet: true, isPercentage: true, value: points}
 	return nil
-}
-
-var (
-	errNotANumber   = errors.New("not a whole number")
-	errNotAPercents = errors.New("not a percentage from 0 to 100 with at most two decimals")
-)
-
-func parseDigits(digits string) (int, error) {
-	number, err := strconv.ParseUint(digits, 10, 31)
-	if err != nil || number > math.MaxInt32 {
-		return 0, errNotANumber
-	}
-	return int(number), nil
-}
-
-// parsePercentage returns hundredths of a percent. It reads the decimals itself,
-// since a float turns some of them into the number below.
-func parsePercentage(text string) (int, error) {
-	whole, decimals, hasPoint := strings.Cut(text, ".")
-	if hasPoint && (decimals == "" || len(decimals) > 2) {
-		return 0, errNotAPercents
-	}
-	for len(decimals) < 2 {
-		decimals += "0"
-	}
-	percent, err := parseDigits(whole)
-	if err != nil || percent > 100 {
-		return 0, errNotAPercents
-	}
-	hundredths, err := parseDigits(decimals)
-	if err != nil || percent*100+hundredths > wholeInBasisPoints {
-		return 0, errNotAPercents
-	}
-	return percent*100 + hundredths, nil
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ func (p Problem) String() string {
 }
 
 // Error lists every problem of a configuration, in the order in which the
-// variables are documented.
+// variables are documented, at its end those that are not.
 type Error struct {
 	Problems []Problem
 }
@@ -39,35 +38,36 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// problems collects at most one problem for each variable: the first, since the
-// later ones follow from it.
-type problems struct {
-	found []Problem
-}
-
-func (p *problems) add(variable, wrong string) {
-	if p.has(variable) {
-		return
+// unknown is the problem with a variable that means nothing. where, if it is not empty, is "in ..."
+// and a space.
+func unknown(name, where string, known []string) Problem {
+	nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	p := Problem{name, where + "is unknown", nearest + " instead, which is the nearest name there is, or remove it"}
+	if IsTierList(name) {
+		p.Wrong = where + "is of no tier in " + tiersVariable
+		p.Remedy = nearest + " instead, which is the nearest name there is, or " + tiersVariable + " to a list with its tier"
 	}
-	p.found = append(p.found, Problem{Variable: variable, Wrong: wrong, Remedy: remedyOf(variable)})
+	return p
 }
 
-func (p *problems) addIf(isWrong bool, variable, wrong string) {
-	if isWrong {
-		p.add(variable, wrong)
+// distance is how many letters must be put in, left out or replaced to make one of the other
+// (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
 	}
-}
-
-func (p *problems) has(variable string) bool {
-	return slices.ContainsFunc(p.found, func(known Problem) bool { return known.Variable == variable })
-}
-
-func (p *problems) err() error {
-	if len(p.found) == 0 {
-		return nil
+	for i := range len(a) {
+		above := row[0] // and to the left
+		row[0] = i + 1
+		for j := range len(b) {
+			change := above
+			if a[i] != b[j] {
+				change++
+			}
+			above = row[j+1]
+			row[j+1] = min(change, above+1, row[j]+1)
+		}
 	}
-	slices.SortStableFunc(p.found, func(a, b Problem) int {
-		return cmp.Compare(position(a.Variable), position(b.Variable))
-	})
-	return &Error{Problems: p.found}
+	return row[len(b)]
 }

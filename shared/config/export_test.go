@@ -1,17 +1,14 @@
 package config
 
-import (
-	"iter"
-	"reflect"
-)
+import "github.com/pixell-global/subscription-reconciliation/shared/billing"
 
-// VariableFields gives the tests the documented variables.
-func VariableFields() iter.Seq[reflect.StructField] {
-	return func(yield func(reflect.StructField) bool) {
-		for _, field := range reflect.VisibleFields(reflect.TypeFor[variables]()) {
-			if !yield(field) {
-				return
-			}
-		}
+// Variable is one that is documented.
+type Variable struct{ Name, Default, Remedy string }
+
+// Variables gives the tests the documented variables, with the lists of the default tiers.
+func Variables() (all []Variable) {
+	for _, s := range settings(&Config{}, billing.DefaultTiers) {
+		all = append(all, Variable{s.name, s.byItself, s.remedy})
 	}
+	return all
 }

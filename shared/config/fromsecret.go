@@ -4,10 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 )
-
-const secretNameVariable = "SECRET_NAME"
 
 // SecretName returns the name or ARN of the secret that holds further variables; empty: there is
 // none.
@@ -25,25 +24,30 @@ func SecretError(name, wrong, remedy string) error {
 
 // FromSecret takes this package's variables from the text of a secret, a JSON object whose keys
 // are their names. Numbers and booleans count as their text. Other keys are left alone: the
-// secret may be shared with other programs. The error is an *Error and repeats no value.
+// secret may be shared with other programs. But each list of a tier's prices or products is taken,
+// so that Load refuses one whose tier is none. The error is an *Error and repeats no value.
 func FromSecret(name, text string) (map[string]string, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(text), &members); err != nil || members == nil {
 		// Not wrapped: the error quotes the text.
 		return nil, SecretError(name, "which is no JSON object", `a secret such as {"DB_PASSWORD":"..."}, or correct this one`)
 	}
-	found := &problems{}
+	var problems []Problem
 	values := make(map[string]string, len(members))
-	for variable, raw := range members {
-		if position(variable) < 0 || variable == secretNameVariable {
+	known := Names(nil)
+	for _, variable := range slices.Sorted(maps.Keys(members)) {
+		if variable == secretNameVariable || !slices.Contains(known, variable) && !IsTierList(variable) {
 			continue
 		}
-		value, ok := scalar(raw)
-		found.addIf(!ok, variable, fmt.Sprintf("in secret %q is neither text nor a number nor a boolean", name))
+		value, ok := scalar(members[variable])
+		if !ok {
+			wrong := fmt.Sprintf("in secret %q is neither text nor a number nor a boolean", name)
+			problems = append(problems, Problem{variable, wrong, "one of these"})
+		}
 		values[variable] = value
 	}
-	if err := found.err(); err != nil {
-		return nil, err
+	if len(problems) > 0 {
+		return nil, &Error{Problems: problems}
 	}
 	return values, nil
 }

@@ -12,11 +12,12 @@ import (
 
 func TestASecretGivesItsVariablesAndNoOthers(t *testing.T) {
 	got, err := config.FromSecret("pixell/prod", ` {"DB_PASSWORD":"päss \"word\" ","DB_PORT":3307,"STRIPE_RPS":12.50,"DB_TLS":true,
-		"STRIPE_MODE":"","SECRET_NAME":"other","AWS_REGION":"x","SESSION_KEYS":["of the application"],"db_host":"x"}`)
+		"STRIPE_MODE":"","SECRET_NAME":"other","AWS_REGION":"x","SESSION_KEYS":["of the application"],"db_host":"x","TIERS":"none,gold","STRIPE_PRODUCT_ID_GOLD":"prod_1"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"DB_PASSWORD": `päss "word" `, "DB_PORT": "3307", "STRIPE_RPS": "12.50", "DB_TLS": "true", "STRIPE_MODE": ""}
+	want := map[string]string{"DB_PASSWORD": `päss "word" `, "DB_PORT": "3307", "STRIPE_RPS": "12.50", "DB_TLS": "true", "STRIPE_MODE": "",
+		"TIERS": "none,gold", "STRIPE_PRODUCT_ID_GOLD": "prod_1"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -39,7 +39,7 @@ type applicationColumn struct {
 }
 
 // applicationColumns are all that this system reads and writes of the application's tables.
-func applicationColumns() []applicationColumn {
+func applicationColumns(tiers billing.Tiers) []applicationColumn {
 	all := []applicationColumn{
 		{Column: billing.Column{Field: fieldOrgID, Kind: billing.KindText, Required: true}, most: orgIDWidth},
 		{Column: billing.Column{Field: fieldOrgDeleted, Kind: billing.KindFlag, Required: true}},
@@ -49,7 +49,7 @@ func applicationColumns() []applicationColumn {
 		{Column: billing.Column{Field: fieldRowCreatedAt, Kind: billing.KindTime, Required: true}},
 		{Column: billing.Column{Field: fieldRowUpdatedAt, Kind: billing.KindTime, Required: true}},
 	}
-	for _, c := range billing.Columns() {
+	for _, c := range tiers.Columns() {
 		all = append(all, applicationColumn{Column: c, least: longest(c.Values), updated: true, inserted: c.Table() == rowTable})
 	}
 	return all

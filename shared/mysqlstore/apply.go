@@ -38,7 +38,7 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 			return err
 		}
 		earlier := item.Changes[:len(item.Changes)-len(plan.Changes)]
-		if plan.LowersAccess() && !billing.LowersAccess(earlier) { // else it is counted already
+		if s.tiers.LowersAccess(plan.Changes) && !s.tiers.LowersAccess(earlier) { // else it is counted already
 			return countDowngrade(ctx, tx, item.RunID)
 		}
 		return nil

@@ -50,7 +50,7 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 			problems = append(problems, "there is no table "+table+", or DB_USER has no right to it: check DB_NAME")
 			continue
 		}
-		problems = append(problems, misfits(table, found)...)
+		problems = append(problems, misfits(table, found, s.tiers)...)
 		refused, err := s.refusals(ctx, table, found, writes)
 		if err != nil {
 			return nil, err
@@ -109,8 +109,8 @@ func (s *Store) columns(ctx context.Context, table string) (map[string]column, e
 }
 
 // misfits says what is wrong with the columns that are there and which are not.
-func misfits(table string, found map[string]column) (problems []string) {
-	for _, c := range applicationColumns() {
+func misfits(table string, found map[string]column, tiers billing.Tiers) (problems []string) {
+	for _, c := range applicationColumns(tiers) {
 		if c.Table() != table {
 			continue
 		}
@@ -207,7 +207,7 @@ func (s *Store) refusals(ctx context.Context, table string, found map[string]col
 
 // namesIn picks the columns of the table that are there.
 func namesIn(table string, found map[string]column, fits func(applicationColumn) bool) (names []string) {
-	for _, c := range applicationColumns() {
+	for _, c := range applicationColumns(nil) {
 		if _, there := found[c.Name()]; there && c.Table() == table && fits(c) {
 			names = append(names, c.Name())
 		}

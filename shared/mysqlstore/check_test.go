@@ -403,3 +403,35 @@ func TestARowOfNobodyIsNobodysClaim(t *testing.T) {
 		t.Errorf("%+v, %v", claims, err)
 	}
 }
+
+// TestTiersAreThoseOfTheConfiguration: the ENUMs' values, their order, and what the guard counts.
+func TestTiersAreThoseOfTheConfiguration(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a", "b")
+	config := configOf(f.DB)
+	config.Tiers = billing.Tiers{"free", "max", "starter", "pro", "gold"}
+	f.store = open(t, config)
+	want := []string{
+		"organizations.subscription_tier is an ENUM that lacks gold",
+		"subscriptions.plan_tier is an ENUM that ranks free, starter, pro, max, gold but must rank free, max, starter, pro, gold (the lowest first)",
+	}
+	f.MustExec(t, `ALTER TABLE subscriptions MODIFY plan_tier ENUM('free','starter','pro','max','gold') NOT NULL`)
+	if diff := cmp.Diff(want, problems(t, f.store, true), cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Error(diff)
+	}
+	for _, column := range []string{"organizations MODIFY subscription_tier", "subscriptions MODIFY plan_tier"} {
+		f.MustExec(t, `ALTER TABLE `+column+` ENUM('free','max','starter','pro','gold') NOT NULL`)
+	}
+	if found := problems(t, f.store, true); len(found) > 0 {
+		t.Error(found)
+	}
+	f.startRun(t, "r", 1)
+	for id, to := range map[string]string{"a": "max", "b": "gold"} { // of which only the first ranks below pro
+		if err := f.apply(t, "r", f.record(t, id), planFor(id, billing.Change{Field: billing.FieldPlanTier, From: "pro", To: to})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.run(t, "r").Downgrades; got != 1 {
+		t.Errorf("%d downgrades, want 1", got)
+	}
+}

@@ -81,6 +81,7 @@ type ReportItem struct {
 	billing.Item
 
 	DecidedAt time.Time
+	Lowers    bool // its changes lower access
 	// OrgName and OrgCustomerID are the organization's name and Stripe customer as they stand
 	// now; empty where it has none or is gone.
 	OrgName       string
@@ -116,6 +117,7 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 		var item ReportItem
 		var err error
 		item.Item, err = scanItem(r, runID, &item.DecidedAt)
+		item.Lowers = s.tiers.LowersAccess(item.Changes)
 		page = append(page, item)
 		return err
 	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?

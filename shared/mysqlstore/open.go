@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 // Config names a MySQL or MariaDB server and a database on it.
@@ -32,6 +34,8 @@ type Config struct {
 	// Renew returns the login that has taken the place of a refused one, or the same if none has. Without it,
 	// a login that is refused is about the run at once.
 	Renew func(ctx context.Context, refused Login) (Login, error)
+	// Tiers rank what the application's tables hold: for the guard, and for the check of the ENUMs.
+	Tiers billing.Tiers
 }
 
 // Login is what a connection is opened with.
@@ -47,9 +51,12 @@ const (
 )
 
 // Store is this system's access to MySQL.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db    *sql.DB
+	tiers billing.Tiers
+}
 
-// New uses a pool that somebody else opened with the settings of [Open].
+// New uses a pool that somebody else opened with the settings of [Open], for the default tiers.
 func New(db *sql.DB) *Store { return &Store{db: db} }
 
 // Open connects and checks that the server answers. The session is strict, in UTC and commits each
@@ -75,7 +82,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		_ = db.Close() // the ping's error says more
 		return nil, failure(err, fmt.Sprintf("connect to database %s at %s", c.Name, cfg.Addr))
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, tiers: c.Tiers}, nil
 }
 
 // Close ends all connections.

@@ -153,12 +153,12 @@ func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
 func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		whole := billing.Subscription{
-			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", OrgID: "Org-Whole", MetadataTier: " Pro ",
+			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", ProductID: "prod", OrgID: "Org-Whole", MetadataTier: " Pro ",
 			Created: now, CurrentPeriodStart: now.Add(time.Second), CurrentPeriodEnd: time.Unix(math.MaxUint32, 0).UTC(),
 			TrialEnd: time.Unix(1, 0).UTC(), CanceledAt: time.Unix(0, 0).UTC(), EndedAt: now.Add(2 * time.Second), CancelAtPeriodEnd: true,
 		}
 		wide := billing.Subscription{
-			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255),
+			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255), ProductID: strings.Repeat("ü", 255),
 			OrgID: strings.Repeat("ü", 500), MetadataTier: strings.Repeat("ü", 500),
 		}
 		bare := billing.Subscription{ID: "sub_bare", CustomerID: "cus_whole", Unreadable: true}
@@ -180,11 +180,11 @@ func TestAPageReadAgainIsNewer(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		at := func(day int) time.Time { return now.AddDate(0, 0, day) }
 		before := billing.Subscription{
-			ID: "sub", CustomerID: "cus", Status: billing.StatusActive, PriceID: "price_1", OrgID: "a", MetadataTier: "pro", Created: at(0),
+			ID: "sub", CustomerID: "cus", Status: billing.StatusActive, PriceID: "price_1", ProductID: "prod_1", OrgID: "a", MetadataTier: "pro", Created: at(0),
 			CurrentPeriodStart: at(1), CurrentPeriodEnd: at(2), TrialEnd: at(3), CanceledAt: at(4), EndedAt: at(5), CancelAtPeriodEnd: true, Unreadable: true,
 		}
 		after := billing.Subscription{
-			ID: "sub", CustomerID: "cus_2", Status: billing.StatusCanceled, PriceID: "price_2", OrgID: "b", MetadataTier: "max", Created: at(6),
+			ID: "sub", CustomerID: "cus_2", Status: billing.StatusCanceled, PriceID: "price_2", ProductID: "prod_2", OrgID: "b", MetadataTier: "max", Created: at(6),
 			CurrentPeriodStart: at(7), CurrentPeriodEnd: at(8), TrialEnd: at(9), CanceledAt: at(10), EndedAt: at(11),
 		}
 		f.sweeping(t, "run")

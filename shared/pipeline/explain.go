@@ -12,6 +12,7 @@ type Explanation struct {
 	Truth  billing.Truth
 	Choice billing.Choice
 	Plan   billing.Plan
+	Lowers bool // the plan lowers access
 	// Refusal is why nothing can be planned; nil where there is a plan.
 	Refusal *billing.Failure
 }
@@ -44,6 +45,7 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 		if e.Plan, err = r.Rules.Plan(truth, record); err != nil {
 			e.Refusal = billing.AsFailure(err)
 		}
+		e.Lowers = r.Rules.Tiers.LowersAccess(e.Plan.Changes)
 		return e, nil
 	}
 	return Explanation{}, &billing.Failure{

@@ -247,7 +247,7 @@ func (w *world) checkItem(run string) {
 		w.t.Fatalf("outcome %s (%s) with changes %+v", item.Outcome, item.Error, item.Changes)
 	}
 	want := 0
-	if billing.LowersAccess(item.Changes) {
+	if billing.DefaultTiers.LowersAccess(item.Changes) {
 		want = 1
 	}
 	if got := w.fixture.run(run).Downgrades; got != want {

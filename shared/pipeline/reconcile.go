@@ -433,13 +433,14 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	}
 	if t.run.DryRun {
 		item.Outcome = billing.OutcomeDrifted
-		return plan, b.Store.Decide(ctx, item, plan.LowersAccess(), b.now())
+		return plan, b.Store.Decide(ctx, item, b.Rules.Tiers.LowersAccess(plan.Changes), b.now())
 	}
-	t.lowered = t.lowered || plan.LowersAccess()
+	lowers := b.Rules.Tiers.LowersAccess(plan.Changes)
+	t.lowered = t.lowered || lowers
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
 		return plan, err
 	}
-	if plan.LowersAccess() {
+	if lowers {
 		b.confirm(ctx, t)
 	}
 	return plan, nil

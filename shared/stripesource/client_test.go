@@ -117,7 +117,7 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{
 		ID: "sub_full", CustomerID: "cus_1", Status: "canceled",
-		Items:   []stripetest.Item{{PriceID: "price_first"}, {PriceID: "price_second"}},
+		Items:   []stripetest.Item{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second"}},
 		Created: 1_700_000_001, CurrentPeriodStart: 1_700_000_002, CurrentPeriodEnd: 1_700_000_003,
 		TrialStart: 1_700_000_004, TrialEnd: 1_700_000_005, CanceledAt: 1_700_000_006, EndedAt: 1_700_000_007,
 		CancelAtPeriodEnd: true,
@@ -128,7 +128,7 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		t.Fatalf("exists %t, error %v", exists, err)
 	}
 	want := billing.Subscription{
-		ID: "sub_full", CustomerID: "cus_1", Status: billing.StatusCanceled, PriceID: "price_first",
+		ID: "sub_full", CustomerID: "cus_1", Status: billing.StatusCanceled, PriceID: "price_first", ProductID: "prod_a",
 		OrgID: "org-1", MetadataTier: "Pro",
 		Created: unix(1_700_000_001), CurrentPeriodStart: unix(1_700_000_002), CurrentPeriodEnd: unix(1_700_000_003),
 		TrialEnd: unix(1_700_000_005), CanceledAt: unix(1_700_000_006), EndedAt: unix(1_700_000_007),

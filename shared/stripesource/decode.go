@@ -41,8 +41,9 @@ type subscription struct {
 	EndedAt            *int64     `json:"ended_at"`
 	Items              struct {
 		Data []struct {
-			Price *struct {
-				ID string `json:"id"`
+			Price struct {
+				ID      string     `json:"id"`
+				Product expandable `json:"product"`
 			} `json:"price"`
 		} `json:"data"`
 	} `json:"items"`
@@ -78,12 +79,12 @@ func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 	if err := c.checkMode(s.LiveMode, "subscription", s.ID); err != nil {
 		return billing.Subscription{}, err
 	}
-	price := ""
-	if len(s.Items.Data) > 0 && s.Items.Data[0].Price != nil {
-		price = s.Items.Data[0].Price.ID
+	var price, product string
+	if len(s.Items.Data) > 0 {
+		price, product = s.Items.Data[0].Price.ID, string(s.Items.Data[0].Price.Product)
 	}
 	return billing.Subscription{
-		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
+		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price, ProductID: product,
 		OrgID: strings.TrimSpace(s.Metadata["orgId"]), MetadataTier: s.Metadata["tier"],
 		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
 		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),

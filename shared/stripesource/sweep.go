@@ -92,7 +92,7 @@ const (
 
 // fits: a snapshot has room for it.
 func fits(s billing.Subscription) bool {
-	for _, id := range []string{s.ID, s.CustomerID, s.PriceID, string(s.Status)} {
+	for _, id := range []string{s.ID, s.CustomerID, s.PriceID, s.ProductID, string(s.Status)} {
 		if !within(maxID, id) {
 			return false
 		}

@@ -101,7 +101,7 @@ func guardHolds(s seen) error {
 			if w.RunID != id {
 				continue
 			}
-			if (i.Outcome == billing.OutcomeSynced || i.Outcome == billing.OutcomeDrifted) && billing.LowersAccess(i.Changes) {
+			if (i.Outcome == billing.OutcomeSynced || i.Outcome == billing.OutcomeDrifted) && billing.DefaultTiers.LowersAccess(i.Changes) {
 				lowered++
 			}
 			if i.Reason == billing.ReasonWithheld {

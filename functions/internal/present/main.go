@@ -33,7 +33,7 @@ func program(run Command) int {
 	args := os.Args[1:]
 	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
 	if err != nil {
-		return Fail(os.Stdout, os.Stderr, asksForJSON(args), &Error{Exit: ExitUsage, Code: "configuration", Err: err})
+		return Fail(os.Stdout, os.Stderr, asksForJSON(args), &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: err})
 	}
 	if err := exportAWS(environ); err != nil {
 		return Fail(os.Stdout, os.Stderr, asksForJSON(args), err)

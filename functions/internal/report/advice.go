@@ -33,8 +33,8 @@ var reasons = map[billing.Reason]advice{
 		"Install a version that knows it.",
 	},
 	billing.ReasonTierUnresolved: {
-		"No tier is configured for the subscription's price.",
-		"Add the price id to STRIPE_PRICE_ID_STARTER, _PRO or _MAX, or set metadata.tier in Stripe.",
+		"No tier is configured for the subscription's price, nor for its product.",
+		"Add the price id to its tier's STRIPE_PRICE_ID_*, or the product to STRIPE_PRODUCT_ID_*, or set metadata.tier in Stripe.",
 	},
 	billing.ReasonInvalidSubscription: {
 		"The subscription in Stripe cannot be stored as it is.",

@@ -48,7 +48,7 @@ func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
 func row(i mysqlstore.ReportItem, c billing.Change) []string {
 	cells := []string{
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), yesNo(applied(i.Item)), c.Field, cell(c.From), cell(c.To),
-		yesNo(touches(i.Changes, billing.GroupTier)), yesNo(touches(i.Changes, billing.GroupPeriod)), yesNo(lowers(i.Item)),
+		yesNo(touches(i.Changes, billing.GroupTier)), yesNo(touches(i.Changes, billing.GroupPeriod)), yesNo(i.Lowers),
 		i.SubscriptionID, customerOf(i), i.DecidedAt.UTC().Format(time.RFC3339),
 	}
 	for n, text := range cells {
@@ -56,8 +56,6 @@ func row(i mysqlstore.ReportItem, c billing.Change) []string {
 	}
 	return cells
 }
-
-func lowers(i billing.Item) bool { return billing.Plan{Changes: i.Changes}.LowersAccess() }
 
 func cell(v any) string {
 	switch v := v.(type) {

@@ -70,7 +70,7 @@ func newFindings(mode config.Mode, limit int) *findings {
 }
 
 func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) {
-	f.count(i.Item)
+	f.count(i)
 	if f.listed[i.Outcome] == f.limit {
 		return
 	}
@@ -78,7 +78,7 @@ func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) {
 	f.entries = append(f.entries, f.entry(i, s))
 }
 
-func (f *findings) count(i billing.Item) {
+func (f *findings) count(i mysqlstore.ReportItem) {
 	f.found[i.Outcome]++
 	f.reasons[i.Reason]++
 	if i.Outcome == billing.OutcomeError {
@@ -98,9 +98,9 @@ func (f *findings) count(i billing.Item) {
 	tier, period := touches(i.Changes, billing.GroupTier), touches(i.Changes, billing.GroupPeriod)
 	f.tiers += one(tier)
 	f.periods += one(period)
-	f.lowered += one((tier || period) && lowers(i))
+	f.lowered += one((tier || period) && i.Lowers)
 	f.finance += one(tier || period)
-	f.unapplied += one((tier || period) && !applied(i))
+	f.unapplied += one((tier || period) && !applied(i.Item))
 }
 
 func one(yes bool) int {
@@ -123,7 +123,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	e := entry{
 		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
 		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
-		Finance: touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod), Lowered: lowers(i.Item),
+		Finance: touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod), Lowered: i.Lowers,
 		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
 	}
 	if i.Outcome == billing.OutcomeError {

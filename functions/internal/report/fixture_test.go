@@ -24,6 +24,7 @@ func these(items ...mysqlstore.ReportItem) Items {
 			if !slices.Contains(outcomes, i.Outcome) {
 				continue
 			}
+			i.Lowers = billing.DefaultTiers.LowersAccess(i.Changes)
 			if err := fn(i); err != nil {
 				return err
 			}

@@ -10,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
@@ -30,7 +29,7 @@ func Database(c config.Config) mysqlstore.Config {
 	db := c.Database
 	return mysqlstore.Config{
 		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
-		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, RDS: db.TLS.RDS, LockWait: lockWait,
+		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, RDS: db.TLS.RDS, LockWait: lockWait, Tiers: c.Rules.Tiers,
 	}
 }
 
@@ -67,7 +66,7 @@ func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Clien
 
 // Reconciler returns what the worker does with an organization.
 func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger) *pipeline.Reconciler {
-	return &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: rules(c), Reserve: reserve, Now: time.Now, Log: log}
+	return &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: c.Rules, Reserve: reserve, Now: time.Now, Log: log}
 }
 
 // Aggregator returns the handler that closes runs; its metrics go to w.
@@ -76,12 +75,4 @@ func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog
 		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
 		Metrics: telemetry.NewMetrics(w, telemetry.Namespace, time.Now),
 	}}
-}
-
-func rules(c config.Config) billing.Rules {
-	prices := make(map[string]billing.Tier, len(c.Tiers.ByPriceID))
-	for id, tier := range c.Tiers.ByPriceID {
-		prices[id] = billing.Tier(tier)
-	}
-	return billing.Rules{Prices: prices, DefaultTier: billing.Tier(c.Tiers.Default)}
 }

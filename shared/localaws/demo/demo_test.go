@@ -124,7 +124,7 @@ func (w *world) plan(orgID string) billing.Plan {
 
 // found says of a plan what an expectation says.
 func found(e demo.Expectation, p billing.Plan) demo.Expectation {
-	e.Outcome, e.Reason, e.Lowers = p.Outcome, p.Reason, p.LowersAccess()
+	e.Outcome, e.Reason, e.Lowers = p.Outcome, p.Reason, billing.DefaultTiers.LowersAccess(p.Changes)
 	e.Fields, e.Warnings = nil, nil
 	for _, c := range p.Changes {
 		e.Fields = append(e.Fields, c.Field)

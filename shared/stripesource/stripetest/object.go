@@ -34,6 +34,8 @@ type Subscription struct {
 type Item struct {
 	ID      string // default "si_" and the rest of the subscription's id
 	PriceID string // "" is served as a null price
+	// ProductID is the price's; default "prod_" and the rest of the price's id.
+	ProductID string
 }
 
 // A Customer is what the fake knows of one.
@@ -158,9 +160,12 @@ func (s *Subscription) items(live bool) []object {
 				item.ID += strconv.Itoa(i)
 			}
 		}
+		if item.ProductID == "" {
+			item.ProductID = "prod_" + afterUnderscore(item.PriceID)
+		}
 		price := fields{
 			{"id", item.PriceID},
-			{"product", "prod_" + afterUnderscore(item.PriceID)},
+			{"product", item.ProductID},
 			{"livemode", live},
 		}
 		objects[i] = object{itemTemplate, fields{
