@@ -64,15 +64,15 @@ type Subscription struct {
 	CancelAt           time.Time // set beside CancelAtPeriodEnd too; https://docs.stripe.com/api/subscriptions/object
 	CollectionPaused   bool      // pause_collection is set; the status does not change by it
 	// Items are all that are known of it. MoreItems: Stripe has others, which were not read.
-	Items     []Item
+	Items     []SubscriptionItem
 	MoreItems bool
 	// Unreadable: the object has a value that cannot be read. In a list it must not hide the
 	// others, so only its id and whose it may be are known.
 	Unreadable bool
 }
 
-// Item is one of the prices that a subscription consists of.
-type Item struct {
+// SubscriptionItem is one of the prices that a subscription consists of.
+type SubscriptionItem struct {
 	PriceID   string // of its plan, where it has no price
 	ProductID string
 	Metered   bool // it is paid by use: https://docs.stripe.com/api/prices/object#price_object-recurring-usage_type
