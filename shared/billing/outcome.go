@@ -46,6 +46,8 @@ const (
 	ReasonInvalidSubscription  Reason = "invalid_subscription"
 	ReasonWithheld             Reason = "withheld"
 	ReasonStripeRefused        Reason = "stripe_refused"
+	// ReasonOtherMode: the recorded ids exist in Stripe's other mode (test, live) only.
+	ReasonOtherMode Reason = "other_mode"
 	// ReasonDatabaseRefused: MySQL does not take the organization's rows: a trigger, a missing
 	// default, an ENUM's value.
 	ReasonDatabaseRefused Reason = "database_refused"

@@ -42,9 +42,13 @@ func failure(ctx context.Context, err error) *billing.Failure {
 	case status == http.StatusForbidden:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
 		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
-	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
+	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e) && e.Param == "starting_after":
+		// The id is of the page before, so the key is no longer the same.
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonWrongMode
-		f.Message += "; use a key of the mode that the database's ids belong to"
+		f.Message += "; use a key of the mode that the list was begun in"
+	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
+		f.Class, f.Reason = billing.Permanent, billing.ReasonOtherMode
+		f.Message += "; correct the id in the database, or use a key of the mode that its ids belong to"
 	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
 	case e.Code == stripe.ErrorCodeResourceMissing:

@@ -202,7 +202,7 @@ func TestAnswersThatAreNotStripes(t *testing.T) {
 	}
 }
 
-func TestAKeyOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestIDsOfTheOtherModeConcernOneOrganization(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := serve(t, stripetest.Options{LiveMode: live})
 		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -211,7 +211,7 @@ func TestAKeyOfTheOtherModeStopsTheRun(t *testing.T) {
 			c.Key = map[bool]string{false: "sk_live_stripetest", true: "sk_test_stripetest"}[live]
 		})
 		for _, r := range reads[:3] {
-			wantFailure(t, r.do(t.Context(), c), billing.RunFatal, billing.ReasonWrongMode)
+			wantFailure(t, r.do(t.Context(), c), billing.Permanent, billing.ReasonOtherMode)
 		}
 		if err := reads[3].do(t.Context(), c); err != nil { // one account has both modes
 			t.Error(err)
@@ -220,6 +220,19 @@ func TestAKeyOfTheOtherModeStopsTheRun(t *testing.T) {
 			t.Errorf("missing in both modes: exists %t, error %v", exists, err)
 		}
 	}
+}
+
+// The cursor is of the page before: whose key sees it in the other mode only is no longer the key of that page.
+func TestACursorOfTheOtherModeStopsTheRun(t *testing.T) {
+	served := 0
+	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+		served++
+		return served > 1 && say(w, http.StatusBadRequest, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"starting_after",`+
+			`"message":"No such subscription: 'sub_050'; a similar object exists in test mode, but a live mode key was used to make this request."}}`)
+	})
+	putMany(fake, 150)
+	_, _, err := connect(fake, at(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
+	wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 }
 
 func TestAnObjectOfTheOtherModeStopsTheRun(t *testing.T) {
