@@ -22,16 +22,64 @@ type snapshotRow struct {
 	more                                   sql.RawBytes
 }
 
-// moreOfSubscription is empty, and NULL in the database, for nearly all. The first three times are here only if they do not fit the columns.
+// moreOfSubscription is NULL in the database where it is empty; nearly all have the product and nothing else. The
+// first three times are here only if they do not fit the columns.
 type moreOfSubscription struct {
-	Created    unix `json:"created,omitzero"`
-	Start      unix `json:"start,omitzero"`
-	End        unix `json:"end,omitzero"`
-	TrialEnd   unix `json:"trialEnd,omitzero"`
-	Canceled   unix `json:"canceled,omitzero"`
-	Ended      unix `json:"ended,omitzero"`
-	Cancel     bool `json:"cancelAtPeriodEnd,omitempty"`
-	Unreadable bool `json:"unreadable,omitempty"`
+	// Product is of the one item that there is, licensed, of the column's price. Other items are in Items: NULL
+	// stands for the one item, or for none where the column is empty.
+	Product    string          `json:"product,omitempty"`
+	Items      *[]snapshotItem `json:"items,omitempty"`
+	MoreItems  bool            `json:"moreItems,omitempty"`
+	Created    unix            `json:"created,omitzero"`
+	Start      unix            `json:"start,omitzero"`
+	End        unix            `json:"end,omitzero"`
+	TrialEnd   unix            `json:"trialEnd,omitzero"`
+	Canceled   unix            `json:"canceled,omitzero"`
+	Ended      unix            `json:"ended,omitzero"`
+	CancelAt   unix            `json:"cancelAt,omitzero"`
+	Cancel     bool            `json:"cancelAtPeriodEnd,omitempty"`
+	Paused     bool            `json:"collectionPaused,omitempty"`
+	Unreadable bool            `json:"unreadable,omitempty"`
+}
+
+type snapshotItem struct {
+	Price   string `json:"price,omitempty"`
+	Product string `json:"product,omitempty"`
+	Metered bool   `json:"metered,omitempty"`
+}
+
+// setItems keeps the items in as little room as they take.
+func (m *moreOfSubscription) setItems(sub billing.Subscription) {
+	if len(sub.Items) == 1 && sub.PriceID != "" {
+		usual := billing.SubscriptionItem{PriceID: sub.PriceID, ProductID: sub.Items[0].ProductID}
+		if sub.Items[0] == usual {
+			m.Product = usual.ProductID
+			return
+		}
+	}
+	if len(sub.Items) == 0 && sub.PriceID == "" {
+		return
+	}
+	items := make([]snapshotItem, len(sub.Items))
+	for i, item := range sub.Items {
+		items[i] = snapshotItem{item.PriceID, item.ProductID, item.Metered}
+	}
+	m.Items = &items
+}
+
+// items is the reverse, where the column has the price.
+func (m *moreOfSubscription) items(price string) []billing.SubscriptionItem {
+	if m.Items == nil && price != "" {
+		return []billing.SubscriptionItem{{PriceID: price, ProductID: m.Product}}
+	}
+	if m.Items == nil {
+		return nil
+	}
+	var items []billing.SubscriptionItem
+	for _, item := range *m.Items {
+		items = append(items, billing.SubscriptionItem{PriceID: item.Price, ProductID: item.Product, Metered: item.Metered})
+	}
+	return items
 }
 
 // unix is a time as Stripe writes it, in seconds.
@@ -84,8 +132,10 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 		more := moreOfSubscription{
 			Created: unix{sub.Created}, Start: unix{sub.CurrentPeriodStart}, End: unix{sub.CurrentPeriodEnd},
 			TrialEnd: unix{sub.TrialEnd}, Canceled: unix{sub.CanceledAt}, Ended: unix{sub.EndedAt},
-			Cancel: sub.CancelAtPeriodEnd, Unreadable: sub.Unreadable,
+			CancelAt: unix{sub.CancelAt}, Cancel: sub.CancelAtPeriodEnd, Paused: sub.CollectionPaused,
+			MoreItems: sub.MoreItems, Unreadable: sub.Unreadable,
 		}
+		more.setItems(sub)
 		created, start, end := more.Created.toColumn(), more.Start.toColumn(), more.End.toColumn()
 		text, err := json.Marshal(more)
 		if err != nil {
@@ -117,7 +167,8 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 		ID: row.id, CustomerID: row.customer, OrgID: row.org, Status: billing.Status(row.status), PriceID: row.price,
 		MetadataTier: row.tier, Created: more.Created.Time, CurrentPeriodStart: more.Start.Time, CurrentPeriodEnd: more.End.Time,
 		TrialEnd: more.TrialEnd.Time, CanceledAt: more.Canceled.Time, EndedAt: more.Ended.Time,
-		CancelAtPeriodEnd: more.Cancel, Unreadable: more.Unreadable,
+		CancelAt: more.CancelAt.Time, CancelAtPeriodEnd: more.Cancel, CollectionPaused: more.Paused,
+		Items: more.items(row.price), MoreItems: more.MoreItems, Unreadable: more.Unreadable,
 	}, nil
 }
 

@@ -60,7 +60,10 @@ const (
 	endpointList     endpoint = "GET /v1/subscriptions"
 	endpointCustomer endpoint = "GET /v1/customers/{id}"
 	endpointAccount  endpoint = "GET /v1/account"
+	endpointItems    endpoint = "GET /v1/subscription_items"
 )
+
+var endpoints = []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems}
 
 // New returns a Client; it sends nothing yet.
 func New(c Config) *Client {
@@ -71,7 +74,7 @@ func New(c Config) *Client {
 		c.BaseURL = stripe.APIURL
 	}
 	limits := map[endpoint]*limiter{}
-	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount} {
+	for _, e := range endpoints {
 		limits[e] = newLimiter(c.RPS, time.Now)
 	}
 	transport := &http.Transport{
@@ -122,6 +125,9 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 	if sub.ID != id {
 		return billing.Subscription{}, false, invalid("asked for subscription %q, Stripe answered with %q", id, sub.ID)
 	}
+	if err := c.readItems(ctx, &sub); err != nil {
+		return billing.Subscription{}, false, err
+	}
 	return sub, true, nil
 }
 
@@ -140,7 +146,12 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 		if err != nil {
 			return nil, false, err
 		}
-		subs = append(subs, page...)
+		for _, sub := range page {
+			if err := c.readItems(ctx, &sub); err != nil {
+				return nil, false, err
+			}
+			subs = append(subs, sub)
+		}
 		if !more {
 			return subs, true, nil
 		}
@@ -186,25 +197,72 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	if after != "" {
 		query.Set("starting_after", after)
 	}
-	body, err := c.get(ctx, endpointList, "/v1/subscriptions", query)
+	found, err := c.list(ctx, endpointList, "/v1/subscriptions", query)
 	if err != nil {
 		return nil, false, err
 	}
-	var v list
-	if err := unmarshal(body, &v); err != nil {
-		return nil, false, notJSON(body)
-	}
-	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
-		return nil, false, broken("Stripe's answer is no complete list of subscriptions (its object is %q)", v.Object)
-	}
-	for _, raw := range v.Data {
+	for _, raw := range found.Data {
 		sub, err := decode(raw)
 		if err != nil {
 			return nil, false, err
 		}
 		subs = append(subs, sub)
 	}
-	return subs, *v.HasMore, nil
+	return subs, *found.HasMore, nil
+}
+
+// readItems completes the items of a subscription that holds the first of them only.
+// https://docs.stripe.com/api/subscription_items/list
+func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error {
+	if !sub.MoreItems {
+		return nil
+	}
+	var items []billing.SubscriptionItem
+	query := url.Values{"subscription": {sub.ID}, "limit": {strconv.Itoa(pageLimit)}}
+	for {
+		page, err := c.list(ctx, endpointItems, "/v1/subscription_items", query)
+		if isMissing(err) {
+			return broken("subscription %q was there, but its items are not", sub.ID)
+		}
+		if err != nil {
+			return err
+		}
+		last := ""
+		for _, raw := range page.Data {
+			var i item
+			if err := unmarshal(raw, &i); err != nil {
+				return invalid("an item of subscription %q cannot be read: %v", sub.ID, err)
+			}
+			items, last = append(items, i.billing()), i.ID
+		}
+		if !*page.HasMore && len(items) <= len(sub.Items) {
+			return broken("Stripe's list of subscription %q's items is no longer than what promised more", sub.ID)
+		}
+		if !*page.HasMore {
+			sub.Items, sub.MoreItems = items, false
+			return nil
+		}
+		if last == "" || last == query.Get("starting_after") {
+			return broken("Stripe's list of subscription %q's items promises more but gives none", sub.ID)
+		}
+		query.Set("starting_after", last)
+	}
+}
+
+// list returns one page of a list, complete or an error.
+func (c *Client) list(ctx context.Context, e endpoint, path string, query url.Values) (list, error) {
+	body, err := c.get(ctx, e, path, query)
+	if err != nil {
+		return list{}, err
+	}
+	var v list
+	if err := unmarshal(body, &v); err != nil {
+		return list{}, notJSON(body)
+	}
+	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
+		return list{}, broken("Stripe's answer to %s is no complete list (its object is %q)", e, v.Object)
+	}
+	return v, nil
 }
 
 // object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) is
@@ -298,7 +356,7 @@ func (c *Client) count(e endpoint) {
 		c.usage.list.Add(1)
 	case endpointRetrieve:
 		c.usage.retrieve.Add(1)
-	case endpointCustomer, endpointAccount:
+	case endpointCustomer, endpointAccount, endpointItems:
 		c.usage.other.Add(1)
 	}
 }

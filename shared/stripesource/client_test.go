@@ -117,10 +117,10 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{
 		ID: "sub_full", CustomerID: "cus_1", Status: "canceled",
-		Items:   []stripetest.Item{{PriceID: "price_first"}, {PriceID: "price_second"}},
+		Items:   []stripetest.Item{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second", Metered: true}},
 		Created: 1_700_000_001, CurrentPeriodStart: 1_700_000_002, CurrentPeriodEnd: 1_700_000_003,
 		TrialStart: 1_700_000_004, TrialEnd: 1_700_000_005, CanceledAt: 1_700_000_006, EndedAt: 1_700_000_007,
-		CancelAtPeriodEnd: true,
+		CancelAtPeriodEnd: true, CancelAt: 1_700_000_008, CollectionPaused: true,
 		Metadata:          map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
 	})
 	got, exists, err := connect(s).Subscription(t.Context(), "sub_full")
@@ -132,7 +132,8 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		OrgID: "org-1", MetadataTier: "Pro",
 		Created: unix(1_700_000_001), CurrentPeriodStart: unix(1_700_000_002), CurrentPeriodEnd: unix(1_700_000_003),
 		TrialEnd: unix(1_700_000_005), CanceledAt: unix(1_700_000_006), EndedAt: unix(1_700_000_007),
-		CancelAtPeriodEnd: true,
+		CancelAtPeriodEnd: true, CancelAt: unix(1_700_000_008), CollectionPaused: true,
+		Items: []billing.SubscriptionItem{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second", ProductID: "prod_second", Metered: true}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -148,18 +149,21 @@ func TestNullIsTheZeroValueAndZeroIsATime(t *testing.T) {
 	nulls := map[string]any{}
 	for _, name := range []string{
 		"customer", "cancel_at_period_end", "created", "current_period_start", "current_period_end",
-		"trial_end", "canceled_at", "ended_at", "items", "metadata",
+		"trial_end", "canceled_at", "ended_at", "items", "metadata", "cancel_at", "pause_collection",
 	} {
 		nulls[name] = nil
 	}
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_null", CustomerID: "cus_1", Override: nulls})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_zero", CustomerID: "cus_1", Override: map[string]any{
-		"created": 0, "trial_end": 0, "cancel_at_period_end": false, "metadata": map[string]string{},
+		"created": 0, "trial_end": 0, "cancel_at_period_end": false, "metadata": map[string]string{}, "cancel_at": 0, "pause_collection": map[string]any{},
 	}})
 	for id, want := range map[string]billing.Subscription{
 		"sub_null": {ID: "sub_null", Status: billing.StatusActive},
-		"sub_zero": {ID: "sub_zero", Status: billing.StatusActive, CustomerID: "cus_1", Created: unix(0), TrialEnd: unix(0)},
+		"sub_zero": {
+			ID: "sub_zero", Status: billing.StatusActive, CustomerID: "cus_1", Created: unix(0), TrialEnd: unix(0),
+			CancelAt: unix(0), CollectionPaused: true, Items: []billing.SubscriptionItem{{}},
+		},
 	} {
 		got, _, err := connect(s).Subscription(t.Context(), id)
 		if err != nil {
@@ -340,7 +344,7 @@ func TestWhatDoesNotExistIsAnAnswer(t *testing.T) {
 	c := connect(s)
 
 	sub, exists, err := c.Subscription(t.Context(), "sub_missing")
-	if exists || err != nil || sub != (billing.Subscription{}) {
+	if exists || err != nil || !cmp.Equal(sub, billing.Subscription{}) {
 		t.Errorf("missing subscription: %+v, exists %t, error %v", sub, exists, err)
 	}
 	subs, exists, err := c.CustomerSubscriptions(t.Context(), "cus_missing")
@@ -472,7 +476,7 @@ func TestAnotherSubscriptionThanAskedForIsRefused(t *testing.T) {
 	s.PutSubscription(stripetest.Subscription{ID: "sub\n1", CustomerID: "cus_1", Override: map[string]any{"id": "sub_2"}})
 	sub, exists, err := connect(s).Subscription(t.Context(), "sub\n1")
 	wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
-	if exists || sub != (billing.Subscription{}) {
+	if exists || !cmp.Equal(sub, billing.Subscription{}) {
 		t.Errorf("exists %t, subscription %+v", exists, sub)
 	}
 }

@@ -39,15 +39,41 @@ type subscription struct {
 	TrialEnd           *int64     `json:"trial_end"`
 	CanceledAt         *int64     `json:"canceled_at"`
 	EndedAt            *int64     `json:"ended_at"`
+	CancelAt           *int64     `json:"cancel_at"`
+	PauseCollection    *struct{}  `json:"pause_collection"`
 	Items              struct {
-		Data []struct {
-			Price *struct {
-				ID string `json:"id"`
-			} `json:"price"`
-		} `json:"data"`
+		HasMore bool   `json:"has_more"`
+		Data    []item `json:"data"`
 	} `json:"items"`
 	Metadata map[string]string `json:"metadata"`
 }
+
+// item is one line of a subscription. Old ones have a plan and no price, of the same id where both are there.
+// https://docs.stripe.com/api/subscription_items/object
+type item struct {
+	ID    string `json:"id"`
+	Price *struct {
+		ID        string     `json:"id"`
+		Product   expandable `json:"product"`
+		Recurring struct {
+			UsageType string `json:"usage_type"`
+		} `json:"recurring"`
+	} `json:"price"`
+	Plan struct {
+		ID        string     `json:"id"`
+		Product   expandable `json:"product"`
+		UsageType string     `json:"usage_type"`
+	} `json:"plan"`
+}
+
+func (i item) billing() billing.SubscriptionItem {
+	if i.Price == nil {
+		return billing.SubscriptionItem{PriceID: i.Plan.ID, ProductID: string(i.Plan.Product), Metered: i.Plan.UsageType == metered}
+	}
+	return billing.SubscriptionItem{PriceID: i.Price.ID, ProductID: string(i.Price.Product), Metered: i.Price.Recurring.UsageType == metered}
+}
+
+const metered = "metered"
 
 // expandable is an id, or the object it names where the request asked to expand it.
 type expandable string
@@ -78,16 +104,21 @@ func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 	if err := c.checkMode(s.LiveMode, "subscription", s.ID); err != nil {
 		return billing.Subscription{}, err
 	}
+	var items []billing.SubscriptionItem
+	for _, i := range s.Items.Data {
+		items = append(items, i.billing())
+	}
 	price := ""
-	if len(s.Items.Data) > 0 && s.Items.Data[0].Price != nil {
-		price = s.Items.Data[0].Price.ID
+	if len(items) > 0 {
+		price = items[0].PriceID
 	}
 	return billing.Subscription{
 		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
 		OrgID: strings.TrimSpace(s.Metadata["orgId"]), MetadataTier: s.Metadata["tier"],
 		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
 		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),
-		CancelAtPeriodEnd: s.CancelAtPeriodEnd,
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: at(s.CancelAt), CollectionPaused: s.PauseCollection != nil,
+		Items: items, MoreItems: s.Items.HasMore,
 	}, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
@@ -272,6 +274,11 @@ func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
 		"cancel at period end":        with("cancel_at_period_end", "no"),
 		"items is an array":           with("items", []any{}),
 		"price is an id":              with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
+		"plan is an id":               with("items", map[string]any{"data": []any{map[string]any{"plan": "plan_1"}}}),
+		"product is a number":         with("items", map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": "price_1", "product": 5}}}}),
+		"has_more is a text":          with("items", map[string]any{"data": []any{}, "has_more": "no"}),
+		"cancel at is a text":         with("cancel_at", "2026-01-01"),
+		"pause collection is a text":  with("pause_collection", "void"),
 		"metadata is an array":        with("metadata", []any{}),
 		"the organization is a list":  with("metadata", map[string]any{"orgId": []string{"a"}}),
 		"id is empty":                 with("id", ""),
@@ -299,7 +306,7 @@ func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
 			c := connect(s)
 			got, exists, err := c.Subscription(t.Context(), "sub_1")
 			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
-			if exists || got != (billing.Subscription{}) {
+			if exists || !cmp.Equal(got, billing.Subscription{}) {
 				t.Errorf("exists %t, got %+v", exists, got)
 			}
 			if !strings.Contains(err.Error(), "nothing was written") {
