@@ -25,6 +25,7 @@ type Config struct {
 	BaseURL  string        // without a slash at its end; "" is Stripe's
 	LiveMode bool          // the mode objects must have
 	RPS      float64       // requests a second for each endpoint; 0 or less is no limit
+	Clients  int           // how many share the limits; 0 is this one alone
 	Timeout  time.Duration // of one request, connecting included; 0 means 20 s
 	Log      *slog.Logger
 	// Renew returns the key that has taken the place of a refused one, or the same if none has. Without it, a
@@ -61,9 +62,8 @@ const (
 	endpointCustomer endpoint = "GET /v1/customers/{id}"
 	endpointAccount  endpoint = "GET /v1/account"
 	endpointItems    endpoint = "GET /v1/subscription_items"
+	endpointSearch   endpoint = "GET /v1/subscriptions/search"
 )
-
-var endpoints = []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems}
 
 // New returns a Client; it sends nothing yet.
 func New(c Config) *Client {
@@ -73,9 +73,10 @@ func New(c Config) *Client {
 	if c.BaseURL == "" {
 		c.BaseURL = stripe.APIURL
 	}
-	limits := map[endpoint]*limiter{}
-	for _, e := range endpoints {
-		limits[e] = newLimiter(c.RPS, time.Now)
+	share := float64(max(1, c.Clients))
+	limits := map[endpoint]*limiter{endpointSearch: newLimiter(min(c.RPS, searchRPS)/share, time.Now)}
+	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems} {
+		limits[e] = newLimiter(c.RPS/share, time.Now)
 	}
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -197,7 +198,7 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	if after != "" {
 		query.Set("starting_after", after)
 	}
-	found, err := c.list(ctx, endpointList, "/v1/subscriptions", query)
+	found, err := c.list(ctx, endpointList, "/v1/subscriptions", "list", query)
 	if err != nil {
 		return nil, false, err
 	}
@@ -220,7 +221,7 @@ func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error
 	var items []billing.SubscriptionItem
 	query := url.Values{"subscription": {sub.ID}, "limit": {strconv.Itoa(pageLimit)}}
 	for {
-		page, err := c.list(ctx, endpointItems, "/v1/subscription_items", query)
+		page, err := c.list(ctx, endpointItems, "/v1/subscription_items", "list", query)
 		if isMissing(err) {
 			return broken("subscription %q was there, but its items are not", sub.ID)
 		}
@@ -249,8 +250,8 @@ func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error
 	}
 }
 
-// list returns one page of a list, complete or an error.
-func (c *Client) list(ctx context.Context, e endpoint, path string, query url.Values) (list, error) {
+// list returns one page of a list or a search, complete or an error.
+func (c *Client) list(ctx context.Context, e endpoint, path, object string, query url.Values) (list, error) {
 	body, err := c.get(ctx, e, path, query)
 	if err != nil {
 		return list{}, err
@@ -259,8 +260,8 @@ func (c *Client) list(ctx context.Context, e endpoint, path string, query url.Va
 	if err := unmarshal(body, &v); err != nil {
 		return list{}, notJSON(body)
 	}
-	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
-		return list{}, broken("Stripe's answer to %s is no complete list (its object is %q)", e, v.Object)
+	if v.Object != object || v.Data == nil || v.HasMore == nil {
+		return list{}, broken("Stripe's answer to %s is no complete %s (its object is %q)", e, object, v.Object)
 	}
 	return v, nil
 }
@@ -291,7 +292,7 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 		c.refusals.Accepted()
 		return body, nil
 	}
-	failed := failure(ctx, err)
+	failed := failure(ctx, e, err)
 	if failed.Class == billing.Throttled {
 		c.throttled(ctx, e, limit, err)
 	}
@@ -356,7 +357,7 @@ func (c *Client) count(e endpoint) {
 		c.usage.list.Add(1)
 	case endpointRetrieve:
 		c.usage.retrieve.Add(1)
-	case endpointCustomer, endpointAccount, endpointItems:
+	case endpointCustomer, endpointAccount, endpointItems, endpointSearch:
 		c.usage.other.Add(1)
 	}
 }

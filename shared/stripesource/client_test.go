@@ -90,6 +90,10 @@ var reads = []read{
 		_, err := c.Account(ctx)
 		return err
 	}},
+	{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
+		_, _, err := c.SubscriptionsNaming(ctx, "org-1")
+		return err
+	}},
 }
 
 func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
@@ -121,7 +125,7 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		Created: 1_700_000_001, CurrentPeriodStart: 1_700_000_002, CurrentPeriodEnd: 1_700_000_003,
 		TrialStart: 1_700_000_004, TrialEnd: 1_700_000_005, CanceledAt: 1_700_000_006, EndedAt: 1_700_000_007,
 		CancelAtPeriodEnd: true, CancelAt: 1_700_000_008, CollectionPaused: true,
-		Metadata:          map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
+		Metadata: map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
 	})
 	got, exists, err := connect(s).Subscription(t.Context(), "sub_full")
 	if err != nil || !exists {
@@ -501,7 +505,7 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 		}
 		fake.AddFault(stripetest.Fault{Kind: stripetest.InternalError})
 	}
-	want := map[string]int{http.MethodGet: 5 + 4}
+	want := map[string]int{http.MethodGet: 6 + 5}
 	if diff := cmp.Diff(want, methods); diff != "" {
 		t.Error(diff)
 	}
@@ -523,14 +527,14 @@ func TestUsageCountsWhatWasSent(t *testing.T) {
 	cancel()
 	_ = reads[0].do(ended, c) // not sent
 
-	want := billing.Usage{List: 3, Retrieve: 3, Other: 2, Throttled: 2}
+	want := billing.Usage{List: 3, Retrieve: 3, Other: 3, Throttled: 2}
 	if got := c.TakeUsage(); got != want {
 		t.Errorf("used %+v, want %+v", got, want)
 	}
 	if got := c.TakeUsage(); got != (billing.Usage{}) {
 		t.Errorf("taken twice: %+v", got)
 	}
-	if got := s.Requests(); int64(got.ListSubscriptions) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 8 {
+	if got := s.Requests(); int64(got.ListSubscriptions) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 9 {
 		t.Errorf("Stripe received %+v", got)
 	}
 }
@@ -567,7 +571,7 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 	got := s.Requests()
 	want := billing.Usage{
 		List: int64(got.ListSubscriptions), Retrieve: int64(got.RetrieveSubscription),
-		Other: int64(got.RetrieveCustomer + got.RetrieveAccount), Throttled: int64(got.Throttled),
+		Other: int64(got.RetrieveCustomer + got.RetrieveAccount + got.SearchSubscriptions), Throttled: int64(got.Throttled),
 	}
 	if sum != want || want.List != 80 || want.Throttled == 0 {
 		t.Errorf("took %+v, Stripe received %+v", sum, want)

@@ -19,9 +19,10 @@ var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDu
 func unmarshal(text jsontext.Value, into any) error { return json.Unmarshal(text, into, lenient) }
 
 type list struct {
-	Object  string           `json:"object"`
-	HasMore *bool            `json:"has_more"`
-	Data    []jsontext.Value `json:"data"`
+	Object   string           `json:"object"`
+	HasMore  *bool            `json:"has_more"`
+	NextPage string           `json:"next_page"` // of a search
+	Data     []jsontext.Value `json:"data"`
 }
 
 // subscription has the fields we read of Stripe's object, at API version 2023-10-16.

@@ -26,7 +26,7 @@ func isMissing(err error) bool { return errors.Is(err, errMissing) }
 
 // failure maps an error of stripe-go to the failure classes; it is the only place that does.
 // https://docs.stripe.com/error-handling and https://docs.stripe.com/rate-limits
-func failure(ctx context.Context, err error) *billing.Failure {
+func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 	e, ok := errors.AsType[*stripe.Error](err)
 	if !ok {
 		if ctx.Err() != nil {
@@ -39,6 +39,8 @@ func failure(ctx context.Context, err error) *billing.Failure {
 	case status == http.StatusUnauthorized:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeUnauthorized
 		f.Message += "; check STRIPE_SECRET_KEY"
+	case to == endpointSearch && (status == http.StatusBadRequest || status == http.StatusForbidden) && withoutSearch(e.Msg):
+		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errNoSearch
 	case status == http.StatusForbidden:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
 		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
