@@ -98,7 +98,7 @@ func New(c Config) *Client {
 
 // Account returns the id of the account that the key belongs to.
 func (c *Client) Account(ctx context.Context) (string, error) {
-	body, err := c.object(ctx, endpointAccount, "/v1/account")
+	body, err := c.object(ctx, endpointAccount, "/v1/account", "account")
 	if err != nil {
 		return "", err
 	}
@@ -112,7 +112,7 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 	if err != nil {
 		return billing.Subscription{}, false, err
 	}
-	body, err := c.object(ctx, endpointRetrieve, path)
+	body, err := c.object(ctx, endpointRetrieve, path, "subscription")
 	if isMissing(err) {
 		return billing.Subscription{}, false, nil
 	}
@@ -170,7 +170,7 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	body, err := c.object(ctx, endpointCustomer, path)
+	body, err := c.object(ctx, endpointCustomer, path, "customer")
 	if isMissing(err) {
 		return false, nil
 	}
@@ -266,14 +266,24 @@ func (c *Client) list(ctx context.Context, e endpoint, path, object string, quer
 	return v, nil
 }
 
-// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) is
-// a fault of the connection; an object with odd values is a fault of that one object.
-func (c *Client) object(ctx context.Context, e endpoint, path string) (jsontext.Value, error) {
+// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) or does
+// not call itself such an object is a fault of the connection; one with odd values is a fault of that
+// one object.
+func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jsontext.Value, error) {
 	body, err := c.get(ctx, e, path, nil)
-	if err == nil && !body.IsValid(lenient) {
+	if err != nil {
+		return nil, err
+	}
+	if !body.IsValid(lenient) {
 		return nil, notJSON(body)
 	}
-	return body, err
+	var v struct {
+		Object string `json:"object"`
+	}
+	if err := unmarshal(body, &v); err != nil || v.Object != kind {
+		return nil, broken("Stripe's answer to %s is no %s but %q", e, kind, body[:min(len(body), maxQuoted)])
+	}
+	return body, nil
 }
 
 // get sends one request, once its endpoint's limiter lets it, and returns the answer's text.

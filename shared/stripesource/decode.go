@@ -125,16 +125,12 @@ func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 
 func (c *Client) decodeCustomer(raw jsontext.Value) (exists bool, err error) {
 	var v struct {
-		Object   string `json:"object"`
 		ID       string `json:"id"`
 		Deleted  bool   `json:"deleted"`
 		LiveMode *bool  `json:"livemode"`
 	}
 	if err := unmarshal(raw, &v); err != nil {
 		return false, invalid("customer cannot be read: %v", err)
-	}
-	if v.Object != "customer" {
-		return false, invalid("Stripe answered with a %q instead of a customer", v.Object)
 	}
 	if v.Deleted {
 		return false, nil // a deleted customer has no livemode

@@ -148,6 +148,9 @@ func unreachable(err error) *billing.Failure {
 	}
 }
 
+// maxQuoted bounds what we show of an answer that is not Stripe's.
+const maxQuoted = 200
+
 func notJSON(body []byte) error {
 	return unreachable(fmt.Errorf("the answer is %q", body[:min(len(body), maxText)]))
 }
