@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,8 @@ const (
 	pageLimit = 100
 )
 
-// Client reads Stripe. Its methods may be called from several goroutines.
+// Client reads Stripe. Its methods may be called from several goroutines; white space around the ids
+// that they are given is not sent.
 type Client struct {
 	http     *http.Client
 	backend  *stripe.BackendImplementation // makes requests, and errors of answers
@@ -105,9 +107,10 @@ func (c *Client) Account(ctx context.Context) (string, error) {
 	return decodeAccount(body)
 }
 
-// Subscription returns the subscription and whether it exists. Canceled ones do.
+// Subscription returns the subscription, with all of its items, and whether it exists. Canceled ones do.
 // https://docs.stripe.com/api/subscriptions/retrieve
 func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	id = strings.TrimSpace(id)
 	path, err := objectPath("/v1/subscriptions", id)
 	if err != nil {
 		return billing.Subscription{}, false, err
@@ -132,13 +135,14 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 	return sub, true, nil
 }
 
-// CustomerSubscriptions returns every subscription of the customer, ended ones too, and whether
-// the customer exists. https://docs.stripe.com/api/subscriptions/list
+// CustomerSubscriptions returns every subscription of the customer, ended ones too, with all of their
+// items, and whether the customer exists. https://docs.stripe.com/api/subscriptions/list
 //
 // One that cannot be read, even an old one that ended, makes all of them invalid_subscription. That
 // is deliberate: which one governs cannot be told while one of them is unknown, and a guess could
 // cut off who pays.
 func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
+	customerID = strings.TrimSpace(customerID)
 	for after := ""; ; {
 		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after, c.decode)
 		if isMissing(err) && after == "" {
@@ -166,6 +170,7 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 // CustomerExists reports whether the customer exists and was not deleted: a deleted one stays
 // retrievable. https://docs.stripe.com/api/customers/retrieve
 func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
+	id = strings.TrimSpace(id)
 	path, err := objectPath("/v1/customers", id)
 	if err != nil {
 		return false, err
@@ -180,10 +185,10 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	return c.decodeCustomer(body)
 }
 
-// objectPath is the path of one object. An empty id or dots would lead to another path: servers
-// resolve them, escaped or not.
+// objectPath is the path of one object. An empty id or dots would lead to another path, for servers
+// resolve them, escaped or not; so would the name of an endpoint.
 func objectPath(collection, id string) (string, error) {
-	if id == "" || id == "." || id == ".." {
+	if id == "" || id == "." || id == ".." || id == "search" {
 		return "", invalid("%q is no id of Stripe's", id)
 	}
 	return collection + "/" + url.PathEscape(id), nil

@@ -371,7 +371,7 @@ func TestWhatDoesNotExistIsAnAnswer(t *testing.T) {
 
 // oddIDs are what somebody may have written into the database.
 var oddIDs = []string{
-	"sub 1", " sub_1", "sub_1 ", "sub+1", "sub%201", "sub%2F1", "sub/1", "../account", "x/../../account", "/account", "sub_1/",
+	"sub 1", "sub+1", "sub%201", "sub%2F1", "sub/1", "../account", "x/../../account", "/account", "sub_1/",
 	"sub?status=all", "sub_1?", "sub#1", "sub&limit=1", "sub;1", "sub=1", "süb✓", "sub\\1", "sub\n1", "sub\x001", "sub\xff", "...", "%2e%2e",
 	"sub:1", "//evil.example/", strings.Repeat("x", 300),
 }
@@ -443,11 +443,29 @@ func TestObjectsWithOddIDsAreFound(t *testing.T) {
 	}
 }
 
+// Whoever typed an id may have left white space around it.
+func TestWhiteSpaceAroundAnIDIsNotSent(t *testing.T) {
+	s := serve(t, stripetest.Options{})
+	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
+	c := connect(s)
+	for _, space := range []string{" ", "\n", "\t", "\r\n", "\u00a0"} {
+		if sub, exists, err := c.Subscription(t.Context(), space+"sub_1"+space); sub.ID != "sub_1" || !exists || err != nil {
+			t.Errorf("%q: subscription %q, exists %t, error %v", space, sub.ID, exists, err)
+		}
+		if subs, exists, err := c.CustomerSubscriptions(t.Context(), space+"cus_1"+space); len(subs) != 1 || !exists || err != nil {
+			t.Errorf("%q: %v, exists %t, error %v", space, ids(subs), exists, err)
+		}
+		if exists, err := c.CustomerExists(t.Context(), space+"cus_1"+space); !exists || err != nil {
+			t.Errorf("%q: customer exists %t, error %v", space, exists, err)
+		}
+	}
+}
+
 // The path of an empty id is the list's; servers resolve dots before they route.
 func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
-	for _, id := range []string{"", ".", ".."} {
+	for _, id := range []string{"", ".", "..", "search", " ", "\n", " .. "} {
 		_, exists, err := c.Subscription(t.Context(), id)
 		wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 		if exists {
@@ -468,10 +486,12 @@ func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
 func TestAnEmptyCustomerListsNothing(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
-	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "")
-	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
-	if subs != nil || exists {
-		t.Errorf("got %v, exists %t", ids(subs), exists)
+	for _, id := range []string{"", " \n"} {
+		subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), id)
+		wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
+		if subs != nil || exists {
+			t.Errorf("got %v, exists %t", ids(subs), exists)
+		}
 	}
 }
 
