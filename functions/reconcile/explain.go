@@ -116,7 +116,7 @@ func explanationOf(e pipeline.Explanation) explanation {
 // seenOf shows under its column's name what is compared as Stripe has it.
 func seenOf(c billing.Considered) seen {
 	s := c.Subscription
-	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"product", "product", s.ProductID}, {"created", "created", orNull(s.Created)}}
+	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"created", "created", orNull(s.Created)}}
 	for _, column := range billing.ColumnsOf(billing.TableSubscriptions) {
 		switch column.Group {
 		case billing.GroupID, billing.GroupTier, billing.GroupStatus: // Stripe has them under other names, or not

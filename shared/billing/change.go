@@ -51,6 +51,14 @@ func flagValue(b bool) value      { return value{kind: KindFlag, flag: b} }
 func numberValue(n int64) value   { return value{kind: KindNumber, number: n} }
 func timeValue(t time.Time) value { return value{kind: KindTime, time: t.UTC()} }
 
+// textOrNull is NULL for "", which stands for null in a [Subscription].
+func textOrNull(s string) value {
+	if s == "" {
+		return value{}
+	}
+	return textValue(s)
+}
+
 // timeOrNull is NULL for the zero time, which stands for null in a [Subscription].
 func timeOrNull(t time.Time) value {
 	if t.IsZero() {

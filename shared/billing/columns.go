@@ -85,9 +85,9 @@ var columns = []Column{
 		want: func(s *Subscription, _ Tier) value { return textValue(s.CustomerID) },
 	},
 	{
-		Field: FieldPriceID, Kind: KindText, Group: GroupID,
+		Field: FieldPriceID, Kind: KindText, Group: GroupID, Null: true,
 		Cell: func(r *Row, _ *Organization) any { return &r.PriceID },
-		want: func(s *Subscription, _ Tier) value { return textValue(s.PriceID) },
+		want: func(s *Subscription, _ Tier) value { return textOrNull(s.PriceID) },
 	},
 	{
 		Field: FieldPlanTier, Kind: KindText, Group: GroupTier, Required: true,

@@ -103,12 +103,9 @@ func whyNone(t Truth, rec Record) string {
 }
 
 func whyGoverns(s Subscription, found []Subscription, rec Record) string {
-	entitled := recordedAndEntitled(found, rec)
-	if len(entitled) > 0 {
-		if len(entitled) == 1 {
-			return fmt.Sprintf("it is recorded and %s: nothing competes with that", s.Status)
-		}
-		found = entitled
+	found, settled := preferred(found, rec)
+	if settled && len(found) == 1 {
+		return fmt.Sprintf("it is recorded and %s: nothing competes with that", s.Status)
 	}
 	if len(found) == 1 {
 		return "it is the only candidate"

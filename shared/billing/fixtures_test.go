@@ -54,7 +54,7 @@ func ptr[T any](v T) *T { return &v }
 // subscription of customer cus_1 at price_pro, with changes.
 func subscription(id string, status billing.Status, changes ...func(*billing.Subscription)) billing.Subscription {
 	s := billing.Subscription{
-		ID: id, CustomerID: "cus_1", Status: status, PriceID: "price_pro",
+		ID: id, CustomerID: "cus_1", Status: status, Items: []billing.SubscriptionItem{{PriceID: "price_pro"}},
 		Created: created, CurrentPeriodStart: periodStart, CurrentPeriodEnd: periodEnd,
 	}
 	for _, change := range changes {

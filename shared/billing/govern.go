@@ -63,16 +63,13 @@ func InDoubt(t Truth, r Record) []string {
 // Settled reports whether the recorded subscriptions alone decide which one governs, so that
 // the customer's others need not be read.
 func Settled(recorded []Subscription) bool {
-	return slices.ContainsFunc(recorded, func(s Subscription) bool { return s.Status.entitled() })
+	return slices.ContainsFunc(recorded, func(s Subscription) bool { return s.Status == StatusActive })
 }
 
 // governing picks among candidates; it fails where one of those that compete has a status
 // nobody can rank.
 func governing(found []Subscription, r Record) (Subscription, error) {
-	competing := found
-	if entitled := recordedAndEntitled(found, r); len(entitled) > 0 {
-		competing = entitled
-	}
+	competing, _ := preferred(found, r)
 	for _, s := range competing {
 		if !s.Status.Known() {
 			return Subscription{}, permanent(ReasonUnknownStatus,
@@ -82,14 +79,25 @@ func governing(found []Subscription, r Record) (Subscription, error) {
 	return slices.MinFunc(competing, comparePrecedence), nil
 }
 
-func recordedAndEntitled(found []Subscription, r Record) []Subscription {
-	var entitled []Subscription
-	for _, s := range found {
-		if s.Status.entitled() && r.Records(s.ID) {
-			entitled = append(entitled, s)
+// preferred are the recorded subscriptions that are active or, where no candidate at all is, on trial: who pays
+// for more than the trial gets it. Without such a one all compete.
+func preferred(found []Subscription, r Record) (competing []Subscription, settled bool) {
+	recorded := func(status Status) (all []Subscription) {
+		for _, s := range found {
+			if s.Status == status && r.Records(s.ID) {
+				all = append(all, s)
+			}
 		}
+		return all
 	}
-	return entitled
+	if active := recorded(StatusActive); len(active) > 0 {
+		return active, true
+	}
+	anyActive := slices.ContainsFunc(found, func(s Subscription) bool { return s.Status == StatusActive })
+	if trialing := recorded(StatusTrialing); len(trialing) > 0 && !anyActive {
+		return trialing, true
+	}
+	return found, false
 }
 
 // Precedes reports whether a, of two that may govern, is to be looked at first. One that cannot be read

@@ -46,6 +46,8 @@ const (
 	ReasonInvalidSubscription  Reason = "invalid_subscription"
 	ReasonWithheld             Reason = "withheld"
 	ReasonStripeRefused        Reason = "stripe_refused"
+	// ReasonOtherMode: the recorded ids exist in Stripe's other mode (test, live) only.
+	ReasonOtherMode Reason = "other_mode"
 	// ReasonDatabaseRefused: MySQL does not take the organization's rows: a trigger, a missing
 	// default, an ENUM's value.
 	ReasonDatabaseRefused Reason = "database_refused"
@@ -97,6 +99,10 @@ const (
 	WarnMultipleRows            WarningCode = "multiple_subscription_rows"
 	WarnPaidWithoutSubscription WarningCode = "paid_without_subscription"
 	WarnTierMetadataMismatch    WarningCode = "tier_metadata_mismatch"
+	WarnSeveralTiers            WarningCode = "several_tiers"
+	WarnCancellationScheduled   WarningCode = "cancellation_scheduled"
+	WarnCollectionPaused        WarningCode = "collection_paused"
+	WarnSearchUnavailable       WarningCode = "search_unavailable"
 )
 
 // Warning is a WarningCode with a sentence that says what was seen and what to do.

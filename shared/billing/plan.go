@@ -34,6 +34,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if err != nil {
 		return plan, err
 	}
+	sub.PriceID = r.decidingPrice(sub, rec)
 	if err := validate(sub); err != nil {
 		return plan, err
 	}
@@ -46,13 +47,11 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 		return plan, permanent(ReasonSubscriptionConflict,
 			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", sub.ID, owner)
 	}
-	tier, err := r.tier(sub)
+	tier, err := r.grant(sub, rec)
 	if err != nil {
 		return plan, err
 	}
-	if w, ok := r.tierMismatch(sub); ok {
-		plan.Warnings = append(plan.Warnings, w)
-	}
+	plan.Warnings = append(append(plan.Warnings, r.tierWarnings(sub)...), billingWarnings(sub)...)
 	return plan.towards(sub, tier, rec), nil
 }
 

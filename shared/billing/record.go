@@ -75,7 +75,7 @@ func (r Record) validate() error {
 func (r Record) RecordedIDs() []string {
 	var ids []string
 	for _, row := range r.Rows {
-		if id := text(row.SubscriptionID); id != "" {
+		if id := trimmed(row.SubscriptionID); id != "" {
 			ids = append(ids, id)
 		}
 	}
@@ -95,9 +95,9 @@ func (r Record) CustomerIDs() []string {
 	})
 	var ids []string
 	for _, row := range rows {
-		ids = append(ids, text(row.CustomerID))
+		ids = append(ids, trimmed(row.CustomerID))
 	}
-	return distinct(append(ids, text(r.Org.CustomerID)))
+	return distinct(append(ids, trimmed(r.Org.CustomerID)))
 }
 
 // distinct returns the texts that are not empty, each once, in their order.
@@ -118,13 +118,13 @@ func (r Record) HasStripeIdentity() bool {
 
 // Records reports whether one of the rows names the subscription.
 func (r Record) Records(subscriptionID string) bool {
-	return subscriptionID != "" && slices.ContainsFunc(r.Rows, func(row Row) bool { return text(row.SubscriptionID) == subscriptionID })
+	return subscriptionID != "" && slices.ContainsFunc(r.Rows, func(row Row) bool { return trimmed(row.SubscriptionID) == subscriptionID })
 }
 
 // rowFor returns the row to repair: the one with the governing id, else the latest created.
 func (r Record) rowFor(subscriptionID string) (Row, bool) {
 	for _, row := range r.Rows {
-		if text(row.SubscriptionID) == subscriptionID {
+		if trimmed(row.SubscriptionID) == subscriptionID {
 			return row, true
 		}
 	}
@@ -133,7 +133,7 @@ func (r Record) rowFor(subscriptionID string) (Row, bool) {
 
 // lastRecorded returns the latest created row that records a subscription.
 func (r Record) lastRecorded() (Row, bool) {
-	return latest(slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool { return text(row.SubscriptionID) == "" }))
+	return latest(slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool { return trimmed(row.SubscriptionID) == "" }))
 }
 
 func latest(rows []Row) (row Row, ok bool) {
@@ -163,9 +163,10 @@ func (r Row) newerThan(other Row) bool {
 	return r.ID > other.ID
 }
 
-func text(s *string) string {
+// trimmed is an id without the white space that people paste with it; "" for NULL.
+func trimmed(s *string) string {
 	if s == nil {
 		return ""
 	}
-	return *s
+	return strings.TrimSpace(*s)
 }

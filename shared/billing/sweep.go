@@ -93,14 +93,14 @@ func (r Range) Split(p Page) (newer, older Range, ok bool) {
 // InSync reports whether what the sweep saw of the organization is all there is to know, and in
 // agreement with its record: then Stripe need not be asked. The plan has nothing to change.
 //
-// It is not where the record names a subscription that the sweep did not see, or one whose
+// It is not where a subscription has items that were not read; nor where the record names a subscription that the sweep did not see, or one whose
 // customer the record does not name (the customer may have others); nor where access is granted
 // without any subscription. A deleted customer is not told from one without subscriptions.
 func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	customers := rec.CustomerIDs()
 	seen := map[string]bool{}
 	for _, s := range t.Subscriptions {
-		if s.Unreadable {
+		if s.Unreadable || s.MoreItems {
 			return Plan{}, false
 		}
 		seen[s.ID] = !rec.Records(s.ID) || slices.Contains(customers, s.CustomerID)

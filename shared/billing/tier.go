@@ -97,62 +97,6 @@ func (t Tiers) Columns() []Column {
 	return all
 }
 
-// Rules is how subscriptions become tiers; it comes from the configuration.
-type Rules struct {
-	Tiers       Tiers
-	Prices      map[string]Tier // Stripe price id -> tier
-	Products    map[string]Tier // Stripe product id -> tier of its prices that are not among Prices
-	DefaultTier Tier            // for a subscription that names none; "" refuses it
-}
-
-// tier of a subscription: the lowest where nothing is paid (any more, or yet), else by price, else
-// by product, else by metadata, else the default.
-func (r Rules) tier(s Subscription) (Tier, error) {
-	if s.Status.grantsNothing() {
-		return r.Tiers.Lowest(), nil
-	}
-	if tier, ok := r.listed(s); ok {
-		return tier, nil
-	}
-	if tier := r.Tiers.Find(s.MetadataTier); tier != "" && tier != r.Tiers.Lowest() {
-		return tier, nil
-	}
-	if r.DefaultTier != "" {
-		return r.DefaultTier, nil
-	}
-	return "", permanent(ReasonTierUnresolved,
-		"price %q of subscription %s is in no STRIPE_PRICE_ID_*, its product %q in no STRIPE_PRODUCT_ID_* and its metadata.tier %q is no paid tier; "+
-			"add price or product to the configuration or correct the metadata in Stripe",
-		s.PriceID, s.ID, s.ProductID, s.MetadataTier)
-}
-
-// listed is the tier that the configuration has for the subscription's price or, where it does not
-// list that, for its product.
-func (r Rules) listed(s Subscription) (Tier, bool) {
-	tier, ok := r.Prices[s.PriceID]
-	if !ok {
-		tier, ok = r.Products[s.ProductID]
-	}
-	return tier, ok
-}
-
-// tierMismatch warns where price or product and metadata disagree: the application's webhook writes
-// metadata.tier, so it would undo the repair at the next event.
-func (r Rules) tierMismatch(s Subscription) (Warning, bool) {
-	listed, ok := r.listed(s)
-	byMetadata := r.Tiers.Find(s.MetadataTier)
-	if !ok || byMetadata == "" || listed == byMetadata || s.Status.grantsNothing() {
-		return Warning{}, false
-	}
-	decides := "price " + s.PriceID
-	if _, ok := r.Prices[s.PriceID]; !ok {
-		decides = "product " + s.ProductID
-	}
-	return Warning{Code: WarnTierMetadataMismatch, Message: fmt.Sprintf(
-		"subscription %s: %s is tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
-		s.ID, decides, listed, byMetadata)}, true
-}
-
 // rowStatus is the status as the subscriptions table's ENUM has it.
 func rowStatus(s Status) string {
 	if s == StatusPaused {

@@ -38,13 +38,14 @@ func (s Status) Live() bool {
 	return s == StatusActive || s == StatusTrialing || s == StatusPastDue
 }
 
-// grantsNothing: it has ended, or its first payment was never made.
-func (s Status) grantsNothing() bool {
-	return s == StatusCanceled || s == StatusIncompleteExpired || s == StatusIncomplete
-}
+// ended: for good.
+func (s Status) ended() bool { return s == StatusCanceled || s == StatusIncompleteExpired }
 
-// entitled: settled beyond doubt, so a recorded subscription needs no comparison with others.
-func (s Status) entitled() bool { return s == StatusActive || s == StatusTrialing }
+// grantsNothing: it has ended, its first payment was never made, or Stripe suspends the service.
+// https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+func (s Status) grantsNothing() bool {
+	return s.ended() || s == StatusIncomplete || s == StatusPaused
+}
 
 // Subscription is what matters of a Stripe subscription. A zero time means Stripe sent null. A snapshot
 // has columns for most of it, and keeps the rest under these names.
@@ -52,8 +53,7 @@ type Subscription struct {
 	ID                 string
 	CustomerID         string
 	Status             Status
-	PriceID            string    // of the first item; empty where there is none
-	ProductID          string    `json:"product"` // of that price
+	PriceID            string    // of the first item, in a plan of the one that decides the tier; empty where there is none
 	OrgID              string    // metadata.orgId
 	MetadataTier       string    // metadata.tier, as written
 	Created            time.Time `json:"created"`
@@ -63,9 +63,21 @@ type Subscription struct {
 	CanceledAt         time.Time `json:"canceled"`
 	EndedAt            time.Time `json:"ended"`
 	CancelAtPeriodEnd  bool      `json:"cancelAtPeriodEnd"`
+	CancelAt           time.Time `json:"cancelAt"`         // set beside CancelAtPeriodEnd too; https://docs.stripe.com/api/subscriptions/object
+	CollectionPaused   bool      `json:"collectionPaused"` // pause_collection is set; the status does not change by it
+	// Items are all that are known of it. MoreItems: Stripe has others, which were not read.
+	Items     []SubscriptionItem `json:"items"`
+	MoreItems bool               `json:"moreItems"`
 	// Unreadable: the object has a value that cannot be read. In a list it must not hide the
 	// others, so only its id and whose it may be are known.
 	Unreadable bool `json:"unreadable"`
+}
+
+// SubscriptionItem is one of the prices that a subscription consists of.
+type SubscriptionItem struct {
+	PriceID   string `json:"price"` // of its plan, where it has no price
+	ProductID string `json:"product"`
+	Metered   bool   `json:"metered"` // it is paid by use: https://docs.stripe.com/api/prices/object#price_object-recurring-usage_type
 }
 
 // Truth is what Stripe holds for one organization, as far as it was asked.
@@ -142,10 +154,10 @@ func validate(s Subscription) error {
 		return permanent(ReasonInvalidSubscription, "subscription %q: %s; nothing was written", s.ID, fmt.Sprintf(format, args...))
 	}
 	texts := []struct{ name, value string }{
-		{"id", s.ID}, {"customer", s.CustomerID}, {"price of the first item", s.PriceID},
+		{"id", s.ID}, {"customer", s.CustomerID}, {"price", s.PriceID},
 	}
 	for _, t := range texts {
-		if t.value == "" {
+		if t.value == "" && (t.name != "price" || !s.Status.ended()) {
 			return bad("%s is empty", t.name)
 		}
 		if utf8.RuneCountInString(t.value) > MaxText {

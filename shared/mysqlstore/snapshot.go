@@ -68,6 +68,7 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	for _, sub := range subs {
 		more := sub // NULL for nearly all, once what is in columns is out of it
 		more.ID, more.CustomerID, more.OrgID, more.Status, more.PriceID, more.MetadataTier = "", "", "", "", "", ""
+		more.Items = withoutPrice(sub)
 		created, start, end := toColumn(&more.Created), toColumn(&more.CurrentPeriodStart), toColumn(&more.CurrentPeriodEnd)
 		text, err := json.Marshal(more, asStored)
 		if err != nil {
@@ -97,7 +98,26 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 	fromColumn(created, &sub.Created)
 	fromColumn(start, &sub.CurrentPeriodStart)
 	fromColumn(end, &sub.CurrentPeriodEnd)
+	sub.Items = withPrice(sub)
 	return sub, nil
+}
+
+// withoutPrice are the subscription's items as they are stored: of the only one the column has the price.
+func withoutPrice(sub billing.Subscription) []billing.SubscriptionItem {
+	if len(sub.Items) != 1 || sub.Items[0].PriceID != sub.PriceID {
+		return sub.Items
+	}
+	item := sub.Items[0]
+	item.PriceID = ""
+	return []billing.SubscriptionItem{item}
+}
+
+// withPrice is the reverse.
+func withPrice(sub billing.Subscription) []billing.SubscriptionItem {
+	if len(sub.Items) == 1 {
+		sub.Items[0].PriceID = sub.PriceID
+	}
+	return sub.Items
 }
 
 // hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids

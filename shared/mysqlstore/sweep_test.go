@@ -156,10 +156,14 @@ func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", ProductID: "prod", OrgID: "Org-Whole", MetadataTier: " Pro ",
 			Created: now, CurrentPeriodStart: now.Add(time.Second), CurrentPeriodEnd: time.Unix(math.MaxUint32, 0).UTC(),
 			TrialEnd: time.Unix(1, 0).UTC(), CanceledAt: time.Unix(0, 0).UTC(), EndedAt: now.Add(2 * time.Second), CancelAtPeriodEnd: true,
+			CancelAt: now.Add(3 * time.Second), CollectionPaused: true, Items: []billing.SubscriptionItem{{PriceID: "price", ProductID: "prod"}},
 		}
 		wide := billing.Subscription{
-			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255), ProductID: strings.Repeat("ü", 255),
-			OrgID: strings.Repeat("ü", 500), MetadataTier: strings.Repeat("ü", 500),
+			ID: strings.Repeat("i", 255), CustomerID: "cus_whole", Status: billing.Status(strings.Repeat("s", 255)), PriceID: strings.Repeat("p", 255),
+			OrgID: strings.Repeat("ü", 500), MetadataTier: strings.Repeat("ü", 500), MoreItems: true,
+		}
+		for range 10 {
+			wide.Items = append(wide.Items, billing.SubscriptionItem{PriceID: wide.PriceID, ProductID: strings.Repeat("ü", 255), Metered: true})
 		}
 		bare := billing.Subscription{ID: "sub_bare", CustomerID: "cus_whole", Unreadable: true}
 		early := billing.Subscription{ID: "sub_early", CustomerID: "cus_whole", TrialEnd: time.Unix(-1, 0).UTC()}
@@ -176,16 +180,57 @@ func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 	})
 }
 
+// TestASnapshotKeepsItemsInLittleRoom: the usual ones in nearly none, and each as it was.
+func TestASnapshotKeepsItemsInLittleRoom(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for name, test := range map[string]struct {
+			price string
+			items []billing.SubscriptionItem
+			more  string
+		}{
+			"nothing":                {"", nil, "NULL"},
+			"price":                  {"price_1", []billing.SubscriptionItem{{PriceID: "price_1"}}, "NULL"},
+			"price and product":      {"price_1", []billing.SubscriptionItem{{PriceID: "price_1", ProductID: "prod_1"}}, `{"product":"prod_1"}`},
+			"metered":                {"price_1", []billing.SubscriptionItem{{PriceID: "price_1", Metered: true}}, `{"items":[{"price":"price_1","metered":true}]}`},
+			"a price without item":   {"price_1", nil, `{"items":[]}`},
+			"an item without price":  {"", []billing.SubscriptionItem{{}}, `{"items":[{}]}`},
+			"another price":          {"price_1", []billing.SubscriptionItem{{PriceID: "price_2"}}, `{"items":[{"price":"price_2"}]}`},
+			"a product, no price":    {"", []billing.SubscriptionItem{{ProductID: "prod_1"}}, `{"items":[{"product":"prod_1"}]}`},
+			"two, one without price": {"price_1", []billing.SubscriptionItem{{PriceID: "price_1"}, {}}, `{"items":[{"price":"price_1"},{}]}`},
+			"the same twice":         {"price_1", []billing.SubscriptionItem{{PriceID: "price_1"}, {PriceID: "price_1"}}, `{"items":[{"price":"price_1"},{"price":"price_1"}]}`},
+		} {
+			t.Run(name, func(t *testing.T) {
+				run := strings.ReplaceAll(name, " ", "-")
+				sub := billing.Subscription{ID: "sub", CustomerID: "cus", PriceID: test.price, Items: test.items}
+				f.swept(t, run, sub)
+				got, err := f.store.Snapshot(t.Context(), run, []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus")}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff([]billing.Subscription{sub}, got); diff != "" {
+					t.Error(diff)
+				}
+				more := mysqltest.Value[string](t, f.DB, `SELECT COALESCE(n.more, 'NULL') FROM reconciliation_snapshots n JOIN reconciliation_runs r ON r.run_key = n.run_key WHERE r.id = ?`, run)
+				if more != test.more {
+					t.Errorf("kept as %s, want %s", more, test.more)
+				}
+			})
+		}
+	})
+}
+
 func TestAPageReadAgainIsNewer(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		at := func(day int) time.Time { return now.AddDate(0, 0, day) }
 		before := billing.Subscription{
 			ID: "sub", CustomerID: "cus", Status: billing.StatusActive, PriceID: "price_1", ProductID: "prod_1", OrgID: "a", MetadataTier: "pro", Created: at(0),
 			CurrentPeriodStart: at(1), CurrentPeriodEnd: at(2), TrialEnd: at(3), CanceledAt: at(4), EndedAt: at(5), CancelAtPeriodEnd: true, Unreadable: true,
+			CancelAt: at(5), CollectionPaused: true, Items: []billing.SubscriptionItem{{PriceID: "price_1"}, {PriceID: "price_0"}}, MoreItems: true,
 		}
 		after := billing.Subscription{
 			ID: "sub", CustomerID: "cus_2", Status: billing.StatusCanceled, PriceID: "price_2", ProductID: "prod_2", OrgID: "b", MetadataTier: "max", Created: at(6),
 			CurrentPeriodStart: at(7), CurrentPeriodEnd: at(8), TrialEnd: at(9), CanceledAt: at(10), EndedAt: at(11),
+			Items: []billing.SubscriptionItem{{PriceID: "price_2"}},
 		}
 		f.sweeping(t, "run")
 		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{before}, More: true}, billing.Range{})

@@ -850,13 +850,11 @@ func TestAnOrganizationDeletedInBetween(t *testing.T) {
 func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 	tests := map[string]struct {
 		fault  stripetest.Kind
-		config func(*stripesource.Config)
 		sub    func(*stripetest.Subscription)
 		reason billing.Reason
 	}{
-		"401":                   {fault: stripetest.Unauthorized, reason: billing.ReasonStripeUnauthorized},
-		"403":                   {fault: stripetest.Forbidden, reason: billing.ReasonStripeForbidden},
-		"key of the other mode": {config: func(c *stripesource.Config) { c.Key, c.LiveMode = "sk_live_stripetest", true }, reason: billing.ReasonWrongMode},
+		"401": {fault: stripetest.Unauthorized, reason: billing.ReasonStripeUnauthorized},
+		"403": {fault: stripetest.Forbidden, reason: billing.ReasonStripeForbidden},
 		"object of the other mode": {
 			sub: func(s *stripetest.Subscription) { s.LiveMode = ptr(true) }, reason: billing.ReasonWrongMode,
 		},
@@ -877,9 +875,6 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 				f.stripe.AddFault(stripetest.Fault{Kind: test.fault})
 			}
 			r := f.reconciler(nil)
-			if test.config != nil {
-				r.Stripe = f.stripeClient(test.config)
-			}
 			r.Parallel = 1
 			sum := f.checksum()
 			for id, result := range f.deliverAs(t.Context(), r, runID, true, ids...) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ type Config struct {
 	BaseURL  string        // without a slash at its end; "" is Stripe's
 	LiveMode bool          // the mode objects must have
 	RPS      float64       // requests a second for each endpoint; 0 or less is no limit
+	Clients  int           // how many share the limits; 0 is this one alone
 	Timeout  time.Duration // of one request, connecting included; 0 means 20 s
 	Log      *slog.Logger
 	// Renew returns the key that has taken the place of a refused one, or the same if none has. Without it, a
@@ -39,7 +41,8 @@ const (
 	pageLimit = 100
 )
 
-// Client reads Stripe. Its methods may be called from several goroutines.
+// Client reads Stripe. Its methods may be called from several goroutines; white space around the ids
+// that they are given is not sent.
 type Client struct {
 	http     *http.Client
 	backend  *stripe.BackendImplementation // makes requests, and errors of answers
@@ -60,6 +63,8 @@ const (
 	endpointList     endpoint = "GET /v1/subscriptions"
 	endpointCustomer endpoint = "GET /v1/customers/{id}"
 	endpointAccount  endpoint = "GET /v1/account"
+	endpointItems    endpoint = "GET /v1/subscription_items"
+	endpointSearch   endpoint = "GET /v1/subscriptions/search"
 )
 
 // New returns a Client; it sends nothing yet.
@@ -70,9 +75,10 @@ func New(c Config) *Client {
 	if c.BaseURL == "" {
 		c.BaseURL = stripe.APIURL
 	}
-	limits := map[endpoint]*limiter{}
-	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount} {
-		limits[e] = newLimiter(c.RPS, time.Now)
+	share := float64(max(1, c.Clients))
+	limits := map[endpoint]*limiter{endpointSearch: newLimiter(min(c.RPS, searchRPS)/share, time.Now)}
+	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems} {
+		limits[e] = newLimiter(c.RPS/share, time.Now)
 	}
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -94,21 +100,22 @@ func New(c Config) *Client {
 
 // Account returns the id of the account that the key belongs to.
 func (c *Client) Account(ctx context.Context) (string, error) {
-	body, err := c.object(ctx, endpointAccount, "/v1/account")
+	body, err := c.object(ctx, endpointAccount, "/v1/account", "account")
 	if err != nil {
 		return "", err
 	}
 	return decodeAccount(body)
 }
 
-// Subscription returns the subscription and whether it exists. Canceled ones do.
+// Subscription returns the subscription, with all of its items, and whether it exists. Canceled ones do.
 // https://docs.stripe.com/api/subscriptions/retrieve
 func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	id = strings.TrimSpace(id)
 	path, err := objectPath("/v1/subscriptions", id)
 	if err != nil {
 		return billing.Subscription{}, false, err
 	}
-	body, err := c.object(ctx, endpointRetrieve, path)
+	body, err := c.object(ctx, endpointRetrieve, path, "subscription")
 	if isMissing(err) {
 		return billing.Subscription{}, false, nil
 	}
@@ -122,16 +129,20 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 	if sub.ID != id {
 		return billing.Subscription{}, false, invalid("asked for subscription %q, Stripe answered with %q", id, sub.ID)
 	}
+	if err := c.readItems(ctx, &sub); err != nil {
+		return billing.Subscription{}, false, err
+	}
 	return sub, true, nil
 }
 
-// CustomerSubscriptions returns every subscription of the customer, ended ones too, and whether
-// the customer exists. https://docs.stripe.com/api/subscriptions/list
+// CustomerSubscriptions returns every subscription of the customer, ended ones too, with all of their
+// items, and whether the customer exists. https://docs.stripe.com/api/subscriptions/list
 //
 // One that cannot be read, even an old one that ended, makes all of them invalid_subscription. That
 // is deliberate: which one governs cannot be told while one of them is unknown, and a guess could
 // cut off who pays.
 func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
+	customerID = strings.TrimSpace(customerID)
 	for after := ""; ; {
 		page, more, err := c.page(ctx, url.Values{"customer": {customerID}, "status": {"all"}}, after, c.decode)
 		if isMissing(err) && after == "" {
@@ -140,7 +151,12 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 		if err != nil {
 			return nil, false, err
 		}
-		subs = append(subs, page...)
+		for _, sub := range page {
+			if err := c.readItems(ctx, &sub); err != nil {
+				return nil, false, err
+			}
+			subs = append(subs, sub)
+		}
 		if !more {
 			return subs, true, nil
 		}
@@ -154,11 +170,12 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 // CustomerExists reports whether the customer exists and was not deleted: a deleted one stays
 // retrievable. https://docs.stripe.com/api/customers/retrieve
 func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
+	id = strings.TrimSpace(id)
 	path, err := objectPath("/v1/customers", id)
 	if err != nil {
 		return false, err
 	}
-	body, err := c.object(ctx, endpointCustomer, path)
+	body, err := c.object(ctx, endpointCustomer, path, "customer")
 	if isMissing(err) {
 		return false, nil
 	}
@@ -168,10 +185,10 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	return c.decodeCustomer(body)
 }
 
-// objectPath is the path of one object. An empty id or dots would lead to another path: servers
-// resolve them, escaped or not.
+// objectPath is the path of one object. An empty id or dots would lead to another path, for servers
+// resolve them, escaped or not; so would the name of an endpoint.
 func objectPath(collection, id string) (string, error) {
-	if id == "" || id == "." || id == ".." {
+	if id == "" || id == "." || id == ".." || id == "search" {
 		return "", invalid("%q is no id of Stripe's", id)
 	}
 	return collection + "/" + url.PathEscape(id), nil
@@ -186,35 +203,92 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	if after != "" {
 		query.Set("starting_after", after)
 	}
-	body, err := c.get(ctx, endpointList, "/v1/subscriptions", query)
+	found, err := c.list(ctx, endpointList, "/v1/subscriptions", "list", query)
 	if err != nil {
 		return nil, false, err
 	}
-	var v list
-	if err := unmarshal(body, &v); err != nil {
-		return nil, false, notJSON(body)
-	}
-	if v.Object != "list" || v.Data == nil || v.HasMore == nil {
-		return nil, false, broken("Stripe's answer is no complete list of subscriptions (its object is %q)", v.Object)
-	}
-	for _, raw := range v.Data {
+	for _, raw := range found.Data {
 		sub, err := decode(raw)
 		if err != nil {
 			return nil, false, err
 		}
 		subs = append(subs, sub)
 	}
-	return subs, *v.HasMore, nil
+	return subs, *found.HasMore, nil
 }
 
-// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) is
-// a fault of the connection; an object with odd values is a fault of that one object.
-func (c *Client) object(ctx context.Context, e endpoint, path string) (jsontext.Value, error) {
+// readItems completes the items of a subscription that holds the first of them only.
+// https://docs.stripe.com/api/subscription_items/list
+func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error {
+	if !sub.MoreItems {
+		return nil
+	}
+	var items []billing.SubscriptionItem
+	query := url.Values{"subscription": {sub.ID}, "limit": {strconv.Itoa(pageLimit)}}
+	for {
+		page, err := c.list(ctx, endpointItems, "/v1/subscription_items", "list", query)
+		if isMissing(err) {
+			return broken("subscription %q was there, but its items are not", sub.ID)
+		}
+		if err != nil {
+			return err
+		}
+		last := ""
+		for _, raw := range page.Data {
+			var i item
+			if err := unmarshal(raw, &i); err != nil {
+				return invalid("an item of subscription %q cannot be read: %v", sub.ID, err)
+			}
+			items, last = append(items, i.billing()), i.ID
+		}
+		if !*page.HasMore && len(items) <= len(sub.Items) {
+			return broken("Stripe's list of subscription %q's items is no longer than what promised more", sub.ID)
+		}
+		if !*page.HasMore {
+			sub.Items, sub.MoreItems = items, false
+			return nil
+		}
+		if last == "" || last == query.Get("starting_after") {
+			return broken("Stripe's list of subscription %q's items promises more but gives none", sub.ID)
+		}
+		query.Set("starting_after", last)
+	}
+}
+
+// list returns one page of a list or a search, complete or an error.
+func (c *Client) list(ctx context.Context, e endpoint, path, object string, query url.Values) (list, error) {
+	body, err := c.get(ctx, e, path, query)
+	if err != nil {
+		return list{}, err
+	}
+	var v list
+	if err := unmarshal(body, &v); err != nil {
+		return list{}, notJSON(body)
+	}
+	if v.Object != object || v.Data == nil || v.HasMore == nil {
+		return list{}, broken("Stripe's answer to %s is no complete %s (its object is %q)", e, object, v.Object)
+	}
+	return v, nil
+}
+
+// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) or does
+// not call itself such an object is a fault of the connection; one with odd values is a fault of that
+// one object.
+func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jsontext.Value, error) {
 	body, err := c.get(ctx, e, path, nil)
-	if err == nil && !body.IsValid(lenient) {
+	if err != nil {
+		return nil, err
+	}
+	if !body.IsValid(lenient) {
 		return nil, notJSON(body)
 	}
-	return body, err
+	var v struct {
+		Object string `json:"object"`
+	}
+	if err := unmarshal(body, &v); err != nil || v.Object != kind {
+		return nil, broken("Stripe's answer to %s is no %s but %q", e, kind, body[:min(len(body), maxQuoted)])
+	}
+	return body, nil
 }
 
 // get sends one request, once its endpoint's limiter lets it, and returns the answer's text.
@@ -233,7 +307,7 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 		c.refusals.Accepted()
 		return body, nil
 	}
-	failed := failure(ctx, err)
+	failed := failure(ctx, e, err)
 	if failed.Class == billing.Throttled {
 		c.throttled(ctx, e, limit, err)
 	}
@@ -298,7 +372,7 @@ func (c *Client) count(e endpoint) {
 		c.usage.list.Add(1)
 	case endpointRetrieve:
 		c.usage.retrieve.Add(1)
-	case endpointCustomer, endpointAccount:
+	case endpointCustomer, endpointAccount, endpointItems, endpointSearch:
 		c.usage.other.Add(1)
 	}
 }

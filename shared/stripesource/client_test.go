@@ -90,6 +90,10 @@ var reads = []read{
 		_, err := c.Account(ctx)
 		return err
 	}},
+	{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
+		_, _, err := c.SubscriptionsNaming(ctx, "org-1")
+		return err
+	}},
 }
 
 func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
@@ -117,11 +121,11 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{
 		ID: "sub_full", CustomerID: "cus_1", Status: "canceled",
-		Items:   []stripetest.Item{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second"}},
+		Items:   []stripetest.Item{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second", Metered: true}},
 		Created: 1_700_000_001, CurrentPeriodStart: 1_700_000_002, CurrentPeriodEnd: 1_700_000_003,
 		TrialStart: 1_700_000_004, TrialEnd: 1_700_000_005, CanceledAt: 1_700_000_006, EndedAt: 1_700_000_007,
-		CancelAtPeriodEnd: true,
-		Metadata:          map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
+		CancelAtPeriodEnd: true, CancelAt: 1_700_000_008, CollectionPaused: true,
+		Metadata: map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
 	})
 	got, exists, err := connect(s).Subscription(t.Context(), "sub_full")
 	if err != nil || !exists {
@@ -132,7 +136,8 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		OrgID: "org-1", MetadataTier: "Pro",
 		Created: unix(1_700_000_001), CurrentPeriodStart: unix(1_700_000_002), CurrentPeriodEnd: unix(1_700_000_003),
 		TrialEnd: unix(1_700_000_005), CanceledAt: unix(1_700_000_006), EndedAt: unix(1_700_000_007),
-		CancelAtPeriodEnd: true,
+		CancelAtPeriodEnd: true, CancelAt: unix(1_700_000_008), CollectionPaused: true,
+		Items: []billing.SubscriptionItem{{PriceID: "price_first", ProductID: "prod_a"}, {PriceID: "price_second", ProductID: "prod_second", Metered: true}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -148,18 +153,21 @@ func TestNullIsTheZeroValueAndZeroIsATime(t *testing.T) {
 	nulls := map[string]any{}
 	for _, name := range []string{
 		"customer", "cancel_at_period_end", "created", "current_period_start", "current_period_end",
-		"trial_end", "canceled_at", "ended_at", "items", "metadata",
+		"trial_end", "canceled_at", "ended_at", "items", "metadata", "cancel_at", "pause_collection",
 	} {
 		nulls[name] = nil
 	}
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_null", CustomerID: "cus_1", Override: nulls})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_zero", CustomerID: "cus_1", Override: map[string]any{
-		"created": 0, "trial_end": 0, "cancel_at_period_end": false, "metadata": map[string]string{},
+		"created": 0, "trial_end": 0, "cancel_at_period_end": false, "metadata": map[string]string{}, "cancel_at": 0, "pause_collection": map[string]any{},
 	}})
 	for id, want := range map[string]billing.Subscription{
 		"sub_null": {ID: "sub_null", Status: billing.StatusActive},
-		"sub_zero": {ID: "sub_zero", Status: billing.StatusActive, CustomerID: "cus_1", Created: unix(0), TrialEnd: unix(0)},
+		"sub_zero": {
+			ID: "sub_zero", Status: billing.StatusActive, CustomerID: "cus_1", Created: unix(0), TrialEnd: unix(0),
+			CancelAt: unix(0), CollectionPaused: true, Items: []billing.SubscriptionItem{{}},
+		},
 	} {
 		got, _, err := connect(s).Subscription(t.Context(), id)
 		if err != nil {
@@ -340,7 +348,7 @@ func TestWhatDoesNotExistIsAnAnswer(t *testing.T) {
 	c := connect(s)
 
 	sub, exists, err := c.Subscription(t.Context(), "sub_missing")
-	if exists || err != nil || sub != (billing.Subscription{}) {
+	if exists || err != nil || !cmp.Equal(sub, billing.Subscription{}) {
 		t.Errorf("missing subscription: %+v, exists %t, error %v", sub, exists, err)
 	}
 	subs, exists, err := c.CustomerSubscriptions(t.Context(), "cus_missing")
@@ -363,7 +371,7 @@ func TestWhatDoesNotExistIsAnAnswer(t *testing.T) {
 
 // oddIDs are what somebody may have written into the database.
 var oddIDs = []string{
-	"sub 1", " sub_1", "sub_1 ", "sub+1", "sub%201", "sub%2F1", "sub/1", "../account", "x/../../account", "/account", "sub_1/",
+	"sub 1", "sub+1", "sub%201", "sub%2F1", "sub/1", "../account", "x/../../account", "/account", "sub_1/",
 	"sub?status=all", "sub_1?", "sub#1", "sub&limit=1", "sub;1", "sub=1", "süb✓", "sub\\1", "sub\n1", "sub\x001", "sub\xff", "...", "%2e%2e",
 	"sub:1", "//evil.example/", strings.Repeat("x", 300),
 }
@@ -435,11 +443,29 @@ func TestObjectsWithOddIDsAreFound(t *testing.T) {
 	}
 }
 
+// Whoever typed an id may have left white space around it.
+func TestWhiteSpaceAroundAnIDIsNotSent(t *testing.T) {
+	s := serve(t, stripetest.Options{})
+	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
+	c := connect(s)
+	for _, space := range []string{" ", "\n", "\t", "\r\n", "\u00a0"} {
+		if sub, exists, err := c.Subscription(t.Context(), space+"sub_1"+space); sub.ID != "sub_1" || !exists || err != nil {
+			t.Errorf("%q: subscription %q, exists %t, error %v", space, sub.ID, exists, err)
+		}
+		if subs, exists, err := c.CustomerSubscriptions(t.Context(), space+"cus_1"+space); len(subs) != 1 || !exists || err != nil {
+			t.Errorf("%q: %v, exists %t, error %v", space, ids(subs), exists, err)
+		}
+		if exists, err := c.CustomerExists(t.Context(), space+"cus_1"+space); !exists || err != nil {
+			t.Errorf("%q: customer exists %t, error %v", space, exists, err)
+		}
+	}
+}
+
 // The path of an empty id is the list's; servers resolve dots before they route.
 func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
-	for _, id := range []string{"", ".", ".."} {
+	for _, id := range []string{"", ".", "..", "search", " ", "\n", " .. "} {
 		_, exists, err := c.Subscription(t.Context(), id)
 		wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 		if exists {
@@ -460,10 +486,12 @@ func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
 func TestAnEmptyCustomerListsNothing(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
-	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "")
-	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
-	if subs != nil || exists {
-		t.Errorf("got %v, exists %t", ids(subs), exists)
+	for _, id := range []string{"", " \n"} {
+		subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), id)
+		wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
+		if subs != nil || exists {
+			t.Errorf("got %v, exists %t", ids(subs), exists)
+		}
 	}
 }
 
@@ -472,7 +500,7 @@ func TestAnotherSubscriptionThanAskedForIsRefused(t *testing.T) {
 	s.PutSubscription(stripetest.Subscription{ID: "sub\n1", CustomerID: "cus_1", Override: map[string]any{"id": "sub_2"}})
 	sub, exists, err := connect(s).Subscription(t.Context(), "sub\n1")
 	wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
-	if exists || sub != (billing.Subscription{}) {
+	if exists || !cmp.Equal(sub, billing.Subscription{}) {
 		t.Errorf("exists %t, subscription %+v", exists, sub)
 	}
 }
@@ -497,7 +525,7 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 		}
 		fake.AddFault(stripetest.Fault{Kind: stripetest.InternalError})
 	}
-	want := map[string]int{http.MethodGet: 5 + 4}
+	want := map[string]int{http.MethodGet: 6 + 5}
 	if diff := cmp.Diff(want, methods); diff != "" {
 		t.Error(diff)
 	}
@@ -519,14 +547,14 @@ func TestUsageCountsWhatWasSent(t *testing.T) {
 	cancel()
 	_ = reads[0].do(ended, c) // not sent
 
-	want := billing.Usage{List: 3, Retrieve: 3, Other: 2, Throttled: 2}
+	want := billing.Usage{List: 3, Retrieve: 3, Other: 3, Throttled: 2}
 	if got := c.TakeUsage(); got != want {
 		t.Errorf("used %+v, want %+v", got, want)
 	}
 	if got := c.TakeUsage(); got != (billing.Usage{}) {
 		t.Errorf("taken twice: %+v", got)
 	}
-	if got := s.Requests(); int64(got.ListSubscriptions) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 8 {
+	if got := s.Requests(); int64(got.ListSubscriptions) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 9 {
 		t.Errorf("Stripe received %+v", got)
 	}
 }
@@ -563,7 +591,7 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 	got := s.Requests()
 	want := billing.Usage{
 		List: int64(got.ListSubscriptions), Retrieve: int64(got.RetrieveSubscription),
-		Other: int64(got.RetrieveCustomer + got.RetrieveAccount), Throttled: int64(got.Throttled),
+		Other: int64(got.RetrieveCustomer + got.RetrieveAccount + got.SearchSubscriptions), Throttled: int64(got.Throttled),
 	}
 	if sum != want || want.List != 80 || want.Throttled == 0 {
 		t.Errorf("took %+v, Stripe received %+v", sum, want)

@@ -19,9 +19,10 @@ var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDu
 func unmarshal(text jsontext.Value, into any) error { return json.Unmarshal(text, into, lenient) }
 
 type list struct {
-	Object  string           `json:"object"`
-	HasMore *bool            `json:"has_more"`
-	Data    []jsontext.Value `json:"data"`
+	Object   string           `json:"object"`
+	HasMore  *bool            `json:"has_more"`
+	NextPage string           `json:"next_page"` // of a search
+	Data     []jsontext.Value `json:"data"`
 }
 
 // subscription has the fields we read of Stripe's object, at API version 2023-10-16.
@@ -39,16 +40,41 @@ type subscription struct {
 	TrialEnd           *int64     `json:"trial_end"`
 	CanceledAt         *int64     `json:"canceled_at"`
 	EndedAt            *int64     `json:"ended_at"`
+	CancelAt           *int64     `json:"cancel_at"`
+	PauseCollection    *struct{}  `json:"pause_collection"`
 	Items              struct {
-		Data []struct {
-			Price struct {
-				ID      string     `json:"id"`
-				Product expandable `json:"product"`
-			} `json:"price"`
-		} `json:"data"`
+		HasMore bool   `json:"has_more"`
+		Data    []item `json:"data"`
 	} `json:"items"`
 	Metadata map[string]string `json:"metadata"`
 }
+
+// item is one line of a subscription. Old ones have a plan and no price, of the same id where both are there.
+// https://docs.stripe.com/api/subscription_items/object
+type item struct {
+	ID    string `json:"id"`
+	Price *struct {
+		ID        string     `json:"id"`
+		Product   expandable `json:"product"`
+		Recurring struct {
+			UsageType string `json:"usage_type"`
+		} `json:"recurring"`
+	} `json:"price"`
+	Plan struct {
+		ID        string     `json:"id"`
+		Product   expandable `json:"product"`
+		UsageType string     `json:"usage_type"`
+	} `json:"plan"`
+}
+
+func (i item) billing() billing.SubscriptionItem {
+	if i.Price == nil {
+		return billing.SubscriptionItem{PriceID: i.Plan.ID, ProductID: string(i.Plan.Product), Metered: i.Plan.UsageType == metered}
+	}
+	return billing.SubscriptionItem{PriceID: i.Price.ID, ProductID: string(i.Price.Product), Metered: i.Price.Recurring.UsageType == metered}
+}
+
+const metered = "metered"
 
 // expandable is an id, or the object it names where the request asked to expand it.
 type expandable string
@@ -79,31 +105,32 @@ func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 	if err := c.checkMode(s.LiveMode, "subscription", s.ID); err != nil {
 		return billing.Subscription{}, err
 	}
-	var price, product string
-	if len(s.Items.Data) > 0 {
-		price, product = s.Items.Data[0].Price.ID, string(s.Items.Data[0].Price.Product)
+	var items []billing.SubscriptionItem
+	for _, i := range s.Items.Data {
+		items = append(items, i.billing())
+	}
+	price := ""
+	if len(items) > 0 {
+		price = items[0].PriceID
 	}
 	return billing.Subscription{
-		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price, ProductID: product,
+		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
 		OrgID: strings.TrimSpace(s.Metadata["orgId"]), MetadataTier: s.Metadata["tier"],
 		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
 		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),
-		CancelAtPeriodEnd: s.CancelAtPeriodEnd,
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: at(s.CancelAt), CollectionPaused: s.PauseCollection != nil,
+		Items: items, MoreItems: s.Items.HasMore,
 	}, nil
 }
 
 func (c *Client) decodeCustomer(raw jsontext.Value) (exists bool, err error) {
 	var v struct {
-		Object   string `json:"object"`
 		ID       string `json:"id"`
 		Deleted  bool   `json:"deleted"`
 		LiveMode *bool  `json:"livemode"`
 	}
 	if err := unmarshal(raw, &v); err != nil {
 		return false, invalid("customer cannot be read: %v", err)
-	}
-	if v.Object != "customer" {
-		return false, invalid("Stripe answered with a %q instead of a customer", v.Object)
 	}
 	if v.Deleted {
 		return false, nil // a deleted customer has no livemode

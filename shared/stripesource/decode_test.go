@@ -3,6 +3,7 @@ package stripesource
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,6 +19,9 @@ func FuzzDecode(f *testing.F) {
 			`"current_period_start":1700000000,"current_period_end":1702592000,"trial_end":null,"canceled_at":null,"ended_at":null,` +
 			`"cancel_at_period_end":false,"items":{"data":[{"price":{"id":"price_1"}}]},"metadata":{"orgId":"org-1","tier":"pro"}}`,
 		`{"object":"subscription","id":"sub_1","livemode":false,"customer":{"id":"cus_1","deleted":true},"items":{"data":[null]}}`,
+		`{"object":"subscription","id":"sub_1","livemode":false,"cancel_at":1,"pause_collection":{"behavior":"void"},"items":{"has_more":true,"data":[` +
+			`{"id":"si_1","price":null,"plan":{"id":"plan_1","product":{"id":"prod_1"},"usage_type":"metered"}},` +
+			`{"id":"si_2","price":{"id":"price_2","product":null,"recurring":{"usage_type":"licensed"}},"plan":null}]}}`,
 		`{"object":"subscription","id":"sub_1","livemode":true}`,
 		`{"object":"subscription","id":"sub_1","livemode":null,"items":null,"metadata":null,"customer":null}`,
 		`{"object":"subscription","id":"sub_1","livemode":false,"created":9223372036854775807,"ended_at":-9223372036854775808}`,
@@ -43,7 +47,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		if sub != (billing.Subscription{}) {
+		if !reflect.DeepEqual(sub, billing.Subscription{}) {
 			t.Fatalf("a subscription and an error: %+v, %v", sub, err)
 		}
 		failed, ok := errors.AsType[*billing.Failure](err)

@@ -26,7 +26,7 @@ func isMissing(err error) bool { return errors.Is(err, errMissing) }
 
 // failure maps an error of stripe-go to the failure classes; it is the only place that does.
 // https://docs.stripe.com/error-handling and https://docs.stripe.com/rate-limits
-func failure(ctx context.Context, err error) *billing.Failure {
+func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 	e, ok := errors.AsType[*stripe.Error](err)
 	if !ok {
 		if ctx.Err() != nil {
@@ -39,12 +39,18 @@ func failure(ctx context.Context, err error) *billing.Failure {
 	case status == http.StatusUnauthorized:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeUnauthorized
 		f.Message += "; check STRIPE_SECRET_KEY"
+	case to == endpointSearch && (status == http.StatusBadRequest || status == http.StatusForbidden) && withoutSearch(e.Msg):
+		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errNoSearch
 	case status == http.StatusForbidden:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
 		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
-	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
+	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e) && e.Param == "starting_after":
+		// The id is of the page before, so the key is no longer the same.
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonWrongMode
-		f.Message += "; use a key of the mode that the database's ids belong to"
+		f.Message += "; use a key of the mode that the list was begun in"
+	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
+		f.Class, f.Reason = billing.Permanent, billing.ReasonOtherMode
+		f.Message += "; correct the id in the database, or use a key of the mode that its ids belong to"
 	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
 	case e.Code == stripe.ErrorCodeResourceMissing:
@@ -141,6 +147,9 @@ func unreachable(err error) *billing.Failure {
 		Err:     shortened{err},
 	}
 }
+
+// maxQuoted bounds what we show of an answer that is not Stripe's.
+const maxQuoted = 200
 
 func notJSON(body []byte) error {
 	return unreachable(fmt.Errorf("the answer is %q", body[:min(len(body), maxText)]))

@@ -18,8 +18,11 @@ import (
 type said struct {
 	Exists  bool
 	Subs    []billing.Subscription
+	IDs     []string
 	Account string
 }
+
+const manyItems = "subscription of many items"
 
 var oddReads = map[string]func(context.Context, *stripesource.Client) (said, error){
 	"subscription":         readSubscription("sub_1"),
@@ -37,6 +40,11 @@ var oddReads = map[string]func(context.Context, *stripesource.Client) (said, err
 	"page of all": func(ctx context.Context, c *stripesource.Client) (said, error) {
 		page, err := c.SweepPage(ctx, billing.Range{})
 		return said{Exists: page.More, Subs: page.Subscriptions}, err
+	},
+	manyItems: readSubscription("sub_many"),
+	"search": func(ctx context.Context, c *stripesource.Client) (said, error) {
+		ids, available, err := c.SubscriptionsNaming(ctx, "org-1")
+		return said{Exists: available, IDs: ids}, err
 	},
 }
 
@@ -71,6 +79,12 @@ func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
 				fake.PutSubscription(stripetest.Subscription{
 					ID: id, CustomerID: "cus_1", Created: 1_700_000_000, TrialEnd: 1_800_000_000, PriceID: "price_1",
 					Metadata: map[string]string{"orgId": "org-1", "tier": "pro"},
+				})
+			}
+			if name == manyItems { // for others it would make the places to try too many
+				fake.PutSubscription(stripetest.Subscription{
+					ID: "sub_many", CustomerID: "cus_1", Created: 1_700_000_000, CancelAt: 1_800_000_000, CollectionPaused: true,
+					Items: slices.Repeat([]stripetest.Item{{PriceID: "price_1", Metered: true}}, 12),
 				})
 			}
 			client := connect(fake, at(server.URL))

@@ -14,7 +14,8 @@ import (
 )
 
 // SweepPage returns the next page of a range of all subscriptions, ended ones too. One that
-// cannot be read is returned as such, so that it does not hide the others.
+// cannot be read is returned as such, so that it does not hide the others; one with more items than
+// the object holds says so. Both are for who reads them singly.
 // https://docs.stripe.com/api/subscriptions/list
 func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
 	filter := url.Values{"status": {"all"}}
@@ -92,8 +93,13 @@ const (
 
 // fits: a snapshot has room for it.
 func fits(s billing.Subscription) bool {
-	for _, id := range []string{s.ID, s.CustomerID, s.PriceID, s.ProductID, string(s.Status)} {
+	for _, id := range []string{s.ID, s.CustomerID, string(s.Status)} {
 		if !within(maxID, id) {
+			return false
+		}
+	}
+	for _, i := range s.Items {
+		if !within(maxID, i.PriceID) || !within(maxID, i.ProductID) {
 			return false
 		}
 	}

@@ -96,10 +96,14 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		id, metadata := strings.Repeat("ü", 255+n), strings.Repeat("ü", 500+n)
 		for name, change := range map[string]func(*stripetest.Subscription){
-			"status": func(s *stripetest.Subscription) { s.Status = id },
-			"price":  func(s *stripetest.Subscription) { s.PriceID = id },
-			"orgId":  func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": metadata} },
-			"tier":   func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": metadata} },
+			"status":  func(s *stripetest.Subscription) { s.Status = id },
+			"price":   func(s *stripetest.Subscription) { s.PriceID, s.ProductID = id, "prod_1" },
+			"product": func(s *stripetest.Subscription) { s.PriceID, s.ProductID = "price_1", id },
+			"second": func(s *stripetest.Subscription) {
+				s.Items = []stripetest.Item{{PriceID: "price_1"}, {PriceID: id, ProductID: "prod_1"}}
+			},
+			"orgId": func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": metadata} },
+			"tier":  func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": metadata} },
 		} {
 			s := stripetest.Subscription{ID: fmt.Sprintf("sub_%s_%d", name, n), CustomerID: "cus_1", Created: 1_700_000_000}
 			change(&s)
@@ -107,7 +111,7 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 		}
 	}
 	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
-	if err != nil || len(page.Subscriptions) != 8 {
+	if err != nil || len(page.Subscriptions) != 12 {
 		t.Fatalf("%d subscriptions, %v", len(page.Subscriptions), err)
 	}
 	for _, s := range page.Subscriptions {

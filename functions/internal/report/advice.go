@@ -48,6 +48,10 @@ var reasons = map[billing.Reason]advice{
 		"Stripe refused the request about this organization.",
 		"Read the message; mostly an id in the database is broken.",
 	},
+	billing.ReasonOtherMode: {
+		"The ids in the database exist in Stripe's other mode only: test instead of live, or live instead of test.",
+		"Correct or remove the ids. If it is so for all organizations, STRIPE_SECRET_KEY is of the wrong mode.",
+	},
 	billing.ReasonDatabaseRefused: {
 		"MySQL does not take the organization's row as it should be. Nothing was written.",
 		"Read the message; correct the table's columns, keys or triggers, or the row.",

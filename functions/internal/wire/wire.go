@@ -41,7 +41,7 @@ func Stripe(c config.Config, clients int, log *slog.Logger) *stripesource.Client
 func stripeConfig(c config.Config, clients int, log *slog.Logger) stripesource.Config {
 	return stripesource.Config{
 		Key: c.Stripe.SecretKey.Reveal(), BaseURL: c.Stripe.APIBase, LiveMode: c.Stripe.Mode == config.ModeLive,
-		RPS: c.Stripe.RequestsPerSecond / float64(clients), Log: log,
+		RPS: c.Stripe.RequestsPerSecond, Clients: clients, Log: log,
 	}
 }
 

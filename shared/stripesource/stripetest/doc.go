@@ -4,9 +4,14 @@
 //
 // It imitates:
 //
-//   - GET /v1/subscriptions/{id}, GET /v1/subscriptions, GET /v1/customers/{id} and GET /v1/account,
-//     with whole objects, as Stripe sends them when nothing is expanded (templates in objects/; the
-//     undocumented plan and quantity at a subscription's top level are left out).
+//   - GET /v1/subscriptions/{id}, GET /v1/subscriptions, GET /v1/subscriptions/search,
+//     GET /v1/subscription_items, GET /v1/customers/{id} and GET /v1/account, with whole objects, as
+//     Stripe sends them when nothing is expanded (templates in objects/; the undocumented plan and
+//     quantity at a subscription's top level are left out).
+//   - Items: a subscription's own list has ten of them and says has_more; the endpoint has all.
+//   - Search: the clause metadata['key']:'value' alone, compared without case, newest first, with page
+//     and next_page. It may lag, on the server's clock, and then serves what it finds as it was
+//     ([Server.SetSearch]); an account may have none.
 //   - Lists: newest first, limit 1 to 100 (default 10), has_more, starting_after, ending_before, and
 //     the filters customer, status and created. Without a status, canceled subscriptions are left
 //     out. A cursor is an object: one that has gone away is an error, not an empty page.
@@ -15,17 +20,19 @@
 //   - Keys: Bearer and Basic, 401 with the key redacted. Every object lives in one mode, that of
 //     [Options.LiveMode]. The accepted key's twin of the other mode (sk_test_x and sk_live_x) is let
 //     in and finds nothing: ids are answered with "a similar object exists in live mode, but a test
-//     mode key was used", lists are empty.
+//     mode key was used", lists are empty. [Server.PutInOtherMode] does the same for single ids: of
+//     such an object the fake knows nothing else, and the twin does not see it.
 //   - Customers: a deleted one stays retrievable with deleted: true, its subscriptions are canceled
 //     and remain listable. A subscription always has a customer, so [Server.PutSubscription] makes
 //     the one it names, and [Server.RemoveCustomer] takes the customer's subscriptions along.
 //   - Limits: a token bucket for the account and one for each endpoint, both of which hold one
 //     second's worth of requests. Stripe documents the rates but not the burst; a bucket that starts
 //     full lets through at most twice the rate in the first second and the rate from then on.
-//     A request that the endpoint's limit refuses has counted against the account's.
+//     A request that the endpoint's limit refuses has counted against the account's. Search has 20 a
+//     second at most.
 //   - Failures, on request: see [Fault].
 //
-// It does not imitate: writes (405), expansion, search, other list filters and other API versions
+// It does not imitate: writes (405), expansion, other searches and list filters and other API versions
 // (all 400, so that a reader who relies on one finds out), events and webhooks, the concurrency
 // limits, idempotency keys, compression, connected accounts, test clocks, and the passing of time
 // (no subscription renews, ends its trial or expires by itself). The wording of the messages for

@@ -13,6 +13,7 @@ const (
 
 	codeMissing        = "resource_missing"
 	codeUnknownParam   = "parameter_unknown"
+	codeMissingParam   = "parameter_missing"
 	codeInvalidEmpty   = "parameter_invalid_empty"
 	codeInvalidInteger = "parameter_invalid_integer"
 	codeRateLimit      = "rate_limit"

@@ -38,10 +38,8 @@ func parseList(values url.Values) (listQuery, *apiError) {
 	q := listQuery{
 		customer: values.Get("customer"),
 		status:   values.Get("status"),
-		cursor:   values.Get("starting_after"),
 		from:     math.MinInt64,
 		to:       math.MaxInt64,
-		limit:    defaultLimit,
 	}
 	if err := checkParams(values, listParams); err != nil {
 		return q, err
@@ -49,17 +47,23 @@ func parseList(values url.Values) (listQuery, *apiError) {
 	if q.status != "" && !slices.Contains(statuses, q.status) {
 		return q, errParam("", "status", "Invalid status: must be one of "+strings.Join(statuses, ", "))
 	}
-	if before := values.Get("ending_before"); before != "" {
-		if q.cursor != "" {
-			return q, errParam("", "ending_before", "You cannot pass both starting_after and ending_before.")
-		}
-		q.cursor, q.before = before, true
-	}
-	if err := q.parseLimit(values); err != nil {
+	if err := q.parsePage(values); err != nil {
 		return q, err
 	}
 	err := q.parseCreated(values)
 	return q, err
+}
+
+// parsePage reads what every list has.
+func (q *listQuery) parsePage(values url.Values) *apiError {
+	q.cursor, q.limit = values.Get("starting_after"), defaultLimit
+	if before := values.Get("ending_before"); before != "" {
+		if q.cursor != "" {
+			return errParam("", "ending_before", "You cannot pass both starting_after and ending_before.")
+		}
+		q.cursor, q.before = before, true
+	}
+	return q.parseLimit(values)
 }
 
 func (q *listQuery) parseLimit(values url.Values) *apiError {

@@ -14,7 +14,8 @@ type Subscription struct {
 	CustomerID         string
 	Status             string // default "active"
 	PriceID            string // of the only item; "" is served as a null price
-	Items              []Item // wins over PriceID: empty but not nil is a subscription without items
+	ProductID          string // of the only item's price; default as an item's
+	Items              []Item // wins over both: empty but not nil is a subscription without items
 	Metadata           map[string]string
 	Created            int64 // default now
 	CurrentPeriodStart int64 // default Created
@@ -24,6 +25,8 @@ type Subscription struct {
 	CanceledAt         int64
 	EndedAt            int64
 	CancelAtPeriodEnd  bool
+	CancelAt           int64 // default CurrentPeriodEnd where CancelAtPeriodEnd is set
+	CollectionPaused   bool  // pause_collection is set
 	LiveMode           *bool // what "livemode" says; nil: the server's mode
 
 	Override map[string]any  // laid over the top level of the served object
@@ -32,10 +35,11 @@ type Subscription struct {
 
 // An Item is one line of a subscription.
 type Item struct {
-	ID      string // default "si_" and the rest of the subscription's id
-	PriceID string // "" is served as a null price
-	// ProductID is the price's; default "prod_" and the rest of the price's id.
-	ProductID string
+	ID        string // default "si_" and the rest of the subscription's id
+	PriceID   string // "" is served as a null price
+	ProductID string // of the price; default "prod_" and the rest of the price's id
+	Metered   bool   // paid by use
+	PlanOnly  bool   // the price is null, the plan has the id
 }
 
 // A Customer is what the fake knows of one.
@@ -55,6 +59,8 @@ const (
 	statusActive            = "active"
 	statusCanceled          = "canceled"
 	statusIncompleteExpired = "incomplete_expired"
+
+	embeddedItems = 10 // a subscription's own list of items has no more
 
 	defaultPeriod = 30 * 24 * 60 * 60 // seconds
 )
@@ -117,12 +123,12 @@ func (s *Subscription) appendJSON(b []byte, live bool) []byte {
 
 func (s *Subscription) appendObject(b []byte, live bool) []byte {
 	items := s.items(live)
-	var cancelAt int64
-	if s.CancelAtPeriodEnd {
+	cancelAt := s.CancelAt
+	if s.CancelAtPeriodEnd && cancelAt == 0 {
 		cancelAt = s.CurrentPeriodEnd
 	}
 	var reason string
-	if s.CancelAtPeriodEnd || s.CanceledAt != 0 {
+	if cancelAt != 0 || s.CanceledAt != 0 {
 		reason = "cancellation_requested"
 	}
 	return subscriptionTemplate.append(b, fields{
@@ -136,11 +142,13 @@ func (s *Subscription) appendObject(b []byte, live bool) []byte {
 		{"current_period_start", unix(s.CurrentPeriodStart)},
 		{"customer", s.CustomerID},
 		{"ended_at", unix(s.EndedAt)},
-		{"items", items},
+		{"items", items[:min(len(items), embeddedItems)]},
 		{"item_count", len(items)},
+		{"more_items", len(items) > embeddedItems},
 		{"items_url", "/v1/subscription_items?subscription=" + s.ID},
 		{"livemode", live},
 		{"metadata", s.Metadata},
+		{"pause_collection", objectOrNull(s.CollectionPaused, pauseTemplate, nil)},
 		{"status", s.Status},
 		{"trial_end", unix(s.TrialEnd)},
 		{"trial_start", unix(s.TrialStart)},
@@ -150,7 +158,7 @@ func (s *Subscription) appendObject(b []byte, live bool) []byte {
 func (s *Subscription) items(live bool) []object {
 	items := s.Items
 	if items == nil {
-		items = []Item{{PriceID: s.PriceID}}
+		items = []Item{{PriceID: s.PriceID, ProductID: s.ProductID}}
 	}
 	objects := make([]object, len(items))
 	for i, item := range items {
@@ -163,16 +171,21 @@ func (s *Subscription) items(live bool) []object {
 		if item.ProductID == "" {
 			item.ProductID = "prod_" + afterUnderscore(item.PriceID)
 		}
+		usage := "licensed"
+		if item.Metered {
+			usage = "metered"
+		}
 		price := fields{
 			{"id", item.PriceID},
 			{"product", item.ProductID},
 			{"livemode", live},
+			{"usage_type", usage},
 		}
 		objects[i] = object{itemTemplate, fields{
 			{"id", item.ID},
 			{"created", unix(s.Created)},
 			{"subscription", s.ID},
-			{"price", objectOrNull(item.PriceID != "", priceTemplate, price)},
+			{"price", objectOrNull(item.PriceID != "" && !item.PlanOnly, priceTemplate, price)},
 			{"plan", objectOrNull(item.PriceID != "", planTemplate, price)},
 		}}
 	}

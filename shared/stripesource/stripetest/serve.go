@@ -162,8 +162,14 @@ func (s *Server) body(c *call) ([]byte, *apiError) {
 		return nil, newError(http.StatusMethodNotAllowed, "",
 			fmt.Sprintf("This fake serves reads only (%s: %s).", c.Method, c.URL.Path))
 	}
-	if c.endpoint == ListSubscriptions {
+	switch c.endpoint {
+	case ListSubscriptions:
 		return s.list(c)
+	case ListItems:
+		return s.listItems(c)
+	case SearchSubscriptions:
+		return s.searchSubscriptions(c)
+	default: // the others have no parameters
 	}
 	if err := checkParams(c.query, nil); err != nil {
 		return nil, err
@@ -184,7 +190,7 @@ func (s *Server) body(c *call) ([]byte, *apiError) {
 func (s *Server) retrieveSubscription(c *call) ([]byte, *apiError) {
 	sub, ok := s.store.subscription(c.object)
 	if !ok || s.hides(c.key) {
-		return nil, s.missing(errMissing(http.StatusNotFound, "subscription", "id", c.object), ok)
+		return nil, s.missing(c, c.object, ok, errMissing(http.StatusNotFound, "subscription", "id", c.object))
 	}
 	return sub.appendJSON(nil, s.opts.LiveMode), nil
 }
@@ -192,17 +198,21 @@ func (s *Server) retrieveSubscription(c *call) ([]byte, *apiError) {
 func (s *Server) retrieveCustomer(c *call) ([]byte, *apiError) {
 	customer, ok := s.store.customer(c.object)
 	if !ok || s.hides(c.key) {
-		return nil, s.missing(errMissing(http.StatusNotFound, "customer", "id", c.object), ok)
+		return nil, s.missing(c, c.object, ok, errMissing(http.StatusNotFound, "customer", "id", c.object))
 	}
 	return customer.appendJSON(nil, s.opts.LiveMode), nil
 }
 
-// missing explains a missing object that is there, in the other mode.
-func (s *Server) missing(err *apiError, exists bool) *apiError {
-	if exists {
+// missing explains a missing object that is there, in the mode that the key is not of.
+func (s *Server) missing(c *call, id string, here bool, err *apiError) *apiError {
+	switch hidden := s.hides(c.key); {
+	case hidden && here:
 		return err.inOtherMode(s.opts.LiveMode)
+	case !hidden && s.store.inOtherMode(id):
+		return err.inOtherMode(!s.opts.LiveMode)
+	default:
+		return err
 	}
-	return err
 }
 
 func (s *Server) list(c *call) ([]byte, *apiError) {
@@ -211,24 +221,28 @@ func (s *Server) list(c *call) ([]byte, *apiError) {
 		return nil, err
 	}
 	if s.hides(c.key) {
-		return s.hiddenList(q)
+		return s.hiddenList(c, q)
 	}
 	page, more, err := s.store.page(q)
 	if err != nil {
-		return nil, err
+		id := q.cursor
+		if err.Param == "customer" {
+			id = q.customer
+		}
+		return nil, s.missing(c, id, false, err)
 	}
 	return encodeList(page, more, s.opts.LiveMode), nil
 }
 
 // hiddenList is a list for a key of the other mode: empty, unless it names an object.
-func (s *Server) hiddenList(q listQuery) ([]byte, *apiError) {
+func (s *Server) hiddenList(c *call, q listQuery) ([]byte, *apiError) {
 	if q.customer != "" {
 		_, ok := s.store.customer(q.customer)
-		return nil, s.missing(errMissing(http.StatusBadRequest, "customer", "customer", q.customer), ok)
+		return nil, s.missing(c, q.customer, ok, errMissing(http.StatusBadRequest, "customer", "customer", q.customer))
 	}
 	if q.cursor != "" {
 		_, ok := s.store.subscription(q.cursor)
-		return nil, s.missing(errMissing(http.StatusBadRequest, "subscription", q.cursorParam(), q.cursor), ok)
+		return nil, s.missing(c, q.cursor, ok, errMissing(http.StatusBadRequest, "subscription", q.cursorParam(), q.cursor))
 	}
 	return encodeList(nil, false, s.opts.LiveMode), nil
 }
@@ -240,6 +254,10 @@ func route(r *http.Request) (Endpoint, string) {
 		return ListSubscriptions, ""
 	case "/v1/account":
 		return RetrieveAccount, ""
+	case "/v1/subscription_items":
+		return ListItems, ""
+	case "/v1/subscriptions/search":
+		return SearchSubscriptions, ""
 	}
 	if id, ok := pathID(r.URL.Path, "/v1/subscriptions/"); ok {
 		return RetrieveSubscription, id

@@ -25,6 +25,9 @@ type Options struct {
 	GlobalRate   float64       // requests a second for the account; 0: no limit
 	EndpointRate float64       // requests a second for each endpoint; 0: no limit
 
+	SearchLag time.Duration // how old is what a search finds, at most a minute; see [Server.SetSearch]
+	NoSearch  bool          // the account has no search
+
 	Now  func() time.Time // default time.Now
 	Seed uint64           // of faults with a probability
 }
@@ -38,8 +41,12 @@ const (
 	ListSubscriptions    Endpoint = "GET /v1/subscriptions"
 	RetrieveCustomer     Endpoint = "GET /v1/customers/{id}"
 	RetrieveAccount      Endpoint = "GET /v1/account"
+	ListItems            Endpoint = "GET /v1/subscription_items"
+	SearchSubscriptions  Endpoint = "GET /v1/subscriptions/search"
 	other                Endpoint = "other"
 )
+
+var endpoints = []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount, ListItems, SearchSubscriptions}
 
 // permission is what a restricted key needs for the endpoint.
 func (e Endpoint) permission() string {
@@ -59,13 +66,16 @@ type Counts struct {
 	ListSubscriptions    int
 	RetrieveCustomer     int
 	RetrieveAccount      int
+	ListItems            int
+	SearchSubscriptions  int
 	Other                int
 	Throttled            int // those of the above that were answered with 429
 }
 
 // Total returns the number of requests.
 func (c Counts) Total() int {
-	return c.RetrieveSubscription + c.ListSubscriptions + c.RetrieveCustomer + c.RetrieveAccount + c.Other
+	return c.RetrieveSubscription + c.ListSubscriptions + c.RetrieveCustomer + c.RetrieveAccount +
+		c.ListItems + c.SearchSubscriptions + c.Other
 }
 
 func (c *Counts) count(e Endpoint) {
@@ -78,6 +88,10 @@ func (c *Counts) count(e Endpoint) {
 		c.RetrieveCustomer++
 	case RetrieveAccount:
 		c.RetrieveAccount++
+	case ListItems:
+		c.ListItems++
+	case SearchSubscriptions:
+		c.SearchSubscriptions++
 	default:
 		c.Other++
 	}
@@ -93,9 +107,13 @@ type Server struct {
 	serving sync.WaitGroup
 	closing chan struct{}
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	latency  time.Duration
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	latency time.Duration
+	search  struct {
+		off bool
+		lag time.Duration
+	}
 	global   *rate.Limiter // nil: no limit
 	limits   map[Endpoint]*rate.Limiter
 	faults   faults
@@ -121,12 +139,13 @@ func New(opts Options) *Server {
 	}
 	s := &Server{
 		opts:    opts,
-		store:   newStore(),
+		store:   newStore(opts.Now),
 		closing: make(chan struct{}),
 		latency: opts.Latency,
 		faults:  faults{random: rand.New(rand.NewPCG(opts.Seed, 0))},
 	}
 	s.SetRates(opts.GlobalRate, opts.EndpointRate)
+	s.SetSearch(!opts.NoSearch, opts.SearchLag)
 	return s
 }
 
@@ -220,6 +239,10 @@ func (s *Server) UpdateSubscription(id string, change func(*Subscription)) bool 
 // RemoveSubscription makes a subscription never have existed.
 func (s *Server) RemoveSubscription(id string) { s.store.removeSubscription(id) }
 
+// PutInOtherMode makes the ids those of subscriptions or customers of the mode that the server's is
+// not. An object of the same id in the server's own mode is found all the same.
+func (s *Server) PutInOtherMode(ids ...string) { s.store.putInOtherMode(ids) }
+
 // Subscription returns a copy of a subscription.
 func (s *Server) Subscription(id string) (Subscription, bool) {
 	sub, ok := s.store.subscription(id)
@@ -236,15 +259,24 @@ func (s *Server) SetLatency(d time.Duration) {
 	s.latency = d
 }
 
-// SetRates sets the limits in requests a second, 0 for none, and fills their buckets.
+// SetRates sets the limits in requests a second, 0 for none, and fills their buckets. Search has its
+// own lower one.
 func (s *Server) SetRates(global, endpoint float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.global = newLimiter(global)
 	s.limits = map[Endpoint]*rate.Limiter{}
-	for _, e := range []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount} {
+	for _, e := range endpoints {
 		s.limits[e] = newLimiter(endpoint)
 	}
+	s.limits[SearchSubscriptions] = newLimiter(min(endpoint, searchRate))
+}
+
+// SetSearch says whether the account has search, and how long what changes stays hidden from it.
+func (s *Server) SetSearch(available bool, lag time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.search.off, s.search.lag = !available, min(lag, maxSearchLag)
 }
 
 // newLimiter returns a bucket that holds one second's worth.

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A store holds the objects. What it hands out is never changed afterwards, a change puts a new
@@ -18,14 +19,34 @@ type store struct {
 	subscriptions map[string]*Subscription
 	all           timeline
 	byCustomer    map[string]*timeline
+	otherMode     map[string]bool // ids of objects that are in the other mode
+	searchable    map[string][]version
+	now           func() time.Time
 }
 
-func newStore() *store {
+func newStore(now func() time.Time) *store {
 	return &store{
 		customers:     map[string]*Customer{},
 		subscriptions: map[string]*Subscription{},
 		byCustomer:    map[string]*timeline{},
+		otherMode:     map[string]bool{},
+		searchable:    map[string][]version{},
+		now:           now,
 	}
+}
+
+func (st *store) putInOtherMode(ids []string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, id := range ids {
+		st.otherMode[id] = true
+	}
+}
+
+func (st *store) inOtherMode(id string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.otherMode[id]
 }
 
 func (st *store) customer(id string) (*Customer, bool) {
@@ -113,6 +134,7 @@ func (st *store) put(sub *Subscription) {
 		st.all.replace(old, sub)
 		st.byCustomer[sub.CustomerID].replace(old, sub)
 		st.subscriptions[sub.ID] = sub
+		st.index(sub.ID, sub)
 		return
 	}
 	if old != nil {
@@ -127,10 +149,12 @@ func (st *store) put(sub *Subscription) {
 	st.subscriptions[sub.ID] = sub
 	st.all.add(sub)
 	st.byCustomer[sub.CustomerID].add(sub)
+	st.index(sub.ID, sub)
 }
 
 func (st *store) remove(sub *Subscription) {
 	delete(st.subscriptions, sub.ID)
+	st.index(sub.ID, nil)
 	st.all.remove(sub)
 	st.byCustomer[sub.CustomerID].remove(sub)
 }

@@ -19,6 +19,7 @@ var (
 	itemTemplate            = mustTemplate("item")
 	priceTemplate           = mustTemplate("price")
 	planTemplate            = mustTemplate("plan")
+	pauseTemplate           = mustTemplate("pause_collection")
 	customerTemplate        = mustTemplate("customer")
 	deletedCustomerTemplate = mustTemplate("deleted_customer")
 	accountTemplate         = mustTemplate("account")
