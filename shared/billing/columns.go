@@ -85,7 +85,7 @@ var columns = []Column{
 		want: func(s *Subscription, _ Tier) value { return textValue(s.CustomerID) },
 	},
 	{
-		Field: FieldPriceID, Kind: KindText, Group: GroupID, Null: true,
+		Field: FieldPriceID, Kind: KindText, Group: GroupID,
 		Cell: func(r *Row, _ *Organization) any { return &r.PriceID },
 		want: func(s *Subscription, _ Tier) value { return textOrNull(s.PriceID) },
 	},

@@ -15,15 +15,17 @@ func FuzzTier(f *testing.F) {
 		rowStatuses = []any{"active", "trialing", "past_due", "canceled", "incomplete", "incomplete_expired", "unpaid"}
 		orgStatuses = []any{"active", "trialing", "past_due", "incomplete", "canceled"}
 		paid        = []any{"starter", "pro", "max"}
-		unpaidFor   = []billing.Status{"canceled", "incomplete_expired", "incomplete"}
+		unpaidFor   = []billing.Status{"canceled", "incomplete_expired", "incomplete", "paused"}
 	)
 	f.Fuzz(func(t *testing.T, status, price, metadata, defaultTier string) {
 		r := billing.Rules{Prices: rules.Prices}
 		if slices.Contains(paid, any(defaultTier)) { // the configuration takes no other
 			r.DefaultTier = billing.Tier(defaultTier)
 		}
-		s := subscription("sub_1", billing.Status(status), func(s *billing.Subscription) { s.PriceID, s.MetadataTier = price, metadata })
-		record := billing.Record{Org: billing.Organization{ID: org, Tier: "gold", Status: "dormant"}}
+		s := subscription("sub_1", billing.Status(status), func(s *billing.Subscription) {
+			s.Items, s.MetadataTier = []billing.SubscriptionItem{{PriceID: price}}, metadata
+		})
+		record := billing.Record{Org: billing.Organization{ID: org, Tier: "free", Status: "dormant"}}
 		plan, err := r.Plan(truth(s), record)
 		if err != nil {
 			switch reason := reasonOf(t, err); {
@@ -35,7 +37,13 @@ func FuzzTier(f *testing.F) {
 			}
 			return
 		}
-		tierOf := func(field string) any { c, _ := changeOf(plan, field); return c.To }
+		tierOf := func(field string) any {
+			c, ok := changeOf(plan, field)
+			if !ok && field == billing.FieldOrgTier {
+				return record.Org.Tier
+			}
+			return c.To
+		}
 		wanted := paid
 		if slices.Contains(unpaidFor, s.Status) {
 			wanted = []any{"free"}
@@ -64,7 +72,8 @@ func FuzzPlan(f *testing.F) {
 			rules: billing.Rules{Prices: rules.Prices, DefaultTier: "starter"},
 			truth: claimed(truth(
 				subscription(id, billing.Status(status), func(s *billing.Subscription) {
-					s.CustomerID, s.PriceID, s.OrgID, s.MetadataTier = customer, price, orgID, tier
+					s.CustomerID, s.OrgID, s.MetadataTier = customer, orgID, tier
+					s.Items = []billing.SubscriptionItem{{PriceID: price}}
 					s.Created, s.CurrentPeriodEnd = time.Unix(createdAt, 0), time.Unix(periodEnd, 0)
 					if trialEnd != 0 {
 						s.TrialEnd = time.Unix(trialEnd, 0)

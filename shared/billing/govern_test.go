@@ -30,9 +30,9 @@ func TestGoverningSubscription(t *testing.T) {
 			truth:  truth(subscription("sub_2", "active", createdAt(newer)), subscription("sub_1", "active")),
 			record: recorded("sub_1"), want: "sub_1", warnings: []billing.WarningCode{"multiple_live_subscriptions"},
 		},
-		"recorded trialing beats an active": {
+		"recorded trialing gives way to an active": {
 			truth:  truth(subscription("sub_2", "active", createdAt(newer)), subscription("sub_1", "trialing")),
-			record: recorded("sub_1"), want: "sub_1", warnings: []billing.WarningCode{"multiple_live_subscriptions"},
+			record: recorded("sub_1"), want: "sub_2", warnings: []billing.WarningCode{"multiple_live_subscriptions"},
 		},
 		"recorded active stays although metadata names another organization": {
 			truth: claimed(truth(subscription("sub_1", "active", ofOrg(otherOrg)), subscription("sub_2", "active", createdAt(newer))),
@@ -89,7 +89,7 @@ func TestGoverningSubscription(t *testing.T) {
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"shared customer, a recorded entitled one governs beside one that could be either's": {
-			truth:  claimed(truth(subscription("sub_2", "active", createdAt(newer)), subscription("sub_1", "trialing")), shared("cus_1")),
+			truth:  claimed(truth(subscription("sub_2", "active", createdAt(newer)), subscription("sub_1", "active")), shared("cus_1")),
 			record: recorded("sub_1"), want: "sub_1", warnings: []billing.WarningCode{"multiple_live_subscriptions"},
 		},
 		"shared customer, the one that metadata gives us": {
@@ -159,7 +159,7 @@ func TestGoverningSubscription(t *testing.T) {
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"unusable object that does not govern": {
-			truth:  truth(subscription("sub_1", "active"), subscription("sub_2", "canceled", func(s *billing.Subscription) { s.PriceID = "" })),
+			truth:  truth(subscription("sub_1", "active"), subscription("sub_2", "canceled", of())),
 			record: recorded("sub_1"), want: "sub_1",
 		},
 		"seen twice is no second subscription": {
@@ -223,8 +223,12 @@ func TestGoverningRefused(t *testing.T) {
 			record: recorded("sub_1"), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "cus_1", "metadata.orgId"},
 		},
 		"shared customer, no row": {
-			truth:  claimed(truth(subscription("sub_2", "paused"), subscription("sub_1", "canceled")), shared("cus_1")),
+			truth:  claimed(truth(subscription("sub_2", "unpaid"), subscription("sub_1", "canceled")), shared("cus_1")),
 			record: customerOnly(), want: "subscription_conflict", says: []string{"sub_2", otherOrg, "cus_1", "metadata.orgId"},
+		},
+		"shared customer, a trial that is recorded beside an active one that could be either's": {
+			truth:  claimed(truth(subscription("sub_2", "active"), subscription("sub_1", "trialing")), shared("cus_1")),
+			record: recorded("sub_1"), want: "subscription_conflict", says: []string{"sub_2", otherOrg},
 		},
 		"shared customer, metadata names an organization that does not exist": {
 			truth:  claimed(truth(subscription("sub_2", "active", ofOrg("0a4f6c1e-dead-4000-8000-00000000000c"))), shared("cus_1")),
@@ -285,7 +289,7 @@ func TestSettled(t *testing.T) {
 	}{
 		"none":                 {nil, false},
 		"active":               {[]billing.Status{"active"}, true},
-		"trialing":             {[]billing.Status{"trialing"}, true},
+		"trialing":             {[]billing.Status{"trialing"}, false},
 		"past_due":             {[]billing.Status{"past_due"}, false},
 		"unpaid":               {[]billing.Status{"unpaid"}, false},
 		"paused":               {[]billing.Status{"paused"}, false},
@@ -293,7 +297,7 @@ func TestSettled(t *testing.T) {
 		"canceled":             {[]billing.Status{"canceled"}, false},
 		"incomplete_expired":   {[]billing.Status{"incomplete_expired"}, false},
 		"unknown":              {[]billing.Status{"suspended"}, false},
-		"one of several":       {[]billing.Status{"canceled", "trialing"}, true},
+		"one of several":       {[]billing.Status{"canceled", "active"}, true},
 		"several, none active": {[]billing.Status{"canceled", "past_due"}, false},
 	}
 	for name, tt := range tests {

@@ -172,10 +172,25 @@ func (r Rules) tierWarnings(s Subscription) []Warning {
 	}
 	if named := r.Tiers.Find(s.MetadataTier); named != "" && named != highest {
 		all = append(all, Warning{Code: WarnTierMetadataMismatch, Message: fmt.Sprintf(
-			"subscription %s: its items are of tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
-			s.ID, highest, named)})
+			"subscription %s: %s is tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
+			s.ID, r.listing(s, highest), highest, named)})
 	}
 	return all
+}
+
+// listing is what the configuration lists for the tier: a price of the subscription, or a product.
+func (r Rules) listing(s Subscription, tier Tier) string {
+	for _, i := range s.Items {
+		if r.Prices[i.PriceID] == tier {
+			return "price " + i.PriceID
+		}
+	}
+	for _, i := range s.Items {
+		if listed, ok := r.listed(i); ok && listed == tier {
+			return "product " + i.ProductID
+		}
+	}
+	return ""
 }
 
 // billingWarnings are about what Stripe does, or leaves undone, without a change of the status.

@@ -10,9 +10,9 @@ import (
 
 func TestUnusableTextIsRefused(t *testing.T) {
 	fields := map[string]func(*billing.Subscription) *string{
-		"id":                      func(s *billing.Subscription) *string { return &s.ID },
-		"customer":                func(s *billing.Subscription) *string { return &s.CustomerID },
-		"price of the first item": func(s *billing.Subscription) *string { return &s.PriceID },
+		"id":       func(s *billing.Subscription) *string { return &s.ID },
+		"customer": func(s *billing.Subscription) *string { return &s.CustomerID },
+		"price":    func(s *billing.Subscription) *string { return &s.Items[0].PriceID },
 	}
 	values := map[string]struct {
 		value string
@@ -87,7 +87,7 @@ func TestDatesThatATimestampCannotHoldAreRefused(t *testing.T) {
 
 // An unusable object is refused before anything else of it is looked at, whatever its status.
 func TestUnusableEndedSubscriptionIsRefusedToo(t *testing.T) {
-	assertInvalid(t, subscription("sub_1", "canceled", func(s *billing.Subscription) { s.PriceID = "" }), "price of the first item", "is empty")
+	assertInvalid(t, subscription("sub_1", "past_due", of()), "price", "is empty")
 }
 
 // assertInvalid: the subscription is refused with a message that names field and says what is

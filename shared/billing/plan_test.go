@@ -179,7 +179,7 @@ func TestPlan(t *testing.T) {
 		},
 		"repaired": {
 			truth: truth(subscription("sub_1", "past_due", func(s *billing.Subscription) {
-				s.PriceID, s.CancelAtPeriodEnd = "price_max", true
+				s.Items, s.CancelAtPeriodEnd = []billing.SubscriptionItem{{PriceID: "price_max"}}, true
 				s.TrialEnd, s.CanceledAt = trialEnd, canceledAt
 				s.CurrentPeriodEnd = periodEnd.Add(24 * time.Hour)
 			})),
@@ -262,12 +262,12 @@ func TestPlan(t *testing.T) {
 			want:   billing.Plan{GoverningID: "sub_1"},
 		},
 		"invalid subscription": {
-			truth:  truth(subscription("sub_1", "active", func(s *billing.Subscription) { s.PriceID = "" })),
+			truth:  truth(subscription("sub_1", "active", of())),
 			record: recorded("sub_1"), reason: "invalid_subscription",
 		},
 		"error keeps the warnings found": {
 			truth: truth(
-				subscription("sub_1", "active", func(s *billing.Subscription) { s.PriceID = "" }),
+				subscription("sub_1", "active", of()),
 				subscription("sub_2", "past_due")),
 			record: billing.Record{Org: organization(), Rows: []billing.Row{row("row_1", "sub_1"), row("row_2", "sub_0")}},
 			want:   billing.Plan{Warnings: warn("multiple_live_subscriptions", "multiple_subscription_rows")},

@@ -60,18 +60,28 @@ func genDate() *rapid.Generator[time.Time] {
 	})
 }
 
+// genItems are one to three, of any price, some of them paid by use.
+func genItems() *rapid.Generator[[]billing.SubscriptionItem] {
+	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) billing.SubscriptionItem {
+		return billing.SubscriptionItem{
+			PriceID: rapid.SampledFrom(prices).Draw(t, "price"), ProductID: rapid.SampledFrom([]string{"prod_1", "prod_2"}).Draw(t, "product"),
+			Metered: rapid.IntRange(0, 4).Draw(t, "metered") == 0,
+		}
+	}), 1, 3)
+}
+
 func genSubscription(id string) *rapid.Generator[billing.Subscription] {
 	return rapid.Custom(func(t *rapid.T) billing.Subscription {
 		s := billing.Subscription{
 			ID: id, CustomerID: rapid.SampledFrom([]string{"cus_1", "cus_1", "cus_2"}).Draw(t, "customer"),
-			Status: rapid.SampledFrom(statuses).Draw(t, "status"), PriceID: rapid.SampledFrom(prices).Draw(t, "price"),
+			Status: rapid.SampledFrom(statuses).Draw(t, "status"), Items: genItems().Draw(t, "items"),
 			OrgID: rapid.SampledFrom(orgIDs).Draw(t, "org"), MetadataTier: rapid.SampledFrom(tierText).Draw(t, "tier"),
 			Created: genInstant().Draw(t, "created"), CurrentPeriodStart: genInstant().Draw(t, "start"), CurrentPeriodEnd: genInstant().Draw(t, "end"),
 			TrialEnd: genDate().Draw(t, "trialEnd"), CanceledAt: genDate().Draw(t, "canceledAt"), EndedAt: genDate().Draw(t, "endedAt"),
 			CancelAtPeriodEnd: rapid.Bool().Draw(t, "cancel"),
 		}
 		if rapid.IntRange(0, 19).Draw(t, "broken") == 0 {
-			s.PriceID, s.CurrentPeriodEnd = "", time.Time{}
+			s.Items, s.CurrentPeriodEnd = nil, time.Time{}
 		}
 		return s
 	})
@@ -384,7 +394,7 @@ func TestTierFollowsWhetherItIsPaidFor(t *testing.T) {
 			t.Fatalf("tier %s in one table, %s in the other", row.Tier, after.Org.Tier)
 		}
 		switch governing.Status {
-		case billing.StatusCanceled, billing.StatusIncompleteExpired, billing.StatusIncomplete:
+		case billing.StatusCanceled, billing.StatusIncompleteExpired, billing.StatusIncomplete, billing.StatusPaused:
 			if row.Tier != "free" {
 				t.Fatalf("%s gives tier %s", governing.Status, row.Tier)
 			}
@@ -498,7 +508,7 @@ func TestPlanOfArbitraryData(t *testing.T) {
 	sub := rapid.Custom(func(t *rapid.T) billing.Subscription {
 		return billing.Subscription{
 			ID: anyText.Draw(t, "id"), CustomerID: anyText.Draw(t, "customer"), Status: billing.Status(anyText.Draw(t, "status")),
-			PriceID: anyText.Draw(t, "price"), OrgID: anyText.Draw(t, "org"), MetadataTier: anyText.Draw(t, "tier"),
+			Items: []billing.SubscriptionItem{{PriceID: anyText.Draw(t, "price")}}, OrgID: anyText.Draw(t, "org"), MetadataTier: anyText.Draw(t, "tier"),
 			Created: anyTime.Draw(t, "created"), CurrentPeriodStart: anyTime.Draw(t, "start"), CurrentPeriodEnd: anyTime.Draw(t, "end"),
 			TrialEnd: anyTime.Draw(t, "trialEnd"), CanceledAt: anyTime.Draw(t, "canceledAt"), EndedAt: anyTime.Draw(t, "endedAt"),
 		}

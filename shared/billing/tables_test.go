@@ -64,7 +64,7 @@ func TestColumnsSayWhatIsWrittenAndNoMore(t *testing.T) {
 	written, null := map[string]map[any]bool{}, map[string]bool{}
 	for _, status := range statuses {
 		for _, tier := range []string{"price_starter", "price_pro", "price_max"} {
-			s := subscription("sub_1", status, func(s *billing.Subscription) { s.PriceID = tier })
+			s := subscription("sub_1", status, of(tier))
 			_, bare := everything()
 			bare.Org.Tier, bare.Org.Status, bare.Rows[0].Tier, bare.Rows[0].Status = "?", "?", "?", "?"
 			plan, err := rules.Plan(truth(s), bare)

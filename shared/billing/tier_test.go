@@ -9,15 +9,18 @@ import (
 )
 
 // written is what a plan for an organization without a row writes as tiers and statuses. The
-// organization's columns hold values that no subscription maps to, so each must be a change.
+// organization's status is one that no subscription maps to, so it must be a change.
 type written struct{ RowTier, OrgTier, RowStatus, OrgStatus any }
 
 func writtenFor(t *testing.T, r billing.Rules, s billing.Subscription) written {
 	t.Helper()
-	record := billing.Record{Org: billing.Organization{ID: org, CustomerID: ptr("cus_1"), Tier: "gold", Status: "dormant"}}
+	record := billing.Record{Org: billing.Organization{ID: org, CustomerID: ptr("cus_1"), Tier: string(r.Tiers.Lowest()), Status: "dormant"}}
 	plan := mustPlan(t, r, truth(s), record)
 	to := func(field string) any {
 		c, ok := changeOf(plan, field)
+		if !ok && field == billing.FieldOrgTier {
+			return record.Org.Tier
+		}
 		if !ok {
 			t.Errorf("%s is not written", field)
 		}
@@ -32,7 +35,7 @@ func TestStatusBecomesColumns(t *testing.T) {
 		"trialing":           {"pro", "pro", "trialing", "trialing"},
 		"past_due":           {"pro", "pro", "past_due", "past_due"},
 		"unpaid":             {"pro", "pro", "unpaid", "past_due"},
-		"paused":             {"pro", "pro", "incomplete", "incomplete"},
+		"paused":             {"free", "free", "incomplete", "incomplete"},
 		"incomplete":         {"free", "free", "incomplete", "incomplete"},
 		"canceled":           {"free", "free", "canceled", "canceled"},
 		"incomplete_expired": {"free", "free", "incomplete_expired", "canceled"},
@@ -93,7 +96,7 @@ func TestTier(t *testing.T) {
 		"free in metadata alone, unpaid":             {billing.Rules{}, "unpaid", "price_x", "free", ""},
 		"price before free in metadata":              {billing.Rules{Prices: prices}, "active", "price_max", "free", "max"},
 		"unpaid keeps its tier":                      {billing.Rules{Prices: prices}, "unpaid", "price_max", "", "max"},
-		"paused keeps its tier":                      {billing.Rules{}, "paused", "price_x", "starter", "starter"},
+		"paused is free whatever the price":          {billing.Rules{Prices: prices, DefaultTier: "max"}, "paused", "price_max", "max", "free"},
 		"unpaid without any tier":                    {billing.Rules{Prices: prices}, "unpaid", "price_x", "", ""},
 		"canceled needs no tier":                     {billing.Rules{}, "canceled", "price_x", "", "free"},
 		"canceled is free whatever the price":        {billing.Rules{Prices: prices, DefaultTier: "max"}, "canceled", "price_max", "max", "free"},
@@ -102,7 +105,9 @@ func TestTier(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := subscription("sub_1", tt.status, func(s *billing.Subscription) { s.PriceID, s.MetadataTier = tt.price, tt.metadata })
+			s := subscription("sub_1", tt.status, func(s *billing.Subscription) {
+				s.Items, s.MetadataTier = []billing.SubscriptionItem{{PriceID: tt.price}}, tt.metadata
+			})
 			if tt.want == "" {
 				plan, err := tt.rules.Plan(truth(s), recorded("sub_1"))
 				if got := reasonOf(t, err); got != "tier_unresolved" || len(plan.Changes) > 0 {
@@ -130,7 +135,7 @@ func TestTierMetadataMismatch(t *testing.T) {
 		"past_due":                                 {"past_due", "price_pro", "max", true},
 		"trialing":                                 {"trialing", "price_pro", "max", true},
 		"unpaid, whose price decides as well":      {"unpaid", "price_pro", "max", true},
-		"paused, whose price decides as well":      {"paused", "price_pro", "max", true},
+		"paused is free whatever they say":         {"paused", "price_pro", "max", false},
 		"they agree":                               {"active", "price_pro", "pro", false},
 		"they agree but for case and spaces":       {"active", "price_pro", " PRO ", false},
 		"no metadata":                              {"active", "price_pro", "", false},
@@ -143,7 +148,7 @@ func TestTierMetadataMismatch(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			plan := mustPlan(t, rules, truth(subscription("sub_1", tt.status, func(s *billing.Subscription) {
-				s.PriceID, s.MetadataTier = tt.price, tt.metadata
+				s.Items, s.MetadataTier = []billing.SubscriptionItem{{PriceID: tt.price}}, tt.metadata
 			})), recorded("sub_1"))
 			if !tt.want {
 				if len(plan.Warnings) > 0 {
@@ -191,7 +196,7 @@ func TestTiersComeFromTheConfiguration(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := subscription("sub_1", tt.status, func(s *billing.Subscription) {
-				s.PriceID, s.ProductID, s.MetadataTier = tt.price, tt.product, tt.metadata
+				s.Items, s.MetadataTier = []billing.SubscriptionItem{{PriceID: tt.price, ProductID: tt.product}}, tt.metadata
 			})
 			if tt.want == "" {
 				_, err := r.Plan(truth(s), recorded("sub_1"))
@@ -214,6 +219,8 @@ func TestTiersComeFromTheConfiguration(t *testing.T) {
 		t.Errorf("a missing subscription ends in %+v", gone.Changes)
 	}
 	assertWarning(t, mustPlan(t, r, truth(), customerOnly()), billing.WarnPaidWithoutSubscription, "tier free") // which is none of them
-	s := subscription("sub_1", "active", func(s *billing.Subscription) { s.PriceID, s.ProductID, s.MetadataTier = "price_x", "prod_max", "None" })
+	s := subscription("sub_1", "active", func(s *billing.Subscription) {
+		s.Items, s.MetadataTier = []billing.SubscriptionItem{{PriceID: "price_x", ProductID: "prod_max"}}, "None"
+	})
 	assertWarning(t, mustPlan(t, r, truth(s), recorded("sub_1")), billing.WarnTierMetadataMismatch, "product prod_max is tier max but metadata.tier says None")
 }
