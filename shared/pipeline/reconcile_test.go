@@ -301,6 +301,8 @@ func cellText(value any) string {
 			return "1"
 		}
 		return "0"
+	case time.Time:
+		return v.Format(time.RFC3339)
 	default:
 		return fmt.Sprint(v)
 	}
