@@ -37,19 +37,28 @@ func fromJSON(kind Kind, v any) any {
 	return v
 }
 
-// value is what stands in a column, or is to; the zero value is NULL. Equal ones are the same.
+// value is what stands in a column, or is to; the zero value is NULL. Equal ones are the same, times
+// of whatever zone.
 type value struct {
 	kind   Kind
 	text   string
-	time   time.Time // UTC
-	flag   bool
-	number int64
+	number int64 // a time's seconds since 1970; of a flag 1 or 0
+	nanos  int
 }
 
-func textValue(s string) value    { return value{kind: KindText, text: s} }
-func flagValue(b bool) value      { return value{kind: KindFlag, flag: b} }
-func numberValue(n int64) value   { return value{kind: KindNumber, number: n} }
-func timeValue(t time.Time) value { return value{kind: KindTime, time: t.UTC()} }
+func textValue(s string) value  { return value{kind: KindText, text: s} }
+func numberValue(n int64) value { return value{kind: KindNumber, number: n} }
+func timeValue(t time.Time) value {
+	return value{kind: KindTime, number: t.Unix(), nanos: t.Nanosecond()}
+}
+
+func flagValue(b bool) value {
+	v := value{kind: KindFlag}
+	if b {
+		v.number = 1
+	}
+	return v
+}
 
 // textOrNull is NULL for "", which stands for null in a [Subscription].
 func textOrNull(s string) value {
@@ -73,30 +82,28 @@ func valueIn(cell any) value {
 	case *string:
 		return textValue(*p)
 	case **string:
-		return orNull(*p, textValue)
-	case **bool:
-		return orNull(*p, flagValue)
-	case **int64:
-		return orNull(*p, numberValue)
+		if *p != nil {
+			return textValue(**p)
+		}
 	case **time.Time:
-		return orNull(*p, timeValue)
-	default:
-		panic("a column's cell has a type that no value has")
+		if *p != nil {
+			return timeValue(**p)
+		}
+	case **bool:
+		if *p != nil {
+			return flagValue(**p)
+		}
+	case **int64:
+		if *p != nil {
+			return numberValue(**p)
+		}
 	}
-}
-
-func orNull[T any](p *T, valueOf func(T) value) value {
-	if p == nil {
-		return value{}
-	}
-	return valueOf(*p)
+	return value{}
 }
 
 // wholeSecond: the tables' times have no more, and Stripe's neither.
 func (v value) wholeSecond() value {
-	if v.kind == KindTime {
-		v.time = v.time.Truncate(time.Second)
-	}
+	v.nanos = 0
 	return v
 }
 
@@ -105,9 +112,9 @@ func (v value) any() any {
 	case KindText:
 		return v.text
 	case KindTime:
-		return v.time
+		return time.Unix(v.number, int64(v.nanos)).UTC()
 	case KindFlag:
-		return v.flag
+		return v.number == 1
 	case KindNumber:
 		return v.number
 	default:
@@ -115,21 +122,17 @@ func (v value) any() any {
 	}
 }
 
-// diff lists the columns in which row and organization are not as wanted; nil is a row that there
-// is not. want says false of a column that may stay as it is.
-func diff(row *Row, org *Organization, want func(*Column) (value, bool)) []Change {
+// diff lists the columns in which row and organization are not as the subscription and its tier want
+// them; nil is a row that there is not.
+func diff(row *Row, org *Organization, s *Subscription, tier Tier) []Change {
 	var changes []Change
 	for i := range columns {
 		c := &columns[i]
-		to, wanted := want(c)
-		if !wanted {
-			continue
-		}
 		var from value
 		if row != nil || c.Table() != TableSubscriptions {
 			from = c.read(row, org).wholeSecond()
 		}
-		if to = to.wholeSecond(); from != to {
+		if to := c.want(s, tier).wholeSecond(); from != to {
 			changes = append(changes, Change{Field: c.Field, From: from.any(), To: to.any()})
 		}
 	}

@@ -99,7 +99,7 @@ func (r Rules) isUnknown(i SubscriptionItem) bool {
 // recordedTier is the higher of the two that the plan would write over.
 func (r Rules) recordedTier(s Subscription, rec Record) Tier {
 	tier := Tier(rec.Org.Tier)
-	if row, ok := rec.rowFor(s.ID); ok && r.Tiers.rank(Tier(row.Tier)) > r.Tiers.rank(tier) {
+	if row := rec.rowFor(s.ID); row != nil && r.Tiers.rank(Tier(row.Tier)) > r.Tiers.rank(tier) {
 		tier = Tier(row.Tier)
 	}
 	return tier
@@ -116,8 +116,11 @@ func (r Rules) decidingPrice(s Subscription, rec Record) string {
 			prices = append(prices, i.PriceID)
 		}
 	}
-	row, _ := rec.rowFor(s.ID)
-	switch recorded := trimmed(row.PriceID); {
+	recorded := ""
+	if row := rec.rowFor(s.ID); row != nil {
+		recorded = trimmed(row.PriceID)
+	}
+	switch {
 	case len(prices) == 0 && s.Status.ended():
 		return recorded
 	case len(prices) == 0:

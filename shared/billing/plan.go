@@ -52,7 +52,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 		return plan, err
 	}
 	plan.Warnings = append(append(plan.Warnings, r.tierWarnings(sub)...), billingWarnings(sub)...)
-	return plan.towards(sub, tier, rec), nil
+	return plan.towards(&sub, tier, &rec), nil
 }
 
 // planWithoutCandidate decides where Stripe has no subscription for the organization.
@@ -89,30 +89,25 @@ func allOfOthers(t Truth, rec Record) (subs []Subscription, all bool) {
 // planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
 // subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
 func (r Rules) planMissing(t Truth, rec Record) Plan {
-	row, _ := rec.lastRecorded()
+	row := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
-	return plan.with(diff(&row, &rec.Org, func(c *Column) (value, bool) {
-		switch c.Group {
-		case GroupTier:
-			return textValue(string(r.Tiers.Lowest())), true
-		case GroupStatus:
-			return textValue(string(StatusCanceled)), true
-		default:
-			return timeOrNull(t.ReadAt), c.Field == FieldEndedAt && row.EndedAt == nil
-		}
+	changes := diff(row, &rec.Org, &Subscription{Status: StatusCanceled, EndedAt: t.ReadAt}, r.Tiers.Lowest())
+	return plan.with(slices.DeleteFunc(changes, func(c Change) bool {
+		group := GroupOf(c.Field)
+		return group != GroupTier && group != GroupStatus && (c.Field != FieldEndedAt || c.From != nil)
 	}), ReasonSubscriptionMissing)
 }
 
 // towards plans the changes that make the record say what the governing subscription says.
-func (p Plan) towards(s Subscription, tier Tier, rec Record) Plan {
-	want := func(c *Column) (value, bool) { return c.want(&s, tier), true }
-	row, exists := rec.rowFor(s.ID)
-	if !exists {
+func (p Plan) towards(s *Subscription, tier Tier, rec *Record) Plan {
+	row := rec.rowFor(s.ID)
+	changes := diff(row, &rec.Org, s, tier)
+	if row == nil {
 		p.Insert = true
-		return p.with(diff(nil, &rec.Org, want), ReasonRowInserted)
+		return p.with(changes, ReasonRowInserted)
 	}
 	p.RowID = row.ID
-	return p.with(diff(&row, &rec.Org, want), ReasonRepaired)
+	return p.with(changes, ReasonRepaired)
 }
 
 func (p Plan) with(changes []Change, reason Reason) Plan {

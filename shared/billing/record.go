@@ -121,28 +121,30 @@ func (r Record) Records(subscriptionID string) bool {
 	return subscriptionID != "" && slices.ContainsFunc(r.Rows, func(row Row) bool { return trimmed(row.SubscriptionID) == subscriptionID })
 }
 
-// rowFor returns the row to repair: the one with the governing id, else the latest created.
-func (r Record) rowFor(subscriptionID string) (Row, bool) {
-	for _, row := range r.Rows {
-		if trimmed(row.SubscriptionID) == subscriptionID {
-			return row, true
+// rowFor returns the row to repair: the one with the governing id, else the latest created; nil if
+// there is none.
+func (r *Record) rowFor(subscriptionID string) *Row {
+	for i := range r.Rows {
+		if trimmed(r.Rows[i].SubscriptionID) == subscriptionID {
+			return &r.Rows[i]
 		}
 	}
-	return latest(r.Rows)
+	return r.latest(func(Row) bool { return true })
 }
 
-// lastRecorded returns the latest created row that records a subscription.
-func (r Record) lastRecorded() (Row, bool) {
-	return latest(slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool { return trimmed(row.SubscriptionID) == "" }))
+// lastRecorded returns the latest created row that records a subscription; nil if there is none.
+func (r *Record) lastRecorded() *Row {
+	return r.latest(func(row Row) bool { return trimmed(row.SubscriptionID) != "" })
 }
 
-func latest(rows []Row) (row Row, ok bool) {
-	for _, candidate := range rows {
-		if !ok || candidate.newerThan(row) {
-			row, ok = candidate, true
+func (r *Record) latest(fits func(Row) bool) (latest *Row) {
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if fits(*row) && (latest == nil || row.newerThan(*latest)) {
+			latest = row
 		}
 	}
-	return row, ok
+	return latest
 }
 
 // highestTier is the most that either table grants.

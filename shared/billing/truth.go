@@ -180,14 +180,13 @@ func validate(s Subscription) error {
 }
 
 func wrongTime(v value, mayBeNull bool) string {
-	seconds := v.time.Unix()
 	switch {
 	case v.kind == "" && mayBeNull:
 		return ""
 	case v.kind == "":
 		return "is missing"
-	case seconds <= 0 || seconds > maxTimestamp.Unix():
-		return fmt.Sprintf("%d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", seconds)
+	case v.number <= 0 || v.number > maxTimestamp.Unix():
+		return fmt.Sprintf("%d is outside what a MySQL TIMESTAMP holds (1970-01-01 to 2038-01-19)", v.number)
 	default:
 		return ""
 	}
