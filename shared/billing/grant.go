@@ -8,13 +8,14 @@ import (
 
 // Rules is how subscriptions become tiers; it comes from the configuration.
 type Rules struct {
-	Tiers         Tiers
-	Prices        map[string]Tier // Stripe price id -> tier
-	Products      map[string]Tier // Stripe product id -> tier of its prices that are not among Prices
-	AddonPrices   map[string]bool // Stripe price ids that are known to grant no tier
-	AddonProducts map[string]bool // and product ids
-	DefaultTier   Tier            // for a subscription that names none; "" refuses it
+	Tiers       Tiers
+	Prices      map[string]Tier // Stripe price id -> tier, or [Addon]
+	Products    map[string]Tier // Stripe product id -> the same of its prices that are not among Prices
+	DefaultTier Tier            // for a subscription that names none; "" refuses it
 }
+
+// Addon stands for the tier of what is known to grant none.
+const Addon Tier = ""
 
 // evidence is what a tier follows from.
 type evidence int
@@ -53,8 +54,8 @@ func (r Rules) tier(s Subscription) (Tier, evidence) {
 	return r.DefaultTier, byDefault
 }
 
-// listed is the tier that the configuration has for an item: by its price or, where it does not list that, by its
-// product.
+// listed is the tier, or [Addon], that the configuration has for an item: by its price or, where it does not list
+// that, by its product.
 func (r Rules) listed(i SubscriptionItem) (Tier, bool) {
 	tier, ok := r.Prices[i.PriceID]
 	if !ok {
@@ -67,7 +68,7 @@ func (r Rules) listed(i SubscriptionItem) (Tier, bool) {
 func (r Rules) listedTiers(s Subscription) []Tier {
 	var all []Tier
 	for _, i := range s.Items {
-		if tier, ok := r.listed(i); ok && !slices.Contains(all, tier) {
+		if tier, ok := r.listed(i); ok && tier != Addon && !slices.Contains(all, tier) {
 			all = append(all, tier)
 		}
 	}
@@ -93,7 +94,7 @@ func (r Rules) certain(s Subscription, by evidence) bool {
 // isUnknown: the item may grant a tier, and nothing says which. One that is paid by use is no plan.
 func (r Rules) isUnknown(i SubscriptionItem) bool {
 	_, listed := r.listed(i)
-	return !listed && !i.Metered && !r.AddonPrices[i.PriceID] && !r.AddonProducts[i.ProductID]
+	return !listed && !i.Metered
 }
 
 // recordedTier is the higher of the two that the plan would write over.
@@ -189,7 +190,7 @@ func (r Rules) listing(s Subscription, tier Tier) string {
 		}
 	}
 	for _, i := range s.Items {
-		if listed, ok := r.listed(i); ok && listed == tier {
+		if listed, _ := r.listed(i); listed == tier {
 			return "product " + i.ProductID
 		}
 	}

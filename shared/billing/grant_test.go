@@ -44,7 +44,6 @@ func recordedAt(tier, price string) billing.Record {
 func withRules(change func(*billing.Rules)) billing.Rules {
 	r := rules
 	r.Prices, r.Products = maps.Clone(r.Prices), map[string]billing.Tier{}
-	r.AddonPrices, r.AddonProducts = map[string]bool{}, map[string]bool{}
 	change(&r)
 	return r
 }
@@ -97,11 +96,11 @@ func TestTheTierOfARealAccountsSubscription(t *testing.T) {
 			rules: rules, sub: subscription("sub_1", "active", of("price_new", "price_starter")), record: recordedAt("max", "price_max"), want: "tier_unresolved",
 		},
 		"a listed add-on beside a lower plan": {
-			rules: withRules(func(r *billing.Rules) { r.AddonPrices["price_seats"] = true }), sub: subscription("sub_1", "active", of("price_seats", "price_starter")),
+			rules: withRules(func(r *billing.Rules) { r.Prices["price_seats"] = billing.Addon }), sub: subscription("sub_1", "active", of("price_seats", "price_starter")),
 			record: recordedAt("max", "price_max"), want: "starter", price: "price_starter", lowers: true,
 		},
 		"an add-on listed by its product beside a lower plan": {
-			rules: withRules(func(r *billing.Rules) { r.AddonProducts["prod_of_price_seats"] = true }), sub: subscription("sub_1", "active", of("price_seats", "price_starter")),
+			rules: withRules(func(r *billing.Rules) { r.Products["prod_of_price_seats"] = billing.Addon }), sub: subscription("sub_1", "active", of("price_seats", "price_starter")),
 			record: recordedAt("max", "price_max"), want: "starter", price: "price_starter", lowers: true,
 		},
 		"a metered item beside a lower plan": {

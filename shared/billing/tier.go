@@ -38,6 +38,9 @@ func (t *Tiers) UnmarshalText(text []byte) error {
 		if !tierName.MatchString(name) {
 			return fmt.Errorf("has as entry %d something else than a name of letters, digits and underscores", i+1)
 		}
+		if strings.EqualFold(name, "addon") {
+			return fmt.Errorf("has as entry %d a name that STRIPE_PRICE_ID_ADDON has for what grants no tier", i+1)
+		}
 		if len(all) > 0 && all.Find(name) != "" {
 			return fmt.Errorf("has as entry %d a name that stands before it already, maybe in other case", i+1)
 		}

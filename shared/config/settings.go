@@ -32,8 +32,12 @@ type setting struct {
 func settings(c *Config, tiers billing.Tiers) []setting {
 	const ids = " ids separated by commas, each in one tier only"
 	var lists []setting
-	for _, tier := range tiers {
-		suffix := strings.ToUpper(string(tier))
+	all := tiers
+	if tiers != nil {
+		all = append(slices.Clone(tiers), billing.Addon)
+	}
+	for _, tier := range all {
+		suffix := suffixOf(tier)
 		lists = append(lists,
 			setting{pricePrefix + suffix, "", "price" + ids, list(c.Rules.Prices, tier, pricePrefix, "price")},
 			setting{productPrefix + suffix, "", "product" + ids, list(c.Rules.Products, tier, productPrefix, "product")})
@@ -141,13 +145,21 @@ func list(tierOf map[string]billing.Tier, tier billing.Tier, prefix, kind string
 			case unprintable.MatchString(id):
 				return fmt.Errorf("has white space or an unusual character in entry %d", i+1)
 			case taken && other != tier:
-				return fmt.Errorf("has as entry %d a %s id of %s%s", i+1, kind, prefix, strings.ToUpper(string(other)))
+				return fmt.Errorf("has as entry %d a %s id of %s%s", i+1, kind, prefix, suffixOf(other))
 			default:
 				tierOf[id] = tier
 			}
 		}
 		return nil
 	}
+}
+
+// suffixOf a tier ends the names of its lists.
+func suffixOf(tier billing.Tier) string {
+	if tier == billing.Addon {
+		return "ADDON"
+	}
+	return strings.ToUpper(string(tier))
 }
 
 func defaultTier(into *billing.Tier, tiers billing.Tiers) read {

@@ -102,19 +102,26 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 	return sub, nil
 }
 
-// withoutPrice are the subscription's items as they are stored: of the only one the column has the price.
+// withoutPrice are the subscription's items as they are stored: of the only one the column has the price, and
+// none stands for one that has nothing else.
 func withoutPrice(sub billing.Subscription) []billing.SubscriptionItem {
 	if len(sub.Items) != 1 || sub.Items[0].PriceID != sub.PriceID {
 		return sub.Items
 	}
 	item := sub.Items[0]
 	item.PriceID = ""
+	if item == (billing.SubscriptionItem{}) && sub.PriceID != "" {
+		return nil
+	}
 	return []billing.SubscriptionItem{item}
 }
 
 // withPrice is the reverse.
 func withPrice(sub billing.Subscription) []billing.SubscriptionItem {
-	if len(sub.Items) == 1 {
+	switch {
+	case len(sub.Items) == 0 && sub.PriceID != "":
+		return []billing.SubscriptionItem{{PriceID: sub.PriceID}}
+	case len(sub.Items) == 1:
 		sub.Items[0].PriceID = sub.PriceID
 	}
 	return sub.Items

@@ -34,15 +34,13 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 		return Explanation{}, err
 	}
 	for _, record := range records { // one at most, by the id as the database spells it
-		truth, err := (&batch{Reconciler: r}).read(ctx, record, hints{})
-		if err == nil {
-			err = r.share(ctx, &truth, record)
-		}
-		if err != nil {
+		t := &task{work: billing.Work{OrgID: record.Org.ID}, record: record, exists: true, alone: true}
+		plan, err := (&batch{Reconciler: r}).plan(ctx, t)
+		if err != nil && billing.AsFailure(err).Class != billing.Permanent {
 			return Explanation{}, err
 		}
-		e := Explanation{Record: record, Truth: truth, Choice: billing.Explain(truth, record)}
-		if e.Plan, err = r.Rules.Plan(truth, record); err != nil {
+		e := Explanation{Record: record, Truth: t.truth, Choice: billing.Explain(t.truth, record), Plan: plan}
+		if err != nil {
 			e.Refusal = billing.AsFailure(err)
 		}
 		e.Lowers = r.Rules.Tiers.LowersAccess(e.Plan.Changes)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -12,28 +13,53 @@ import (
 type hints struct {
 	named     []string // subscriptions whose metadata may name it
 	unsettled bool     // its recorded subscriptions will not settle which one governs
+	swept     bool     // named are all that the run's snapshot has
 }
 
 // read asks Stripe afresh for what may govern the organization, and the database whose else it may
 // be, but for what [Reconciler.share] looks up.
-func (b *batch) read(ctx context.Context, record billing.Record, known hints) (billing.Truth, error) {
-	truth := billing.Truth{ReadAt: b.now()}
-	if record.Org.Deleted {
-		return truth, nil
+func (r *reading) read(ctx context.Context) (billing.Truth, error) {
+	if r.record.Org.Deleted {
+		return billing.Truth{ReadAt: r.at}, nil
 	}
-	r := &reading{batch: b, record: record, retrieved: map[string]bool{}, customers: map[string]bool{}}
-	if err := r.ask(ctx, known); err != nil {
-		return truth, err
+	if err := r.ask(ctx); err != nil {
+		return billing.Truth{}, err
 	}
+	return r.truth(ctx)
+}
+
+// readAll asks whatever endpoint could still name a candidate: before access is lowered, none may be left out.
+// The subscriptions whose metadata names the organization are in the run's snapshot; without one Stripe's search
+// finds them, but for those that changed within about a minute. searched is false where the account has no search.
+// https://docs.stripe.com/search#data-freshness
+func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bool, err error) {
+	searched = true
+	named := r.known.named
+	if !r.known.swept {
+		var found []string
+		if found, searched, err = r.Stripe.SubscriptionsNaming(ctx, r.record.Org.ID); err != nil {
+			return truth, false, err
+		}
+		named = append(slices.Clone(named), found...)
+	}
+	if err = r.askAll(ctx, named); err == nil {
+		truth, err = r.truth(ctx)
+	}
+	return truth, searched, err
+}
+
+// truth is what was seen so far.
+func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
+	truth := billing.Truth{ReadAt: r.at}
 	missing, err := r.customerMissing(ctx)
 	if err != nil {
 		return truth, err
 	}
 	truth.CustomerMissing, truth.Subscriptions = missing, r.found
-	if r.found.onlyOf(record) {
+	if r.found.onlyOf(r.record) {
 		return truth, nil
 	}
-	truth.Claims, err = b.Store.Claims(ctx, r.found)
+	truth.Claims, err = r.Store.Claims(ctx, r.found)
 	return truth, err
 }
 
@@ -51,26 +77,36 @@ type reading struct {
 	*batch
 
 	record    billing.Record
+	known     hints
+	at        time.Time
 	found     subscriptions
 	retrieved map[string]bool // subscriptions asked for singly
 	customers map[string]bool // asked for, and whether Stripe has them
 }
 
+func (b *batch) newReading(record billing.Record, known hints) *reading {
+	return &reading{batch: b, record: record, known: known, at: b.now(), retrieved: map[string]bool{}, customers: map[string]bool{}}
+}
+
 // ask reads the recorded subscriptions and, unless they settle it, all of the customers' and
 // those whose metadata names the organization. A customer's list has the recorded ones too: where
 // it is needed anyway, it comes first.
-func (r *reading) ask(ctx context.Context, known hints) error {
-	if !known.unsettled {
+func (r *reading) ask(ctx context.Context) error {
+	if !r.known.unsettled {
 		if err := r.readRecorded(ctx); err != nil || billing.Settled(r.found) {
 			return err
 		}
 	}
+	return r.askAll(ctx, r.known.named)
+}
+
+func (r *reading) askAll(ctx context.Context, named []string) error {
 	for _, step := range []func(context.Context) error{r.readCustomers, r.readRecorded, r.readCustomers} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return r.readNamed(ctx, known.named)
+	return r.readNamed(ctx, named)
 }
 
 func (r *reading) readRecorded(ctx context.Context) error {

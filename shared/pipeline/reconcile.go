@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +31,7 @@ type (
 	decider interface {
 		Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 		Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
+		AllOfOtherMode(ctx context.Context, runID string, more int) (bool, error)
 	}
 )
 
@@ -37,6 +40,7 @@ type Stripe interface {
 	Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error)
 	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
 	CustomerExists(ctx context.Context, customerID string) (bool, error)
+	SubscriptionsNaming(ctx context.Context, orgID string) (ids []string, available bool, err error)
 	TakeUsage() billing.Usage
 }
 
@@ -85,6 +89,7 @@ type Reconciler struct {
 	Log      *slog.Logger
 
 	stripeSilence silence
+	noSearch      sync.Map // ids of runs of which it was said
 }
 
 const (
@@ -112,6 +117,7 @@ type task struct {
 	// for what is read after that.
 	doubt  *billing.Truth
 	alone  bool
+	truth  billing.Truth // that was planned on last
 	result Result
 }
 
@@ -333,6 +339,7 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 	}
 	var plan billing.Plan
 	err := retry.do(ctx, func() (err error) {
+		defer func() { err = b.recovered(ctx, t, recover(), err) }()
 		plan, err = b.round(ctx, t)
 		return err
 	})
@@ -347,6 +354,19 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 		return Result{Disposition: Acknowledge}
 	}
 	return b.conclude(ctx, t, billing.AsFailure(err), plan)
+}
+
+// recovered makes a panic the failure of its organization alone: the others of the batch are done.
+func (b *batch) recovered(ctx context.Context, t *task, panicked any, err error) error {
+	if panicked == nil {
+		return err
+	}
+	b.Log.ErrorContext(ctx, "a fault of this program", telemetry.KeyRunID, t.work.RunID, telemetry.KeyOrgID, t.work.OrgID,
+		telemetry.KeyError, fmt.Sprint(panicked), telemetry.KeyStack, string(debug.Stack()))
+	return &billing.Failure{
+		Class: billing.Permanent, Reason: billing.ReasonInternal,
+		Message: fmt.Sprintf("a fault of this program, its log has the details: %v; nothing was written", panicked),
+	}
 }
 
 // conclude maps a failure's class to what becomes of the message, and records it where the
@@ -380,10 +400,28 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 		return Result{Disposition: Acknowledge}
 	case err != nil:
 		return Result{Return, billing.AsFailure(err)}
-	case t.run.DryRun:
+	}
+	if f.Reason == billing.ReasonOtherMode && t.run.Status.Open() {
+		b.stopIfOtherMode(ctx, t)
+	}
+	if t.run.DryRun {
 		return Result{Disposition: Acknowledge, Failure: f}
-	default:
-		return Result{DeadLetter, f}
+	}
+	return Result{DeadLetter, f}
+}
+
+// stopIfOtherMode stops the run once so many organizations have ids of the other mode, and none one of the key's,
+// that it is the key which is wrong. What fails here is tried with the next such organization.
+func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
+	wrong, err := b.Store.AllOfOtherMode(ctx, t.work.RunID, billing.MaxOtherMode)
+	if err == nil && wrong {
+		f := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: fmt.Sprintf(
+			"more than %d organizations have ids of Stripe's other mode and none has one of the key's; use a key of the mode that the database's ids belong to", billing.MaxOtherMode)}
+		_, err = b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
+		b.stopped.Store(t.work.RunID, true)
+	}
+	if err != nil {
+		b.Log.WarnContext(ctx, "it could not be told whether the key is of the wrong mode", telemetry.KeyRunID, t.work.RunID, telemetry.Err(err))
 	}
 }
 
@@ -470,16 +508,47 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
 	}
 	if t.doubt != nil { // and resolved
-		truth := *t.doubt
-		t.doubt = nil
-		return b.Rules.Plan(truth, t.record)
+		t.truth, t.doubt = *t.doubt, nil
+		plan, err := b.Rules.Plan(t.truth, t.record)
+		if err != nil || !b.lowers(plan) {
+			return plan, err
+		}
+		// Not on what was seen before others were asked for.
 	}
 	known := t.hints()
 	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
-	truth, err := b.read(ctx, t.record, known)
+	reading := b.newReading(t.record, known)
+	truth, err := reading.read(ctx)
 	if err != nil {
 		return billing.Plan{}, err
 	}
+	plan, err := b.planFor(ctx, t, truth)
+	if err != nil || t.doubt != nil || !b.lowers(plan) {
+		return plan, err
+	}
+	truth, searched, err := reading.readAll(ctx)
+	if err != nil {
+		return billing.Plan{}, err
+	}
+	plan, err = b.planFor(ctx, t, truth)
+	if err == nil && !searched && b.lowers(plan) {
+		b.sayNoSearch(ctx, t.work.RunID)
+		plan.Warnings = append(plan.Warnings, billing.SearchUnavailable())
+	}
+	return plan, err
+}
+
+func (b *batch) lowers(plan billing.Plan) bool { return b.Rules.Tiers.LowersAccess(plan.Changes) }
+
+// sayNoSearch says so once for each run, as far as this process knows.
+func (r *Reconciler) sayNoSearch(ctx context.Context, runID string) {
+	if _, said := r.noSearch.LoadOrStore(runID, true); !said {
+		r.Log.WarnContext(ctx, "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects", telemetry.KeyRunID, runID)
+	}
+}
+
+// planFor leaves the task in doubt where it has to be known first who shares a customer.
+func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (billing.Plan, error) {
 	if !t.alone && len(billing.InDoubt(truth, t.record)) > 0 {
 		t.doubt, t.alone = &truth, true
 		return billing.Plan{}, nil
@@ -487,6 +556,7 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if err := b.share(ctx, &truth, t.record); err != nil {
 		return billing.Plan{}, err
 	}
+	t.truth = truth
 	return b.Rules.Plan(truth, t.record)
 }
 

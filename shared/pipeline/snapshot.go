@@ -156,6 +156,7 @@ func (t *task) hints() hints {
 	if t.swept == nil {
 		return known
 	}
+	known.swept = true
 	var recorded []billing.Subscription
 	for _, sub := range t.swept.Subscriptions {
 		switch {

@@ -132,7 +132,7 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		t.Fatalf("exists %t, error %v", exists, err)
 	}
 	want := billing.Subscription{
-		ID: "sub_full", CustomerID: "cus_1", Status: billing.StatusCanceled, PriceID: "price_first", ProductID: "prod_a",
+		ID: "sub_full", CustomerID: "cus_1", Status: billing.StatusCanceled, PriceID: "price_first",
 		OrgID: "org-1", MetadataTier: "Pro",
 		Created: unix(1_700_000_001), CurrentPeriodStart: unix(1_700_000_002), CurrentPeriodEnd: unix(1_700_000_003),
 		TrialEnd: unix(1_700_000_005), CanceledAt: unix(1_700_000_006), EndedAt: unix(1_700_000_007),

@@ -18,4 +18,5 @@ const (
 	KeyRequestsPerSecond = "requestsPerSecond"
 	KeyResult            = "result"
 	KeyRunID             = "runId"
+	KeyStack             = "stack"
 )
