@@ -96,10 +96,11 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		id, metadata := strings.Repeat("ü", 255+n), strings.Repeat("ü", 500+n)
 		for name, change := range map[string]func(*stripetest.Subscription){
-			"status": func(s *stripetest.Subscription) { s.Status = id },
-			"price":  func(s *stripetest.Subscription) { s.PriceID = id },
-			"orgId":  func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": metadata} },
-			"tier":   func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": metadata} },
+			"status":  func(s *stripetest.Subscription) { s.Status = id },
+			"price":   func(s *stripetest.Subscription) { s.Items = []stripetest.Item{{PriceID: id, ProductID: "prod_1"}} },
+			"product": func(s *stripetest.Subscription) { s.Items = []stripetest.Item{{PriceID: "price_1", ProductID: id}} },
+			"orgId":   func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": metadata} },
+			"tier":    func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": metadata} },
 		} {
 			s := stripetest.Subscription{ID: fmt.Sprintf("sub_%s_%d", name, n), CustomerID: "cus_1", Created: 1_700_000_000}
 			change(&s)
@@ -107,7 +108,7 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 		}
 	}
 	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
-	if err != nil || len(page.Subscriptions) != 8 {
+	if err != nil || len(page.Subscriptions) != 10 {
 		t.Fatalf("%d subscriptions, %v", len(page.Subscriptions), err)
 	}
 	for _, s := range page.Subscriptions {
