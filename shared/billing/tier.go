@@ -70,9 +70,9 @@ func (t Tiers) Lowest() Tier { return t.All()[0] }
 // Find returns the tier with this name, whatever case and white space it is written with; "" if
 // there is none.
 func (t Tiers) Find(name string) Tier {
-	name = strings.ToLower(strings.TrimSpace(name))
+	name = strings.TrimSpace(name)
 	for _, tier := range t.All() {
-		if strings.ToLower(string(tier)) == name {
+		if strings.EqualFold(string(tier), name) {
 			return tier
 		}
 	}

@@ -75,7 +75,8 @@ func Load(environ map[string]string, needs ...Need) (Config, error) {
 			}
 			continue
 		}
-		if slices.Contains(required, s.name) && !(s.name == passwordVariable && c.Database.OnThisMachine()) {
+		canBeEmpty := s.name == passwordVariable && c.Database.OnThisMachine()
+		if slices.Contains(required, s.name) && !canBeEmpty {
 			problems = append(problems, Problem{s.name, "is not set", s.remedy})
 		}
 	}

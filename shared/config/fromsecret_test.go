@@ -16,8 +16,10 @@ func TestASecretGivesItsVariablesAndNoOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"DB_PASSWORD": `päss "word" `, "DB_PORT": "3307", "STRIPE_RPS": "12.50", "DB_TLS": "true", "STRIPE_MODE": "",
-		"TIERS": "none,gold", "STRIPE_PRODUCT_ID_GOLD": "prod_1"}
+	want := map[string]string{
+		"DB_PASSWORD": `päss "word" `, "DB_PORT": "3307", "STRIPE_RPS": "12.50", "DB_TLS": "true", "STRIPE_MODE": "",
+		"TIERS": "none,gold", "STRIPE_PRODUCT_ID_GOLD": "prod_1",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -120,7 +120,7 @@ func between[T cmp.Ordered](into *T, parse func(string) (T, error), least, most 
 		if err != nil {
 			return errNotValid // the error itself quotes the text
 		}
-		if !(least <= value && value <= most) { // written so that NaN is refused too
+		if inRange := least <= value && value <= most; !inRange { // which NaN is not
 			return errOutOfRange
 		}
 		*into = value

@@ -399,7 +399,7 @@ func TestOddButReadableObjectsArePassedOn(t *testing.T) {
 				t.Fatalf("%+v, exists %t, error %v", sub, exists, err)
 			}
 			id := "sub_1"
-			_, err = billing.Rules{DefaultTier: billing.TierStarter}.Plan(billing.Truth{Subscriptions: []billing.Subscription{sub}},
+			_, err = billing.Rules{Prices: map[string]billing.Tier{"price_1": billing.TierStarter}}.Plan(billing.Truth{Subscriptions: []billing.Subscription{sub}},
 				billing.Record{Org: billing.Organization{ID: "org-1"}, Rows: []billing.Row{{ID: "row-1", SubscriptionID: &id}}})
 			if test.reason == "" {
 				if err != nil || sub.CustomerID != "cus_1" {
