@@ -43,6 +43,13 @@ func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
 // takes, and short enough to go on soon after a crash.
 const LeaseLife = time.Minute
 
+// Lease is an enumerator's claim to be the only one that lists and sends a run.
+type Lease struct {
+	RunID string
+	Owner string    // of one enumerator, once
+	End   time.Time // unless a write under the lease moves it
+}
+
 // Run is one pass over all organizations, or over one.
 type Run struct {
 	ID             string

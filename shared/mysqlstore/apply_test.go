@@ -748,8 +748,9 @@ func TestTextSurvivesWhateverItHolds(t *testing.T) {
 			if diff := cmp.Diff("request"+text, f.run(t, runID).RequestID); diff != "" {
 				t.Errorf("request id (-want +got):\n%s", diff)
 			}
-			f.lease(t, runID, "owner"+text)
-			if n, through, err := f.store.ListPage(t.Context(), run, "owner"+text, 10, now); n != 1 || through != orgID || err != nil {
+			lease := billing.Lease{RunID: runID, Owner: "owner" + text, End: until}
+			f.lease(t, lease)
+			if n, through, err := f.store.ListPage(t.Context(), lease, run.OrgID, "", 10); n != 1 || through != orgID || err != nil {
 				t.Fatalf("%q: listed %d through %q, %v", text, n, through, err)
 			}
 			if ids, err := f.store.PendingAfter(t.Context(), runID, "", 10); len(ids) != 1 || ids[0] != orgID || err != nil {

@@ -53,10 +53,10 @@ func wholeRun(t *testing.T, f *fixture) {
 		{ID: "sub_orphan", CustomerID: "cus_x", Status: billing.StatusActive, OrgID: "日本 Ü 🙂", Created: old},
 	}
 	run := f.swept(t, "run", subs...)
-	if n, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 4 || err != nil {
+	if n, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); n != 4 || err != nil {
 		t.Fatalf("%d listed, %v", n, err)
 	}
-	if _, through, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until); through != "" || err != nil {
+	if _, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
 		t.Fatal(through, err)
 	}
 	if got := f.item(t, "run", named).SubscriptionID; got != "sub_named" {
@@ -102,7 +102,7 @@ func wholeRun(t *testing.T, f *fixture) {
 		t.Errorf("%d decided, %v", n, err)
 	}
 
-	unclaimed, _, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until)
+	unclaimed, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,15 +156,14 @@ func readsByIndex(t *testing.T, f *fixture) {
 	for _, id := range ids[5:] {
 		swept = append(swept, billing.Subscription{ID: "sub_" + id, CustomerID: "cus_" + id, OrgID: id, Status: billing.StatusCanceled})
 	}
-	run := f.swept(t, "run", swept...)
+	f.swept(t, "run", swept...)
 	for _, table := range []string{"organizations", "subscriptions", "reconciliation_snapshots"} {
 		f.MustExec(t, `ANALYZE TABLE `+table)
 	}
 	store, _ := f.one(t)
 	record := f.record(t, ids[0])
 	page := func(through string) error {
-		run.ListedThrough = through
-		_, _, err := store.ListPage(t.Context(), run, "owner", 20, until)
+		_, _, err := store.ListPage(t.Context(), leaseOf("run"), "", through, 20)
 		return err
 	}
 	for _, read := range []struct {
@@ -182,7 +181,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 			return err
 		}},
 		{"what is unclaimed", func() error {
-			_, _, err := store.ListSnapshot(t.Context(), "small", "owner", "", until) // which reads the snapshot through
+			_, _, err := store.ListSnapshot(t.Context(), leaseOf("small"), "") // which reads the snapshot through
 			return err
 		}},
 		{"one organization", func() error {

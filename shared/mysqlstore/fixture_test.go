@@ -208,27 +208,32 @@ func (f *fixture) openRun(t *testing.T, run billing.Run) billing.Run {
 	return opened
 }
 
-func (f *fixture) lease(t *testing.T, runID, owner string) {
+// leaseOf is the claim of one enumerator, called owner.
+func leaseOf(runID string) billing.Lease {
+	return billing.Lease{RunID: runID, Owner: "owner", End: until}
+}
+
+func (f *fixture) lease(t *testing.T, l billing.Lease) {
 	t.Helper()
-	held, err := f.store.AcquireLease(t.Context(), runID, owner, now, now.Add(time.Minute))
+	held, err := f.store.AcquireLease(t.Context(), l, now)
 	if err != nil || !held {
-		t.Fatalf("lease of %s for %s: held %v, %v", runID, owner, held, err)
+		t.Fatalf("%+v: held %v, %v", l, held, err)
 	}
 }
 
 // startRun lists everything in a new run, with this downgrade limit, and sets it running.
 func (f *fixture) startRun(t *testing.T, id string, limit int) {
 	t.Helper()
-	run := f.openRun(t, newRun(id))
-	f.lease(t, id, "owner")
-	n, _, err := f.store.ListPage(t.Context(), run, "owner", 10_000, now)
+	f.openRun(t, newRun(id))
+	f.lease(t, leaseOf(id))
+	n, _, err := f.store.ListPage(t.Context(), leaseOf(id), "", "", 10_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.store.FinishListing(t.Context(), id, "owner", n, limit, now); err != nil {
+	if err := f.store.FinishListing(t.Context(), leaseOf(id), n, limit); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.store.MarkRunning(t.Context(), id, "owner"); err != nil {
+	if err := f.store.MarkRunning(t.Context(), leaseOf(id)); err != nil {
 		t.Fatal(err)
 	}
 }

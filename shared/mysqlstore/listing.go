@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -23,9 +22,9 @@ const snapshotPage = 500
 // organizations that it has. unclaimed are the live ones that no organization claims by
 // itself: no row of one that is not deleted records it, and its metadata names none. through is where to go on;
 // empty at the end.
-func (s *Store) ListSnapshot(ctx context.Context, runID, owner, after string, until time.Time) (unclaimed []billing.Orphan, through string, err error) {
+func (s *Store) ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		subs, err := pageOfSnapshot(ctx, tx, runID, after)
+		subs, err := pageOfSnapshot(ctx, tx, l.RunID, after)
 		if err != nil {
 			return err
 		}
@@ -33,15 +32,15 @@ func (s *Store) ListSnapshot(ctx context.Context, runID, owner, after string, un
 			through = subs[snapshotPage-1].ID
 		}
 		var leads []lead
-		if leads, unclaimed, err = whose(ctx, tx, runID, subs); err != nil {
+		if leads, unclaimed, err = whose(ctx, tx, l.RunID, subs); err != nil {
 			return err
 		}
-		if err := list(ctx, tx, runID, leads); err != nil {
+		if err := list(ctx, tx, l.RunID, leads); err != nil {
 			return err
 		}
-		return advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until)
+		return renew(ctx, tx, l)
 	})
-	return unclaimed, through, failure(err, "look through what the sweep of run "+runID+" saw")
+	return unclaimed, through, failure(err, "look through what the sweep of run "+l.RunID+" saw")
 }
 
 // pageOfSnapshot forces the index because MySQL would not always read the rows in this order.
@@ -204,19 +203,16 @@ func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(bil
 }
 
 // KeepOrphans records what the run's sweep found: the first of the orphans and how many there are.
-func (s *Store) KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error {
+func (s *Store) KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
 	text, err := json.Marshal(first)
 	if err != nil {
 		return err
 	}
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, runID)
+	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, l.RunID)
 		return err
 	})
-	return failure(err, "record the orphans of run "+runID)
+	return failure(err, "record the orphans of run "+l.RunID)
 }
 
 // FoundOrphans returns what the run's sweep found: the first of the orphans and how many there are.

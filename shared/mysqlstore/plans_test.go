@@ -83,7 +83,7 @@ func (f *fixture) addBulk(t *testing.T, n int, b bulk) {
 		subs = subs[len(page):]
 		f.storePage(t, sweep, billing.Range{}, billing.Page{Subscriptions: page})
 	}
-	if err := f.store.FinishSweep(t.Context(), sweep, "owner", billing.SweepComplete, until); err != nil {
+	if err := f.store.FinishSweep(t.Context(), leaseOf(sweep), billing.SweepComplete); err != nil {
 		t.Fatal(err)
 	}
 	f.addItems(t, items...)
@@ -148,15 +148,14 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
 		"ListPage": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			run.ListedThrough = after
-			n, through, err := s.ListPage(ctx, run, "owner", 250, until)
+			n, through, err := s.ListPage(ctx, leaseOf(run.ID), "", after, 250)
 			if n < 250 {
 				through = ""
 			}
 			return through, err
 		},
 		"ListSnapshot": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			_, through, err := s.ListSnapshot(ctx, run.ID, "owner", after, until)
+			_, through, err := s.ListSnapshot(ctx, leaseOf(run.ID), after)
 			return through, err
 		},
 		"PendingAfter": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {

@@ -84,47 +84,48 @@ func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, e
 	return ids, failure(err, "find runs to resume")
 }
 
-// AcquireLease makes owner the only enumerator of the run until the given time, unless another
+// AcquireLease makes the lease's owner the only enumerator of its run until its end, unless another
 // holds it or the run no longer enumerates.
-func (s *Store) AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error) {
+func (s *Store) AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET lease_owner = ?, lease_expires_at = ?
 		WHERE id = ? AND status = ? AND (lease_owner = ? OR `+leaseIsFree+`)`,
-		owner, until, runID, billing.RunEnumerating, owner, now, latestLease(now))
-	return ok, failure(err, "take the lease of run "+runID)
+		l.Owner, l.End, l.RunID, billing.RunEnumerating, l.Owner, now, latestLease(now))
+	return ok, failure(err, "take the lease of run "+l.RunID)
 }
 
 // ReleaseLease gives the run free for the next enumerator.
-func (s *Store) ReleaseLease(ctx context.Context, runID, owner string) error {
+func (s *Store) ReleaseLease(ctx context.Context, l billing.Lease) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_owner = '', lease_expires_at = NULL
-		WHERE id = ? AND lease_owner = ?`, runID, owner)
-	return failure(err, "release the lease of run "+runID)
+		WHERE id = ? AND lease_owner = ?`, l.RunID, l.Owner)
+	return failure(err, "release the lease of run "+l.RunID)
 }
 
-// ListPage looks at the next organizations by id: it writes those that the database connects with
-// Stripe as pending items and moves the run's cursor in one transaction. It returns how many it looked
-// at; fewer than limit is the end.
-func (s *Store) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
+// ListPage looks at the next organizations by id, those behind one, or of a run over one
+// organization at that one: it writes those that the database connects with Stripe as pending items and
+// moves the run's cursor in one transaction. It returns how many it looked at and up to which; fewer than
+// limit is the end.
+func (s *Store) ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		var items []billing.Item
-		if n, through, items, err = eligible(ctx, tx, run, limit); err != nil {
+		if n, through, items, err = eligible(ctx, tx, only, after, limit); err != nil {
 			return err
 		}
-		if err := insertItems(ctx, tx, run.ID, items); err != nil {
+		if err := insertItems(ctx, tx, l.RunID, items); err != nil {
 			return err
 		}
-		return advance(ctx, tx, run.ID, owner, `listed_through = ?, lease_expires_at = ?`, through, until)
+		return advance(ctx, tx, l, `listed_through = ?, lease_expires_at = ?`, through, l.End)
 	})
-	return n, through, failure(err, "list the organizations of run "+run.ID)
+	return n, through, failure(err, "list the organizations of run "+l.RunID)
 }
 
 // eligible looks at the next organizations, those that are deleted left out, and returns how many
 // and up to which, and the run's items among them: the organizations that are known to Stripe. A run
 // over one organization takes it as it is.
-func eligible(ctx context.Context, q querier, run billing.Run, limit int) (n int, through string, items []billing.Item, err error) {
-	through = run.ListedThrough
-	stmt, args := listPage, []any{run.ListedThrough, limit}
-	if run.OrgID != "" {
-		stmt, args = listOne, []any{run.OrgID, run.ListedThrough}
+func eligible(ctx context.Context, q querier, only, after string, limit int) (n int, through string, items []billing.Item, err error) {
+	through = after
+	stmt, args := listPage, []any{after, limit}
+	if only != "" {
+		stmt, args = listOne, []any{only, after}
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
 		var known bool
@@ -160,14 +161,28 @@ func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.
 	return err
 }
 
-// advance writes to a run that enumerates under owner's lease, and to no other.
-func advance(ctx context.Context, e execer, runID, owner, set string, args ...any) error {
+// advance writes to a run that enumerates under the lease, and to no other.
+func advance(ctx context.Context, e execer, l billing.Lease, set string, args ...any) error {
 	ok, err := hit(ctx, e, `UPDATE reconciliation_runs SET `+set+` WHERE id = ? AND lease_owner = ? AND status = ?`,
-		append(args, runID, owner, billing.RunEnumerating)...)
+		append(args, l.RunID, l.Owner, billing.RunEnumerating)...)
 	if err == nil && !ok {
 		return billing.ErrLeaseLost
 	}
 	return err
+}
+
+func renew(ctx context.Context, e execer, l billing.Lease) error {
+	return advance(ctx, e, l, `lease_expires_at = ?`, l.End)
+}
+
+// underLease is a transaction that first makes sure of the lease and renews it.
+func (s *Store) underLease(ctx context.Context, l billing.Lease, fn func(*sql.Tx) error) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := renew(ctx, tx, l); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
 }
 
 // CountItems returns how many organizations the run has.
@@ -179,9 +194,9 @@ func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 
 // FinishListing records that every organization is listed, how many, and the downgrade limit
 // that follows from it.
-func (s *Store) FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error {
-	err := advance(ctx, s.db, runID, owner, `listed = TRUE, total = ?, downgrade_limit = GREATEST(downgrade_limit, ?), lease_expires_at = ?`, total, downgradeLimit, until)
-	return failure(err, "finish the listing of run "+runID)
+func (s *Store) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
+	err := advance(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = GREATEST(downgrade_limit, ?), lease_expires_at = ?`, total, downgradeLimit, l.End)
+	return failure(err, "finish the listing of run "+l.RunID)
 }
 
 // PendingAfter returns the next organizations without an outcome, by id.
@@ -192,15 +207,15 @@ func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int
 }
 
 // MarkSent records that messages for all organizations up to this one were accepted.
-func (s *Store) MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error {
-	err := advance(ctx, s.db, runID, owner, `sent_through = ?, lease_expires_at = ?`, through, until)
-	return failure(err, "record what was sent of run "+runID)
+func (s *Store) MarkSent(ctx context.Context, l billing.Lease, through string) error {
+	err := advance(ctx, s.db, l, `sent_through = ?, lease_expires_at = ?`, through, l.End)
+	return failure(err, "record what was sent of run "+l.RunID)
 }
 
 // MarkRunning records that every organization was sent, and ends the lease.
-func (s *Store) MarkRunning(ctx context.Context, runID, owner string) error {
-	err := advance(ctx, s.db, runID, owner, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
-	return failure(err, "mark run "+runID+" as running")
+func (s *Store) MarkRunning(ctx context.Context, l billing.Lease) error {
+	err := advance(ctx, s.db, l, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
+	return failure(err, "mark run "+l.RunID+" as running")
 }
 
 // Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed

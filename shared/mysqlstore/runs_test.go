@@ -98,20 +98,22 @@ func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
 			f.openRun(t, run)
 		}
 		for _, id := range []string{"held", "expired", "of the future", "running", "released"} {
-			f.lease(t, id, "owner")
+			f.lease(t, leaseOf(id))
 		}
 		for id, left := range map[string]time.Duration{"held": 2 * time.Minute, "expired": -time.Second, "of the future": 2*time.Minute + time.Second} {
-			if err := f.store.MarkSent(t.Context(), id, "owner", "x", now.Add(left)); err != nil {
+			lease := leaseOf(id)
+			lease.End = now.Add(left)
+			if err := f.store.MarkSent(t.Context(), lease, "x"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := f.store.MarkRunning(t.Context(), "running", "owner"); err != nil {
+		if err := f.store.MarkRunning(t.Context(), leaseOf("running")); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.store.StopRun(t.Context(), "stopped", billing.ReasonWrongMode, "why", now); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.store.ReleaseLease(t.Context(), "released", "owner"); err != nil {
+		if err := f.store.ReleaseLease(t.Context(), leaseOf("released")); err != nil {
 			t.Fatal(err)
 		}
 		got, err := f.store.EnumeratingRuns(t.Context(), now)
@@ -132,7 +134,7 @@ func TestOnlyOneOfManyGetsTheLease(t *testing.T) {
 		const n = 8
 		held := make([]bool, n)
 		for _, err := range inParallel(n, func(i int) (err error) {
-			held[i], err = f.store.AcquireLease(t.Context(), id, fmt.Sprintf("owner-%d", i), now, now.Add(time.Minute))
+			held[i], err = f.store.AcquireLease(t.Context(), billing.Lease{RunID: id, Owner: fmt.Sprintf("owner-%d", i), End: until}, now)
 			return err
 		}) {
 			if err != nil {
@@ -155,7 +157,7 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(id, owner string, at time.Time) bool {
 			t.Helper()
-			held, err := f.store.AcquireLease(t.Context(), id, owner, at, at.Add(time.Minute))
+			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: id, Owner: owner, End: at.Add(time.Minute)}, at)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +173,7 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		if !acquire("r", "a", now.Add(59*time.Second)) || acquire("r", "b", now.Add(61*time.Second)) {
 			t.Error("not renewed")
 		}
-		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
+		if err := f.store.ReleaseLease(t.Context(), billing.Lease{RunID: "r", Owner: "b"}); err != nil {
 			t.Fatal(err)
 		}
 		if acquire("r", "b", now.Add(62*time.Second)) {
@@ -180,7 +182,7 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		if !acquire("r", "b", now.Add(5*time.Minute)) || acquire("r", "a", now.Add(5*time.Minute)) {
 			t.Error("not free after it expired")
 		}
-		if err := f.store.ReleaseLease(t.Context(), "r", "b"); err != nil {
+		if err := f.store.ReleaseLease(t.Context(), billing.Lease{RunID: "r", Owner: "b"}); err != nil {
 			t.Fatal(err)
 		}
 		if at := f.leaseEnd(t, "r"); at.Valid {
@@ -189,7 +191,7 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 		if !acquire("r", "a", now) {
 			t.Error("not free after its release")
 		}
-		if err := f.store.MarkRunning(t.Context(), "r", "a"); err != nil {
+		if err := f.store.MarkRunning(t.Context(), billing.Lease{RunID: "r", Owner: "a"}); err != nil {
 			t.Fatal(err)
 		}
 		if acquire("r", "a", now) {
@@ -203,7 +205,7 @@ func TestALeaseOfTheFutureIsTaken(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(owner string, at time.Time) bool {
 			t.Helper()
-			held, err := f.store.AcquireLease(t.Context(), "r", owner, at, at.Add(billing.LeaseLife))
+			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: "r", Owner: owner, End: at.Add(billing.LeaseLife)}, at)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -216,36 +218,36 @@ func TestALeaseOfTheFutureIsTaken(t *testing.T) {
 		if !acquire("a minute ahead", now.Add(61*time.Second)) || acquire("right", now.Add(time.Second)) {
 			t.Error("clocks that differ by a minute took the lease from each other")
 		}
-		if err := f.store.MarkSent(t.Context(), "r", "right", "x", now); !errors.Is(err, billing.ErrLeaseLost) {
+		if err := f.store.MarkSent(t.Context(), billing.Lease{RunID: "r", Owner: "right", End: now}, "x"); !errors.Is(err, billing.ErrLeaseLost) {
 			t.Errorf("who lost the lease wrote: %v", err)
 		}
 	})
 }
 
 // leasedWrites are the writes that only the holder of the lease may do.
-func leasedWrites(f *fixture, run billing.Run, owner string) map[string]func(t *testing.T) error {
-	until := now.Add(time.Hour)
+func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) error {
 	return map[string]func(t *testing.T) error{
 		"ListPage": func(t *testing.T) error {
-			_, _, err := f.store.ListPage(t.Context(), run, owner, 10, until)
+			_, _, err := f.store.ListPage(t.Context(), l, "", "", 10)
 			return err
 		},
-		"FinishListing": func(t *testing.T) error { return f.store.FinishListing(t.Context(), run.ID, owner, 7, 3, until) },
-		"MarkSent":      func(t *testing.T) error { return f.store.MarkSent(t.Context(), run.ID, owner, "x", until) },
-		"MarkRunning":   func(t *testing.T) error { return f.store.MarkRunning(t.Context(), run.ID, owner) },
+		"FinishListing": func(t *testing.T) error { return f.store.FinishListing(t.Context(), l, 7, 3) },
+		"MarkSent":      func(t *testing.T) error { return f.store.MarkSent(t.Context(), l, "x") },
+		"MarkRunning":   func(t *testing.T) error { return f.store.MarkRunning(t.Context(), l) },
 	}
 }
 
 func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
+	first := billing.Lease{RunID: "r", Owner: "first", End: until}
 	for name, lose := range map[string]func(t *testing.T, f *fixture){
 		"another took it over": func(t *testing.T, f *fixture) {
-			held, err := f.store.AcquireLease(t.Context(), "r", "second", now.Add(2*time.Minute), now.Add(3*time.Minute))
+			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: "r", Owner: "second", End: now.Add(3 * time.Minute)}, now.Add(2*time.Minute))
 			if err != nil || !held {
 				t.Fatalf("held %v, %v", held, err)
 			}
 		},
 		"it was released": func(t *testing.T, f *fixture) {
-			if err := f.store.ReleaseLease(t.Context(), "r", "first"); err != nil {
+			if err := f.store.ReleaseLease(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -258,11 +260,11 @@ func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
 				f.addPaying(t, orgIDs(3)...)
-				run := f.openRun(t, newRun("r"))
-				f.lease(t, "r", "first")
+				f.openRun(t, newRun("r"))
+				f.lease(t, first)
 				lose(t, f)
 				before := f.run(t, "r")
-				for name, write := range leasedWrites(f, run, "first") {
+				for name, write := range leasedWrites(f, first) {
 					if err := write(t); !errors.Is(err, billing.ErrLeaseLost) {
 						t.Errorf("%s: got %v, want ErrLeaseLost", name, err)
 					}
@@ -281,16 +283,17 @@ func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
 func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b")
-		run := f.openRun(t, newRun("r"))
-		f.lease(t, "r", "owner")
-		until := now.Add(time.Hour)
-		if n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 2 || through != "b" || err != nil {
+		f.openRun(t, newRun("r"))
+		lease := leaseOf("r")
+		f.lease(t, lease)
+		lease.End = now.Add(time.Hour)
+		if n, through, err := f.store.ListPage(t.Context(), lease, "", "", 10); n != 2 || through != "b" || err != nil {
 			t.Fatalf("listed %d through %q, %v", n, through, err)
 		}
-		if err := f.store.FinishListing(t.Context(), "r", "owner", 2, 10, until); err != nil {
+		if err := f.store.FinishListing(t.Context(), lease, 2, 10); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.store.MarkSent(t.Context(), "r", "owner", "b", until); err != nil {
+		if err := f.store.MarkSent(t.Context(), lease, "b"); err != nil {
 			t.Fatal(err)
 		}
 		want := newRun("r")
@@ -298,10 +301,10 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
 			t.Errorf("sent (-want +got):\n%s", diff)
 		}
-		if at := f.leaseEnd(t, "r"); !at.Time.Equal(until) {
-			t.Errorf("the lease ends at %v, want %v", at, until)
+		if at := f.leaseEnd(t, "r"); !at.Time.Equal(lease.End) {
+			t.Errorf("the lease ends at %v, want %v", at, lease.End)
 		}
-		if err := f.store.MarkRunning(t.Context(), "r", "owner"); err != nil {
+		if err := f.store.MarkRunning(t.Context(), lease); err != nil {
 			t.Fatal(err)
 		}
 		want.Status = billing.RunRunning
@@ -317,11 +320,11 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.openRun(t, newRun("r"))
-		f.lease(t, "r", "owner")
+		f.lease(t, leaseOf("r"))
 		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), "r", 50); !raised || err != nil {
 			t.Fatalf("raised %v, %v", raised, err)
 		}
-		if err := f.store.FinishListing(t.Context(), "r", "owner", 100, 10, now.Add(time.Hour)); err != nil {
+		if err := f.store.FinishListing(t.Context(), leaseOf("r"), 100, 10); err != nil {
 			t.Fatal(err)
 		}
 		if got := f.run(t, "r").DowngradeLimit; got != 50 {
@@ -334,7 +337,7 @@ func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
 func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
 	t.Helper()
 	for {
-		n, through, err := f.store.ListPage(t.Context(), run, "owner", limit, now.Add(time.Minute))
+		n, through, err := f.store.ListPage(t.Context(), leaseOf(run.ID), run.OrgID, run.ListedThrough, limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,7 +401,7 @@ func TestEachEligibleOrganizationIsListedExactlyOnce(t *testing.T) {
 		}
 		eligible := population(t, f, n)
 		run := f.openRun(t, newRun("r"))
-		f.lease(t, "r", "owner")
+		f.lease(t, leaseOf("r"))
 		if sizes := listAll(t, f, run, page); len(sizes) < n/page/2 {
 			t.Errorf("pages of %v", sizes)
 		}
@@ -428,7 +431,7 @@ func TestPagesListedAgainAreNotDoubled(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, orgIDs(10)...)
 		run := f.openRun(t, newRun("r"))
-		f.lease(t, "r", "owner")
+		f.lease(t, leaseOf("r"))
 		listAll(t, f, run, 4)
 		decided := f.texts(t, `SELECT org_id FROM reconciliation_items ORDER BY org_id`)[0]
 		item := billing.Item{RunID: "r", OrgID: decided, Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync}
@@ -453,7 +456,7 @@ func TestRunOverOneOrganizationListsOnlyThat(t *testing.T) {
 			run := newRun("run " + name)
 			run.OrgID = name
 			run = f.openRun(t, run)
-			f.lease(t, run.ID, "owner")
+			f.lease(t, leaseOf(run.ID))
 			if sizes := listAll(t, f, run, 1); sizes[0] != want {
 				t.Errorf("%s: pages of %v, want %d", name, sizes, want)
 			}
@@ -577,7 +580,7 @@ func TestARunIsStoppedOnce(t *testing.T) {
 		f.addPaying(t, "a")
 		f.startRun(t, "running", 0)
 		f.openRun(t, newRun("enumerating"))
-		f.lease(t, "enumerating", "owner")
+		f.lease(t, leaseOf("enumerating"))
 		for _, id := range []string{"running", "enumerating"} {
 			if ok, err := f.store.StopRun(t.Context(), id, billing.ReasonWrongAccount, "the key's account", now); !ok || err != nil {
 				t.Errorf("%s: stopped %v, %v", id, ok, err)

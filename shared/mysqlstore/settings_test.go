@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -29,7 +28,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 		if runs, err := second.Runs(t.Context(), []string{run.ID}); err != nil || len(runs) != 1 {
 			t.Errorf("another connection sees %v, %v", runs, err)
 		}
-		if held, err := second.AcquireLease(t.Context(), run.ID, "owner", now, now.Add(time.Minute)); !held || err != nil {
+		if held, err := second.AcquireLease(t.Context(), leaseOf(run.ID), now); !held || err != nil {
 			t.Errorf("held %v, %v", held, err)
 		}
 	})

@@ -10,22 +10,19 @@ import (
 
 // BeginSweep starts the run's sweep with one range of everything, after removing what an earlier
 // one left. Interrupted, it is begun again.
-func (s *Store) BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error {
-	if err := s.dropSnapshot(ctx, runID, `lease_owner = ? AND status = ?`, owner, billing.RunEnumerating); err != nil {
+func (s *Store) BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error {
+	if err := s.dropSnapshot(ctx, l.RunID, `lease_owner = ? AND status = ?`, l.Owner, billing.RunEnumerating); err != nil {
 		return err
 	}
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
-			return err
-		}
+	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_sweeps (run_id, began_at) VALUES (?,?)
-			ON DUPLICATE KEY UPDATE state = VALUES(state), began_at = VALUES(began_at)`, runID, now)
+			ON DUPLICATE KEY UPDATE state = VALUES(state), began_at = VALUES(began_at)`, l.RunID, now)
 		if err != nil {
 			return err
 		}
-		return putRange(ctx, tx, runID, billing.Range{})
+		return putRange(ctx, tx, l.RunID, billing.Range{})
 	})
-	return failure(err, "begin the sweep of run "+runID)
+	return failure(err, "begin the sweep of run "+l.RunID)
 }
 
 func putRange(ctx context.Context, e execer, runID string, r billing.Range) error {
@@ -48,45 +45,39 @@ func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, erro
 
 // StorePage adds a page of a range to the run's snapshot and, in the same transaction, puts what
 // is left of the range in its place: nothing where the page was the last.
-func (s *Store) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
-			return err
-		}
-		if err := insertSnapshot(ctx, tx, runID, page.Subscriptions); err != nil {
+func (s *Store) StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error {
+	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
+		if err := insertSnapshot(ctx, tx, l.RunID, page.Subscriptions); err != nil {
 			return err
 		}
 		for _, r := range left {
-			if err := putRange(ctx, tx, runID, r); err != nil {
+			if err := putRange(ctx, tx, l.RunID, r); err != nil {
 				return err
 			}
 		}
 		if len(left) == 0 {
-			_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ? AND created_before = ?`, runID, of.Before)
+			_, err := tx.ExecContext(ctx, `DELETE FROM reconciliation_ranges WHERE run_id = ? AND created_before = ?`, l.RunID, of.Before)
 			return err
 		}
 		return nil
 	})
-	return failure(err, "store what the sweep of run "+runID+" read")
+	return failure(err, "store what the sweep of run "+l.RunID+" read")
 }
 
 // FinishSweep records how the sweep ended. It must not be called complete while a range is left.
-func (s *Store) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, runID, owner, `lease_expires_at = ?`, until); err != nil {
-			return err
-		}
-		left, err := texts(ctx, tx, `SELECT run_id FROM reconciliation_ranges WHERE run_id = ? LIMIT 1`, runID)
+func (s *Store) FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error {
+	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
+		left, err := texts(ctx, tx, `SELECT run_id FROM reconciliation_ranges WHERE run_id = ? LIMIT 1`, l.RunID)
 		if err != nil {
 			return err
 		}
 		if state == billing.SweepComplete && len(left) > 0 {
 			return billing.ErrLeaseLost // another enumerator began it anew
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?`, state, runID)
+		_, err = tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET state = ? WHERE run_id = ?`, state, l.RunID)
 		return err
 	})
-	return failure(err, "finish the sweep of run "+runID)
+	return failure(err, "finish the sweep of run "+l.RunID)
 }
 
 // forgetSweep lets the run be swept anew, if anybody is pending or yet to be listed.

@@ -24,8 +24,8 @@ var until = now.Add(time.Minute)
 func (f *fixture) sweeping(t *testing.T, id string) {
 	t.Helper()
 	f.openRun(t, newRun(id))
-	f.lease(t, id, "owner")
-	if err := f.store.BeginSweep(t.Context(), id, "owner", now, until); err != nil {
+	f.lease(t, leaseOf(id))
+	if err := f.store.BeginSweep(t.Context(), leaseOf(id), now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -35,7 +35,7 @@ func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) b
 	t.Helper()
 	f.sweeping(t, id)
 	f.storePage(t, id, billing.Range{}, billing.Page{Subscriptions: subs})
-	if err := f.store.FinishSweep(t.Context(), id, "owner", billing.SweepComplete, until); err != nil {
+	if err := f.store.FinishSweep(t.Context(), leaseOf(id), billing.SweepComplete); err != nil {
 		t.Fatal(err)
 	}
 	return f.run(t, id)
@@ -43,7 +43,7 @@ func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) b
 
 func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, left ...billing.Range) {
 	t.Helper()
-	if err := f.store.StorePage(t.Context(), id, "owner", of, page, left, until); err != nil {
+	if err := f.store.StorePage(t.Context(), leaseOf(id), of, page, left); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -79,7 +79,7 @@ func TestASweepIsKeptPageByPage(t *testing.T) {
 		if diff := cmp.Diff([]billing.Range{newer, older}, f.ranges(t), cmpopts.SortSlices(func(a, b billing.Range) bool { return a.Before < b.Before })); diff != "" {
 			t.Error(diff)
 		}
-		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); !errors.Is(err, billing.ErrLeaseLost) {
+		if err := f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepComplete); !errors.Is(err, billing.ErrLeaseLost) {
 			t.Errorf("complete with ranges left: %v", err)
 		}
 		f.storePage(t, "run", newer, billing.Page{})
@@ -87,7 +87,7 @@ func TestASweepIsKeptPageByPage(t *testing.T) {
 		if got := f.ranges(t); len(got) != 0 || f.snapshotSize(t, "run") != 2 {
 			t.Errorf("left: %+v, %d subscriptions", got, f.snapshotSize(t, "run"))
 		}
-		if err := f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepComplete, until); err != nil {
+		if err := f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepComplete); err != nil {
 			t.Fatal(err)
 		}
 		if run := f.run(t, "run"); run.Sweep != billing.SweepComplete || run.SweptFrom == nil || !run.SweptFrom.Equal(now) {
@@ -101,16 +101,16 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 		f.sweeping(t, "run")
 		f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'another'`)
 		for name, err := range map[string]error{
-			"page": f.store.StorePage(t.Context(), "run", "owner", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil, until),
-			"end":  f.store.FinishSweep(t.Context(), "run", "owner", billing.SweepAbandoned, until),
+			"page": f.store.StorePage(t.Context(), leaseOf("run"), billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil),
+			"end":  f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepAbandoned),
 			"new beginning": func() error {
 				f.MustExec(t, `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, customer_id, org_id, status, price_id, metadata_tier)
 					SELECT run_key, 'theirs', 0, '', '', '', '', '' FROM reconciliation_runs`)
-				return f.store.BeginSweep(t.Context(), "run", "owner", now.Add(time.Hour), until)
+				return f.store.BeginSweep(t.Context(), leaseOf("run"), now.Add(time.Hour))
 			}(),
-			"orphans": f.store.KeepOrphans(t.Context(), "run", "owner", []billing.Orphan{{SubscriptionID: "sub"}}, 1, until),
+			"orphans": f.store.KeepOrphans(t.Context(), leaseOf("run"), []billing.Orphan{{SubscriptionID: "sub"}}, 1),
 			"listing": func() error {
-				_, _, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until)
+				_, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
 				return err
 			}(),
 		} {
@@ -137,7 +137,7 @@ func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
 		f.swept(t, "run", subs...)
 		f.swept(t, "other", billing.Subscription{ID: "sub"})
 		later := now.Add(time.Hour)
-		if err := f.store.BeginSweep(t.Context(), "run", "owner", later, until); err != nil {
+		if err := f.store.BeginSweep(t.Context(), leaseOf("run"), later); err != nil {
 			t.Fatal(err)
 		}
 		run := f.run(t, "run")
@@ -241,19 +241,19 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 		f.addOrganizations(t, appschema.Organization{ID: "A-named"}, appschema.Organization{ID: "c-nobody"},
 			appschema.Organization{ID: "d-deleted", IsDeleted: true}, appschema.Organization{ID: "e-customer", StripeCustomerID: new("cus")})
 		f.swept(t, "other", billing.Subscription{ID: "sub", OrgID: "c-nobody"})
-		run := f.swept(
+		f.swept(
 			t, "run",
 			billing.Subscription{ID: "sub_2", OrgID: " a-NAMED ", Status: billing.StatusActive, Created: old}, billing.Subscription{ID: "sub_1", OrgID: "A-named", Created: now},
 			billing.Subscription{ID: strings.Repeat("s", 255), OrgID: "e-customer", Status: billing.StatusActive},
 			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_b-paying", OrgID: "b-paying", Status: billing.StatusActive},
 			billing.Subscription{ID: "sub_f-recorded", OrgID: "f-recorded"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
 		)
-		n, through, err := f.store.ListPage(t.Context(), run, "owner", 10, until)
+		n, through, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10)
 		if err != nil || n != 5 || through != "f-recorded" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
 		for range 2 { // an answer may be lost
-			if _, through, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until); through != "" || err != nil {
+			if _, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
 				t.Fatal(through, err)
 			}
 		}
@@ -278,13 +278,13 @@ func TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		const id = "ä23456789012345678901234567890123456" // 36 characters
 		f.addOrganizations(t, appschema.Organization{ID: id}, appschema.Organization{ID: "z-deleted", IsDeleted: true})
-		run := f.swept(t, "run", billing.Subscription{ID: "sub", OrgID: id}, billing.Subscription{ID: "sub_z", OrgID: "z-deleted"})
-		if n, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); n != 1 || err != nil {
+		f.swept(t, "run", billing.Subscription{ID: "sub", OrgID: id}, billing.Subscription{ID: "sub_z", OrgID: "z-deleted"})
+		if n, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 		f.addRows(t, appschema.Subscription{ID: "row", OrgID: id, StripeSubscriptionID: new("sub")},
 			appschema.Subscription{ID: "row-z", OrgID: "z-deleted", StripeSubscriptionID: new("sub_z")})
-		if _, _, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until); err != nil {
+		if _, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); err != nil {
 			t.Fatal(err)
 		}
 		if ids := f.texts(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
@@ -308,7 +308,7 @@ func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testi
 	pages := 0
 	for after, more := "", true; more; pages++ {
 		var err error
-		if _, after, err = f.store.ListSnapshot(t.Context(), "run", "owner", after, until); err != nil {
+		if _, after, err = f.store.ListSnapshot(t.Context(), leaseOf("run"), after); err != nil {
 			t.Fatal(err)
 		}
 		more = after != ""
@@ -342,7 +342,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_o4", "cus_of_deleted_row", "", billing.StatusActive),  // a row's customer, of a deleted one
 			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
 		)
-		unclaimed, through, err := f.store.ListSnapshot(t.Context(), "run", "owner", "", until)
+		unclaimed, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
 		if err != nil || through != "" {
 			t.Fatal(through, err)
 		}
@@ -360,7 +360,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 		if diff := cmp.Diff(want, orphans); diff != "" {
 			t.Error(diff)
 		}
-		if err := f.store.KeepOrphans(t.Context(), "run", "owner", orphans[:2], 5, until); err != nil {
+		if err := f.store.KeepOrphans(t.Context(), leaseOf("run"), orphans[:2], 5); err != nil {
 			t.Fatal(err)
 		}
 		first, total, err := f.store.FoundOrphans(t.Context(), "run")
@@ -383,7 +383,7 @@ func TestOrphansAreLookedForAPageAtATime(t *testing.T) {
 	}
 	total, pages := 0, 0
 	for after, more := "", true; more; pages++ {
-		orphans, through, err := f.store.ListSnapshot(t.Context(), "run", "owner", after, until)
+		orphans, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), after)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -407,7 +407,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		run := f.swept(t, "run")
-		if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+		if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'c'`)
@@ -446,7 +446,7 @@ func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
 				f.addPaying(t, "a")
 				run := f.swept(t, "run")
-				if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+				if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 					t.Fatal(err)
 				}
 				f.MustExec(t, change)
@@ -551,8 +551,8 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 func TestAReopenedRunIsSweptAnew(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
-		run := f.swept(t, "run")
-		if _, _, err := f.store.ListPage(t.Context(), run, "owner", 10, until); err != nil {
+		f.swept(t, "run")
+		if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)

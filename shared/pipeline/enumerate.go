@@ -42,22 +42,22 @@ type EnumerateStore interface {
 	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
 	OrganizationExists(ctx context.Context, orgID string) (bool, error)
 	EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
-	AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error)
-	ReleaseLease(ctx context.Context, runID, owner string) error
-	ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error)
+	AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error)
+	ReleaseLease(ctx context.Context, l billing.Lease) error
+	ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
 	CountItems(ctx context.Context, runID string) (int, error)
-	BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error
+	BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error
 	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
-	StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error
-	FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error
-	ListSnapshot(ctx context.Context, runID, owner, after string, until time.Time) (unclaimed []billing.Orphan, through string, err error)
+	StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
+	FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error
+	ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
 	WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
-	KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error
+	KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
 	AddUsage(ctx context.Context, runID string, u billing.Usage) error
-	FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error
+	FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error
 	PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
-	MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error
-	MarkRunning(ctx context.Context, runID, owner string) error
+	MarkSent(ctx context.Context, l billing.Lease, through string) error
+	MarkRunning(ctx context.Context, l billing.Lease) error
 }
 
 // WorkSender sends one message for each organization, all or an error.
@@ -315,70 +315,70 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 	if result.Done {
 		return result, nil
 	}
-	owner := uuid.NewString()
-	held, err := e.Store.AcquireLease(ctx, run.ID, owner, e.now(), e.leaseEnd())
+	lease := billing.Lease{RunID: run.ID, Owner: uuid.NewString()}
+	held, err := e.Store.AcquireLease(ctx, e.renewed(lease), e.now())
 	if err != nil || !held {
 		return result, err
 	}
 	// The cursors may have moved between reading the run and taking the lease.
 	if run, err = findRun(ctx, e.Store, run.ID); err == nil {
-		result.Enqueued, err = e.listAndSend(ctx, run, owner)
+		result.Enqueued, err = e.listAndSend(ctx, run, lease)
 	}
 	countRequests(ctx, e.Store, e.Stripe.TakeUsage(), run.ID, e.Log)
 	if err == nil {
 		result.Done = true
 		return result, e.Progress.SendProgress(ctx, run.ID)
 	}
-	return result, e.leave(ctx, run.ID, owner, err)
+	return result, e.leave(ctx, lease, err)
 }
 
 // leave releases the lease. Running out of time is no error: the next tick goes on.
-func (e *Enumerator) leave(ctx context.Context, runID, owner string, cause error) error {
+func (e *Enumerator) leave(ctx context.Context, lease billing.Lease, cause error) error {
 	if errors.Is(cause, billing.ErrLeaseLost) {
-		e.Log.WarnContext(ctx, "another enumerator took over", telemetry.KeyRunID, runID)
+		e.Log.WarnContext(ctx, "another enumerator took over", telemetry.KeyRunID, lease.RunID)
 		return nil
 	}
 	final, cancel := detached(ctx)
 	defer cancel()
-	if err := e.Store.ReleaseLease(final, runID, owner); err != nil {
+	if err := e.Store.ReleaseLease(final, lease); err != nil {
 		return errors.Join(cause, err)
 	}
 	if ctx.Err() != nil || billing.AsFailure(cause).Reason == billing.ReasonOutOfTime { // a limiter knows it before
-		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, runID)
+		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, lease.RunID)
 		return nil
 	}
-	return e.stop(final, runID, cause)
+	return e.stop(final, lease.RunID, cause)
 }
 
-func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
-	if run.Sweep, err = e.sweepAndList(ctx, run, owner); err != nil {
+func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease billing.Lease) (sent int, err error) {
+	if run.Sweep, err = e.sweepAndList(ctx, run, lease); err != nil {
 		return 0, err
 	}
 	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
-		if err := e.listSnapshot(ctx, run.ID, owner); err != nil {
+		if err := e.listSnapshot(ctx, lease); err != nil {
 			return 0, err
 		}
 	}
 	if !run.Listed {
-		if err := e.finishListing(ctx, run.ID, owner); err != nil {
+		if err := e.finishListing(ctx, lease); err != nil {
 			return 0, err
 		}
 	}
-	sent, err = e.send(ctx, run, owner)
+	sent, err = e.send(ctx, run.SentThrough, lease)
 	if err != nil {
 		return sent, err
 	}
-	return sent, e.markRunning(ctx, run.ID, owner)
+	return sent, e.markRunning(ctx, lease)
 }
 
 // markRunning also succeeds where the run is running already: the answer to an earlier try was
 // lost.
-func (e *Enumerator) markRunning(ctx context.Context, runID, owner string) error {
-	err := e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, runID, owner) })
+func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error {
+	err := e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, lease) })
 	if !errors.Is(err, billing.ErrLeaseLost) {
 		return err
 	}
-	run, readErr := findRun(ctx, e.Store, runID)
+	run, readErr := findRun(ctx, e.Store, lease.RunID)
 	if readErr != nil || run.Status == billing.RunRunning {
 		return readErr
 	}
@@ -387,29 +387,30 @@ func (e *Enumerator) markRunning(ctx context.Context, runID, owner string) error
 
 // sweepAndList does both at once, for Stripe's pace leaves the database idle, and returns how the
 // sweep ended.
-func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, owner string) (state billing.SweepState, err error) {
+func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease billing.Lease) (state billing.SweepState, err error) {
 	state = run.Sweep
 	group, ctx := errgroup.WithContext(ctx)
 	if run.Strategy == billing.StrategySweep && state == billing.SweepOpen {
 		group.Go(func() (err error) {
-			state, err = e.sweep(ctx, run, owner)
+			state, err = e.sweep(ctx, run, lease)
 			return err
 		})
 	}
 	if !run.Listed {
-		group.Go(func() error { return e.list(ctx, run, owner) })
+		group.Go(func() error { return e.list(ctx, run.OrgID, run.ListedThrough, lease) })
 	}
 	err = group.Wait()
 	return state, err
 }
 
-// list writes an item for each organization that the database connects with Stripe.
-func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) error {
+// list writes an item for each organization behind one that the database connects with Stripe, or for
+// the only one that the run is over.
+func (e *Enumerator) list(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			n, through, err := e.Store.ListPage(ctx, run, owner, e.page(), e.leaseEnd())
+			n, through, err := e.Store.ListPage(ctx, e.renewed(lease), only, after, e.page())
 			if err == nil {
-				run.ListedThrough, more = through, n == e.page()
+				after, more = through, n == e.page()
 			}
 			return err
 		})
@@ -421,33 +422,34 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, owner string) er
 }
 
 // finishListing fixes what follows from the number of organizations.
-func (e *Enumerator) finishListing(ctx context.Context, runID, owner string) error {
+func (e *Enumerator) finishListing(ctx context.Context, lease billing.Lease) error {
 	return e.Retry.do(ctx, func() error {
-		total, err := e.Store.CountItems(ctx, runID)
+		total, err := e.Store.CountItems(ctx, lease.RunID)
 		if err != nil {
 			return err
 		}
-		return e.Store.FinishListing(ctx, runID, owner, total, e.Downgrades(total), e.leaseEnd())
+		return e.Store.FinishListing(ctx, e.renewed(lease), total, e.Downgrades(total))
 	})
 }
 
-func (e *Enumerator) send(ctx context.Context, run billing.Run, owner string) (sent int, err error) {
+// send sends a message for each organization that is pending behind one.
+func (e *Enumerator) send(ctx context.Context, after string, lease billing.Lease) (sent int, err error) {
 	for {
 		var ids []string
 		err := e.Retry.do(ctx, func() (err error) {
-			ids, err = e.Store.PendingAfter(ctx, run.ID, run.SentThrough, e.page())
+			ids, err = e.Store.PendingAfter(ctx, lease.RunID, after, e.page())
 			return err
 		})
 		if err != nil || len(ids) == 0 {
 			return sent, err
 		}
-		if err := e.Work.SendWork(ctx, run.ID, ids); err != nil {
+		if err := e.Work.SendWork(ctx, lease.RunID, ids); err != nil {
 			return sent, err
 		}
-		run.SentThrough = ids[len(ids)-1]
+		after = ids[len(ids)-1]
 		sent += len(ids)
 		err = e.Retry.do(ctx, func() error {
-			return e.Store.MarkSent(ctx, run.ID, owner, run.SentThrough, e.leaseEnd())
+			return e.Store.MarkSent(ctx, e.renewed(lease), after)
 		})
 		if err != nil {
 			return sent, err
@@ -464,7 +466,11 @@ func (e *Enumerator) page() int {
 
 func (e *Enumerator) now() time.Time { return clock(e.Now) }
 
-func (e *Enumerator) leaseEnd() time.Time { return e.now().Add(billing.LeaseLife) }
+// renewed is the lease with the end that the next write gives it.
+func (e *Enumerator) renewed(lease billing.Lease) billing.Lease {
+	lease.End = e.now().Add(billing.LeaseLife)
+	return lease
+}
 
 // clock tells the time in UTC to the millisecond: what is stored reads back equal.
 func clock(now func() time.Time) time.Time { return now().UTC().Truncate(time.Millisecond) }

@@ -334,17 +334,17 @@ func (s tappedStore) EnumeratingRuns(ctx context.Context, now time.Time) ([]stri
 	return tapped(ctx, s.tap, "EnumeratingRuns", func() ([]string, error) { return s.Store.EnumeratingRuns(ctx, now) })
 }
 
-func (s tappedStore) AcquireLease(ctx context.Context, runID, owner string, now, until time.Time) (bool, error) {
-	return tapped(ctx, s.tap, "AcquireLease", func() (bool, error) { return s.Store.AcquireLease(ctx, runID, owner, now, until) })
+func (s tappedStore) AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
+	return tapped(ctx, s.tap, "AcquireLease", func() (bool, error) { return s.Store.AcquireLease(ctx, l, now) })
 }
 
-func (s tappedStore) ReleaseLease(ctx context.Context, runID, owner string) error {
-	return s.tap.do(ctx, "ReleaseLease", func() error { return s.Store.ReleaseLease(ctx, runID, owner) })
+func (s tappedStore) ReleaseLease(ctx context.Context, l billing.Lease) error {
+	return s.tap.do(ctx, "ReleaseLease", func() error { return s.Store.ReleaseLease(ctx, l) })
 }
 
-func (s tappedStore) ListPage(ctx context.Context, run billing.Run, owner string, limit int, until time.Time) (n int, through string, err error) {
+func (s tappedStore) ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
 	err = s.tap.do(ctx, "ListPage", func() (err error) {
-		n, through, err = s.Store.ListPage(ctx, run, owner, limit, until)
+		n, through, err = s.Store.ListPage(ctx, l, only, after, limit)
 		return err
 	})
 	return n, through, err
@@ -354,9 +354,9 @@ func (s tappedStore) CountItems(ctx context.Context, runID string) (int, error) 
 	return tapped(ctx, s.tap, "CountItems", func() (int, error) { return s.Store.CountItems(ctx, runID) })
 }
 
-func (s tappedStore) FinishListing(ctx context.Context, runID, owner string, total, downgradeLimit int, until time.Time) error {
+func (s tappedStore) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
 	return s.tap.do(ctx, "FinishListing", func() error {
-		return s.Store.FinishListing(ctx, runID, owner, total, downgradeLimit, until)
+		return s.Store.FinishListing(ctx, l, total, downgradeLimit)
 	})
 }
 
@@ -364,12 +364,12 @@ func (s tappedStore) PendingAfter(ctx context.Context, runID, after string, limi
 	return tapped(ctx, s.tap, "PendingAfter", func() ([]string, error) { return s.Store.PendingAfter(ctx, runID, after, limit) })
 }
 
-func (s tappedStore) MarkSent(ctx context.Context, runID, owner, through string, until time.Time) error {
-	return s.tap.do(ctx, "MarkSent", func() error { return s.Store.MarkSent(ctx, runID, owner, through, until) })
+func (s tappedStore) MarkSent(ctx context.Context, l billing.Lease, through string) error {
+	return s.tap.do(ctx, "MarkSent", func() error { return s.Store.MarkSent(ctx, l, through) })
 }
 
-func (s tappedStore) MarkRunning(ctx context.Context, runID, owner string) error {
-	return s.tap.do(ctx, "MarkRunning", func() error { return s.Store.MarkRunning(ctx, runID, owner) })
+func (s tappedStore) MarkRunning(ctx context.Context, l billing.Lease) error {
+	return s.tap.do(ctx, "MarkRunning", func() error { return s.Store.MarkRunning(ctx, l) })
 }
 
 func (s tappedStore) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
@@ -622,13 +622,12 @@ func (f *fixture) openRun(id string, orgIDs []string, changes ...func(*billing.R
 // sweepInto gives the run a complete snapshot of what Stripe holds now.
 func (f *fixture) sweepInto(id string) {
 	f.Helper()
-	const owner = "the enumerator"
 	now := f.clock.Now()
-	until := now.Add(time.Minute)
+	lease := billing.Lease{RunID: id, Owner: "the enumerator", End: now.Add(time.Minute)}
 	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', strategy = 'sweep' WHERE id = ?`, id)
-	_, err := f.store.AcquireLease(f.Context(), id, owner, now, until)
+	_, err := f.store.AcquireLease(f.Context(), lease, now)
 	if err == nil {
-		err = f.store.BeginSweep(f.Context(), id, owner, now, until)
+		err = f.store.BeginSweep(f.Context(), lease, now)
 	}
 	client, page := f.stripeClient(), billing.Page{More: true}
 	for of := (billing.Range{}); err == nil && page.More; of = of.Rest(page) {
@@ -639,13 +638,13 @@ func (f *fixture) sweepInto(id string) {
 		if page.More {
 			left = []billing.Range{of.Rest(page)}
 		}
-		err = f.store.StorePage(f.Context(), id, owner, of, page, left, until)
+		err = f.store.StorePage(f.Context(), lease, of, page, left)
 	}
 	if err == nil {
-		err = f.store.FinishSweep(f.Context(), id, owner, billing.SweepComplete, until)
+		err = f.store.FinishSweep(f.Context(), lease, billing.SweepComplete)
 	}
 	if err == nil {
-		err = f.store.MarkRunning(f.Context(), id, owner)
+		err = f.store.MarkRunning(f.Context(), lease)
 	}
 	if err != nil {
 		f.Fatal(err)

@@ -20,21 +20,21 @@ const defaultStreams = 6
 // What was stored by an enumerator before this one is not read again. What passes is for the next
 // one to try again, until the snapshot would be too old to be of use; what does not, ends the
 // sweep: the workers then read Stripe for each organization.
-func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (billing.SweepState, error) {
+func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.Lease) (billing.SweepState, error) {
 	if run.SweptFrom == nil {
-		err := e.Retry.do(ctx, func() error { return e.Store.BeginSweep(ctx, run.ID, owner, e.now(), e.leaseEnd()) })
+		err := e.Retry.do(ctx, func() error { return e.Store.BeginSweep(ctx, e.renewed(lease), e.now()) })
 		if err != nil {
 			return billing.SweepOpen, err
 		}
 	}
 	if run.SweepOutlived(e.now()) { // what is swept now would be thrown away
-		return e.abandon(ctx, run.ID, owner, errOutlived)
+		return e.abandon(ctx, lease, errOutlived)
 	}
-	switch err := e.readRanges(ctx, run.ID, owner); {
+	switch err := e.readRanges(ctx, lease); {
 	case err == nil:
-		return billing.SweepComplete, e.finishSweep(ctx, run.ID, owner, billing.SweepComplete)
+		return billing.SweepComplete, e.finishSweep(ctx, lease, billing.SweepComplete)
 	case billing.AsFailure(err).Class == billing.Permanent && !errors.Is(err, billing.ErrLeaseLost):
-		return e.abandon(ctx, run.ID, owner, err)
+		return e.abandon(ctx, lease, err)
 	default:
 		return billing.SweepOpen, err
 	}
@@ -43,28 +43,28 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, owner string) (
 var errOutlived = errors.New("it did not reach its end before its beginning was too old to decide by, or its beginning lies in the future")
 
 // abandon ends the sweep without a snapshot.
-func (e *Enumerator) abandon(ctx context.Context, runID, owner string, why error) (billing.SweepState, error) {
-	e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, runID, telemetry.KeyError, why.Error())
-	return billing.SweepAbandoned, e.finishSweep(ctx, runID, owner, billing.SweepAbandoned)
+func (e *Enumerator) abandon(ctx context.Context, lease billing.Lease, why error) (billing.SweepState, error) {
+	e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, lease.RunID, telemetry.KeyError, why.Error())
+	return billing.SweepAbandoned, e.finishSweep(ctx, lease, billing.SweepAbandoned)
 }
 
-func (e *Enumerator) finishSweep(ctx context.Context, runID, owner string, state billing.SweepState) error {
-	return e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, runID, owner, state, e.leaseEnd()) })
+func (e *Enumerator) finishSweep(ctx context.Context, lease billing.Lease, state billing.SweepState) error {
+	return e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, e.renewed(lease), state) })
 }
 
 // readRanges reads what is left of Stripe's list, several ranges at once. A range that has much
 // left is divided as soon as there is room for another, so that none is left to run alone.
-func (e *Enumerator) readRanges(ctx context.Context, runID, owner string) error {
+func (e *Enumerator) readRanges(ctx context.Context, lease billing.Lease) error {
 	var ranges []billing.Range
 	err := e.Retry.do(ctx, func() (err error) {
-		ranges, err = e.Store.Ranges(ctx, runID)
+		ranges, err = e.Store.Ranges(ctx, lease.RunID)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	s := &sweeper{Enumerator: e, runID: runID, owner: owner, group: group, streams: semaphore.NewWeighted(e.streams())}
+	s := &sweeper{Enumerator: e, lease: lease, group: group, streams: semaphore.NewWeighted(e.streams())}
 	for _, r := range ranges {
 		if err = s.streams.Acquire(ctx, 1); err != nil {
 			break
@@ -81,9 +81,9 @@ func (e *Enumerator) readRanges(ctx context.Context, runID, owner string) error 
 type sweeper struct {
 	*Enumerator
 
-	runID, owner string
-	group        *errgroup.Group
-	streams      *semaphore.Weighted
+	lease   billing.Lease
+	group   *errgroup.Group
+	streams *semaphore.Weighted
 }
 
 // read starts a stream that reads the range to its end. The caller acquired its place.
@@ -108,7 +108,7 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 	}
 	left, divided := s.left(r, page)
 	err = s.Retry.do(ctx, func() error {
-		return s.Store.StorePage(ctx, s.runID, s.owner, r, page, left, s.leaseEnd())
+		return s.Store.StorePage(ctx, s.renewed(s.lease), r, page, left)
 	})
 	if err != nil {
 		return r, false, err // it ends the whole group, so a place that was acquired is no loss
@@ -162,13 +162,13 @@ func (e *Enumerator) streams() int64 {
 // listSnapshot lists the organizations that nothing but a swept subscription leads to, and keeps the live
 // subscriptions that no organization accounts for. Whose customer they are is asked for many at a time: it
 // costs the database the same as for one.
-func (e *Enumerator) listSnapshot(ctx context.Context, runID, owner string) error {
+func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) error {
 	const many = 2000
 	var first, unclaimed []billing.Orphan
 	total, after := 0, ""
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			next, through, err := e.Store.ListSnapshot(ctx, runID, owner, after, e.leaseEnd())
+			next, through, err := e.Store.ListSnapshot(ctx, e.renewed(lease), after)
 			if err != nil {
 				return err
 			}
@@ -194,5 +194,5 @@ func (e *Enumerator) listSnapshot(ctx context.Context, runID, owner string) erro
 		total += len(orphans)
 		unclaimed = nil
 	}
-	return e.Retry.do(ctx, func() error { return e.Store.KeepOrphans(ctx, runID, owner, first, total, e.leaseEnd()) })
+	return e.Retry.do(ctx, func() error { return e.Store.KeepOrphans(ctx, e.renewed(lease), first, total) })
 }

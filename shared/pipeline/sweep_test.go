@@ -22,25 +22,25 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func (s tappedStore) BeginSweep(ctx context.Context, runID, owner string, now, until time.Time) error {
-	return s.tap.do(ctx, "BeginSweep", func() error { return s.Store.BeginSweep(ctx, runID, owner, now, until) })
+func (s tappedStore) BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error {
+	return s.tap.do(ctx, "BeginSweep", func() error { return s.Store.BeginSweep(ctx, l, now) })
 }
 
 func (s tappedStore) Ranges(ctx context.Context, runID string) ([]billing.Range, error) {
 	return tapped(ctx, s.tap, "Ranges", func() ([]billing.Range, error) { return s.Store.Ranges(ctx, runID) })
 }
 
-func (s tappedStore) StorePage(ctx context.Context, runID, owner string, of billing.Range, page billing.Page, left []billing.Range, until time.Time) error {
-	return s.tap.do(ctx, "StorePage", func() error { return s.Store.StorePage(ctx, runID, owner, of, page, left, until) })
+func (s tappedStore) StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error {
+	return s.tap.do(ctx, "StorePage", func() error { return s.Store.StorePage(ctx, l, of, page, left) })
 }
 
-func (s tappedStore) FinishSweep(ctx context.Context, runID, owner string, state billing.SweepState, until time.Time) error {
-	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, runID, owner, state, until) })
+func (s tappedStore) FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error {
+	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, l, state) })
 }
 
-func (s tappedStore) ListSnapshot(ctx context.Context, runID, owner, after string, until time.Time) (unclaimed []billing.Orphan, through string, err error) {
+func (s tappedStore) ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
 	err = s.tap.do(ctx, "ListSnapshot", func() (err error) {
-		unclaimed, through, err = s.Store.ListSnapshot(ctx, runID, owner, after, until)
+		unclaimed, through, err = s.Store.ListSnapshot(ctx, l, after)
 		return err
 	})
 	return unclaimed, through, err
@@ -50,8 +50,8 @@ func (s tappedStore) WithoutCustomer(ctx context.Context, unclaimed []billing.Or
 	return tapped(ctx, s.tap, "WithoutCustomer", func() ([]billing.Orphan, error) { return s.Store.WithoutCustomer(ctx, unclaimed) })
 }
 
-func (s tappedStore) KeepOrphans(ctx context.Context, runID, owner string, first []billing.Orphan, total int, until time.Time) error {
-	return s.tap.do(ctx, "KeepOrphans", func() error { return s.Store.KeepOrphans(ctx, runID, owner, first, total, until) })
+func (s tappedStore) KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
+	return s.tap.do(ctx, "KeepOrphans", func() error { return s.Store.KeepOrphans(ctx, l, first, total) })
 }
 
 func (s tappedStore) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
