@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,18 +18,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
-
-func (s tappedStore) CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error) {
-	return tapped(ctx, s.tap, "CloseRun", func() (bool, error) { return s.Store.CloseRun(ctx, summary, seen, from) })
-}
-
-func (s tappedStore) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error) {
-	return tapped(ctx, s.tap, "AmendRun", func() (bool, error) { return s.Store.AmendRun(ctx, summary, seen, before) })
-}
-
-func (s tappedStore) DropSnapshot(ctx context.Context, runID string) error {
-	return s.tap.do(ctx, "DropSnapshot", func() error { return s.Store.DropSnapshot(ctx, runID) })
-}
 
 const (
 	clockRounds  = 30 // of the property
@@ -192,7 +179,7 @@ func (r *clockRound) begin(strategy billing.Strategy) {
 func (r *clockRound) wrong() (*jumpy, *killer) {
 	at := 0 // never
 	if r.rand.IntN(4) > 0 {
-		at = 1 + r.rand.IntN(1+r.rand.IntN(60))
+		at = 1 + r.rand.IntN(1+r.rand.IntN(180))
 	}
 	return &jumpy{right: &r.clock, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &killer{at: at, after: r.rand.IntN(2) == 0}
 }
@@ -226,7 +213,7 @@ func (r *clockRound) enumerateWrongly(req pipeline.Request) {
 func (r *clockRound) aggregateWrongly() {
 	r.Helper()
 	now, k := r.wrong()
-	k.at = min(k.at, 1+r.rand.IntN(5)) // its calls are few
+	k.at = min(k.at, 1+r.rand.IntN(25)) // its calls are few
 	a := r.aggregator(k.tap())
 	a.Now = now.Now
 	_, err := a.Tick(r.Context())
@@ -243,9 +230,9 @@ func (r *clockRound) aggregateWrongly() {
 func (r *clockRound) workWrongly() {
 	r.Helper()
 	now, k := r.wrong()
-	w := r.reconciler(&tap{after: k.end, before: func(ctx context.Context, call string) error {
-		r.count(call == "DecideInSync", "decided by the snapshot")
-		return k.begin(ctx, call)
+	w := r.reconciler(&tap{killer: k, before: func(_ context.Context, call string) error {
+		r.count(call == "begin DecideInSync", "decided by the snapshot")
+		return nil
 	}})
 	w.Now = now.Now
 	r.takeMessages()
@@ -311,20 +298,6 @@ func (c *clock) ahead(by time.Duration) func() time.Time {
 	return func() time.Time { return c.Now().Add(by) }
 }
 
-// dyingAt dies as it makes the call.
-func dyingAt(call string) *tap {
-	var dead atomic.Bool
-	return &tap{before: func(_ context.Context, name string) error {
-		if name == call {
-			dead.Store(true)
-		}
-		if dead.Load() {
-			return errKilled
-		}
-		return nil
-	}}
-}
-
 func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
@@ -351,7 +324,7 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.enumerator(&tap{after: func(_ context.Context, call string) error {
-		if call == "ListPage" {
+		if call == "commit ListPage" {
 			other()
 		}
 		return nil
@@ -389,7 +362,7 @@ func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
 	f.inSync("org-1")
-	ahead := f.enumerator(dyingAt("StorePage"))
+	ahead := f.enumerator(dyingAt("begin StorePage"))
 	ahead.Now = f.clock.ahead(24 * time.Hour)
 	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) {
 		t.Fatalf("it ended with %v", err)
@@ -417,7 +390,7 @@ func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing
 }
 
 func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
-	for _, call := range []string{"SweepPage", "StorePage", "ListPage", "SendWork", "MarkSent"} {
+	for _, call := range []string{"SweepPage", "begin StorePage", "begin ListPage", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
 			f.startQueues()

@@ -96,9 +96,10 @@ func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 	}
 }
 
-// resetRuns empties this system's tables and the queues.
+// resetRuns ends the processes and empties this system's tables and the queues.
 func (f *fixture) resetRuns() {
 	f.Helper()
+	f.endProcesses()
 	for _, table := range []string{"items", "runs", "sweeps", "ranges", "snapshots"} {
 		f.exec(`DELETE FROM reconciliation_` + table)
 	}
@@ -275,8 +276,7 @@ func TestTheSameRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
 	f.customersOnly(numbered(4)...)
-	k := &killer{at: 9}
-	if _, err := f.enumerator(k.tap()).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
+	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
 		t.Fatal("not killed")
 	}
 	f.clock.advance(2 * time.Minute)
@@ -528,8 +528,7 @@ func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
-		k := &killer{at: 4}
-		if _, err := f.enumerator(k.tap()).Run(t.Context(), req); err == nil {
+		if _, err := f.enumerator(dyingAt("begin ListPage")).Run(t.Context(), req); err == nil {
 			t.Fatal("not killed")
 		}
 		f.clock.advance(time.Hour)
@@ -615,8 +614,7 @@ func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
-		k := &killer{at: 4}
-		if _, err := f.enumerator(k.tap()).Run(t.Context(), req); err == nil {
+		if _, err := f.enumerator(dyingAt("begin ListPage")).Run(t.Context(), req); err == nil {
 			t.Fatal("not killed")
 		}
 		f.clock.advance(time.Hour)
@@ -671,8 +669,7 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 		t.Fatalf("%d runs", n)
 	}
 
-	k := &killer{at: 8}
-	if _, err := f.enumerator(k.tap()).Run(t.Context(), scheduled); err == nil {
+	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
 	}
 	f.clock.advance(2 * time.Minute)
@@ -728,8 +725,7 @@ func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 	}
 
 	mend()
-	k := &killer{at: 8}
-	if _, err := f.enumerator(k.tap()).Run(t.Context(), scheduled); err == nil {
+	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
 	}
 	f.clock.advance(2 * time.Minute)
@@ -765,8 +761,7 @@ func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
 	f.startQueues()
 	f.customersOnly(numbered(4)...)
 	f.exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
-	k := &killer{at: 8}
-	if _, err := f.enumerator(k.tap()).Run(t.Context(), scheduled); err == nil {
+	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
 	}
 	f.clock.advance(2 * time.Minute)
@@ -816,7 +811,7 @@ func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	failed := map[string]bool{}
 	e := f.enumerator(&tap{before: func(_ context.Context, call string) error {
 		switch call {
-		case "OpenRun", "ListPage", "CountItems", "FinishListing", "PendingAfter", "MarkSent", "MarkRunning":
+		case "OpenRun", "begin ListPage", "CountItems", "FinishListing", "PendingAfter", "MarkSent", "MarkRunning":
 			if !failed[call] {
 				failed[call] = true
 				return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +56,7 @@ type fixture struct {
 	*testing.T
 	db      *mysqltest.DB
 	store   *mysqlstore.Store
+	pools   []*sql.DB // of processes behind a tap
 	stripe  *stripetest.Server
 	proxy   proxy // before stripe
 	queues  *sqs.Client
@@ -210,20 +211,30 @@ func (f *fixture) log() *slog.Logger { return telemetry.NewLogger(&f.logs, slog.
 
 // --- steps ---
 
-// tap stands between a step and what it calls.
+// tap stands between a step and what it calls: methods of Stripe and the queues, and what goes to the
+// database, as [mysqltest.Tap] names it.
 type tap struct {
 	before func(ctx context.Context, call string) error // an error keeps the call from happening
 	after  func(ctx context.Context, call string) error // an error takes the place of the call's answer
+	killer *killer
 }
 
 func (p *tap) do(ctx context.Context, call string, effect func() error) error {
-	if p != nil && p.before != nil {
+	if p == nil {
+		return effect()
+	}
+	if p.before != nil {
 		if err := p.before(ctx, call); err != nil {
 			return err
 		}
 	}
-	err := effect()
-	if p != nil && p.after != nil {
+	var err error
+	if p.killer != nil {
+		err = p.killer.do(effect)
+	} else {
+		err = effect()
+	}
+	if p.after != nil {
 		if lost := p.after(ctx, call); lost != nil {
 			return lost
 		}
@@ -231,7 +242,13 @@ func (p *tap) do(ctx context.Context, call string, effect func() error) error {
 	return err
 }
 
-var errKilled = errors.New("the process was killed")
+// inTransaction: the call comes between the begin of a transaction and its end.
+func inTransaction(call string) bool {
+	return strings.HasPrefix(call, "in ") || strings.HasPrefix(call, "commit ")
+}
+
+// errKilled is what a process hears from then on that was killed, whoever hands it on.
+var errKilled error = &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonInternal, Message: "the process was killed"}
 
 // killer ends a process at its n-th call to the outside, before or after the call's effect. From
 // then on nothing it does has an effect, cleaning up included.
@@ -244,32 +261,42 @@ type killer struct {
 	dead  bool
 }
 
-func (k *killer) tap() *tap { return &tap{before: k.begin, after: k.end} }
+func (k *killer) tap() *tap { return &tap{killer: k} }
 
-func (k *killer) begin(context.Context, string) error {
+func (k *killer) do(effect func() error) error {
+	k.mu.Lock()
+	k.calls++
+	last := !k.dead && k.calls == k.at
+	k.dead = k.dead || last
+	if k.dead && (!last || !k.after) {
+		k.mu.Unlock()
+		return errKilled
+	}
+	k.mu.Unlock()
+	err := effect()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.dead {
 		return errKilled
 	}
-	k.calls++
-	if k.calls == k.at && !k.after {
-		k.dead = true
-		return errKilled
-	}
-	return nil
+	return err
 }
 
-func (k *killer) end(context.Context, string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.calls == k.at && k.after {
-		k.dead = true
-	}
-	if k.dead {
-		return errKilled
-	}
-	return nil
+// dyingAt dies as it makes the call.
+func dyingAt(call string) *tap { return failingFrom(call, errKilled) }
+
+// failingFrom answers the call and every one after it with the error.
+func failingFrom(call string, err error) *tap {
+	var begun atomic.Bool
+	return &tap{before: func(_ context.Context, name string) error {
+		if name == call {
+			begun.Store(true)
+		}
+		if begun.Load() {
+			return err
+		}
+		return nil
+	}}
 }
 
 // everyDeath calls fn for a process killed at its first call, at its second and so on, each
@@ -290,16 +317,33 @@ func everyDeath(t *testing.T, fn func(t *testing.T, k *killer)) {
 			if at < 3 {
 				t.Fatalf("only %d calls were made", at-1)
 			}
+			t.Logf("%d deaths before and after their effect", at-1)
 			return
 		}
 	}
 }
 
-// tappedStore is the real store behind a tap.
-type tappedStore struct {
-	*mysqlstore.Store
+// storeBehind is the store as one process has it that is behind a tap, with connections of its own.
+func (f *fixture) storeBehind(p *tap) *mysqlstore.Store {
+	f.Helper()
+	if p == nil {
+		return f.store
+	}
+	pool := f.db.Tapped(f.T, p.do)
+	f.pools = append(f.pools, pool)
+	return mysqlstore.New(pool)
+}
 
-	tap *tap
+// endProcesses closes the connections of all processes so far: a test that has many must not leave as
+// many connections.
+func (f *fixture) endProcesses() {
+	f.Helper()
+	for _, pool := range f.pools {
+		if err := pool.Close(); err != nil {
+			f.Error(err)
+		}
+	}
+	f.pools = nil
 }
 
 func tapped[T any](ctx context.Context, p *tap, call string, fn func() (T, error)) (value T, err error) {
@@ -308,100 +352,6 @@ func tapped[T any](ctx context.Context, p *tap, call string, fn func() (T, error
 		return err
 	})
 	return value, err
-}
-
-func (s tappedStore) Runs(ctx context.Context, ids []string) (map[string]billing.Run, error) {
-	return tapped(ctx, s.tap, "Runs", func() (map[string]billing.Run, error) { return s.Store.Runs(ctx, ids) })
-}
-
-func (s tappedStore) OpenRun(ctx context.Context, run billing.Run) (billing.Run, error) {
-	return tapped(ctx, s.tap, "OpenRun", func() (billing.Run, error) { return s.Store.OpenRun(ctx, run) })
-}
-
-func (s tappedStore) Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error) {
-	return tapped(ctx, s.tap, "Reopen", func() (bool, error) { return s.Store.Reopen(ctx, runID, deadline) })
-}
-
-func (s tappedStore) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
-	return tapped(ctx, s.tap, "StopRun", func() (bool, error) { return s.Store.StopRun(ctx, runID, reason, message, now) })
-}
-
-func (s tappedStore) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
-	return tapped(ctx, s.tap, "OrganizationExists", func() (bool, error) { return s.Store.OrganizationExists(ctx, orgID) })
-}
-
-func (s tappedStore) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error) {
-	return tapped(ctx, s.tap, "EnumeratingRuns", func() ([]string, error) { return s.Store.EnumeratingRuns(ctx, now) })
-}
-
-func (s tappedStore) AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
-	return tapped(ctx, s.tap, "AcquireLease", func() (bool, error) { return s.Store.AcquireLease(ctx, l, now) })
-}
-
-func (s tappedStore) ReleaseLease(ctx context.Context, l billing.Lease) error {
-	return s.tap.do(ctx, "ReleaseLease", func() error { return s.Store.ReleaseLease(ctx, l) })
-}
-
-func (s tappedStore) ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
-	err = s.tap.do(ctx, "ListPage", func() (err error) {
-		n, through, err = s.Store.ListPage(ctx, l, only, after, limit)
-		return err
-	})
-	return n, through, err
-}
-
-func (s tappedStore) CountItems(ctx context.Context, runID string) (int, error) {
-	return tapped(ctx, s.tap, "CountItems", func() (int, error) { return s.Store.CountItems(ctx, runID) })
-}
-
-func (s tappedStore) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
-	return s.tap.do(ctx, "FinishListing", func() error {
-		return s.Store.FinishListing(ctx, l, total, downgradeLimit)
-	})
-}
-
-func (s tappedStore) PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error) {
-	return tapped(ctx, s.tap, "PendingAfter", func() ([]string, error) { return s.Store.PendingAfter(ctx, runID, after, limit) })
-}
-
-func (s tappedStore) MarkSent(ctx context.Context, l billing.Lease, through string) error {
-	return s.tap.do(ctx, "MarkSent", func() error { return s.Store.MarkSent(ctx, l, through) })
-}
-
-func (s tappedStore) MarkRunning(ctx context.Context, l billing.Lease) error {
-	return s.tap.do(ctx, "MarkRunning", func() error { return s.Store.MarkRunning(ctx, l) })
-}
-
-func (s tappedStore) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
-	return tapped(ctx, s.tap, "Items", func() (map[billing.Work]billing.Item, error) { return s.Store.Items(ctx, work) })
-}
-
-func (s tappedStore) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
-	return tapped(ctx, s.tap, "Records", func() (map[string]billing.Record, error) { return s.Store.Records(ctx, orgIDs) })
-}
-
-func (s tappedStore) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
-	return tapped(ctx, s.tap, "Claims", func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
-}
-
-func (s tappedStore) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
-	return tapped(ctx, s.tap, "SharedCustomers", func() (map[string][]string, error) { return s.Store.SharedCustomers(ctx, customers) })
-}
-
-func (s tappedStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {
-	return s.tap.do(ctx, "Decide", func() error { return s.Store.Decide(ctx, item, countDowngrade, now) })
-}
-
-func (s tappedStore) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
-	return s.tap.do(ctx, "Apply", func() error { return s.Store.Apply(ctx, before, plan, item, followUp, now) })
-}
-
-func (s tappedStore) AddUsage(ctx context.Context, runID string, u billing.Usage) error {
-	return s.tap.do(ctx, "AddUsage", func() error { return s.Store.AddUsage(ctx, runID, u) })
-}
-
-func (s tappedStore) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
-	return tapped(ctx, s.tap, "RunsToClose", func() ([]billing.Run, error) { return s.Store.RunsToClose(ctx, now) })
 }
 
 // tappedStripe is the real client behind a tap.
@@ -460,7 +410,7 @@ func (f *fixture) stripeClient(changes ...func(*stripesource.Config)) *stripesou
 
 func (f *fixture) enumerator(p *tap) *pipeline.Enumerator {
 	return &pipeline.Enumerator{
-		Store: tappedStore{f.store, p}, Stripe: tappedStripe{f.stripeClient(), p},
+		Store: f.storeBehind(p), Stripe: tappedStripe{f.stripeClient(), p},
 		Work: tappedQueue{sqsqueue.New(f.queues, f.work), p}, Progress: tappedQueue{sqsqueue.New(f.queues, f.results), p},
 		Downgrades: func(listed int) int { return max(10, listed/20) }, RunDeadline: 12 * time.Hour, PageSize: 3,
 		Reserve: 15 * time.Second, Retry: quick, Now: f.clock.Now, Log: f.log(),
@@ -469,14 +419,14 @@ func (f *fixture) enumerator(p *tap) *pipeline.Enumerator {
 
 func (f *fixture) reconciler(p *tap) *pipeline.Reconciler {
 	return &pipeline.Reconciler{
-		Store: tappedStore{f.store, p}, Stripe: tappedStripe{f.stripeClient(), p}, Rules: rules,
+		Store: f.storeBehind(p), Stripe: tappedStripe{f.stripeClient(), p}, Rules: rules,
 		Reserve: 15 * time.Second, Retry: quick, Now: f.clock.Now, Log: f.log(),
 	}
 }
 
 func (f *fixture) aggregator(p *tap) *pipeline.Aggregator {
 	return &pipeline.Aggregator{
-		Store: tappedStore{f.store, p}, Retention: 90 * 24 * time.Hour, Retry: quick, Now: f.clock.Now, Log: f.log(),
+		Store: f.storeBehind(p), Retention: 90 * 24 * time.Hour, Retry: quick, Now: f.clock.Now, Log: f.log(),
 		Metrics: telemetry.NewMetrics(&f.metrics, "Test", f.clock.Now),
 	}
 }
@@ -785,6 +735,13 @@ func (f *fixture) readCells(all cells, table, owner, pattern string) {
 	if err := rows.Err(); err != nil {
 		f.Fatal(err)
 	}
+}
+
+// of returns those of one table.
+func (c cells) of(table string) cells {
+	some := maps.Clone(c)
+	maps.DeleteFunc(some, func(key [3]string, _ string) bool { return !strings.HasPrefix(key[1], table+":") })
+	return some
 }
 
 // changedSince returns the columns whose value differs, by organization; of a new row those with

@@ -259,6 +259,7 @@ func (w *world) stop() {
 	for _, worker := range w.workers {
 		worker.finish()
 	}
+	w.endProcesses()
 }
 
 // stepper is a worker that waits before each of its calls for leave to make it.
@@ -269,27 +270,40 @@ type stepper struct {
 }
 
 // newWorker starts a delivery of the organization. Around Apply it checks the promise: what is
-// overwritten is what was read.
+// overwritten is what was read. A transaction is one step: the others would wait for its locks.
 func (w *world) newWorker(run string) *stepper {
 	s := &stepper{leave: make(chan struct{}), ready: make(chan struct{})}
-	var read cells
+	var read, found cells
+	rows := false // are read next
 	t := &tap{
 		before: func(_ context.Context, call string) error {
-			s.wait()
-			if call == "Records" {
-				read = w.own() //nolint:contextcheck // the test reads in its own time
+			if !inTransaction(call) {
+				s.wait()
+			}
+			switch {
+			case call == "Records" && rows:
+				maps.Copy(read, w.own().of("subscriptions")) //nolint:contextcheck // the test reads in its own time
+			case call == "Records":
+				read = w.own().of("organizations") //nolint:contextcheck // the test reads in its own time
+			case call == "begin Apply":
+				found = w.own() //nolint:contextcheck // the test reads in its own time
+			}
+			rows = call == "Records" && !rows
+			return nil
+		},
+		after: func(_ context.Context, call string) error {
+			if call != "commit Apply" {
+				return nil
+			}
+			w.writes++
+			if diff := cmp.Diff(read, found); diff != "" {
+				w.t.Errorf("a worker overwrote what changed since it was read:\n%s", diff)
 			}
 			return nil
 		},
 	}
 	r := w.reconciler(t)
-	store := checkedStore{tappedStore: tappedStore{w.store, t}, applied: func(before cells) {
-		w.writes++
-		if diff := cmp.Diff(read, before); diff != "" {
-			w.t.Errorf("a worker overwrote what changed since it was read:\n%s", diff)
-		}
-	}, now: w.own}
-	r.Store, r.Stripe = store, tappedStripe{w.client, t}
+	r.Stripe = tappedStripe{w.client, t}
 	go func() {
 		s.wait()
 		w.deliver(r, run, w.org)
@@ -323,23 +337,3 @@ func (s *stepper) finish() {
 
 // own is what the tables hold for the world's organization.
 func (w *world) own() cells { return w.cellsOf(w.org) }
-
-// checkedStore shows what an Apply that succeeded found in the tables.
-type checkedStore struct {
-	tappedStore
-
-	now     func() cells
-	applied func(before cells)
-}
-
-func (s checkedStore) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
-	var found cells
-	return s.tap.do(ctx, "Apply", func() error {
-		found = s.now()
-		err := s.Store.Apply(ctx, before, plan, item, followUp, now)
-		if err == nil {
-			s.applied(found)
-		}
-		return err
-	})
-}

@@ -3,8 +3,8 @@ package pipeline_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -770,7 +770,7 @@ func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
 	f.sub("org-1")
 	f.openRun(runID, []string{"org-1"})
 	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
-		if call == "Apply" {
+		if call == "begin Apply" {
 			f.owner("org-1") //nolint:contextcheck // the test writes in its own time
 		}
 		return nil
@@ -945,6 +945,8 @@ func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
 	}
 }
 
+var unreadable = &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonInternal, Message: "a row that cannot be read"}
+
 func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("org-1")
@@ -952,7 +954,7 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f.exec(`UPDATE reconciliation_items SET subscription_id = 'sub_named'`)
 	broken := &tap{before: func(_ context.Context, call string) error {
 		if call == "Items" || call == "Records" {
-			return errors.New("a row that cannot be read")
+			return unreadable
 		}
 		return nil
 	}}
@@ -970,7 +972,7 @@ func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
 	f.openRun(runID, nil)
 	broken := &tap{before: func(_ context.Context, call string) error {
 		if call == "Items" {
-			return errors.New("an item that cannot be read")
+			return unreadable
 		}
 		return nil
 	}}
@@ -1030,7 +1032,7 @@ func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T)
 	lost := once(func() { f.sub("org-1") })
 	applied := false
 	r := f.reconciler(&tap{after: func(_ context.Context, call string) error {
-		if call != "Apply" || applied {
+		if call != "commit Apply" || applied {
 			return nil
 		}
 		applied = true
@@ -1262,17 +1264,10 @@ func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 		f.sub(id, price("price_max"))
 	}
 	f.openRun(runID, ids)
-	for name, when := range map[string]string{"from the start": "Runs", "before the write": "Apply"} {
+	for name, when := range map[string]string{"from the start": "Runs", "before the write": "begin Apply"} {
 		t.Run(name, func(t *testing.T) {
-			pool := f.db.Open(t)
-			gone := &tap{before: func(_ context.Context, call string) error {
-				if call == when {
-					return pool.Close()
-				}
-				return nil
-			}}
 			r := f.reconciler(nil)
-			r.Store = tappedStore{mysqlstore.New(pool), gone}
+			r.Store = f.storeBehind(failingFrom(when, driver.ErrBadConn))
 			for _, last := range []bool{false, true} {
 				for _, result := range f.deliverAs(t.Context(), r, runID, last, ids...) {
 					f.wantResult(result, pipeline.Return, billing.ReasonDatabaseUnavailable)
@@ -1291,22 +1286,20 @@ func TestALostConnectionIsTriedAgain(t *testing.T) {
 	f.row("org-1")
 	f.sub("org-1", price("price_max"))
 	f.openRun(runID, []string{"org-1"})
-	pool := f.db.Open(t)
-	pool.SetMaxOpenConns(1)
-	lose := once(func() {
-		id := 0
-		if err := pool.QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&id); err != nil {
-			t.Error(err)
-		}
-		f.exec(fmt.Sprintf(`KILL CONNECTION %d`, id))
-	})
-	r := f.reconciler(nil)
-	r.Store = tappedStore{mysqlstore.New(pool), &tap{before: func(_ context.Context, call string) error {
-		if call == "Apply" {
+	id := 0
+	lose := once(func() { f.exec(fmt.Sprintf(`KILL CONNECTION %d`, id)) })
+	pool := f.db.Tapped(t, (&tap{before: func(_ context.Context, call string) error {
+		if call == "begin Apply" {
 			lose()
 		}
 		return nil
-	}}}
+	}}).do)
+	pool.SetMaxOpenConns(1)
+	if err := pool.QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	r := f.reconciler(nil)
+	r.Store = mysqlstore.New(pool)
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 }
@@ -1352,7 +1345,7 @@ func TestADeadlockIsTriedAgain(t *testing.T) {
 	}
 	applies := 0
 	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
-		if call == "Apply" {
+		if call == "begin Apply" {
 			applies++
 		}
 		return nil
@@ -1567,6 +1560,7 @@ func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
 	// through runs fn on freshly seeded tables and returns how they end.
 	through := func(fn func(ids []string)) state {
 		f.exec(`DELETE FROM reconciliation_items`)
+		f.endProcesses()
 		f.exec(`DELETE FROM reconciliation_runs`)
 		f.exec(`DELETE FROM subscriptions`)
 		f.exec(`DELETE FROM organizations`)

@@ -22,46 +22,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func (s tappedStore) BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error {
-	return s.tap.do(ctx, "BeginSweep", func() error { return s.Store.BeginSweep(ctx, l, now) })
-}
-
-func (s tappedStore) Ranges(ctx context.Context, runID string) ([]billing.Range, error) {
-	return tapped(ctx, s.tap, "Ranges", func() ([]billing.Range, error) { return s.Store.Ranges(ctx, runID) })
-}
-
-func (s tappedStore) StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error {
-	return s.tap.do(ctx, "StorePage", func() error { return s.Store.StorePage(ctx, l, of, page, left) })
-}
-
-func (s tappedStore) FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error {
-	return s.tap.do(ctx, "FinishSweep", func() error { return s.Store.FinishSweep(ctx, l, state) })
-}
-
-func (s tappedStore) ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
-	err = s.tap.do(ctx, "ListSnapshot", func() (err error) {
-		unclaimed, through, err = s.Store.ListSnapshot(ctx, l, after)
-		return err
-	})
-	return unclaimed, through, err
-}
-
-func (s tappedStore) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
-	return tapped(ctx, s.tap, "WithoutCustomer", func() ([]billing.Orphan, error) { return s.Store.WithoutCustomer(ctx, unclaimed) })
-}
-
-func (s tappedStore) KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
-	return s.tap.do(ctx, "KeepOrphans", func() error { return s.Store.KeepOrphans(ctx, l, first, total) })
-}
-
-func (s tappedStore) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
-	return tapped(ctx, s.tap, "Snapshot", func() ([]billing.Subscription, error) { return s.Store.Snapshot(ctx, runID, records) })
-}
-
-func (s tappedStore) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
-	return tapped(ctx, s.tap, "DecideInSync", func() (int, error) { return s.Store.DecideInSync(ctx, run, items, now) })
-}
-
 func (s tappedStripe) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
 	return tapped(ctx, s.tap, "SweepPage", func() (billing.Page, error) { return s.Client.SweepPage(ctx, r) })
 }
@@ -212,7 +172,10 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	if got := f.stripe.Requests(); got != (stripetest.Counts{}) {
 		t.Errorf("Stripe was asked: %+v", got)
 	}
-	want := map[string]int{"Runs": 1, "Items": 1, "Records": 1, "Snapshot": 1, "Claims": 1, "DecideInSync": 1}
+	want := map[string]int{
+		"Runs": 1, "Items": 1, "Records": 2, "Snapshot": 2, // of which one looks up the run
+		"begin DecideInSync": 1, "in DecideInSync": 3, "commit DecideInSync": 1, // once for each reason
+	}
 	if diff := cmp.Diff(want, calls); diff != "" {
 		t.Error(diff)
 	}
@@ -278,7 +241,7 @@ func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
 	f.swept()
 	f.stripe.ResetCounts()
 	closes := &tap{before: func(_ context.Context, call string) error {
-		if call == "DecideInSync" {
+		if call == "begin DecideInSync" {
 			f.exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) //nolint:contextcheck // the tap's ctx is the worker's
 		}
 		return nil
@@ -619,7 +582,7 @@ func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
 	f.swept()
 	f.stripe.ResetCounts()
 	other := &tap{before: func(_ context.Context, call string) error {
-		if call == "DecideInSync" {
+		if call == "begin DecideInSync" {
 			f.exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the tap's ctx is the worker's
 		}
 		return nil

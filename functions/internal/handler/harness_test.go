@@ -153,7 +153,7 @@ func (f *fixture) enumerator() handler.Enumerator {
 
 func (f *fixture) worker() handler.Worker { return f.workerOn(f.store, f.queues) }
 
-func (f *fixture) workerOn(store pipeline.ReconcileStore, queues *sqs.Client) handler.Worker {
+func (f *fixture) workerOn(store *mysqlstore.Store, queues *sqs.Client) handler.Worker {
 	return handler.Worker{
 		Step: &pipeline.Reconciler{Store: store, Stripe: f.stripeClient(), Rules: rules, Retry: quick, Now: fixed, Log: f.log()},
 		Work: sqsqueue.New(queues, f.work), DeadLetter: sqsqueue.New(queues, f.deadLetter), Progress: sqsqueue.New(queues, f.results),
@@ -406,6 +406,9 @@ func (l *life) ended() bool {
 	return l.dead
 }
 
+// tap lets what goes to the database through while the process lives.
+func (l *life) tap(_ context.Context, _ string, effect func() error) error { return l.do(effect) }
+
 // Do lets requests to the queues through while the process lives.
 func (l *life) Do(r *http.Request) (response *http.Response, err error) {
 	err = l.do(func() (err error) {
@@ -419,51 +422,4 @@ func (l *life) Do(r *http.Request) (response *http.Response, err error) {
 		return nil, err
 	}
 	return response, nil
-}
-
-// mortalStore is the real store as long as its process lives.
-type mortalStore struct {
-	*mysqlstore.Store
-
-	life *life
-}
-
-func living[T any](l *life, fn func() (T, error)) (value T, err error) {
-	err = l.do(func() (err error) {
-		value, err = fn()
-		return err
-	})
-	return value, err
-}
-
-func (s mortalStore) Runs(ctx context.Context, ids []string) (map[string]billing.Run, error) {
-	return living(s.life, func() (map[string]billing.Run, error) { return s.Store.Runs(ctx, ids) })
-}
-
-func (s mortalStore) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
-	return living(s.life, func() (map[billing.Work]billing.Item, error) { return s.Store.Items(ctx, work) })
-}
-
-func (s mortalStore) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
-	return living(s.life, func() (map[string]billing.Record, error) { return s.Store.Records(ctx, orgIDs) })
-}
-
-func (s mortalStore) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
-	return living(s.life, func() (billing.Claims, error) { return s.Store.Claims(ctx, subs) })
-}
-
-func (s mortalStore) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {
-	return s.life.do(func() error { return s.Store.Decide(ctx, item, countDowngrade, now) })
-}
-
-func (s mortalStore) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
-	return s.life.do(func() error { return s.Store.Apply(ctx, before, plan, item, followUp, now) })
-}
-
-func (s mortalStore) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
-	return living(s.life, func() (bool, error) { return s.Store.StopRun(ctx, runID, reason, message, now) })
-}
-
-func (s mortalStore) AddUsage(ctx context.Context, runID string, u billing.Usage) error {
-	return s.life.do(func() error { return s.Store.AddUsage(ctx, runID, u) })
 }

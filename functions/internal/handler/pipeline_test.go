@@ -15,6 +15,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
@@ -130,7 +131,9 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	n := p.invocations
 	p.mu.Unlock()
 	process := &life{calls: 1 + n/patience, after: n%4 < 2, http: p.connections()}
-	w := p.workerOn(mortalStore{p.store, process}, p.client(process))
+	pool := p.db.Tapped(p.T, process.tap)
+	defer pool.Close()
+	w := p.workerOn(mysqlstore.New(pool), p.client(process))
 	w.MaxReceive = 1000 // dying so often must not give anything up
 	w.Step.Parallel = 4
 	response, err := w.Handle(ctx, event)

@@ -11,6 +11,8 @@
 //   - A database is dropped when its test ends.
 //   - The server ends with the test binary, however that ends, and takes its directory with it.
 //     [Main] does both before the binary ends and is not needed for it.
+//   - A pool that is [DB.Tapped] shows a test each call to the server, before and after its effect: none
+//     passes by it, whatever method of the store it comes from.
 //   - A session is strict, in UTC and in utf8mb4; rows matched count as affected, as they do for
 //     the programs.
 package mysqltest

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -145,7 +146,12 @@ func Main(m *testing.M, cleanups ...func() error) {
 // Without Concurrent it waits until the first pool is closed.
 func (d *DB) Open(t testing.TB) *sql.DB {
 	t.Helper()
-	db, err := open(d.config, d.Concurrent)
+	return d.open(t, direct)
+}
+
+func (d *DB) open(t testing.TB, through func(driver.Connector) driver.Connector) *sql.DB {
+	t.Helper()
+	db, err := open(d.config, d.Concurrent, through)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +323,7 @@ func (s *server) database(name string) (*DB, error) {
 
 // exec runs a statement on a connection of its own.
 func (s *server) exec(ctx context.Context, statement string) error {
-	db, err := open(s.config, s.concurrent)
+	db, err := open(s.config, s.concurrent, direct)
 	if err != nil {
 		return err
 	}
@@ -325,7 +331,9 @@ func (s *server) exec(ctx context.Context, statement string) error {
 	return errors.Join(err, db.Close())
 }
 
-func open(base *mysql.Config, concurrent bool) (*sql.DB, error) {
+func direct(c driver.Connector) driver.Connector { return c }
+
+func open(base *mysql.Config, concurrent bool, through func(driver.Connector) driver.Connector) (*sql.DB, error) {
 	cfg := base.Clone()
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
@@ -340,7 +348,7 @@ func open(base *mysql.Config, concurrent bool) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(through(connector))
 	if !concurrent {
 		db.SetMaxOpenConns(1)
 	}
