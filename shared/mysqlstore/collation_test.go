@@ -52,7 +52,7 @@ func wholeRun(t *testing.T, f *fixture) {
 		{ID: "sub_named", CustomerID: "cus_paying", Status: billing.StatusActive, OrgID: " " + named + " ", Created: old},
 		{ID: "sub_orphan", CustomerID: "cus_x", Status: billing.StatusActive, OrgID: "日本 Ü 🙂", Created: old},
 	}
-	run := f.swept(t, "run", subs...)
+	f.swept(t, "run", subs...)
 	if n, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); n != 4 || err != nil {
 		t.Fatalf("%d listed, %v", n, err)
 	}
@@ -98,7 +98,7 @@ func wholeRun(t *testing.T, f *fixture) {
 	if got := f.record(t, named); len(got.Rows) != 1 || *got.Rows[0].SubscriptionID != "sub_named" {
 		t.Errorf("no row: %+v", got)
 	}
-	if n, err := f.store.DecideInSync(t.Context(), run, inSyncItems("paying"), now); n != 1 || err != nil {
+	if n, err := f.store.DecideInSync(t.Context(), "run", now, inSyncItems("paying"), now); n != 1 || err != nil {
 		t.Errorf("%d decided, %v", n, err)
 	}
 

@@ -101,15 +101,15 @@ func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, seen bill
 }
 
 // AmendRun writes the summary of a closed run, and reports whether this call did it: not if the
-// run was closed or summed up otherwise since before was read, nor if the summary is the one that
-// stands.
-func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error) {
+// run's status is no longer from or its summary no longer the one of the revision, nor if the summary is the
+// one that stands.
+func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus, revision int) (bool, error) {
 	text, err := json.Marshal(summary)
 	if err != nil {
 		return false, err
 	}
 	return s.putSummary(ctx, summary, string(text), seen, `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
-		before.Status, before.SummaryRevision, string(text))
+		from, revision, string(text))
 }
 
 // putSummary writes the summary, text being its encoding, where the condition holds.

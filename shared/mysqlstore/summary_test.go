@@ -174,9 +174,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		}
 		amend := func(what string, from billing.RunStatus, want bool) {
 			t.Helper()
-			before := f.run(t, summary.RunID)
-			before.Status = from
-			if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, before); ok != want || err != nil {
+			if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
 				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
 			}
 		}
@@ -197,7 +195,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		unsummed := f.run(t, "stopped")
 		amend("the first summary of a stopped run", billing.RunStopped, true)
 		summary.Synchronized = 5
-		if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, unsummed); ok || err != nil {
+		if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
 			t.Errorf("a first summary was written twice: %v, %v", ok, err)
 		}
 		if !f.run(t, "stopped").Summarized {

@@ -103,10 +103,10 @@ type verdict struct {
 	warnings       sql.NullString
 }
 
-// DecideInSync gives items that the run's snapshot settled their outcome, in one transaction, and
-// returns how many got it: not those decided meanwhile, and none if the run was closed or swept
-// anew since, for then the snapshot may have been read while it was removed.
-func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error) {
+// DecideInSync gives items that the run's snapshot, of the sweep that began then, settled their outcome, in
+// one transaction, and returns how many got it: not those decided meanwhile, and none if the run was closed
+// or swept anew since, for then the snapshot may have been read while it was removed.
+func (s *Store) DecideInSync(ctx context.Context, runID string, sweptFrom time.Time, items []billing.Item, now time.Time) (int, error) {
 	orgs := map[verdict][]any{}
 	for _, i := range items {
 		warnings, err := toJSON(i.Warnings)
@@ -118,7 +118,7 @@ func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billi
 	}
 	decided := int64(0)
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		key, err := keyOfSwept(ctx, tx, run)
+		key, err := keyOfSwept(ctx, tx, runID, sweptFrom)
 		if err != nil || key == 0 {
 			return err
 		}
@@ -137,7 +137,7 @@ func (s *Store) DecideInSync(ctx context.Context, run billing.Run, items []billi
 		return nil
 	})
 	if err != nil {
-		return 0, failure(err, "record the outcomes of run "+run.ID)
+		return 0, failure(err, "record the outcomes of run "+runID)
 	}
 	return int(decided), nil
 }
@@ -146,11 +146,11 @@ const decideItems = "UPDATE reconciliation_items FORCE INDEX (`PRIMARY`) " + `SE
 	revision = revision + 1 WHERE run_key = ? AND outcome = ? AND org_id IN `
 
 // keyOfSwept returns what the run's items name it by, and keeps the run from being closed and swept
-// anew; 0 if that has happened since it was read.
-func keyOfSwept(ctx context.Context, tx *sql.Tx, run billing.Run) (key int64, err error) {
+// anew; 0 if that has happened since the sweep that began then.
+func keyOfSwept(ctx context.Context, tx *sql.Tx, runID string, sweptFrom time.Time) (key int64, err error) {
 	err = query(ctx, tx, func(r *sql.Rows) error { return r.Scan(&key) },
 		`SELECT r.run_key FROM reconciliation_runs r JOIN reconciliation_sweeps w ON w.run_id = r.id
 			WHERE r.id = ? AND r.status IN (?,?) AND w.state = ? AND w.began_at = ? LOCK IN SHARE MODE`,
-		run.ID, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, run.SweptFrom)
+		runID, billing.RunEnumerating, billing.RunRunning, billing.SweepComplete, sweptFrom)
 	return key, err
 }

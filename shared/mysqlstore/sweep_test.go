@@ -31,14 +31,13 @@ func (f *fixture) sweeping(t *testing.T, id string) {
 }
 
 // swept is a run whose complete snapshot has these subscriptions.
-func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) billing.Run {
+func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) {
 	t.Helper()
 	f.sweeping(t, id)
 	f.storePage(t, id, billing.Range{}, billing.Page{Subscriptions: subs})
 	if err := f.store.FinishSweep(t.Context(), leaseOf(id), billing.SweepComplete); err != nil {
 		t.Fatal(err)
 	}
-	return f.run(t, id)
 }
 
 func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, left ...billing.Range) {
@@ -406,7 +405,7 @@ func inSyncItems(orgIDs ...string) []billing.Item {
 func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
-		run := f.swept(t, "run")
+		f.swept(t, "run")
 		if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 			t.Fatal(err)
 		}
@@ -414,7 +413,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld' WHERE org_id = 'd'`)
 		items := inSyncItems("a", "b", "c", "d", "unknown")
 		items[1].Warnings = []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two"}}
-		n, err := f.store.DecideInSync(t.Context(), run, items, now)
+		n, err := f.store.DecideInSync(t.Context(), "run", now, items, now)
 		if err != nil || n != 2 {
 			t.Fatalf("%d decided, %v", n, err)
 		}
@@ -445,12 +444,12 @@ func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
 				f.addPaying(t, "a")
-				run := f.swept(t, "run")
+				f.swept(t, "run")
 				if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 					t.Fatal(err)
 				}
 				f.MustExec(t, change)
-				n, err := f.store.DecideInSync(t.Context(), run, inSyncItems("a"), now)
+				n, err := f.store.DecideInSync(t.Context(), "run", now, inSyncItems("a"), now)
 				if outcome := mysqltest.Value[billing.Outcome](t, f.DB, `SELECT outcome FROM reconciliation_items`); n != 0 || err != nil || outcome != billing.OutcomePending {
 					t.Errorf("%d decided, %v; %s", n, err, outcome)
 				}

@@ -10,27 +10,41 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// AggregateStore is what the aggregator needs of the database.
-type AggregateStore interface {
-	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
-	HasPending(ctx context.Context, runID string) (bool, error)
-	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
-	Drift(ctx context.Context, runID string) (billing.Drift, error)
-	Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
-	CountSubscriptions(ctx context.Context, runID string) (int, error)
-	LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
-	CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
-	AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, before billing.Run) (bool, error)
-	RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
-	FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
-	SnapshotsToDrop(ctx context.Context) ([]string, error)
-	DropSnapshot(ctx context.Context, runID string) error
-	LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
-	CreatedAt(ctx context.Context) (time.Time, error)
-	LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
-	Trim(ctx context.Context, before time.Time) error
-	Prune(ctx context.Context, before time.Time) (int, error)
-}
+// What the aggregator needs of the database.
+type (
+	// itemSummer tells how a run's items stand.
+	itemSummer interface {
+		Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
+		Drift(ctx context.Context, runID string) (billing.Drift, error)
+		Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
+	}
+	// sightKeeper tells what runs saw.
+	sightKeeper interface {
+		FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
+		CountSubscriptions(ctx context.Context, runID string) (int, error)
+		LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
+	}
+	runCloser interface {
+		HasPending(ctx context.Context, runID string) (bool, error)
+		CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
+		AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus, revision int) (bool, error)
+	}
+	// leftovers is what a tick looks for.
+	leftovers interface {
+		RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
+		SnapshotsToDrop(ctx context.Context) ([]string, error)
+		DropSnapshot(ctx context.Context, runID string) error
+	}
+	ageTeller interface {
+		LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
+		CreatedAt(ctx context.Context) (time.Time, error)
+	}
+	historyPruner interface {
+		LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
+		Trim(ctx context.Context, before time.Time) error
+		Prune(ctx context.Context, before time.Time) (int, error)
+	}
+)
 
 // untrimmed is how long before the latest run closed ones keep what is plainly skipped: longer than
 // anybody asks why nothing was done, and as long as most messages of a dead-letter queue live.
@@ -38,7 +52,15 @@ const untrimmed = 14 * 24 * time.Hour
 
 // Aggregator closes runs and sums them up.
 type Aggregator struct {
-	Store     AggregateStore
+	Store interface {
+		runReader
+		itemSummer
+		sightKeeper
+		runCloser
+		leftovers
+		ageTeller
+		historyPruner
+	}
 	Retention time.Duration // how long before the latest run closed ones are kept
 	Reserve   time.Duration // kept of the deadline
 	Retry     Retry
@@ -229,7 +251,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 			return false, err
 		}
 	}
-	amended, err := a.Store.AmendRun(ctx, summary, seen, run)
+	amended, err := a.Store.AmendRun(ctx, summary, seen, run.Status, run.SummaryRevision)
 	if err != nil || !amended {
 		return false, err
 	}

@@ -33,32 +33,32 @@ type Enumeration struct {
 	Done     bool   `json:"done"`     // everything of the run was sent
 }
 
-// EnumerateStore is what the enumerator needs of the database.
-type EnumerateStore interface {
-	CheckApplication(ctx context.Context, writes bool) (warnings []string, err error)
-	OpenRun(ctx context.Context, run billing.Run) (billing.Run, error)
-	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
-	Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error)
-	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
-	OrganizationExists(ctx context.Context, orgID string) (bool, error)
-	EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
-	AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error)
-	ReleaseLease(ctx context.Context, l billing.Lease) error
-	ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
-	CountItems(ctx context.Context, runID string) (int, error)
-	BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error
-	Ranges(ctx context.Context, runID string) ([]billing.Range, error)
-	StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
-	FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error
-	ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
-	WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
-	KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
-	AddUsage(ctx context.Context, runID string, u billing.Usage) error
-	FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error
-	PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
-	MarkSent(ctx context.Context, l billing.Lease, through string) error
-	MarkRunning(ctx context.Context, l billing.Lease) error
-}
+// What each step of the enumerator needs of the database. What it needs to sweep stands in sweep.go.
+type (
+	runOpener interface {
+		CheckApplication(ctx context.Context, writes bool) (warnings []string, err error)
+		OrganizationExists(ctx context.Context, orgID string) (bool, error)
+		OpenRun(ctx context.Context, run billing.Run) (billing.Run, error)
+	}
+	runResumer interface {
+		EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
+		Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error)
+	}
+	runLeaser interface {
+		AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error)
+		ReleaseLease(ctx context.Context, l billing.Lease) error
+	}
+	runLister interface {
+		ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
+		CountItems(ctx context.Context, runID string) (int, error)
+		FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error
+	}
+	runSender interface {
+		PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error)
+		MarkSent(ctx context.Context, l billing.Lease, through string) error
+		MarkRunning(ctx context.Context, l billing.Lease) error
+	}
+)
 
 // WorkSender sends one message for each organization, all or an error.
 type WorkSender interface {
@@ -80,7 +80,19 @@ type StripeList interface {
 
 // Enumerator opens runs, lists their organizations and sends one message for each.
 type Enumerator struct {
-	Store       EnumerateStore
+	Store interface {
+		runReader
+		runStopper
+		requestCounter
+		runOpener
+		runResumer
+		runLeaser
+		runLister
+		runSender
+		sweeps
+		sweptRanges
+		orphanSeeker
+	}
 	Work        WorkSender
 	Progress    ProgressSender
 	Stripe      StripeList
@@ -480,9 +492,18 @@ func otherSettings(run billing.Run) error {
 		"run %s was started with other settings (dry run %t, strategy %s, organization %q); ask for those, or start another run", run.ID, run.DryRun, run.Strategy, run.OrgID)}
 }
 
-type runReader interface {
-	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
-}
+// What several steps need of the database.
+type (
+	runReader interface {
+		Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	}
+	runStopper interface {
+		StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
+	}
+	requestCounter interface {
+		AddUsage(ctx context.Context, runID string, u billing.Usage) error
+	}
+)
 
 // findRun returns one run; that it is not there is an error.
 func findRun(ctx context.Context, store runReader, id string) (billing.Run, error) {

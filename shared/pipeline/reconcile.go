@@ -16,20 +16,21 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// ReconcileStore is what the workers need of the database.
-type ReconcileStore interface {
-	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
-	Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
-	Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
-	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
-	Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
-	SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error)
-	DecideInSync(ctx context.Context, run billing.Run, items []billing.Item, now time.Time) (int, error)
-	Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
-	Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
-	StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
-	AddUsage(ctx context.Context, runID string, u billing.Usage) error
-}
+// What the workers need of the database.
+type (
+	recordReader interface {
+		Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
+		Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
+	}
+	ownerFinder interface {
+		Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error)
+		SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error)
+	}
+	decider interface {
+		Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
+		Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
+	}
+)
 
 // Stripe is what the workers read there.
 type Stripe interface {
@@ -66,7 +67,15 @@ type Result struct {
 
 // Reconciler compares organizations with Stripe and repairs them.
 type Reconciler struct {
-	Store    ReconcileStore
+	Store interface {
+		runReader
+		runStopper
+		requestCounter
+		recordReader
+		snapshotReader
+		ownerFinder
+		decider
+	}
 	Stripe   Stripe
 	Rules    billing.Rules
 	Parallel int           // organizations at once; 0 means 8
@@ -572,10 +581,6 @@ func (s *silence) count() int {
 func (s *silence) begun() bool { return s.count() > 0 }
 
 func (s *silence) down() bool { return s.count() >= stripeDownAfter }
-
-type requestCounter interface {
-	AddUsage(ctx context.Context, runID string, u billing.Usage) error
-}
 
 // countRequests counts requests to Stripe on the run. They are figures, not facts that anything
 // rests on: a failure is only logged.

@@ -3,10 +3,17 @@ package pipeline
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
+
+// snapshotReader is what the workers need of the database to go by what was swept.
+type snapshotReader interface {
+	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
+	DecideInSync(ctx context.Context, runID string, sweptFrom time.Time, items []billing.Item, now time.Time) (int, error)
+}
 
 // loadSnapshots reads what the sweep saw of the organizations whose runs have a snapshot to go
 // by, in a number of queries a run that does not depend on theirs. A repair of an error is none of these: it is read afresh.
@@ -129,13 +136,13 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 
 // decideInSync reports whether all of them got their outcome.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
-	n := 0
+	n, run := 0, settled[0].run
 	err := b.Retry.do(ctx, func() (err error) {
-		n, err = b.Store.DecideInSync(ctx, settled[0].run, items, b.now())
+		n, err = b.Store.DecideInSync(ctx, run.ID, *run.SweptFrom, items, b.now())
 		return err
 	})
 	if err != nil {
-		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, settled[0].run.ID, telemetry.KeyError, err.Error())
+		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
 	}
 	return err == nil && n == len(items) // their result is to acknowledge
 }

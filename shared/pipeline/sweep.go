@@ -4,12 +4,30 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// What the enumerator needs of the database to sweep.
+type (
+	sweeps interface {
+		BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error
+		FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error
+	}
+	sweptRanges interface {
+		Ranges(ctx context.Context, runID string) ([]billing.Range, error)
+		StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
+	}
+	orphanSeeker interface {
+		ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
+		WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
+		KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
+	}
 )
 
 // defaultStreams is how many ranges are read at once: with Stripe taking a tenth of a second for
