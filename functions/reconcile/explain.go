@@ -15,7 +15,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
-	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 )
 
 // explain shows what a worker would see and do, and writes nothing.
@@ -27,7 +26,7 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 	log := slog.New(slog.DiscardHandler)
 	stripe := wire.Stripe(settings, 1, log)
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
-		if err := rightAccount(ctx, stripe, settings.Stripe.AccountID); err != nil {
+		if err := pipeline.CheckAccount(ctx, stripe, settings.Stripe.AccountID, ""); err != nil {
 			return err
 		}
 		e, err := wire.Reconciler(settings, store, stripe, log).Explain(ctx, orgID)
@@ -36,19 +35,6 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		}
 		return c.showExplanation(explanationOf(e))
 	})
-}
-
-// rightAccount: in another account every subscription would seem to be missing.
-func rightAccount(ctx context.Context, stripe *stripesource.Client, want string) error {
-	if want == "" {
-		return nil
-	}
-	got, err := stripe.Account(ctx)
-	if err == nil && got != want {
-		err = &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongAccount, Message: fmt.Sprintf(
-			"STRIPE_SECRET_KEY belongs to account %s but STRIPE_ACCOUNT_ID is %s; correct one of them", got, want)}
-	}
-	return err
 }
 
 // explanation is an organization as people and machines are shown it. Columns have their names

@@ -265,10 +265,8 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 	if len(customers) == 0 {
 		return
 	}
-	var known map[string][]string
-	err := b.Retry.do(ctx, func() (err error) {
-		known, err = b.Store.SharedCustomers(ctx, slices.Sorted(maps.Keys(customers)))
-		return err
+	known, err := retry(ctx, b.Retry, func() (map[string][]string, error) {
+		return b.Store.SharedCustomers(ctx, slices.Sorted(maps.Keys(customers)))
 	})
 	b.each(todo, func(t *task) Result {
 		if err != nil {
@@ -318,15 +316,11 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 	}
-	retry := b.Retry
+	again := b.Retry
 	if b.stripeSilence.begun() {
-		retry.Tries = 1
+		again.Tries = 1
 	}
-	var plan billing.Plan
-	err := retry.do(ctx, func() (err error) {
-		plan, err = b.round(ctx, t)
-		return err
-	})
+	plan, err := retry(ctx, again, func() (billing.Plan, error) { return b.round(ctx, t) })
 	b.observe(t, err)
 	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {
 		b.confirm(ctx, t) // our write was committed although its answer was lost

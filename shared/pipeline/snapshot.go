@@ -129,11 +129,7 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 
 // decideInSync reports whether all of them got their outcome.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
-	n := 0
-	err := b.Retry.do(ctx, func() (err error) {
-		n, err = b.Store.DecideInSync(ctx, settled[0].run, items, b.now())
-		return err
-	})
+	n, err := retry(ctx, b.Retry, func() (int, error) { return b.Store.DecideInSync(ctx, settled[0].run, items, b.now()) })
 	if err != nil {
 		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, settled[0].run.ID, telemetry.KeyError, err.Error())
 	}

@@ -50,7 +50,7 @@ var mayImport = map[string]string{
 
 	// The operator's command line carries none of local's parts.
 	"functions/reconcile": "functions/internal/follow functions/internal/present functions/internal/report functions/internal/wire " +
-		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/stripesource shared/telemetry",
+		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/telemetry",
 	"functions/internal/follow":  "functions/internal/present shared/billing",
 	"functions/internal/present": "shared/billing shared/config shared/pipeline",
 	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline",
