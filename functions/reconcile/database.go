@@ -68,38 +68,19 @@ func unknownRun(message, hint string) error {
 // watch follows the run to its end, and shows how it ended.
 func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID string) error {
 	progress := present.NewProgress(c.errs)
-	run, err := untilClosed(ctx, store, progress, runID)
+	var run billing.Run
+	err := follow.Until(ctx, lookEvery, func() (ended bool, err error) {
+		run, err = follow.Look(ctx, store, progress, runID)
+		return !run.Status.Open(), err
+	})
+	if err == nil && run.ID == "" {
+		run, err = findRun(ctx, store, runID) // it was pruned, or never there
+	}
 	progress.Done()
 	if err != nil {
 		return notFollowed(ctx, runID, err)
 	}
 	return c.showRun(ctx, store, run)
-}
-
-func untilClosed(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, runID string) (billing.Run, error) {
-	for {
-		began := time.Now()
-		run, err := follow.Look(ctx, store, progress, runID)
-		if err != nil || run.ID != "" && !run.Status.Open() {
-			return run, err
-		}
-		if run.ID == "" {
-			return findRun(ctx, store, runID) // it was pruned, or never there
-		}
-		if err := pause(ctx, follow.Pause(lookEvery, time.Since(began))); err != nil {
-			return run, err
-		}
-	}
-}
-
-// pause waits, or returns why it must not.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // notFollowed says that the run goes on although nobody watches it.
