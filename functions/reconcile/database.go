@@ -14,6 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // lookEvery spaces the looks at what is being followed.
@@ -90,7 +91,7 @@ func notFollowed(ctx context.Context, runID string, err error) error {
 	}
 	e := &present.Error{
 		Exit: present.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "run " + present.Clean(runID) + " goes on; reconcile status " + present.Clean(runID) + " --watch follows it again",
+		Hint: "run " + telemetry.Clean(runID) + " goes on; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = "interrupted", errors.New("interrupted")
@@ -130,6 +131,6 @@ func (c *command) showSummary(s billing.Summary) error {
 
 // say writes one line of a result, made of what a terminal may show.
 func say(w io.Writer, format string, args ...any) error {
-	_, err := fmt.Fprintln(w, present.Clean(fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(w, telemetry.Clean(fmt.Sprintf(format, args...)))
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // explain shows what a worker would see and do, and writes nothing.
@@ -155,7 +156,7 @@ func (c *command) showExplanation(x explanation) error {
 		return json.NewEncoder(c.out).Encode(x)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", present.Clean(x.OrgID))
+	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", telemetry.Clean(x.OrgID))
 	writeColumns(&b, billing.TableOrganizations, x.Database.Organization, append(compared(billing.TableOrganizations), "is_deleted"))
 	for _, row := range x.Database.Subscriptions {
 		writeColumns(&b, billing.TableSubscriptions, row, append([]string{"id"}, compared(billing.TableSubscriptions)...))
@@ -198,7 +199,7 @@ func writeSeen(b *strings.Builder, x explanation) {
 		case s.Candidate:
 			role = "candidate"
 		}
-		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", present.Clean(s.Subscription.ID), present.Clean(string(s.Subscription.Status)), role, present.Clean(s.Why))
+		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", telemetry.Clean(s.Subscription.ID), telemetry.Clean(string(s.Subscription.Status)), role, telemetry.Clean(s.Why))
 		for _, f := range s.fields {
 			if f.value != nil && f.value != "" {
 				fmt.Fprintf(b, "    %-24s %s\n", f.name, present.Value(f.value))
@@ -212,11 +213,11 @@ func writePlan(b *strings.Builder, x explanation) {
 	if x.Governs != "" {
 		governs = x.Governs
 	}
-	fmt.Fprintf(b, "\ngoverns  %s: %s\n", present.Clean(governs), present.Clean(x.Why))
+	fmt.Fprintf(b, "\ngoverns  %s: %s\n", telemetry.Clean(governs), telemetry.Clean(x.Why))
 	fmt.Fprintf(b, "plan     %s, %s\n", x.Plan.Outcome, x.Plan.Reason)
 	present.WriteChanges(b, x.Plan.Changes)
 	if x.Plan.Error != "" {
-		fmt.Fprintf(b, "           %s\n", present.Clean(x.Plan.Error))
+		fmt.Fprintf(b, "           %s\n", telemetry.Clean(x.Plan.Error))
 	}
 	present.WriteWarnings(b, x.Plan.Warnings)
 	if x.Plan.LowersAccess {

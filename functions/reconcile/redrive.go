@@ -18,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 const (
@@ -170,7 +171,7 @@ func (m mover) untilMoved(ctx context.Context, progress *present.Progress, move 
 	}
 	if !move.Completed() {
 		return move, &present.Error{
-			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, oneLine(move.Failure)),
+			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, telemetry.OneLine(move.Failure)),
 			Hint: "what was not moved is still in the dead-letter queue: redrive again",
 		}
 	}

@@ -27,7 +27,7 @@ var mayImport = map[string]string{
 	"shared/pipeline":                "shared/billing shared/telemetry", // it declares interfaces for the rest
 	"shared/stripesource":            "shared/billing shared/telemetry stripe-go",
 	"shared/stripesource/stripetest": "",
-	"shared/mysqlstore":              "shared/billing sql go-sql-driver",
+	"shared/mysqlstore":              "shared/billing shared/telemetry sql go-sql-driver",
 	"shared/mysqlstore/appschema":    "sql",
 	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
 	"shared/sqsqueue":                "shared/billing sqs",
@@ -52,8 +52,8 @@ var mayImport = map[string]string{
 	"functions/reconcile": "functions/internal/follow functions/internal/present functions/internal/report functions/internal/wire " +
 		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/telemetry",
 	"functions/internal/follow":  "functions/internal/present shared/billing",
-	"functions/internal/present": "shared/billing shared/config shared/pipeline",
-	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline",
+	"functions/internal/present": "shared/billing shared/config shared/pipeline shared/telemetry",
+	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
 
 	// The whole pipeline in one process; local seeds the database that it starts.
 	"functions/local": "functions/internal/follow functions/internal/inprocess functions/internal/present functions/internal/wire " +
