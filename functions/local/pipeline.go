@@ -127,27 +127,15 @@ func (s session) invoke(ctx context.Context, event map[string]any) (pipeline.Enu
 // aggregator look, in case a message was lost; it does not tick: what becomes of other runs in
 // this database is not its business.
 func (s session) follow(ctx context.Context, runID string) error {
-	tick := time.NewTicker(inprocess.TickEvery)
-	defer tick.Stop()
-	for {
-		began := time.Now()
-		ended, err := s.look(ctx, runID)
-		if err != nil || ended {
-			return err
-		}
-		select {
-		case <-time.After(follow.Pause(pollEvery, time.Since(began))):
-		case <-tick.C:
+	ticked := time.Now()
+	return follow.Until(ctx, pollEvery, func() (ended bool, err error) {
+		if time.Since(ticked) > inprocess.TickEvery {
+			ticked = time.Now()
 			if err := s.Aggregator.Step.Progress(ctx, runID); err != nil {
-				return err
+				return false, err
 			}
-		case <-ctx.Done():
-			return ctx.Err()
 		}
-	}
-}
-
-func (s session) look(ctx context.Context, runID string) (ended bool, err error) {
-	run, err := follow.Look(ctx, s.store, s.progress, runID)
-	return !run.Status.Open() && run.Summarized, err
+		run, err := follow.Look(ctx, s.store, s.progress, runID)
+		return !run.Status.Open() && run.Summarized, err
+	})
 }

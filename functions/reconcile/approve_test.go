@@ -78,12 +78,13 @@ func TestApproveAnswersMachines(t *testing.T) {
 func TestARunIsCountedWhereItsSummaryIsOutOfDate(t *testing.T) {
 	db, _ := runWithWithheld(t)
 	store := mysqlstore.New(db.DB)
-	db.MustExec(t, `UPDATE reconciliation_runs SET summary = '{"runId":"run-1","status":"completed_with_errors","totalOrganizations":3,"errors":3}'`)
-	if s, err := amendedSummary(t.Context(), store, "run-1", time.Minute); err != nil || s.Errors != 3 || len(s.Details) != 0 {
+	db.MustExec(t, `UPDATE reconciliation_runs SET summary_revision = 1, summary = '{"runId":"run-1","status":"completed_with_errors","totalOrganizations":3,"errors":3}'`)
+	before := billing.Run{ID: "run-1"}
+	if s, err := amendedSummary(t.Context(), store, before, time.Minute); err != nil || s.Errors != 3 || len(s.Details) != 0 {
 		t.Errorf("what is written is right: %+v, %v", s, err)
 	}
 	db.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'a'`)
-	if s, err := amendedSummary(t.Context(), store, "run-1", lookEvery); err != nil || s.Errors != 2 || s.Synchronized != 1 || s.TotalOrganizations != 3 {
+	if s, err := amendedSummary(t.Context(), store, before, lookEvery); err != nil || s.Errors != 2 || s.Synchronized != 1 || s.TotalOrganizations != 3 {
 		t.Errorf("what is written is out of date: %+v, %v", s, err)
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Codes of what AWS would not do.
@@ -30,7 +30,7 @@ func awsSettings(ctx context.Context) (aws.Config, error) {
 	settings, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
 		return settings, &present.Error{
-			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + oneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
+			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + telemetry.OneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
 		}
 	}
 	if settings.Region == "" {
@@ -48,7 +48,7 @@ func awsSettings(ctx context.Context) (aws.Config, error) {
 }
 
 func noCredentials(err error) error {
-	why := oneLine(err.Error())
+	why := telemetry.OneLine(err.Error())
 	if last, ok := errors.AsType[*smithy.OperationError](err); ok && last.ServiceID == "ec2imds" {
 		why = "none are set here" // the last place that the SDK looks in
 	}
@@ -81,7 +81,7 @@ func awsError(ctx context.Context, err error, about target) error {
 		e.Hint = "check the network and AWS_REGION, and AWS_ENDPOINT_URL_* where they are set"
 		return e
 	}
-	message := oneLine(refused.ErrorMessage())
+	message := telemetry.OneLine(refused.ErrorMessage())
 	switch refused.ErrorCode() {
 	case "ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist":
 		e.Code, e.Err = codeNotFound, errors.New("there is no "+about.what+" in region "+about.region)
@@ -105,10 +105,7 @@ func awsError(ctx context.Context, err error, about target) error {
 // rootCause is the network's own word where it has one.
 func rootCause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return oneLine(op.Error())
+		return telemetry.OneLine(op.Error())
 	}
-	return oneLine(err.Error())
+	return telemetry.OneLine(err.Error())
 }
-
-// oneLine is the text without line breaks.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

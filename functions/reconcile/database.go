@@ -14,6 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // lookEvery spaces the looks at what is being followed.
@@ -68,38 +69,19 @@ func unknownRun(message, hint string) error {
 // watch follows the run to its end, and shows how it ended.
 func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID string) error {
 	progress := present.NewProgress(c.errs)
-	run, err := untilClosed(ctx, store, progress, runID)
+	var run billing.Run
+	err := follow.Until(ctx, lookEvery, func() (ended bool, err error) {
+		run, err = follow.Look(ctx, store, progress, runID)
+		return !run.Status.Open(), err
+	})
+	if err == nil && run.ID == "" {
+		run, err = findRun(ctx, store, runID) // it was pruned, or never there
+	}
 	progress.Done()
 	if err != nil {
 		return notFollowed(ctx, runID, err)
 	}
 	return c.showRun(ctx, store, run)
-}
-
-func untilClosed(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, runID string) (billing.Run, error) {
-	for {
-		began := time.Now()
-		run, err := follow.Look(ctx, store, progress, runID)
-		if err != nil || run.ID != "" && !run.Status.Open() {
-			return run, err
-		}
-		if run.ID == "" {
-			return findRun(ctx, store, runID) // it was pruned, or never there
-		}
-		if err := pause(ctx, follow.Pause(lookEvery, time.Since(began))); err != nil {
-			return run, err
-		}
-	}
-}
-
-// pause waits, or returns why it must not.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // notFollowed says that the run goes on although nobody watches it.
@@ -109,7 +91,7 @@ func notFollowed(ctx context.Context, runID string, err error) error {
 	}
 	e := &present.Error{
 		Exit: present.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "run " + present.Clean(runID) + " goes on; reconcile status " + present.Clean(runID) + " --watch follows it again",
+		Hint: "run " + telemetry.Clean(runID) + " goes on; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = "interrupted", errors.New("interrupted")
@@ -149,6 +131,6 @@ func (c *command) showSummary(s billing.Summary) error {
 
 // say writes one line of a result, made of what a terminal may show.
 func say(w io.Writer, format string, args ...any) error {
-	_, err := fmt.Fprintln(w, present.Clean(fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(w, telemetry.Clean(fmt.Sprintf(format, args...)))
 	return err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
-	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // explain shows what a worker would see and do, and writes nothing.
@@ -27,7 +27,7 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 	log := slog.New(slog.DiscardHandler)
 	stripe := wire.Stripe(settings, 1, log)
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
-		if err := rightAccount(ctx, stripe, settings.Stripe.AccountID); err != nil {
+		if err := pipeline.CheckAccount(ctx, stripe, settings.Stripe.AccountID, ""); err != nil {
 			return err
 		}
 		e, err := wire.Reconciler(settings, store, stripe, log).Explain(ctx, orgID)
@@ -36,19 +36,6 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		}
 		return c.showExplanation(explanationOf(e))
 	})
-}
-
-// rightAccount: in another account every subscription would seem to be missing.
-func rightAccount(ctx context.Context, stripe *stripesource.Client, want string) error {
-	if want == "" {
-		return nil
-	}
-	got, err := stripe.Account(ctx)
-	if err == nil && got != want {
-		err = &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongAccount, Message: fmt.Sprintf(
-			"STRIPE_SECRET_KEY belongs to account %s but STRIPE_ACCOUNT_ID is %s; correct one of them", got, want)}
-	}
-	return err
 }
 
 // explanation is an organization as people and machines are shown it. Columns have their names
@@ -169,7 +156,7 @@ func (c *command) showExplanation(x explanation) error {
 		return json.NewEncoder(c.out).Encode(x)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", present.Clean(x.OrgID))
+	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", telemetry.Clean(x.OrgID))
 	writeColumns(&b, billing.TableOrganizations, x.Database.Organization, append(compared(billing.TableOrganizations), "is_deleted"))
 	for _, row := range x.Database.Subscriptions {
 		writeColumns(&b, billing.TableSubscriptions, row, append([]string{"id"}, compared(billing.TableSubscriptions)...))
@@ -212,7 +199,7 @@ func writeSeen(b *strings.Builder, x explanation) {
 		case s.Candidate:
 			role = "candidate"
 		}
-		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", present.Clean(s.Subscription.ID), present.Clean(string(s.Subscription.Status)), role, present.Clean(s.Why))
+		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", telemetry.Clean(s.Subscription.ID), telemetry.Clean(string(s.Subscription.Status)), role, telemetry.Clean(s.Why))
 		for _, f := range s.fields {
 			if f.value != nil && f.value != "" {
 				fmt.Fprintf(b, "    %-24s %s\n", f.name, present.Value(f.value))
@@ -226,12 +213,12 @@ func writePlan(b *strings.Builder, x explanation) {
 	if x.Governs != "" {
 		governs = x.Governs
 	}
-	fmt.Fprintf(b, "\ngoverns  %s: %s\n", present.Clean(governs), present.Clean(x.Why))
+	fmt.Fprintf(b, "\ngoverns  %s: %s\n", telemetry.Clean(governs), telemetry.Clean(x.Why))
 	fmt.Fprintf(b, "plan     %s, %s\n", x.Plan.Outcome, x.Plan.Reason)
 	present.WriteChanges(b, x.Plan.Changes)
 	advice, commands := x.Plan.Reason.Advice(), []string(nil)
 	if x.Plan.Error != "" {
-		fmt.Fprintf(b, "           %s\n", present.Clean(x.Plan.Error))
+		fmt.Fprintf(b, "           %s\n", telemetry.Clean(x.Plan.Error))
 		commands = advice.Repair(billing.Summary{}, x.OrgID)
 	}
 	present.WriteAdvice(b, "           ", advice, commands)

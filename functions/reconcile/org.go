@@ -12,6 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 const (
@@ -81,7 +82,7 @@ func (c *command) withNearest(ctx context.Context, id string, err error) error {
 	if len(near) > 0 {
 		hint = "did you mean one of these?" + named(near)
 	}
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(oneLine(err.Error())), Hint: hint}
+	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(telemetry.OneLine(err.Error())), Hint: hint}
 }
 
 // reasonOf an error, whoever it comes from.
@@ -96,7 +97,7 @@ func reasonOf(err error) string {
 func named(all []mysqlstore.NamedOrganization) string {
 	var b strings.Builder
 	for _, o := range all {
-		b.WriteString("\n    " + oneLine(present.Clean(o.ID+"  "+o.Name)))
+		b.WriteString("\n    " + telemetry.OneLine(telemetry.Clean(o.ID+"  "+o.Name)))
 	}
 	return b.String()
 }

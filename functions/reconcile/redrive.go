@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -17,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 const (
@@ -78,9 +80,9 @@ func (c *command) moveBack(ctx context.Context, watches bool) error {
 		return err
 	}
 	if !watches || !c.hasDatabase() {
-		return c.move(ctx, m, watches)
+		return c.move(ctx, m, watches, nil)
 	}
-	return onStore(ctx, settings, func(store *mysqlstore.Store) error { return c.moveAndSettle(ctx, m, store) })
+	return onStore(ctx, settings, func(store *mysqlstore.Store) error { return c.move(ctx, m, watches, store) })
 }
 
 func newMover(ctx context.Context, urls config.Queues) (m mover, err error) {
@@ -125,40 +127,51 @@ func (m mover) begin(ctx context.Context, progress *present.Progress) (begun boo
 	return true, last, m.explained(ctx, err)
 }
 
-// move starts to move and, if asked to, waits until SQS has moved everything.
-func (c *command) move(ctx context.Context, m mover, watches bool) error {
+// move starts to move and, if asked to, waits until SQS has moved everything and, with a database,
+// until the outcomes are there.
+func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqlstore.Store) error {
 	progress := present.NewProgress(c.errs)
-	begun, move, err := m.begin(ctx, progress)
+	before, err := lookAtUnfinished(ctx, store)
 	if err != nil {
 		return err
 	}
-	if !begun {
-		return c.showRedriven(redriven{Status: "empty", Runs: []billing.Summary{}})
+	r := redriven{Status: "empty", Runs: []billing.Summary{}}
+	begun, move, err := m.begin(ctx, progress)
+	if err == nil && begun && watches {
+		move, err = m.untilMoved(ctx, progress, move)
 	}
-	if watches {
-		if move, err = m.untilMoved(ctx, progress, move); err != nil {
-			return err
+	if err != nil {
+		return err
+	}
+	if begun {
+		r.Status, r.Moved, r.ToMove = strings.ToLower(move.Status), move.Moved, move.ToMove
+	}
+	if begun && store != nil {
+		if r.Runs, err = m.outcomes(ctx, store, progress, before, move.Moved); err != nil {
+			return notMoved(ctx, err)
 		}
 	}
-	return c.showRedriven(redriven{Status: strings.ToLower(move.Status), Moved: move.Moved, ToMove: move.ToMove, Runs: []billing.Summary{}})
+	if err := c.showRedriven(r); err != nil {
+		return err
+	}
+	return endedAll(r.Runs)
 }
 
 // untilMoved follows SQS to the end of the move.
 func (m mover) untilMoved(ctx context.Context, progress *present.Progress, move sqsqueue.Move) (sqsqueue.Move, error) {
 	defer progress.Done()
-	for move.Running() {
-		progress.Count("moving", "messages", move.Moved, move.ToMove)
-		err := pause(ctx, lookEvery)
-		if err == nil {
-			move, _, err = m.Last(ctx)
+	err := follow.Until(ctx, lookEvery, func() (ended bool, err error) {
+		if move, _, err = m.Last(ctx); move.Running() {
+			progress.Count("moving", "messages", move.Moved, move.ToMove)
 		}
-		if err != nil {
-			return move, notMoved(ctx, m.explained(ctx, err))
-		}
+		return !move.Running(), err
+	})
+	if err != nil {
+		return move, notMoved(ctx, m.explained(ctx, err))
 	}
 	if !move.Completed() {
 		return move, &present.Error{
-			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, oneLine(move.Failure)),
+			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, telemetry.OneLine(move.Failure)),
 			Hint: "what was not moved is still in the dead-letter queue: redrive again",
 		}
 	}
@@ -176,132 +189,102 @@ func notMoved(ctx context.Context, err error) error {
 	}
 }
 
-// moveAndSettle moves, waits for the outcomes, and shows the runs that they belong to.
-func (c *command) moveAndSettle(ctx context.Context, m mover, store *mysqlstore.Store) error {
-	progress := present.NewProgress(c.errs)
-	unfinished, err := store.UnfinishedRuns(ctx)
-	if err != nil {
-		return err
+// unfinished are the runs that a redrive may change, the latest first, and how they stood before it.
+type unfinished struct {
+	ids       []string
+	runs      map[string]billing.Run
+	decisions map[string]int
+}
+
+func lookAtUnfinished(ctx context.Context, store *mysqlstore.Store) (u unfinished, err error) {
+	if store == nil {
+		return u, nil
 	}
-	before, err := decisionsOf(ctx, store, unfinished)
-	if err != nil {
-		return err
+	if u.ids, err = store.UnfinishedRuns(ctx); err != nil {
+		return u, err
 	}
-	begun, move, err := m.begin(ctx, progress)
-	if err != nil {
-		return err
+	if u.runs, err = store.Runs(ctx, u.ids); err != nil {
+		return u, err
 	}
-	if !begun {
-		return c.showRedriven(redriven{Status: "empty", Runs: []billing.Summary{}})
+	u.decisions, err = store.Decisions(ctx, u.ids)
+	return u, err
+}
+
+// changed returns those that decided something since, and how much.
+func (u unfinished) changed(ctx context.Context, store *mysqlstore.Store) (runs []billing.Run, decided int, err error) {
+	now, err := store.Decisions(ctx, u.ids)
+	for _, id := range u.ids {
+		if n := now[id] - u.decisions[id]; n > 0 {
+			runs, decided = append(runs, u.runs[id]), decided+n
+		}
 	}
-	if move, err = m.untilMoved(ctx, progress, move); err != nil {
-		return err
-	}
-	changed, err := m.untilSettled(ctx, store, progress, before, move.Moved)
+	return runs, decided, err
+}
+
+// outcomes waits for those of what was moved, and returns the summary of each run that they belong to.
+func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before unfinished, moved int) ([]billing.Summary, error) {
+	changed, err := m.untilSettled(ctx, store, progress, before, moved)
 	progress.Done()
 	if err != nil {
-		return notMoved(ctx, m.explained(ctx, err))
+		return nil, err
 	}
-	r := redriven{Status: strings.ToLower(move.Status), Moved: move.Moved, ToMove: move.ToMove, Runs: []billing.Summary{}}
-	for _, id := range changed {
-		summary, err := amendedSummary(ctx, store, id, amendTime)
-		if err != nil {
-			return notMoved(ctx, err)
-		}
-		r.Runs = append(r.Runs, summary)
-	}
-	if err := c.showRedriven(r); err != nil {
-		return err
-	}
-	return endedAll(r.Runs)
-}
-
-// decisions are the runs that a redrive may change, the latest first, and when each last decided
-// anything.
-type decisions struct {
-	runs []string
-	last map[string]time.Time
-}
-
-func decisionsOf(ctx context.Context, store *mysqlstore.Store, runs []string) (d decisions, err error) {
-	d.runs = runs
-	d.last, err = store.LastDecisions(ctx, runs)
-	return d, err
-}
-
-// decidedSince counts what the runs decided after before was taken.
-func decidedSince(ctx context.Context, store *mysqlstore.Store, before decisions) (int, error) {
-	total := 0
-	for _, id := range before.runs {
-		n, err := store.DecidedSince(ctx, id, before.last[id])
-		if err != nil {
-			return 0, err
-		}
-		total += n
-	}
-	return total, nil
-}
-
-// since returns the runs that decided something after before was taken.
-func (d decisions) since(before decisions) []string {
-	var changed []string
-	for _, id := range d.runs {
-		if d.last[id].After(before.last[id]) {
-			changed = append(changed, id)
+	summaries := make([]billing.Summary, len(changed))
+	for i, run := range changed {
+		if summaries[i], err = amendedSummary(ctx, store, run, amendTime); err != nil {
+			return nil, err
 		}
 	}
-	return changed
+	return summaries, nil
 }
 
 // untilSettled waits until everything that was moved has an outcome, or the work queue was empty for
 // so long that the rest has none to come: SQS may count a minute late. It returns the runs in which
 // something was decided.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-monitoring-using-cloudwatch.html
-func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before decisions, moved int) ([]string, error) {
-	for since := time.Now(); ; {
+func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before unfinished, moved int) (changed []billing.Run, err error) {
+	busy := time.Now()
+	err = follow.Until(ctx, lookEvery, func() (settled bool, err error) {
 		depth, err := m.work.Depth(ctx)
 		if err != nil {
-			return nil, err
+			return false, m.explained(ctx, err)
 		}
 		progress.Count("reconciling", "messages", max(0, moved-depth.All()), moved)
 		if depth.All() > 0 {
-			since = time.Now()
+			busy = time.Now()
 		}
-		decided, err := decidedSince(ctx, store, before)
-		if err != nil {
-			return nil, err
-		}
-		if decided >= moved || time.Since(since) > quiet {
-			now, err := decisionsOf(ctx, store, before.runs)
-			return now.since(before), err
-		}
-		if err := pause(ctx, lookEvery); err != nil {
-			return nil, err
-		}
-	}
+		var decided int
+		changed, decided, err = before.changed(ctx, store)
+		return decided >= moved || time.Since(busy) > quiet, err
+	})
+	return changed, err
 }
 
-// amendedSummary waits for the aggregator to have counted what was decided. Should it not come to
-// that, the run is counted here.
-func amendedSummary(ctx context.Context, store *mysqlstore.Store, runID string, patience time.Duration) (billing.Summary, error) {
-	for began := time.Now(); time.Since(began) < patience; {
-		written, found, err := store.StoredSummary(ctx, runID)
-		if err != nil {
-			return written, err
-		}
-		tallies, err := store.Tallies(ctx, runID)
-		if err != nil {
-			return written, err
-		}
-		counted := billing.Summarize(billing.Run{}, tallies, nil, nil)
-		if found && written.Errors == counted.Errors && written.Synchronized == counted.Synchronized && written.Pending == counted.Pending {
-			return written, nil
-		}
-		if err := pause(ctx, lookEvery); err != nil {
-			return written, err
-		}
+// amendedSummary waits for the aggregator to have summed up the run anew and counted all that was
+// decided. Should it not come to that, the run is counted here.
+func amendedSummary(ctx context.Context, store *mysqlstore.Store, before billing.Run, patience time.Duration) (summary billing.Summary, err error) {
+	began, amended := time.Now(), false
+	err = follow.Until(ctx, lookEvery, func() (done bool, err error) {
+		summary, amended, err = summaryAfter(ctx, store, before)
+		return amended || time.Since(began) > patience, err
+	})
+	if err != nil || amended {
+		return summary, err
 	}
-	return (&pipeline.Aggregator{Store: store}).Summary(ctx, runID)
+	return (&pipeline.Aggregator{Store: store}).Summary(ctx, before.ID)
+}
+
+func summaryAfter(ctx context.Context, store *mysqlstore.Store, before billing.Run) (written billing.Summary, amended bool, err error) {
+	run, err := findRun(ctx, store, before.ID)
+	if err != nil || run.SummaryRevision == before.SummaryRevision {
+		return written, false, err
+	}
+	written, found, err := store.StoredSummary(ctx, run.ID)
+	if err != nil || !found {
+		return written, false, err
+	}
+	tallies, err := store.Tallies(ctx, run.ID)
+	counted := billing.Summarize(billing.Run{}, tallies, nil, nil)
+	return written, written.Errors == counted.Errors && written.Synchronized == counted.Synchronized && written.Pending == counted.Pending, err
 }
 
 // endedAll is an error if one of the runs did not end completed.

@@ -16,6 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // maxRuns bounds what is held at once: each run brings its summary along.
@@ -101,7 +102,7 @@ func writeRuns(w io.Writer, runs []pastRun) error {
 	lines := [][]string{{"RUN", "STATUS", "STARTED (UTC)", "TOOK", "TOTAL", "DRIFTED", "ERRORS", "SKIPPED", "PENDING", "DRIFT", ""}}
 	for _, r := range runs {
 		lines = append(lines, []string{
-			present.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), strconv.Itoa(r.TotalOrganizations),
+			telemetry.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), strconv.Itoa(r.TotalOrganizations),
 			strconv.Itoa(r.Synchronized), strconv.Itoa(r.Errors), strconv.Itoa(r.Skipped), strconv.Itoa(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
 		})
 	}
@@ -147,7 +148,7 @@ func remark(r pastRun) string {
 		all = append(all, "dry run")
 	}
 	if r.OrgID != "" {
-		all = append(all, "organization "+present.Clean(r.OrgID))
+		all = append(all, "organization "+telemetry.Clean(r.OrgID))
 	}
 	return strings.Join(all, ", ")
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // enumeratorTime is a little more than a Lambda function may run.
@@ -166,7 +167,7 @@ func functionError(function string, payload []byte) error {
 	if err := json.Unmarshal(payload, &answer); err != nil || answer.Message == "" {
 		answer.Message = "it failed without a message"
 	}
-	e := &present.Error{Exit: present.ExitFailed, Code: answer.Type, Err: errors.New(oneLine(answer.Message))}
+	e := &present.Error{Exit: present.ExitFailed, Code: answer.Type, Err: errors.New(telemetry.OneLine(answer.Message))}
 	if strings.Trim(answer.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || answer.Type == "" || answer.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
 		e.Hint = "its log in CloudWatch says more; a run that was opened goes on with the next tick: reconcile status"

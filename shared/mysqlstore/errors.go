@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Error numbers that MySQL and MariaDB share, but for those that only one of them has.
@@ -151,7 +151,7 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 // oneLine is the error with whatever spaces and line ends its message has made one space each: a
 // trigger says what it likes.
 func oneLine(e *mysql.MySQLError) *mysql.MySQLError {
-	return &mysql.MySQLError{Number: e.Number, SQLState: e.SQLState, Message: strings.Join(strings.Fields(e.Message), " ")}
+	return &mysql.MySQLError{Number: e.Number, SQLState: e.SQLState, Message: telemetry.OneLine(e.Message)}
 }
 
 func isReadOnly(e *mysql.MySQLError) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"strings"
-	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -61,27 +60,20 @@ func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
 	return ids, failure(err, "look for runs with errors")
 }
 
-// DecidedSince returns how many organizations of the run got their outcome after this time.
-func (s *Store) DecidedSince(ctx context.Context, runID string, since time.Time) (int, error) {
-	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*)`+itemsOfRun+`i.outcome <> 'pending' AND i.updated_at > ?`, runID, since).Scan(&n)
-	return n, failure(err, "count what run "+runID+" decided")
-}
-
-// LastDecisions returns when an organization of each run last got its outcome, by run; a run in
-// which none did is absent.
-func (s *Store) LastDecisions(ctx context.Context, runIDs []string) (map[string]time.Time, error) {
-	last := make(map[string]time.Time, len(runIDs))
+// Decisions returns how often an organization of each run got its outcome, by run: one that failed
+// and was tried again got it twice.
+func (s *Store) Decisions(ctx context.Context, runIDs []string) (map[string]int, error) {
+	made := make(map[string]int, len(runIDs))
 	if len(runIDs) == 0 {
-		return last, nil
+		return made, nil
 	}
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
-		var at time.Time
-		err := r.Scan(&id, &at)
-		last[id] = at
+		var n int
+		err := r.Scan(&id, &n)
+		made[id] = n
 		return err
-	}, `SELECT r.id, MAX(i.updated_at) FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
-		WHERE i.outcome <> 'pending' AND r.id IN `+in(len(runIDs))+` GROUP BY r.id`, anys(runIDs)...)
-	return last, failure(err, "look when the runs last decided anything")
+	}, `SELECT r.id, SUM(i.revision) FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
+		WHERE r.id IN `+in(len(runIDs))+` GROUP BY r.id`, anys(runIDs)...)
+	return made, failure(err, "count what the runs decided")
 }

@@ -82,7 +82,7 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 	})
 }
 
-func TestRunsThatARedriveMayChangeAndTheirLastDecision(t *testing.T) {
+func TestRunsThatARedriveMayChangeAndHowMuchTheyDecided(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, r := range []struct {
 			id  string
@@ -93,26 +93,26 @@ func TestRunsThatARedriveMayChangeAndTheirLastDecision(t *testing.T) {
 		}
 		for _, item := range []struct {
 			run, org, outcome string
-			at                time.Time
+			decided           int
 		}{
-			{"clean", "a", "synced", now},
-			{"dry", "a", "error", now},
-			{"failed", "a", "error", now},
-			{"failed", "b", "skipped", now.Add(time.Second)},
-			{"failed", "c", "pending", now.Add(time.Hour)},
-			{"pending", "a", "pending", now.Add(time.Hour)},
+			{"clean", "a", "synced", 1},
+			{"dry", "a", "error", 1},
+			{"failed", "a", "error", 2},
+			{"failed", "b", "skipped", 1},
+			{"failed", "c", "pending", 0},
+			{"pending", "a", "pending", 0},
 		} {
-			f.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, updated_at) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?),?,?,?)`, item.run, item.org, item.outcome, item.at)
+			f.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, revision, updated_at) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?),?,?,?,?)`, item.run, item.org, item.outcome, item.decided, now)
 		}
 		runs, err := f.store.UnfinishedRuns(t.Context())
 		if diff := cmp.Diff([]string{"pending", "failed"}, runs); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		last, err := f.store.LastDecisions(t.Context(), runs)
-		if diff := cmp.Diff(map[string]time.Time{"failed": now.Add(time.Second)}, last); err != nil || diff != "" {
+		decided, err := f.store.Decisions(t.Context(), runs)
+		if diff := cmp.Diff(map[string]int{"failed": 3, "pending": 0}, decided); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		if none, err := f.store.LastDecisions(t.Context(), nil); err != nil || len(none) != 0 {
+		if none, err := f.store.Decisions(t.Context(), nil); err != nil || len(none) != 0 {
 			t.Errorf("%v, %v", none, err)
 		}
 	})

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -14,26 +15,35 @@ import (
 )
 
 // TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy gives each invocation a small part of the time
-// that the work takes.
+// that the work takes. The clock is the test's: it moves with every call to the outside.
 func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
-	const orgs, subscriptions, each = 50_000, 3000, 2 * time.Second
+	const orgs, subscriptions = 50_000, 3000
+	const call, each, reserve = 20 * time.Millisecond, 2 * time.Second, 400 * time.Millisecond
 	f := newFixture(t)
 	f.startQueues()
 	f.customers(orgs)
 	for i := range subscriptions {
 		f.stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%05d", i), CustomerID: fmt.Sprintf("cus_%05d", i), Created: created.Unix() + int64(i)})
 	}
-	f.stripe.SetLatency(200 * time.Millisecond)
-	e := f.enumerator(nil)
+	var end time.Time           // of the invocation
+	var stop context.CancelFunc // what its reserve does before that
+	e := f.enumerator(&tap{before: func(context.Context, string) error {
+		f.clock.advance(call)
+		if f.clock.Now().After(end.Add(-reserve)) {
+			stop()
+		}
+		return nil
+	}})
 	e.PageSize, e.Streams = 500, 2
 	req, invocations, sent := scheduled, 0, 0
 	for done := false; !done; req = (pipeline.Request{ResumeAll: true}) {
-		ctx, cancel := context.WithTimeout(t.Context(), each)
+		ctx, cancel := context.WithCancel(t.Context())
+		end, stop = f.clock.Now().Add(each), cancel
 		got, err := e.Run(ctx, req)
-		if err != nil || ctx.Err() != nil {
-			t.Fatalf("invocation %d: %+v, %v, its time is over: %t", invocations, got, err, ctx.Err() != nil)
-		}
 		cancel()
+		if over := f.clock.Now().After(end); err != nil || over {
+			t.Fatalf("invocation %d: %+v, %v, its time is over: %t", invocations, got, err, over)
+		}
 		if f.leased() {
 			t.Fatal("the lease was kept")
 		}
@@ -62,6 +72,25 @@ func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
 	t.Logf("%d invocations of %v", invocations, each)
 	if invocations < 3 {
 		t.Errorf("%d invocations: the time was not too short", invocations)
+	}
+}
+
+func TestAnEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
+	for given, most := range map[time.Duration]time.Duration{time.Hour: 15 * time.Second, 10 * time.Second: 2 * time.Second} {
+		ctx, cancel := context.WithTimeout(t.Context(), given)
+		end, _ := ctx.Deadline()
+		var kept time.Duration
+		e := newFixture(t).enumerator(&tap{before: func(ctx context.Context, _ string) error {
+			within, _ := ctx.Deadline()
+			kept = end.Sub(within)
+			return errKilled
+		}})
+		_, err := e.Run(ctx, scheduled)
+		cancel()
+		// Some of the time passed before a fifth of it was taken.
+		if !errors.Is(err, errKilled) || kept > most || kept < most/2 {
+			t.Errorf("%v of %v were kept, want %v at most; %v", kept, given, most, err)
+		}
 	}
 }
 

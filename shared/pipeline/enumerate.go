@@ -147,11 +147,7 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	if err != nil {
 		return Enumeration{}, err
 	}
-	var run billing.Run
-	err = e.Retry.do(ctx, func() (err error) {
-		run, err = e.Store.OpenRun(ctx, wanted)
-		return err
-	})
+	run, err := retry(ctx, e.Retry, func() (billing.Run, error) { return e.Store.OpenRun(ctx, wanted) })
 	if err != nil {
 		return Enumeration{}, err
 	}
@@ -185,24 +181,8 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	return run, err
 }
 
-// checkAccount: with the key of another account every subscription would seem to be missing.
 func (e *Enumerator) checkAccount(ctx context.Context) error {
-	if e.AccountID == "" {
-		return nil
-	}
-	var got string
-	err := e.Retry.do(ctx, func() (err error) {
-		got, err = e.Stripe.Account(ctx)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("check the Stripe account: %w", err)
-	}
-	if got != e.AccountID {
-		return &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongAccount, Message: fmt.Sprintf(
-			"STRIPE_SECRET_KEY belongs to account %s but STRIPE_ACCOUNT_ID is %s; correct one of them, nothing was started", got, e.AccountID)}
-	}
-	return nil
+	return e.Retry.do(ctx, func() error { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
 }
 
 // begin checks the application's tables before a run is opened, or opened again, and says once what
@@ -219,11 +199,7 @@ func (e *Enumerator) begin(ctx context.Context, dryRun bool) error {
 }
 
 func (e *Enumerator) checkApplication(ctx context.Context, dryRun bool) (warnings []string, err error) {
-	err = e.Retry.do(ctx, func() (err error) {
-		warnings, err = e.Store.CheckApplication(ctx, !dryRun)
-		return err
-	})
-	return warnings, err
+	return retry(ctx, e.Retry, func() ([]string, error) { return e.Store.CheckApplication(ctx, !dryRun) })
 }
 
 func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error {

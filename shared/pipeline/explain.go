@@ -20,12 +20,7 @@ type Explanation struct {
 // Explain reads one organization as a worker does, fresh from both sides, and plans. It writes
 // nothing.
 func (r *Reconciler) Explain(ctx context.Context, orgID string) (Explanation, error) {
-	var e Explanation
-	err := r.Retry.do(ctx, func() (err error) {
-		e, err = r.explain(ctx, orgID)
-		return err
-	})
-	return e, err
+	return retry(ctx, r.Retry, func() (Explanation, error) { return r.explain(ctx, orgID) })
 }
 
 func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, error) {

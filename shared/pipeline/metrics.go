@@ -19,9 +19,9 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		telemetry.Count(telemetry.MetricDowngrades, s.Downgrades),
 		telemetry.Metric{Name: telemetry.MetricRunDuration, Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
 		telemetry.Count(telemetry.MetricOrphans, s.OrphansTotal),
-		telemetry.Count(telemetry.MetricRunIncomplete, oneIf(s.Status == billing.RunIncomplete)),
-		telemetry.Count(telemetry.MetricRunSuspect, oneIf(s.Status == billing.RunSuspect)),
-		telemetry.Count(telemetry.MetricRunStopped, oneIf(s.Status == billing.RunStopped)),
+		telemetry.CountIf(telemetry.MetricRunIncomplete, s.Status == billing.RunIncomplete),
+		telemetry.CountIf(telemetry.MetricRunSuspect, s.Status == billing.RunSuspect),
+		telemetry.CountIf(telemetry.MetricRunStopped, s.Status == billing.RunStopped),
 		telemetry.Count(telemetry.MetricAccessDrift, drift.Access),
 		telemetry.Count(telemetry.MetricDetailDrift, drift.Detail),
 		telemetry.Count(telemetry.MetricTierMetadataMismatch, drift.TierMetadataMismatch),
@@ -35,11 +35,4 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		problems = append(problems, m.Emit(dimension, telemetry.Count(telemetry.MetricFieldDrift, drift.ByField[field])))
 	}
 	return errors.Join(problems...)
-}
-
-func oneIf(yes bool) int {
-	if yes {
-		return 1
-	}
-	return 0
 }

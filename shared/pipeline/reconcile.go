@@ -280,10 +280,8 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 	if len(customers) == 0 {
 		return
 	}
-	var known map[string][]string
-	err := b.Retry.do(ctx, func() (err error) {
-		known, err = b.Store.SharedCustomers(ctx, slices.Sorted(maps.Keys(customers)))
-		return err
+	known, err := retry(ctx, b.Retry, func() (map[string][]string, error) {
+		return b.Store.SharedCustomers(ctx, slices.Sorted(maps.Keys(customers)))
 	})
 	b.each(todo, func(t *task) Result {
 		if err != nil {
@@ -333,15 +331,13 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 	}
-	retry := b.Retry
+	again := b.Retry
 	if b.stripeSilence.begun() {
-		retry.Tries = 1
+		again.Tries = 1
 	}
-	var plan billing.Plan
-	err := retry.do(ctx, func() (err error) {
+	plan, err := retry(ctx, again, func() (plan billing.Plan, err error) {
 		defer func() { err = b.recovered(ctx, t, recover(), err) }()
-		plan, err = b.round(ctx, t)
-		return err
+		return b.round(ctx, t)
 	})
 	b.observe(t, err)
 	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {

@@ -16,8 +16,15 @@ type Retry struct {
 	Base  time.Duration // first pause, doubled and jittered from there; 0 means 200 ms
 }
 
-// do calls fn until it succeeds, fails for good, has been tried often enough or ctx ends.
+// do is retry for what returns nothing but an error.
 func (r Retry) do(ctx context.Context, fn func() error) error {
+	_, err := retry(ctx, r, func() (struct{}, error) { return struct{}{}, fn() })
+	return err
+}
+
+// retry calls fn until it succeeds, fails for good, has been tried often enough or ctx ends. It
+// returns what the last call did.
+func retry[T any](ctx context.Context, r Retry, fn func() (T, error)) (T, error) {
 	policy := backoff.NewExponentialBackOff()
 	policy.InitialInterval, policy.Multiplier = 200*time.Millisecond, 2
 	if r.Base > 0 {
@@ -32,14 +39,14 @@ func (r Retry) do(ctx context.Context, fn func() error) error {
 		longest = time.Until(deadline) // a pause beyond it is not begun
 	}
 	var last error
-	_, err := backoff.Retry(ctx, func() (bool, error) {
-		last = fn()
-		return true, retryable(last)
+	value, err := backoff.Retry(ctx, func() (value T, err error) {
+		value, last = fn()
+		return value, retryable(last)
 	}, backoff.WithBackOff(policy), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(longest))
 	if err != nil && last != nil {
-		return last // says more than the end of ctx between two tries
+		return value, last // says more than the end of ctx between two tries
 	}
-	return err
+	return value, err
 }
 
 func retryable(err error) error {

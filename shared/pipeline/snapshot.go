@@ -136,11 +136,8 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 
 // decideInSync reports whether all of them got their outcome.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
-	n, run := 0, settled[0].run
-	err := b.Retry.do(ctx, func() (err error) {
-		n, err = b.Store.DecideInSync(ctx, run.ID, *run.SweptFrom, items, b.now())
-		return err
-	})
+	run := settled[0].run
+	n, err := retry(ctx, b.Retry, func() (int, error) { return b.Store.DecideInSync(ctx, run.ID, *run.SweptFrom, items, b.now()) })
 	if err != nil {
 		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
 	}

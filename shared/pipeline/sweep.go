@@ -146,10 +146,7 @@ const throttledRounds = 20
 
 func (s *sweeper) page(ctx context.Context, r billing.Range) (page billing.Page, err error) {
 	for range throttledRounds {
-		err = s.Retry.do(ctx, func() (err error) {
-			page, err = s.Stripe.SweepPage(ctx, r)
-			return err
-		})
+		page, err = retry(ctx, s.Retry, func() (billing.Page, error) { return s.Stripe.SweepPage(ctx, r) })
 		if err == nil || billing.AsFailure(err).Class != billing.Throttled {
 			break
 		}
@@ -200,10 +197,8 @@ func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) erro
 		if more && len(unclaimed) < many {
 			continue
 		}
-		var orphans []billing.Orphan
-		err = e.Retry.do(ctx, func() (err error) {
-			orphans, err = e.Store.WithoutCustomer(ctx, slices.Clone(unclaimed))
-			return err
+		orphans, err := retry(ctx, e.Retry, func() ([]billing.Orphan, error) {
+			return e.Store.WithoutCustomer(ctx, slices.Clone(unclaimed))
 		})
 		if err != nil {
 			return err

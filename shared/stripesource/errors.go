@@ -8,11 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/stripe/stripe-go/v76"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // errMissing is inside the failure of a request for an object that does not exist.
@@ -94,11 +94,9 @@ func (s shortened) Unwrap() error { return s.error }
 // maxText bounds what we repeat of somebody else's text.
 const maxText = 1000
 
-// oneLine makes a log line, or a column's value, of any text.
+// oneLine makes a log line, or a column's value, of the beginning of any text.
 func oneLine(text string) string {
-	text = text[:min(len(text), maxText)]
-	words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
-	return strings.ToValidUTF8(strings.Join(words, " "), "")
+	return telemetry.OneLine(text[:min(len(text), maxText)])
 }
 
 // otherMode recognizes Stripe's sentence for an id that exists in the other mode.

@@ -1,5 +1,6 @@
 // Package telemetry writes what is observed: log lines and metrics, both as one
-// JSON object a line, for CloudWatch as well as for a terminal.
+// JSON object a line, for CloudWatch as well as for a terminal. It also makes other
+// people's text fit for a line, a page and a terminal.
 //
 // What holds, and the tests hold it to:
 //

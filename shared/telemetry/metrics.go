@@ -2,34 +2,17 @@ package telemetry
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
-
-// CloudWatch's limits for one line.
-const (
-	maxMetrics        = 100
-	maxDimensions     = 30
-	maxMetricName     = 255
-	maxDimensionName  = 250
-	maxDimensionValue = 1024
-)
-
-// reservedName is the key under which a line describes itself.
-const reservedName = "_aws"
-
-// maxMagnitude is 2^360, beyond which CloudWatch refuses a value.
-var maxMagnitude = math.Ldexp(1, 360)
-
-// namespacePattern is what CloudWatch takes; AWS/ is its own.
-var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9._/#:-]{1,255}$`)
 
 // Unit is the unit of a metric, as CloudWatch names it.
 type Unit string
@@ -63,6 +46,14 @@ func Count(name string, n int) Metric {
 	return Metric{Name: name, Unit: UnitCount, Value: float64(n)}
 }
 
+// CountIf returns a metric that is 1 if so, else 0.
+func CountIf(name string, so bool) Metric {
+	if so {
+		return Count(name, 1)
+	}
+	return Count(name, 0)
+}
+
 // Metrics writes metrics in CloudWatch's embedded metric format. Its methods may
 // be called from several goroutines.
 type Metrics struct {
@@ -85,171 +76,91 @@ func (m *Metrics) Emit(dimensions []Dimension, metrics ...Metric) error {
 	if len(metrics) == 0 {
 		return nil
 	}
-	if err := m.check(dimensions, metrics); err != nil {
-		return fmt.Errorf("emit metrics: %w", err)
+	err := m.check(dimensions, metrics)
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		_, err = m.w.Write(m.line(dimensions, metrics))
 	}
-	line, err := m.line(dimensions, metrics)
 	if err != nil {
-		return fmt.Errorf("emit metrics: %w", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, err := m.w.Write(line); err != nil {
 		return fmt.Errorf("emit metrics: %w", err)
 	}
 	return nil
 }
 
+// reservedName is the key under which a line describes itself.
+const reservedName = "_aws"
+
+var (
+	namespacePattern = regexp.MustCompile(`^[A-Za-z0-9._/#:-]{1,255}$`) // AWS/ is CloudWatch's own
+	units            = []Unit{"", UnitCount, UnitMilliseconds, UnitSeconds, UnitPercent, UnitPerSecond, UnitNone}
+	maxMagnitude     = math.Ldexp(1, 360)
+)
+
+// check refuses what CloudWatch drops in silence, and a name that stands twice: of two equal keys of
+// a JSON object one would be lost.
 func (m *Metrics) check(dimensions []Dimension, metrics []Metric) error {
 	if !namespacePattern.MatchString(m.namespace) || strings.HasPrefix(m.namespace, "AWS/") {
 		return fmt.Errorf("namespace %q is not one that CloudWatch takes", m.namespace)
 	}
-	if len(dimensions) > maxDimensions {
-		return fmt.Errorf("%d dimensions, at most %d fit a line", len(dimensions), maxDimensions)
-	}
-	if len(metrics) > maxMetrics {
-		return fmt.Errorf("%d metrics, at most %d fit a line", len(metrics), maxMetrics)
+	if len(dimensions) > 30 || len(metrics) > 100 {
+		return fmt.Errorf("%d dimensions and %d metrics, at most 30 and 100 fit a line", len(dimensions), len(metrics))
 	}
 	taken := map[string]bool{reservedName: true}
-	for _, dimension := range dimensions {
-		if err := dimension.check(); err != nil {
-			return err
+	for _, d := range dimensions {
+		if taken[d.Name] || !isText(d.Name, 250) || d.Name[0] == ':' || !isText(d.Value, 1024) {
+			return fmt.Errorf("dimension %q with value %q is not one that CloudWatch takes, or its name stands twice", d.Name, d.Value)
 		}
-		if err := take(taken, dimension.Name); err != nil {
-			return err
-		}
+		taken[d.Name] = true
 	}
-	for _, metric := range metrics {
-		if err := metric.check(); err != nil {
-			return err
+	for _, v := range metrics {
+		if taken[v.Name] || !isText(v.Name, 255) || !slices.Contains(units, v.Unit) || math.IsNaN(v.Value) || math.Abs(v.Value) > maxMagnitude {
+			return fmt.Errorf("metric %q with value %v and unit %q is not one that CloudWatch takes, or its name stands twice", v.Name, v.Value, v.Unit)
 		}
-		if err := take(taken, metric.Name); err != nil {
-			return err
-		}
+		taken[v.Name] = true
 	}
 	return nil
 }
 
-// take refuses a name that the line has already: of two equal keys of a JSON
-// object one would be lost.
-func take(taken map[string]bool, name string) error {
-	if taken[name] {
-		return fmt.Errorf("name %q stands twice in a line", name)
-	}
-	taken[name] = true
-	return nil
-}
-
-func (d Dimension) check() error {
-	if len(d.Name) > maxDimensionName || strings.HasPrefix(d.Name, ":") || !isText(d.Name) {
-		return fmt.Errorf("dimension name %q is not one that CloudWatch takes", d.Name)
-	}
-	if len(d.Value) > maxDimensionValue || !isText(d.Value) {
-		return fmt.Errorf("value %q of dimension %s is not one that CloudWatch takes", d.Value, d.Name)
-	}
-	return nil
-}
-
-// isText reports whether the text is printable ASCII and more than blanks.
-func isText(text string) bool {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] > '~' {
-			return false
-		}
-	}
-	return strings.TrimSpace(text) != ""
-}
-
-func (m Metric) check() error {
-	if len(m.Name) > maxMetricName || !isText(m.Name) {
-		return fmt.Errorf("metric name %q is not one that CloudWatch takes", m.Name)
-	}
-	switch m.Unit {
-	case "", UnitCount, UnitMilliseconds, UnitSeconds, UnitPercent, UnitPerSecond, UnitNone:
-	default:
-		return fmt.Errorf("unit %q of metric %s is unknown", m.Unit, m.Name)
-	}
-	if math.IsNaN(m.Value) || math.Abs(m.Value) > maxMagnitude {
-		return fmt.Errorf("value of metric %s is not a number that CloudWatch takes", m.Name)
-	}
-	return nil
+// isText reports whether the text is printable ASCII, more than blanks, and not too long.
+func isText(text string, most int) bool {
+	odd := strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+	return !odd && len(text) <= most && strings.TrimSpace(text) != ""
 }
 
 type envelope struct {
-	Timestamp         int64       `json:"Timestamp"`
-	CloudWatchMetrics []directive `json:"CloudWatchMetrics"`
+	Timestamp         int64
+	CloudWatchMetrics []directive
 }
 
 type directive struct {
-	Namespace  string       `json:"Namespace"`
-	Dimensions [][]string   `json:"Dimensions"`
-	Metrics    []definition `json:"Metrics"`
+	Namespace  string
+	Dimensions [][]string
+	Metrics    []definition
 }
 
 type definition struct {
-	Name string `json:"Name"`
-	Unit Unit   `json:"Unit"`
+	Name string
+	Unit Unit
 }
 
-// line writes the object member by member: a map would lose the order.
-func (m *Metrics) line(dimensions []Dimension, metrics []Metric) ([]byte, error) {
-	names := make([]string, 0, len(dimensions))
-	for _, dimension := range dimensions {
-		names = append(names, dimension.Name)
+// line is a JSON object and a newline.
+func (m *Metrics) line(dimensions []Dimension, metrics []Metric) []byte {
+	names, definitions, members := []string{}, []definition{}, [][]byte{nil}
+	for _, d := range dimensions {
+		names = append(names, d.Name)
+		members = append(members, member(d.Name, d.Value))
 	}
-	definitions := make([]definition, 0, len(metrics))
-	for _, metric := range metrics {
-		unit := metric.Unit
-		if unit == "" {
-			unit = UnitNone
-		}
-		definitions = append(definitions, definition{Name: metric.Name, Unit: unit})
+	for _, v := range metrics {
+		definitions = append(definitions, definition{v.Name, cmp.Or(v.Unit, UnitNone)})
+		members = append(members, member(v.Name, v.Value))
 	}
-	var object objectWriter
-	object.member(reservedName, envelope{
-		Timestamp: m.now().UnixMilli(),
-		CloudWatchMetrics: []directive{{
-			Namespace:  m.namespace,
-			Dimensions: [][]string{names},
-			Metrics:    definitions,
-		}},
-	})
-	for _, dimension := range dimensions {
-		object.member(dimension.Name, dimension.Value)
-	}
-	for _, metric := range metrics {
-		object.member(metric.Name, metric.Value)
-	}
-	return object.line()
+	members[0] = member(reservedName, envelope{m.now().UnixMilli(), []directive{{m.namespace, [][]string{names}, definitions}}})
+	return slices.Concat([]byte("{"), bytes.Join(members, []byte(",")), []byte("}\n"))
 }
 
-// objectWriter writes a JSON object whose members keep their order.
-type objectWriter struct {
-	buffer bytes.Buffer
-	err    error
-}
-
-func (o *objectWriter) member(name string, value any) {
-	key, keyErr := json.Marshal(name)
-	text, valueErr := json.Marshal(value)
-	if err := errors.Join(keyErr, valueErr); err != nil {
-		o.err = errors.Join(o.err, err)
-		return
-	}
-	separator := byte(',')
-	if o.buffer.Len() == 0 {
-		separator = '{'
-	}
-	o.buffer.WriteByte(separator)
-	o.buffer.Write(key)
-	o.buffer.WriteByte(':')
-	o.buffer.Write(text)
-}
-
-func (o *objectWriter) line() ([]byte, error) {
-	if o.err != nil {
-		return nil, o.err
-	}
-	o.buffer.WriteString("}\n")
-	return o.buffer.Bytes(), nil
+// member is one name and value of an object: a map would put them all in another order.
+func member(name string, value any) []byte {
+	object, _ := json.Marshal(map[string]any{name: value}) // what was checked cannot fail to marshal
+	return object[1 : len(object)-1]
 }

@@ -39,6 +39,18 @@ func Look(ctx context.Context, store Store, progress *present.Progress, runID st
 	return run, nil
 }
 
-// Pause is how long to wait after a look that took this long: counting many organizations takes
-// its time, it is not to take most of it.
-func Pause(least, took time.Duration) time.Duration { return max(least, 10*took) }
+// Until looks until it is done, and pauses between two looks: at least so long, and longer after one
+// that took long, for counting many organizations is not to take most of the database's time.
+func Until(ctx context.Context, least time.Duration, look func() (done bool, err error)) error {
+	for {
+		began := time.Now()
+		if done, err := look(); done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(max(least, 10*time.Since(began))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Reasons lists every reason and every warning: what it means, what to do, and what to run then.
@@ -28,7 +29,7 @@ func Reasons() string {
 func WriteAdvice(b *strings.Builder, indent string, a billing.Advice, commands []string) {
 	for _, line := range append([]string{a.Means, a.Do}, commands...) {
 		if line != "" {
-			fmt.Fprintf(b, "%s%s\n", indent, Clean(line))
+			fmt.Fprintf(b, "%s%s\n", indent, telemetry.Clean(line))
 		}
 	}
 }
@@ -50,7 +51,7 @@ func writeTask(b *strings.Builder, title string, a billing.Advice, commands []st
 	if a.Do == "" {
 		return
 	}
-	fmt.Fprintf(b, "\n%s\n", Clean(title))
+	fmt.Fprintf(b, "\n%s\n", telemetry.Clean(title))
 	WriteAdvice(b, "  ", a, commands)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Exit codes.
@@ -57,9 +58,9 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 		}
 		return e.Exit
 	}
-	line := "error: " + Clean(e.Error())
+	line := "error: " + telemetry.Clean(e.Error())
 	if e.Hint != "" {
-		line += "\n  " + Clean(e.Hint)
+		line += "\n  " + telemetry.Clean(e.Hint)
 	}
 	_, _ = fmt.Fprintln(errs, line) // nowhere left to report to
 	return e.Exit

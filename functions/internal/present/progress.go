@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Progress shows how far something is: a bar on a terminal, with rate and time left, else a line
@@ -55,7 +56,7 @@ func terminalWidth(file *os.File) int {
 // Note writes a line of its own.
 func (p *Progress) Note(format string, args ...any) {
 	p.Done()
-	_, _ = fmt.Fprintln(p.w, Clean(fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintln(p.w, telemetry.Clean(fmt.Sprintf(format, args...)))
 }
 
 // Show tells how many organizations of the run have an outcome.

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // JSON writes the summary as the log line has it.
@@ -37,16 +37,16 @@ func Summary(w io.Writer, s billing.Summary, queued bool) error {
 // writeDetails lists each organization with its changes below it.
 func writeDetails(b *strings.Builder, s billing.Summary) {
 	for _, d := range s.Details {
-		fmt.Fprintf(b, "%-8s %s  %s\n", d.Action, Clean(d.OrgID), d.Reason)
+		fmt.Fprintf(b, "%-8s %s  %s\n", d.Action, telemetry.Clean(d.OrgID), d.Reason)
 		WriteChanges(b, d.Changes)
 		if d.Error != "" {
-			fmt.Fprintf(b, "           %s\n", Clean(d.Error))
+			fmt.Fprintf(b, "           %s\n", telemetry.Clean(d.Error))
 		}
 		WriteWarnings(b, d.Warnings)
 	}
 	// Skipped organizations with a warning are details too, so a few more may be left out.
 	if rest := s.Synchronized + s.Errors - len(s.Details); rest > 0 {
-		fmt.Fprintf(b, "... and %d more; every one stands in reconciliation_items under run %s\n", rest, Clean(s.RunID))
+		fmt.Fprintf(b, "... and %d more; every one stands in reconciliation_items under run %s\n", rest, telemetry.Clean(s.RunID))
 	}
 	if len(s.Details) > 0 {
 		b.WriteString("\n")
@@ -56,14 +56,14 @@ func writeDetails(b *strings.Builder, s billing.Summary) {
 // WriteChanges writes each change on a line.
 func WriteChanges(b *strings.Builder, changes []billing.Change) {
 	for _, c := range changes {
-		fmt.Fprintf(b, "           %-40s %s -> %s\n", Clean(c.Field), Value(c.From), Value(c.To))
+		fmt.Fprintf(b, "           %-40s %s -> %s\n", telemetry.Clean(c.Field), Value(c.From), Value(c.To))
 	}
 }
 
 // WriteWarnings writes each warning on a line.
 func WriteWarnings(b *strings.Builder, warnings []billing.Warning) {
 	for _, w := range warnings {
-		fmt.Fprintf(b, "           warning %s: %s\n", w.Code, Clean(w.Message))
+		fmt.Fprintf(b, "           warning %s: %s\n", w.Code, telemetry.Clean(w.Message))
 	}
 }
 
@@ -72,9 +72,9 @@ func writeFigures(b *strings.Builder, s billing.Summary) {
 	if s.DryRun {
 		kind = " (dry run: nothing was written to the application's tables)"
 	}
-	fmt.Fprintf(b, "run %s: %s%s\n", Clean(s.RunID), s.Status, kind)
+	fmt.Fprintf(b, "run %s: %s%s\n", telemetry.Clean(s.RunID), s.Status, kind)
 	if s.StatusReason != "" {
-		fmt.Fprintf(b, "  because          %s: %s\n", s.StatusReason, Clean(s.StatusMessage))
+		fmt.Fprintf(b, "  because          %s: %s\n", s.StatusReason, telemetry.Clean(s.StatusMessage))
 	}
 	done := "synchronized"
 	if s.DryRun {
@@ -124,7 +124,7 @@ func orphans(s billing.Summary) string {
 	if s.OrphansTotal > len(ids) {
 		text += ", ..."
 	}
-	return Clean(text)
+	return telemetry.Clean(text)
 }
 
 func counts[K ~string](m map[K]int) string {
@@ -135,7 +135,7 @@ func counts[K ~string](m map[K]int) string {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		parts = append(parts, fmt.Sprintf("%s %d", key, m[key]))
 	}
-	return Clean(strings.Join(parts, ", "))
+	return telemetry.Clean(strings.Join(parts, ", "))
 }
 
 // Value is a column's value, as a terminal may show it.
@@ -146,17 +146,6 @@ func Value(v any) string {
 	case time.Time:
 		return v.Format(time.RFC3339)
 	default:
-		return Clean(fmt.Sprint(v))
+		return telemetry.Clean(fmt.Sprint(v))
 	}
-}
-
-// Clean replaces what a terminal would take as a command or not show as it is: data may hold
-// anything.
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

@@ -5,11 +5,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Run is what a report is about.
@@ -54,17 +54,5 @@ func customerOf(i mysqlstore.ReportItem) string {
 	return i.OrgCustomerID
 }
 
-// clean replaces what a reader would not see as it is: broken encodings, control characters and
-// those that turn the direction of text.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029', r == '\uFEFF':
-			return unicode.ReplacementChar
-		default:
-			return r
-		}
-	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
-}
+// clean makes one line of a text that a page or a cell may show.
+func clean(s string) string { return strings.ReplaceAll(telemetry.Clean(s), "\n", " ") }

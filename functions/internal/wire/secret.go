@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -14,6 +13,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // secretTimeout bounds the fetch with its retries. Lambda ends a start after 10 s.
@@ -71,8 +71,6 @@ func secretError(name, region string, err error) error {
 			return config.SecretError(name, "which is marked for deletion", "another, or restore it")
 		}
 	}
-	return config.SecretError(name, "which cannot be fetched ("+oneLine(err)+")",
+	return config.SecretError(name, "which cannot be fetched ("+telemetry.OneLine(err.Error())+")",
 		"AWS_REGION and credentials, and see that Secrets Manager can be reached from this network")
 }
-
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -43,6 +43,7 @@
 //     messages are new messages: new id, new enqueue time, receive count 0.
 //   - Queue URLs are matched by their account and name, whatever the host.
 //   - RedriveAllowPolicy, Policy and encryption attributes are stored and
-//     returned, but not enforced. FIFO queues, tags and permissions are
-//     not offered.
+//     returned, but not enforced.
+//   - Only the actions that this project uses are offered: no listing or
+//     purging of queues, no FIFO queues, tags or permissions.
 package sqsserver

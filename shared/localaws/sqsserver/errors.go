@@ -51,13 +51,6 @@ func errQueueDeletedRecently() *apiError {
 		"You must wait 60 seconds after deleting a queue before you can create another with the same name.")
 }
 
-func errPurgeInProgress(queue string) *apiError {
-	e := badRequest("PurgeQueueInProgress", queryPrefix+"PurgeQueueInProgress",
-		"Only one PurgeQueue operation on %s is allowed every 60 seconds.", queue)
-	e.status = http.StatusForbidden
-	return e
-}
-
 func errUnknownAttribute(name string) *apiError {
 	return badRequest("InvalidAttributeName", "InvalidAttributeName", "Unknown Attribute %s.", name)
 }

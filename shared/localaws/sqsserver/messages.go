@@ -24,18 +24,16 @@ const (
 )
 
 type sendMessageInput struct {
-	QueueURL                string `json:"QueueUrl"`
-	MessageBody             string
-	DelaySeconds            *int
-	MessageAttributes       messageAttributes
-	MessageSystemAttributes messageAttributes
+	QueueURL          string `json:"QueueUrl"`
+	MessageBody       string
+	DelaySeconds      *int
+	MessageAttributes messageAttributes
 }
 
 type sendMessageOutput struct {
-	MessageID                    string `json:"MessageId"`
-	MD5OfMessageBody             string
-	MD5OfMessageAttributes       string `json:",omitempty"`
-	MD5OfMessageSystemAttributes string `json:",omitempty"`
+	MessageID              string `json:"MessageId"`
+	MD5OfMessageBody       string
+	MD5OfMessageAttributes string `json:",omitempty"`
 }
 
 // size of a message as quotas count it: body and attributes.
@@ -57,10 +55,9 @@ func (s *Server) sendMessage(_ request, in *sendMessageInput) (any, error) {
 
 func (m *message) sent() sendMessageOutput {
 	return sendMessageOutput{
-		MessageID:                    m.id,
-		MD5OfMessageBody:             m.md5,
-		MD5OfMessageAttributes:       m.attributes.md5(),
-		MD5OfMessageSystemAttributes: m.system.md5(),
+		MessageID:              m.id,
+		MD5OfMessageBody:       m.md5,
+		MD5OfMessageAttributes: m.attributes.md5(),
 	}
 }
 
@@ -74,9 +71,6 @@ func (s *Server) send(q *queue, in *sendMessageInput) (*message, error) {
 		return nil, errInvalidContents()
 	}
 	if err := in.MessageAttributes.check(); err != nil {
-		return nil, err
-	}
-	if err := checkSystemAttributes(in.MessageSystemAttributes); err != nil {
 		return nil, err
 	}
 	if in.size() > q.attributes.maxSize {
@@ -97,7 +91,6 @@ func (s *Server) send(q *queue, in *sendMessageInput) (*message, error) {
 		body:       in.MessageBody,
 		md5:        hexMD5([]byte(in.MessageBody)),
 		attributes: in.MessageAttributes,
-		system:     in.MessageSystemAttributes,
 		sentAt:     now,
 		arrival:    s.nextArrival(),
 	}
@@ -112,18 +105,6 @@ func (s *Server) send(q *queue, in *sendMessageInput) (*message, error) {
 func (s *Server) nextArrival() uint64 {
 	s.arrivals++
 	return s.arrivals
-}
-
-func checkSystemAttributes(a messageAttributes) error {
-	for name, attribute := range a {
-		if name != "AWSTraceHeader" {
-			return invalidParameter("Message system attribute name '%s' is invalid.", name)
-		}
-		if err := attribute.check(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // batchFailure is a failed entry of a batch.
@@ -265,7 +246,7 @@ type receivedMessage struct {
 }
 
 // systemAttributes are the names that a receive may ask for. Those of FIFO
-// queues are valid but never have a value here.
+// queues and the trace header are valid but never have a value here.
 var systemAttributes = []string{
 	"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp",
 	"SequenceNumber", "MessageDeduplicationId", "MessageGroupId", "AWSTraceHeader", "DeadLetterQueueSourceArn",
@@ -457,9 +438,6 @@ func (m *message) systemValues(names, moreNames []string) map[string]string {
 	}
 	if m.source != "" {
 		all["DeadLetterQueueSourceArn"] = m.source
-	}
-	if trace, ok := m.system["AWSTraceHeader"]; ok {
-		all["AWSTraceHeader"] = string(trace.value())
 	}
 	if slices.Contains(names, "All") || slices.Contains(moreNames, "All") {
 		return all

@@ -1,8 +1,6 @@
 package sqsserver
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -17,11 +15,11 @@ const (
 	moveInterval = time.Second
 )
 
-// Statuses of a message move task. CANCELLING is passed at once.
+// Statuses of a message move task.
 const (
 	taskRunning   = "RUNNING"
 	taskCompleted = "COMPLETED"
-	taskCancelled = "CANCELLED"
+	taskCancelled = "CANCELLED" // its queue was deleted
 	taskFailed    = "FAILED"
 )
 
@@ -37,12 +35,6 @@ type moveTask struct {
 	toMove      int
 	moved       int
 	stop        func() bool // of the next step; nil before the first
-}
-
-// taskHandle is what a task's handle says, as Amazon's do.
-type taskHandle struct {
-	TaskID    string `json:"taskId"`
-	SourceARN string `json:"sourceArn"`
 }
 
 type startMessageMoveTaskInput struct {
@@ -73,7 +65,7 @@ func (s *Server) startMessageMoveTask(_ request, in *startMessageMoveTaskInput) 
 	if err != nil {
 		return nil, err
 	}
-	if len(s.sourcesOf(source)) == 0 {
+	if !s.hasSource(source) {
 		return nil, invalidParameter("Source queue must be configured as a Dead Letter Queue.")
 	}
 	if in.DestinationARN == in.SourceARN {
@@ -88,12 +80,8 @@ func (s *Server) startMessageMoveTask(_ request, in *startMessageMoveTaskInput) 
 
 	now := s.clock.Now()
 	source.advance(now)
-	handle, err := json.Marshal(taskHandle{uuid.NewString(), source.arn})
-	if err != nil {
-		return nil, err
-	}
 	t := &moveTask{
-		handle:      base64.StdEncoding.EncodeToString(handle),
+		handle:      uuid.NewString(),
 		source:      source,
 		destination: in.DestinationARN,
 		rate:        rate,
@@ -175,7 +163,6 @@ func (s *Server) redrive(m *message, from, to *queue, now time.Time) {
 		body:       m.body,
 		md5:        m.md5,
 		attributes: m.attributes,
-		system:     m.system,
 		sentAt:     now,
 		arrival:    s.nextArrival(),
 	}, ready, now)
@@ -185,15 +172,11 @@ func (s *Server) redrive(m *message, from, to *queue, now time.Time) {
 func (q *queue) stopTasks() {
 	for _, t := range q.tasks {
 		if t.status == taskRunning {
-			t.end(taskCancelled)
+			t.status = taskCancelled
+			if t.stop != nil {
+				t.stop()
+			}
 		}
-	}
-}
-
-func (t *moveTask) end(status string) {
-	t.status = status
-	if t.stop != nil {
-		t.stop()
 	}
 }
 
@@ -260,51 +243,4 @@ func (t *moveTask) shown() shownTask {
 		shown.TaskHandle = t.handle
 	}
 	return shown
-}
-
-type cancelMessageMoveTaskInput struct {
-	TaskHandle string
-}
-
-type cancelMessageMoveTaskOutput struct {
-	ApproximateNumberOfMessagesMoved int
-}
-
-func (s *Server) cancelMessageMoveTask(_ request, in *cancelMessageMoveTaskInput) (any, error) {
-	if in.TaskHandle == "" {
-		return nil, missingParameter("TaskHandle")
-	}
-	source, err := parseTaskHandle(in.TaskHandle)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.taskSource(source)
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(q.tasks, func(t *moveTask) bool { return t.handle == in.TaskHandle })
-	if i < 0 {
-		return nil, errResourceNotFound("Task does not exist.")
-	}
-	t := q.tasks[i]
-	if t.status != taskRunning {
-		return nil, invalidParameter("Only active tasks can be cancelled.")
-	}
-	t.end(taskCancelled)
-	return cancelMessageMoveTaskOutput{t.moved}, nil
-}
-
-// parseTaskHandle returns the ARN of the task's source queue.
-func parseTaskHandle(handle string) (string, error) {
-	text, err := base64.StdEncoding.DecodeString(handle)
-	if err != nil {
-		return "", invalidParameter("Value for parameter TaskHandle is invalid.")
-	}
-	var h taskHandle
-	if err := json.Unmarshal(text, &h); err != nil || h.SourceARN == "" {
-		return "", invalidParameter("Value for parameter TaskHandle is invalid.")
-	}
-	return h.SourceARN, nil
 }

@@ -26,7 +26,6 @@ type message struct {
 	body       string
 	md5        string
 	attributes messageAttributes
-	system     messageAttributes // AWSTraceHeader
 
 	sentAt        time.Time // first enqueue time: kept in a dead-letter queue
 	firstReceived time.Time
@@ -50,7 +49,6 @@ type queue struct {
 	arn        string
 	created    time.Time
 	modified   time.Time
-	purged     time.Time
 	attributes queueAttributes
 
 	messages map[string]*message // by message id
@@ -64,19 +62,14 @@ type queue struct {
 }
 
 func newQueue(name, arn string, attributes queueAttributes, now time.Time) *queue {
-	q := &queue{name: name, arn: arn, created: now, modified: now, attributes: attributes}
-	q.clear()
-	return q
-}
-
-// clear removes every message.
-func (q *queue) clear() {
-	q.messages = map[string]*message{}
 	place := func(m *message, i int) { m.position = i }
-	q.ready = messageHeap{before: visibleBefore, place: place}
-	q.hidden = messageHeap{before: visibleBefore, place: place}
-	q.byAge = messageHeap{before: sentBefore, place: func(m *message, i int) { m.agePlace = i }}
-	q.flying = 0
+	return &queue{
+		name: name, arn: arn, created: now, modified: now, attributes: attributes,
+		messages: map[string]*message{},
+		ready:    messageHeap{before: visibleBefore, place: place},
+		hidden:   messageHeap{before: visibleBefore, place: place},
+		byAge:    messageHeap{before: sentBefore, place: func(m *message, i int) { m.agePlace = i }},
+	}
 }
 
 // advance brings the queue to now: messages past the retention period go,

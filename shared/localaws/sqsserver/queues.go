@@ -10,15 +10,8 @@ import (
 	"time"
 )
 
-const (
-	// purgeInterval is how long PurgeQueue refuses a second purge of a queue.
-	purgeInterval = 60 * time.Second
-
-	// recreateAfter is how long the name of a deleted queue stays taken.
-	recreateAfter = 60 * time.Second
-
-	maxListed = 1000
-)
+// recreateAfter is how long the name of a deleted queue stays taken.
+const recreateAfter = 60 * time.Second
 
 var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
@@ -118,11 +111,11 @@ func sameAttributes(q *queue, wanted queueAttributes, named map[string]string) e
 	return nil
 }
 
-type queueInput struct {
+type deleteQueueInput struct {
 	QueueURL string `json:"QueueUrl"`
 }
 
-func (s *Server) deleteQueue(_ request, in *queueInput) (any, error) {
+func (s *Server) deleteQueue(_ request, in *deleteQueueInput) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q, err := s.queueByURL(in.QueueURL)
@@ -136,107 +129,14 @@ func (s *Server) deleteQueue(_ request, in *queueInput) (any, error) {
 	return empty{}, nil
 }
 
-type getQueueURLInput struct {
-	QueueName string
-}
-
-func (s *Server) getQueueURL(r request, in *getQueueURLInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.queues[in.QueueName]; !ok {
-		return nil, errQueueDoesNotExist()
-	}
-	return queueURLOutput{s.queueURL(r, in.QueueName)}, nil
-}
-
-type listQueuesInput struct {
-	QueueNamePrefix string
-	MaxResults      *int
-	NextToken       string
-}
-
-type listQueuesOutput struct {
-	QueueURLs []string `json:"QueueUrls,omitempty"`
-	NextToken string   `json:",omitempty"`
-}
-
-func (s *Server) listQueues(r request, in *listQueuesInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	names := slices.Sorted(maps.Keys(s.queues))
-	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, in.QueueNamePrefix) })
-	names, next, err := page(names, in.MaxResults, in.NextToken)
-	if err != nil {
-		return nil, err
-	}
-	return listQueuesOutput{QueueURLs: s.queueURLs(r, names), NextToken: next}, nil
-}
-
-func (s *Server) queueURLs(r request, names []string) []string {
-	urls := make([]string, len(names))
-	for i, name := range names {
-		urls[i] = s.queueURL(r, name)
-	}
-	return urls
-}
-
-// page cuts one page out of sorted names; the token is the last name of the
-// page before.
-func page(names []string, maxResults *int, token string) (shown []string, next string, err error) {
-	limit := maxListed
-	if maxResults != nil {
-		limit = *maxResults
-	}
-	if limit < 1 || limit > maxListed {
-		return nil, "", invalidParameter("Value for parameter MaxResults is invalid. Reason: MaxResults must be an integer between 1 and %d.", maxListed)
-	}
-	names = slices.DeleteFunc(names, func(n string) bool { return token != "" && n <= token })
-	if len(names) <= limit {
-		return names, "", nil
-	}
-	if maxResults == nil {
-		return names[:limit], "", nil // without MaxResults there is no paging
-	}
-	return names[:limit], names[limit-1], nil
-}
-
-type listDeadLetterSourceQueuesInput struct {
-	QueueURL   string `json:"QueueUrl"`
-	MaxResults *int
-	NextToken  string
-}
-
-// listDeadLetterSourceQueuesOutput spells queueUrls as the service does.
-type listDeadLetterSourceQueuesOutput struct {
-	QueueURLs []string `json:"queueUrls"`
-	NextToken string   `json:",omitempty"`
-}
-
-func (s *Server) listDeadLetterSourceQueues(r request, in *listDeadLetterSourceQueuesInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
-	names, next, err := page(s.sourcesOf(q), in.MaxResults, in.NextToken)
-	if err != nil {
-		return nil, err
-	}
-	return listDeadLetterSourceQueuesOutput{QueueURLs: s.queueURLs(r, names), NextToken: next}, nil
-}
-
-// sourcesOf returns the names of the queues that dead-letter into q. The
-// caller holds the lock.
-func (s *Server) sourcesOf(q *queue) []string {
-	var names []string
+// hasSource reports whether a queue dead-letters into q. The caller holds the lock.
+func (s *Server) hasSource(q *queue) bool {
 	for _, source := range s.queues {
 		if source.attributes.redrive != nil && source.attributes.redrive.target == q.arn {
-			names = append(names, source.name)
+			return true
 		}
 	}
-	slices.Sort(names)
-	return names
+	return false
 }
 
 type getQueueAttributesInput struct {
@@ -305,21 +205,5 @@ func (s *Server) setQueueAttributes(_ request, in *setQueueAttributesInput) (any
 	}
 	q.attributes = attributes
 	q.modified = s.clock.Now()
-	return empty{}, nil
-}
-
-func (s *Server) purgeQueue(_ request, in *queueInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
-	now := s.clock.Now()
-	if !q.purged.IsZero() && now.Before(q.purged.Add(purgeInterval)) {
-		return nil, errPurgeInProgress(q.name)
-	}
-	q.clear()
-	q.purged = now
 	return empty{}, nil
 }

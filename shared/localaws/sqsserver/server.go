@@ -174,12 +174,8 @@ func decoded[In any](method func(s *Server, r request, in *In) (any, error)) act
 var actions = map[string]action{
 	"CreateQueue":                  decoded((*Server).createQueue),
 	"DeleteQueue":                  decoded((*Server).deleteQueue),
-	"GetQueueUrl":                  decoded((*Server).getQueueURL),
-	"ListQueues":                   decoded((*Server).listQueues),
-	"ListDeadLetterSourceQueues":   decoded((*Server).listDeadLetterSourceQueues),
 	"GetQueueAttributes":           decoded((*Server).getQueueAttributes),
 	"SetQueueAttributes":           decoded((*Server).setQueueAttributes),
-	"PurgeQueue":                   decoded((*Server).purgeQueue),
 	"SendMessage":                  decoded((*Server).sendMessage),
 	"SendMessageBatch":             decoded((*Server).sendMessageBatch),
 	"ReceiveMessage":               decoded((*Server).receiveMessage),
@@ -189,7 +185,6 @@ var actions = map[string]action{
 	"ChangeMessageVisibilityBatch": decoded((*Server).changeMessageVisibilityBatch),
 	"StartMessageMoveTask":         decoded((*Server).startMessageMoveTask),
 	"ListMessageMoveTasks":         decoded((*Server).listMessageMoveTasks),
-	"CancelMessageMoveTask":        decoded((*Server).cancelMessageMoveTask),
 }
 
 // ServeHTTP answers one SQS request.

@@ -1,0 +1,202 @@
+// Package architecture holds one test: which package may import which.
+package architecture
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pixell-global/subscription-reconciliation/"
+
+// mayImport has a row for each package: those of ours that its code may import, and what is guarded.
+// Imports point downwards, and sources, stores and queues never know each other. A new package gets
+// a row; a longer row is a decision.
+var mayImport = map[string]string{
+	// The domain is pure; everything may use it and the two below it.
+	"shared/billing":   "",
+	"shared/config":    "shared/billing godotenv", // .env is read for the command lines only
+	"shared/telemetry": "",
+
+	"shared/pipeline":                "shared/billing shared/telemetry", // it declares interfaces for the rest
+	"shared/stripesource":            "shared/billing shared/telemetry stripe-go",
+	"shared/stripesource/stripetest": "",
+	"shared/mysqlstore":              "shared/billing shared/telemetry sql go-sql-driver",
+	"shared/mysqlstore/appschema":    "sql",
+	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
+	"shared/sqsqueue":                "shared/billing sqs",
+
+	// What stands in for AWS on one machine.
+	"shared/localaws/demo":         "shared/billing shared/mysqlstore/appschema shared/stripesource/stripetest sql",
+	"shared/localaws/lambdaserver": "",
+	"shared/localaws/lambdasource": "shared/telemetry sqs",
+	"shared/localaws/localdb":      "sql go-sql-driver dolthub",
+	"shared/localaws/runtimeapi":   "",
+	"shared/localaws/sqsserver":    "",
+
+	// What runs in AWS: nothing local in it.
+	"functions/aggregator":       "functions/internal/wire shared/config",
+	"functions/enumerator":       "functions/internal/wire shared/config",
+	"functions/worker":           "functions/internal/wire shared/config",
+	"functions/internal/handler": "shared/billing shared/pipeline shared/sqsqueue shared/telemetry",
+	"functions/internal/wire": "functions/internal/handler shared/billing shared/config shared/mysqlstore shared/pipeline " +
+		"shared/sqsqueue shared/stripesource shared/telemetry sqs secretsmanager",
+
+	// The operator's command line carries none of local's parts.
+	"functions/reconcile": "functions/internal/follow functions/internal/present functions/internal/report functions/internal/wire " +
+		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/telemetry",
+	"functions/internal/follow":  "functions/internal/present shared/billing",
+	"functions/internal/present": "shared/billing shared/config shared/pipeline shared/telemetry",
+	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
+
+	// The whole pipeline in one process; local seeds the database that it starts.
+	"functions/local": "functions/internal/follow functions/internal/inprocess functions/internal/present functions/internal/wire " +
+		"shared/billing shared/config shared/localaws/demo shared/localaws/localdb shared/mysqlstore shared/mysqlstore/appschema " +
+		"shared/pipeline shared/stripesource shared/stripesource/stripetest shared/telemetry sql go-sql-driver",
+	"functions/internal/inprocess": "functions/internal/handler functions/internal/wire shared/config shared/localaws/lambdaserver " +
+		"shared/localaws/lambdasource shared/localaws/sqsserver shared/mysqlstore shared/pipeline shared/stripesource shared/telemetry sqs",
+
+	// The stack deploys programs and imports none: it shares names and rules only.
+	"infra": "shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
+
+	"functions/internal/architecture": "",
+	"functions/internal/bootstrap":    "",
+	"functions/internal/chaos":        "",
+}
+
+// testsMayImport says the same of the tests below a folder; the nearest folder counts.
+var testsMayImport = map[string]string{
+	"functions":           "functions/... shared/... sql go-sql-driver sqs secretsmanager chromedp",
+	"infra":               "infra/... shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
+	"shared":              "shared/... sql go-sql-driver sqs secretsmanager dolthub",
+	"shared/config":       "shared/billing shared/config shared/telemetry",
+	"shared/stripesource": "shared/... stripe-go sql go-sql-driver",
+	"shared/telemetry":    "shared/config shared/telemetry",
+}
+
+// guarded is for who names it, by its last word, and for nobody else: one place speaks SQL, one Stripe's
+// language, and a browser is for tests.
+var guarded = []string{
+	"database/sql",
+	"github.com/aws/aws-cdk-go",
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager",
+	"github.com/aws/aws-sdk-go-v2/service/sqs",
+	"github.com/aws/constructs-go",
+	"github.com/aws/jsii-runtime-go",
+	"github.com/chromedp",
+	"github.com/dolthub",
+	"github.com/go-sql-driver",
+	"github.com/joho/godotenv",
+	"github.com/stripe/stripe-go",
+}
+
+// instead says what stands for a package that nobody imports.
+var instead = map[string]string{
+	"github.com/pkg/errors": "the standard library wraps errors",
+	"io/ioutil":             "os and io have it",
+	"log":                   "log/slog through shared/telemetry",
+	"math/rand":             "math/rand/v2 needs no seed",
+}
+
+func TestEveryImportIsAllowed(t *testing.T) {
+	root := os.DirFS("../../..")
+	seen := map[string]bool{}
+	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && name != "." && !ours(entry.Name()) {
+			return fs.SkipDir
+		}
+		if entry.IsDir() || path.Ext(name) != ".go" {
+			return nil
+		}
+		seen[path.Dir(name)] = true
+		checkFile(t, root, name)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range mayImport {
+		if !seen[pkg] {
+			t.Errorf("mayImport has a row for %s, which isn't there", pkg)
+		}
+	}
+}
+
+// ours reports whether Go, too, looks for packages in a folder of this name.
+func ours(folder string) bool {
+	return !strings.HasPrefix(folder, ".") && folder != "testdata" && folder != "node_modules"
+}
+
+func checkFile(t *testing.T, root fs.FS, name string) {
+	t.Helper()
+	text, err := fs.ReadFile(root, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed, known := rowOf(name)
+	if !known {
+		t.Errorf("%s: its package has no row in mayImport", name)
+	}
+	for _, spec := range file.Imports {
+		pkg, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why := instead[pkg]; why != "" {
+			t.Errorf("%s imports %s: %s", name, pkg, why)
+		}
+		if !permitted(allowed, pkg) {
+			t.Errorf("%s imports %s, and its row does not name it", name, pkg)
+		}
+		if path.Dir(name) == "shared/billing" && !strings.HasSuffix(name, "_test.go") && !pure(pkg) {
+			t.Errorf("%s imports %s: the domain knows no SDK, no network, no files and no environment", name, pkg)
+		}
+	}
+}
+
+// rowOf returns what the file may import.
+func rowOf(name string) (allowed []string, known bool) {
+	pkg := path.Dir(name)
+	row, known := mayImport[pkg]
+	if known && strings.HasSuffix(name, "_test.go") {
+		for folder := pkg; folder != "."; folder = path.Dir(folder) {
+			if tests, found := testsMayImport[folder]; found {
+				row = tests
+				break
+			}
+		}
+	}
+	return strings.Fields(row), known
+}
+
+// permitted reports whether a file that may import these may import the package: one of ours and
+// one that is guarded has to be named.
+func permitted(allowed []string, pkg string) bool {
+	if name, isOurs := strings.CutPrefix(pkg, module); isOurs {
+		return slices.ContainsFunc(allowed, func(a string) bool {
+			folder, whole := strings.CutSuffix(a, "...")
+			return name == a || whole && strings.HasPrefix(name, folder)
+		})
+	}
+	i := slices.IndexFunc(guarded, func(g string) bool { return pkg == g || strings.HasPrefix(pkg, g+"/") })
+	return i < 0 || slices.Contains(allowed, path.Base(guarded[i]))
+}
+
+// pure reports whether the package is of the standard library and computes only.
+func pure(pkg string) bool {
+	first, _, _ := strings.Cut(pkg, "/")
+	return !strings.Contains(first, ".") && first != "os" && first != "net"
+}
