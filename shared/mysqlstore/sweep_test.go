@@ -1,6 +1,7 @@
 package mysqlstore_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -212,6 +213,30 @@ func TestASnapshotKeepsItemsInLittleRoom(t *testing.T) {
 					t.Errorf("kept as %s, want %s", more, test.more)
 				}
 			})
+		}
+	})
+}
+
+// In a deployment workers of two versions read one snapshot.
+func TestWhatASnapshotHasNoColumnForKeepsItsNames(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.sweeping(t, "run")
+		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{
+			{ID: "sub_plain", CustomerID: "cus_1", Status: billing.StatusActive, Created: now, CurrentPeriodStart: now, CurrentPeriodEnd: now},
+			{
+				ID: "sub_rare", Status: billing.StatusCanceled, Created: time.Unix(-1, 0), CurrentPeriodStart: time.Unix(1<<32, 0), CurrentPeriodEnd: time.Unix(-2, 0),
+				TrialEnd: time.Unix(3, 0), CanceledAt: time.Unix(4, 0), EndedAt: time.Unix(5, 0), CancelAtPeriodEnd: true, Unreadable: true,
+			},
+		}})
+		more := func(id string) sql.NullString {
+			return mysqltest.Value[sql.NullString](t, f.DB, `SELECT more FROM reconciliation_snapshots WHERE subscription_id = ?`, id)
+		}
+		if plain := more("sub_plain"); plain.Valid {
+			t.Errorf("sub_plain has %s", plain.String)
+		}
+		want := `{"created":-1,"start":4294967296,"end":-2,"trialEnd":3,"canceled":4,"ended":5,"cancelAtPeriodEnd":true,"unreadable":true}`
+		if rare := more("sub_rare"); rare.String != want {
+			t.Errorf("sub_rare has %s, want %s", rare.String, want)
 		}
 	})
 }
