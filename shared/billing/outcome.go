@@ -80,6 +80,7 @@ const (
 	ReasonWrongAccount       Reason = "wrong_account"
 	ReasonWrongMode          Reason = "wrong_mode"
 	ReasonInterrupted        Reason = "interrupted"
+	ReasonStoppedByOperator  Reason = "stopped_by_operator"
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	// ReasonDatabaseLogin: the login is refused, or shows no such database, table or column.

@@ -42,7 +42,7 @@ var ofNoOrganization = map[billing.Reason]bool{
 	billing.ReasonNotDecided: true, billing.ReasonMalformedMessage: true, billing.ReasonUnknownRun: true, billing.ReasonUnknownItem: true,
 	billing.ReasonUnknownOrganization: true, billing.ReasonOtherSettings: true,
 	billing.ReasonStripeUnauthorized: true, billing.ReasonStripeForbidden: true, billing.ReasonWrongAccount: true, billing.ReasonWrongMode: true,
-	billing.ReasonInterrupted: true, billing.ReasonNoOrganizations: true, billing.ReasonNoSubscriptions: true, billing.ReasonDatabaseLogin: true,
+	billing.ReasonInterrupted: true, billing.ReasonStoppedByOperator: true, billing.ReasonNoOrganizations: true, billing.ReasonNoSubscriptions: true, billing.ReasonDatabaseLogin: true,
 	billing.ReasonDatabaseSchema: true,
 }
 
