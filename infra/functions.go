@@ -30,6 +30,8 @@ var functionNames = []string{"enumerator", "worker", "aggregator"}
 
 type functions struct {
 	enumerator, worker, aggregator awslambda.Function
+
+	work awslambdaeventsources.SqsEventSource // of the worker
 }
 
 // network is where the functions run.
@@ -63,7 +65,7 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 		}),
 	}
 	grantQueues(f, q)
-	newEventSources(c, f, q)
+	f.work = newEventSources(c, f, q)
 	newFailureDestinations(f, q)
 	return f
 }
@@ -113,15 +115,18 @@ func retention(days int) awslogs.RetentionDays {
 	}[days]
 }
 
-func newEventSources(c stackConfig, f functions, q queues) {
-	f.worker.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
+// newEventSources returns the one that feeds the worker.
+func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources.SqsEventSource {
+	work := awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(workerBatch), MaxBatchingWindow: seconds(workerWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(c.WorkerConcurrency),
-	}))
+	})
+	f.worker.AddEventSource(work)
 	f.aggregator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.results, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(aggregatorBatch), MaxBatchingWindow: seconds(aggregatorWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(aggregators),
 	}))
+	return work
 }
 
 // newFailureDestinations says what becomes of invocations that nobody waits for.

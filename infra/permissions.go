@@ -73,11 +73,12 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 			[]string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
 			[]*string{q.failed.QueueArn()},
 		},
-		// Where dead letters are moved to.
+		// Where dead letters are moved to; and reconcile stop tells the aggregator of the run.
 		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
 		// Whether the schedules are on, and when the secret was changed; not what it holds.
 		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack)},
 		{[]string{"secretsmanager:DescribeSecret"}, []*string{secretArn(stack, c.SecretName)}},
+		{[]string{"cloudformation:DescribeStacks"}, []*string{stack.StackId()}}, // the outputs for their .env
 		{
 			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},
 			[]*string{

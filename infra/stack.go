@@ -9,6 +9,9 @@ import (
 // prefix begins every name that people meet.
 const prefix = "pixell-subscription-reconciliation"
 
+// workerEventSource is the output that infra/README.md's emergency steps ask for.
+const workerEventSource = "WorkerEventSource"
+
 // newStack builds everything; assets is the folder with NAME/bootstrap of each function.
 func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.Stack {
 	stack := awscdk.NewStack(scope, jsii.String(prefix), &awscdk.StackProps{
@@ -21,13 +24,14 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	f := newFunctions(stack, c, q, assets)
 	newSchedules(stack, f, q)
 	newOperatorPolicy(stack, c, f, q)
+	newBreakGlassPolicy(stack, f)
 	newAlarms(stack, c, f, q)
 	newDashboard(stack, f, q)
 	newOutputs(stack, f, q)
 	return stack
 }
 
-// newOutputs prints, after a deployment, what an operator's .env needs.
+// newOutputs prints, after a deployment, what an operator's .env needs, and an emergency.
 func newOutputs(stack awscdk.Stack, f functions, q queues) {
 	for _, output := range []struct {
 		id, says string
@@ -37,6 +41,7 @@ func newOutputs(stack awscdk.Stack, f functions, q queues) {
 		{"ResultsQueueUrl", "RESULTS_QUEUE_URL of the operator's .env", q.results.QueueUrl()},
 		{"DeadLetterQueueUrl", "DEAD_LETTER_QUEUE_URL of the operator's .env", q.deadLetter.QueueUrl()},
 		{"EnumeratorFunction", "ENUMERATOR_FUNCTION of the operator's .env", f.enumerator.FunctionName()},
+		{workerEventSource, "What an emergency switches off", f.work.EventSourceMappingId()},
 	} {
 		awscdk.NewCfnOutput(stack, &output.id, &awscdk.CfnOutputProps{Value: output.value, Description: &output.says})
 	}
