@@ -103,8 +103,8 @@ func queueAlarms(c stackConfig, q queues) []alarm {
 			do: "repair the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
 		},
 		{
-			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled or asynchronous invocation was given up",
-			do: "read the message, repair the cause, start the run by hand if it was the weekly one", metric: queueMetric(q.failed, visible),
+			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled run failed for a day, or a schedule could not deliver",
+			do: "read the message, repair the cause, start the run by hand", metric: queueMetric(q.failed, visible),
 		},
 		{
 			id: "WorkAge", name: "work-age", means: "Organizations wait longer than a quarter of a run's deadline",

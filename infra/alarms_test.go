@@ -209,7 +209,7 @@ func TestTheDashboardShowsWhatARunDid(t *testing.T) {
 	want := map[string]int{
 		"Outcomes of each run (organizations)": 6, "Drift of each run (organizations; orphans: subscriptions)": 4,
 		"Drift by field (changes)": len(billing.Fields()), "Requests to Stripe in each run": 4,
-		"Queues (messages)": 5, "Oldest message (seconds)": 5, "Duration of the functions (ms)": 3, "Failed invocations": 3,
+		"Queues (messages)": 6, "Oldest message (seconds)": 6, "Duration of the functions (ms)": 3, "Failed invocations": 3,
 		"Duration of each run (ms)": 1, "Since the last completed run (seconds)": 1,
 	}
 	if diff := cmp.Diff(want, shown); diff != "" {

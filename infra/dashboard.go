@@ -79,7 +79,7 @@ func fieldMetrics() []awscloudwatch.IMetric {
 
 func queueMetrics(name string, q queues) []awscloudwatch.IMetric {
 	return []awscloudwatch.IMetric{
-		queueMetric(q.work, name), queueMetric(q.results, name), queueMetric(q.deadLetter, name),
+		queueMetric(q.scheduled, name), queueMetric(q.work, name), queueMetric(q.results, name), queueMetric(q.deadLetter, name),
 		queueMetric(q.resultsDeadLetter, name), queueMetric(q.failed, name),
 	}
 }

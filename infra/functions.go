@@ -7,7 +7,6 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdadestinations"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdaeventsources"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/jsii-runtime-go"
@@ -23,6 +22,7 @@ const (
 	aggregatorBatch  = 100 // each message is one batch of a worker, and a run is looked at once for all of them
 	aggregatorWindow = 30 * time.Second
 	aggregators      = 2 // at a time, the fewest that Lambda allows
+	enumerators      = 2 // of scheduled runs, likewise
 )
 
 // functionNames are the folders of the functions below functions/ and dist/.
@@ -64,7 +64,7 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 	}
 	grantQueues(f, q)
 	newEventSources(c, f, q)
-	newFailureDestinations(f, q)
+	newTickInvocations(f)
 	return f
 }
 
@@ -114,6 +114,10 @@ func retention(days int) awslogs.RetentionDays {
 }
 
 func newEventSources(c stackConfig, f functions, q queues) {
+	// One message at a time: with several, one that fails would have the others delivered again.
+	f.enumerator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.scheduled, &awslambdaeventsources.SqsEventSourceProps{
+		BatchSize: jsii.Number(1), MaxConcurrency: jsii.Number(enumerators),
+	}))
 	f.worker.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(workerBatch), MaxBatchingWindow: seconds(workerWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(c.WorkerConcurrency),
@@ -124,17 +128,11 @@ func newEventSources(c stackConfig, f functions, q queues) {
 	}))
 }
 
-// newFailureDestinations says what becomes of invocations that nobody waits for.
-func newFailureDestinations(f functions, q queues) {
-	// Lambda tries a function that failed again after one and after two minutes; for longer, only what
-	// it could not start. A run that was opened is gone on with by the ticks. Nothing is opened twice.
-	f.enumerator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
-		MaxEventAge: seconds(6 * time.Hour), RetryAttempts: jsii.Number(2),
-		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
-	})
-	// A tick is worth as much as the next one.
-	f.aggregator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
-		MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(1),
-		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
-	})
+// newTickInvocations says what becomes of the ticks, the invocations that nobody waits for: one is
+// worth as much as the next, so that one that fails is not tried again. It counts among the errors of
+// its function, which alarm where there are many.
+func newTickInvocations(f functions) {
+	for _, function := range []awslambda.Function{f.enumerator, f.aggregator} {
+		function.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(0)})
+	}
 }

@@ -68,7 +68,7 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 			},
 			[]*string{q.deadLetter.QueueArn(), q.resultsDeadLetter.QueueArn()},
 		},
-		// To look at, and to clear: it is no queue's dead-letter queue, so SQS moves nothing from it.
+		// To look at, and to clear: what it holds is a run to start, or a tick that is of no use any more.
 		{
 			[]string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
 			[]*string{q.failed.QueueArn()},

@@ -114,7 +114,6 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 		}
 		return all
 	}
-	destination := []string{"sqs:SendMessage FailedInvocations", "sqs:GetQueueAttributes FailedInvocations", "sqs:GetQueueUrl FailedInvocations"}
 	operators := []string{"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator"}
 	look := []string{"ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl"}
 	for queue, actions := range map[string][]string{
@@ -139,10 +138,12 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 		}
 	}
 	want := map[string][]string{
-		"EnumeratorRoleDefaultPolicy": slices.Concat(own("Enumerator", "sqs:SendMessage WorkQueue", "sqs:SendMessage ResultsQueue"), destination),
+		"EnumeratorRoleDefaultPolicy": slices.Concat(own("Enumerator", "sqs:SendMessage WorkQueue", "sqs:SendMessage ResultsQueue"), consume("ScheduledRuns")),
 		"WorkerRoleDefaultPolicy":     slices.Concat(own("Worker", "sqs:SendMessage ResultsQueue", "sqs:SendMessage DeadLetterQueue"), consume("WorkQueue")),
-		"AggregatorRoleDefaultPolicy": slices.Concat(own("Aggregator"), consume("ResultsQueue"), destination),
-		"SchedulerRoleDefaultPolicy":  {"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage FailedInvocations"},
+		"AggregatorRoleDefaultPolicy": slices.Concat(own("Aggregator"), consume("ResultsQueue")),
+		"SchedulerRoleDefaultPolicy": {
+			"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage ScheduledRuns", "sqs:SendMessage FailedInvocations",
+		},
 		"Operators":                   operators,
 	}
 	got := map[string][]string{}

@@ -16,6 +16,12 @@ const (
 	messageRetention    = 4 * 24 * time.Hour
 	deadLetterRetention = 14 * 24 * time.Hour // longer: a message keeps the time it was first sent
 
+	// A scheduled run is tried again every quarter of an hour for a day, then given up. Who gets it
+	// while another still is at it does no harm, the run's lease lets one work: so it is hidden only as
+	// long as an enumerator may take, the least that Lambda allows, not for the six times of it.
+	scheduledVisibility = enumeratorTimeout
+	scheduledReceives   = int(day / scheduledVisibility)
+
 	// visibilityFactor is Lambda's advice: a queue hides a message for so many timeouts of the
 	// function, which leaves room for its own retries.
 	visibilityFactor = 6
@@ -23,30 +29,29 @@ const (
 
 type queues struct {
 	work, results                 awssqs.Queue
+	scheduled                     awssqs.Queue // runs that the schedule asks for
 	deadLetter, resultsDeadLetter awssqs.Queue
-	failed                        awssqs.Queue // what never reached a function, or failed there
+	failed                        awssqs.Queue // scheduled runs that were given up, and what no schedule could deliver
 }
 
 func newQueues(stack awscdk.Stack) queues {
 	q := queues{
 		deadLetter:        newDeadLetterQueue(stack, "DeadLetterQueue", "dead-letter", "work"),
 		resultsDeadLetter: newDeadLetterQueue(stack, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
-		failed: awssqs.NewQueue(stack, jsii.String("FailedInvocations"), &awssqs.QueueProps{
-			QueueName: jsii.String(prefix + "-failed-invocations"), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
-			EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(deadLetterRetention),
-		}),
+		failed:            newDeadLetterQueue(stack, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	q.work = newQueue(stack, "WorkQueue", "work", workerTimeout, q.deadLetter)
-	q.results = newQueue(stack, "ResultsQueue", "results", aggregatorTimeout, q.resultsDeadLetter)
+	q.work = newQueue(stack, "WorkQueue", "work", visibilityFactor*workerTimeout, q.deadLetter, maxReceiveCount)
+	q.results = newQueue(stack, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout, q.resultsDeadLetter, maxReceiveCount)
+	q.scheduled = newQueue(stack, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
 	return q
 }
 
-func newQueue(stack awscdk.Stack, id, name string, consumerTimeout time.Duration, deadLetter awssqs.Queue) awssqs.Queue {
+func newQueue(stack awscdk.Stack, id, name string, visibility time.Duration, deadLetter awssqs.Queue, receives int) awssqs.Queue {
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
 		QueueName: jsii.String(prefix + "-" + name), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
 		EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(messageRetention),
-		VisibilityTimeout: seconds(visibilityFactor * consumerTimeout),
-		DeadLetterQueue:   &awssqs.DeadLetterQueue{Queue: deadLetter, MaxReceiveCount: jsii.Number(maxReceiveCount)},
+		VisibilityTimeout: seconds(visibility),
+		DeadLetterQueue:   &awssqs.DeadLetterQueue{Queue: deadLetter, MaxReceiveCount: jsii.Number(receives)},
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsscheduler"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -19,10 +18,10 @@ const (
 	aggregatorTick = "aggregator-tick"
 )
 
-// schedule invokes a function with a payload.
+// schedule hands a payload to a function or a queue.
 type schedule struct {
 	id, name, says, expression, payload string
-	target                              awslambda.Function
+	target                              *string       // its ARN
 	maxAge                              time.Duration // how long the scheduler tries to deliver
 	retries                             float64
 }
@@ -36,15 +35,16 @@ func newSchedules(stack awscdk.Stack, f functions, q queues) {
 			expression: "cron(0 3 ? * SUN *)",
 			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
 			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
-			target:  f.enumerator, maxAge: 6 * time.Hour, retries: 185,
+			// Through a queue, since the scheduler hears of no failure of a function and Lambda tries three times.
+			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: 185,
 		},
 		{
 			id: "ResumeTick", name: resumeTick, says: "Goes on with runs whose listing was interrupted",
-			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator, maxAge: tickEvery, retries: 3,
+			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 		{
 			id: "AggregatorTick", name: aggregatorTick, says: "Closes runs past their deadline, removes old ones, reports the age of the last",
-			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator, maxAge: tickEvery, retries: 3,
+			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 	} {
 		newSchedule(stack, s, group, role, q)
@@ -57,7 +57,7 @@ func newSchedule(stack awscdk.Stack, s schedule, group awsscheduler.CfnScheduleG
 		ScheduleExpression: &s.expression, ScheduleExpressionTimezone: jsii.String("UTC"),
 		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
 		Target: &awsscheduler.CfnSchedule_TargetProperty{
-			Arn: s.target.FunctionArn(), RoleArn: role.RoleArn(), Input: &s.payload,
+			Arn: s.target, RoleArn: role.RoleArn(), Input: &s.payload,
 			DeadLetterConfig: &awsscheduler.CfnSchedule_DeadLetterConfigProperty{Arn: q.failed.QueueArn()},
 			RetryPolicy: &awsscheduler.CfnSchedule_RetryPolicyProperty{
 				MaximumEventAgeInSeconds: jsii.Number(s.maxAge.Seconds()), MaximumRetryAttempts: &s.retries,
@@ -86,9 +86,9 @@ func newSchedulerRole(stack awscdk.Stack, f functions, q queues) awsiam.Role {
 	conditions := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account(), "aws:SourceArn": group}}
 	role := awsiam.NewRole(stack, jsii.String("SchedulerRole"), &awsiam.RoleProps{
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("scheduler.amazonaws.com"), &awsiam.ServicePrincipalOpts{Conditions: &conditions}),
-		Description: jsii.String("EventBridge Scheduler: invokes the enumerator and the aggregator"),
+		Description: jsii.String("EventBridge Scheduler: starts runs and invokes the enumerator and the aggregator"),
 	})
 	allow(role, []string{"lambda:InvokeFunction"}, f.enumerator.FunctionArn(), f.aggregator.FunctionArn())
-	allow(role, []string{"sqs:SendMessage"}, q.failed.QueueArn())
+	allow(role, []string{"sqs:SendMessage"}, q.scheduled.QueueArn(), q.failed.QueueArn())
 	return role
 }
