@@ -32,7 +32,7 @@ const (
 // alarm fires when the metric is above the threshold.
 type alarm struct {
 	id        string // of the construct
-	name      string // of the alarm, after the prefix, and of its page in infra/runbooks
+	name      string // of the alarm, after the stack's, and of its page in infra/runbooks
 	means, do string // one sentence together
 	metric    awscloudwatch.Metric
 	threshold float64
@@ -49,7 +49,7 @@ func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 			missing = awscloudwatch.TreatMissingData_BREACHING
 		}
 		made := awscloudwatch.NewAlarm(stack, jsii.String(a.id+"Alarm"), &awscloudwatch.AlarmProps{
-			AlarmName:        jsii.String(prefix + "-" + a.name),
+			AlarmName:        jsii.String(c.name(a.name)),
 			AlarmDescription: jsii.String(fmt.Sprintf("%s: %s. Runbook: infra/runbooks/%s.md", a.means, a.do, a.name)),
 			Metric:           a.metric, Threshold: &a.threshold, EvaluationPeriods: jsii.Number(max(a.periods, 1)),
 			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD, TreatMissingData: missing,
@@ -118,33 +118,33 @@ func runAlarms(c stackConfig) []alarm {
 	return []alarm{
 		{
 			id: "RunErrors", name: "run-errors", means: "A run ended with errors",
-			do: "look at their reasons, they want a person", metric: runMetric(telemetry.MetricErrors),
+			do: "look at their reasons, they want a person", metric: c.runMetric(telemetry.MetricErrors),
 		},
 		{
 			id: "RunIncomplete", name: "run-incomplete", means: "A run reached its deadline with organizations pending",
-			do: "find out why the workers did not get through, then resume it", metric: runMetric(telemetry.MetricRunIncomplete),
+			do: "find out why the workers did not get through, then resume it", metric: c.runMetric(telemetry.MetricRunIncomplete),
 		},
 		{
 			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something",
-			do: "check the database and the Stripe account before you trust it", metric: runMetric(telemetry.MetricRunSuspect),
+			do: "check the database and the Stripe account before you trust it", metric: c.runMetric(telemetry.MetricRunSuspect),
 		},
 		{
 			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database login is wrong",
-			do: "repair that, then resume it", metric: runMetric(telemetry.MetricRunStopped),
+			do: "repair that, then resume it", metric: c.runMetric(telemetry.MetricRunStopped),
 		},
 		{
 			id: "RunWithheld", name: "run-withheld", means: "A run reached its limit of downgrades and withheld the rest",
-			do: "check that they are right before you approve them", metric: runMetric(telemetry.MetricWithheld),
+			do: "check that they are right before you approve them", metric: c.runMetric(telemetry.MetricWithheld),
 		},
 		{
 			id: "RunAge", name: "run-age", means: "No run over all organizations completed in 8 days, or nobody says so",
 			do:        "see whether the schedules, the tick and the last run are alive",
-			metric:    customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
+			metric:    c.customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
 			threshold: runOverdue.Seconds(), periods: 2, silence: true,
 		},
 		{
 			id: "AccessDrift", name: "access-drift", means: "More organizations than usual had a wrong tier, status or subscription",
-			do: "see whether the application's webhook is broken", metric: runMetric(telemetry.MetricAccessDrift),
+			do: "see whether the application's webhook is broken", metric: c.runMetric(telemetry.MetricAccessDrift),
 			threshold: float64(c.AccessDriftThreshold),
 		},
 	}
@@ -154,7 +154,7 @@ func runAlarms(c stackConfig) []alarm {
 // not use; what it carries is the text of an alarm.
 func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
 	topic := awssns.NewTopic(stack, jsii.String("AlarmTopic"), &awssns.TopicProps{
-		TopicName: jsii.String(prefix + "-alarms"), EnforceSSL: jsii.Bool(true),
+		TopicName: jsii.String(c.name("alarms")), EnforceSSL: jsii.Bool(true),
 	})
 	topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
 	topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
@@ -175,14 +175,14 @@ func queueMetric(q awssqs.Queue, name string) awscloudwatch.Metric {
 }
 
 // runMetric is one that each run over all organizations writes once, when it ends.
-func runMetric(name string) awscloudwatch.Metric {
-	return customMetric(name, statisticMax, time.Hour, nil)
+func (c stackConfig) runMetric(name string) awscloudwatch.Metric {
+	return c.customMetric(name, statisticMax, time.Hour, nil)
 }
 
 // customMetric is one of this system's own. Their names are shared with those who write them.
-func customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
+func (c stackConfig) customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
-		Namespace: jsii.String(telemetry.Namespace), MetricName: &name, Statistic: &statistic, Period: seconds(period),
+		Namespace: jsii.String(telemetry.NamespaceOf(c.Stage)), MetricName: &name, Statistic: &statistic, Period: seconds(period),
 		DimensionsMap: dimensions,
 	})
 }

@@ -18,6 +18,7 @@ const configFile = "infra/config.env"
 
 // stackConfig is what a deployment is made of. It holds no secret.
 type stackConfig struct {
+	Stage         string // "" is the one without a name
 	Account       string
 	Region        string
 	VPC           string
@@ -26,6 +27,7 @@ type stackConfig struct {
 	SecretName    string // or its complete ARN
 	SecretKey     string // ARN of the customer-managed key that encrypts the secret; empty: AWS's own
 	AlarmEmail    string
+	Schedule      string // of runs over all organizations
 
 	AccessDriftThreshold int // organizations in one run
 	LogRetentionDays     int
@@ -65,6 +67,10 @@ var stackSettings = []setting{
 	{
 		name: "SECRET_KMS_KEY_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`),
 		optional: true, remedy: "the ARN of the customer-managed key that encrypts the secret, or leave it out",
+	},
+	{
+		name: "SCHEDULE", fits: regexp.MustCompile(`^(cron\([^()]+\)|rate\(\d+ (minutes?|hours?|days?)\))$`), byItself: "cron(0 3 ? * SUN *)",
+		remedy: "when runs start, in UTC, as EventBridge Scheduler takes it, such as cron(0 3 ? * SUN *) or, daily, cron(0 3 * * ? *)",
 	},
 	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), remedy: "the e-mail address that alarms go to"},
 	{name: "ACCESS_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many organizations with drifted access are usual in a run, such as 10"},
@@ -211,9 +217,10 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		subnets[i] = strings.TrimSpace(subnets[i])
 	}
 	return stackConfig{
-		Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
+		Stage: loaded.Stage, Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
 		VPC: values["VPC_ID"], Subnets: subnets, SecurityGroup: values["SECURITY_GROUP_ID"],
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
+		Schedule:             values["SCHEDULE"],
 		AccessDriftThreshold: threshold, LogRetentionDays: retention,
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline,
 		Functions: functions,

@@ -20,7 +20,7 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 	want := stackConfig{
 		Account: "123456789012", Region: "us-east-1", VPC: "vpc-0123456789abcdef0",
 		Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, SecurityGroup: "sg-0123456789abcdef0",
-		SecretName: "pixell/prod", AlarmEmail: "operators@example.com", AccessDriftThreshold: 10, LogRetentionDays: 90,
+		SecretName: "pixell/prod", AlarmEmail: "operators@example.com", Schedule: "cron(0 3 ? * SUN *)", AccessDriftThreshold: 10, LogRetentionDays: 90,
 		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour,
 		Functions: map[string]string{
 			"DB_HOST": "db.example.internal", "DB_USER": "reconciliation", "DB_NAME": "application", "DB_TLS": "rds", "STRIPE_MODE": "live",
@@ -87,6 +87,9 @@ func TestTheEnvironmentWinsOverTheFile(t *testing.T) {
 
 func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 	for name, c := range map[string]struct{ variable, value, says string }{
+		"stage":                    {"STAGE", "Staging", "small letters"},
+		"a stage like a queue":     {"STAGE", "results", "name of a queue"},
+		"schedule":                 {"SCHEDULE", "weekly", "cron(0 3 ? * SUN *)"},
 		"account":                  {"DEPLOY_ACCOUNT", "1234", "12 digits"},
 		"region":                   {"DEPLOY_REGION", "Frankfurt", "such as us-east-1"},
 		"VPC":                      {"VPC_ID", "main", "vpc-..."},

@@ -15,8 +15,8 @@
 //
 // Decisions:
 //
-//   - Names are fixed, so that runbooks can give commands to copy. One stack fits an account
-//     and region.
+//   - Names are fixed, so that runbooks can give commands to copy, with STAGE in each of them, and the
+//     region where a name counts in all regions: stages and regions live side by side in one account.
 //   - The schedule starts a run through a queue, so that one that fails (the database is away at that
 //     moment) is tried again every quarter of an hour for a day. A scheduled run's id is its scheduled
 //     time and a manual one's comes from the request id: a second delivery opens nothing new.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -81,11 +82,11 @@ func existingNetwork(stack awscdk.Stack, c stackConfig) network {
 
 func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f function) awslambda.Function {
 	logs := awslogs.NewLogGroup(stack, jsii.String(f.id+"Logs"), &awslogs.LogGroupProps{
-		LogGroupName: jsii.String(logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
+		LogGroupName: jsii.String(c.logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	made := awslambda.NewFunction(stack, jsii.String(f.id), &awslambda.FunctionProps{
-		FunctionName: jsii.String(prefix + "-" + f.name), Description: &f.says,
+		FunctionName: jsii.String(c.name(f.name)), Description: &f.says,
 		Runtime: awslambda.Runtime_PROVIDED_AL2023(), Architecture: awslambda.Architecture_ARM_64(), Handler: jsii.String("bootstrap"),
 		Code:       awslambda.Code_FromAsset(jsii.String(filepath.Join(assets, f.name)), nil),
 		MemorySize: &f.memory, Timeout: seconds(f.timeout), Role: newRole(stack, c, f.id, logs), LogGroup: logs,
@@ -97,7 +98,9 @@ func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f 
 	return made
 }
 
-func logGroupName(function string) string { return "/pixell/subscription-reconciliation/" + function }
+func (c stackConfig) logGroupName(function string) string {
+	return "/" + strings.Replace(c.name(""), "-", "/", 1) + "/" + function
+}
 
 // retention names the days as the CDK does; loadConfig has checked that it can.
 func retention(days int) awslogs.RetentionDays {

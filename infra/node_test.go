@@ -84,7 +84,7 @@ func synth(c stackConfig, folder string) (awscdk.Stack, []byte, error) {
 	app := newApp(out)
 	stack := newStack(app, c, assets)
 	app.Synth(nil)
-	text, err := os.ReadFile(filepath.Join(out, prefix+".template.json"))
+	text, err := os.ReadFile(filepath.Join(out, c.name("")+".template.json"))
 	return stack, text, err
 }
 

@@ -53,7 +53,7 @@ func grantQueues(f functions, q queues) {
 // newOperatorPolicy is for the people who run this: attach it to their role.
 func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("Operators"), &awsiam.ManagedPolicyProps{
-		ManagedPolicyName: jsii.String(prefix + "-operators"),
+		ManagedPolicyName: jsii.String(c.globalName("operators")),
 		Description:       jsii.String("Start runs, move dead letters back, read the logs of the subscription reconciliation"),
 	})
 	for _, statement := range []struct {
@@ -76,7 +76,7 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 		// Where dead letters are moved to.
 		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
 		// Whether the schedules are on, and when the secret was changed; not what it holds.
-		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack)},
+		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack, c)},
 		{[]string{"secretsmanager:DescribeSecret"}, []*string{secretArn(stack, c.SecretName)}},
 		{
 			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},

@@ -34,21 +34,21 @@ type queues struct {
 	failed                        awssqs.Queue // scheduled runs that were given up, and what no schedule could deliver
 }
 
-func newQueues(stack awscdk.Stack) queues {
+func newQueues(stack awscdk.Stack, c stackConfig) queues {
 	q := queues{
-		deadLetter:        newDeadLetterQueue(stack, "DeadLetterQueue", "dead-letter", "work"),
-		resultsDeadLetter: newDeadLetterQueue(stack, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
-		failed:            newDeadLetterQueue(stack, "FailedInvocations", "failed-invocations", "scheduled-runs"),
+		deadLetter:        newDeadLetterQueue(stack, c, "DeadLetterQueue", "dead-letter", "work"),
+		resultsDeadLetter: newDeadLetterQueue(stack, c, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
+		failed:            newDeadLetterQueue(stack, c, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	q.work = newQueue(stack, "WorkQueue", "work", visibilityFactor*workerTimeout, q.deadLetter, maxReceiveCount)
-	q.results = newQueue(stack, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout, q.resultsDeadLetter, maxReceiveCount)
-	q.scheduled = newQueue(stack, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
+	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout, q.deadLetter, maxReceiveCount)
+	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout, q.resultsDeadLetter, maxReceiveCount)
+	q.scheduled = newQueue(stack, c, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
 	return q
 }
 
-func newQueue(stack awscdk.Stack, id, name string, visibility time.Duration, deadLetter awssqs.Queue, receives int) awssqs.Queue {
+func newQueue(stack awscdk.Stack, c stackConfig, id, name string, visibility time.Duration, deadLetter awssqs.Queue, receives int) awssqs.Queue {
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
-		QueueName: jsii.String(prefix + "-" + name), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
+		QueueName: jsii.String(c.name(name)), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
 		EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(messageRetention),
 		VisibilityTimeout: seconds(visibility),
 		DeadLetterQueue:   &awssqs.DeadLetterQueue{Queue: deadLetter, MaxReceiveCount: jsii.Number(receives)},
@@ -56,11 +56,11 @@ func newQueue(stack awscdk.Stack, id, name string, visibility time.Duration, dea
 }
 
 // newDeadLetterQueue returns a queue that takes dead letters of the named queue only.
-func newDeadLetterQueue(stack awscdk.Stack, id, name, source string) awssqs.Queue {
+func newDeadLetterQueue(stack awscdk.Stack, c stackConfig, id, name, source string) awssqs.Queue {
 	// By its name: each of the two queues names the other, and CloudFormation cannot make both first.
-	sourceArn := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sqs"), Resource: jsii.String(prefix + "-" + source)})
+	sourceArn := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sqs"), Resource: jsii.String(c.name(source))})
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
-		QueueName: jsii.String(prefix + "-" + name), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
+		QueueName: jsii.String(c.name(name)), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
 		EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(deadLetterRetention),
 		RedriveAllowPolicy: &awssqs.RedriveAllowPolicy{
 			RedrivePermission: awssqs.RedrivePermission_BY_QUEUE,

@@ -111,10 +111,10 @@ func TestFunctionsRunInThePrivateSubnetsOnArm(t *testing.T) {
 				"SubnetIds":        []any{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"},
 				"SecurityGroupIds": []any{"sg-0123456789abcdef0"},
 			},
-			"LoggingConfig": object{"LogGroup": object{"Ref": idOf(t, "AWS::Logs::LogGroup", "LogGroupName", logGroupName(name))}},
+			"LoggingConfig": object{"LogGroup": object{"Ref": idOf(t, "AWS::Logs::LogGroup", "LogGroupName", example(t).logGroupName(name))}},
 		})
 		has(t, "AWS::Lambda::Function", function)
-		has(t, "AWS::Logs::LogGroup", object{"LogGroupName": logGroupName(name), "RetentionInDays": 90})
+		has(t, "AWS::Logs::LogGroup", object{"LogGroupName": example(t).logGroupName(name), "RetentionInDays": 90})
 	}
 }
 
@@ -131,7 +131,7 @@ func TestEachFunctionHasARoleOfItsOwn(t *testing.T) {
 
 // Each function gets exactly the variables that its code reads.
 func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
-	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL"}
+	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL", "STAGE"}
 	stripe := []string{"STRIPE_MODE", "STRIPE_RPS"}
 	c := example(t)
 	for _, name := range configurable(config.Names(nil)) { // all of them, also those that the example leaves out
@@ -223,7 +223,7 @@ func TestSchedulesDeliverTheirPayload(t *testing.T) {
 	function := func(name string) string { return idOf(t, "AWS::Lambda::Function", "FunctionName", prefix+"-"+name) }
 	scheduled := idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-scheduled-runs")
 	for name, s := range map[string]struct{ expression, target, payload string }{
-		"weekly-run":      {"cron(0 3 ? * SUN *)", scheduled, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`},
+		"scheduled-run":   {"cron(0 3 ? * SUN *)", scheduled, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`},
 		"resume-tick":     {"rate(15 minutes)", function("enumerator"), `{"resume":true}`},
 		"aggregator-tick": {"rate(15 minutes)", function("aggregator"), `{"tick":true}`},
 	} {
