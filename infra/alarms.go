@@ -41,8 +41,10 @@ type alarm struct {
 	silence bool
 }
 
-func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) {
-	action := awscloudwatchactions.NewSnsAction(newTopic(stack, c))
+// newAlarms returns the topic that they go to.
+func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) awssns.ITopic {
+	topic := alarmTopic(stack, c)
+	action := awscloudwatchactions.NewSnsAction(topic)
 	for _, a := range alarms(c, f, q) {
 		missing := awscloudwatch.TreatMissingData_NOT_BREACHING
 		if a.silence {
@@ -55,7 +57,9 @@ func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD, TreatMissingData: missing,
 		})
 		made.AddAlarmAction(action)
+		made.AddOkAction(action) // who was called out hears when it is over
 	}
+	return topic
 }
 
 func alarms(c stackConfig, f functions, q queues) []alarm {
@@ -147,16 +151,35 @@ func runAlarms(c stackConfig) []alarm {
 			do: "see whether the application's webhook is broken", metric: c.runMetric(telemetry.MetricAccessDrift),
 			threshold: float64(c.AccessDriftThreshold),
 		},
+		{
+			id: "Orphans", name: "orphans", means: "More subscriptions than usual lead to no organization",
+			do: "see whether customers pay for nothing", metric: c.runMetric(telemetry.MetricOrphans),
+			threshold: float64(c.OrphansThreshold),
+		},
 	}
 }
 
-// newTopic returns where alarms go. It is not encrypted with alias/aws/sns, which CloudWatch may
+// alarmTopic returns where alarms go: a topic that exists already, which its owner lets CloudWatch
+// publish to, or one of the stack's.
+func alarmTopic(stack awscdk.Stack, c stackConfig) awssns.ITopic {
+	var topic awssns.ITopic
+	if c.AlarmTopic != "" {
+		topic = awssns.Topic_FromTopicArn(stack, jsii.String("AlarmTopic"), &c.AlarmTopic)
+	} else {
+		topic = newTopic(stack, c)
+	}
+	if c.AlarmEmail != "" {
+		topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
+	}
+	return topic
+}
+
+// newTopic returns a topic for alarms. It is not encrypted with alias/aws/sns, which CloudWatch may
 // not use; what it carries is the text of an alarm.
 func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
 	topic := awssns.NewTopic(stack, jsii.String("AlarmTopic"), &awssns.TopicProps{
 		TopicName: jsii.String(c.name("alarms")), EnforceSSL: jsii.Bool(true),
 	})
-	topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
 	topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid:        jsii.String("AlarmsOfThisAccount"),
 		Principals: &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)},

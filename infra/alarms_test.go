@@ -44,6 +44,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"run-withheld":         {own, "Withheld", "Maximum", "", 0, 3600, 1, hidden},
 		"run-age":              {own, "LastRunAge", "Maximum", "", 691_200, 3600, 2, heard},
 		"access-drift":         {own, "AccessDrift", "Maximum", "", 10, 3600, 1, hidden},
+		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
 	got := map[string]watch{}
@@ -57,9 +58,11 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 			a["Namespace"].(string), a["MetricName"].(string), statistic, watched(t, a["Dimensions"]),
 			a["Threshold"].(float64), a["Period"].(float64), a["EvaluationPeriods"].(float64), a["TreatMissingData"].(string),
 		}
-		actions, _ := a["AlarmActions"].([]any)
-		if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
-			t.Errorf("%s: %v tells %v", name, a["ComparisonOperator"], actions)
+		for _, when := range []string{"AlarmActions", "OKActions"} {
+			actions, _ := a[when].([]any)
+			if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
+				t.Errorf("%s: %v tells %v (%s)", name, a["ComparisonOperator"], actions, when)
+			}
 		}
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(watch{})); diff != "" {
@@ -94,6 +97,28 @@ func TestAlarmsGoToTheirAddressOnly(t *testing.T) {
 	}
 	if key := resources(t, "AWS::SNS::Topic")[topic]["KmsMasterKeyId"]; key != nil {
 		t.Errorf("CloudWatch cannot publish to a topic encrypted with %v", key)
+	}
+}
+
+func TestAlarmsGoToATopicThatExists(t *testing.T) {
+	const topic = "arn:aws:sns:us-east-1:123456789012:on-call"
+	for email, subscriptions := range map[string]int{"": 0, "operators@example.com": 1} {
+		c := example(t)
+		c.AlarmTopic, c.AlarmEmail = topic, email
+		made, _ := synthOf(t, c)
+		count := map[string]int{}
+		for id, r := range made.Resources {
+			count[r.Type]++
+			if r.Type == "AWS::CloudWatch::Alarm" && fmt.Sprint(r.Properties["AlarmActions"], r.Properties["OKActions"]) != "["+topic+"] ["+topic+"]" {
+				t.Errorf("%s tells %v", id, r.Properties["AlarmActions"])
+			}
+		}
+		if count["AWS::SNS::Topic"]+count["AWS::SNS::TopicPolicy"] != 0 || count["AWS::SNS::Subscription"] != subscriptions {
+			t.Errorf("with %q there are %v", email, count)
+		}
+		if made.Outputs["AlarmTopic"].Value != topic {
+			t.Errorf("the output says %v", made.Outputs["AlarmTopic"].Value)
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c),
 		}),
 	}
-	grantQueues(f, q)
+	grantQueues(stack, c, f, q)
 	newEventSources(c, f, q)
 	newTickInvocations(f)
 	return f

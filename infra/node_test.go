@@ -28,6 +28,7 @@ var synthesized struct {
 // cloudFormation is a template as tests walk through it.
 type cloudFormation struct {
 	Resources map[string]resource
+	Outputs   map[string]struct{ Value any }
 }
 
 type resource struct {

@@ -23,12 +23,29 @@ func newRole(stack awscdk.Stack, c stackConfig, id string, logs awslogs.LogGroup
 		Description: jsii.String("The " + strings.ToLower(id) + " of the subscription reconciliation"),
 	})
 	allow(role, networkInterfaceActions, jsii.String("*"))
+	ownCode := calledBy(stack, c, strings.ToLower(id))
+	denied := newStatement(networkInterfaceActions, jsii.String("*"))
+	denied.SetEffect(awsiam.Effect_DENY)
+	denied.AddConditions(&ownCode)
+	role.AddToPolicy(denied)
 	allow(role, []string{"logs:CreateLogStream", "logs:PutLogEvents"}, logs.LogGroupArn())
-	allow(role, []string{"secretsmanager:GetSecretValue"}, secretArn(stack, c.SecretName))
+	allowIf(role, ownCode, []string{"secretsmanager:GetSecretValue"}, secretArn(stack, c.SecretName))
 	if c.SecretKey != "" {
-		allow(role, []string{"kms:Decrypt"}, &c.SecretKey)
+		through := map[string]any{"StringEquals": map[string]any{"kms:ViaService": "secretsmanager." + c.Region + ".amazonaws.com"}}
+		allowIf(role, through, []string{"kms:Decrypt"}, &c.SecretKey)
 	}
 	return role
+}
+
+// calledBy holds for what the function's code itself calls: neither for what Lambda does with its
+// role, nor for its credentials elsewhere. The name is spelt out, since the function is made after
+// its role.
+func calledBy(stack awscdk.Stack, c stackConfig, function string) map[string]any {
+	arn := stack.FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("lambda"), Resource: jsii.String("function"), ResourceName: jsii.String(c.name(function)),
+		ArnFormat: awscdk.ArnFormat_COLON_RESOURCE_NAME,
+	})
+	return map[string]any{"ArnEquals": map[string]any{"lambda:SourceFunctionArn": arn}}
 }
 
 // secretArn returns the secret's ARN. Secrets Manager ends it with six characters of its own
@@ -44,14 +61,14 @@ func secretArn(stack awscdk.Stack, name string) *string {
 }
 
 // grantQueues lets the functions send. What they receive, their event source lets them.
-func grantQueues(f functions, q queues) {
+func grantQueues(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	send := []string{"sqs:SendMessage"}
-	allow(f.enumerator.Role(), send, q.work.QueueArn(), q.results.QueueArn())
-	allow(f.worker.Role(), send, q.results.QueueArn(), q.deadLetter.QueueArn())
+	allowIf(f.enumerator.Role(), calledBy(stack, c, "enumerator"), send, q.work.QueueArn(), q.results.QueueArn())
+	allowIf(f.worker.Role(), calledBy(stack, c, "worker"), send, q.results.QueueArn(), q.deadLetter.QueueArn())
 }
 
 // newOperatorPolicy is for the people who run this: attach it to their role.
-func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues) {
+func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues) awsiam.ManagedPolicy {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("Operators"), &awsiam.ManagedPolicyProps{
 		ManagedPolicyName: jsii.String(c.globalName("operators")),
 		Description:       jsii.String("Start runs, move dead letters back, read the logs of the subscription reconciliation"),
@@ -87,10 +104,17 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 	} {
 		policy.AddStatements(newStatement(statement.actions, statement.resources...))
 	}
+	return policy
 }
 
 func allow(role awsiam.IGrantable, actions []string, resources ...*string) {
 	role.GrantPrincipal().AddToPrincipalPolicy(newStatement(actions, resources...))
+}
+
+func allowIf(role awsiam.IGrantable, conditions map[string]any, actions []string, resources ...*string) {
+	statement := newStatement(actions, resources...)
+	statement.AddConditions(&conditions)
+	role.GrantPrincipal().AddToPrincipalPolicy(statement)
 }
 
 func newStatement(actions []string, resources ...*string) awsiam.PolicyStatement {

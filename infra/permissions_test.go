@@ -89,7 +89,7 @@ func hasWildcard(t *testing.T, resources list) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.ContainsAny(strings.ReplaceAll(string(text), ":secret:pixell/prod-??????", ""), "*?")
+	return strings.ContainsAny(strings.ReplaceAll(string(text), ":secret:pixell/subscription-reconciliation-??????", ""), "*?")
 }
 
 func TestRolesHaveNoOtherPolicies(t *testing.T) {
@@ -104,7 +104,7 @@ func TestRolesHaveNoOtherPolicies(t *testing.T) {
 func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	own := func(function string, more ...string) []string {
 		return append([]string{
-			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/prod",
+			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/subscription-reconciliation",
 		}, more...)
 	}
 	consume := func(queue string) []string {
@@ -128,7 +128,7 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	for _, name := range []string{"scheduled-run", "resume-tick", "aggregator-tick"} {
 		operators = append(operators, "scheduler:GetSchedule schedule/"+prefix+"/"+prefix+"-"+name)
 	}
-	operators = append(operators, "secretsmanager:DescribeSecret pixell/prod")
+	operators = append(operators, "secretsmanager:DescribeSecret pixell/subscription-reconciliation")
 	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
 		operators = append(operators, "sqs:SendMessage "+queue, "sqs:GetQueueAttributes "+queue, "sqs:GetQueueUrl "+queue)
 	}
@@ -144,7 +144,7 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 		"SchedulerRoleDefaultPolicy": {
 			"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage ScheduledRuns", "sqs:SendMessage FailedInvocations",
 		},
-		"Operators":                   operators,
+		"Operators": operators,
 	}
 	got := map[string][]string{}
 	for id, all := range identityPolicies(t) {
@@ -246,13 +246,41 @@ func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
 			switch {
 			case slices.Contains(s.Action, any("secretsmanager:GetSecretValue")) && slices.Equal(s.Resource, list{secret}):
 				readers++
-			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}):
+			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}) &&
+				fmt.Sprint(s.Condition) == "map[StringEquals:map[kms:ViaService:secretsmanager.us-east-1.amazonaws.com]]":
 				readers++
 			}
 		}
 	}
 	if want := 2 * len(functionNames); readers != want {
 		t.Errorf("%d statements read the secret or use its key, want %d", readers, want)
+	}
+}
+
+// What AWS alone can show, that it heeds the conditions, is asserted here of the template.
+func TestFunctionsUseTheirRightsFromTheirCodeAlone(t *testing.T) {
+	for id, all := range identityPolicies(t) {
+		function := strings.ToLower(strings.TrimSuffix(withoutHash(id), "RoleDefaultPolicy"))
+		if !slices.Contains(functionNames, function) {
+			continue
+		}
+		denied := 0
+		for _, s := range all {
+			only, _ := s.Condition["ArnEquals"].(map[string]any)
+			fromCode := nameOf(only["lambda:SourceFunctionArn"]) == prefix+"-"+function
+			for _, action := range s.Action {
+				ownCode := action == "secretsmanager:GetSecretValue" || action == "sqs:SendMessage" || s.Effect == "Deny"
+				if ownCode != fromCode {
+					t.Errorf("%s: %s %v where %v", function, s.Effect, action, s.Condition)
+				}
+			}
+			if s.Effect == "Deny" && hasWildcard(t, s.Resource) {
+				denied += len(s.Action)
+			}
+		}
+		if denied != len(networkInterfaceActions) {
+			t.Errorf("%s: %d of Lambda's own actions are kept from its code", function, denied)
+		}
 	}
 }
 

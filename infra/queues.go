@@ -23,7 +23,7 @@ const (
 	scheduledReceives   = int(day / scheduledVisibility)
 
 	// visibilityFactor is Lambda's advice: a queue hides a message for so many timeouts of the
-	// function, which leaves room for its own retries.
+	// function, and the batching window, which leaves room for its own retries.
 	visibilityFactor = 6
 )
 
@@ -40,8 +40,8 @@ func newQueues(stack awscdk.Stack, c stackConfig) queues {
 		resultsDeadLetter: newDeadLetterQueue(stack, c, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
 		failed:            newDeadLetterQueue(stack, c, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout, q.deadLetter, maxReceiveCount)
-	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout, q.resultsDeadLetter, maxReceiveCount)
+	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout+workerWindow, q.deadLetter, maxReceiveCount)
+	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout+aggregatorWindow, q.resultsDeadLetter, maxReceiveCount)
 	q.scheduled = newQueue(stack, c, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
 	return q
 }

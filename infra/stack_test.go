@@ -40,7 +40,7 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 		"AWS::SQS::Queue": 6, "AWS::SQS::QueuePolicy": 6, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
 		"AWS::IAM::ManagedPolicy": 1, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
 		"AWS::Scheduler::Schedule": 3, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
-		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 16, "AWS::CloudWatch::Dashboard": 1,
+		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 17, "AWS::CloudWatch::Dashboard": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -50,8 +50,8 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 func TestQueuesKeepHideAndGiveUpMessages(t *testing.T) {
 	needNode(t) // the matchers below are the CDK's
 	for name, queue := range map[string]object{
-		"work":    {"VisibilityTimeout": 1800, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
-		"results": {"VisibilityTimeout": 720, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		"work":    {"VisibilityTimeout": 1802, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		"results": {"VisibilityTimeout": 750, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
 		// A day of deliveries, and kept for longer.
 		"scheduled-runs": {"VisibilityTimeout": 900, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 96}},
 		"dead-letter": {"MessageRetentionPeriod": 1209600, "RedriveAllowPolicy": object{
@@ -192,7 +192,7 @@ func TestFunctionsKnowTheVariablesThatTheyGet(t *testing.T) {
 
 func TestWhatTheStackDependsOnIsWhatTheFunctionsGet(t *testing.T) {
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-worker", "Environment": object{"Variables": object{
-		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "12", "SECRET_NAME": "pixell/prod", "DB_TLS": "rds",
+		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "12", "SECRET_NAME": "pixell/subscription-reconciliation", "DB_TLS": "rds",
 		"WORK_QUEUE_URL": object{"Ref": idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-work")},
 	}}})
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-enumerator", "Environment": object{"Variables": object{"RUN_DEADLINE": "12h0m0s"}}})

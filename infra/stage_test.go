@@ -76,6 +76,64 @@ func TestTwoStagesShareNoName(t *testing.T) {
 	}
 }
 
+// The lines can be put into an operator's .env as they are.
+func TestTheOutputsAreWhatOperatorsNeed(t *testing.T) {
+	synthesizeOnce(t)
+	c := example(t)
+	c.Stage = "staging"
+	staged, _ := synthOf(t, c)
+	for _, of := range []struct {
+		made        cloudFormation
+		name, lines string
+	}{{synthesized.parsed, prefix, ""}, {staged, prefix + "-staging", "\nSTAGE=staging"}} {
+		made := of.made
+		var dotEnv strings.Builder
+		join, _ := made.Outputs["DotEnv"].Value.(object)["Fn::Join"].([]any)
+		for _, part := range join[1].([]any) {
+			if id := target(part); id != "" {
+				dotEnv.WriteString(withoutHash(id))
+			} else {
+				dotEnv.WriteString(part.(string))
+			}
+		}
+		want := "AWS_REGION=us-east-1\nENUMERATOR_FUNCTION=Enumerator\nWORK_QUEUE_URL=WorkQueue\nRESULTS_QUEUE_URL=ResultsQueue\nDEAD_LETTER_QUEUE_URL=DeadLetterQueue" + of.lines
+		dashboard := "https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/" + of.name + "-us-east-1"
+		if dotEnv.String() != want || made.Outputs["DashboardUrl"].Value != dashboard {
+			t.Errorf("%q and %v", dotEnv.String(), made.Outputs["DashboardUrl"].Value)
+		}
+		for output, of := range map[string]string{"OperatorPolicy": "Operators", "AlarmTopic": "AlarmTopic"} {
+			if got := withoutHash(target(made.Outputs[output].Value)); got != of {
+				t.Errorf("%s is %s", output, got)
+			}
+		}
+	}
+}
+
+func TestTheStackIsTaggedAndProtectedAsConfigured(t *testing.T) {
+	needNode(t)
+	c, err := loadConfig(map[string]string{
+		"INFRA_CONFIG": "config.example.env", "STAGE": "staging", "TAGS": "team=billing, cost-center=1 2", "TERMINATION_PROTECTION": "false",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, text, err := synth(c, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *stack.TerminationProtection() {
+		t.Error("the stack is protected")
+	}
+	for name, value := range map[string]string{"application": prefix, "stage": "staging", "team": "billing", "cost-center": "1 2"} {
+		if (*stack.Tags().TagValues())[name] == nil || *(*stack.Tags().TagValues())[name] != value {
+			t.Errorf("tag %s is not %s", name, value)
+		}
+	}
+	if len(text) == 0 || !example(t).Protected {
+		t.Error("the example's stack is not protected")
+	}
+}
+
 // IAM's policies and CloudWatch's dashboards are one list for all regions.
 func TestTwoRegionsShareNoNameThatCountsInBoth(t *testing.T) {
 	synthesizeOnce(t)
