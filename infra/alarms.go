@@ -21,6 +21,7 @@ const (
 	day = 24 * time.Hour
 
 	errorsADay         = 2
+	throttlesAnHour    = 10
 	workerSlow         = 4 * time.Minute
 	runOverdue         = 8 * day
 	statisticMax       = "Maximum"
@@ -34,7 +35,7 @@ type alarm struct {
 	id        string // of the construct
 	name      string // of the alarm, after the stack's, and of its page in infra/runbooks
 	means, do string // one sentence together
-	metric    awscloudwatch.Metric
+	metric    awscloudwatch.IMetric
 	threshold float64
 	periods   float64 // in a row; 0: one
 	// silence fires it as well: no data means that whoever reports it is dead.
@@ -91,6 +92,10 @@ func functionAlarms(f functions) []alarm {
 			id: "WorkerDuration", name: "worker-duration", means: "The slowest of a hundred batches takes more than 4 of the worker's 5 minutes",
 			do:     "find out whether Stripe or the database is slow",
 			metric: functionMetric(f.worker, "Duration", statisticP99, tickEvery), threshold: milliseconds(workerSlow),
+		},
+		{
+			id: "Throttles", name: "throttles", means: "Lambda did not let the functions run, more than ten times in an hour",
+			do: "find out who uses up the account's concurrency", metric: throttles(f), threshold: throttlesAnHour,
 		},
 	}
 }
@@ -191,6 +196,17 @@ func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
 
 func functionMetric(f awslambda.Function, name, statistic string, period time.Duration) awscloudwatch.Metric {
 	return f.Metric(&name, &awscloudwatch.MetricOptions{Statistic: &statistic, Period: seconds(period)})
+}
+
+// throttles is the sum over all functions; one that was not invoked has none.
+func throttles(f functions) awscloudwatch.IMetric {
+	using := map[string]awscloudwatch.IMetric{}
+	for id, function := range map[string]awslambda.Function{"enumerator": f.enumerator, "worker": f.worker, "aggregator": f.aggregator} {
+		using[id] = functionMetric(function, "Throttles", statisticSum, time.Hour)
+	}
+	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
+		Expression: jsii.String("SUM(METRICS())"), UsingMetrics: &using, Period: seconds(time.Hour), Label: jsii.String("Throttles"),
+	})
 }
 
 func queueMetric(q awssqs.Queue, name string) awscloudwatch.Metric {

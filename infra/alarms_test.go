@@ -33,6 +33,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"aggregator-errors":    {lambda, "Errors", "Sum", "aggregator", 2, 86400, 1, hidden},
 		"enumerator-duration":  {lambda, "Duration", "Maximum", "enumerator", 720_000, 3600, 1, hidden},
 		"worker-duration":      {lambda, "Duration", "p99", "worker", 240_000, 900, 1, hidden},
+		"throttles":            {lambda, "Throttles", "Sum", "aggregator+enumerator+worker", 10, 3600, 1, hidden},
 		"dead-letters":         {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "dead-letter", 0, 300, 1, hidden},
 		"results-dead-letters": {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "results-dead-letter", 0, 300, 1, hidden},
 		"failed-invocations":   {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "failed-invocations", 0, 300, 1, hidden},
@@ -50,14 +51,15 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 	got := map[string]watch{}
 	for _, a := range resources(t, "AWS::CloudWatch::Alarm") {
 		name := strings.TrimPrefix(a["AlarmName"].(string), prefix+"-")
-		statistic, _ := a["Statistic"].(string)
-		if extended, ok := a["ExtendedStatistic"].(string); ok {
-			statistic = extended
+		w := watch{threshold: a["Threshold"].(float64), periods: a["EvaluationPeriods"].(float64), silence: a["TreatMissingData"].(string)}
+		var of []string
+		for _, m := range measured(t, a) {
+			w.namespace, w.metric, w.statistic, w.period = m.namespace, m.name, m.statistic, m.period
+			of = append(of, watched(t, m.of))
 		}
-		got[name] = watch{
-			a["Namespace"].(string), a["MetricName"].(string), statistic, watched(t, a["Dimensions"]),
-			a["Threshold"].(float64), a["Period"].(float64), a["EvaluationPeriods"].(float64), a["TreatMissingData"].(string),
-		}
+		slices.Sort(of)
+		w.of = strings.Join(of, "+")
+		got[name] = w
 		for _, when := range []string{"AlarmActions", "OKActions"} {
 			actions, _ := a[when].([]any)
 			if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
@@ -68,6 +70,39 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(watch{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// measurement is a metric that an alarm watches, alone or in a sum.
+type measurement struct {
+	namespace, name, statistic string
+	period                     float64 // seconds
+	of                         any     // dimensions
+}
+
+func measured(t *testing.T, alarm object) []measurement {
+	t.Helper()
+	queries, isSum := alarm["Metrics"].([]any)
+	if !isSum {
+		statistic, _ := alarm["Statistic"].(string)
+		if extended, ok := alarm["ExtendedStatistic"].(string); ok {
+			statistic = extended
+		}
+		return []measurement{{alarm["Namespace"].(string), alarm["MetricName"].(string), statistic, alarm["Period"].(float64), alarm["Dimensions"]}}
+	}
+	var all []measurement
+	for _, query := range queries {
+		q := query.(object)
+		stat, isMetric := q["MetricStat"].(object)
+		if !isMetric {
+			if q["Expression"] != "SUM(METRICS())" {
+				t.Errorf("%v is no sum", q["Expression"])
+			}
+			continue
+		}
+		m := stat["Metric"].(object)
+		all = append(all, measurement{m["Namespace"].(string), m["MetricName"].(string), stat["Stat"].(string), stat["Period"].(float64), m["Dimensions"]})
+	}
+	return all
 }
 
 // watched returns the name of the queue or function that the dimensions point to.
@@ -159,17 +194,15 @@ func TestWhatIsWatchedIsWhatTheFunctionsWrite(t *testing.T) {
 func alarmMetrics(t *testing.T) []metric {
 	t.Helper()
 	var found []metric
-	for id, a := range resources(t, "AWS::CloudWatch::Alarm") {
-		if a["Metrics"] != nil {
-			t.Errorf("%s has an expression, which this test does not read", id)
-			continue
+	for _, a := range resources(t, "AWS::CloudWatch::Alarm") {
+		for _, watched := range measured(t, a) {
+			m := metric{watched.namespace, watched.name, map[string]string{}}
+			dimensions, _ := watched.of.([]any)
+			for _, dimension := range dimensions {
+				m.dimensions[dimension.(object)["Name"].(string)] = fmt.Sprint(dimension.(object)["Value"])
+			}
+			found = append(found, m)
 		}
-		m := metric{a["Namespace"].(string), a["MetricName"].(string), map[string]string{}}
-		dimensions, _ := a["Dimensions"].([]any)
-		for _, dimension := range dimensions {
-			m.dimensions[dimension.(object)["Name"].(string)] = fmt.Sprint(dimension.(object)["Value"])
-		}
-		found = append(found, m)
 	}
 	return found
 }

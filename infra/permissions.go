@@ -16,6 +16,9 @@ var networkInterfaceActions = []string{
 	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 }
 
+// accountActions look at the account; AWS supports no resource for them.
+var accountActions = []string{"lambda:GetAccountSettings"}
+
 // newRole returns what every function may do: run in the VPC, write its log, read the secret.
 func newRole(stack awscdk.Stack, c stackConfig, id string, logs awslogs.LogGroup) awsiam.Role {
 	role := awsiam.NewRole(stack, jsii.String(id+"Role"), &awsiam.RoleProps{
@@ -95,6 +98,9 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 		// Whether the schedules are on, and when the secret was changed; not what it holds.
 		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack, c)},
 		{[]string{"secretsmanager:DescribeSecret"}, []*string{secretArn(stack, c.SecretName)}},
+		// Who uses up the account's concurrency. AWS supports no resource for the account's settings.
+		{[]string{"lambda:GetFunctionConcurrency"}, []*string{f.enumerator.FunctionArn(), f.worker.FunctionArn(), f.aggregator.FunctionArn()}},
+		{accountActions, []*string{jsii.String("*")}},
 		{
 			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},
 			[]*string{

@@ -63,7 +63,7 @@ func identityPolicies(t *testing.T) map[string][]statement {
 	return found
 }
 
-func TestOnlyNetworkInterfacesAreAllowedWithoutAResource(t *testing.T) {
+func TestOnlyNetworkInterfacesAndTheAccountAreAllowedWithoutAResource(t *testing.T) {
 	for id, all := range identityPolicies(t) {
 		for _, s := range all {
 			var actions []string
@@ -74,7 +74,7 @@ func TestOnlyNetworkInterfacesAreAllowedWithoutAResource(t *testing.T) {
 				}
 			}
 			slices.Sort(actions)
-			if hasWildcard(t, s.Resource) && !slices.Equal(actions, networkInterfaceActions) {
+			if hasWildcard(t, s.Resource) && !slices.Equal(actions, networkInterfaceActions) && !slices.Equal(actions, accountActions) {
 				t.Errorf("%s allows %v on %v", id, actions, s.Resource)
 			}
 		}
@@ -127,6 +127,9 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	}
 	for _, name := range []string{"scheduled-run", "resume-tick", "aggregator-tick"} {
 		operators = append(operators, "scheduler:GetSchedule schedule/"+prefix+"/"+prefix+"-"+name)
+	}
+	for _, function := range []string{"Enumerator", "Worker", "Aggregator"} {
+		operators = append(operators, "lambda:GetFunctionConcurrency "+function)
 	}
 	operators = append(operators, "secretsmanager:DescribeSecret pixell/subscription-reconciliation")
 	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
