@@ -13,6 +13,8 @@
 //   - A metric that an alarm or the dashboard reads is one that the functions write.
 //   - Each alarm names a page in infra/runbooks, and each page belongs to an alarm.
 //
+//   - The policies in infra/policies suffice to deploy it.
+//
 // Decisions:
 //
 //   - Names are fixed, so that runbooks can give commands to copy, with STAGE in each of them, and the
