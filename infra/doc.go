@@ -8,9 +8,13 @@
 //
 //   - The VPC, its subnets, the security group and the secret exist already; the stack names
 //     them and changes nothing about them. No secret's value is in the template.
+//
 //   - The same source and the same configuration give the same bytes.
+//
 //   - Each function has a role of its own, which may do what its code does and no more.
+//
 //   - A metric that an alarm or the dashboard reads is one that the functions write.
+//
 //   - Each alarm names a page in infra/runbooks, and each page belongs to an alarm.
 //
 //   - The policies in infra/policies suffice to deploy it.
