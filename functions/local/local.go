@@ -69,7 +69,7 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 	if o.json {
 		err = present.JSON(out, summary)
 	} else {
-		err = present.Summary(out, summary)
+		err = present.Summary(out, summary, o.demo.hold && own != nil)
 	}
 	if err == nil && o.demo.hold && own != nil {
 		err = s.hold(ctx, own.environ())

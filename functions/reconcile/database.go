@@ -144,7 +144,7 @@ func (c *command) showSummary(s billing.Summary) error {
 	if c.json {
 		return present.JSON(c.out, s)
 	}
-	return present.Summary(c.out, s)
+	return present.Summary(c.out, s, true)
 }
 
 // say writes one line of a result, made of what a terminal may show.

@@ -229,9 +229,12 @@ func writePlan(b *strings.Builder, x explanation) {
 	fmt.Fprintf(b, "\ngoverns  %s: %s\n", present.Clean(governs), present.Clean(x.Why))
 	fmt.Fprintf(b, "plan     %s, %s\n", x.Plan.Outcome, x.Plan.Reason)
 	present.WriteChanges(b, x.Plan.Changes)
+	advice, commands := x.Plan.Reason.Advice(), []string(nil)
 	if x.Plan.Error != "" {
 		fmt.Fprintf(b, "           %s\n", present.Clean(x.Plan.Error))
+		commands = advice.Repair(billing.Summary{}, x.OrgID)
 	}
+	present.WriteAdvice(b, "           ", advice, commands)
 	present.WriteWarnings(b, x.Plan.Warnings)
 	if x.Plan.LowersAccess {
 		b.WriteString("           this lowers access, so it counts against a run's limit of downgrades\n")

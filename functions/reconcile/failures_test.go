@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
@@ -194,7 +195,7 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	if open := h.run(present.ExitOK, "status"); open.Message != "Reconciliation running" || open.Result.Pending != 1 || open.Result.FinishedAt != nil {
 		t.Errorf("a run that is going: %+v", open)
 	}
-	if text := h.prints(present.ExitOK, "status"); !strings.Contains(text, "not finished") {
+	if text := h.prints("status"); !strings.Contains(text, "not finished") {
 		t.Errorf("a run that is going:\n%s", text)
 	}
 	ctx, leave := context.WithCancel(t.Context())
@@ -267,6 +268,35 @@ func TestHelpTeachesWithExamples(t *testing.T) {
 		var out, errs bytes.Buffer
 		if code := realMain(t.Context(), []string{"completion", shell}, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 || !strings.Contains(out.String(), "reconcile") {
 			t.Errorf("%s: exit %d, %s", shell, code, &errs)
+		}
+	}
+}
+
+func TestHelpTellsWhatEachReasonAndWarningMeans(t *testing.T) {
+	for _, args := range [][]string{{"help", "reasons"}, {"reasons", "--help"}, {"reasons"}} {
+		var out, errs bytes.Buffer
+		if code := realMain(t.Context(), args, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 {
+			t.Errorf("%s: exit %d, %s", args, code, &errs)
+		}
+		for _, a := range billing.AllAdvice() {
+			for _, want := range append([]string{a.Code, a.Means, a.Do}, a.Commands...) {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("%s: %q is not in\n%s", args, want, &out)
+				}
+			}
+		}
+	}
+}
+
+func TestEachCommandThatAdviceNamesIsThere(t *testing.T) {
+	for _, a := range billing.AllAdvice() {
+		for _, command := range a.Commands {
+			args := strings.Fields(strings.Replace(command, "--limit N", "--limit 1", 1))[1:]
+			var out, errs bytes.Buffer
+			code := realMain(t.Context(), append(args, "--help"), nil, &out, &errs) // flags are read up to --help
+			if code != present.ExitOK || !strings.Contains(out.String(), "Usage:\n  reconcile "+args[0]) {
+				t.Errorf("%s: %s: exit %d, %s%s", a.Code, command, code, &errs, &out)
+			}
 		}
 	}
 }

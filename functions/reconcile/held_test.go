@@ -195,11 +195,11 @@ func (h held) run(wantExit int, args ...string) answer {
 }
 
 // prints returns what people see on standard output.
-func (h held) prints(wantExit int, args ...string) string {
+func (h held) prints(args ...string) string {
 	h.Helper()
 	var out, errs bytes.Buffer
-	if code := realMain(h.Context(), args, h.environ, &out, &errs); code != wantExit {
-		h.Fatalf("%v: exit %d, want %d\n%s", args, code, wantExit, &errs)
+	if code := realMain(h.Context(), args, h.environ, &out, &errs); code != present.ExitOK {
+		h.Fatalf("%v: exit %d\n%s", args, code, &errs)
 	}
 	return out.String()
 }
@@ -256,7 +256,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	if explained.Governs != "sub_org-drifted" || explained.Why == "" || explained.Plan.Outcome != billing.OutcomeSynced || len(explained.Plan.Changes) != 3 || explained.Plan.LowersAccess {
 		t.Errorf("%+v", explained)
 	}
-	text := h.prints(present.ExitOK, "org", "org-drifted", "--explain")
+	text := h.prints("org", "org-drifted", "--explain")
 	for _, want := range []string{
 		"stripe_price_id          price_pro", "sub_org-drifted  active  governs (a subscriptions row records it)", "price                    price_max",
 		"governs  sub_org-drifted: it is recorded and active", billing.FieldPlanTier, "pro -> max", "nothing was written",
@@ -271,7 +271,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	if dry := h.run(present.ExitOK, "org", "org-drifted", "--dry-run", "--watch"); dry.Result.TotalOrganizations != 1 || len(dry.Result.Details) != 1 || dry.Result.Details[0].Action != billing.OutcomeDrifted {
 		t.Errorf("%+v", dry)
 	}
-	if text := h.prints(present.ExitOK, "org", "org-drifted", "--watch"); !strings.Contains(text, "synced") || !strings.Contains(text, billing.FieldPlanTier) || !strings.Contains(text, "pro -> max") {
+	if text := h.prints("org", "org-drifted", "--watch"); !strings.Contains(text, "synced") || !strings.Contains(text, billing.FieldPlanTier) || !strings.Contains(text, "pro -> max") {
 		t.Errorf("%s", text)
 	}
 	if settled := h.run(present.ExitOK, "org", "org-drifted", "--explain"); settled.Plan.Reason != billing.ReasonInSync {
@@ -280,6 +280,10 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	h.subscription("org-drifted", price("price_of_nothing"))
 	if refused := h.run(present.ExitOK, "org", "org-drifted", "--explain"); refused.Plan.Outcome != billing.OutcomeError || refused.Plan.Reason != billing.ReasonTierUnresolved || refused.Plan.Error == "" {
 		t.Errorf("%+v", refused)
+	}
+	text = h.prints("org", "org-drifted", "--explain")
+	if a := billing.ReasonTierUnresolved.Advice(); !strings.Contains(text, a.Means) || !strings.Contains(text, a.Do) || !strings.Contains(text, "reconcile org org-drifted\n") {
+		t.Errorf("what to do is not in\n%s", text)
 	}
 	if enqueued := h.run(present.ExitOK, "org", "org-drifted"); !enqueued.Done || enqueued.Enqueued != 1 {
 		t.Errorf("%+v", enqueued)

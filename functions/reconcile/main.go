@@ -41,6 +41,7 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
   reconcile org ID --explain            why does this organization have its tier?
   reconcile status                      how did the last run end?
   reconcile redrive --watch             try again what ended in error
+  reconcile help reasons                what each reason means, and what to do
   eval "$(reconcile completion bash)"   complete commands with the Tab key`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -61,6 +62,10 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 	root.AddCommand(c.report(ctx))
 	root.AddCommand(c.runs(ctx))
 	root.AddCommand(c.migrate(ctx))
+	root.AddCommand(&cobra.Command{ // without Run it is a help topic
+		Use: "reasons", Short: "What each reason and warning means, what to do, and the command that follows",
+		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + present.Reasons(),
+	})
 	return present.Execute(ctx, root, args, out, errs)
 }
 

@@ -319,7 +319,7 @@ func (c *command) showRedriven(r redriven) error {
 		return json.NewEncoder(c.out).Encode(r)
 	}
 	for _, s := range r.Runs {
-		if err := present.Summary(c.out, s); err != nil {
+		if err := present.Summary(c.out, s, true); err != nil {
 			return err
 		}
 	}

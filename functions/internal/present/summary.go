@@ -23,11 +23,13 @@ func JSON(w io.Writer, s billing.Summary) error {
 	return json.NewEncoder(w).Encode(map[string]any{"message": message, "result": s})
 }
 
-// Summary writes what changed, field by field, and the run's figures.
-func Summary(w io.Writer, s billing.Summary) error {
+// Summary writes what changed, field by field, the run's figures, and what is to be done; where the
+// queues are still there, with the commands that work on them.
+func Summary(w io.Writer, s billing.Summary, queued bool) error {
 	var b strings.Builder
 	writeDetails(&b, s)
 	writeFigures(&b, s)
+	writeToDo(&b, s, queued)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -103,7 +105,7 @@ func guard(s billing.Summary) string {
 	withheld := s.Reasons[billing.ReasonWithheld]
 	switch {
 	case withheld > 0:
-		return fmt.Sprintf("; %d more were withheld: if they are right, reconcile approve %s --limit %d, then reconcile redrive", withheld, Clean(s.RunID), s.Downgrades+withheld)
+		return fmt.Sprintf("; %d more were withheld", withheld)
 	case s.DryRun && s.Downgrades > s.DowngradeLimit:
 		return fmt.Sprintf("; a run that writes would withhold %d of them", s.Downgrades-s.DowngradeLimit)
 	default:

@@ -21,7 +21,8 @@ type entry struct {
 	Reason       string         `json:"reason"`
 	Changes      []change       `json:"changes,omitempty"`
 	Error        string         `json:"error,omitempty"`
-	Retry        string         `json:"retry,omitempty"` // the command that tries it again
+	Next         string         `json:"next,omitempty"`     // the command for one in error
+	NextDoes     string         `json:"nextDoes,omitempty"` // what that does
 	Warnings     []entryWarning `json:"warnings,omitempty"`
 	Subscription stripeLink     `json:"subscription"`
 	Customer     stripeLink     `json:"customer"`
@@ -55,6 +56,7 @@ type findings struct {
 	warnings map[billing.WarningCode]int
 	reasons  map[billing.Reason]int
 	errors   map[billing.Reason]int
+	lowers   map[billing.Reason]bool // an organization in error would lose access by its changes
 
 	changed, changes int // organizations, single changes
 	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
@@ -66,6 +68,7 @@ func newFindings(mode config.Mode, limit int) *findings {
 		mode: mode, limit: limit, entries: []entry{},
 		listed: map[billing.Outcome]int{}, found: map[billing.Outcome]int{}, fields: map[string]int{},
 		warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
+		lowers: map[billing.Reason]bool{},
 	}
 }
 
@@ -83,6 +86,7 @@ func (f *findings) count(i mysqlstore.ReportItem) {
 	f.reasons[i.Reason]++
 	if i.Outcome == billing.OutcomeError {
 		f.errors[i.Reason]++
+		f.lowers[i.Reason] = f.lowers[i.Reason] || i.Lowers
 	}
 	for _, w := range i.Warnings {
 		f.warnings[w.Code]++
@@ -127,7 +131,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
 	}
 	if i.Outcome == billing.OutcomeError {
-		e.Retry = orgCommand(s, i.OrgID)
+		e.NextDoes, e.Next = next(i, s)
 	}
 	for _, c := range i.Changes {
 		group := billing.GroupOf(c.Field)
@@ -144,7 +148,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 // forFinance is the entry with what concerns tier and period only.
 func (e entry) forFinance() entry {
 	e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c change) bool { return !c.Finance })
-	e.Error, e.Retry, e.Warnings = "", "", nil
+	e.Error, e.Next, e.Warnings = "", "", nil
 	return e
 }
 

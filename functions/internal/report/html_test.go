@@ -181,7 +181,7 @@ func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
 	run.Summary.Downgrades, run.Summary.DowngradeLimit = 10, 10
 	wantSaid(t, render(t, run), "reconcile approve run-1 --limit 11 reconcile redrive --watch",
 		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database. reconcile redrive --watch",
-		"Try it again: reconcile org a", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
+		"Look at it first: reconcile org a --explain", "Try it again: reconcile org b", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
 
 	run.Summary.DryRun = true // whose errors reach no dead-letter queue
 	page := render(t, run)
@@ -196,7 +196,22 @@ func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
 
 	run = runOf()
 	run.Summary.Status, run.Summary.StatusReason, run.Summary.StatusMessage = billing.RunStopped, billing.ReasonWrongMode, "the key is of live mode"
-	wantSaid(t, render(t, run), "wrong_mode the key is of live mode", "reconcile start --resume run-1")
+	wantSaid(t, render(t, run), "wrong_mode the key is of live mode", billing.ReasonWrongMode.Advice().Means, "reconcile start --resume run-1")
+}
+
+// A run over one organization has a limit of its own: to run what was withheld by itself would lead
+// around the guard.
+func TestNothingLeadsAroundTheGuard(t *testing.T) {
+	lowered := tierChange("pro", "free")
+	for _, reason := range []billing.Reason{billing.ReasonWithheld, billing.ReasonStripeUnavailable} { // that it met when it was tried again
+		run := runOf(item("a", billing.OutcomeError, reason, lowered))
+		run.OrgID = "a"
+		page := render(t, run)
+		wantSaid(t, page, "reconcile org a --explain reconcile approve run-1 --limit", "Look at it first: reconcile org a --explain")
+		if n, looks := strings.Count(page, "reconcile org a"), strings.Count(page, "reconcile org a --explain"); n != looks {
+			t.Errorf("%s: %d of %d commands only look", reason, looks, n)
+		}
+	}
 }
 
 func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {

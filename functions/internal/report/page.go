@@ -22,6 +22,7 @@ type page struct {
 	StatusMeans       string
 	StatusCommand     string
 	StatusReason      string
+	StatusAdvice      billing.Advice
 	StatusMessage     string
 	DryRun            bool
 	Started, Finished string
@@ -71,10 +72,9 @@ type segment struct {
 }
 
 type reasonRow struct {
-	Code, Outcome string
-	N             int
-	advice
-	Commands []string
+	billing.Advice
+
+	N int
 }
 
 type orphanRow struct {
@@ -98,10 +98,10 @@ func newPage(run Run, f *findings) page {
 	p := page{
 		Policy: policy(), Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // G203: both are files of this package
 		RunID: clean(s.RunID), OrgID: clean(run.OrgID), Status: strings.ReplaceAll(string(s.Status), "_", " "), Tone: tone(s.Status),
-		StatusReason: string(s.StatusReason), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
+		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f.errors, s, run.OrgID), Warnings: warningRows(f.warnings),
+		Guard: guard(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
@@ -183,26 +183,26 @@ func guard(s billing.Summary) string {
 	}
 }
 
-func reasonRows(counts map[billing.Reason]int) []reasonRow {
-	var all []reasonRow
-	for _, reason := range most(counts) {
-		all = append(all, reasonRow{Code: string(reason), N: counts[reason], advice: reasons[reason]})
-	}
-	return all
+// coded is a billing.Reason or a billing.WarningCode.
+type coded interface {
+	~string
+	Advice() billing.Advice
 }
 
-func errorRows(counts map[billing.Reason]int, s billing.Summary, orgID string) []reasonRow {
-	all := reasonRows(counts)
-	for i := range all {
-		all[i].Commands = repairCommands(s, orgID, billing.Reason(all[i].Code))
-	}
-	return all
-}
-
-func warningRows(counts map[billing.WarningCode]int) []reasonRow {
+func reasonRows[K coded](counts map[K]int) []reasonRow {
 	var all []reasonRow
 	for _, code := range most(counts) {
-		all = append(all, reasonRow{Code: string(code), N: counts[code], advice: warnings[code]})
+		all = append(all, reasonRow{Advice: code.Advice(), N: counts[code]})
+	}
+	return all
+}
+
+// errorRows have the commands for this run, or for its only organization.
+func errorRows(f *findings, s billing.Summary, orgID string) []reasonRow {
+	all := reasonRows(f.errors)
+	for i, row := range all {
+		reason := billing.Reason(row.Code)
+		all[i].Commands = repair(reason, f.lowers[reason], s, orgID)
 	}
 	return all
 }

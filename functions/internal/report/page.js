@@ -33,7 +33,7 @@
     if (shape.messages) {
       if (e.error) what.append(el("p", "message", e.error));
       for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
-      if (e.retry) what.append(el("p", "message", "Try it again: ", el("code", "", e.retry)));
+      if (e.next) what.append(el("p", "message", e.nextDoes + ": ", el("code", "", e.next)));
     }
     return el("tr", "",
       el("td", "", el("b", "", el("bdi", "", e.name)), el("bdi", "id", e.org)), outcome, what,

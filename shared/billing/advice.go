@@ -1,0 +1,120 @@
+package billing
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Concern says what a reason or warning goes with.
+type Concern string
+
+const (
+	// ConcernPending, ConcernSkipped and ConcernSynced: the organization has this outcome (synced is
+	// drifted in a dry run), and nothing has to be done.
+	ConcernPending Concern = "pending"
+	ConcernSkipped Concern = "skipped"
+	ConcernSynced  Concern = "synced"
+	// ConcernPerson: the organization is in error until somebody decides.
+	ConcernPerson Concern = "error, a person decides"
+	// ConcernPassing: the organization is in error after the last of many tries.
+	ConcernPassing Concern = "error, after many tries"
+	// ConcernRefused: a message or a request was refused.
+	ConcernRefused Concern = "refused"
+	// ConcernRun: the run was stopped, or is suspect.
+	ConcernRun Concern = "the whole run"
+	// ConcernWarning: whatever the outcome, somebody should look.
+	ConcernWarning Concern = "warning"
+)
+
+// Advice is what people are told of a reason or a warning, wherever they meet it.
+type Advice struct {
+	Code    string
+	Concern Concern // "" of a code that this version does not know
+	Means   string  // one sentence
+	Do      string  // "" where there is nothing to do
+	// Commands are what to run after that, in their order, as [Summary.Command] takes them.
+	Commands []string
+}
+
+// AllAdvice returns what to tell of each reason and warning, in the order in which to show them.
+func AllAdvice() []Advice { return slices.Clone(allAdvice) }
+
+// Advice returns what to tell of the reason.
+func (r Reason) Advice() Advice { return adviceOn(string(r)) }
+
+// Advice returns what to tell of the warning.
+func (w WarningCode) Advice() Advice { return adviceOn(string(w)) }
+
+func adviceOn(code string) Advice {
+	for _, a := range allAdvice {
+		if a.Code == code {
+			return a
+		}
+	}
+	return Advice{Code: code}
+}
+
+// Repair returns what to run for organizations of the run that ended in error with this reason, once
+// the cause is gone: for one of them, or for all where orgID is empty. What the guard withheld is
+// looked at and approved: a run of its own would have a limit of its own, and lead around the guard.
+func (a Advice) Repair(s Summary, orgID string) []string {
+	if a.Code == string(ReasonWithheld) && !s.DryRun {
+		return s.commands(a.Commands, orgID)
+	}
+	return s.commands([]string{tryAgain(s.DryRun, orgID)}, orgID)
+}
+
+// tryAgain: what a dry run could not decide is in no dead-letter queue.
+func tryAgain(dryRun bool, orgID string) string {
+	switch {
+	case orgID != "" && dryRun:
+		return runOne + " --dry-run"
+	case orgID != "":
+		return runOne
+	case dryRun:
+		return startAnew + " --dry-run"
+	default:
+		return redrive
+	}
+}
+
+// Resolve returns what to run about a run that has this reason, once the cause is gone.
+func (a Advice) Resolve(s Summary) []string {
+	if s.DryRun && slices.Equal(a.Commands, anew) {
+		return []string{startAnew + " --dry-run"}
+	}
+	return s.commands(a.Commands, "")
+}
+
+func (s Summary) commands(templates []string, orgID string) []string {
+	all := make([]string, len(templates))
+	for i, template := range templates {
+		all[i] = s.Command(template, orgID)
+	}
+	return all
+}
+
+// Command fills in the run for RUN, the organization for ORG, quoted for the shell, and for N the
+// limit that allows what was withheld. What is not known stays as it is.
+func (s Summary) Command(template, orgID string) string {
+	var known []string
+	if s.RunID != "" {
+		known = append(known, "RUN", shellWord(s.RunID), "--limit N", "--limit "+strconv.Itoa(s.Downgrades+s.Reasons[ReasonWithheld]))
+	}
+	if orgID != "" {
+		known = append(known, "ORG", shellWord(orgID))
+	}
+	return strings.NewReplacer(known...).Replace(template)
+}
+
+var bareWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]*$`)
+
+// shellWord quotes a word for the shell where it needs that.
+func shellWord(s string) string {
+	if bareWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,283 @@
+package billing
+
+// Reason says why an organization has its outcome, why a run was stopped or is suspect, or why a
+// message or request was refused.
+type Reason string
+
+// ReasonNotDecided is the reason of a pending organization: the column's default.
+const ReasonNotDecided Reason = "not_decided_yet"
+
+// Reasons of skipped organizations.
+const (
+	ReasonInSync              Reason = "in_sync"
+	ReasonNoStripeIdentity    Reason = "no_stripe_identity"
+	ReasonNoSubscription      Reason = "no_subscription"
+	ReasonCustomerMissing     Reason = "customer_missing"
+	ReasonOrganizationDeleted Reason = "organization_deleted"
+)
+
+// Reasons of synced and drifted organizations.
+const (
+	ReasonRepaired            Reason = "repaired"
+	ReasonRowInserted         Reason = "row_inserted"
+	ReasonSubscriptionMissing Reason = "subscription_missing"
+)
+
+// Reasons of organizations in error that only a person or a change in Stripe can mend.
+const (
+	ReasonSubscriptionConflict Reason = "subscription_conflict"
+	ReasonUnknownStatus        Reason = "unknown_status"
+	ReasonTierUnresolved       Reason = "tier_unresolved"
+	ReasonInvalidSubscription  Reason = "invalid_subscription"
+	ReasonInvalidRecord        Reason = "invalid_record"
+	ReasonStripeRefused        Reason = "stripe_refused"
+	ReasonDatabaseRefused      Reason = "database_refused"
+	ReasonWithheld             Reason = "withheld"
+)
+
+// Reasons that pass: the organization is tried again, and is in error after the last of many tries.
+const (
+	ReasonStripeUnavailable   Reason = "stripe_unavailable"
+	ReasonStripeThrottled     Reason = "stripe_throttled"
+	ReasonDatabaseUnavailable Reason = "database_unavailable"
+	ReasonQueueUnavailable    Reason = "queue_unavailable"
+	ReasonChangedConcurrently Reason = "changed_concurrently"
+	ReasonOutOfTime           Reason = "out_of_time"
+	ReasonInternal            Reason = "internal_error"
+)
+
+// Reasons of messages and requests that are refused.
+const (
+	ReasonMalformedMessage    Reason = "malformed_message"
+	ReasonUnknownRun          Reason = "unknown_run"
+	ReasonUnknownItem         Reason = "unknown_item"
+	ReasonUnknownOrganization Reason = "unknown_organization"
+	ReasonOtherSettings       Reason = "other_settings"
+)
+
+// Reasons that concern the whole run: it is stopped, or suspect.
+const (
+	ReasonStripeUnauthorized Reason = "stripe_unauthorized"
+	ReasonStripeForbidden    Reason = "stripe_forbidden"
+	ReasonWrongAccount       Reason = "wrong_account"
+	ReasonWrongMode          Reason = "wrong_mode"
+	ReasonDatabaseLogin      Reason = "database_login"
+	ReasonDatabaseSchema     Reason = "database_schema"
+	ReasonInterrupted        Reason = "interrupted"
+	ReasonNoOrganizations    Reason = "no_organizations"
+	ReasonNoSubscriptions    Reason = "no_subscriptions"
+)
+
+// WarningCode names something a person should look at; it changes no outcome.
+type WarningCode string
+
+const (
+	WarnMultipleLive            WarningCode = "multiple_live_subscriptions"
+	WarnMultipleRows            WarningCode = "multiple_subscription_rows"
+	WarnPaidWithoutSubscription WarningCode = "paid_without_subscription"
+	WarnTierMetadataMismatch    WarningCode = "tier_metadata_mismatch"
+)
+
+// Commands of the list below. ORG, RUN and N stand for what [Summary.Command] fills in.
+const (
+	lookAtOne = "reconcile org ORG --explain"
+	runOne    = "reconcile org ORG"
+	approve   = "reconcile approve RUN --limit N"
+	redrive   = "reconcile redrive --watch"
+	startAnew = "reconcile start"
+)
+
+var (
+	again   = []string{redrive}
+	allowed = []string{lookAtOne, approve, redrive}
+	resumed = []string{"reconcile start --resume RUN"}
+	anew    = []string{startAnew}
+	alone   = []string{runOne}
+	listed  = []string{"reconcile runs"}
+)
+
+// allAdvice has one entry for each constant above, in the order in which people are shown them. The
+// README's table is a copy that a test compares with it.
+var allAdvice = []Advice{
+	{string(ReasonNotDecided), ConcernPending, "No worker has decided it yet.", "", nil},
+
+	{string(ReasonInSync), ConcernSkipped, "Stripe and the database agree.", "", nil},
+	{string(ReasonNoSubscription), ConcernSkipped, "The customer has no subscription in Stripe.", "", nil},
+	{string(ReasonCustomerMissing), ConcernSkipped, "The customer does not exist in Stripe, or was deleted there.", "", nil},
+	{string(ReasonNoStripeIdentity), ConcernSkipped, "Nothing in Stripe is known for the organization.", "", nil},
+	{string(ReasonOrganizationDeleted), ConcernSkipped, "The organization was deleted after it was listed.", "", nil},
+
+	{string(ReasonRepaired), ConcernSynced, "The database differed from Stripe.", "", nil},
+	{string(ReasonRowInserted), ConcernSynced, "Stripe has a subscription for which the database had no row.", "", nil},
+	{string(ReasonSubscriptionMissing), ConcernSynced, "Stripe knows none of the recorded subscriptions, so access ends.", "", nil},
+
+	{
+		string(ReasonSubscriptionConflict), ConcernPerson,
+		"The subscription stands on another organization's row, or belongs to another organization.",
+		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database.", again,
+	},
+	{
+		string(ReasonUnknownStatus), ConcernPerson,
+		"Stripe uses a status that this version does not know.",
+		"Install a version that knows it.", again,
+	},
+	{
+		string(ReasonTierUnresolved), ConcernPerson,
+		"No tier is configured for the subscription's price, nor for its product.",
+		"Add the price to its tier's STRIPE_PRICE_ID list, or the product to its STRIPE_PRODUCT_ID list, or set metadata.tier in Stripe.", again,
+	},
+	{
+		string(ReasonInvalidSubscription), ConcernPerson,
+		"The subscription in Stripe cannot be stored as it is.",
+		"Correct what the message names in Stripe.", again,
+	},
+	{
+		string(ReasonInvalidRecord), ConcernPerson,
+		"The database has NULL where a value is needed; nothing was compared.",
+		"Give the columns that the message names a value, and make them NOT NULL.", again,
+	},
+	{
+		string(ReasonStripeRefused), ConcernPerson,
+		"Stripe refused the request about this organization.",
+		"Read the message; mostly an id in the database is broken.", again,
+	},
+	{
+		string(ReasonDatabaseRefused), ConcernPerson,
+		"MySQL does not take the organization's row as it should be, so nothing was written.",
+		"Read the message; correct the table's columns, keys or triggers, or the row.", again,
+	},
+	{
+		string(ReasonWithheld), ConcernPerson,
+		"It would lower access, and the run's limit of downgrades was reached, so nothing was written.",
+		"Look at the changes. If they are right, raise the limit.", allowed,
+	},
+
+	{
+		string(ReasonStripeUnavailable), ConcernPassing,
+		"Stripe did not answer, however often it was asked.",
+		"Wait until status.stripe.com is green.", again,
+	},
+	{
+		string(ReasonStripeThrottled), ConcernPassing,
+		"Stripe kept asking to slow down.",
+		"Lower STRIPE_RPS, or find out what else uses the account's limit.", again,
+	},
+	{
+		string(ReasonDatabaseUnavailable), ConcernPassing,
+		"The database did not answer, was read-only, or its rows stayed locked.",
+		"Make sure that it is up, DB_HOST is the writer, and nothing holds locks for long.", again,
+	},
+	{
+		string(ReasonQueueUnavailable), ConcernPassing,
+		"SQS did not take a message.",
+		"Make sure that the queues exist and may be used.", again,
+	},
+	{
+		string(ReasonChangedConcurrently), ConcernPassing,
+		"Somebody changed the organization each time it was about to be written.",
+		"Nothing to repair: try again.", again,
+	},
+	{
+		string(ReasonOutOfTime), ConcernPassing,
+		"The function's time ended first.",
+		"If it happens again, give the worker more time or smaller batches.", again,
+	},
+	{
+		string(ReasonInternal), ConcernPassing,
+		"Something unexpected went wrong.",
+		"Read the message; if it happens again, report it.", again,
+	},
+
+	{
+		string(ReasonMalformedMessage), ConcernRefused,
+		"A message in the work queue cannot be read.",
+		"Delete it from the dead-letter queue.", nil,
+	},
+	{
+		string(ReasonUnknownRun), ConcernRefused,
+		"The database has no such run: it was pruned, or belongs to another database.",
+		"Check the id and DB_NAME; delete a dead letter that names it.", listed,
+	},
+	{
+		string(ReasonUnknownItem), ConcernRefused,
+		"The organization is not part of the run that the message names.",
+		"Delete the dead letter, and reconcile the organization by itself.", alone,
+	},
+	{
+		string(ReasonUnknownOrganization), ConcernRefused,
+		"There is no organization with this id, or it is deleted.",
+		"Check the id.", nil,
+	},
+	{
+		string(ReasonOtherSettings), ConcernRefused,
+		"The run was started with other settings than those asked for.",
+		"Name the run alone to go on with it, or start another.", resumed,
+	},
+
+	{
+		string(ReasonStripeUnauthorized), ConcernRun,
+		"Stripe refuses the key: it was rolled, has expired, or is wrong.",
+		"Put a valid key into STRIPE_SECRET_KEY or the secret.", resumed,
+	},
+	{
+		string(ReasonStripeForbidden), ConcernRun,
+		"The restricted key lacks a permission.",
+		"Give it the permission that the message names.", resumed,
+	},
+	{
+		string(ReasonWrongAccount), ConcernRun,
+		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID.",
+		"Correct one of them.", resumed,
+	},
+	{
+		string(ReasonWrongMode), ConcernRun,
+		"What the key sees is of the other mode, live or test.",
+		"Make STRIPE_SECRET_KEY, STRIPE_MODE and the database fit together.", resumed,
+	},
+	{
+		string(ReasonDatabaseLogin), ConcernRun,
+		"The database refuses the login, or shows it no such database, table or column.",
+		"Correct what the message names: DB_USER, its password or grants, DB_NAME, DB_TLS, or the server's binlog_format.", resumed,
+	},
+	{
+		string(ReasonDatabaseSchema), ConcernRun,
+		"The application's tables, or what the login may do with them, are not as they must be.",
+		"Correct each column, type and right that the message lists.", resumed,
+	},
+	{
+		string(ReasonInterrupted), ConcernRun,
+		"Somebody ended the program in which the run was going.",
+		"Go on with it; without AWS, by local with --resume RUN.", resumed,
+	},
+	{
+		string(ReasonNoOrganizations), ConcernRun,
+		"No organization was found where the last run found some.",
+		"Check DB_HOST, DB_NAME and the organizations table before you trust it.", anew,
+	},
+	{
+		string(ReasonNoSubscriptions), ConcernRun,
+		"No organization has a subscription in Stripe, where in the last run some had.",
+		"Check that STRIPE_SECRET_KEY is of the right account before you trust it.", anew,
+	},
+
+	{
+		string(WarnMultipleLive), ConcernWarning,
+		"The customer pays for more than one subscription.",
+		"Cancel in Stripe what should not be there.", nil,
+	},
+	{
+		string(WarnMultipleRows), ConcernWarning,
+		"The database has more than one row for the organization; one was compared.",
+		"Remove the rows that are not the governing subscription's.", nil,
+	},
+	{
+		string(WarnPaidWithoutSubscription), ConcernWarning,
+		"The database grants a paid tier, but Stripe has no subscription.",
+		"End the access by hand, or note it as complimentary.", nil,
+	},
+	{
+		string(WarnTierMetadataMismatch), ConcernWarning,
+		"Price and metadata.tier disagree: the price won, but the webhook will write the metadata's tier at the next event.",
+		"Correct metadata.tier in Stripe.", nil,
+	},
+}
