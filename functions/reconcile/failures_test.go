@@ -255,7 +255,7 @@ func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 }
 
 func TestHelpTeachesWithExamples(t *testing.T) {
-	for _, name := range []string{"start", "org", "status", "redrive", "approve", "migrate"} {
+	for _, name := range []string{"start", "org", "status", "redrive", "approve", "stop", "migrate"} {
 		var out, errs bytes.Buffer
 		if code := realMain(t.Context(), []string{name, "--help"}, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 {
 			t.Errorf("%s: exit %d, %s", name, code, &errs)

@@ -64,6 +64,7 @@ const (
 	ReasonDatabaseLogin      Reason = "database_login"
 	ReasonDatabaseSchema     Reason = "database_schema"
 	ReasonInterrupted        Reason = "interrupted"
+	ReasonStoppedByOperator  Reason = "stopped_by_operator"
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 )
@@ -248,6 +249,11 @@ var allAdvice = []Advice{
 		string(ReasonInterrupted), ConcernRun,
 		"Somebody ended the program in which the run was going.",
 		"Go on with it; without AWS, by local with --resume RUN.", resumed,
+	},
+	{
+		string(ReasonStoppedByOperator), ConcernRun,
+		"Somebody ran reconcile stop.",
+		"Ask whoever the message names whether it may go on.", resumed,
 	},
 	{
 		string(ReasonNoOrganizations), ConcernRun,
