@@ -31,6 +31,8 @@ var functionNames = []string{"enumerator", "worker", "aggregator"}
 
 type functions struct {
 	enumerator, worker, aggregator awslambda.Function
+
+	work awslambdaeventsources.SqsEventSource // of the worker
 }
 
 // network is where the functions run.
@@ -64,7 +66,7 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 		}),
 	}
 	grantQueues(stack, c, f, q)
-	newEventSources(c, f, q)
+	f.work = newEventSources(c, f, q)
 	newTickInvocations(f)
 	return f
 }
@@ -116,19 +118,22 @@ func retention(days int) awslogs.RetentionDays {
 	}[days]
 }
 
-func newEventSources(c stackConfig, f functions, q queues) {
+// newEventSources returns the one that feeds the worker.
+func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources.SqsEventSource {
 	// One message at a time: with several, one that fails would have the others delivered again.
 	f.enumerator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.scheduled, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(1), MaxConcurrency: jsii.Number(enumerators),
 	}))
-	f.worker.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
+	work := awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(workerBatch), MaxBatchingWindow: seconds(workerWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(c.WorkerConcurrency),
-	}))
+	})
+	f.worker.AddEventSource(work)
 	f.aggregator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.results, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(aggregatorBatch), MaxBatchingWindow: seconds(aggregatorWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(aggregators),
 	}))
+	return work
 }
 
 // newTickInvocations says what becomes of the ticks, the invocations that nobody waits for: one is

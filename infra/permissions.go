@@ -93,7 +93,7 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 			[]string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
 			[]*string{q.failed.QueueArn()},
 		},
-		// Where dead letters are moved to.
+		// Where dead letters are moved to; and reconcile stop tells the aggregator of the run.
 		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
 		// Whether the schedules are on, and when the secret was changed; not what it holds.
 		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack, c)},
@@ -101,6 +101,7 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 		// Who uses up the account's concurrency. AWS supports no resource for the account's settings.
 		{[]string{"lambda:GetFunctionConcurrency"}, []*string{f.enumerator.FunctionArn(), f.worker.FunctionArn(), f.aggregator.FunctionArn()}},
 		{accountActions, []*string{jsii.String("*")}},
+		{[]string{"cloudformation:DescribeStacks"}, []*string{stack.StackId()}}, // the outputs for their .env
 		{
 			[]string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"},
 			[]*string{

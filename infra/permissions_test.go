@@ -131,7 +131,7 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	for _, function := range []string{"Enumerator", "Worker", "Aggregator"} {
 		operators = append(operators, "lambda:GetFunctionConcurrency "+function)
 	}
-	operators = append(operators, "secretsmanager:DescribeSecret pixell/subscription-reconciliation")
+	operators = append(operators, "secretsmanager:DescribeSecret pixell/subscription-reconciliation", "cloudformation:DescribeStacks AWS::StackId")
 	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
 		operators = append(operators, "sqs:SendMessage "+queue, "sqs:GetQueueAttributes "+queue, "sqs:GetQueueUrl "+queue)
 	}
@@ -148,6 +148,10 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 			"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage ScheduledRuns", "sqs:SendMessage FailedInvocations",
 		},
 		"Operators": operators,
+		"BreakGlass": {
+			"lambda:UpdateEventSourceMapping " + idOf(t, "AWS::Lambda::EventSourceMapping", "BatchSize", float64(workerBatch)),
+			"lambda:PutFunctionConcurrency Enumerator", "lambda:DeleteFunctionConcurrency Enumerator", "cloudformation:DescribeStacks AWS::StackId",
+		},
 	}
 	got := map[string][]string{}
 	for id, all := range identityPolicies(t) {
@@ -161,34 +165,105 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	}
 }
 
-// What the runbooks have people do with the AWS CLI, the policy that they are given lets them do.
-func TestOperatorsMayDoWhatTheRunbooksSay(t *testing.T) {
+// setUp is what people do with the AWS CLI before there is a stack, when it goes, or to what it does not own:
+// no policy of the stack's can let them.
+var setUp = map[string]string{
+	"sts get-caller-identity":              "needs no right",
+	"iam attach-role-policy":               "after the first deployment",
+	"iam detach-role-policy":               "before the stack goes",
+	"secretsmanager create-secret":         "before the first deployment",
+	"secretsmanager delete-secret":         "after the stack went",
+	"ec2 create-security-group":            "before the first deployment",
+	"ec2 authorize-security-group-ingress": "before the first deployment",
+	"ec2 revoke-security-group-ingress":    "after the stack went",
+	"ec2 delete-security-group":            "after the stack went",
+	"ec2 describe-security-group-rules":    "of the database's group, by whoever owns it",
+	"sqs list-queues":                      "by whoever deploys, while a deployment fails",
+	"ssm describe-instance-information":    "of an instance that the stack does not know",
+	"ssm start-session":                    "to an instance that the stack does not know",
+}
+
+// What the texts have people do with the AWS CLI, the policies that they are given let them do: the
+// runbooks that of the operators; the READMEs either, or it is done by who sets the system up.
+func TestPoliciesAllowWhatTheTextsSay(t *testing.T) {
+	operators, emergency := actionsOf(t, "Operators"), actionsOf(t, "BreakGlass")
+	used := map[string]bool{}
+	for file, commands := range commandsIn(t, "runbooks/*.md", "README.md", "../README.md") {
+		for _, command := range commands {
+			action := actionOf(command)
+			used[command], used[action] = true, true
+			isRunbook := strings.HasPrefix(file, "runbooks")
+			if operators[action] || !isRunbook && (emergency[action] || setUp[command] != "") {
+				continue
+			}
+			t.Errorf("%s: nobody whom the stack knows may \"aws %s\" (%s)", file, command, action)
+		}
+	}
+	for action := range emergency {
+		if !used[action] {
+			t.Errorf("the policy for an emergency allows %s, which no text needs", action)
+		}
+	}
+	for command, why := range setUp {
+		if !used[command] {
+			t.Errorf("no text has anybody do %q (%s)", command, why)
+		}
+	}
+}
+
+// actionsOf returns the actions that a policy allows, in small letters.
+func actionsOf(t *testing.T, policy string) map[string]bool {
+	t.Helper()
 	allowed := map[string]bool{}
 	for id, all := range identityPolicies(t) {
+		if withoutHash(id) != policy {
+			continue
+		}
 		for _, s := range all {
 			for _, action := range s.Action {
-				if withoutHash(id) == "Operators" {
-					allowed[strings.ToLower(fmt.Sprint(action))] = true
-				}
+				allowed[strings.ToLower(fmt.Sprint(action))] = true
 			}
 		}
 	}
-	otherwise := map[string]string{"logs:tail": "logs:filterlogevents", "lambda:invoke": "lambda:invokefunction"}
-	files, err := filepath.Glob("runbooks/*.md")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no runbooks: %v", err)
+	if len(allowed) == 0 {
+		t.Fatalf("there is no policy %s", policy)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	return allowed
+}
+
+// commandsIn returns the AWS CLI's commands, such as "logs tail", that the files name, by file.
+func commandsIn(t *testing.T, patterns ...string) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no file, %v", pattern, err)
 		}
-		for _, command := range regexp.MustCompile(`aws ([a-z]+) ([a-z-]+)`).FindAllStringSubmatch(string(text), -1) {
-			action := command[1] + ":" + strings.ReplaceAll(command[2], "-", "")
-			if !allowed[action] && !allowed[otherwise[action]] {
-				t.Errorf("%s: operators may not %q", file, command[0])
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range regexp.MustCompile(`\baws ([a-z][a-z0-9]* [a-z][a-z-]*)`).FindAllStringSubmatch(string(text), -1) {
+				found[file] = append(found[file], command[1])
 			}
 		}
+	}
+	return found
+}
+
+// actionOf returns what a command of the AWS CLI must be allowed, in small letters.
+func actionOf(command string) string {
+	service, operation, _ := strings.Cut(command, " ")
+	action := service + ":" + strings.ReplaceAll(operation, "-", "")
+	switch action {
+	case "logs:tail":
+		return "logs:filterlogevents"
+	case "lambda:invoke":
+		return "lambda:invokefunction"
+	default:
+		return action
 	}
 }
 
@@ -212,6 +287,13 @@ func nameOf(resource any) string {
 	if id := target(resource); id != "" {
 		return withoutHash(id)
 	}
+	joined, _ := resource.(object)
+	if join, ok := joined["Fn::Join"].([]any); ok { // an ARN may end in a reference
+		parts, _ := join[1].([]any)
+		if id := target(parts[len(parts)-1]); id != "" {
+			return id
+		}
+	}
 	text := fmt.Sprint(resource)
 	text = strings.TrimRight(text[strings.LastIndex(text, ":")+1:], "]")
 	return strings.TrimSuffix(text, "-??????")
@@ -220,7 +302,7 @@ func nameOf(resource any) string {
 // withoutHash drops the eight characters that the CDK puts behind an id.
 func withoutHash(id string) string {
 	const hash = 8
-	if len(id) <= hash {
+	if len(id) <= hash || strings.HasPrefix(id, "AWS::") { // such as AWS::StackId
 		return id
 	}
 	return id[:len(id)-hash]

@@ -14,6 +14,9 @@ import (
 // prefix begins every name that people meet.
 const prefix = "pixell-subscription-reconciliation"
 
+// workerEventSource is the output that infra/README.md's emergency steps ask for.
+const workerEventSource = "WorkerEventSource"
+
 // name returns the name of a part of this stage, "" of its stack: stages stand side by side in one
 // account and region.
 func (c stackConfig) name(part string) string {
@@ -41,6 +44,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	f := newFunctions(stack, c, q, assets)
 	newSchedules(stack, c, f, q)
 	operators := newOperatorPolicy(stack, c, f, q)
+	newBreakGlassPolicy(stack, c, f)
 	topic := newAlarms(stack, c, f, q)
 	newDashboard(stack, c, f, q)
 	newOutputs(stack, c, f, q, operators, topic)
@@ -60,7 +64,7 @@ func tags(c stackConfig) *map[string]*string {
 	return &all
 }
 
-// newOutputs prints, after a deployment, what its operators need.
+// newOutputs prints, after a deployment, what its operators need, and an emergency.
 func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operators awsiam.ManagedPolicy, topic awssns.ITopic) {
 	dotEnv := []string{
 		"AWS_REGION=" + c.Region,
@@ -81,6 +85,7 @@ func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operat
 		{"OperatorPolicy", "The policy to attach to the operators' role", operators.ManagedPolicyArn()},
 		{"AlarmTopic", "Where alarms go, to subscribe to", topic.TopicArn()},
 		{"DashboardUrl", "Outcomes, drift, queues and durations", &dashboard},
+		{workerEventSource, "What an emergency switches off", f.work.EventSourceMappingId()},
 	} {
 		awscdk.NewCfnOutput(stack, jsii.String("Output"+output.id), &awscdk.CfnOutputProps{Value: output.value, Description: &output.says}).
 			OverrideLogicalId(&output.id)

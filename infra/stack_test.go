@@ -38,7 +38,7 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 	}
 	want := map[string]int{
 		"AWS::SQS::Queue": 6, "AWS::SQS::QueuePolicy": 6, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
-		"AWS::IAM::ManagedPolicy": 1, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
+		"AWS::IAM::ManagedPolicy": 2, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
 		"AWS::Scheduler::Schedule": 3, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
 		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 18, "AWS::CloudWatch::Dashboard": 1,
 	}
@@ -270,14 +270,14 @@ func named(t *testing.T, kind, property, value string) map[string]any {
 	return resources(t, kind)[idOf(t, kind, property, value)]
 }
 
-func idOf(t *testing.T, kind, property, value string) string {
+func idOf(t *testing.T, kind, property string, value any) string {
 	t.Helper()
 	for id, properties := range resources(t, kind) {
 		if properties[property] == value {
 			return id
 		}
 	}
-	t.Fatalf("no %s has %s %q", kind, property, value)
+	t.Fatalf("no %s has %s %v", kind, property, value)
 	return ""
 }
 
