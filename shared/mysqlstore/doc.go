@@ -17,8 +17,13 @@
 //   - Transactions run at READ COMMITTED, so that they lock no gap in which the application inserts,
 //     and write the application's rows first, so that of a deadlock they are the victim. A server
 //     with binlog_format=STATEMENT takes no write at READ COMMITTED (error 1665, tried on MySQL 9.7
-//     and MariaDB 10.11): the first transaction of a run, which sweeps or lists, ends it with what
-//     to set; ROW and MIXED are good.
+//     and MariaDB 10.11): no run is opened, and the message says what to set; ROW and MIXED are good.
+//   - Behind RDS Proxy, workers and aggregators pin no connection: sessions set what the proxy tracks
+//     and, unless the server's is as short already, how long to wait for a lock; nothing is prepared,
+//     and the lock of migrations is taken only where there is something to migrate. An enumerator's
+//     inserts of many rows pin, by their length.
+//   - Connecting takes 4 s at most, and the server ends a session that was idle for as long as the pool
+//     would use its connection: what a frozen process holds goes by itself.
 //   - What MySQL refuses of one organization's rows for good is that organization's failure; of a
 //     statement about many, nobody's.
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.

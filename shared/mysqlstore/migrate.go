@@ -25,6 +25,9 @@ func (s *Store) Migrate(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("migrations: %w", err)
 	}
+	if s.migrated(ctx, provider) {
+		return 0, nil
+	}
 	// Up looks whether there is anything to do, and makes its version table for that, before it
 	// takes the lock; this makes the table under the lock.
 	if _, err := provider.GetDBVersion(ctx); err != nil {
@@ -35,6 +38,18 @@ func (s *Store) Migrate(ctx context.Context) (int, error) {
 		return 0, failure(unwrapPartial(err), "create this system's own tables")
 	}
 	return len(results), nil
+}
+
+// migrated reports whether the tables are those of this program, or of a later one. It takes no lock: with
+// one, each start would pin a session of RDS Proxy's.
+func (s *Store) migrated(ctx context.Context, provider *goose.Provider) bool {
+	var version int64
+	err := s.db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM reconciliation_migrations`).Scan(&version)
+	if err != nil { // mostly because there is no such table; else the next question fails too
+		return false
+	}
+	sources := provider.ListSources()
+	return version >= sources[len(sources)-1].Version
 }
 
 func (s *Store) migrations() (*goose.Provider, error) {

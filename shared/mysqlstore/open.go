@@ -28,7 +28,7 @@ type Config struct {
 	CAFile   string // PEM file with the only roots to trust
 	RDS      bool   // trust Amazon's roots for RDS only; without this and CAFile, the system's
 	MaxConns int    // connections at most; 0 means 10
-	// LockWait is how long a statement waits for a row that somebody else holds, to the second;
+	// LockWait is how long a statement waits at most for a row that somebody else holds, to the second;
 	// 0 leaves it to the server. It must be below 30 s, when a connection counts as dead.
 	LockWait time.Duration
 	// Renew returns the login that has taken the place of a refused one, or the same if none has. Without it,
@@ -42,11 +42,7 @@ type Config struct {
 type Login struct{ User, Password string }
 
 const (
-	connectTimeout = 5 * time.Second
-	ioTimeout      = 30 * time.Second
-	// connLifetime is below the wait_timeout of managed databases and lets a failover be
-	// followed by fresh connections.
-	connLifetime = 5 * time.Minute
+	ioTimeout    = 30 * time.Second
 	defaultConns = 10
 )
 
@@ -59,8 +55,9 @@ type Store struct {
 // New uses a pool that somebody else opened with the settings of [Open], for the default tiers.
 func New(db *sql.DB) *Store { return &Store{db: db} }
 
-// Open connects and checks that the server answers. The session is strict, in UTC and commits each
-// statement, whatever the server's defaults are; so is that of every connection made later.
+// Open connects and checks that the server answers, within 4 s. The session is strict, in UTC, at READ
+// COMMITTED, commits each statement, and ends when it was idle for 5 minutes, whatever the server's defaults
+// are; so is that of every connection made later.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	cfg, err := c.driver()
 	if err != nil {
@@ -70,7 +67,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	db := sql.OpenDB(writerConnector{connector})
+	db := sql.OpenDB(writerConnector{sessionConnector{connector, c.LockWait}})
 	conns := c.MaxConns
 	if conns == 0 {
 		conns = defaultConns
@@ -94,16 +91,9 @@ func (c Config) driver() (*mysql.Config, error) {
 	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password, c.Name
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows, cfg.InterpolateParams = true, true
-	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = connectTimeout, ioTimeout, ioTimeout
+	cfg.ReadTimeout, cfg.WriteTimeout = ioTimeout, ioTimeout
 	cfg.Logger = quiet{}
-	cfg.Params = map[string]string{
-		"autocommit": "1",
-		"time_zone":  "'+00:00'",
-		"sql_mode":   "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
-	}
-	if c.LockWait > 0 {
-		cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(c.LockWait.Seconds()))
-	}
+	cfg.Params = variables()
 	roots, err := c.tls()
 	if err != nil {
 		return nil, err

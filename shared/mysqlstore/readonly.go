@@ -2,6 +2,7 @@ package mysqlstore
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -64,6 +65,9 @@ func (c *writerConn) QueryContext(ctx context.Context, query string, args []driv
 }
 
 func (c *writerConn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	if options.Isolation == driver.IsolationLevel(sql.LevelReadCommitted) { // the session's own
+		options.Isolation = driver.IsolationLevel(sql.LevelDefault)
+	}
 	tx, err := c.driverConn.BeginTx(ctx, options)
 	if err != nil {
 		return nil, c.note(err)
