@@ -36,7 +36,8 @@ func synthesize(environ map[string]string) error {
 	app := newApp("")
 	newStack(app, c, distribution)
 	app.Synth(nil)
-	return nil
+	_, err = fmt.Println(connections(c))
+	return err
 }
 
 // newApp returns an app that writes to the folder; empty: to where CDK_OUTDIR says.

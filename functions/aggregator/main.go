@@ -19,7 +19,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.NeedDatabase)
+	f, err := wire.Start(ctx, config.AggregatorConnections, config.NeedDatabase)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)
+	f, err := wire.Start(ctx, config.EnumeratorConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
+	f, err := wire.Start(ctx, config.WorkerConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
 	if err != nil {
 		return err
 	}

@@ -44,13 +44,13 @@ func fitLambda() {
 	debug.SetMemoryLimit(memory)
 }
 
-// Start reads the configuration once for the life of the process, connects, and upgrades this
-// system's own tables where this program is newer than they are.
+// Start reads the configuration once for the life of the process, connects with so many connections at
+// most, and upgrades this system's own tables where this program is newer than they are.
 //
 // Every function upgrades, not the enumerator alone: a deployment replaces all of them within
 // seconds, and a worker that met a table without its new column would stop the run. Whoever
 // starts first upgrades under the store's lock; for the others that is a look at one table.
-func Start(ctx context.Context, needs ...config.Need) (Function, error) {
+func Start(ctx context.Context, connections int, needs ...config.Need) (Function, error) {
 	fitLambda()
 	environ, err := Environment(ctx, config.Environ(os.Environ()))
 	if err != nil {
@@ -62,6 +62,7 @@ func Start(ctx context.Context, needs ...config.Need) (Function, error) {
 	}
 	f := Function{Config: c, Log: handler.WithRequestID(telemetry.NewLogger(os.Stdout, c.LogLevel))}
 	database := Database(c)
+	database.MaxConns = connections
 	if config.SecretName(environ) != "" {
 		f.rotation = &rotation{needs: needs, log: f.Log, config: c}
 		database.Renew = f.rotation.databaseLogin

@@ -1,0 +1,16 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// connections says how many connections to the database the functions hold at a time. An aggregator and an
+// enumerator may have their tick beside what their queue feeds; each start by hand adds an enumerator.
+func connections(c stackConfig) string {
+	aggregators, enumerators := aggregators+1, enumerators+1
+	total := c.WorkerConcurrency*config.WorkerConnections + aggregators*config.AggregatorConnections + enumerators*config.EnumeratorConnections
+	return fmt.Sprintf("connections to the database, at most: %d (WORKER_CONCURRENCY %d x %d, aggregators %d x %d, enumerators %d x %d)",
+		total, c.WorkerConcurrency, config.WorkerConnections, aggregators, config.AggregatorConnections, enumerators, config.EnumeratorConnections)
+}
