@@ -21,6 +21,7 @@ const (
 	day = 24 * time.Hour
 
 	errorsADay         = 2
+	throttlesAnHour    = 10
 	workerSlow         = 4 * time.Minute
 	runOverdue         = 8 * day
 	statisticMax       = "Maximum"
@@ -32,30 +33,34 @@ const (
 // alarm fires when the metric is above the threshold.
 type alarm struct {
 	id        string // of the construct
-	name      string // of the alarm, after the prefix, and of its page in infra/runbooks
+	name      string // of the alarm, after the stack's, and of its page in infra/runbooks
 	means, do string // one sentence together
-	metric    awscloudwatch.Metric
+	metric    awscloudwatch.IMetric
 	threshold float64
 	periods   float64 // in a row; 0: one
 	// silence fires it as well: no data means that whoever reports it is dead.
 	silence bool
 }
 
-func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) {
-	action := awscloudwatchactions.NewSnsAction(newTopic(stack, c))
+// newAlarms returns the topic that they go to.
+func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) awssns.ITopic {
+	topic := alarmTopic(stack, c)
+	action := awscloudwatchactions.NewSnsAction(topic)
 	for _, a := range alarms(c, f, q) {
 		missing := awscloudwatch.TreatMissingData_NOT_BREACHING
 		if a.silence {
 			missing = awscloudwatch.TreatMissingData_BREACHING
 		}
 		made := awscloudwatch.NewAlarm(stack, jsii.String(a.id+"Alarm"), &awscloudwatch.AlarmProps{
-			AlarmName:        jsii.String(prefix + "-" + a.name),
+			AlarmName:        jsii.String(c.name(a.name)),
 			AlarmDescription: jsii.String(fmt.Sprintf("%s: %s. Runbook: infra/runbooks/%s.md", a.means, a.do, a.name)),
 			Metric:           a.metric, Threshold: &a.threshold, EvaluationPeriods: jsii.Number(max(a.periods, 1)),
 			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD, TreatMissingData: missing,
 		})
 		made.AddAlarmAction(action)
+		made.AddOkAction(action) // who was called out hears when it is over
 	}
+	return topic
 }
 
 func alarms(c stackConfig, f functions, q queues) []alarm {
@@ -88,6 +93,10 @@ func functionAlarms(f functions) []alarm {
 			do:     "find out whether Stripe or the database is slow",
 			metric: functionMetric(f.worker, "Duration", statisticP99, tickEvery), threshold: milliseconds(workerSlow),
 		},
+		{
+			id: "Throttles", name: "throttles", means: "Lambda did not let the functions run, more than ten times in an hour",
+			do: "find out who uses up the account's concurrency", metric: throttles(f), threshold: throttlesAnHour,
+		},
 	}
 }
 
@@ -103,8 +112,8 @@ func queueAlarms(c stackConfig, q queues) []alarm {
 			do: "repair the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
 		},
 		{
-			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled or asynchronous invocation was given up",
-			do: "read the message, repair the cause, start the run by hand if it was the weekly one", metric: queueMetric(q.failed, visible),
+			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled run failed for a day, or a schedule could not deliver",
+			do: "read the message, repair the cause, start the run by hand", metric: queueMetric(q.failed, visible),
 		},
 		{
 			id: "WorkAge", name: "work-age", means: "Organizations wait longer than a quarter of a run's deadline",
@@ -118,45 +127,64 @@ func runAlarms(c stackConfig) []alarm {
 	return []alarm{
 		{
 			id: "RunErrors", name: "run-errors", means: "A run ended with errors",
-			do: "look at their reasons, they want a person", metric: runMetric(telemetry.MetricErrors),
+			do: "look at their reasons, they want a person", metric: c.runMetric(telemetry.MetricErrors),
 		},
 		{
 			id: "RunIncomplete", name: "run-incomplete", means: "A run reached its deadline with organizations pending",
-			do: "find out why the workers did not get through, then resume it", metric: runMetric(telemetry.MetricRunIncomplete),
+			do: "find out why the workers did not get through, then resume it", metric: c.runMetric(telemetry.MetricRunIncomplete),
 		},
 		{
 			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something",
-			do: "check the database and the Stripe account before you trust it", metric: runMetric(telemetry.MetricRunSuspect),
+			do: "check the database and the Stripe account before you trust it", metric: c.runMetric(telemetry.MetricRunSuspect),
 		},
 		{
 			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database login is wrong",
-			do: "repair that, then resume it", metric: runMetric(telemetry.MetricRunStopped),
+			do: "repair that, then resume it", metric: c.runMetric(telemetry.MetricRunStopped),
 		},
 		{
 			id: "RunWithheld", name: "run-withheld", means: "A run reached its limit of downgrades and withheld the rest",
-			do: "check that they are right before you approve them", metric: runMetric(telemetry.MetricWithheld),
+			do: "check that they are right before you approve them", metric: c.runMetric(telemetry.MetricWithheld),
 		},
 		{
 			id: "RunAge", name: "run-age", means: "No run over all organizations completed in 8 days, or nobody says so",
 			do:        "see whether the schedules, the tick and the last run are alive",
-			metric:    customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
+			metric:    c.customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
 			threshold: runOverdue.Seconds(), periods: 2, silence: true,
 		},
 		{
 			id: "AccessDrift", name: "access-drift", means: "More organizations than usual had a wrong tier, status or subscription",
-			do: "see whether the application's webhook is broken", metric: runMetric(telemetry.MetricAccessDrift),
+			do: "see whether the application's webhook is broken", metric: c.runMetric(telemetry.MetricAccessDrift),
 			threshold: float64(c.AccessDriftThreshold),
+		},
+		{
+			id: "Orphans", name: "orphans", means: "More subscriptions than usual lead to no organization",
+			do: "see whether customers pay for nothing", metric: c.runMetric(telemetry.MetricOrphans),
+			threshold: float64(c.OrphansThreshold),
 		},
 	}
 }
 
-// newTopic returns where alarms go. It is not encrypted with alias/aws/sns, which CloudWatch may
+// alarmTopic returns where alarms go: a topic that exists already, which its owner lets CloudWatch
+// publish to, or one of the stack's.
+func alarmTopic(stack awscdk.Stack, c stackConfig) awssns.ITopic {
+	var topic awssns.ITopic
+	if c.AlarmTopic != "" {
+		topic = awssns.Topic_FromTopicArn(stack, jsii.String("AlarmTopic"), &c.AlarmTopic)
+	} else {
+		topic = newTopic(stack, c)
+	}
+	if c.AlarmEmail != "" {
+		topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
+	}
+	return topic
+}
+
+// newTopic returns a topic for alarms. It is not encrypted with alias/aws/sns, which CloudWatch may
 // not use; what it carries is the text of an alarm.
 func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
 	topic := awssns.NewTopic(stack, jsii.String("AlarmTopic"), &awssns.TopicProps{
-		TopicName: jsii.String(prefix + "-alarms"), EnforceSSL: jsii.Bool(true),
+		TopicName: jsii.String(c.name("alarms")), EnforceSSL: jsii.Bool(true),
 	})
-	topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.AlarmEmail, nil))
 	topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid:        jsii.String("AlarmsOfThisAccount"),
 		Principals: &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)},
@@ -170,19 +198,30 @@ func functionMetric(f awslambda.Function, name, statistic string, period time.Du
 	return f.Metric(&name, &awscloudwatch.MetricOptions{Statistic: &statistic, Period: seconds(period)})
 }
 
+// throttles is the sum over all functions; one that was not invoked has none.
+func throttles(f functions) awscloudwatch.IMetric {
+	using := map[string]awscloudwatch.IMetric{}
+	for id, function := range map[string]awslambda.Function{"enumerator": f.enumerator, "worker": f.worker, "aggregator": f.aggregator} {
+		using[id] = functionMetric(function, "Throttles", statisticSum, time.Hour)
+	}
+	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
+		Expression: jsii.String("SUM(METRICS())"), UsingMetrics: &using, Period: seconds(time.Hour), Label: jsii.String("Throttles"),
+	})
+}
+
 func queueMetric(q awssqs.Queue, name string) awscloudwatch.Metric {
 	return q.Metric(&name, &awscloudwatch.MetricOptions{Statistic: jsii.String(statisticMax), Period: seconds(5 * time.Minute)})
 }
 
 // runMetric is one that each run over all organizations writes once, when it ends.
-func runMetric(name string) awscloudwatch.Metric {
-	return customMetric(name, statisticMax, time.Hour, nil)
+func (c stackConfig) runMetric(name string) awscloudwatch.Metric {
+	return c.customMetric(name, statisticMax, time.Hour, nil)
 }
 
 // customMetric is one of this system's own. Their names are shared with those who write them.
-func customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
+func (c stackConfig) customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
-		Namespace: jsii.String(telemetry.Namespace), MetricName: &name, Statistic: &statistic, Period: seconds(period),
+		Namespace: jsii.String(telemetry.NamespaceOf(c.Stage)), MetricName: &name, Statistic: &statistic, Period: seconds(period),
 		DimensionsMap: dimensions,
 	})
 }

@@ -33,6 +33,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"aggregator-errors":    {lambda, "Errors", "Sum", "aggregator", 2, 86400, 1, hidden},
 		"enumerator-duration":  {lambda, "Duration", "Maximum", "enumerator", 720_000, 3600, 1, hidden},
 		"worker-duration":      {lambda, "Duration", "p99", "worker", 240_000, 900, 1, hidden},
+		"throttles":            {lambda, "Throttles", "Sum", "aggregator+enumerator+worker", 10, 3600, 1, hidden},
 		"dead-letters":         {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "dead-letter", 0, 300, 1, hidden},
 		"results-dead-letters": {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "results-dead-letter", 0, 300, 1, hidden},
 		"failed-invocations":   {queue, "ApproximateNumberOfMessagesVisible", "Maximum", "failed-invocations", 0, 300, 1, hidden},
@@ -44,27 +45,64 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"run-withheld":         {own, "Withheld", "Maximum", "", 0, 3600, 1, hidden},
 		"run-age":              {own, "LastRunAge", "Maximum", "", 691_200, 3600, 2, heard},
 		"access-drift":         {own, "AccessDrift", "Maximum", "", 10, 3600, 1, hidden},
+		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
 	got := map[string]watch{}
 	for _, a := range resources(t, "AWS::CloudWatch::Alarm") {
 		name := strings.TrimPrefix(a["AlarmName"].(string), prefix+"-")
-		statistic, _ := a["Statistic"].(string)
-		if extended, ok := a["ExtendedStatistic"].(string); ok {
-			statistic = extended
+		w := watch{threshold: a["Threshold"].(float64), periods: a["EvaluationPeriods"].(float64), silence: a["TreatMissingData"].(string)}
+		var of []string
+		for _, m := range measured(t, a) {
+			w.namespace, w.metric, w.statistic, w.period = m.namespace, m.name, m.statistic, m.period
+			of = append(of, watched(t, m.of))
 		}
-		got[name] = watch{
-			a["Namespace"].(string), a["MetricName"].(string), statistic, watched(t, a["Dimensions"]),
-			a["Threshold"].(float64), a["Period"].(float64), a["EvaluationPeriods"].(float64), a["TreatMissingData"].(string),
-		}
-		actions, _ := a["AlarmActions"].([]any)
-		if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
-			t.Errorf("%s: %v tells %v", name, a["ComparisonOperator"], actions)
+		slices.Sort(of)
+		w.of = strings.Join(of, "+")
+		got[name] = w
+		for _, when := range []string{"AlarmActions", "OKActions"} {
+			actions, _ := a[when].([]any)
+			if a["ComparisonOperator"] != "GreaterThanThreshold" || len(actions) != 1 || target(actions[0]) != topic {
+				t.Errorf("%s: %v tells %v (%s)", name, a["ComparisonOperator"], actions, when)
+			}
 		}
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(watch{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// measurement is a metric that an alarm watches, alone or in a sum.
+type measurement struct {
+	namespace, name, statistic string
+	period                     float64 // seconds
+	of                         any     // dimensions
+}
+
+func measured(t *testing.T, alarm object) []measurement {
+	t.Helper()
+	queries, isSum := alarm["Metrics"].([]any)
+	if !isSum {
+		statistic, _ := alarm["Statistic"].(string)
+		if extended, ok := alarm["ExtendedStatistic"].(string); ok {
+			statistic = extended
+		}
+		return []measurement{{alarm["Namespace"].(string), alarm["MetricName"].(string), statistic, alarm["Period"].(float64), alarm["Dimensions"]}}
+	}
+	var all []measurement
+	for _, query := range queries {
+		q := query.(object)
+		stat, isMetric := q["MetricStat"].(object)
+		if !isMetric {
+			if q["Expression"] != "SUM(METRICS())" {
+				t.Errorf("%v is no sum", q["Expression"])
+			}
+			continue
+		}
+		m := stat["Metric"].(object)
+		all = append(all, measurement{m["Namespace"].(string), m["MetricName"].(string), stat["Stat"].(string), stat["Period"].(float64), m["Dimensions"]})
+	}
+	return all
 }
 
 // watched returns the name of the queue or function that the dimensions point to.
@@ -94,6 +132,28 @@ func TestAlarmsGoToTheirAddressOnly(t *testing.T) {
 	}
 	if key := resources(t, "AWS::SNS::Topic")[topic]["KmsMasterKeyId"]; key != nil {
 		t.Errorf("CloudWatch cannot publish to a topic encrypted with %v", key)
+	}
+}
+
+func TestAlarmsGoToATopicThatExists(t *testing.T) {
+	const topic = "arn:aws:sns:us-east-1:123456789012:on-call"
+	for email, subscriptions := range map[string]int{"": 0, "operators@example.com": 1} {
+		c := example(t)
+		c.AlarmTopic, c.AlarmEmail = topic, email
+		made, _ := synthOf(t, c)
+		count := map[string]int{}
+		for id, r := range made.Resources {
+			count[r.Type]++
+			if r.Type == "AWS::CloudWatch::Alarm" && fmt.Sprint(r.Properties["AlarmActions"], r.Properties["OKActions"]) != "["+topic+"] ["+topic+"]" {
+				t.Errorf("%s tells %v", id, r.Properties["AlarmActions"])
+			}
+		}
+		if count["AWS::SNS::Topic"]+count["AWS::SNS::TopicPolicy"] != 0 || count["AWS::SNS::Subscription"] != subscriptions {
+			t.Errorf("with %q there are %v", email, count)
+		}
+		if made.Outputs["AlarmTopic"].Value != topic {
+			t.Errorf("the output says %v", made.Outputs["AlarmTopic"].Value)
+		}
 	}
 }
 
@@ -134,17 +194,15 @@ func TestWhatIsWatchedIsWhatTheFunctionsWrite(t *testing.T) {
 func alarmMetrics(t *testing.T) []metric {
 	t.Helper()
 	var found []metric
-	for id, a := range resources(t, "AWS::CloudWatch::Alarm") {
-		if a["Metrics"] != nil {
-			t.Errorf("%s has an expression, which this test does not read", id)
-			continue
+	for _, a := range resources(t, "AWS::CloudWatch::Alarm") {
+		for _, watched := range measured(t, a) {
+			m := metric{watched.namespace, watched.name, map[string]string{}}
+			dimensions, _ := watched.of.([]any)
+			for _, dimension := range dimensions {
+				m.dimensions[dimension.(object)["Name"].(string)] = fmt.Sprint(dimension.(object)["Value"])
+			}
+			found = append(found, m)
 		}
-		m := metric{a["Namespace"].(string), a["MetricName"].(string), map[string]string{}}
-		dimensions, _ := a["Dimensions"].([]any)
-		for _, dimension := range dimensions {
-			m.dimensions[dimension.(object)["Name"].(string)] = fmt.Sprint(dimension.(object)["Value"])
-		}
-		found = append(found, m)
 	}
 	return found
 }
@@ -209,7 +267,7 @@ func TestTheDashboardShowsWhatARunDid(t *testing.T) {
 	want := map[string]int{
 		"Outcomes of each run (organizations)": 6, "Drift of each run (organizations; orphans: subscriptions)": 4,
 		"Drift by field (changes)": len(billing.Fields()), "Requests to Stripe in each run": 4,
-		"Queues (messages)": 5, "Oldest message (seconds)": 5, "Duration of the functions (ms)": 3, "Failed invocations": 3,
+		"Queues (messages)": 6, "Oldest message (seconds)": 6, "Duration of the functions (ms)": 3, "Failed invocations": 3,
 		"Duration of each run (ms)": 1, "Since the last completed run (seconds)": 1,
 	}
 	if diff := cmp.Diff(want, shown); diff != "" {
@@ -259,7 +317,8 @@ func TestARunbookSaysWhatItMeansWhatToLookAtAndWhatToDo(t *testing.T) {
 				t.Errorf("%s has no %q", file, part)
 			}
 		}
-		for _, resource := range regexp.MustCompile(prefix+`-[a-z-]+|/pixell/subscription-reconciliation/[a-z-]+`).FindAllString(string(text), -1) {
+		commands := strings.ReplaceAll(string(text), "${STAGE:+-$STAGE}", "")
+		for _, resource := range regexp.MustCompile(prefix+`-[a-z-]+|/pixell/subscription-reconciliation/[a-z-]+`).FindAllString(commands, -1) {
 			if resource != name && !bytesContain(synthesized.text, resource) {
 				t.Errorf("%s names %s, which is not in the stack", file, resource)
 			}

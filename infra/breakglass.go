@@ -8,9 +8,9 @@ import (
 
 // newBreakGlassPolicy is for an emergency: it stops everything at once and sets it going again, as
 // infra/README.md says, without the rights of a deployment.
-func newBreakGlassPolicy(stack awscdk.Stack, f functions) {
+func newBreakGlassPolicy(stack awscdk.Stack, c stackConfig, f functions) {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("BreakGlass"), &awsiam.ManagedPolicyProps{
-		ManagedPolicyName: jsii.String(prefix + "-break-glass"),
+		ManagedPolicyName: jsii.String(c.globalName("break-glass")),
 		Description:       jsii.String("Stop the subscription reconciliation at once, and set it going again"),
 	})
 	policy.AddStatements(

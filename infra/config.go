@@ -18,6 +18,7 @@ const configFile = "infra/config.env"
 
 // stackConfig is what a deployment is made of. It holds no secret.
 type stackConfig struct {
+	Stage         string // "" is the one without a name
 	Account       string
 	Region        string
 	VPC           string
@@ -25,9 +26,15 @@ type stackConfig struct {
 	SecurityGroup string
 	SecretName    string // or its complete ARN
 	SecretKey     string // ARN of the customer-managed key that encrypts the secret; empty: AWS's own
-	AlarmEmail    string
+	AlarmEmail    string // "" only with AlarmTopic
+	AlarmTopic    string // ARN of one that exists; "" makes one
+	Schedule      string // of runs over all organizations
+
+	Protected bool // from being deleted
+	Tags      map[string]string
 
 	AccessDriftThreshold int // organizations in one run
+	OrphansThreshold     int // subscriptions in one run
 	LogRetentionDays     int
 	WorkerConcurrency    int
 	RunDeadline          time.Duration
@@ -66,13 +73,32 @@ var stackSettings = []setting{
 		name: "SECRET_KMS_KEY_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`),
 		optional: true, remedy: "the ARN of the customer-managed key that encrypts the secret, or leave it out",
 	},
-	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), remedy: "the e-mail address that alarms go to"},
+	{
+		name: "SCHEDULE", fits: regexp.MustCompile(`^(cron\([^()]+\)|rate\(\d+ (minutes?|hours?|days?)\))$`), byItself: "cron(0 3 ? * SUN *)",
+		remedy: "when runs start, in UTC, as EventBridge Scheduler takes it, such as cron(0 3 ? * SUN *) or, daily, cron(0 3 * * ? *)",
+	},
+	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true, remedy: alarmRemedy},
+	{
+		name: "ALARM_TOPIC_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$`), optional: true,
+		remedy: "the ARN of an SNS topic in the stack's region that CloudWatch may publish to, or leave it out",
+	},
+	{name: "ORPHANS_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
+	{name: "TERMINATION_PROTECTION", fits: regexp.MustCompile(`^(true|false)$`), byItself: "false", remedy: "true, so that nobody deletes the stack by mistake, or false"},
+	{
+		name: "TAGS", fits: regexp.MustCompile(`^` + oneTag + `(\s*,\s*` + oneTag + `)*$`), optional: true,
+		remedy: "NAME=VALUE pairs separated by commas, such as team=billing,cost-center=1234, or leave it out",
+	},
 	{name: "ACCESS_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many organizations with drifted access are usual in a run, such as 10"},
 	{
 		name: "LOG_RETENTION_DAYS", fits: regexp.MustCompile(`^(1|3|5|7|14|30|60|90|120|150|180|365|400|545|731|1096|1827|2192|2557|2922|3288|3653)$`),
 		byItself: "90", remedy: "a number of days that CloudWatch Logs knows, such as 30, 90 or 365",
 	},
 }
+
+const (
+	alarmRemedy = "the e-mail address that alarms go to, or ALARM_TOPIC_ARN"
+	oneTag      = `[A-Za-z0-9_.:/+@-]{1,128}=[A-Za-z0-9 _.:/+@-]{0,256}`
+)
 
 const subnetRemedy = "nat, where the subnets reach the internet through a NAT gateway (or another way that does not need a public address)"
 
@@ -144,7 +170,18 @@ func checkStack(values map[string]string) []config.Problem {
 			Remedy: subnetRemedy,
 		})
 	}
-	return found
+	return append(found, checkAlarms(values)...)
+}
+
+func checkAlarms(values map[string]string) []config.Problem {
+	topic := values["ALARM_TOPIC_ARN"]
+	switch {
+	case topic == "" && values["ALARM_EMAIL"] == "":
+		return []config.Problem{{Variable: "ALARM_EMAIL", Wrong: "is not set", Remedy: alarmRemedy}}
+	case strings.HasPrefix(topic, "arn:") && !strings.Contains(topic, ":sns:"+values["DEPLOY_REGION"]+":"):
+		return []config.Problem{{Variable: "ALARM_TOPIC_ARN", Wrong: "is in another region, where no alarm of this one can go", Remedy: "the ARN of a topic in DEPLOY_REGION"}}
+	}
+	return nil
 }
 
 // checkFunctions holds the functions' variables to the rules that the functions will hold them
@@ -199,8 +236,9 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		return stackConfig{}, err
 	}
 	threshold, thresholdErr := strconv.Atoi(values["ACCESS_DRIFT_THRESHOLD"])
+	orphans, orphansErr := strconv.Atoi(values["ORPHANS_THRESHOLD"])
 	retention, retentionErr := strconv.Atoi(values["LOG_RETENTION_DAYS"])
-	if err := errors.Join(thresholdErr, retentionErr); err != nil {
+	if err := errors.Join(thresholdErr, orphansErr, retentionErr); err != nil {
 		return stackConfig{}, err
 	}
 	// What the stack itself depends on is never left to a function's own default.
@@ -211,11 +249,24 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		subnets[i] = strings.TrimSpace(subnets[i])
 	}
 	return stackConfig{
-		Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
+		Stage: loaded.Stage, Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
 		VPC: values["VPC_ID"], Subnets: subnets, SecurityGroup: values["SECURITY_GROUP_ID"],
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
+		AlarmTopic: values["ALARM_TOPIC_ARN"], Schedule: values["SCHEDULE"],
+		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
 		AccessDriftThreshold: threshold, LogRetentionDays: retention,
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline,
 		Functions: functions,
 	}, nil
+}
+
+// tagsFrom takes a text that was found right.
+func tagsFrom(text string) map[string]string {
+	tags := map[string]string{}
+	for pair := range strings.SplitSeq(text, ",") {
+		if name, value, isPair := strings.Cut(strings.TrimSpace(pair), "="); isPair {
+			tags[name] = value
+		}
+	}
+	return tags
 }

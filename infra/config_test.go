@@ -20,7 +20,8 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 	want := stackConfig{
 		Account: "123456789012", Region: "us-east-1", VPC: "vpc-0123456789abcdef0",
 		Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, SecurityGroup: "sg-0123456789abcdef0",
-		SecretName: "pixell/prod", AlarmEmail: "operators@example.com", AccessDriftThreshold: 10, LogRetentionDays: 90,
+		SecretName: "pixell/subscription-reconciliation", AlarmEmail: "operators@example.com", Schedule: "cron(0 3 ? * SUN *)",
+		Protected: true, Tags: map[string]string{}, AccessDriftThreshold: 10, OrphansThreshold: 10, LogRetentionDays: 90,
 		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour,
 		Functions: map[string]string{
 			"DB_HOST": "db.example.internal", "DB_USER": "reconciliation", "DB_NAME": "application", "DB_TLS": "rds", "STRIPE_MODE": "live",
@@ -87,6 +88,9 @@ func TestTheEnvironmentWinsOverTheFile(t *testing.T) {
 
 func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 	for name, c := range map[string]struct{ variable, value, says string }{
+		"stage":                    {"STAGE", "Staging", "small letters"},
+		"a stage like a queue":     {"STAGE", "results", "name of a queue"},
+		"schedule":                 {"SCHEDULE", "weekly", "cron(0 3 ? * SUN *)"},
 		"account":                  {"DEPLOY_ACCOUNT", "1234", "12 digits"},
 		"region":                   {"DEPLOY_REGION", "Frankfurt", "such as us-east-1"},
 		"VPC":                      {"VPC_ID", "main", "vpc-..."},
@@ -97,6 +101,11 @@ func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 		"secret":                   {"SECRET_NAME", "pixell prod", "the name or the complete ARN"},
 		"ARN without its end":      {"SECRET_NAME", "arn:aws:secretsmanager:us-east-1:123456789012:secret:x", "complete ARN"},
 		"key":                      {"SECRET_KMS_KEY_ARN", "alias/x", "customer-managed key"},
+		"topic of another region":  {"ALARM_TOPIC_ARN", "arn:aws:sns:eu-central-1:123456789012:alarms", "another region"},
+		"topic":                    {"ALARM_TOPIC_ARN", "alarms", "ARN of an SNS topic"},
+		"tags":                     {"TAGS", "team", "NAME=VALUE"},
+		"protection":               {"TERMINATION_PROTECTION", "yes", "true, so that"},
+		"orphans":                  {"ORPHANS_THRESHOLD", "many", "such as 10"},
 		"mail":                     {"ALARM_EMAIL", "operators", "e-mail address"},
 		"threshold":                {"ACCESS_DRIFT_THRESHOLD", "-1", "such as 10"},
 		"retention of logs":        {"LOG_RETENTION_DAYS", "91", "30, 90 or 365"},

@@ -16,19 +16,19 @@ const (
 	widgetHeight   = 6
 )
 
-func newDashboard(stack awscdk.Stack, f functions, q queues) {
+func newDashboard(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	awscloudwatch.NewDashboard(stack, jsii.String("Dashboard"), &awscloudwatch.DashboardProps{
-		DashboardName: jsii.String(prefix), Start: jsii.String("-P5W"),
+		DashboardName: jsii.String(c.globalName("")), Start: jsii.String("-P5W"),
 		Widgets: &[]*[]awscloudwatch.IWidget{
 			{
-				graph("Outcomes of each run (organizations)", runMetrics(telemetry.MetricSynchronized, telemetry.MetricSkipped,
+				graph("Outcomes of each run (organizations)", c.runMetrics(telemetry.MetricSynchronized, telemetry.MetricSkipped,
 					telemetry.MetricErrors, telemetry.MetricWithheld, telemetry.MetricPending, telemetry.MetricDowngrades)),
-				graph("Drift of each run (organizations; orphans: subscriptions)", runMetrics(telemetry.MetricAccessDrift, telemetry.MetricDetailDrift,
+				graph("Drift of each run (organizations; orphans: subscriptions)", c.runMetrics(telemetry.MetricAccessDrift, telemetry.MetricDetailDrift,
 					telemetry.MetricTierMetadataMismatch, telemetry.MetricOrphans)),
 			},
 			{
-				graph("Drift by field (changes)", fieldMetrics()),
-				graph("Requests to Stripe in each run", runMetrics(telemetry.MetricStripeList, telemetry.MetricStripeRetrieve,
+				graph("Drift by field (changes)", c.fieldMetrics()),
+				graph("Requests to Stripe in each run", c.runMetrics(telemetry.MetricStripeList, telemetry.MetricStripeRetrieve,
 					telemetry.MetricStripeOther, telemetry.MetricStripeThrottled)),
 			},
 			{
@@ -46,8 +46,8 @@ func newDashboard(stack awscdk.Stack, f functions, q queues) {
 				}),
 			},
 			{
-				graph("Duration of each run (ms)", runMetrics(telemetry.MetricRunDuration)),
-				graph("Since the last completed run (seconds)", runMetrics(telemetry.MetricLastRunAge)),
+				graph("Duration of each run (ms)", c.runMetrics(telemetry.MetricRunDuration)),
+				graph("Since the last completed run (seconds)", c.runMetrics(telemetry.MetricLastRunAge)),
 			},
 		},
 	})
@@ -60,18 +60,18 @@ func graph(title string, metrics []awscloudwatch.IMetric) awscloudwatch.IWidget 
 	})
 }
 
-func runMetrics(names ...string) []awscloudwatch.IMetric {
+func (c stackConfig) runMetrics(names ...string) []awscloudwatch.IMetric {
 	metrics := make([]awscloudwatch.IMetric, 0, len(names))
 	for _, name := range names {
-		metrics = append(metrics, runMetric(name))
+		metrics = append(metrics, c.runMetric(name))
 	}
 	return metrics
 }
 
-func fieldMetrics() []awscloudwatch.IMetric {
+func (c stackConfig) fieldMetrics() []awscloudwatch.IMetric {
 	var metrics []awscloudwatch.IMetric
 	for _, field := range billing.Fields() {
-		metrics = append(metrics, customMetric(telemetry.MetricFieldDrift, statisticMax, time.Hour,
+		metrics = append(metrics, c.customMetric(telemetry.MetricFieldDrift, statisticMax, time.Hour,
 			&map[string]*string{telemetry.DimensionField: jsii.String(field)}))
 	}
 	return metrics
@@ -79,7 +79,7 @@ func fieldMetrics() []awscloudwatch.IMetric {
 
 func queueMetrics(name string, q queues) []awscloudwatch.IMetric {
 	return []awscloudwatch.IMetric{
-		queueMetric(q.work, name), queueMetric(q.results, name), queueMetric(q.deadLetter, name),
+		queueMetric(q.scheduled, name), queueMetric(q.work, name), queueMetric(q.results, name), queueMetric(q.deadLetter, name),
 		queueMetric(q.resultsDeadLetter, name), queueMetric(q.failed, name),
 	}
 }

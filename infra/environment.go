@@ -16,7 +16,7 @@ var (
 	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE"}
 	workerVariables     = []string{"DEFAULT_TIER", "WORKER_CONCURRENCY", "RETRY_BACKOFF"}
 	aggregatorVariables = []string{"RETENTION_DAYS"}
-	commonVariables     = []string{"LOG_LEVEL"}
+	commonVariables     = []string{"LOG_LEVEL", "STAGE"}
 )
 
 // configurable returns the functions' variables that a deployment may set; of the lists, those among

@@ -2,12 +2,12 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdadestinations"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdaeventsources"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/jsii-runtime-go"
@@ -23,6 +23,7 @@ const (
 	aggregatorBatch  = 100 // each message is one batch of a worker, and a run is looked at once for all of them
 	aggregatorWindow = 30 * time.Second
 	aggregators      = 2 // at a time, the fewest that Lambda allows
+	enumerators      = 2 // of scheduled runs, likewise
 )
 
 // functionNames are the folders of the functions below functions/ and dist/.
@@ -64,9 +65,9 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c),
 		}),
 	}
-	grantQueues(f, q)
+	grantQueues(stack, c, f, q)
 	f.work = newEventSources(c, f, q)
-	newFailureDestinations(f, q)
+	newTickInvocations(f)
 	return f
 }
 
@@ -83,11 +84,11 @@ func existingNetwork(stack awscdk.Stack, c stackConfig) network {
 
 func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f function) awslambda.Function {
 	logs := awslogs.NewLogGroup(stack, jsii.String(f.id+"Logs"), &awslogs.LogGroupProps{
-		LogGroupName: jsii.String(logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
+		LogGroupName: jsii.String(c.logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	made := awslambda.NewFunction(stack, jsii.String(f.id), &awslambda.FunctionProps{
-		FunctionName: jsii.String(prefix + "-" + f.name), Description: &f.says,
+		FunctionName: jsii.String(c.name(f.name)), Description: &f.says,
 		Runtime: awslambda.Runtime_PROVIDED_AL2023(), Architecture: awslambda.Architecture_ARM_64(), Handler: jsii.String("bootstrap"),
 		Code:       awslambda.Code_FromAsset(jsii.String(filepath.Join(assets, f.name)), nil),
 		MemorySize: &f.memory, Timeout: seconds(f.timeout), Role: newRole(stack, c, f.id, logs), LogGroup: logs,
@@ -99,7 +100,9 @@ func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f 
 	return made
 }
 
-func logGroupName(function string) string { return "/pixell/subscription-reconciliation/" + function }
+func (c stackConfig) logGroupName(function string) string {
+	return "/" + strings.Replace(c.name(""), "-", "/", 1) + "/" + function
+}
 
 // retention names the days as the CDK does; loadConfig has checked that it can.
 func retention(days int) awslogs.RetentionDays {
@@ -117,6 +120,10 @@ func retention(days int) awslogs.RetentionDays {
 
 // newEventSources returns the one that feeds the worker.
 func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources.SqsEventSource {
+	// One message at a time: with several, one that fails would have the others delivered again.
+	f.enumerator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.scheduled, &awslambdaeventsources.SqsEventSourceProps{
+		BatchSize: jsii.Number(1), MaxConcurrency: jsii.Number(enumerators),
+	}))
 	work := awslambdaeventsources.NewSqsEventSource(q.work, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(workerBatch), MaxBatchingWindow: seconds(workerWindow),
 		ReportBatchItemFailures: jsii.Bool(true), MaxConcurrency: jsii.Number(c.WorkerConcurrency),
@@ -129,17 +136,11 @@ func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources
 	return work
 }
 
-// newFailureDestinations says what becomes of invocations that nobody waits for.
-func newFailureDestinations(f functions, q queues) {
-	// Lambda tries a function that failed again after one and after two minutes; for longer, only what
-	// it could not start. A run that was opened is gone on with by the ticks. Nothing is opened twice.
-	f.enumerator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
-		MaxEventAge: seconds(6 * time.Hour), RetryAttempts: jsii.Number(2),
-		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
-	})
-	// A tick is worth as much as the next one.
-	f.aggregator.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{
-		MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(1),
-		OnFailure: awslambdadestinations.NewSqsDestination(q.failed),
-	})
+// newTickInvocations says what becomes of the ticks, the invocations that nobody waits for: one is
+// worth as much as the next, so that one that fails is not tried again. It counts among the errors of
+// its function, which alarm where there are many.
+func newTickInvocations(f functions) {
+	for _, function := range []awslambda.Function{f.enumerator, f.aggregator} {
+		function.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(0)})
+	}
 }

@@ -28,6 +28,7 @@ var synthesized struct {
 // cloudFormation is a template as tests walk through it.
 type cloudFormation struct {
 	Resources map[string]resource
+	Outputs   map[string]struct{ Value any }
 }
 
 type resource struct {
@@ -72,20 +73,28 @@ func example(t *testing.T) stackConfig {
 // synth returns the template of the example's stack, with placeholders for the functions.
 func synth(c stackConfig, folder string) (awscdk.Stack, []byte, error) {
 	assets := filepath.Join(folder, "dist")
-	for _, name := range functionNames {
-		if err := os.MkdirAll(filepath.Join(assets, name), 0o750); err != nil {
-			return nil, nil, err
-		}
-		if err := os.WriteFile(filepath.Join(assets, name, "bootstrap"), []byte("placeholder for "+name), 0o600); err != nil {
-			return nil, nil, err
-		}
+	if err := placeAssets(assets); err != nil {
+		return nil, nil, err
 	}
 	out := filepath.Join(folder, "cdk.out")
 	app := newApp(out)
 	stack := newStack(app, c, assets)
 	app.Synth(nil)
-	text, err := os.ReadFile(filepath.Join(out, prefix+".template.json"))
+	text, err := os.ReadFile(filepath.Join(out, c.name("")+".template.json"))
 	return stack, text, err
+}
+
+// placeAssets puts something where task build puts the functions.
+func placeAssets(folder string) error {
+	for _, name := range functionNames {
+		if err := os.MkdirAll(filepath.Join(folder, name), 0o750); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, name, "bootstrap"), []byte("placeholder for "+name), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func synthesizeOnce(t *testing.T) {

@@ -63,7 +63,7 @@ func identityPolicies(t *testing.T) map[string][]statement {
 	return found
 }
 
-func TestOnlyNetworkInterfacesAreAllowedWithoutAResource(t *testing.T) {
+func TestOnlyNetworkInterfacesAndTheAccountAreAllowedWithoutAResource(t *testing.T) {
 	for id, all := range identityPolicies(t) {
 		for _, s := range all {
 			var actions []string
@@ -74,7 +74,7 @@ func TestOnlyNetworkInterfacesAreAllowedWithoutAResource(t *testing.T) {
 				}
 			}
 			slices.Sort(actions)
-			if hasWildcard(t, s.Resource) && !slices.Equal(actions, networkInterfaceActions) {
+			if hasWildcard(t, s.Resource) && !slices.Equal(actions, networkInterfaceActions) && !slices.Equal(actions, accountActions) {
 				t.Errorf("%s allows %v on %v", id, actions, s.Resource)
 			}
 		}
@@ -89,7 +89,7 @@ func hasWildcard(t *testing.T, resources list) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.ContainsAny(strings.ReplaceAll(string(text), ":secret:pixell/prod-??????", ""), "*?")
+	return strings.ContainsAny(strings.ReplaceAll(string(text), ":secret:pixell/subscription-reconciliation-??????", ""), "*?")
 }
 
 func TestRolesHaveNoOtherPolicies(t *testing.T) {
@@ -104,7 +104,7 @@ func TestRolesHaveNoOtherPolicies(t *testing.T) {
 func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	own := func(function string, more ...string) []string {
 		return append([]string{
-			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/prod",
+			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/subscription-reconciliation",
 		}, more...)
 	}
 	consume := func(queue string) []string {
@@ -114,7 +114,6 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 		}
 		return all
 	}
-	destination := []string{"sqs:SendMessage FailedInvocations", "sqs:GetQueueAttributes FailedInvocations", "sqs:GetQueueUrl FailedInvocations"}
 	operators := []string{"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator"}
 	look := []string{"ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "GetQueueUrl"}
 	for queue, actions := range map[string][]string{
@@ -126,10 +125,13 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 			operators = append(operators, "sqs:"+action+" "+queue)
 		}
 	}
-	for _, name := range []string{"weekly-run", "resume-tick", "aggregator-tick"} {
+	for _, name := range []string{"scheduled-run", "resume-tick", "aggregator-tick"} {
 		operators = append(operators, "scheduler:GetSchedule schedule/"+prefix+"/"+prefix+"-"+name)
 	}
-	operators = append(operators, "secretsmanager:DescribeSecret pixell/prod", "cloudformation:DescribeStacks AWS::StackId")
+	for _, function := range []string{"Enumerator", "Worker", "Aggregator"} {
+		operators = append(operators, "lambda:GetFunctionConcurrency "+function)
+	}
+	operators = append(operators, "secretsmanager:DescribeSecret pixell/subscription-reconciliation", "cloudformation:DescribeStacks AWS::StackId")
 	for _, queue := range []string{"WorkQueue", "ResultsQueue"} {
 		operators = append(operators, "sqs:SendMessage "+queue, "sqs:GetQueueAttributes "+queue, "sqs:GetQueueUrl "+queue)
 	}
@@ -139,11 +141,13 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 		}
 	}
 	want := map[string][]string{
-		"EnumeratorRoleDefaultPolicy": slices.Concat(own("Enumerator", "sqs:SendMessage WorkQueue", "sqs:SendMessage ResultsQueue"), destination),
+		"EnumeratorRoleDefaultPolicy": slices.Concat(own("Enumerator", "sqs:SendMessage WorkQueue", "sqs:SendMessage ResultsQueue"), consume("ScheduledRuns")),
 		"WorkerRoleDefaultPolicy":     slices.Concat(own("Worker", "sqs:SendMessage ResultsQueue", "sqs:SendMessage DeadLetterQueue"), consume("WorkQueue")),
-		"AggregatorRoleDefaultPolicy": slices.Concat(own("Aggregator"), consume("ResultsQueue"), destination),
-		"SchedulerRoleDefaultPolicy":  {"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage FailedInvocations"},
-		"Operators":                   operators,
+		"AggregatorRoleDefaultPolicy": slices.Concat(own("Aggregator"), consume("ResultsQueue")),
+		"SchedulerRoleDefaultPolicy": {
+			"lambda:InvokeFunction Enumerator", "lambda:InvokeFunction Aggregator", "sqs:SendMessage ScheduledRuns", "sqs:SendMessage FailedInvocations",
+		},
+		"Operators": operators,
 		"BreakGlass": {
 			"lambda:UpdateEventSourceMapping " + idOf(t, "AWS::Lambda::EventSourceMapping", "BatchSize", float64(workerBatch)),
 			"lambda:PutFunctionConcurrency Enumerator", "lambda:DeleteFunctionConcurrency Enumerator", "cloudformation:DescribeStacks AWS::StackId",
@@ -327,13 +331,41 @@ func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
 			switch {
 			case slices.Contains(s.Action, any("secretsmanager:GetSecretValue")) && slices.Equal(s.Resource, list{secret}):
 				readers++
-			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}):
+			case slices.Contains(s.Action, any("kms:Decrypt")) && slices.Equal(s.Resource, list{key}) &&
+				fmt.Sprint(s.Condition) == "map[StringEquals:map[kms:ViaService:secretsmanager.us-east-1.amazonaws.com]]":
 				readers++
 			}
 		}
 	}
 	if want := 2 * len(functionNames); readers != want {
 		t.Errorf("%d statements read the secret or use its key, want %d", readers, want)
+	}
+}
+
+// What AWS alone can show, that it heeds the conditions, is asserted here of the template.
+func TestFunctionsUseTheirRightsFromTheirCodeAlone(t *testing.T) {
+	for id, all := range identityPolicies(t) {
+		function := strings.ToLower(strings.TrimSuffix(withoutHash(id), "RoleDefaultPolicy"))
+		if !slices.Contains(functionNames, function) {
+			continue
+		}
+		denied := 0
+		for _, s := range all {
+			only, _ := s.Condition["ArnEquals"].(map[string]any)
+			fromCode := nameOf(only["lambda:SourceFunctionArn"]) == prefix+"-"+function
+			for _, action := range s.Action {
+				ownCode := action == "secretsmanager:GetSecretValue" || action == "sqs:SendMessage" || s.Effect == "Deny"
+				if ownCode != fromCode {
+					t.Errorf("%s: %s %v where %v", function, s.Effect, action, s.Condition)
+				}
+			}
+			if s.Effect == "Deny" && hasWildcard(t, s.Resource) {
+				denied += len(s.Action)
+			}
+		}
+		if denied != len(networkInterfaceActions) {
+			t.Errorf("%s: %d of Lambda's own actions are kept from its code", function, denied)
+		}
 	}
 }
 

@@ -16,46 +16,51 @@ const (
 	messageRetention    = 4 * 24 * time.Hour
 	deadLetterRetention = 14 * 24 * time.Hour // longer: a message keeps the time it was first sent
 
+	// A scheduled run is tried again every quarter of an hour for a day, then given up. Who gets it
+	// while another still is at it does no harm, the run's lease lets one work: so it is hidden only as
+	// long as an enumerator may take, the least that Lambda allows, not for the six times of it.
+	scheduledVisibility = enumeratorTimeout
+	scheduledReceives   = int(day / scheduledVisibility)
+
 	// visibilityFactor is Lambda's advice: a queue hides a message for so many timeouts of the
-	// function, which leaves room for its own retries.
+	// function, and the batching window, which leaves room for its own retries.
 	visibilityFactor = 6
 )
 
 type queues struct {
 	work, results                 awssqs.Queue
+	scheduled                     awssqs.Queue // runs that the schedule asks for
 	deadLetter, resultsDeadLetter awssqs.Queue
-	failed                        awssqs.Queue // what never reached a function, or failed there
+	failed                        awssqs.Queue // scheduled runs that were given up, and what no schedule could deliver
 }
 
-func newQueues(stack awscdk.Stack) queues {
+func newQueues(stack awscdk.Stack, c stackConfig) queues {
 	q := queues{
-		deadLetter:        newDeadLetterQueue(stack, "DeadLetterQueue", "dead-letter", "work"),
-		resultsDeadLetter: newDeadLetterQueue(stack, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
-		failed: awssqs.NewQueue(stack, jsii.String("FailedInvocations"), &awssqs.QueueProps{
-			QueueName: jsii.String(prefix + "-failed-invocations"), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
-			EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(deadLetterRetention),
-		}),
+		deadLetter:        newDeadLetterQueue(stack, c, "DeadLetterQueue", "dead-letter", "work"),
+		resultsDeadLetter: newDeadLetterQueue(stack, c, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
+		failed:            newDeadLetterQueue(stack, c, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	q.work = newQueue(stack, "WorkQueue", "work", workerTimeout, q.deadLetter)
-	q.results = newQueue(stack, "ResultsQueue", "results", aggregatorTimeout, q.resultsDeadLetter)
+	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout+workerWindow, q.deadLetter, maxReceiveCount)
+	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout+aggregatorWindow, q.resultsDeadLetter, maxReceiveCount)
+	q.scheduled = newQueue(stack, c, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
 	return q
 }
 
-func newQueue(stack awscdk.Stack, id, name string, consumerTimeout time.Duration, deadLetter awssqs.Queue) awssqs.Queue {
+func newQueue(stack awscdk.Stack, c stackConfig, id, name string, visibility time.Duration, deadLetter awssqs.Queue, receives int) awssqs.Queue {
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
-		QueueName: jsii.String(prefix + "-" + name), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
+		QueueName: jsii.String(c.name(name)), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
 		EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(messageRetention),
-		VisibilityTimeout: seconds(visibilityFactor * consumerTimeout),
-		DeadLetterQueue:   &awssqs.DeadLetterQueue{Queue: deadLetter, MaxReceiveCount: jsii.Number(maxReceiveCount)},
+		VisibilityTimeout: seconds(visibility),
+		DeadLetterQueue:   &awssqs.DeadLetterQueue{Queue: deadLetter, MaxReceiveCount: jsii.Number(receives)},
 	})
 }
 
 // newDeadLetterQueue returns a queue that takes dead letters of the named queue only.
-func newDeadLetterQueue(stack awscdk.Stack, id, name, source string) awssqs.Queue {
+func newDeadLetterQueue(stack awscdk.Stack, c stackConfig, id, name, source string) awssqs.Queue {
 	// By its name: each of the two queues names the other, and CloudFormation cannot make both first.
-	sourceArn := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sqs"), Resource: jsii.String(prefix + "-" + source)})
+	sourceArn := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sqs"), Resource: jsii.String(c.name(source))})
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
-		QueueName: jsii.String(prefix + "-" + name), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
+		QueueName: jsii.String(c.name(name)), Encryption: awssqs.QueueEncryption_SQS_MANAGED,
 		EnforceSSL: jsii.Bool(true), RetentionPeriod: seconds(deadLetterRetention),
 		RedriveAllowPolicy: &awssqs.RedriveAllowPolicy{
 			RedrivePermission: awssqs.RedrivePermission_BY_QUEUE,

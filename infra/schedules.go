@@ -5,59 +5,58 @@ import (
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsscheduler"
 	"github.com/aws/jsii-runtime-go"
 )
 
 const tickEvery = 15 * time.Minute
 
-// Names of the schedules, after the prefix.
+// Names of the schedules, after the stack's.
 const (
-	weeklyRun      = "weekly-run"
+	scheduledRun   = "scheduled-run"
 	resumeTick     = "resume-tick"
 	aggregatorTick = "aggregator-tick"
 )
 
-// schedule invokes a function with a payload.
+// schedule hands a payload to a function or a queue.
 type schedule struct {
 	id, name, says, expression, payload string
-	target                              awslambda.Function
+	target                              *string       // its ARN
 	maxAge                              time.Duration // how long the scheduler tries to deliver
 	retries                             float64
 }
 
-func newSchedules(stack awscdk.Stack, f functions, q queues) {
-	group := awsscheduler.NewCfnScheduleGroup(stack, jsii.String("Schedules"), &awsscheduler.CfnScheduleGroupProps{Name: jsii.String(prefix)})
-	role := newSchedulerRole(stack, f, q)
+func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
+	group := awsscheduler.NewCfnScheduleGroup(stack, jsii.String("Schedules"), &awsscheduler.CfnScheduleGroupProps{Name: jsii.String(c.name(""))})
+	role := newSchedulerRole(stack, c, f, q)
 	for _, s := range []schedule{
 		{
-			id: "WeeklyRun", name: weeklyRun, says: "A run over all organizations, Sundays 03:00 UTC",
-			expression: "cron(0 3 ? * SUN *)",
+			id: "ScheduledRun", name: scheduledRun, says: "A run over all organizations", expression: c.Schedule,
 			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
 			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
-			target:  f.enumerator, maxAge: 6 * time.Hour, retries: 185,
+			// Through a queue, since the scheduler hears of no failure of a function and Lambda tries three times.
+			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: 185,
 		},
 		{
 			id: "ResumeTick", name: resumeTick, says: "Goes on with runs whose listing was interrupted",
-			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator, maxAge: tickEvery, retries: 3,
+			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 		{
 			id: "AggregatorTick", name: aggregatorTick, says: "Closes runs past their deadline, removes old ones, reports the age of the last",
-			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator, maxAge: tickEvery, retries: 3,
+			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 	} {
-		newSchedule(stack, s, group, role, q)
+		newSchedule(stack, c, s, group, role, q)
 	}
 }
 
-func newSchedule(stack awscdk.Stack, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
+func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
 	made := awsscheduler.NewCfnSchedule(stack, &s.id, &awsscheduler.CfnScheduleProps{
-		Name: jsii.String(prefix + "-" + s.name), GroupName: group.Ref(), Description: &s.says,
+		Name: jsii.String(c.name(s.name)), GroupName: group.Ref(), Description: &s.says,
 		ScheduleExpression: &s.expression, ScheduleExpressionTimezone: jsii.String("UTC"),
 		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
 		Target: &awsscheduler.CfnSchedule_TargetProperty{
-			Arn: s.target.FunctionArn(), RoleArn: role.RoleArn(), Input: &s.payload,
+			Arn: s.target, RoleArn: role.RoleArn(), Input: &s.payload,
 			DeadLetterConfig: &awsscheduler.CfnSchedule_DeadLetterConfigProperty{Arn: q.failed.QueueArn()},
 			RetryPolicy: &awsscheduler.CfnSchedule_RetryPolicyProperty{
 				MaximumEventAgeInSeconds: jsii.Number(s.maxAge.Seconds()), MaximumRetryAttempts: &s.retries,
@@ -68,27 +67,27 @@ func newSchedule(stack awscdk.Stack, s schedule, group awsscheduler.CfnScheduleG
 	made.Node().AddDependency(role)
 }
 
-func scheduleArns(stack awscdk.Stack) []*string {
+func scheduleArns(stack awscdk.Stack, c stackConfig) []*string {
 	var arns []*string
-	for _, name := range []string{weeklyRun, resumeTick, aggregatorTick} {
+	for _, name := range []string{scheduledRun, resumeTick, aggregatorTick} {
 		arns = append(arns, stack.FormatArn(&awscdk.ArnComponents{
-			Service: jsii.String("scheduler"), Resource: jsii.String("schedule"), ResourceName: jsii.String(prefix + "/" + prefix + "-" + name),
+			Service: jsii.String("scheduler"), Resource: jsii.String("schedule"), ResourceName: jsii.String(c.name("") + "/" + c.name(name)),
 		}))
 	}
 	return arns
 }
 
-func newSchedulerRole(stack awscdk.Stack, f functions, q queues) awsiam.Role {
+func newSchedulerRole(stack awscdk.Stack, c stackConfig, f functions, q queues) awsiam.Role {
 	// Only schedules of this group, in this account, may put the role on.
 	group := stack.FormatArn(&awscdk.ArnComponents{
-		Service: jsii.String("scheduler"), Resource: jsii.String("schedule-group"), ResourceName: jsii.String(prefix),
+		Service: jsii.String("scheduler"), Resource: jsii.String("schedule-group"), ResourceName: jsii.String(c.name("")),
 	})
 	conditions := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": stack.Account(), "aws:SourceArn": group}}
 	role := awsiam.NewRole(stack, jsii.String("SchedulerRole"), &awsiam.RoleProps{
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("scheduler.amazonaws.com"), &awsiam.ServicePrincipalOpts{Conditions: &conditions}),
-		Description: jsii.String("EventBridge Scheduler: invokes the enumerator and the aggregator"),
+		Description: jsii.String("EventBridge Scheduler: starts runs and invokes the enumerator and the aggregator"),
 	})
 	allow(role, []string{"lambda:InvokeFunction"}, f.enumerator.FunctionArn(), f.aggregator.FunctionArn())
-	allow(role, []string{"sqs:SendMessage"}, q.failed.QueueArn())
+	allow(role, []string{"sqs:SendMessage"}, q.scheduled.QueueArn(), q.failed.QueueArn())
 	return role
 }

@@ -37,10 +37,10 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 		got[r.Type]++
 	}
 	want := map[string]int{
-		"AWS::SQS::Queue": 5, "AWS::SQS::QueuePolicy": 5, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
-		"AWS::IAM::ManagedPolicy": 2, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 2, "AWS::Lambda::EventInvokeConfig": 2,
+		"AWS::SQS::Queue": 6, "AWS::SQS::QueuePolicy": 6, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
+		"AWS::IAM::ManagedPolicy": 2, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
 		"AWS::Scheduler::Schedule": 3, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
-		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 16, "AWS::CloudWatch::Dashboard": 1,
+		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 18, "AWS::CloudWatch::Dashboard": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -50,21 +50,25 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 func TestQueuesKeepHideAndGiveUpMessages(t *testing.T) {
 	needNode(t) // the matchers below are the CDK's
 	for name, queue := range map[string]object{
-		"work":    {"VisibilityTimeout": 1800, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
-		"results": {"VisibilityTimeout": 720, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		"work":    {"VisibilityTimeout": 1802, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		"results": {"VisibilityTimeout": 750, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		// A day of deliveries, and kept for longer.
+		"scheduled-runs": {"VisibilityTimeout": 900, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 96}},
 		"dead-letter": {"MessageRetentionPeriod": 1209600, "RedriveAllowPolicy": object{
 			"redrivePermission": "byQueue", "sourceQueueArns": assertions.Match_ArrayWith(&[]any{endsWith(":" + prefix + "-work")}),
 		}},
 		"results-dead-letter": {"MessageRetentionPeriod": 1209600, "RedriveAllowPolicy": object{
 			"redrivePermission": "byQueue", "sourceQueueArns": assertions.Match_ArrayWith(&[]any{endsWith(":" + prefix + "-results")}),
 		}},
-		"failed-invocations": {"MessageRetentionPeriod": 1209600},
+		"failed-invocations": {"MessageRetentionPeriod": 1209600, "RedriveAllowPolicy": object{
+			"redrivePermission": "byQueue", "sourceQueueArns": assertions.Match_ArrayWith(&[]any{endsWith(":" + prefix + "-scheduled-runs")}),
+		}},
 	} {
 		queue["QueueName"] = prefix + "-" + name
 		queue["SqsManagedSseEnabled"] = true
 		has(t, "AWS::SQS::Queue", queue)
 	}
-	for from, to := range map[string]string{"work": "dead-letter", "results": "results-dead-letter"} {
+	for from, to := range map[string]string{"work": "dead-letter", "results": "results-dead-letter", "scheduled-runs": "failed-invocations"} {
 		redrive, _ := named(t, "AWS::SQS::Queue", "QueueName", prefix+"-"+from)["RedrivePolicy"].(object)
 		if got, want := target(redrive["deadLetterTargetArn"]), idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-"+to); got != want {
 			t.Errorf("%s gives up to %s, want %s", from, got, want)
@@ -107,10 +111,10 @@ func TestFunctionsRunInThePrivateSubnetsOnArm(t *testing.T) {
 				"SubnetIds":        []any{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"},
 				"SecurityGroupIds": []any{"sg-0123456789abcdef0"},
 			},
-			"LoggingConfig": object{"LogGroup": object{"Ref": idOf(t, "AWS::Logs::LogGroup", "LogGroupName", logGroupName(name))}},
+			"LoggingConfig": object{"LogGroup": object{"Ref": idOf(t, "AWS::Logs::LogGroup", "LogGroupName", example(t).logGroupName(name))}},
 		})
 		has(t, "AWS::Lambda::Function", function)
-		has(t, "AWS::Logs::LogGroup", object{"LogGroupName": logGroupName(name), "RetentionInDays": 90})
+		has(t, "AWS::Logs::LogGroup", object{"LogGroupName": example(t).logGroupName(name), "RetentionInDays": 90})
 	}
 }
 
@@ -127,7 +131,7 @@ func TestEachFunctionHasARoleOfItsOwn(t *testing.T) {
 
 // Each function gets exactly the variables that its code reads.
 func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
-	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL"}
+	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL", "STAGE"}
 	stripe := []string{"STRIPE_MODE", "STRIPE_RPS"}
 	c := example(t)
 	for _, name := range configurable(config.Names(nil)) { // all of them, also those that the example leaves out
@@ -188,7 +192,7 @@ func TestFunctionsKnowTheVariablesThatTheyGet(t *testing.T) {
 
 func TestWhatTheStackDependsOnIsWhatTheFunctionsGet(t *testing.T) {
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-worker", "Environment": object{"Variables": object{
-		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "12", "SECRET_NAME": "pixell/prod", "DB_TLS": "rds",
+		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "12", "SECRET_NAME": "pixell/subscription-reconciliation", "DB_TLS": "rds",
 		"WORK_QUEUE_URL": object{"Ref": idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-work")},
 	}}})
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-enumerator", "Environment": object{"Variables": object{"RUN_DEADLINE": "12h0m0s"}}})
@@ -200,40 +204,46 @@ func TestQueuesFeedFunctionsInBatches(t *testing.T) {
 		"aggregator": {
 			"BatchSize": 100, "MaximumBatchingWindowInSeconds": 30, "ScalingConfig": object{"MaximumConcurrency": 2}, "queue": "results",
 		},
+		// Its answer names no messages: an error has its one delivered again.
+		"enumerator": {"BatchSize": 1, "ScalingConfig": object{"MaximumConcurrency": 2}, "queue": "scheduled-runs", "FunctionResponseTypes": assertions.Match_Absent()},
 	} {
 		queue := idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-"+source["queue"].(string))
 		delete(source, "queue")
 		source["EventSourceArn"] = object{"Fn::GetAtt": []any{queue, "Arn"}}
 		source["FunctionName"] = object{"Ref": idOf(t, "AWS::Lambda::Function", "FunctionName", prefix+"-"+function)}
-		source["FunctionResponseTypes"] = []any{"ReportBatchItemFailures"}
+		if _, set := source["FunctionResponseTypes"]; !set {
+			source["FunctionResponseTypes"] = []any{"ReportBatchItemFailures"}
+		}
 		has(t, "AWS::Lambda::EventSourceMapping", source)
 	}
 }
 
-func TestSchedulesInvokeWithTheirPayload(t *testing.T) {
+func TestSchedulesDeliverTheirPayload(t *testing.T) {
 	failed := object{"Fn::GetAtt": []any{idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-failed-invocations"), "Arn"}}
-	for name, s := range map[string]struct{ expression, function, payload string }{
-		"weekly-run":      {"cron(0 3 ? * SUN *)", "enumerator", `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`},
-		"resume-tick":     {"rate(15 minutes)", "enumerator", `{"resume":true}`},
-		"aggregator-tick": {"rate(15 minutes)", "aggregator", `{"tick":true}`},
+	function := func(name string) string { return idOf(t, "AWS::Lambda::Function", "FunctionName", prefix+"-"+name) }
+	scheduled := idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-scheduled-runs")
+	for name, s := range map[string]struct{ expression, target, payload string }{
+		"scheduled-run":   {"cron(0 3 ? * SUN *)", scheduled, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`},
+		"resume-tick":     {"rate(15 minutes)", function("enumerator"), `{"resume":true}`},
+		"aggregator-tick": {"rate(15 minutes)", function("aggregator"), `{"tick":true}`},
 	} {
 		has(t, "AWS::Scheduler::Schedule", object{
 			"Name": prefix + "-" + name, "ScheduleExpression": s.expression, "ScheduleExpressionTimezone": "UTC",
 			"FlexibleTimeWindow": object{"Mode": "OFF"},
 			"Target": object{
-				"Arn":   object{"Fn::GetAtt": []any{idOf(t, "AWS::Lambda::Function", "FunctionName", prefix+"-"+s.function), "Arn"}},
+				"Arn":   object{"Fn::GetAtt": []any{s.target, "Arn"}},
 				"Input": s.payload, "DeadLetterConfig": object{"Arn": failed},
 			},
 		})
 	}
 }
 
-func TestInvocationsThatNobodyWaitsForDoNotGetLost(t *testing.T) {
-	failed := object{"Fn::GetAtt": []any{idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-failed-invocations"), "Arn"}}
-	for function, age := range map[string]int{"enumerator": 21600, "aggregator": 900} {
+// A failed tick is no news: the next one does the same, and its function's errors are alarmed of.
+func TestTicksThatFailAreNotTriedAgain(t *testing.T) {
+	for _, function := range []string{"enumerator", "aggregator"} {
 		has(t, "AWS::Lambda::EventInvokeConfig", object{
 			"FunctionName":             object{"Ref": idOf(t, "AWS::Lambda::Function", "FunctionName", prefix+"-"+function)},
-			"MaximumEventAgeInSeconds": age, "DestinationConfig": object{"OnFailure": object{"Destination": failed}},
+			"MaximumEventAgeInSeconds": 900, "MaximumRetryAttempts": 0, "DestinationConfig": assertions.Match_Absent(),
 		})
 	}
 }

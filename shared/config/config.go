@@ -19,6 +19,8 @@ type Config struct {
 	Rules  billing.Rules `json:"rules"`
 	Queues Queues        `json:"queues"`
 
+	// Stage tells deployments of one account apart; empty: the one without a name.
+	Stage string `json:"stage"`
 	// EnumeratorFunction is the Lambda function that the command line invokes.
 	EnumeratorFunction string `json:"enumeratorFunction"`
 	// MaxDowngrades limits how many organizations one run may downgrade.

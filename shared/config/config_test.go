@@ -120,7 +120,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"STRIPE_PRICE_ID_MAX", "price_c", "STRIPE_PRICE_ID_FREE", "price_0", "STRIPE_PRODUCT_ID_FREE", "prod_0", "STRIPE_PRODUCT_ID_STARTER", "prod_a",
 		"STRIPE_PRODUCT_ID_PRO", "silver", "STRIPE_PRODUCT_ID_MAX", "prod_c", "DEFAULT_TIER", "starter", "MAX_DOWNGRADES", "7",
 		"WORKER_CONCURRENCY", "1", "MAX_RECEIVE_COUNT", "3", "RETRY_BACKOFF", "1s", "RUN_DEADLINE", "1h30m",
-		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN",
+		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN", "STAGE", "staging",
 	))
 	want := mustLoad(t, complete())
 	want.Database.Port, want.Database.TLS = 13306, config.TLS{}
@@ -135,6 +135,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		DefaultTier: "starter",
 	}
 	want.WorkerConcurrency, want.MaxReceiveCount, want.RetentionDays = 1, 3, 19
+	want.Stage = "staging"
 	want.RetryBackoff, want.RunDeadline, want.LogLevel = time.Second, 90*time.Minute, slog.LevelWarn
 	if got.MaxDowngrades.Limit(1000) != 7 {
 		t.Errorf("MaxDowngrades = %v, want 7", got.MaxDowngrades)
@@ -299,6 +300,12 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 		{"DEAD_LETTER_QUEUE_URL", complete()["WORK_QUEUE_URL"], "is the same queue as WORK_QUEUE_URL"},
 		{"ENUMERATOR_FUNCTION", "arn:aws:lambda:eu-central-1:000000000000:function:enumerator:live", ok},
 		{"ENUMERATOR_FUNCTION", "my function", "is not the name or ARN of a function"},
+		{"STAGE", "staging", ok},
+		{"STAGE", "productionx2", ok},
+		{"STAGE", "productionx22", notValid},
+		{"STAGE", "Staging", notValid},
+		{"STAGE", "staging-2", notValid},
+		{"STAGE", "results", "is the name of a queue"},
 		{"LOG_LEVEL", "debug", ok},
 		{"LOG_LEVEL", "Error", ok},
 		{"LOG_LEVEL", "info+2", notValid},

@@ -44,6 +44,7 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 	}
 	queues := map[string]string{}
 	return slices.Concat([]setting{
+		{"STAGE", "", "a word of at most 12 small letters and digits such as staging, or leave it out", stage(&c.Stage)},
 		{secretNameVariable, "", "the name or ARN of a secret in AWS Secrets Manager, or nothing", word(new(string), nil, "")},
 
 		{"DB_HOST", "", "the host name or address of the MySQL server, without a port", read(c.Database.readHost)},
@@ -93,6 +94,7 @@ var (
 
 	accountID   = regexp.MustCompile(`^acct_[A-Za-z0-9]+$`)
 	lambdaName  = regexp.MustCompile(`^[A-Za-z0-9_:$-]{1,170}$`)
+	stageName   = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	unprintable = regexp.MustCompile(`[^\x21-\x7e]`)
 )
 
@@ -175,6 +177,17 @@ func defaultTier(into *billing.Tier, tiers billing.Tiers) read {
 		}
 		*into = tier
 		return nil
+	}
+}
+
+// stage takes what fits into the names of everything that AWS has of a deployment. Of all words
+// results alone will not do: with it the stage's dead-letter queue would have the name of another one.
+func stage(into *string) read {
+	return func(text string) error {
+		if text == "results" {
+			return errors.New("is the name of a queue")
+		}
+		return word(into, stageName.MatchString, errNotValid.Error())(text)
 	}
 }
 

@@ -3,6 +3,14 @@ package telemetry
 // Namespace is where CloudWatch shows this system's metrics.
 const Namespace = "SubscriptionReconciliation"
 
+// NamespaceOf returns where those of a stage are shown; "" is the stage without a name.
+func NamespaceOf(stage string) string {
+	if stage == "" {
+		return Namespace
+	}
+	return Namespace + "/" + stage
+}
+
 // Metrics of a run over all organizations that writes, emitted once, when it ends, without
 // dimensions. Runs over one organization and dry runs emit none: whoever starts one looks at it.
 const (

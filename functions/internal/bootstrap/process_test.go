@@ -3,6 +3,7 @@ package bootstrap_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -315,6 +316,20 @@ func TestAProgramThatCannotStartTellsItsInvoker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two stages on one database would repair for each other.
+func TestAFunctionOfAnotherStageDoesNotStart(t *testing.T) {
+	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
+	s.invoke(s.function("aggregator", "STAGE", "production"), `{"tick":true}`)
+	for _, stage := range []string{"", "staging"} {
+		_, err := s.function("enumerator", "STAGE", stage).Invoke(t.Context(), []byte(`{"resume":true}`))
+		e, ok := errors.AsType[*runtimeapi.Error](err)
+		if want := fmt.Sprintf("STAGE is %q, and this database is that of %q", stage, "production"); !ok || !strings.Contains(e.Message, want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	s.invoke(s.function("enumerator", "STAGE", "production"), `{"resume":true}`)
 }
 
 // A tick may come before the first run of a fresh deployment.

@@ -121,7 +121,7 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 
 // newTables counts tables that only the new version has.
 func (r *round) newTables(ctx context.Context) (n int, err error) {
-	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_tallies'`).Scan(&n)
+	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_settings'`).Scan(&n)
 	return n, err
 }
 

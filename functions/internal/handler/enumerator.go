@@ -18,7 +18,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// Enumerator handles the schedule's and an operator's events:
+// Enumerator handles the ticks' and an operator's events, and batches of a queue with such events as
+// bodies ({"Records": [...]}), through which the schedule starts its runs:
 //
 //	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep" or "retrieve",
 //	 "resume": true or a run's id}
@@ -77,13 +78,37 @@ func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.E
 
 // Handle does what the event asks for.
 func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
-	req, err := enumeratorRequest(raw)
+	var batch struct {
+		Records records `json:"Records"`
+	}
+	if decodeStrictly(raw, &batch) == nil && len(batch.Records) > 0 {
+		return h.handleRecords(ctx, batch.Records)
+	}
+	requestID := ""
+	if invocation, ok := lambdacontext.FromContext(ctx); ok {
+		requestID = invocation.AwsRequestID
+	}
+	return h.handle(ctx, raw, requestID)
+}
+
+// handleRecords does what the messages ask for, of which the event source hands over one at a time.
+// With an error SQS delivers them again: the message's id stands for the invocation's, which is
+// another one then, so that it is the same run.
+func (h Enumerator) handleRecords(ctx context.Context, delivered records) (last pipeline.Enumeration, err error) {
+	for _, m := range delivered {
+		if last, err = h.handle(ctx, json.RawMessage(m.Body), m.MessageId); err != nil {
+			return last, err
+		}
+	}
+	return last, nil
+}
+
+func (h Enumerator) handle(ctx context.Context, event json.RawMessage, requestID string) (pipeline.Enumeration, error) {
+	req, err := enumeratorRequest(event)
 	if err != nil {
 		return pipeline.Enumeration{}, fmt.Errorf("the event is refused, nothing was started: %w", err)
 	}
-	if invocation, ok := lambdacontext.FromContext(ctx); ok {
-		req.RequestID = invocation.AwsRequestID
-	}
+	req.RequestID = requestID
 	return h.Step.Run(ctx, req)
 }
 

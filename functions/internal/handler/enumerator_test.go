@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda/messages"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -113,6 +115,49 @@ func TestTheSameInvocationStartsOneRun(t *testing.T) {
 	}
 	if ids[0] != ids[1] || ids[0] == ids[2] {
 		t.Errorf("runs %v", ids)
+	}
+}
+
+// The schedule's events come through a queue, whose bodies they are. What failed is delivered again.
+func TestTheEnumeratorTakesItsEventsFromAQueue(t *testing.T) {
+	f := newFixture(t)
+	f.organization("org-1")
+	message := func(id, body string) json.RawMessage {
+		text, err := json.Marshal(map[string]any{"Records": []any{map[string]any{
+			"messageId": id, "receiptHandle": "h", "body": body, "eventSource": "aws:sqs", "newKey": 1,
+			"attributes": map[string]string{"ApproximateReceiveCount": "2"},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for range 2 { // the same run, whoever else is invoked
+		ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: uuid.NewString()})
+		got, err := f.enumerator().Handle(ctx, message("m1", `{"scheduledFor":"`+runID+`"}`))
+		if err != nil || got.RunID != runID || !got.Done {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if got, err = f.enumerator().Handle(ctx, message("m2", `{"dryRun":true}`)); err != nil || !got.Done {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 2 {
+		t.Errorf("%d runs, want the scheduled one and the other", n)
+	}
+	for body, want := range map[string]string{
+		`{"orgId":"nobody"}`: "unknown_organization", `unreadable`: "internal_error", `{"tick":true}`: "internal_error",
+		`{"Records":[{"messageId":"m","body":"{}"}]}`: "internal_error",
+	} {
+		_, err := f.enumerator().Invoke(t.Context(), message("m3", body))
+		if e, ok := errors.AsType[messages.InvokeResponse_Error](err); !ok || e.Type != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+	for _, event := range []string{`{"Records":[]}`, `{"Records":null}`, `{"Records":[{"body":"{}"}],"dryRun":true}`} {
+		if got, err := f.enumerator().Handle(t.Context(), json.RawMessage(event)); err == nil {
+			t.Errorf("%s: %+v", event, got)
+		}
 	}
 }
 

@@ -79,7 +79,24 @@ func Start(ctx context.Context, connections int, needs ...config.Need) (Function
 	if steps > 0 {
 		f.Log.InfoContext(ctx, "this system's own tables were upgraded", telemetry.KeyCount, steps)
 	}
-	return f, err
+	if err != nil {
+		return f, err
+	}
+	return f, checkStage(ctx, f.Store, c.Stage)
+}
+
+// checkStage keeps two stages from working on one database: each would repair for the other, by its own
+// settings, and neither would hear of its runs.
+func checkStage(ctx context.Context, store *mysqlstore.Store, stage string) error {
+	kept, err := store.KeepStage(ctx, stage)
+	if err != nil || kept == stage {
+		return err
+	}
+	return &config.Error{Problems: []config.Problem{{
+		Variable: "STAGE",
+		Wrong:    fmt.Sprintf("is %q, and this database is that of %q", stage, kept),
+		Remedy:   `that, or DB_HOST and DB_NAME of this stage's database ("" is the stage without a name; a copied database is freed by DELETE FROM reconciliation_settings WHERE name = 'stage')`,
+	}}}
 }
 
 // Stripe returns the client; clients is how many of them share the configured rate.

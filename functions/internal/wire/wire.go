@@ -73,6 +73,6 @@ func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
 		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
-		Metrics: telemetry.NewMetrics(w, telemetry.Namespace, time.Now),
+		Metrics: telemetry.NewMetrics(w, telemetry.NamespaceOf(c.Stage), time.Now),
 	}}
 }

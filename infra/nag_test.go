@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/assertions"
+	"github.com/cdklabs/cdk-nag-go/cdknag/v2"
+	"github.com/google/go-cmp/cmp"
+)
+
+// accepted is what the rules of AwsSolutions have against the stack, and why it stays so.
+// https://github.com/cdklabs/cdk-nag/blob/main/RULES.md
+var accepted = map[string]string{
+	"AwsSolutions-IAM5[Resource::*]": "network interfaces and the account's settings have no resource that could be named, see permissions.go",
+}
+
+// All of its findings, and the rules that it could not check, are listed above, and nothing is listed that it does not find any more.
+func TestWhatAwsSolutionsFindIsKnown(t *testing.T) {
+	needNode(t)
+	folder := t.TempDir()
+	if err := placeAssets(filepath.Join(folder, "dist")); err != nil {
+		t.Fatal(err)
+	}
+	app := newApp(filepath.Join(folder, "cdk.out"))
+	stack := newStack(app, example(t), filepath.Join(folder, "dist"))
+	awscdk.Aspects_Of(stack).Add(cdknag.NewAwsSolutionsChecks(&cdknag.NagPackProps{}), nil)
+	all := assertions.Match_StringLikeRegexp(ptr("(AwsSolutions-|CdkNagValidationFailure).*"))
+	annotations := assertions.Annotations_FromStack(stack)
+	found := map[string]bool{}
+	for _, message := range slices.Concat(*annotations.FindError(ptr("*"), all), *annotations.FindWarning(ptr("*"), all)) {
+		rule := regexp.MustCompile(`(AwsSolutions-[A-Z0-9]+|CdkNagValidationFailure)(\[[^]]*\])?`).FindString(fmt.Sprint(message.Entry.Data)) //nolint:staticcheck // SA1019: the CDK's assertions still return this type
+		found[rule] = true
+		if accepted[rule] == "" {
+			t.Errorf("%s: %v", *message.Id, message.Entry.Data) //nolint:staticcheck // SA1019, as above
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(accepted)), slices.Sorted(maps.Keys(found))); diff != "" {
+		t.Errorf("(-accepted +found):\n%s", diff)
+	}
+}

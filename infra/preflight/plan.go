@@ -1,0 +1,117 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// plan is what the stack that is to be deployed stands on.
+type plan struct {
+	region          string
+	subnets, groups []string
+	secret          string // name or ARN
+	databasePort    int
+	workers, others int // invocations at a time
+}
+
+// template is the part of one that is read here.
+type template struct {
+	Resources map[string]struct {
+		Type       string
+		Properties json.RawMessage
+	}
+}
+
+type function struct {
+	VpcConfig struct {
+		SubnetIds, SecurityGroupIds []string
+	}
+	Environment struct {
+		Variables struct {
+			Secret string `json:"SECRET_NAME"`
+			Port   string `json:"DB_PORT"`
+			// The worker alone has this one.
+			Workers string `json:"WORKER_CONCURRENCY"`
+		}
+	}
+}
+
+type eventSource struct {
+	ScalingConfig struct{ MaximumConcurrency int }
+}
+
+// readPlan reads the folder that task synth wrote; there is one stack in it.
+func readPlan(folder string) (plan, error) {
+	var manifest struct {
+		Artifacts map[string]struct{ Type, Environment string }
+	}
+	if err := readJSON(filepath.Join(folder, "manifest.json"), &manifest); err != nil {
+		return plan{}, err
+	}
+	for name, artifact := range manifest.Artifacts {
+		if artifact.Type != "aws:cloudformation:stack" {
+			continue
+		}
+		var t template
+		if err := readJSON(filepath.Join(folder, name+".template.json"), &t); err != nil {
+			return plan{}, err
+		}
+		p, err := planOf(t)
+		p.region = artifact.Environment[strings.LastIndex(artifact.Environment, "/")+1:] // aws://ACCOUNT/REGION
+		return p, err
+	}
+	return plan{}, fmt.Errorf("%s has no stack in it: run `task synth`", folder)
+}
+
+func planOf(t template) (plan, error) {
+	const defaultPort = "3306"
+	var p plan
+	var problems []error
+	atATime := 0
+	for _, r := range t.Resources {
+		switch r.Type {
+		case "AWS::Lambda::Function":
+			var f function
+			problems = append(problems, json.Unmarshal(r.Properties, &f))
+			p.subnets = append(p.subnets, f.VpcConfig.SubnetIds...)
+			p.groups = append(p.groups, f.VpcConfig.SecurityGroupIds...)
+			variables := f.Environment.Variables
+			p.secret = variables.Secret
+			port, err := strconv.Atoi(cmp.Or(variables.Port, defaultPort))
+			p.databasePort, problems = port, append(problems, err)
+			if variables.Workers != "" {
+				p.workers, err = strconv.Atoi(variables.Workers)
+				problems = append(problems, err)
+			}
+		case "AWS::Lambda::EventSourceMapping":
+			var source eventSource
+			problems = append(problems, json.Unmarshal(r.Properties, &source))
+			atATime += source.ScalingConfig.MaximumConcurrency
+		case "AWS::Lambda::EventInvokeConfig": // of a function that has ticks, beside what the queues start
+			atATime++
+		}
+	}
+	p.others = atATime - p.workers
+	slices.Sort(p.subnets)
+	slices.Sort(p.groups)
+	p.subnets, p.groups = slices.Compact(p.subnets), slices.Compact(p.groups)
+	return p, errors.Join(problems...)
+}
+
+func readJSON(path string, into any) error {
+	text, err := os.ReadFile(path) //nolint:gosec // G304: the folder is the caller's, to read it is the task
+	if err != nil {
+		return fmt.Errorf("run `task synth` first: %w", err)
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+package mysqlstore_test
+
+import (
+	"sync"
+	"testing"
+)
+
+func TestTheFirstStageKeepsTheDatabase(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		stages := []string{"", "staging", "production"}
+		var kept [6]string
+		var first sync.WaitGroup
+		for i := range kept { // functions start all at once
+			first.Go(func() {
+				var err error
+				if kept[i], err = f.store.KeepStage(t.Context(), stages[i%len(stages)]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		first.Wait()
+		for _, stage := range kept[1:] {
+			if stage != kept[0] {
+				t.Errorf("the database is kept by %q", kept)
+			}
+		}
+		for _, stage := range stages {
+			if got, err := f.store.KeepStage(t.Context(), stage); err != nil || got != kept[0] {
+				t.Errorf("%q came and found %q, %v; want %q", stage, got, err, kept[0])
+			}
+		}
+	})
+}
