@@ -63,7 +63,8 @@ var mayImport = map[string]string{
 		"shared/localaws/lambdasource shared/localaws/sqsserver shared/mysqlstore shared/pipeline shared/stripesource shared/telemetry sqs",
 
 	// The stack deploys programs and imports none: it shares names and rules only.
-	"infra": "shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
+	"infra":           "shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
+	"infra/preflight": "",
 
 	"functions/internal/architecture": "",
 	"functions/internal/bootstrap":    "",

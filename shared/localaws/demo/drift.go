@@ -60,7 +60,7 @@ var drifts = []script{
 	repaired(AbandonedCheckout, abandonedCheckout, tierFields, statusFields, periodFields, []string{billing.FieldSubscriptionID}),
 	repaired(IntervalChanged, intervalChanged, periodFields, []string{billing.FieldPriceID}),
 	repaired(OrganizationStale, organizationStale, []string{billing.FieldOrgTier, billing.FieldOrgStatus}),
-	lowered(repaired(Paused, becomes(billing.StatusPaused), statusFields)),
+	lowered(repaired(Paused, becomes(billing.StatusPaused), tierFields, statusFields)),
 	repaired(CheckoutExpired, checkoutExpired, statusFields, []string{billing.FieldEndedAt}),
 	repaired(Resumed, resumed, tierFields, statusFields, endFields),
 	because(billing.ReasonSubscriptionMissing, lowered(repaired(SubscriptionMissing, subscriptionMissing,
