@@ -1,0 +1,285 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+// inBothStrategies runs the test with a run that reads Stripe for each organization, and with one that swept it.
+// act has what is in Stripe and the database by then reconciled.
+func inBothStrategies(t *testing.T, prepare func(f *fixture), check func(t *testing.T, f *fixture)) {
+	t.Helper()
+	for _, strategy := range []billing.Strategy{billing.StrategyRetrieve, billing.StrategySweep} {
+		t.Run(string(strategy), func(t *testing.T) {
+			f := newFixture(t)
+			prepare(f)
+			ids := f.texts(`SELECT id FROM organizations ORDER BY id`)
+			f.openRun(runID, ids)
+			if strategy == billing.StrategySweep {
+				f.sweepInto(runID)
+			}
+			for _, id := range ids {
+				f.deliver(f.reconciler(nil), runID, id)
+			}
+			check(t, f)
+		})
+	}
+}
+
+// movedElsewhere has an ended subscription in the record, whose customer is an old one too: who pays is a new customer
+// whose subscription only its metadata connects with the organization.
+func movedElsewhere(f *fixture) {
+	f.org("a")
+	f.row("a")
+	f.sub("a", canceled)
+	f.sub("new", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
+}
+
+func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) {
+	inBothStrategies(t, movedElsewhere, func(t *testing.T, f *fixture) {
+		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
+			t.Errorf("%s governs", item.SubscriptionID)
+		}
+		if got := f.texts(`SELECT subscription_tier FROM organizations`); got[0] != "pro" {
+			t.Errorf("tier %s", got[0])
+		}
+	})
+	t.Run("explain", func(t *testing.T) {
+		f := newFixture(t)
+		movedElsewhere(f)
+		e, err := f.reconciler(nil).Explain(t.Context(), "a")
+		if err != nil || e.Choice.GoverningID != "sub_new" || e.Lowers {
+			t.Errorf("%+v, %v", e.Choice, err)
+		}
+	})
+	t.Run("after an abandoned sweep", func(t *testing.T) {
+		f := newFixture(t)
+		movedElsewhere(f)
+		f.openRun(runID, []string{"a"})
+		f.sweepInto(runID)
+		f.exec(`UPDATE reconciliation_sweeps SET state = 'abandoned'`)
+		f.deliver(f.reconciler(nil), runID, "a")
+		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
+			t.Errorf("%s governs", item.SubscriptionID)
+		}
+	})
+}
+
+func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
+	f := newFixture(t)
+	f.org("a")
+	f.row("a")
+	f.sub("a", canceled)
+	f.openRun(runID, []string{"a"})
+	end := f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Endpoint: stripetest.SearchSubscriptions})
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "a")["a"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.wantItem("a", billing.OutcomePending, billing.ReasonNotDecided)
+	end()
+	f.deliver(f.reconciler(nil), runID, "a")
+	if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); len(item.Warnings) > 0 {
+		t.Errorf("warnings %v", item.Warnings)
+	}
+	if n := f.stripe.Requests().SearchSubscriptions; n == 0 {
+		t.Error("nothing was searched")
+	}
+}
+
+func TestWhatLowersNothingIsNotSearchedFor(t *testing.T) {
+	f := newFixture(t)
+	f.inSync("a")
+	f.org("b")
+	f.row("b", func(s *appschema.Subscription) { s.PlanTier = "starter" })
+	f.sub("b")
+	f.openRun(runID, []string{"a", "b"})
+	f.deliver(f.reconciler(nil), runID, "a", "b")
+	f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
+	if n := f.stripe.Requests().SearchSubscriptions; n != 0 {
+		t.Errorf("%d searches", n)
+	}
+}
+
+func TestAnAccountWithoutSearchLowersWithAWarningAndSaysSoOnce(t *testing.T) {
+	f := newFixture(t)
+	f.stripe.SetSearch(false, 0)
+	for _, id := range []string{"a", "b"} {
+		f.org(id)
+		f.row(id)
+		f.sub(id, canceled)
+	}
+	f.openRun(runID, []string{"a", "b"})
+	f.deliver(f.reconciler(nil), runID, "a", "b")
+	for _, id := range []string{"a", "b"} {
+		item := f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+		if len(item.Warnings) != 1 || item.Warnings[0].Code != billing.WarnSearchUnavailable {
+			t.Errorf("%s: warnings %v", id, item.Warnings)
+		}
+	}
+	if lines := f.logs.lines(t, "message", "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects"); len(lines) != 1 {
+		t.Errorf("said %d times", len(lines))
+	}
+}
+
+func TestThePlanBehindTenAddOnsIsRead(t *testing.T) {
+	inBothStrategies(t, func(f *fixture) {
+		f.org("a")
+		f.row("a")
+		f.sub("a", func(s *stripetest.Subscription) {
+			for i := range 10 {
+				s.Items = append(s.Items, stripetest.Item{PriceID: fmt.Sprintf("price_addon_%d", i)})
+			}
+			s.Items = append(s.Items, stripetest.Item{PriceID: "price_pro"})
+		})
+	}, func(_ *testing.T, f *fixture) {
+		f.wantItem("a", billing.OutcomeSkipped, billing.ReasonInSync)
+	})
+}
+
+func TestAMeteredItemInFrontOfThePlanChangesNothing(t *testing.T) {
+	inBothStrategies(t, func(f *fixture) {
+		f.org("a")
+		f.row("a")
+		f.sub("a", func(s *stripetest.Subscription) {
+			s.Items = []stripetest.Item{{PriceID: "price_use", Metered: true}, {PriceID: "price_pro"}}
+			s.Metadata = map[string]string{"orgId": "a", "tier": "starter"}
+		})
+	}, func(_ *testing.T, f *fixture) {
+		f.wantItem("a", billing.OutcomeSkipped, billing.ReasonInSync)
+	})
+}
+
+func TestACustomerMovedToAnUnlistedPriceIsLeftAlone(t *testing.T) {
+	inBothStrategies(t, func(f *fixture) {
+		for _, id := range numbered(15) {
+			f.org(id)
+			f.row(id)
+			f.sub(id, price("price_new"), func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": "starter"} })
+		}
+	}, func(t *testing.T, f *fixture) {
+		for _, id := range numbered(15) {
+			f.wantItem(id, billing.OutcomeError, billing.ReasonTierUnresolved)
+		}
+		if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+			t.Errorf("tiers %v", tiers)
+		}
+	})
+}
+
+func TestRecordedIDsWithWhiteSpaceAroundThemAreRepaired(t *testing.T) {
+	inBothStrategies(t, func(f *fixture) {
+		f.org("a", func(o *appschema.Organization) { o.StripeCustomerID = ptr(" cus_a") })
+		f.row("a", func(s *appschema.Subscription) { s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_a\n"), ptr("cus_a ") })
+		f.sub("a")
+	}, func(t *testing.T, f *fixture) {
+		f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired)
+		if got := f.texts(`SELECT CONCAT(stripe_subscription_id, '|', stripe_customer_id, '|', plan_tier) FROM subscriptions`); got[0] != "sub_a|cus_a|pro" {
+			t.Errorf("the row is %q", got[0])
+		}
+	})
+}
+
+func TestOneOrganizationOfTheOtherModeStopsNobody(t *testing.T) {
+	f := newFixture(t)
+	ids := numbered(30)
+	for i, id := range ids {
+		f.org(id)
+		f.row(id, func(s *appschema.Subscription) {
+			if i > 0 {
+				s.PlanTier = "starter"
+			}
+		})
+		if i > 0 {
+			f.sub(id)
+		}
+	}
+	f.stripe.PutInOtherMode("sub_"+ids[0], "cus_"+ids[0])
+	f.openRun(runID, ids)
+	f.deliver(f.reconciler(nil), runID, ids...)
+	f.wantItem(ids[0], billing.OutcomeError, billing.ReasonOtherMode)
+	for _, id := range ids[1:] {
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+	}
+	if got := f.status(runID); got != billing.RunRunning {
+		t.Errorf("the run is %s", got)
+	}
+}
+
+func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T) {
+	for name, right := range map[string]bool{"all are of the other mode": false, "one listed last is right": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			ids := numbered(14)
+			for _, id := range ids {
+				f.org(id)
+				f.row(id)
+				f.stripe.PutInOtherMode("sub_"+id, "cus_"+id)
+			}
+			f.inSync("org-right")
+			all := append([]string{}, ids...)
+			f.openRun(runID, append(all, "org-right"))
+			r := f.reconciler(nil)
+			r.Parallel = 1
+			f.deliver(r, runID, ids[:10]...)
+			if right {
+				f.deliver(r, runID, "org-right")
+			}
+			for _, id := range ids[10:] {
+				f.deliver(r, runID, id)
+			}
+			want, errors := billing.RunStopped, 11
+			if right {
+				want, errors = billing.RunRunning, 14
+			}
+			if got := f.status(runID); got != want {
+				t.Errorf("the run is %s, want %s", got, want)
+			}
+			if n := len(f.texts(`SELECT org_id FROM reconciliation_items WHERE outcome = 'error' AND reason = 'other_mode'`)); n != errors {
+				t.Errorf("%d organizations of the other mode, want %d", n, errors)
+			}
+			if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+				t.Errorf("tiers %v", tiers)
+			}
+		})
+	}
+}
+
+func TestAPanicIsTheFailureOfItsOrganizationAlone(t *testing.T) {
+	f := newFixture(t)
+	for _, id := range []string{"a", "b", "c"} {
+		f.org(id)
+		f.row(id, func(s *appschema.Subscription) { s.PlanTier = "starter" })
+		f.sub(id)
+	}
+	f.openRun(runID, []string{"a", "b", "c"})
+	r := f.reconciler(nil)
+	r.Stripe = panicking{tappedStripe{f.stripeClient(), nil}}
+	results := f.deliver(r, runID, "a", "b", "c")
+	f.wantResult(results["b"], pipeline.DeadLetter, billing.ReasonInternal)
+	if item := f.wantItem("b", billing.OutcomeError, billing.ReasonInternal); !strings.Contains(item.Error, "index out of range") {
+		t.Errorf("error %q", item.Error)
+	}
+	for _, id := range []string{"a", "c"} {
+		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
+	}
+	if lines := f.logs.lines(t, "message", "a fault of this program"); len(lines) != 1 || lines[0]["stack"] == nil {
+		t.Errorf("logged: %v", lines)
+	}
+}
+
+// panicking cannot bear the subscription of organization b.
+type panicking struct{ tappedStripe }
+
+func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	if id == "sub_b" {
+		var none []time.Time
+		_ = none[len(id)]
+	}
+	return p.tappedStripe.Subscription(ctx, id)
+}
