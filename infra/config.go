@@ -38,6 +38,7 @@ type stackConfig struct {
 	LogRetentionDays     int
 	WorkerConcurrency    int
 	RunDeadline          time.Duration
+	WorkReceives         int // of a message of the work queue
 
 	// Functions has the functions' variables that are set, by name.
 	Functions map[string]string
@@ -223,9 +224,6 @@ func checkLimits(c config.Config) []config.Problem {
 	if c.WorkerConcurrency < 2 {
 		found = append(found, config.Problem{Variable: "WORKER_CONCURRENCY", Wrong: "is below what Lambda takes", Remedy: "a whole number from 2 to 1000"})
 	}
-	if c.RunDeadline > messageRetention {
-		found = append(found, config.Problem{Variable: "RUN_DEADLINE", Wrong: "is longer than the queue keeps messages (4 days)", Remedy: "a duration up to 96h, such as 12h"})
-	}
 	return found
 }
 
@@ -255,7 +253,7 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		AlarmTopic: values["ALARM_TOPIC_ARN"], Schedule: values["SCHEDULE"],
 		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
 		AccessDriftThreshold: threshold, LogRetentionDays: retention,
-		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline,
+		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline, WorkReceives: loaded.MaxReceiveCount,
 		Functions: functions,
 	}, nil
 }

@@ -22,7 +22,7 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 		Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, SecurityGroup: "sg-0123456789abcdef0",
 		SecretName: "pixell/subscription-reconciliation", AlarmEmail: "operators@example.com", Schedule: "cron(0 3 ? * SUN *)",
 		Protected: true, Tags: map[string]string{}, AccessDriftThreshold: 10, OrphansThreshold: 10, LogRetentionDays: 90,
-		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour,
+		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour, WorkReceives: 30,
 		Functions: map[string]string{
 			"DB_HOST": "db.example.internal", "DB_USER": "reconciliation", "DB_NAME": "application", "DB_TLS": "rds", "STRIPE_MODE": "live",
 			"STRIPE_PRICE_ID_STARTER": "price_starterMonthly,price_starterYearly", "STRIPE_PRICE_ID_PRO": "price_proMonthly,price_proYearly",
@@ -111,7 +111,7 @@ func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 		"retention of logs":        {"LOG_RETENTION_DAYS", "91", "30, 90 or 365"},
 		"certificates in a file":   {"DB_TLS", "/etc/ssl/ca.pem", "rds, true or false"},
 		"one worker":               {"WORKER_CONCURRENCY", "1", "from 2"},
-		"deadline after retention": {"RUN_DEADLINE", "100h", "96h"},
+		"deadline after retention": {"RUN_DEADLINE", "100h", "72h"},
 		"as a function sees it":    {"STRIPE_RPS", "0", "above 0"},
 		"mode":                     {"STRIPE_MODE", "prod", "live or test"},
 		"a forwarded port":         {"DB_HOST", "127.0.0.1", "your shell"},

@@ -54,7 +54,7 @@ func enumeratorEnvironment(c stackConfig, q queues) []pair {
 func workerEnvironment(c stackConfig, q queues) []pair {
 	lists := tierLists(slices.Sorted(maps.Keys(c.Functions)))
 	return append(environment(c, databaseVariables, stripeVariables, workerVariables, lists, commonVariables),
-		pair{"MAX_RECEIVE_COUNT", strconv.Itoa(maxReceiveCount)},
+		pair{"MAX_RECEIVE_COUNT", strconv.Itoa(c.WorkReceives)},
 		pair{"WORK_QUEUE_URL", *q.work.QueueUrl()}, pair{"RESULTS_QUEUE_URL", *q.results.QueueUrl()},
 		pair{"DEAD_LETTER_QUEUE_URL", *q.deadLetter.QueueUrl()})
 }

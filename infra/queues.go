@@ -9,9 +9,8 @@ import (
 )
 
 const (
-	// maxReceiveCount is how often a message is delivered before SQS itself gives it up. The
-	// worker, which knows the number too, gives it up at the last delivery with a reason.
-	maxReceiveCount = 12
+	// progressReceives is how often a progress message is delivered: a later one says the same.
+	progressReceives = 12
 
 	messageRetention    = 4 * 24 * time.Hour
 	deadLetterRetention = 14 * 24 * time.Hour // longer: a message keeps the time it was first sent
@@ -40,8 +39,9 @@ func newQueues(stack awscdk.Stack, c stackConfig) queues {
 		resultsDeadLetter: newDeadLetterQueue(stack, c, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
 		failed:            newDeadLetterQueue(stack, c, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout+workerWindow, q.deadLetter, maxReceiveCount)
-	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout+aggregatorWindow, q.resultsDeadLetter, maxReceiveCount)
+	// The worker, which knows the number too, gives a message up at the last delivery with a reason.
+	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout+workerWindow, q.deadLetter, c.WorkReceives)
+	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout+aggregatorWindow, q.resultsDeadLetter, progressReceives)
 	q.scheduled = newQueue(stack, c, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
 	return q
 }

@@ -50,7 +50,7 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 func TestQueuesKeepHideAndGiveUpMessages(t *testing.T) {
 	needNode(t) // the matchers below are the CDK's
 	for name, queue := range map[string]object{
-		"work":    {"VisibilityTimeout": 1802, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
+		"work":    {"VisibilityTimeout": 1802, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 30}},
 		"results": {"VisibilityTimeout": 750, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
 		// A day of deliveries, and kept for longer.
 		"scheduled-runs": {"VisibilityTimeout": 900, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 96}},
@@ -192,7 +192,7 @@ func TestFunctionsKnowTheVariablesThatTheyGet(t *testing.T) {
 
 func TestWhatTheStackDependsOnIsWhatTheFunctionsGet(t *testing.T) {
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-worker", "Environment": object{"Variables": object{
-		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "12", "SECRET_NAME": "pixell/subscription-reconciliation", "DB_TLS": "rds",
+		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "30", "SECRET_NAME": "pixell/subscription-reconciliation", "DB_TLS": "rds",
 		"WORK_QUEUE_URL": object{"Ref": idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-work")},
 	}}})
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-enumerator", "Environment": object{"Variables": object{"RUN_DEADLINE": "12h0m0s"}}})

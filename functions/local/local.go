@@ -24,6 +24,9 @@ import (
 // localBackoff replaces the backoff of 30 s that suits an unattended run.
 const localBackoff = time.Second
 
+// localReceives are given up after some minutes: somebody waits for the end.
+const localReceives = 12
+
 // runLocal reconciles once; its error says how the run ended where everything else went well.
 func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) error {
 	status, err := reconcileAndShow(ctx, o, environ, out, errs)
@@ -119,7 +122,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	if own != nil && !own.database.Concurrent() {
 		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
 	}
-	c.RetryBackoff = localBackoff
+	c.RetryBackoff, c.MaxReceiveCount = localBackoff, localReceives
 	if own != nil {
 		c.Stripe.RequestsPerSecond = own.requestRate(o.demo)
 	}

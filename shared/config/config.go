@@ -27,7 +27,8 @@ type Config struct {
 	MaxDowngrades DowngradeLimit `json:"maxDowngrades"`
 	// WorkerConcurrency is the number of workers that share Stripe's limits.
 	WorkerConcurrency int `json:"workerConcurrency"`
-	// MaxReceiveCount is how often a message is received before it is given up.
+	// MaxReceiveCount is how often a message is received before it is given up: so often that its backoffs
+	// add up to RunDeadline, if nothing else is set.
 	MaxReceiveCount int `json:"maxReceiveCount"`
 	// RetryBackoff is the first pause before a message is received again.
 	RetryBackoff time.Duration `json:"retryBackoff"`
@@ -85,6 +86,9 @@ func Load(environ map[string]string, needs ...Need) (Config, error) {
 	problems = append(problems, strange(environ)...)
 	if len(problems) > 0 {
 		return Config{}, &Error{Problems: problems}
+	}
+	if c.MaxReceiveCount == 0 {
+		c.MaxReceiveCount = billing.Receives(c.RetryBackoff, c.RunDeadline)
 	}
 	return c, nil
 }

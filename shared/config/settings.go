@@ -66,9 +66,9 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 
 		{"MAX_DOWNGRADES", "", "a whole number such as 25, or a percentage from 0% to 100% such as 5%", &c.MaxDowngrades},
 		{"WORKER_CONCURRENCY", "10", "a whole number from 1 to 1000 (AWS Lambda: from 2)", between(&c.WorkerConcurrency, strconv.Atoi, 1, 1000)},
-		{"MAX_RECEIVE_COUNT", "12", "a whole number from 1 to 1000, the same as in the queue's redrive policy", between(&c.MaxReceiveCount, strconv.Atoi, 1, 1000)},
+		{"MAX_RECEIVE_COUNT", "", "a whole number from 1 to 1000, the same as in the queue's redrive policy, or leave it out to try until RUN_DEADLINE", between(&c.MaxReceiveCount, strconv.Atoi, 1, billing.MaxReceives)},
 		{"RETRY_BACKOFF", "30s", "a duration from 1s to 30m, such as 30s", between(&c.RetryBackoff, time.ParseDuration, time.Second, 30*time.Minute)},
-		{"RUN_DEADLINE", "12h", "a duration from 1m to 168h, such as 12h", between(&c.RunDeadline, time.ParseDuration, time.Minute, 168*time.Hour)},
+		{"RUN_DEADLINE", "12h", "a duration from 1m to 72h, such as 12h: the queues keep messages for four days", between(&c.RunDeadline, time.ParseDuration, time.Minute, 72*time.Hour)},
 		{"RETENTION_DAYS", "90", "a whole number of days from 19 to 3650: a run must outlive the messages that name it", between(&c.RetentionDays, strconv.Atoi, 19, 3650)},
 
 		{"WORK_QUEUE_URL", "", "the URL of the SQS queue with one message for each organization", queue(&c.Queues.Work, "WORK_QUEUE_URL", queues)},

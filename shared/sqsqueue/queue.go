@@ -192,19 +192,11 @@ func (q *Queue) hideBatch(ctx context.Context, delays []Delay) (int, error) {
 	return 0, nil
 }
 
-// capFactor bounds the backoff: 30 s grows to 30 min.
-const capFactor = 60
-
-// Backoff is how long a message stays hidden after its n-th receive failed: base, doubling up to
-// sixty times base, times 1 to 1.2 at random so that what failed together does not come back
-// together.
+// Backoff is how long a message stays hidden after its n-th receive failed: [billing.Backoff], times 1 to 1.2 at
+// random so that what failed together does not come back together.
 func Backoff(base time.Duration, receiveCount int) time.Duration {
-	doubled := base
-	for i := 1; i < receiveCount && doubled < base*capFactor; i++ {
-		doubled *= 2
-	}
-	doubled = min(doubled, base*capFactor)
-	return doubled + time.Duration(rand.Float64()*0.2*float64(doubled))
+	least := billing.Backoff(base, receiveCount)
+	return least + time.Duration(rand.Float64()*0.2*float64(least))
 }
 
 func unavailable(doing string, err error) error {

@@ -500,18 +500,19 @@ func TestBackoffDoublesToItsBound(t *testing.T) {
 	}
 }
 
-func TestBackoffOutlastsNinetyMinutesOfStripeBeingDown(t *testing.T) {
-	const maxReceives = 12
+func TestReceivesOutlastElevenHoursOfStripeBeingDown(t *testing.T) {
+	const base = 30 * time.Second
+	receives := billing.Receives(base, 12*time.Hour)
 	var least time.Duration
-	for receives := 1; receives < maxReceives; receives++ { // the last receive is given up, not hidden
+	for n := 1; n < receives; n++ { // the last receive is given up, not hidden
 		floor := time.Duration(math.MaxInt64)
 		for range 1000 {
-			floor = min(floor, sqsqueue.Backoff(30*time.Second, receives))
+			floor = min(floor, sqsqueue.Backoff(base, n))
 		}
 		least += floor
 	}
-	if least <= 90*time.Minute {
-		t.Errorf("%d receives are used up after %v", maxReceives, least)
+	if least <= 11*time.Hour {
+		t.Errorf("%d receives are used up after %v", receives, least)
 	}
 }
 
