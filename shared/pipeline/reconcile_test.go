@@ -670,9 +670,9 @@ func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
 	answers := 0
 	f.stripe.After(func(*http.Request) {
 		switch answers++; answers {
-		case 2: // of the first round
+		case 3: // of the first round: the subscription, the customer's, the search
 			f.sub("org-1")
-		case 3: // of the follow-up
+		case 4: // of the follow-up
 			f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
 		}
 	})
@@ -680,7 +680,7 @@ func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
 	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
 		t.Error(diff)
 	}
-	if answers != 4 {
+	if answers != 5 {
 		t.Errorf("Stripe answered %d times", answers)
 	}
 }
@@ -697,12 +697,12 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 	}{
 		"a row was inserted, then repaired": {
 			seed:    func(f *fixture) { f.org("org-1"); f.sub("org-1", canceled) },
-			answers: 1, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			answers: 2, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonRowInserted, governs: "sub_org-1", warnings: mismatch(),
 		},
 		"the subscription was missing, then there": {
 			seed:    func(f *fixture) { f.org("org-1"); f.row("org-1") },
-			answers: 2, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			answers: 3, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonSubscriptionMissing, governs: "sub_org-1", warnings: mismatch(),
 		},
 		"the subscription was there, then missing": {
@@ -711,7 +711,7 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 				f.row("org-1")
 				f.sub("org-1", price("price_starter"), meta("tier", "max"))
 			},
-			answers: 1, then: func(f *fixture) { f.stripe.RemoveSubscription("sub_org-1") },
+			answers: 3, then: func(f *fixture) { f.stripe.RemoveSubscription("sub_org-1") },
 			reason: billing.ReasonSubscriptionMissing,
 		},
 	} {
@@ -738,7 +738,7 @@ func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
 		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.sub("org-1", price("price_of_nothing")) },
 		billing.ReasonChangedConcurrently: func(f *fixture, answer int) {
 			f.sub("org-1")
-			if answer > 2 {
+			if answer > 3 {
 				f.exec(`UPDATE subscriptions SET current_period_end = ? WHERE org_id = 'org-1'`, periodEnd.AddDate(0, 0, answer))
 			}
 		},
@@ -751,7 +751,7 @@ func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
 			f.openRun(runID, []string{"org-1"})
 			answers := 0
 			f.stripe.After(func(*http.Request) {
-				if answers++; answers > 1 { // the first round has two
+				if answers++; answers > 2 { // the first round has three
 					meanwhile(f, answers)
 				}
 			})
