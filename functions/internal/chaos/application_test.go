@@ -193,7 +193,7 @@ func (a *application) handle(ctx context.Context, sub stripetest.Subscription, b
 
 func tierOf(sub stripetest.Subscription) string {
 	switch sub.Status {
-	case "canceled", "incomplete", "incomplete_expired":
+	case "canceled", "incomplete", "incomplete_expired", "paused":
 		return "free"
 	}
 	for name, prices := range demo.Prices() {

@@ -14,8 +14,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// oldVersion is the last commit that changed a migration instead of adding one.
-const oldVersion = "a1224938c472a4b61cd369c4f409f32c2f64ebad"
+// oldVersion is the last commit before the settings that the database keeps.
+const oldVersion = "4633c0baa5eb109c58b0a8276466490392de10a8"
 
 // TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
 // older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
