@@ -41,7 +41,7 @@ sends them again.
 
 It writes to the database, and has the run summed up at once where RESULTS_QUEUE_URL is
 set and AWS can be reached; else that is done within 15 minutes. The alarm of stopped
-runs tells the others, with your reason.`,
+runs tells the others, and the summary who stopped it and why.`,
 		Example: `  reconcile stop 2026-11-22T03:00:00Z --reason "prices are being migrated"
   reconcile start --resume 2026-11-22T03:00:00Z     when it may go on`,
 		Args:              present.OneArg("run"),

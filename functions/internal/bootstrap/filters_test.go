@@ -28,6 +28,10 @@ RequestId: 8f507cfc-xmpl-4697-b07a-ac58fc914c95 Error: Runtime exited with error
 func TestEveryFilterInTheRunbooksFindsSomething(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 5, Drift: 1, Plain: true, Seed: 5, Now: time.Now().UTC().Truncate(time.Second)})
 	orgID := s.incident()
+	for _, name := range bootstrap.Functions() {
+		s.awaitPrinted(name, "the invocation failed")
+	}
+	s.awaitPrinted("aggregator", "Reconciliation completed")
 	for name, printed := range s.printed {
 		wantRequestIDs(t, name, printed.String())
 	}

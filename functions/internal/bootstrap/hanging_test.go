@@ -29,9 +29,18 @@ func TestAnAggregatorWhoseDatabaseHangsAnswersInTimeAndSaysWhy(t *testing.T) {
 		t.Errorf("the tick ends with %v", err)
 	}
 	for _, message := range []string{"progress message returned to the queue", "the invocation failed"} {
-		if !strings.Contains(s.printed["aggregator"].String(), message) {
-			t.Errorf("no %q in the log", message)
+		s.awaitPrinted("aggregator", message)
+	}
+}
+
+// awaitPrinted waits for what a function printed: it comes through a pipe, maybe after the answer.
+func (s *stack) awaitPrinted(name, text string) {
+	s.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(s.printed[name].String(), text); {
+		if time.Now().After(deadline) {
+			s.Fatalf("%s never prints %q", name, text)
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

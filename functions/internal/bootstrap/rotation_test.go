@@ -37,9 +37,7 @@ func TestRotatedSecretsStopNothing(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"enumerator", "worker"} {
-		if printed := s.printed[name].String(); !strings.Contains(printed, "Stripe's key was rotated") {
-			t.Errorf("%s never met the old key", name)
-		}
+		s.awaitPrinted(name, "Stripe's key was rotated")
 	}
 }
 
