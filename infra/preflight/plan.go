@@ -31,7 +31,8 @@ type template struct {
 
 type function struct {
 	VpcConfig struct {
-		SubnetIds, SecurityGroupIds []string
+		SubnetIDs        []string `json:"SubnetIds"`
+		SecurityGroupIDs []string `json:"SecurityGroupIds"`
 	}
 	Environment struct {
 		Variables struct {
@@ -80,8 +81,8 @@ func planOf(t template) (plan, error) {
 		case "AWS::Lambda::Function":
 			var f function
 			problems = append(problems, json.Unmarshal(r.Properties, &f))
-			p.subnets = append(p.subnets, f.VpcConfig.SubnetIds...)
-			p.groups = append(p.groups, f.VpcConfig.SecurityGroupIds...)
+			p.subnets = append(p.subnets, f.VpcConfig.SubnetIDs...)
+			p.groups = append(p.groups, f.VpcConfig.SecurityGroupIDs...)
 			variables := f.Environment.Variables
 			p.secret = variables.Secret
 			port, err := strconv.Atoi(cmp.Or(variables.Port, defaultPort))

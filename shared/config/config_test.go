@@ -101,7 +101,7 @@ func TestDefaultsFillWhatIsNotSet(t *testing.T) {
 		},
 		EnumeratorFunction: "reconciliation-enumerator",
 		WorkerConcurrency:  10,
-		MaxReceiveCount:   30,
+		MaxReceiveCount:    30,
 		RetryBackoff:       30 * time.Second,
 		RunDeadline:        12 * time.Hour,
 		RetentionDays:      90,

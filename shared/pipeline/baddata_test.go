@@ -172,7 +172,7 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 	ids := f.seed(situations)
 	f.openRun(runID, ids)
 	if strategy == billing.StrategySweep {
-		f.sweepInto(runID)
+		f.sweepInto()
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	random.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })

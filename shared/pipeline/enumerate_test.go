@@ -435,7 +435,7 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 			f.inSync("org-000")
 			f.openRun(runID, []string{"org-000"}, func(r *billing.Run) { r.Strategy = strategy })
 			if strategy == billing.StrategySweep {
-				f.sweepInto(runID)
+				f.sweepInto()
 			}
 			f.decide(runID, billing.OutcomeSkipped, "org-000")
 			if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {

@@ -577,12 +577,12 @@ func (f *fixture) openRun(id string, orgIDs []string, changes ...func(*billing.R
 	f.exec(`UPDATE reconciliation_runs SET status = 'running', listed = TRUE, total = ?, downgrade_limit = ? WHERE id = ?`, len(orgIDs), run.DowngradeLimit, id)
 }
 
-// sweepInto gives the run a complete snapshot of what Stripe holds now.
-func (f *fixture) sweepInto(id string) {
+// sweepInto gives run-1 a complete snapshot of what Stripe holds now.
+func (f *fixture) sweepInto() {
 	f.Helper()
 	now := f.clock.Now()
-	lease := billing.Lease{RunID: id, Owner: "the enumerator", End: now.Add(time.Minute)}
-	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', strategy = 'sweep' WHERE id = ?`, id)
+	lease := billing.Lease{RunID: runID, Owner: "the enumerator", End: now.Add(time.Minute)}
+	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', strategy = 'sweep' WHERE id = ?`, runID)
 	_, err := f.store.AcquireLease(f.Context(), lease, now)
 	if err == nil {
 		err = f.store.BeginSweep(f.Context(), lease, now)

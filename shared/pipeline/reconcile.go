@@ -417,7 +417,7 @@ func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 		b.stopped.Store(t.work.RunID, true)
 	}
 	if err != nil {
-		b.Log.WarnContext(ctx, "it could not be told whether the key is of the wrong mode", telemetry.KeyRunID, t.work.RunID, telemetry.Err(err))
+		b.Log.WarnContext(ctx, "it could not be told whether the key is of the wrong mode", telemetry.KeyRunID, t.work.RunID, telemetry.KeyError, err.Error())
 	}
 }
 

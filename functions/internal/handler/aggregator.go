@@ -84,7 +84,7 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 		}
 		if err != nil {
 			// One that cannot be read ends in the results queue's dead-letter queue.
-			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.Err(err))
+			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}

@@ -32,6 +32,6 @@ func (h requestIDs) WithGroup(name string) slog.Handler { return requestIDs{h.Ha
 // which is no JSON, and which no filter on the level finds.
 func logError(ctx context.Context, log *slog.Logger, err error) {
 	if err != nil {
-		log.ErrorContext(ctx, "the invocation failed", telemetry.KeyReason, string(billing.AsFailure(err).Reason), telemetry.Err(err))
+		log.ErrorContext(ctx, "the invocation failed", telemetry.KeyReason, string(billing.AsFailure(err).Reason), telemetry.KeyError, err.Error())
 	}
 }
