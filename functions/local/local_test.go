@@ -374,7 +374,7 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 
 func TestRevokedKeyStopsTheRunAndResumingCompletesIt(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
-	p.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unauthorized, After: 20})
+	p.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unauthorized, After: 5})
 	code, a := local(t.Context(), t, p.environ)
 	if code != present.ExitNotOK || a.Result.Status != billing.RunStopped || a.Result.StatusReason != billing.ReasonStripeUnauthorized || a.Result.Errors != 0 || a.Result.Pending == 0 {
 		t.Fatalf("exit %d, %+v", code, a.Result)

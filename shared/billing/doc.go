@@ -13,7 +13,8 @@
 //     lock and written, explanations and reports follow from it. A value has one type wherever it goes:
 //     see [Change].
 //   - A subscription that is active, trialing or past_due yields the lowest tier only where its price
-//     or product is listed for it, one that has ended never another.
+//     or product is listed for it, one that has ended or is paused never another.
+//   - What is not known never lowers a tier: see [Rules].
 //   - What cannot be decided safely (a status or price nobody configured, a date MySQL cannot
 //     hold, a subscription that belongs to somebody else) is a [Failure], never a guess.
 //
@@ -22,6 +23,9 @@
 //   - metadata.tier counts after trimming, whatever its case, and only when it names a tier above the
 //     lowest: that on a subscription somebody pays for is a mistake, not an instruction.
 //   - A price that is listed decides before its product: one price of a product may be another tier's.
+//   - Of several items the highest tier counts, whatever their order: Stripe does not say which is the plan.
+//     One that is paid by use is none.
+//   - A recorded subscription on trial gives way to any that is active: who pays for more gets it.
 //   - An organization that was soft-deleted still owns the subscription its row records: it is
 //     not handed to whoever shares the customer.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was
