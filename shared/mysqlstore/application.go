@@ -163,6 +163,10 @@ const (
 	selectRowsByCustomer = `SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
 		WHERE o.` + living + ` AND s.stripe_customer_id IN `
 	// The customers that are known.
+	// Ids that somebody pasted with white space, which no look-up by the id finds.
+	selectPaddedIDs = `SELECT s.stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+		WHERE o.` + living + ` AND s.stripe_subscription_id REGEXP '^[[:space:]]|[[:space:]]$'`
+
 	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + living + ` AND stripe_customer_id IN `
 	selectCustomersOfRows = `SELECT s.stripe_customer_id FROM subscriptions s
 		JOIN organizations o ON o.id = s.org_id AND o.` + living + ` WHERE s.stripe_customer_id IN `

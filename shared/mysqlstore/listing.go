@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -168,14 +169,29 @@ func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[stri
 }
 
 // WithoutCustomer returns those of the subscriptions whose customer no organization that is not
-// deleted knows. The application has no index for that: each call goes through its tables.
+// deleted knows, and that no row of one records with white space around the id. The application has no
+// index for that: each call goes through its tables.
 func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
 	customer := func(o billing.Orphan) string { return o.CustomerID }
 	rest, err := s.without(ctx, unclaimed, customer, selectCustomersOfOrgs)
 	if err == nil {
 		rest, err = s.without(ctx, rest, customer, selectCustomersOfRows)
 	}
+	if err == nil {
+		rest, err = s.withoutPadded(ctx, rest)
+	}
 	return rest, failure(err, "look for the customers of orphans")
+}
+
+func (s *Store) withoutPadded(ctx context.Context, live []billing.Orphan) ([]billing.Orphan, error) {
+	if len(live) == 0 {
+		return live, nil
+	}
+	padded, err := texts(ctx, s.db, selectPaddedIDs)
+	for i, id := range padded {
+		padded[i] = strings.TrimSpace(id)
+	}
+	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return slices.Contains(padded, o.SubscriptionID) }), err
 }
 
 // without returns those whose key is not in what the statement returns for all keys.

@@ -391,7 +391,8 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true})
 		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_of_deleted"), StripeCustomerID: new("cus_of_deleted_row")})
 		f.addOrganizations(t, appschema.Organization{ID: "b", StripeCustomerID: new("cus_of_org")})
-		f.addRows(t, appschema.Subscription{ID: "row-b", OrgID: "b", StripeCustomerID: new("cus_of_row")})
+		f.addRows(t, appschema.Subscription{ID: "row-b", OrgID: "b", StripeCustomerID: new("cus_of_row")},
+			appschema.Subscription{ID: "row-p", OrgID: "b", StripeSubscriptionID: new("sub_p\n")})
 		live := func(id, customer, org string, status billing.Status) billing.Subscription {
 			return billing.Subscription{ID: id, CustomerID: customer, OrgID: org, Status: status}
 		}
@@ -403,6 +404,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_3", "cus_x", " A ", billing.StatusActive),             // named
 			live("sub_4", "cus_x", "", billing.StatusCanceled),              // ended
 			live("sub_5", "cus_x", "", billing.StatusUnpaid),                // no access
+			live("sub_p", "cus_x", "", billing.StatusActive),                // recorded with white space
 			live("sub_o1", "cus_x", "", billing.StatusActive),               // orphan
 			live("sub_o2", "cus_x", "gone", billing.StatusTrialing),         // names nobody
 			live("sub_o3", "cus_deleted", "deleted", billing.StatusPastDue), // whose organization is deleted
