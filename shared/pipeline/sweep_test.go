@@ -460,7 +460,7 @@ func (f *fixture) world(t *rapid.T) {
 			continue
 		}
 		s := stripetest.Subscription{
-			ID: id, CustomerID: customer.Draw(t, id), PriceID: rapid.SampledFrom([]string{"price_pro", "price_starter", "price_unknown"}).Draw(t, id+" price"),
+			ID: id, CustomerID: customer.Draw(t, id), Items: items(t, id),
 			Status:  rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "unpaid", "paused", "incomplete", "dormant"}).Draw(t, id+" status"),
 			Created: created.AddDate(0, 0, rapid.IntRange(0, 3).Draw(t, id+" created")).Unix(), CurrentPeriodStart: periodStart.Unix(), CurrentPeriodEnd: periodEnd.Unix(),
 		}
@@ -471,6 +471,21 @@ func (f *fixture) world(t *rapid.T) {
 		}
 		f.stripe.PutSubscription(s)
 	}
+}
+
+// items are one to three, of any price, some paid by use.
+func items(t *rapid.T, of string) []stripetest.Item {
+	item := rapid.Custom(func(t *rapid.T) stripetest.Item {
+		return stripetest.Item{
+			PriceID: rapid.SampledFrom([]string{"price_pro", "price_pro", "price_starter", "price_unknown", "price_use"}).Draw(t, "price"),
+			Metered: rapid.IntRange(0, 3).Draw(t, "metered") == 0,
+		}
+	})
+	all := rapid.SliceOfN(item, 1, 3).Draw(t, of+" items")
+	for i := range all {
+		all[i].ID = fmt.Sprintf("si_%s_%d", of, i)
+	}
+	return all
 }
 
 func TestBothStrategiesDecideAlike(t *testing.T) {
