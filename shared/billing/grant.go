@@ -45,8 +45,8 @@ func (r Rules) tier(s Subscription) (Tier, evidence) {
 	if s.Status.grantsNothing() {
 		return r.Tiers.Lowest(), byStatus
 	}
-	if tiers := r.listedTiers(s); len(tiers) > 0 {
-		return tiers[len(tiers)-1], byList
+	if highest, _ := r.highestListed(s); highest != "" {
+		return highest, byList
 	}
 	if tier := r.Tiers.Find(s.MetadataTier); tier != "" && tier != r.Tiers.Lowest() {
 		return tier, byMetadata
@@ -62,6 +62,22 @@ func (r Rules) listed(i SubscriptionItem) (Tier, bool) {
 		tier, ok = r.Products[i.ProductID]
 	}
 	return tier, ok
+}
+
+// highestListed is the highest tier that an item is listed for, "" where none is, and whether others are listed
+// for another one.
+func (r Rules) highestListed(s Subscription) (highest Tier, several bool) {
+	for _, i := range s.Items {
+		tier, ok := r.listed(i)
+		if !ok || tier == Addon {
+			continue
+		}
+		several = several || highest != "" && tier != highest
+		if highest == "" || r.Tiers.rank(tier) > r.Tiers.rank(highest) {
+			highest = tier
+		}
+	}
+	return highest, several
 }
 
 // listedTiers of the items, each once, the lowest first.
@@ -109,28 +125,27 @@ func (r Rules) recordedTier(s Subscription, rec Record) Tier {
 // decidingPrice is the price of an item that the tier follows from, or would if anything were paid: of several
 // the recorded one, else the first. What has ended without items keeps the recorded one.
 func (r Rules) decidingPrice(s Subscription, rec Record) string {
-	tiers := r.listedTiers(s)
-	var prices []string
-	for _, i := range s.Items {
-		tier, ok := r.listed(i)
-		if i.PriceID != "" && (len(tiers) == 0 || ok && tier == tiers[len(tiers)-1]) {
-			prices = append(prices, i.PriceID)
-		}
-	}
 	recorded := ""
 	if row := rec.rowFor(s.ID); row != nil {
 		recorded = trimmed(row.PriceID)
 	}
-	switch {
-	case len(prices) == 0 && s.Status.ended():
-		return recorded
-	case len(prices) == 0:
-		return ""
-	case slices.Contains(prices, recorded):
-		return recorded
-	default:
-		return prices[0]
+	highest, _ := r.highestListed(s)
+	first := ""
+	for _, i := range s.Items {
+		if tier, _ := r.listed(i); i.PriceID == "" || tier != highest {
+			continue
+		}
+		if i.PriceID == recorded {
+			return recorded
+		}
+		if first == "" {
+			first = i.PriceID
+		}
 	}
+	if first == "" && s.Status.ended() {
+		return recorded
+	}
+	return first
 }
 
 // unresolved says what is not known, and of what the record has where that was not lowered.
@@ -164,13 +179,13 @@ func (r Rules) describeUnknown(s Subscription) string {
 
 // tierWarnings are about items and metadata that contradict each other. Of what grants nothing they say nothing.
 func (r Rules) tierWarnings(s Subscription) []Warning {
-	tiers := r.listedTiers(s)
-	if s.Status.grantsNothing() || len(tiers) == 0 {
+	highest, several := r.highestListed(s)
+	if s.Status.grantsNothing() || highest == "" {
 		return nil
 	}
 	var all []Warning
-	highest := tiers[len(tiers)-1]
-	if len(tiers) > 1 {
+	if several {
+		tiers := r.listedTiers(s)
 		all = append(all, Warning{Code: WarnSeveralTiers, Message: fmt.Sprintf(
 			"the items of subscription %s are of %d tiers (%s); the highest counts, remove the others in Stripe", s.ID, len(tiers), strings.Join(texts(tiers), ", "))})
 	}
