@@ -87,6 +87,15 @@ func AsFailure(err error) *Failure {
 	return &Failure{Class: Unavailable, Reason: ReasonInternal, Message: "unexpected error", Err: err}
 }
 
+// IsDatabaseAway reports whether the next statement would wait for the database in vain too.
+func IsDatabaseAway(err error) bool {
+	if err == nil {
+		return false
+	}
+	reason := AsFailure(err).Reason
+	return reason == ReasonDatabaseUnavailable || reason == ReasonOutOfTime
+}
+
 func permanent(reason Reason, format string, args ...any) *Failure {
 	return &Failure{Class: Permanent, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }

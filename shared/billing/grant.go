@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,26 +124,27 @@ func (r Rules) recordedTier(s Subscription, rec Record) Tier {
 }
 
 // decidingPrice is the price of an item that the tier follows from, or would if anything were paid: of several
-// the recorded one, else the first. What has ended without items keeps the recorded one.
+// the recorded one, else the first, an add-on's only if there is no other. What has ended without items keeps the
+// recorded one.
 func (r Rules) decidingPrice(s Subscription, rec Record) string {
 	recorded := ""
 	if row := rec.rowFor(s.ID); row != nil {
 		recorded = trimmed(row.PriceID)
 	}
 	highest, _ := r.highestListed(s)
-	first := ""
+	first, addon := "", ""
 	for _, i := range s.Items {
-		if tier, _ := r.listed(i); i.PriceID == "" || tier != highest {
-			continue
-		}
-		if i.PriceID == recorded {
+		switch tier, listed := r.listed(i); {
+		case i.PriceID == "" || tier != highest:
+		case listed && tier == Addon:
+			addon = cmp.Or(addon, i.PriceID)
+		case i.PriceID == recorded:
 			return recorded
-		}
-		if first == "" {
-			first = i.PriceID
+		default:
+			first = cmp.Or(first, i.PriceID)
 		}
 	}
-	if first == "" && s.Status.ended() {
+	if first = cmp.Or(first, addon); first == "" && s.Status.ended() {
 		return recorded
 	}
 	return first

@@ -125,6 +125,10 @@ func TestTheTierOfARealAccountsSubscription(t *testing.T) {
 		"active, without items": {
 			rules: rules, sub: subscription("sub_1", "active", of(), tierInMetadata("pro")), record: recordedAt("pro", "price_pro"), want: "invalid_subscription",
 		},
+		"an add-on in front of the item that metadata.tier is about": {
+			rules: withRules(func(r *billing.Rules) { r.Prices["price_seats"] = billing.Addon }), sub: subscription("sub_1", "active", of("price_seats", "price_new"), tierInMetadata("max")),
+			record: recordedAt("pro", "price_pro"), want: "max", price: "price_new",
+		},
 		"of several items that would do the recorded one": {
 			rules: withRules(func(r *billing.Rules) { r.Prices["price_pro_yearly"] = "pro" }), sub: subscription("sub_1", "active", of("price_pro", "price_pro_yearly")),
 			record: recordedAt("pro", "price_pro_yearly"), want: "in sync",

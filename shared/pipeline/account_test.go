@@ -283,3 +283,25 @@ func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscri
 	}
 	return p.tappedStripe.Subscription(ctx, id)
 }
+
+// The run is swept anew, and what its workers read of the snapshot has holes.
+func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	movedElsewhere(f)
+	f.openRun(runID, []string{"a"})
+	f.sweepInto()
+	removed := once(func() {
+		f.exec(`DELETE FROM reconciliation_snapshots WHERE subscription_id = 'sub_new'`)
+		f.exec(`UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 MINUTE`)
+	})
+	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Snapshot" {
+			removed()
+		}
+		return nil
+	}})
+	f.deliver(r, runID, "a")
+	if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
+		t.Errorf("%s governs", item.SubscriptionID)
+	}
+}

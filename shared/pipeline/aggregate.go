@@ -116,7 +116,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.prune} {
 		err := step(ctx, &tick)
 		problems = append(problems, err)
-		if isUnavailable(err) {
+		if billing.IsDatabaseAway(err) {
 			break
 		}
 	}
@@ -137,15 +137,11 @@ func (a *Aggregator) closeOverdue(ctx context.Context, tick *Tick) error {
 		if closed {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
-		if isUnavailable(err) {
+		if billing.IsDatabaseAway(err) {
 			break
 		}
 	}
 	return errors.Join(problems...)
-}
-
-func isUnavailable(err error) bool {
-	return err != nil && billing.AsFailure(err).Class == billing.Unavailable
 }
 
 // prune trims and removes runs by how long before the latest one they started: a clock that is far

@@ -137,7 +137,7 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 		return Enumeration{}, err
 	}
 	unchecked := e.checkAccount(ctx)
-	if unchecked != nil && (req.ScheduledFor.IsZero() || !billing.AsFailure(unchecked).Retryable()) {
+	if unchecked != nil && (req.ScheduledFor.IsZero() || !mayPass(unchecked)) {
 		return Enumeration{}, unchecked
 	}
 	if err := e.checkOrganization(ctx, req.OrgID); err != nil {
@@ -158,6 +158,13 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 		return Enumeration{RunID: run.ID}, unchecked
 	}
 	return e.proceed(ctx, run)
+}
+
+// mayPass: the run may be opened, for the account can be checked later. With a key that is refused nothing is
+// started.
+func mayPass(unchecked error) bool {
+	f := billing.AsFailure(unchecked)
+	return f.Retryable() && f.Reason != billing.ReasonStripeUnauthorized
 }
 
 func (e *Enumerator) newRun(req Request) (billing.Run, error) {

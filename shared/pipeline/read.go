@@ -13,7 +13,10 @@ import (
 type hints struct {
 	named     []string // subscriptions whose metadata may name it
 	unsettled bool     // its recorded subscriptions will not settle which one governs
-	swept     bool     // named are all that the run's snapshot has
+	// sweptBy is the run in whose snapshot, begun at sweptFrom, named are all that name the organization;
+	// "" without one.
+	sweptBy   string
+	sweptFrom time.Time
 }
 
 // read asks Stripe afresh for what may govern the organization, and the database whose else it may
@@ -33,9 +36,13 @@ func (r *reading) read(ctx context.Context) (billing.Truth, error) {
 // finds them, but for those that changed within about a minute. searched is false where the account has no search.
 // https://docs.stripe.com/search#data-freshness
 func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bool, err error) {
+	swept, err := r.snapshotStands(ctx)
+	if err != nil {
+		return truth, false, err
+	}
 	searched = true
 	named := r.known.named
-	if !r.known.swept {
+	if !swept {
 		var found []string
 		if found, searched, err = r.Stripe.SubscriptionsNaming(ctx, r.record.Org.ID); err != nil {
 			return truth, false, err
@@ -46,6 +53,17 @@ func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bo
 		truth, err = r.truth(ctx)
 	}
 	return truth, searched, err
+}
+
+// snapshotStands reports whether the run still has the snapshot that was looked at: while one is removed, it may
+// have been read with holes.
+func (r *reading) snapshotStands(ctx context.Context) (bool, error) {
+	if r.known.sweptBy == "" {
+		return false, nil
+	}
+	runs, err := r.Store.Runs(ctx, []string{r.known.sweptBy})
+	run := runs[r.known.sweptBy]
+	return err == nil && run.HasSnapshot(r.now()) && run.SweptFrom.Equal(r.known.sweptFrom), err
 }
 
 // truth is what was seen so far.

@@ -413,8 +413,8 @@ func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 	if err == nil && wrong {
 		f := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: fmt.Sprintf(
 			"more than %d organizations have ids of Stripe's other mode and none has one of the key's; use a key of the mode that the database's ids belong to", billing.MaxOtherMode)}
-		_, err = b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
-		b.stopped.Store(t.work.RunID, true)
+		_ = b.stop(ctx, t, f) // what cannot be stopped now is tried with the next one
+		return
 	}
 	if err != nil {
 		b.Log.WarnContext(ctx, "it could not be told whether the key is of the wrong mode", telemetry.KeyRunID, t.work.RunID, telemetry.KeyError, err.Error())

@@ -113,7 +113,13 @@ func (b *batch) settle(ctx context.Context, todo []*task) (rest []*task) {
 	return rest
 }
 
-func (b *batch) inSync(t *task) (billing.Item, bool) {
+// inSync leaves what makes the rules panic to [batch.one], which records it.
+func (b *batch) inSync(t *task) (item billing.Item, ok bool) {
+	defer func() {
+		if recover() != nil {
+			item, ok = billing.Item{}, false
+		}
+	}()
 	if t.swept == nil {
 		return billing.Item{}, false
 	}
@@ -153,7 +159,7 @@ func (t *task) hints() hints {
 	if t.swept == nil {
 		return known
 	}
-	known.swept = true
+	known.sweptBy, known.sweptFrom = t.run.ID, t.swept.ReadAt
 	var recorded []billing.Subscription
 	for _, sub := range t.swept.Subscriptions {
 		switch {

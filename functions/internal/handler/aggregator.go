@@ -61,8 +61,8 @@ func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error
 	}
 }
 
-// HandleRecords looks once at each run that the messages name. What makes it wait once would do so for every
-// other run too, so from then on the messages are returned.
+// HandleRecords looks once at each run that the messages name. Once the database is away, the other
+// messages are returned.
 func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	looked := map[string]error{}
@@ -78,7 +78,7 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 				}
 				looked[runID] = err
 			}
-			if err != nil && billing.AsFailure(err).Class == billing.Unavailable {
+			if billing.IsDatabaseAway(err) {
 				away = err
 			}
 		}

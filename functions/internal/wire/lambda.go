@@ -64,7 +64,7 @@ func Start(ctx context.Context, connections int, needs ...config.Need) (Function
 	database := Database(c)
 	database.MaxConns = connections
 	if config.SecretName(environ) != "" {
-		f.rotation = &rotation{needs: needs, log: f.Log, config: c}
+		f.rotation = &rotation{needs: needs, log: f.Log, account: c.Stripe.AccountID, config: c}
 		database.Renew = f.rotation.databaseLogin
 	}
 	aws, err := awsconfig.LoadDefaultConfig(ctx)

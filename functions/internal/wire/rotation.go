@@ -20,8 +20,9 @@ const fetchPause = time.Second
 // rotation is the configuration of a function that may outlive what its secret said when it started. Its
 // methods may be called from several goroutines.
 type rotation struct {
-	needs []config.Need
-	log   *slog.Logger
+	needs   []config.Need
+	log     *slog.Logger
+	account string // that the function was started for; "" for any
 
 	mu      sync.Mutex
 	config  config.Config
@@ -62,15 +63,15 @@ func (r *rotation) databaseLogin(ctx context.Context, refused mysqlstore.Login) 
 func (r *rotation) stripeKey(ctx context.Context, refused string) (string, error) {
 	c, err := r.since(ctx, func(c config.Config) bool { return c.Stripe.SecretKey.Reveal() == refused })
 	key := c.Stripe.SecretKey.Reveal()
-	if err != nil || key == refused || c.Stripe.AccountID == "" {
+	if err != nil || key == refused || r.account == "" {
 		return key, err
 	}
 	account, err := stripesource.New(stripesource.Config{Key: key, BaseURL: c.Stripe.APIBase, Log: r.log}).Account(ctx)
 	if err != nil {
 		return refused, err
 	}
-	if account != c.Stripe.AccountID {
-		return refused, fmt.Errorf("the new key is of account %s, STRIPE_ACCOUNT_ID is %s", account, c.Stripe.AccountID)
+	if account != r.account {
+		return refused, fmt.Errorf("the new key is of account %s, this function was started for %s", account, r.account)
 	}
 	return key, nil
 }
