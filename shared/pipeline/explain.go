@@ -38,7 +38,7 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 		if err != nil {
 			e.Refusal = billing.AsFailure(err)
 		}
-		e.Lowers = r.Rules.Tiers.LowersAccess(e.Plan.Changes)
+		e.Lowers = r.lowers(e.Plan)
 		return e, nil
 	}
 	return Explanation{}, &billing.Failure{

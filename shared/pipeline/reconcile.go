@@ -474,11 +474,11 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	if len(plan.Changes) == 0 {
 		return plan, b.Store.Decide(ctx, item, false, b.now())
 	}
+	lowers := b.lowers(plan)
 	if t.run.DryRun {
 		item.Outcome = billing.OutcomeDrifted
-		return plan, b.Store.Decide(ctx, item, b.Rules.Tiers.LowersAccess(plan.Changes), b.now())
+		return plan, b.Store.Decide(ctx, item, lowers, b.now())
 	}
-	lowers := b.Rules.Tiers.LowersAccess(plan.Changes)
 	t.lowered = t.lowered || lowers
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
 		return plan, err
@@ -534,7 +534,9 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	return plan, err
 }
 
-func (b *batch) lowers(plan billing.Plan) bool { return b.Rules.Tiers.LowersAccess(plan.Changes) }
+func (r *Reconciler) lowers(plan billing.Plan) bool {
+	return r.Rules.Tiers.LowersAccess(plan.Changes)
+}
 
 // sayNoSearch says so once for each run, as far as this process knows.
 func (r *Reconciler) sayNoSearch(ctx context.Context, runID string) {

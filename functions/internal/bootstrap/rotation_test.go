@@ -1,6 +1,7 @@
 package bootstrap_test
 
 import (
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -100,23 +101,11 @@ func (s *stack) rotate(user string, week int, when string) {
 	s.password.Store(password)
 	s.db.MustExec(s.TB, fmt.Sprintf(`ALTER USER %s IDENTIFIED BY '%s'`, user, password))
 	s.stripe.RollKey()
-	rows, err := s.db.QueryContext(s.Context(), `SELECT id FROM information_schema.processlist WHERE user = ?`, user)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer rows.Close()
-	var ids []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			s.Fatal(err)
-		}
-		ids = append(ids, id)
-	}
-	if err := rows.Err(); err != nil {
-		s.Fatal(err)
-	}
+	var ids []string
+	s.eachRow(`SELECT id FROM information_schema.processlist WHERE user = ?`, func(values []sql.NullString) {
+		ids = append(ids, values[0].String)
+	}, user)
 	for _, id := range ids {
-		s.db.MustExec(s.TB, fmt.Sprintf(`KILL %d`, id))
+		s.db.MustExec(s.TB, `KILL `+id)
 	}
 }
