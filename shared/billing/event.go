@@ -20,7 +20,7 @@ const EventsReach = 30 * 24 * time.Hour
 type Event struct {
 	ID      string
 	Type    string // one of [EventTypes]; "" if it could not be read
-	Created time.Time
+	Created time.Time // the beginning of what was asked for, if it could not be read
 	// Who is named, each "" where the event does not name it, or could not be read.
 	SubscriptionID, CustomerID string
 	OrgID                      string // metadata.orgId, trimmed
@@ -44,8 +44,6 @@ type EventQuery struct {
 type EventPage struct {
 	Events []Event // newest first
 	// Odd counts those of the events that could not be read in full.
-	Odd int
-	// Restarted: the event to go on after has left the log, so that the part is read from its start again.
-	Restarted bool
-	More      bool // there are more after the last one
+	Odd  int
+	More bool // there are more after the last one
 }

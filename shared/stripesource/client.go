@@ -65,6 +65,7 @@ const (
 	endpointAccount  endpoint = "GET /v1/account"
 	endpointItems    endpoint = "GET /v1/subscription_items"
 	endpointSearch   endpoint = "GET /v1/subscriptions/search"
+	endpointEvents   endpoint = "GET /v1/events"
 )
 
 // New returns a Client; it sends nothing yet.
@@ -77,7 +78,7 @@ func New(c Config) *Client {
 	}
 	share := float64(max(1, c.Clients))
 	limits := map[endpoint]*limiter{endpointSearch: newLimiter(min(c.RPS, searchRPS)/share, time.Now)}
-	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems} {
+	for _, e := range []endpoint{endpointRetrieve, endpointList, endpointCustomer, endpointAccount, endpointItems, endpointEvents} {
 		limits[e] = newLimiter(c.RPS/share, time.Now)
 	}
 	transport := &http.Transport{
@@ -368,7 +369,7 @@ func (c *Client) throttled(ctx context.Context, e endpoint, limit *limiter, err 
 
 func (c *Client) count(e endpoint) {
 	switch e {
-	case endpointList:
+	case endpointList, endpointEvents:
 		c.usage.list.Add(1)
 	case endpointRetrieve:
 		c.usage.retrieve.Add(1)

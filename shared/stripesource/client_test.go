@@ -90,6 +90,10 @@ var reads = []read{
 		_, err := c.Account(ctx)
 		return err
 	}},
+	{"events", stripetest.ListEvents, func(ctx context.Context, c *stripesource.Client) error {
+		_, err := c.EventsPage(ctx, billing.EventQuery{})
+		return err
+	}},
 	{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
 		_, _, err := c.SubscriptionsNaming(ctx, "org-1")
 		return err
@@ -525,7 +529,7 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 		}
 		fake.AddFault(stripetest.Fault{Kind: stripetest.InternalError})
 	}
-	want := map[string]int{http.MethodGet: 6 + 5}
+	want := map[string]int{http.MethodGet: 7 + 6}
 	if diff := cmp.Diff(want, methods); diff != "" {
 		t.Error(diff)
 	}
@@ -547,14 +551,14 @@ func TestUsageCountsWhatWasSent(t *testing.T) {
 	cancel()
 	_ = reads[0].do(ended, c) // not sent
 
-	want := billing.Usage{List: 3, Retrieve: 3, Other: 3, Throttled: 2}
+	want := billing.Usage{List: 4, Retrieve: 3, Other: 3, Throttled: 2}
 	if got := c.TakeUsage(); got != want {
 		t.Errorf("used %+v, want %+v", got, want)
 	}
 	if got := c.TakeUsage(); got != (billing.Usage{}) {
 		t.Errorf("taken twice: %+v", got)
 	}
-	if got := s.Requests(); int64(got.ListSubscriptions) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 9 {
+	if got := s.Requests(); int64(got.ListSubscriptions+got.ListEvents) != want.List || int64(got.RetrieveSubscription) != want.Retrieve || int64(got.Total()) != 10 {
 		t.Errorf("Stripe received %+v", got)
 	}
 }
@@ -590,10 +594,10 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 	take()
 	got := s.Requests()
 	want := billing.Usage{
-		List: int64(got.ListSubscriptions), Retrieve: int64(got.RetrieveSubscription),
+		List: int64(got.ListSubscriptions + got.ListEvents), Retrieve: int64(got.RetrieveSubscription),
 		Other: int64(got.RetrieveCustomer + got.RetrieveAccount + got.SearchSubscriptions), Throttled: int64(got.Throttled),
 	}
-	if sum != want || want.List != 80 || want.Throttled == 0 {
+	if sum != want || want.List != 160 || want.Throttled == 0 {
 		t.Errorf("took %+v, Stripe received %+v", sum, want)
 	}
 }

@@ -20,5 +20,8 @@
 // of the smallest item's period.
 // https://docs.stripe.com/changelog/basil/2025-07-30/support-mixed-intervals
 //
+// Events are rendered at the API version that the account had when they were made. So of their objects
+// only what no version has changed is read: id, customer and metadata. See [Client.EventsPage].
+//
 // Search is eventually consistent and not for every account: see [Client.SubscriptionsNaming].
 package stripesource

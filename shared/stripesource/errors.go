@@ -18,8 +18,9 @@ import (
 // errMissing is inside the failure of a request for an object that does not exist.
 var errMissing = errors.New("no such object in Stripe")
 
-// errCursorGone is inside the failure of a request for the page after a subscription that is gone: one
-// of a test clock that was deleted. https://docs.stripe.com/billing/testing/test-clocks
+// errCursorGone is inside the failure of a request for the page after an object that is gone: a
+// subscription of a test clock that was deleted, or an event that Stripe lists no longer.
+// https://docs.stripe.com/billing/testing/test-clocks
 var errCursorGone = errors.New("the list's place is lost")
 
 func isMissing(err error) bool { return errors.Is(err, errMissing) }
@@ -41,6 +42,9 @@ func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 		f.Message += "; check STRIPE_SECRET_KEY"
 	case to == endpointSearch && (status == http.StatusBadRequest || status == http.StatusForbidden) && withoutSearch(e.Msg):
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errNoSearch
+	case status == http.StatusForbidden && to == endpointEvents:
+		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
+		f.Message += "; catch-ups need read on Events: give it to the restricted key, or set CATCH_UP_SCHEDULE=off (runs over all organizations need it not)"
 	case status == http.StatusForbidden:
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
 		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
@@ -54,7 +58,7 @@ func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
 	case e.Code == stripe.ErrorCodeResourceMissing:
-		// The last subscription of the page before vanished: the list must start over.
+		// The last object of the page before vanished: the list must start over.
 		f.Class, f.Reason, f.Err = billing.Unavailable, billing.ReasonStripeUnavailable, errCursorGone
 	case status == http.StatusTooManyRequests && e.Code != stripe.ErrorCodeLockTimeout:
 		f.Class, f.Reason, f.Wait = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)

@@ -2,6 +2,7 @@ package stripesource_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,7 +21,10 @@ type said struct {
 	Subs    []billing.Subscription
 	IDs     []string
 	Account string
+	Events  []billing.Event
 }
+
+var errOdd = errors.New("an event was noticed to be odd")
 
 const manyItems = "subscription of many items"
 
@@ -42,6 +46,13 @@ var oddReads = map[string]func(context.Context, *stripesource.Client) (said, err
 		return said{Exists: page.More, Subs: page.Subscriptions}, err
 	},
 	manyItems: readSubscription("sub_many"),
+	"events": func(ctx context.Context, c *stripesource.Client) (said, error) {
+		page, err := c.EventsPage(ctx, billing.EventQuery{})
+		if err == nil && page.Odd > 0 {
+			err = errOdd
+		}
+		return said{Exists: page.More, Events: page.Events}, err
+	},
 	"search": func(ctx context.Context, c *stripesource.Client) (said, error) {
 		ids, available, err := c.SubscriptionsNaming(ctx, "org-1")
 		return said{Exists: available, IDs: ids}, err
@@ -76,7 +87,7 @@ func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			for _, id := range []string{"sub_1", "sub_2"} {
-				fake.PutSubscription(stripetest.Subscription{
+				fake.CreateSubscription(stripetest.Subscription{
 					ID: id, CustomerID: "cus_1", Created: 1_700_000_000, TrialEnd: 1_800_000_000, PriceID: "price_1",
 					Metadata: map[string]string{"orgId": "org-1", "tier": "pro"},
 				})

@@ -5,13 +5,18 @@
 // It imitates:
 //
 //   - GET /v1/subscriptions/{id}, GET /v1/subscriptions, GET /v1/subscriptions/search,
-//     GET /v1/subscription_items, GET /v1/customers/{id} and GET /v1/account, with whole objects, as
-//     Stripe sends them when nothing is expanded (templates in objects/; the undocumented plan and
-//     quantity at a subscription's top level are left out).
+//     GET /v1/subscription_items, GET /v1/customers/{id}, GET /v1/account and GET /v1/events, with
+//     whole objects, as Stripe sends them when nothing is expanded (templates in objects/; the
+//     undocumented plan and quantity at a subscription's top level are left out).
 //   - Items: a subscription's own list has ten of them and says has_more; the endpoint has all.
 //   - Search: the clause metadata['key']:'value' alone, compared without case, newest first, with page
 //     and next_page. It may lag, on the server's clock, and then serves what it finds as it was
 //     ([Server.SetSearch]); an account may have none.
+//   - Events: every change of a subscription that is made with a method of the server leaves one, with the
+//     object as it then was; [Server.PutSubscription] of a new one does not, so that a large population
+//     costs nothing. They are listed for 30 days by type (a star stands for any text), types (at most
+//     20), created and delivery_success, the last ones first. Webhooks are not sent: an event says
+//     how many endpoints have not taken it ([Server.FailWebhooks], [Server.SetPendingWebhooks]).
 //   - Lists: newest first, limit 1 to 100 (default 10), has_more, starting_after, ending_before, and
 //     the filters customer, status and created. Without a status, canceled subscriptions are left
 //     out. A cursor is an object: one that has gone away is an error, not an empty page.
@@ -33,9 +38,10 @@
 //   - Failures, on request: see [Fault].
 //
 // It does not imitate: writes (405), expansion, other searches and list filters and other API versions
-// (all 400, so that a reader who relies on one finds out), events and webhooks, the concurrency
-// limits, idempotency keys, compression, connected accounts, test clocks, and the passing of time
-// (no subscription renews, ends its trial or expires by itself). The wording of the messages for
+// (all 400, so that a reader who relies on one finds out), the sending of webhooks, events of other
+// objects, the previous_attributes of an event, the concurrency limits, idempotency keys, compression,
+// connected accounts, test clocks, and the passing of time (no subscription renews, ends its trial or
+// expires by itself). The wording of the messages for
 // limits out of range is Stripe's as far as it is known; depend on their code and param.
 //
 // Objects that Stripe should never send can be served with [Subscription.Override] and

@@ -169,6 +169,8 @@ func (s *Server) body(c *call) ([]byte, *apiError) {
 		return s.listItems(c)
 	case SearchSubscriptions:
 		return s.searchSubscriptions(c)
+	case ListEvents:
+		return s.listEvents(c)
 	default: // the others have no parameters
 	}
 	if err := checkParams(c.query, nil); err != nil {
@@ -258,6 +260,8 @@ func route(r *http.Request) (Endpoint, string) {
 		return ListItems, ""
 	case "/v1/subscriptions/search":
 		return SearchSubscriptions, ""
+	case "/v1/events":
+		return ListEvents, ""
 	}
 	if id, ok := pathID(r.URL.Path, "/v1/subscriptions/"); ok {
 		return RetrieveSubscription, id

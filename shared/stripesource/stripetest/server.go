@@ -43,10 +43,11 @@ const (
 	RetrieveAccount      Endpoint = "GET /v1/account"
 	ListItems            Endpoint = "GET /v1/subscription_items"
 	SearchSubscriptions  Endpoint = "GET /v1/subscriptions/search"
+	ListEvents           Endpoint = "GET /v1/events"
 	other                Endpoint = "other"
 )
 
-var endpoints = []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount, ListItems, SearchSubscriptions}
+var endpoints = []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount, ListItems, SearchSubscriptions, ListEvents}
 
 // permission is what a restricted key needs for the endpoint.
 func (e Endpoint) permission() string {
@@ -55,6 +56,8 @@ func (e Endpoint) permission() string {
 		return "rak_customer_read"
 	case RetrieveAccount:
 		return "rak_accounts_kyc_basic_read"
+	case ListEvents:
+		return "rak_event_read"
 	default:
 		return "rak_subscription_read"
 	}
@@ -68,6 +71,7 @@ type Counts struct {
 	RetrieveAccount      int
 	ListItems            int
 	SearchSubscriptions  int
+	ListEvents           int
 	Other                int
 	Throttled            int // those of the above that were answered with 429
 }
@@ -75,7 +79,7 @@ type Counts struct {
 // Total returns the number of requests.
 func (c Counts) Total() int {
 	return c.RetrieveSubscription + c.ListSubscriptions + c.RetrieveCustomer + c.RetrieveAccount +
-		c.ListItems + c.SearchSubscriptions + c.Other
+		c.ListItems + c.SearchSubscriptions + c.ListEvents + c.Other
 }
 
 func (c *Counts) count(e Endpoint) {
@@ -92,6 +96,8 @@ func (c *Counts) count(e Endpoint) {
 		c.ListItems++
 	case SearchSubscriptions:
 		c.SearchSubscriptions++
+	case ListEvents:
+		c.ListEvents++
 	default:
 		c.Other++
 	}
@@ -214,17 +220,23 @@ func (s *Server) DeleteCustomer(id string) { s.store.deleteCustomer(id, s.opts.N
 // RemoveCustomer makes a customer and its subscriptions never have existed.
 func (s *Server) RemoveCustomer(id string) { s.store.removeCustomer(id) }
 
-// PutSubscription creates or replaces a subscription, and creates its customer if there is none.
-// It panics if either id is empty: to serve an object without one, use Override.
-func (s *Server) PutSubscription(sub Subscription) {
+// PutSubscription makes a subscription, and its customer if there is none, as if it had been there for
+// ever: a new one leaves no event behind, one that takes another's place does. It panics if either id
+// is empty: to serve an object without one, use Override.
+func (s *Server) PutSubscription(sub Subscription) { s.putSubscription(sub, false) }
+
+// CreateSubscription does the same, and leaves the event of its creation behind.
+func (s *Server) CreateSubscription(sub Subscription) { s.putSubscription(sub, true) }
+
+func (s *Server) putSubscription(sub Subscription, created bool) {
 	mustID(sub.ID)
 	mustID(sub.CustomerID)
 	sub = sub.clone().withDefaults(s.opts.Now().Unix())
-	s.store.putSubscription(&sub)
+	s.store.putSubscription(&sub, created)
 }
 
-// UpdateSubscription changes a subscription in one step and reports whether there is one. The id
-// stays. The function must not call the server.
+// UpdateSubscription changes a subscription in one step, leaves an event behind if it is not as before,
+// and reports whether there is one. The id stays. The function must not call the server.
 func (s *Server) UpdateSubscription(id string, change func(*Subscription)) bool {
 	return s.store.updateSubscription(id, func(old Subscription) *Subscription {
 		sub := old.clone()

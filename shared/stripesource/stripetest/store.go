@@ -21,6 +21,7 @@ type store struct {
 	byCustomer    map[string]*timeline
 	otherMode     map[string]bool // ids of objects that are in the other mode
 	searchable    map[string][]version
+	log           eventLog
 	now           func() time.Time
 }
 
@@ -69,9 +70,13 @@ func (st *store) putCustomer(c *Customer) {
 	st.customers[c.ID] = c
 }
 
-func (st *store) putSubscription(sub *Subscription) {
+// putSubscription notes an event of a new one only where it is created.
+func (st *store) putSubscription(sub *Subscription, created bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if old := st.subscriptions[sub.ID]; old != nil || created {
+		st.log.changed(old, sub, st.now())
+	}
 	st.put(sub)
 }
 
@@ -80,7 +85,9 @@ func (st *store) updateSubscription(id string, change func(Subscription) *Subscr
 	defer st.mu.Unlock()
 	old, ok := st.subscriptions[id]
 	if ok {
-		st.put(change(*old))
+		sub := change(*old)
+		st.log.changed(old, sub, st.now())
+		st.put(sub)
 	}
 	return ok
 }
@@ -107,6 +114,7 @@ func (st *store) deleteCustomer(id string, now int64) {
 	for _, sub := range st.ofCustomer(id) {
 		canceled := *sub
 		canceled.cancel(now)
+		st.log.changed(sub, &canceled, st.now())
 		st.put(&canceled)
 	}
 }

@@ -23,6 +23,7 @@ var (
 	customerTemplate        = mustTemplate("customer")
 	deletedCustomerTemplate = mustTemplate("deleted_customer")
 	accountTemplate         = mustTemplate("account")
+	eventTemplate           = mustTemplate("event")
 )
 
 // A template is a JSON object whose "$name" strings are filled in. Nearly all of a Stripe object is
@@ -110,6 +111,8 @@ func appendValue(b []byte, value any) []byte {
 		return strconv.AppendInt(b, int64(v), 10)
 	case bool:
 		return strconv.AppendBool(b, v)
+	case json.RawMessage:
+		return append(b, v...)
 	case map[string]string:
 		return appendMap(b, v)
 	case object:

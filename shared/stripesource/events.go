@@ -1,0 +1,139 @@
+package stripesource
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// EventsPage returns the next page of a part of Stripe's log of events, which reaches back 30 days. If the
+// event to go on after has left the log, it is the part's first page once more.
+// https://docs.stripe.com/api/events/list
+//
+// An event that cannot be read in full tells what could be read, is counted, and is logged with its
+// id. It is no error: the same event would fail every catch-up until it left the log, and meanwhile nobody
+// would be caught up. Whom it concerned is for the next run over all organizations to find. Only an event
+// without a usable id fails its page, for the list could not be continued after it.
+func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.EventPage, error) {
+	found, err := c.list(ctx, endpointEvents, "/v1/events", "list", eventParams(q))
+	if q.After != "" && errors.Is(err, errCursorGone) {
+		q.After = ""
+		return c.EventsPage(ctx, q)
+	}
+	if err != nil {
+		return billing.EventPage{}, err
+	}
+	page := billing.EventPage{More: *found.HasMore}
+	for _, raw := range found.Data {
+		event, odd, err := c.decodeEvent(raw, q)
+		if err != nil {
+			return billing.EventPage{}, err
+		}
+		if len(odd) > 0 {
+			page.Odd++
+			c.log.WarnContext(ctx, "An event of Stripe's cannot be read in full; whom it concerns is left to the next run over all organizations",
+				telemetry.KeyEvent, event.ID, telemetry.KeyOdd, odd)
+		}
+		page.Events = append(page.Events, event)
+	}
+	if n := len(page.Events); page.More && (n == 0 || page.Events[n-1].ID == q.After) {
+		return billing.EventPage{}, broken("Stripe's list of events promises more but gives none")
+	}
+	return page, nil
+}
+
+func eventParams(q billing.EventQuery) url.Values {
+	params := url.Values{"types[]": billing.EventTypes(), "limit": {strconv.Itoa(pageLimit)}}
+	if !q.From.IsZero() {
+		params.Set("created[gte]", strconv.FormatInt(q.From.Unix(), 10))
+	}
+	if !q.To.IsZero() {
+		params.Set("created[lte]", strconv.FormatInt(q.To.Unix(), 10))
+	}
+	if q.Undelivered {
+		params.Set("delivery_success", "false")
+	}
+	if q.After != "" {
+		params.Set("starting_after", q.After)
+	}
+	return params
+}
+
+// maxPending is far above the endpoints that an account can have.
+const maxPending = 1000
+
+// eventObject is an event, its parts not yet read. https://docs.stripe.com/api/events/object
+type eventObject struct {
+	ID       jsontext.Value `json:"id"`
+	Type     jsontext.Value `json:"type"`
+	Created  jsontext.Value `json:"created"`
+	LiveMode jsontext.Value `json:"livemode"`
+	Pending  jsontext.Value `json:"pending_webhooks"`
+	Data     jsontext.Value `json:"data"`
+}
+
+// decodeEvent reads each part of an event by itself, and says which of them are odd.
+func (c *Client) decodeEvent(raw jsontext.Value, q billing.EventQuery) (e billing.Event, odd []string, err error) {
+	var o eventObject
+	if err := unmarshal(raw, &o); err != nil {
+		return e, nil, broken("an event in Stripe's list cannot be read: %v", err)
+	}
+	if e.ID = part(o.ID, "id", &odd, usable); e.ID == "" {
+		return e, nil, broken("an event in Stripe's list has no usable id (%s)", o.ID)
+	}
+	live := part(o.LiveMode, "livemode", &odd, func(live *bool) bool { return live != nil })
+	if live != nil {
+		if err := c.checkMode(live, "event", e.ID); err != nil {
+			return e, nil, err
+		}
+	}
+	e.Type = part(o.Type, "type", &odd, func(t string) bool { return slices.Contains(billing.EventTypes(), t) })
+	e.PendingWebhooks = part(o.Pending, "pending_webhooks", &odd, func(n int) bool { return n >= 0 && n <= maxPending })
+	e.Created = q.From // where it cannot be read, so that it is nobody's latest event
+	if created := part(o.Created, "created", &odd, func(t int64) bool { return t > 0 && t <= farFuture }); created > 0 {
+		e.Created = at(&created)
+	}
+	readObject(o.Data, &odd, &e)
+	return e, odd, nil
+}
+
+// readObject reads whom an event names.
+func readObject(data jsontext.Value, odd *[]string, e *billing.Event) {
+	type object struct {
+		Object   string         `json:"object"`
+		ID       jsontext.Value `json:"id"`
+		Customer jsontext.Value `json:"customer"`
+		Metadata jsontext.Value `json:"metadata"`
+	}
+	type wrapped struct {
+		Object object `json:"object"`
+	}
+	o := part(data, "data", odd, func(w wrapped) bool { return w.Object.Object == "subscription" }).Object
+	if o.Object == "" {
+		return // what is no subscription names nobody
+	}
+	e.SubscriptionID = part(o.ID, "data.object.id", odd, usable)
+	e.CustomerID = string(part(o.Customer, "data.object.customer", odd, func(id expandable) bool { return usable(string(id)) }))
+	metadata := part(o.Metadata, "data.object.metadata", odd, func(map[string]jsontext.Value) bool { return true })
+	if orgID, ok := metadata["orgId"]; ok {
+		e.OrgID = organization(part(orgID, "data.object.metadata.orgId", odd, func(string) bool { return true }))
+	}
+}
+
+// part is one value of an object, or the zero value where it cannot be used; then its name is added to
+// the odd ones.
+func part[T any](text jsontext.Value, name string, odd *[]string, usable func(T) bool) (v T) {
+	if unmarshal(text, &v) == nil && usable(v) {
+		return v
+	}
+	*odd = append(*odd, name)
+	var none T
+	return none
+}

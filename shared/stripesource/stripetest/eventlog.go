@@ -1,0 +1,229 @@
+package stripetest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sort"
+	"time"
+)
+
+// An Event says what became of a subscription. Stripe keeps it in a log and sends it to webhook endpoints.
+type Event struct {
+	ID              string // default a new one
+	Type            string // default "customer.subscription.updated"
+	Created         int64  // seconds since 1970; default now
+	PendingWebhooks int    // endpoints that have not taken it; delivery_success is that there are none
+	// Subscription is the object as it was then. What the server returns is not to be changed.
+	Subscription *Subscription
+
+	Override map[string]any // laid over the top level of the served object
+
+	number int // in the order in which they were made
+}
+
+const (
+	typeCreated = "customer.subscription.created"
+	typeUpdated = "customer.subscription.updated"
+	typeDeleted = "customer.subscription.deleted"
+	typePaused  = "customer.subscription.paused"
+	typeResumed = "customer.subscription.resumed"
+
+	statusPaused = "paused"
+
+	// eventsReach is how far back events are listed.
+	eventsReach = 30 * 24 * time.Hour
+)
+
+// eventTypes are what Stripe tells of a change; old is nil for a new subscription. One that enters or
+// leaves the status paused is an update, too. https://docs.stripe.com/api/events/types
+func eventTypes(old, sub *Subscription) []string {
+	switch {
+	case old == nil:
+		return []string{typeCreated}
+	case reflect.DeepEqual(old, sub):
+		return nil
+	case old.Status == sub.Status:
+		return []string{typeUpdated}
+	case sub.Status == statusCanceled:
+		return []string{typeDeleted}
+	case sub.Status == statusPaused:
+		return []string{typeUpdated, typePaused}
+	case old.Status == statusPaused:
+		return []string{typeUpdated, typeResumed}
+	default:
+		return []string{typeUpdated}
+	}
+}
+
+// An eventLog is events, oldest first, those of one second in the order in which they were made.
+type eventLog struct {
+	list    []*Event
+	byID    map[string]*Event
+	made    int
+	failing int // endpoints, which do not take the next events
+}
+
+func compareEvents(a, b *Event) int {
+	return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.number, b.number))
+}
+
+// changed notes what became of a subscription.
+func (l *eventLog) changed(old, sub *Subscription, now time.Time) {
+	for _, kind := range eventTypes(old, sub) {
+		l.add(Event{Type: kind, PendingWebhooks: l.failing, Subscription: sub}, now)
+	}
+}
+
+func (l *eventLog) add(e Event, now time.Time) string {
+	l.made++
+	e.number = l.made
+	e.ID = cmp.Or(e.ID, fmt.Sprintf("evt_%014d", l.made))
+	e.Type = cmp.Or(e.Type, typeUpdated)
+	e.Created = cmp.Or(e.Created, now.Unix())
+	l.forget(now)
+	at, _ := slices.BinarySearchFunc(l.list, &e, compareEvents)
+	l.list = slices.Insert(l.list, at, &e)
+	if l.byID == nil {
+		l.byID = map[string]*Event{}
+	}
+	l.byID[e.ID] = &e
+	return e.ID
+}
+
+// forget removes what is listed no longer.
+func (l *eventLog) forget(now time.Time) {
+	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created >= now.Add(-eventsReach).Unix() })
+	for _, e := range l.list[:end] {
+		delete(l.byID, e.ID)
+	}
+	l.list = l.list[end:]
+}
+
+// page returns one page of the log, newest first, and whether there is more in its direction; ok is false
+// where the cursor is none of the log's events.
+func (l *eventLog) page(q eventQuery, now time.Time) (page []*Event, more, ok bool) {
+	l.forget(now)
+	events := l.between(q.from, q.to)
+	if q.cursor != "" {
+		cursor := l.byID[q.cursor]
+		if cursor == nil {
+			return nil, false, false
+		}
+		at, found := slices.BinarySearchFunc(events, cursor, compareEvents)
+		switch {
+		case !q.before:
+			events = events[:at]
+		case found:
+			events = events[at+1:]
+		default:
+			events = events[at:]
+		}
+	}
+	for n := range events {
+		e := events[len(events)-1-n]
+		if q.before {
+			e = events[n]
+		}
+		if !q.matches(e) {
+			continue
+		}
+		if len(page) == q.limit {
+			more = true
+			break
+		}
+		page = append(page, e)
+	}
+	if q.before {
+		slices.Reverse(page)
+	}
+	return page, more, true
+}
+
+// between returns the part made from one second to another, both included.
+func (l *eventLog) between(from, to int64) []*Event {
+	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created > to })
+	return l.list[sort.Search(end, func(i int) bool { return l.list[i].Created >= from }):end]
+}
+
+func (e *Event) appendJSON(b []byte, live bool) []byte {
+	return appendOverridden(b, e.Override, func(b []byte) []byte {
+		return eventTemplate.append(b, fields{
+			{"id", e.ID},
+			{"created", unix(e.Created)},
+			{"subscription", json.RawMessage(e.Subscription.appendJSON(nil, live))},
+			{"livemode", live},
+			{"pending_webhooks", e.PendingWebhooks},
+			{"type", e.Type},
+		})
+	})
+}
+
+// AddEvent puts an event into the log, beside those of the changes that are made here, and returns its id.
+func (s *Server) AddEvent(e Event) (id string) {
+	if e.Subscription == nil {
+		panic("stripetest: an event needs its subscription")
+	}
+	sub := e.Subscription.clone().withDefaults(s.opts.Now().Unix())
+	e.Subscription, e.Override = &sub, maps.Clone(e.Override)
+	return s.store.addEvent(e)
+}
+
+// Events returns the log, oldest first.
+func (s *Server) Events() []Event { return s.store.allEvents() }
+
+// SetPendingWebhooks says how many endpoints have not taken an event, and reports whether it is in the log.
+func (s *Server) SetPendingWebhooks(eventID string, pending int) bool {
+	return s.store.setPending(eventID, pending)
+}
+
+// FailWebhooks says how many endpoints do not take the events of the changes that follow; at first
+// there are none.
+func (s *Server) FailWebhooks(endpoints int) { s.store.failWebhooks(endpoints) }
+
+func (st *store) addEvent(e Event) string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.log.add(e, st.now())
+}
+
+func (st *store) allEvents() []Event {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.log.forget(st.now())
+	events := make([]Event, len(st.log.list))
+	for i, e := range st.log.list {
+		events[i] = *e
+	}
+	return events
+}
+
+// setPending puts another event in the place of the one that a reader may be encoding.
+func (st *store) setPending(id string, pending int) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	old, ok := st.log.byID[id]
+	if !ok {
+		return false
+	}
+	e := *old
+	e.PendingWebhooks = pending
+	at, _ := slices.BinarySearchFunc(st.log.list, old, compareEvents)
+	st.log.list[at], st.log.byID[id] = &e, &e
+	return true
+}
+
+func (st *store) failWebhooks(endpoints int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.log.failing = endpoints
+}
+
+func (st *store) eventPage(q eventQuery) (page []*Event, more, ok bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.log.page(q, st.now())
+}

@@ -1,0 +1,119 @@
+package stripetest
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// An eventQuery is a request for the list of events, understood.
+type eventQuery struct {
+	listQuery
+	types     []string // a star stands for any text, in type alone
+	delivered *bool
+}
+
+const (
+	maxEventTypes   = 20
+	paramTypes      = "types[]"
+	deliverySuccess = "delivery_success"
+)
+
+var eventParams = []string{
+	"type", paramTypes, deliverySuccess, "limit", "starting_after", "ending_before",
+	"created", "created[gt]", "created[gte]", "created[lt]", "created[lte]",
+}
+
+var typesElement = regexp.MustCompile(`^types\[\d*\]$`)
+
+func parseEvents(values url.Values) (eventQuery, *apiError) {
+	values = withTypes(values)
+	q := eventQuery{listQuery: listQuery{from: math.MinInt64, to: math.MaxInt64}}
+	if err := checkParams(values, eventParams); err != nil {
+		return q, err
+	}
+	if err := q.parseTypes(values); err != nil {
+		return q, err
+	}
+	if values.Has(deliverySuccess) {
+		success, err := strconv.ParseBool(values.Get(deliverySuccess))
+		if err != nil {
+			return q, errParam("", deliverySuccess, "Invalid boolean: "+values.Get(deliverySuccess))
+		}
+		q.delivered = &success
+	}
+	if err := q.parsePage(values); err != nil {
+		return q, err
+	}
+	err := q.parseCreated(values)
+	return q, err
+}
+
+// withTypes gathers the elements of types, which may be numbered.
+func withTypes(values url.Values) url.Values {
+	gathered := url.Values{}
+	for name, vs := range values {
+		if typesElement.MatchString(name) {
+			name = paramTypes
+		}
+		gathered[name] = append(gathered[name], vs...)
+	}
+	return gathered
+}
+
+func (q *eventQuery) parseTypes(values url.Values) *apiError {
+	q.types = values[paramTypes]
+	if len(q.types) > maxEventTypes {
+		return errParam("", "types", fmt.Sprintf("You may pass at most %d types.", maxEventTypes))
+	}
+	if !values.Has("type") {
+		return nil
+	}
+	if len(q.types) > 0 {
+		return errParam("", "type", "You may pass either `type` or `types`, but not both.")
+	}
+	q.types = []string{values.Get("type")}
+	return nil
+}
+
+func (q eventQuery) matches(e *Event) bool {
+	if q.delivered != nil && *q.delivered != (e.PendingWebhooks == 0) {
+		return false
+	}
+	return len(q.types) == 0 || slices.ContainsFunc(q.types, func(t string) bool { return matchesType(t, e.Type) })
+}
+
+func matchesType(pattern, kind string) bool {
+	start, end, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == kind
+	}
+	return len(kind) >= len(start)+len(end) && strings.HasPrefix(kind, start) && strings.HasSuffix(kind, end)
+}
+
+// listEvents serves the log, which one mode does not show of the other.
+func (s *Server) listEvents(c *call) ([]byte, *apiError) {
+	q, err := parseEvents(c.query)
+	if err != nil {
+		return nil, err
+	}
+	page, more, ok := s.store.eventPage(q)
+	hidden := s.hides(c.key)
+	if q.cursor != "" && (hidden || !ok) {
+		return nil, s.missing(c, q.cursor, ok, errMissing(http.StatusBadRequest, "event", q.cursorParam(), q.cursor))
+	}
+	if hidden {
+		page, more = nil, false
+	}
+	b := []byte(`{"object":"list","data":[`)
+	for i, e := range page {
+		b = e.appendJSON(appendComma(b, i), s.opts.LiveMode)
+	}
+	b = strconv.AppendBool(append(b, `],"has_more":`...), more)
+	return append(b, `,"url":"/v1/events"}`...), nil
+}
