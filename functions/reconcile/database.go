@@ -47,23 +47,19 @@ func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.R
 	if id == "" {
 		run, found, err := store.LatestRun(ctx)
 		if err == nil && !found {
-			err = unknownRun("there is no run yet", "reconcile start begins one")
+			err = unknownRun(errors.New("there is no run yet"), "reconcile start begins one")
 		}
 		return run, err
 	}
-	runs, err := store.Runs(ctx, []string{id})
-	if err != nil {
-		return billing.Run{}, err
+	run, err := store.Run(ctx, id)
+	if billing.IsUnknownRun(err) {
+		err = unknownRun(err, "reconcile runs lists those there are")
 	}
-	run, found := runs[id]
-	if !found {
-		return run, unknownRun("there is no run "+id, "reconcile runs lists those there are; it may have been pruned, or belong to another database")
-	}
-	return run, nil
+	return run, err
 }
 
-func unknownRun(message, hint string) error {
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: errors.New(message), Hint: hint}
+func unknownRun(err error, hint string) error {
+	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: err, Hint: hint}
 }
 
 // watch follows the run to its end, and shows how it ended.

@@ -56,7 +56,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"no function setting":  {map[string]string{"ENUMERATOR_FUNCTION": ""}, []string{"org", "org-1"}, present.ExitUsage, "configuration", "ENUMERATOR_FUNCTION", ".env.example"},
 		"watch needs database": {map[string]string{"DB_HOST": ""}, []string{"start", "--watch"}, present.ExitUsage, "configuration", "DB_HOST", ".env.example"},
 		"database is away":     {map[string]string{"DB_PORT": "1"}, []string{"start", "--watch"}, present.ExitFailed, "database_unavailable", "DB_HOST", ""},
-		"unknown run":          {nil, []string{"status", "never"}, present.ExitFailed, "unknown_run", "never", "pruned"},
+		"unknown run":          {nil, []string{"status", "never"}, present.ExitFailed, "unknown_run", "pruned", "reconcile runs"},
 		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, present.ExitFailed, "unknown_run", "never", ""},
 		"unknown organization": {nil, []string{"org", "org-2"}, present.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
 		"near organization":    {nil, []string{"org", "ORG-"}, present.ExitFailed, "unknown_organization", "ORG-", "org-1"},

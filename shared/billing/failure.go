@@ -99,3 +99,14 @@ func IsDatabaseAway(err error) bool {
 func permanent(reason Reason, format string, args ...any) *Failure {
 	return &Failure{Class: Permanent, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
+
+// UnknownRun is the permanent failure of who asks for a run that the database does not have.
+func UnknownRun(id string) error {
+	return &Failure{
+		Class: Permanent, Reason: ReasonUnknownRun,
+		Message: "there is no run " + id + "; it may have been pruned, or belong to another database",
+	}
+}
+
+// IsUnknownRun reports whether the error is one of [UnknownRun].
+func IsUnknownRun(err error) bool { return err != nil && AsFailure(err).Reason == ReasonUnknownRun }

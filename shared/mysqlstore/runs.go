@@ -69,6 +69,19 @@ func (s *Store) Runs(ctx context.Context, ids []string) (map[string]billing.Run,
 	return found, err
 }
 
+// Run returns the run of this id; where there is none, a permanent unknown_run failure.
+func (s *Store) Run(ctx context.Context, id string) (billing.Run, error) {
+	runs, err := s.Runs(ctx, []string{id})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, ok := runs[id]
+	if !ok {
+		return billing.Run{}, billing.UnknownRun(id)
+	}
+	return run, nil
+}
+
 // leaseIsFree holds for a lease that nobody has, that expired, or that ends later than a right clock
 // can have said: whoever took that one may have died. Taken from one who lives, it does no harm,
 // for every write names its owner.

@@ -82,8 +82,8 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
 	return a.Retry.do(ctx, func() error {
-		run, err := findRun(ctx, a.Store, runID)
-		if isUnknownRun(err) {
+		run, err := a.Store.Run(ctx, runID)
+		if billing.IsUnknownRun(err) {
 			a.Log.WarnContext(ctx, "progress of a run that is not in the database", telemetry.KeyRunID, runID)
 			return nil
 		}
@@ -173,16 +173,12 @@ func (a *Aggregator) dropSnapshots(ctx context.Context, _ *Tick) error {
 func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
-	run, err := findRun(ctx, a.Store, runID)
+	run, err := a.Store.Run(ctx, runID)
 	if err != nil {
 		return billing.Summary{}, err
 	}
 	summary, _, err := a.summarize(ctx, run)
 	return summary, err
-}
-
-func isUnknownRun(err error) bool {
-	return err != nil && billing.AsFailure(err).Reason == billing.ReasonUnknownRun
 }
 
 func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
@@ -197,7 +193,7 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 // close ends the run unless somebody stopped, closed or resumed it since it was looked at. It is
 // read again: what its last items counted on it may have come since. Only who ended it reports it.
 func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, error) {
-	run, err := findRun(ctx, a.Store, lookedAt.ID)
+	run, err := a.Store.Run(ctx, lookedAt.ID)
 	if err != nil || run.Status != lookedAt.Status || run.SummaryRevision != lookedAt.SummaryRevision {
 		return false, err
 	}
@@ -227,7 +223,7 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 		if err != nil || amended {
 			return err
 		}
-		now, err := findRun(ctx, a.Store, run.ID)
+		now, err := a.Store.Run(ctx, run.ID)
 		if err != nil || now.SummaryRevision == run.SummaryRevision || now.Status.Open() {
 			return err
 		}

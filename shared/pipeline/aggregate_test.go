@@ -239,7 +239,7 @@ func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
 	f.openRun(runID, numbered(1))
 	finish := once(func() { f.deliver(f.reconciler(nil), runID, "org-000") })
 	a := f.aggregator(&tap{after: func(_ context.Context, call string) error {
-		if call == "Runs" {
+		if call == "Run" {
 			finish()
 		}
 		return nil

@@ -246,7 +246,7 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 // goOn lists and sends what is left of a run that is enumerating. One that was stopped, closed or
 // sent out meanwhile is left alone.
 func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
-	run, err := findRun(ctx, e.Store, id)
+	run, err := e.Store.Run(ctx, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
 	}
@@ -260,7 +260,7 @@ func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
 }
 
 func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error) {
-	run, err := findRun(ctx, e.Store, id)
+	run, err := e.Store.Run(ctx, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
 	}
@@ -270,7 +270,7 @@ func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error)
 // resume goes on with a run as it was started, at somebody's request: one that was stopped or lost
 // its messages is reopened. A request that says otherwise than the run is refused.
 func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumeration, error) {
-	run, err := findRun(ctx, e.Store, id)
+	run, err := e.Store.Run(ctx, id)
 	if err != nil {
 		return Enumeration{}, err
 	}
@@ -316,7 +316,7 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 		return result, err
 	}
 	// The cursors may have moved between reading the run and taking the lease.
-	if run, err = findRun(ctx, e.Store, run.ID); err == nil {
+	if run, err = e.Store.Run(ctx, run.ID); err == nil {
 		result.Enqueued, err = e.listAndSend(ctx, run, lease)
 	}
 	countRequests(ctx, e.Store, e.Stripe.TakeUsage(), run.ID, e.Log)
@@ -373,7 +373,7 @@ func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error
 	if !errors.Is(err, billing.ErrLeaseLost) {
 		return err
 	}
-	run, readErr := findRun(ctx, e.Store, lease.RunID)
+	run, readErr := e.Store.Run(ctx, lease.RunID)
 	if readErr != nil || run.Status == billing.RunRunning {
 		return readErr
 	}
@@ -478,7 +478,7 @@ func otherSettings(run billing.Run) error {
 // What several steps need of the database.
 type (
 	runReader interface {
-		Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+		Run(ctx context.Context, id string) (billing.Run, error)
 	}
 	runStopper interface {
 		StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error)
@@ -487,23 +487,3 @@ type (
 		AddUsage(ctx context.Context, runID string, u billing.Usage) error
 	}
 )
-
-// findRun returns one run; that it is not there is an error.
-func findRun(ctx context.Context, store runReader, id string) (billing.Run, error) {
-	runs, err := store.Runs(ctx, []string{id})
-	if err != nil {
-		return billing.Run{}, err
-	}
-	run, ok := runs[id]
-	if !ok {
-		return billing.Run{}, unknownRun(id)
-	}
-	return run, nil
-}
-
-func unknownRun(id string) error {
-	return &billing.Failure{
-		Class: billing.Permanent, Reason: billing.ReasonUnknownRun,
-		Message: "there is no run " + id + "; it may have been pruned, or belong to another database",
-	}
-}

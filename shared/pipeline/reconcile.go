@@ -20,6 +20,9 @@ import (
 
 // What the workers need of the database.
 type (
+	runsReader interface {
+		Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	}
 	recordReader interface {
 		Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
 		Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
@@ -72,7 +75,7 @@ type Result struct {
 // Reconciler compares organizations with Stripe and repairs them.
 type Reconciler struct {
 	Store interface {
-		runReader
+		runsReader
 		runStopper
 		requestCounter
 		recordReader
@@ -190,7 +193,7 @@ func open(tasks map[billing.Work]*task) []*task {
 	for _, t := range tasks {
 		switch {
 		case t.run.ID == "":
-			t.result = Result{DeadLetter, billing.AsFailure(unknownRun(t.work.RunID))}
+			t.result = Result{DeadLetter, billing.AsFailure(billing.UnknownRun(t.work.RunID))}
 		case t.item.OrgID == "" && t.run.Trimmed: // it had its outcome
 			t.result = Result{Disposition: Acknowledge}
 		case t.item.OrgID == "":
