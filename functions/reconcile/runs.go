@@ -33,10 +33,11 @@ type pastRun struct {
 	DurationMs         int64             `json:"durationMs"` // 0 while it is going
 	TotalOrganizations int               `json:"totalOrganizations"`
 	Synchronized       int               `json:"synchronized"`
+	Withheld           int               `json:"withheld"` // of the errors: they differ, and a guard held them back
 	Errors             int               `json:"errors"`
 	Skipped            int               `json:"skipped"`
 	Pending            int               `json:"pending"`
-	DriftRate          float64           `json:"driftRate"` // synchronized / totalOrganizations
+	DriftRate          float64           `json:"driftRate"` // (synchronized + withheld) / totalOrganizations
 }
 
 func (c *command) runs(ctx context.Context) *cobra.Command {
@@ -45,9 +46,9 @@ func (c *command) runs(ctx context.Context) *cobra.Command {
 		Use:   "runs",
 		Short: "List past runs with their totals, the latest first",
 		Long: `Lists past runs, the latest first. Drift is how many of a run's organizations differed
-from Stripe: they were repaired, or would be if it was a dry run. Runs are kept for
-RETENTION_DAYS (90) before the latest, and the last complete one for as long as there is
-no later one.`,
+from Stripe: they were repaired, or held back by a guard and so errors too, or would be
+repaired if it was a dry run. Runs are kept for RETENTION_DAYS (90) before the latest, and
+the last complete one for as long as there is no later one.`,
 		Example: `  reconcile runs
   reconcile runs --limit 5
   reconcile runs --json | jq '.[0].driftRate'`,
@@ -89,8 +90,8 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 	f := run.Figures
 	p := pastRun{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun, OrgID: run.OrgID, StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
-		TotalOrganizations: f.TotalOrganizations, Synchronized: f.Synchronized, Errors: f.Errors, Skipped: f.Skipped, Pending: f.Pending,
-		DriftRate: float64(f.Synchronized) / float64(max(f.TotalOrganizations, 1)),
+		TotalOrganizations: f.TotalOrganizations, Synchronized: f.Synchronized, Withheld: f.Withheld(), Errors: f.Errors, Skipped: f.Skipped, Pending: f.Pending,
+		DriftRate: f.DriftRate(),
 	}
 	if run.FinishedAt != nil {
 		p.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
@@ -103,7 +104,7 @@ func writeRuns(w io.Writer, runs []pastRun) error {
 	for _, r := range runs {
 		lines = append(lines, []string{
 			telemetry.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), strconv.Itoa(r.TotalOrganizations),
-			strconv.Itoa(r.Synchronized), strconv.Itoa(r.Errors), strconv.Itoa(r.Skipped), strconv.Itoa(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
+			strconv.Itoa(r.Synchronized + r.Withheld), strconv.Itoa(r.Errors), strconv.Itoa(r.Skipped), strconv.Itoa(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
 		})
 	}
 	widths := make([]int, len(lines[0]))

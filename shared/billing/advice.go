@@ -57,10 +57,10 @@ func adviceOn(code string) Advice {
 }
 
 // Repair returns what to run for organizations of the run that ended in error with this reason, once
-// the cause is gone: for one of them, or for all where orgID is empty. What the guard withheld is
-// looked at and approved: a run of its own would have a limit of its own, and lead around the guard.
+// the cause is gone: for one of them, or for all where orgID is empty. What a guard holds back is
+// looked at and allowed by a person: trying it again would lead around the guard.
 func (a Advice) Repair(s Summary, orgID string) []string {
-	if a.Code == string(ReasonWithheld) && !s.DryRun {
+	if Reason(a.Code).Withholds() && !s.DryRun {
 		return s.commands(a.Commands, orgID)
 	}
 	return s.commands([]string{tryAgain(s.DryRun, orgID)}, orgID)

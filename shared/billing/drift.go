@@ -1,6 +1,7 @@
 package billing
 
-// Drift is what a run repaired, or found in a dry run, counted in organizations.
+// Drift is what differed from Stripe in a run, repaired, withheld, or found by a dry run, counted in
+// organizations.
 type Drift struct {
 	ByField map[string]int // by column; those without drift are absent
 	Access  int            // with a column that grants access among them
@@ -9,16 +10,10 @@ type Drift struct {
 	TierMetadataMismatch int
 }
 
-// Add counts one organization's item. Changes that were withheld are not drift that is gone, so
-// only synced and drifted items count.
+// Add counts one organization's item.
 func (d *Drift) Add(i Item) {
-	for _, w := range i.Warnings {
-		if w.Code == WarnTierMetadataMismatch {
-			d.TierMetadataMismatch++
-			break
-		}
-	}
-	if len(i.Changes) == 0 || (i.Outcome != OutcomeSynced && i.Outcome != OutcomeDrifted) {
+	d.TierMetadataMismatch += one(i.Warns(WarnTierMetadataMismatch))
+	if len(i.Changes) == 0 || !i.Differed() {
 		return
 	}
 	if d.ByField == nil {
@@ -37,4 +32,11 @@ func (d *Drift) Add(i Item) {
 	} else {
 		d.Detail++
 	}
+}
+
+func one(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }

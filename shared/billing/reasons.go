@@ -1,5 +1,7 @@
 package billing
 
+import "slices"
+
 // Reason says why an organization has its outcome, why a run was stopped or is suspect, or why a
 // message or request was refused.
 type Reason string
@@ -35,6 +37,13 @@ const (
 	ReasonDatabaseRefused      Reason = "database_refused"
 	ReasonWithheld             Reason = "withheld"
 )
+
+// Withholding are the reasons of organizations that differ from Stripe and were not written, because a
+// guard held the lowering back.
+func Withholding() []Reason { return []Reason{ReasonWithheld} }
+
+// Withholds reports whether the reason is one of [Withholding].
+func (r Reason) Withholds() bool { return slices.Contains(Withholding(), r) }
 
 // Reasons that pass: the organization is tried again, and is in error after the last of many tries.
 const (

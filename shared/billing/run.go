@@ -1,6 +1,9 @@
 package billing
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Strategy is how a run reads Stripe.
 type Strategy string
@@ -107,6 +110,17 @@ type Item struct {
 
 // Final reports whether the outcome can no longer change. An error may still be repaired.
 func (i Item) Final() bool { return i.Outcome != OutcomePending && i.Outcome != OutcomeError }
+
+// Differed reports whether the organization's record differed from what Stripe said: it was repaired,
+// withheld, or found by a dry run.
+func (i Item) Differed() bool {
+	return i.Outcome == OutcomeSynced || i.Outcome == OutcomeDrifted || (i.Outcome == OutcomeError && i.Reason.Withholds())
+}
+
+// Warns reports whether the item carries the warning.
+func (i Item) Warns(code WarningCode) bool {
+	return slices.ContainsFunc(i.Warnings, func(w Warning) bool { return w.Code == code })
+}
 
 // PlainlySkipped reports whether there is nothing to tell of the organization: nearly all are such.
 func (i Item) PlainlySkipped() bool { return i.Outcome == OutcomeSkipped && len(i.Warnings) == 0 }

@@ -87,6 +87,27 @@ func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) S
 	return s
 }
 
+// Withheld is how many organizations differed and were not written, because a guard held their lowering back.
+func (s Summary) Withheld() int {
+	n := 0
+	for _, reason := range Withholding() {
+		n += s.Reasons[reason]
+	}
+	return n
+}
+
+// Drifted is how many organizations differed from Stripe: they were repaired or withheld, or a dry run
+// found them.
+func (s Summary) Drifted() int { return s.Synchronized + s.Withheld() }
+
+// OtherErrors are the organizations in error that were not withheld: whether they differ is not known.
+func (s Summary) OtherErrors() int { return s.Errors - s.Withheld() }
+
+// DriftRate is the part of the run's organizations that differed, from 0 to 1.
+func (s Summary) DriftRate() float64 {
+	return float64(s.Drifted()) / float64(max(s.TotalOrganizations, 1))
+}
+
 func (s *Summary) add(t Tally) {
 	s.TotalOrganizations += t.Items
 	switch t.Outcome {

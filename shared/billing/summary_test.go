@@ -305,3 +305,28 @@ func assertJSON(t *testing.T, v any, want string) {
 		t.Errorf("JSON (-want +got)\n%s", diff)
 	}
 }
+
+// What a guard holds back differs from Stripe as much as what was repaired: a wave of downgrades that
+// the guard cuts off shows at its full height, and a dry run right after the run shows no more.
+func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
+	run := billing.Summarize(billing.Run{}, []billing.Tally{
+		{Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired, Items: 5},
+		{Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Items: 23},
+		{Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Items: 2},
+		{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, Items: 70},
+	}, nil, nil)
+	if run.Drifted() != 28 || run.Withheld() != 23 || run.OtherErrors() != 2 || run.DriftRate() != 0.28 {
+		t.Errorf("drifted %d, withheld %d, other errors %d, rate %v", run.Drifted(), run.Withheld(), run.OtherErrors(), run.DriftRate())
+	}
+	dry := billing.Summarize(billing.Run{DryRun: true}, []billing.Tally{
+		{Outcome: billing.OutcomeDrifted, Reason: billing.ReasonRepaired, Items: 23},
+		{Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Items: 2},
+		{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, Items: 75},
+	}, nil, nil)
+	if dry.Drifted() != run.Withheld() {
+		t.Errorf("a dry run after the run finds %d, which is not what it withheld", dry.Drifted())
+	}
+	if none := (billing.Summary{}); none.DriftRate() != 0 {
+		t.Errorf("without organizations the rate is %v", none.DriftRate())
+	}
+}

@@ -43,10 +43,10 @@ func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, err
 	return tallies, failure(err, "count the outcomes of run "+runID)
 }
 
-// Drift counts what the run repaired (or found, in a dry run), holding one page of items at a time.
+// Drift counts what differed in the run, holding one page of items at a time.
 func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) {
 	var drift billing.Drift
-	err := s.eachItem(ctx, runID, `(i.outcome IN ('synced','drifted') OR i.warnings IS NOT NULL)`, func(i billing.Item) error {
+	err := s.eachItem(ctx, runID, `(i.outcome IN ('synced','drifted','error') OR i.warnings IS NOT NULL)`, func(i billing.Item) error {
 		drift.Add(i)
 		return nil
 	})

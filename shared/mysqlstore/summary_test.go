@@ -55,7 +55,8 @@ func TestDriftIsCountedOverAllPages(t *testing.T) {
 		items = append(items,
 			billing.Item{RunID: "r", OrgID: "drifted", Outcome: billing.OutcomeDrifted},
 			billing.Item{RunID: "r", OrgID: "nothing", Outcome: billing.OutcomeSynced},
-			billing.Item{RunID: "r", OrgID: "withheld", Outcome: billing.OutcomeError},
+			billing.Item{RunID: "r", OrgID: "withheld", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld},
+			billing.Item{RunID: "r", OrgID: "unreadable", Outcome: billing.OutcomeError, Reason: billing.ReasonStripeUnavailable},
 			billing.Item{RunID: "other", OrgID: "drifted", Outcome: billing.OutcomeDrifted})
 		f.addItems(t, items...)
 		f.MustExec(t, `UPDATE reconciliation_items SET changes = ? WHERE org_id <> 'nothing'`, tier+`,{"field":"organizations.subscription_tier","from":"free","to":"pro"}]`)
@@ -66,8 +67,8 @@ func TestDriftIsCountedOverAllPages(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := billing.Drift{
-			ByField: map[string]int{billing.FieldPlanTier: both + 1, billing.FieldOrgTier: both},
-			Access:  both + 1, TierMetadataMismatch: 2,
+			ByField: map[string]int{billing.FieldPlanTier: both + 2, billing.FieldOrgTier: both + 1},
+			Access:  both + 2, TierMetadataMismatch: 2,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

@@ -463,7 +463,7 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 	want := map[string]any{
 		"Organizations": 6.0, "Synchronized": 3.0, "Errors": 1.0, "Skipped": 1.0, "Pending": 1.0, "Withheld": 1.0, "Downgrades": 3.0,
 		"RunDuration": 43201000.0, "Orphans": 0.0, "RunIncomplete": 1.0, "RunSuspect": 0.0, "RunStopped": 0.0,
-		"AccessDrift": 1.0, "DetailDrift": 2.0, "TierMetadataMismatch": 1.0,
+		"AccessDrift": 2.0, "DetailDrift": 2.0, "TierMetadataMismatch": 1.0,
 		"StripeListRequests": 4.0, "StripeRetrieveRequests": 5.0, "StripeOtherRequests": 6.0, "StripeThrottled": 7.0,
 	}
 	if diff := cmp.Diff(want, lines[0]); diff != "" {
@@ -473,7 +473,7 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 	for _, line := range f.metrics.lines(t, "FieldDrift", nil) {
 		drift[line["Field"].(string)] = line["FieldDrift"]
 	}
-	if len(drift) != 15 || drift["subscriptions.canceled_at"] != 3.0 || drift["subscriptions.plan_tier"] != 1.0 || drift["subscriptions.status"] != 0.0 {
+	if len(drift) != 15 || drift["subscriptions.canceled_at"] != 3.0 || drift["subscriptions.plan_tier"] != 1.0 || drift["subscriptions.status"] != 1.0 {
 		t.Errorf("drift by field: %v", drift)
 	}
 	if n := len(f.metrics.lines(t, "FieldDrift", nil)); n != 15 {

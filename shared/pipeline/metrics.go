@@ -15,7 +15,7 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		telemetry.Count(telemetry.MetricErrors, s.Errors),
 		telemetry.Count(telemetry.MetricSkipped, s.Skipped),
 		telemetry.Count(telemetry.MetricPending, s.Pending),
-		telemetry.Count(telemetry.MetricWithheld, s.Reasons[billing.ReasonWithheld]),
+		telemetry.Count(telemetry.MetricWithheld, s.Withheld()),
 		telemetry.Count(telemetry.MetricDowngrades, s.Downgrades),
 		telemetry.Metric{Name: telemetry.MetricRunDuration, Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
 		telemetry.Count(telemetry.MetricOrphans, s.OrphansTotal),

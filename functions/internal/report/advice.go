@@ -17,7 +17,7 @@ func next(i mysqlstore.ReportItem, s billing.Summary) (does, command string) {
 // repair returns the commands for organizations in error, or for one of them. Changes that lower
 // access were withheld, whatever became of the organization at a later try.
 func repair(reason billing.Reason, lowering bool, s billing.Summary, orgID string) []string {
-	if lowering && orgID != "" {
+	if lowering && orgID != "" && !reason.Withholds() {
 		reason = billing.ReasonWithheld
 	}
 	commands := reason.Advice().Repair(s, orgID)

@@ -36,13 +36,8 @@ type column struct {
 // pastRow is a line of the table below the chart.
 type pastRow struct {
 	RunID, Status, Started, Rate, Kind string
-	Total, Synchronized, Errors        int
+	Total, Drifted, Errors             int
 	This                               bool
-}
-
-// driftRate is the part of the run's organizations that differed from Stripe.
-func driftRate(s billing.Summary) float64 {
-	return float64(s.Synchronized) / float64(max(s.TotalOrganizations, 1))
 }
 
 // driftLabel is the drift rate for people.
@@ -50,7 +45,7 @@ func driftLabel(s billing.Summary) string {
 	if s.TotalOrganizations == 0 {
 		return "none"
 	}
-	return percent(s.Synchronized, s.TotalOrganizations)
+	return percent(s.Drifted(), s.TotalOrganizations)
 }
 
 // shownRuns are those that the chart and its table show, the latest first.
@@ -67,7 +62,7 @@ func chart(runs []mysqlstore.PastRun, thisID string) *history {
 	slices.Reverse(runs)
 	highest := 0.0
 	for _, run := range runs {
-		highest = max(highest, driftRate(run.Figures))
+		highest = max(highest, run.Figures.DriftRate())
 	}
 	h := &history{Width: columnStep * float64(len(runs)), Height: chartHeight, Bottom: chartBottom}
 	for i, run := range runs {
@@ -83,7 +78,7 @@ func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string
 		Rate: driftLabel(run.Figures), Date: run.StartedAt.UTC().Format("2 Jan"), Kind: kind(run), This: run.ID == thisID, DryRun: run.DryRun,
 	}
 	if highest > 0 {
-		c.Height = (chartBottom - chartTop) * driftRate(run.Figures) / highest
+		c.Height = (chartBottom - chartTop) * run.Figures.DriftRate() / highest
 	}
 	c.Y = chartBottom - c.Height
 	c.LabelY = c.Y - 6
@@ -104,7 +99,7 @@ func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 		f := run.Figures
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
-			Total: f.TotalOrganizations, Synchronized: f.Synchronized, Errors: f.Errors, This: run.ID == thisID, Rate: driftLabel(f),
+			Total: f.TotalOrganizations, Drifted: f.Drifted(), Errors: f.Errors, This: run.ID == thisID, Rate: driftLabel(f),
 		})
 	}
 	return all
