@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
@@ -72,7 +73,9 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 	if o.json {
 		err = present.JSON(out, summary)
 	} else {
-		err = present.Summary(out, summary, o.demo.hold && own != nil)
+		view := o.view
+		view.Queued, view.Stored, view.Names = o.demo.hold && own != nil, o.demo.hold || own == nil, follow.Names(ctx, s.store, summary)
+		err = present.Summary(out, summary, view)
 	}
 	if err == nil && o.demo.hold && own != nil {
 		err = s.hold(ctx, own.environ())

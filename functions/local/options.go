@@ -16,6 +16,7 @@ type options struct {
 	org, strategy, resume string
 	given                 func(flag string) bool // on the command line
 	demo                  demoOptions
+	view                  present.View // of the run, as the flags say
 }
 
 // demoOptions shape the own parts.
@@ -40,6 +41,9 @@ func (o options) check() error {
 	if o.strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(o.strategy)) {
 		return present.Usage("--strategy %q is unknown; there are %s and %s", o.strategy, billing.StrategySweep, billing.StrategyRetrieve)
 	}
+	if err := o.view.Check(); err != nil {
+		return err
+	}
 	return o.demo.check()
 }
 
@@ -59,6 +63,7 @@ var ownFlags = []string{"orgs", "drift", "latency", "rate", "seed", "hold"}
 func (o *options) bind(cmd *cobra.Command) {
 	o.given = func(name string) bool { return cmd.Flags().Changed(name) }
 
+	o.view.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")

@@ -65,7 +65,7 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 		Hint: "run " + runID + " keeps what was decided; on the same database, --resume " + runID + " goes on",
 	}
 	if ctx.Err() != nil {
-		e.Code, e.Err = "interrupted", errors.New("interrupted")
+		e.Code, e.Err = present.CodeInterrupted, errors.New("interrupted")
 	}
 	if !ours {
 		return e

@@ -21,7 +21,7 @@ const (
 	codeThrottled   = "aws_throttled"
 	codeUnreachable = "aws_unreachable"
 	codeRefused     = "aws_refused"
-	codeInterrupted = "interrupted"
+	codeInterrupted = present.CodeInterrupted
 )
 
 // awsSettings are the SDK's, from the environment and ~/.aws. They are tried before they are

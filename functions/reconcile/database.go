@@ -90,7 +90,7 @@ func notFollowed(ctx context.Context, runID string, err error) error {
 		Hint: "run " + telemetry.Clean(runID) + " goes on; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
 	}
 	if ctx.Err() != nil {
-		e.Code, e.Err = "interrupted", errors.New("interrupted")
+		e.Code, e.Err = present.CodeInterrupted, errors.New("interrupted")
 	}
 	return e
 }
@@ -101,7 +101,7 @@ func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run bill
 	if err != nil {
 		return err
 	}
-	if err := c.showSummary(summary); err != nil || summary.Status.Open() {
+	if err := c.showSummary(ctx, store, summary); err != nil || summary.Status.Open() {
 		return err
 	}
 	return present.Ended(summary.Status)
@@ -118,11 +118,13 @@ func summaryOf(ctx context.Context, store *mysqlstore.Store, run billing.Run) (b
 	return (&pipeline.Aggregator{Store: store}).Summary(ctx, run.ID)
 }
 
-func (c *command) showSummary(s billing.Summary) error {
+func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s billing.Summary) error {
 	if c.json {
 		return present.JSON(c.out, s)
 	}
-	return present.Summary(c.out, s, true)
+	view := c.view
+	view.Queued, view.Stored, view.Names = true, true, follow.Names(ctx, store, s)
+	return present.Summary(c.out, s, view)
 }
 
 // say writes one line of a result, made of what a terminal may show.

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -34,7 +32,11 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		if err != nil {
 			return err
 		}
-		return c.showExplanation(explanationOf(e))
+		names, err := store.OrganizationNames(ctx, []string{e.Record.Org.ID})
+		if err != nil {
+			return err
+		}
+		return c.showExplanation(explanationOf(e), names[e.Record.Org.ID])
 	})
 }
 
@@ -151,24 +153,27 @@ func plannedOf(e pipeline.Explanation) planned {
 	return p
 }
 
-func (c *command) showExplanation(x explanation) error {
+func (c *command) showExplanation(x explanation, name string) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(x)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "organization %s\n\nthe database says\n", telemetry.Clean(x.OrgID))
-	writeColumns(&b, billing.TableOrganizations, x.Database.Organization, append(compared(billing.TableOrganizations), "is_deleted"))
+	p := present.NewPage(c.out)
+	p.Line(0, "organization %s  %s", telemetry.OneLine(x.OrgID), telemetry.OneLine(name))
+	p.Blank()
+	p.Line(0, "the database says")
+	writeColumns(p, billing.TableOrganizations, x.Database.Organization, append(compared(billing.TableOrganizations), "is_deleted"))
 	for _, row := range x.Database.Subscriptions {
-		writeColumns(&b, billing.TableSubscriptions, row, append([]string{"id"}, compared(billing.TableSubscriptions)...))
+		writeColumns(p, billing.TableSubscriptions, row, append([]string{"id"}, compared(billing.TableSubscriptions)...))
 	}
 	if len(x.Database.Subscriptions) == 0 {
-		b.WriteString("  subscriptions: no row\n")
+		p.Line(2, "subscriptions: no row")
 	}
-	fmt.Fprintf(&b, "\nStripe says, read at %s\n", x.ReadAt.Format(time.RFC3339))
-	writeSeen(&b, x)
-	writePlan(&b, x)
-	_, err := io.WriteString(c.out, b.String())
-	return err
+	p.Blank()
+	p.Line(0, "Stripe says, read at %s", x.ReadAt.Format(time.RFC3339))
+	writeSeen(p, x)
+	p.Blank()
+	writePlan(p, x)
+	return p.Flush()
 }
 
 // compared are the names of the table's columns that are.
@@ -180,16 +185,20 @@ func compared(table string) (names []string) {
 }
 
 // writeColumns writes a row of the database, the columns in the order given.
-func writeColumns(b *strings.Builder, table string, row map[string]any, columns []string) {
-	fmt.Fprintf(b, "  %s\n", table)
+func writeColumns(p *present.Page, table string, row map[string]any, columns []string) {
+	p.Line(2, "%s", table)
 	for _, column := range columns {
-		fmt.Fprintf(b, "    %-24s %s\n", column, present.Value(row[column]))
+		writeField(p, column, row[column])
 	}
 }
 
-func writeSeen(b *strings.Builder, x explanation) {
+func writeField(p *present.Page, name string, value any) {
+	p.Line(4, "%-24s %s", name, present.Value(value))
+}
+
+func writeSeen(p *present.Page, x explanation) {
 	if len(x.Stripe) == 0 {
-		b.WriteString("  no subscription\n")
+		p.Line(2, "no subscription")
 	}
 	for _, s := range x.Stripe {
 		role := "no candidate"
@@ -199,32 +208,42 @@ func writeSeen(b *strings.Builder, x explanation) {
 		case s.Candidate:
 			role = "candidate"
 		}
-		fmt.Fprintf(b, "  %s  %s  %s (%s)\n", telemetry.Clean(s.Subscription.ID), telemetry.Clean(string(s.Subscription.Status)), role, telemetry.Clean(s.Why))
+		p.Line(2, "%s  %s  %s (%s)", s.Subscription.ID, s.Subscription.Status, role, s.Why)
 		for _, f := range s.fields {
 			if f.value != nil && f.value != "" {
-				fmt.Fprintf(b, "    %-24s %s\n", f.name, present.Value(f.value))
+				writeField(p, f.name, f.value)
 			}
 		}
 	}
 }
 
-func writePlan(b *strings.Builder, x explanation) {
+func writePlan(p *present.Page, x explanation) {
+	const indent = 4
 	governs := "none"
 	if x.Governs != "" {
 		governs = x.Governs
 	}
-	fmt.Fprintf(b, "\ngoverns  %s: %s\n", telemetry.Clean(governs), telemetry.Clean(x.Why))
-	fmt.Fprintf(b, "plan     %s, %s\n", x.Plan.Outcome, x.Plan.Reason)
-	present.WriteChanges(b, x.Plan.Changes)
+	colour := present.ColourOf(x.Plan.Outcome, x.Plan.Reason)
+	p.Line(0, "governs  %s: %s", governs, x.Why)
+	p.Parts(0, indent, present.Part(present.Plain, "plan     "), present.Part(colour, "%s, %s", wouldBe(x.Plan), x.Plan.Reason))
+	p.Changes(indent, x.Plan.Changes)
 	advice, commands := x.Plan.Reason.Advice(), []string(nil)
 	if x.Plan.Error != "" {
-		fmt.Fprintf(b, "           %s\n", telemetry.Clean(x.Plan.Error))
+		p.Line(indent, "%s", x.Plan.Error)
 		commands = advice.Repair(billing.Summary{}, x.OrgID)
 	}
-	present.WriteAdvice(b, "           ", advice, commands)
-	present.WriteWarnings(b, x.Plan.Warnings)
+	p.Advice(indent, advice, commands)
+	p.Warnings(indent, x.Plan.Warnings)
 	if x.Plan.LowersAccess {
-		b.WriteString("           this lowers access, so it counts against a run's limit of downgrades\n")
+		p.Line(indent, "this lowers access, so it counts against a run's limit of downgrades")
 	}
-	b.WriteString("nothing was written\n")
+	p.Line(0, "nothing was written")
+}
+
+// wouldBe is what a run would do: an explanation does nothing.
+func wouldBe(p planned) string {
+	if p.Outcome == billing.OutcomeSynced {
+		return present.Did(billing.OutcomeDrifted)
+	}
+	return present.Did(p.Outcome)
 }

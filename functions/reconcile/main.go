@@ -19,6 +19,7 @@ type command struct {
 	environ   map[string]string
 	out, errs io.Writer
 	json      bool
+	view      present.View // of a run, as the flags say
 }
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {

@@ -52,8 +52,14 @@ and prints the amended summary of each run that they belong to.`,
   reconcile approve 2026-11-22T03:00:00Z --limit 40 && reconcile redrive --watch`,
 		Args:              present.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(*cobra.Command, []string) error { return c.moveBack(ctx, watches) },
+		RunE: func(*cobra.Command, []string) error {
+			if err := c.view.Check(); err != nil {
+				return err
+			}
+			return c.moveBack(ctx, watches)
+		},
 	}
+	c.view.Bind(cmd)
 	cmd.Flags().BoolVar(&watches, "watch", false, "show its progress, then the summaries that it amends")
 	return cmd
 }
@@ -151,7 +157,7 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 			return notMoved(ctx, err)
 		}
 	}
-	if err := c.showRedriven(r); err != nil {
+	if err := c.showRedriven(ctx, store, r); err != nil {
 		return err
 	}
 	return endedAll(r.Runs)
@@ -297,12 +303,12 @@ func endedAll(runs []billing.Summary) error {
 	return nil
 }
 
-func (c *command) showRedriven(r redriven) error {
+func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r redriven) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(r)
 	}
 	for _, s := range r.Runs {
-		if err := present.Summary(c.out, s, true); err != nil {
+		if err := c.showSummary(ctx, store, s); err != nil {
 			return err
 		}
 	}

@@ -220,15 +220,18 @@ func TestRunsAreListedLatestFirst(t *testing.T) {
 	db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at)
 		VALUES ('one', 'stopped', FALSE, 'retrieve', 'a', ?, ?)`, lastSunday.Add(time.Hour), lastSunday.Add(2*time.Hour))
 	out, errs := reconcile(t, environ, present.ExitOK, "runs")
-	want := `RUN  STATUS       STARTED (UTC)       TOOK  TOTAL  DRIFTED  ERRORS  SKIPPED  PENDING    DRIFT
-one  stopped      2026-11-22 04:00   going      0        0       0        0        0    0.0 %  organization a
-new  enumerating  2026-11-22 03:00   going      3        1       1        1        0   33.3 %  dry run
-old  completed    2026-11-15 03:00  12m34s      1        1       0        0        0  100.0 %
+	want := `RUN                                     TOTAL  DRIFTED  ERRORS    DRIFT
+one                                         0        0       0    0.0 %
+  stopped, 2026-11-22 04:00 UTC, organization a
+new                                         3        1       1   33.3 %
+  enumerating, 2026-11-22 03:00 UTC, dry run
+old                                         1        1       0  100.0 %
+  completed, 2026-11-15 03:00 UTC, took 12m34s
 `
 	if out != want || errs != "" {
 		t.Errorf("got\n%s%s, want\n%s", out, errs, want)
 	}
-	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--limit", "1"); strings.Count(out, "\n") != 2 {
+	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--limit", "1"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--limit 1 shows\n%s", out)
 	}
 	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--json")

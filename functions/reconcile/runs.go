@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -99,57 +97,38 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 	return p
 }
 
+// writeRuns writes two lines for each run, which together fit 80 columns: an id alone may take 36.
 func writeRuns(w io.Writer, runs []pastRun) error {
-	lines := [][]string{{"RUN", "STATUS", "STARTED (UTC)", "TOOK", "TOTAL", "DRIFTED", "ERRORS", "SKIPPED", "PENDING", "DRIFT", ""}}
+	p := present.NewPage(w)
+	const line = "%-36s %8s %8s %7s %8s"
+	p.Line(0, line, "RUN", "TOTAL", "DRIFTED", "ERRORS", "DRIFT")
 	for _, r := range runs {
-		lines = append(lines, []string{
-			telemetry.Clean(r.RunID), string(r.Status), r.StartedAt.UTC().Format("2006-01-02 15:04"), took(r), strconv.Itoa(r.TotalOrganizations),
-			strconv.Itoa(r.Synchronized + r.Withheld), strconv.Itoa(r.Errors), strconv.Itoa(r.Skipped), strconv.Itoa(r.Pending), fmt.Sprintf("%.1f %%", 100*r.DriftRate), remark(r),
-		})
-	}
-	widths := make([]int, len(lines[0]))
-	for _, line := range lines {
-		for i, cell := range line {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		errors := present.Plain
+		if r.Errors > 0 {
+			errors = present.Failed
 		}
+		p.Parts(0, 2,
+			present.Part(present.Plain, "%-36s %8d %8d", r.RunID, r.TotalOrganizations, r.Synchronized+r.Withheld),
+			present.Part(errors, " %7d", r.Errors), present.Part(present.Plain, " %8s", fmt.Sprintf("%.1f %%", 100*r.DriftRate)))
+		p.Parts(2, 4, present.Part(present.ColourOfStatus(r.Status), "%s", r.Status), present.Part(present.Plain, ", %s", strings.Join(remarks(r), ", ")))
 	}
-	var b strings.Builder
-	for _, line := range lines {
-		b.WriteString(strings.TrimRight(aligned(line, widths), " ") + "\n")
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return p.Flush()
 }
 
-// aligned sets words to the left of their column and figures to the right.
-func aligned(line []string, widths []int) string {
-	const firstFigure, lastFigure = 3, 9
-	var b strings.Builder
-	for i, cell := range line {
-		width := widths[i]
-		if i < firstFigure || i > lastFigure {
-			width = -width
-		}
-		fmt.Fprintf(&b, "%*s  ", width, cell)
+// remarks say when it was, how long it took, and what is not usual about it.
+func remarks(r pastRun) []string {
+	all := []string{r.StartedAt.UTC().Format("2006-01-02 15:04 UTC")}
+	if r.FinishedAt != nil {
+		all = append(all, "took "+r.FinishedAt.Sub(r.StartedAt).Round(time.Second).String())
 	}
-	return b.String()
-}
-
-func took(r pastRun) string {
-	if r.FinishedAt == nil {
-		return "going"
-	}
-	return r.FinishedAt.Sub(r.StartedAt).Round(time.Second).String()
-}
-
-// remark tells apart the runs that are not a full one that wrote.
-func remark(r pastRun) string {
-	var all []string
 	if r.DryRun {
 		all = append(all, "dry run")
 	}
 	if r.OrgID != "" {
-		all = append(all, "organization "+telemetry.Clean(r.OrgID))
+		all = append(all, "organization "+telemetry.OneLine(r.OrgID))
 	}
-	return strings.Join(all, ", ")
+	if r.Pending > 0 {
+		all = append(all, fmt.Sprintf("%d pending", r.Pending))
+	}
+	return all
 }

@@ -70,9 +70,13 @@ incomplete, and sends again what is pending.`,
 			if e.Strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(e.Strategy)) {
 				return present.Usage("--strategy %q is unknown; use %s", e.Strategy, strings.Join(strategies(), " or "))
 			}
+			if err := c.view.Check(); err != nil {
+				return err
+			}
 			return c.enqueue(ctx, e, watches)
 		},
 	}
+	c.view.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (ask for each organization)")

@@ -21,10 +21,14 @@ func (c *command) status(ctx context.Context) *cobra.Command {
 The exit code tells how the run ended; one that is still going is 0 unless it is watched.`,
 		Example: `  reconcile status
   reconcile status --watch
+  reconcile status --errors             of the organizations, those in error alone
   reconcile status 2026-11-22T03:00:00Z --json | jq .result.driftByField`,
 		Args:              present.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := c.view.Check(); err != nil {
+				return err
+			}
 			return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 				run, err := findRun(ctx, store, first(args))
 				if err != nil {
@@ -37,6 +41,7 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
 			})
 		},
 	}
+	c.view.Bind(cmd)
 	cmd.Flags().BoolVar(&follows, "watch", false, "show its progress until it has ended")
 	return cmd
 }

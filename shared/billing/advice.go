@@ -88,6 +88,29 @@ func (a Advice) Resolve(s Summary) []string {
 	return s.commands(a.Commands, "")
 }
 
+// Ending says what the run's status means, and which command comes next if one does: the one for the
+// reason of the status, where it has one.
+func (s Summary) Ending() (means, command string) {
+	switch s.Status {
+	case RunEnumerating, RunRunning:
+		means, command = "The run is still going; the figures are of the moment.", "reconcile status RUN --watch"
+	case RunCompleted:
+		means = "Every organization has an outcome, none an error."
+	case RunCompletedWithErrors:
+		means = "Every organization has an outcome, but some need a person."
+	case RunIncomplete:
+		means, command = "The deadline passed with organizations pending. Find out why the workers did not get through, then resume.", "reconcile start --resume RUN"
+	case RunSuspect:
+		means = "Nothing was found where the last run found something. Check the database and the Stripe account before you trust it."
+	case RunStopped:
+		means, command = "Something about the whole run is wrong. Repair it, then resume; organizations without an outcome wait.", "reconcile start --resume RUN"
+	}
+	if commands := s.StatusReason.Advice().Resolve(s); len(commands) > 0 {
+		return means, commands[0]
+	}
+	return means, s.Command(command, "")
+}
+
 func (s Summary) commands(templates []string, orgID string) []string {
 	all := make([]string, len(templates))
 	for i, template := range templates {

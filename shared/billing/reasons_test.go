@@ -179,6 +179,16 @@ func section(t *testing.T, path, heading string) string {
 	return part
 }
 
+func TestEveryStatusIsExplained(t *testing.T) {
+	for _, status := range []billing.RunStatus{
+		billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors, billing.RunIncomplete, billing.RunSuspect, billing.RunStopped,
+	} {
+		if means, _ := (billing.Summary{RunID: "r", Status: status}).Ending(); means == "" {
+			t.Errorf("%s is not explained", status)
+		}
+	}
+}
+
 func TestTheREADMEsTableIsThisList(t *testing.T) {
 	want := []string{"| code | goes with | means | do, and then run |", "|---|---|---|---|"}
 	for _, a := range billing.AllAdvice() {

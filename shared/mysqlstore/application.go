@@ -149,6 +149,7 @@ const (
 	selectIdentities = `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `
 	selectLiving     = `SELECT id FROM organizations WHERE ` + living + ` AND id IN `
 	selectNames      = `SELECT id, name, stripe_customer_id FROM organizations WHERE id IN `
+	selectOrgNames   = `SELECT id, COALESCE(name, '') FROM organizations WHERE id IN `
 	selectNearest    = `SELECT id, name FROM organizations WHERE ` + living + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
 		ORDER BY CASE WHEN id LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, name, id LIMIT ?`
 

@@ -3,7 +3,11 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"slices"
 	"strings"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -45,6 +49,32 @@ func (s *Store) NearestOrganizations(ctx context.Context, text string, limit int
 		return err
 	}, selectNearest, id, "%"+likeText(text)+"%", id, limit)
 	return near, failure(err, "look for organizations like "+text)
+}
+
+// OrganizationNames returns the names of those of the organizations that have one, by id. Where the
+// login may not read them, as the functions' own may not, it returns none.
+func (s *Store) OrganizationNames(ctx context.Context, ids []string) (map[string]string, error) {
+	names := make(map[string]string, len(ids))
+	for part := range slices.Chunk(ids, driftPage) {
+		err := query(ctx, s.db, func(r *sql.Rows) error {
+			var id, name string
+			err := r.Scan(&id, &name)
+			names[id] = name
+			return err
+		}, selectOrgNames+in(len(part)), anys(part)...)
+		if e, refused := errors.AsType[*mysql.MySQLError](err); refused && isOutOfReach(e) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, failure(err, "read the names of organizations")
+		}
+	}
+	return names, nil
+}
+
+// isOutOfReach reports whether a column is not there or not for this login.
+func isOutOfReach(e *mysql.MySQLError) bool {
+	return e.Number == errColumnAccessDenied || e.Number == errTableAccessDenied || e.Number == errUnknownColumn
 }
 
 // likeText makes a text stand for itself in LIKE.

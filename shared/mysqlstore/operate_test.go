@@ -1,6 +1,7 @@
 package mysqlstore_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -80,6 +81,24 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 			t.Errorf("%v %s", err, diff)
 		}
 	})
+}
+
+func TestNamesAreReadWhereTheLoginMay(t *testing.T) {
+	f := onServer(t)
+	f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Acme", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"})
+	mayNot := f.login(t, "SELECT (id) ON organizations")
+	for name, c := range map[string]struct {
+		store *mysqlstore.Store
+		want  map[string]string
+	}{"all rights": {f.store, map[string]string{"a": "Acme"}}, "not to the column": {mayNot, nil}} {
+		if got, err := c.store.OrganizationNames(t.Context(), []string{"a", "nobody"}); err != nil || !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	f.MustExec(t, `ALTER TABLE organizations DROP COLUMN name`)
+	if got, err := f.store.OrganizationNames(t.Context(), []string{"a"}); err != nil || len(got) > 0 {
+		t.Errorf("without such a column: %v, %v", got, err)
+	}
 }
 
 func TestRunsThatARedriveMayChangeAndHowMuchTheyDecided(t *testing.T) {

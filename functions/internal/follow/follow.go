@@ -54,3 +54,22 @@ func Until(ctx context.Context, least time.Duration, look func() (done bool, err
 		}
 	}
 }
+
+// names is what tells what organizations are called.
+type names interface {
+	OrganizationNames(ctx context.Context, ids []string) (map[string]string, error)
+}
+
+// Names returns what the organizations that the summary lists are called, by id. They are a courtesy:
+// where they cannot be had there are none.
+func Names(ctx context.Context, store names, s billing.Summary) map[string]string {
+	ids := make([]string, len(s.Details))
+	for i, d := range s.Details {
+		ids[i] = d.OrgID
+	}
+	found, err := store.OrganizationNames(ctx, ids)
+	if err != nil {
+		return nil
+	}
+	return found
+}

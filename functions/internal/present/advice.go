@@ -1,63 +1,93 @@
 package present
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Reasons lists every reason and every warning: what it means, what to do, and what to run then.
 func Reasons() string {
-	var b strings.Builder
+	var p Page
 	var concern billing.Concern
-	for _, a := range billing.AllAdvice() {
+	for i, a := range billing.AllAdvice() {
 		if a.Concern != concern {
-			concern = a.Concern
-			fmt.Fprintf(&b, "\n%s\n", strings.ToUpper(string(concern)))
+			if concern = a.Concern; i > 0 {
+				p.Blank()
+			}
+			p.Line(0, "%s", strings.ToUpper(string(concern)))
 		}
-		fmt.Fprintf(&b, "  %s\n", a.Code)
-		WriteAdvice(&b, "      ", a, a.Commands)
+		p.Line(2, "%s", a.Code)
+		p.Advice(6, a, a.Commands)
 	}
-	return strings.TrimPrefix(b.String(), "\n")
+	return p.text.String()
 }
 
-// WriteAdvice writes what a code means, what to do, and the commands, each on a line.
-func WriteAdvice(b *strings.Builder, indent string, a billing.Advice, commands []string) {
-	for _, line := range append([]string{a.Means, a.Do}, commands...) {
+// Advice writes what a code means, what to do, and the commands, each on a line.
+func (p *Page) Advice(indent int, a billing.Advice, commands []string) {
+	for _, line := range []string{a.Means, a.Do} {
 		if line != "" {
-			fmt.Fprintf(b, "%s%s\n", indent, telemetry.Clean(line))
+			p.Line(indent, "%s", line)
 		}
+	}
+	p.commands(indent, commands)
+}
+
+// commands are to be copied: each stays whole.
+func (p *Page) commands(indent int, commands []string) {
+	for _, command := range commands {
+		p.whole(indent, command)
 	}
 }
 
-// writeToDo tells what the run's reasons and warnings ask of people.
-func writeToDo(b *strings.Builder, s billing.Summary, queued bool) {
-	a := s.StatusReason.Advice()
-	writeTask(b, a.Code, a, ifQueued(queued, a.Resolve(s)))
+// toDo tells what the run's end, its reasons and its warnings ask of people.
+func (p *Page) toDo(s billing.Summary, v View) {
+	p.ending(s, v)
 	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
 		a := reason.Advice()
-		writeTask(b, fmt.Sprintf("%s, %d", reason, s.Reasons[reason]), a, ifQueued(queued, a.Repair(s, "")))
+		p.task(ColourOf(billing.OutcomeError, reason), a, s.Reasons[reason], v.ifQueued(a.Repair(s, "")))
 	}
 	for _, code := range warnedOf(s.Details) {
-		writeTask(b, "warning "+string(code), code.Advice(), nil)
+		p.task(Attention, code.Advice(), 0, nil)
 	}
 }
 
-func writeTask(b *strings.Builder, title string, a billing.Advice, commands []string) {
+// ending says what the status means and what comes next, where not all is well.
+func (p *Page) ending(s billing.Summary, v View) {
+	if s.Status == billing.RunCompleted {
+		return
+	}
+	p.Blank()
+	means, command := s.Ending()
+	p.Parts(0, deeper, Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, ": %s", means))
+	p.Advice(2, s.StatusReason.Advice(), nil)
+	if command != "" && v.Queued {
+		p.whole(2, command)
+	}
+}
+
+// task is what one reason or warning, met n times (0: not counted), asks of people.
+func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
 	if a.Do == "" {
 		return
 	}
-	fmt.Fprintf(b, "\n%s\n", telemetry.Clean(title))
-	WriteAdvice(b, "  ", a, commands)
+	p.Blank()
+	title := []Span{Part(colour, "%s", a.Code)}
+	if a.Concern == billing.ConcernWarning {
+		title = []Span{Part(Plain, "warning "), Part(colour, "%s", a.Code)}
+	}
+	if n > 0 {
+		title = append(title, Part(Plain, ", %d", n))
+	}
+	p.Parts(0, deeper, title...)
+	p.Advice(2, a, commands)
 }
 
 // ifQueued: where the queues went with the program, there is nothing for the commands to work on.
-func ifQueued(queued bool, commands []string) []string {
-	if queued {
+func (v View) ifQueued(commands []string) []string {
+	if v.Queued {
 		return commands
 	}
 	return nil

@@ -27,7 +27,7 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 		return ExitOK
 	}
 	if _, known := errors.AsType[*Error](err); !known && ctx.Err() != nil {
-		err = &Error{Exit: ExitFailed, Code: "interrupted", Err: errors.New("interrupted")}
+		err = &Error{Exit: ExitFailed, Code: CodeInterrupted, Err: errors.New("interrupted")}
 	}
 	// A flag that could not be read may stand before --json.
 	return Fail(out, errs, asksForJSON(args), err)

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
-	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Exit codes.
@@ -18,6 +18,9 @@ const (
 	ExitUsage  = 2 // the command line or the configuration is wrong
 	ExitNotOK  = 3 // the run ended any other way
 )
+
+// CodeInterrupted is the code of what somebody ended with Ctrl-C or a signal.
+const CodeInterrupted = "interrupted"
 
 // Error is what ends a command, with what to do next.
 type Error struct {
@@ -58,11 +61,18 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 		}
 		return e.Exit
 	}
-	line := "error: " + telemetry.Clean(e.Error())
-	if e.Hint != "" {
-		line += "\n  " + telemetry.Clean(e.Hint)
+	p := NewPage(errs)
+	first, rest, _ := strings.Cut(e.Error(), "\n")
+	prefix := Part(Failed, "error: ")
+	if e.Code == CodeInterrupted { // by who reads this
+		prefix = Part(Plain, "")
 	}
-	_, _ = fmt.Fprintln(errs, line) // nowhere left to report to
+	p.Parts(0, deeper, prefix, Part(Plain, "%s", first))
+	p.Lines(rest)
+	if e.Hint != "" {
+		p.Lines("  " + e.Hint)
+	}
+	_ = p.Flush() // nowhere left to report to
 	return e.Exit
 }
 

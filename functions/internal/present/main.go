@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
@@ -22,12 +23,21 @@ func Main(run Command) {
 	os.Exit(program(run))
 }
 
+// patience is how long an interrupted program may take to end before it says what it is doing.
+const patience = time.Second
+
 func program(run Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ended := make(chan struct{})
+	defer close(ended)
 	calm := context.AfterFunc(ctx, func() {
 		stop() // from now on a signal ends the process at once
-		_, _ = fmt.Fprintln(os.Stderr, "finishing what was begun; Ctrl-C again quits at once")
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			_, _ = fmt.Fprintln(os.Stderr, "finishing what was begun; Ctrl-C again quits at once")
+		}
 	})
 	defer calm()
 	args := os.Args[1:]

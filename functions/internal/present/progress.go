@@ -10,11 +10,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 // Progress shows how far something is: a bar on a terminal, with rate and time left, else a line
-// now and then. It uses no colour, so there is none for NO_COLOR to take away.
+// now and then.
 type Progress struct {
 	w        io.Writer
 	width    func() int // of the terminal; nil where there is none
@@ -38,7 +37,7 @@ const lineEvery = 5 * time.Second
 // NewProgress writes to w.
 func NewProgress(w io.Writer) *Progress {
 	p := &Progress{w: w, now: time.Now}
-	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := terminal(w); ok {
 		p.width = func() int { return terminalWidth(file) }
 	}
 	return p
@@ -56,7 +55,9 @@ func terminalWidth(file *os.File) int {
 // Note writes a line of its own.
 func (p *Progress) Note(format string, args ...any) {
 	p.Done()
-	_, _ = fmt.Fprintln(p.w, telemetry.Clean(fmt.Sprintf(format, args...)))
+	page := NewPage(p.w)
+	page.Lines(fmt.Sprintf(format, args...))
+	_ = page.Flush() // a terminal that went away is no reason to stop
 }
 
 // Show tells how many organizations of the run have an outcome.

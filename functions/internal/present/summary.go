@@ -4,15 +4,41 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
+
+// View is what people want to see of a run.
+type View struct {
+	// OnlyErrors leaves out the organizations that are not in error, OnlyFigures all of them.
+	OnlyErrors, OnlyFigures bool
+	// Names are the organizations', by id: those that are known.
+	Names map[string]string
+	// Queued: the queues are still there, so the commands that work on them are shown.
+	Queued bool
+	// Stored: so is the database, with what a summary has no room for.
+	Stored bool
+}
+
+// Bind adds the flags.
+func (v *View) Bind(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&v.OnlyErrors, "errors", false, "of the organizations, list only those in error")
+	cmd.Flags().BoolVar(&v.OnlyFigures, "summary", false, "list no organization: only the figures and what to do")
+}
+
+// Check refuses flags that say opposite things.
+func (v *View) Check() error {
+	if v.OnlyErrors && v.OnlyFigures {
+		return Usage("--errors lists organizations and --summary lists none: give one of them")
+	}
+	return nil
+}
 
 // JSON writes the summary as the log line has it.
 func JSON(w io.Writer, s billing.Summary) error {
@@ -23,93 +49,175 @@ func JSON(w io.Writer, s billing.Summary) error {
 	return json.NewEncoder(w).Encode(map[string]any{"message": message, "result": s})
 }
 
-// Summary writes what changed, field by field, the run's figures, and what is to be done; where the
-// queues are still there, with the commands that work on them.
-func Summary(w io.Writer, s billing.Summary, queued bool) error {
-	var b strings.Builder
-	writeDetails(&b, s)
-	writeFigures(&b, s)
-	writeToDo(&b, s, queued)
-	_, err := io.WriteString(w, b.String())
-	return err
+// Summary writes what changed, field by field, the run's figures, and what is to be done next.
+func Summary(w io.Writer, s billing.Summary, v View) error {
+	p := NewPage(w)
+	p.details(s, v)
+	p.figures(s)
+	p.toDo(s, v)
+	return p.Flush()
 }
 
-// writeDetails lists each organization with its changes below it.
-func writeDetails(b *strings.Builder, s billing.Summary) {
+// details lists each organization with its changes below it.
+func (p *Page) details(s billing.Summary, v View) {
+	if v.OnlyFigures {
+		return
+	}
+	listed, errors := 0, 0
 	for _, d := range s.Details {
-		fmt.Fprintf(b, "%-8s %s  %s\n", d.Action, telemetry.Clean(d.OrgID), d.Reason)
-		WriteChanges(b, d.Changes)
-		if d.Error != "" {
-			fmt.Fprintf(b, "           %s\n", telemetry.Clean(d.Error))
+		if d.Action == billing.OutcomeError {
+			errors++
+		} else if v.OnlyErrors {
+			continue
 		}
-		WriteWarnings(b, d.Warnings)
+		listed++
+		p.detail(d, s.DryRun, v)
 	}
 	// Skipped organizations with a warning are details too, so a few more may be left out.
-	if rest := s.Synchronized + s.Errors - len(s.Details); rest > 0 {
-		fmt.Fprintf(b, "... and %d more; every one stands in reconciliation_items under run %s\n", rest, telemetry.Clean(s.RunID))
+	rest := s.Synchronized + s.Errors - len(s.Details)
+	if v.OnlyErrors {
+		rest = s.Errors - errors
 	}
-	if len(s.Details) > 0 {
-		b.WriteString("\n")
+	if rest > 0 {
+		p.Line(0, "... and %d more; %s", rest, whereTheRestIs(s, v))
+	}
+	if listed > 0 {
+		p.Blank()
 	}
 }
 
-// WriteChanges writes each change on a line.
-func WriteChanges(b *strings.Builder, changes []billing.Change) {
+func whereTheRestIs(s billing.Summary, v View) string {
+	if !v.Stored {
+		return "local --hold keeps the database that has them"
+	}
+	return s.Command("reconcile report RUN --csv changes.csv", "") + " has all of them"
+}
+
+func (p *Page) detail(d billing.Detail, dryRun bool, v View) {
+	const indent = 4
+	widest := billing.OutcomeSkipped
+	if dryRun {
+		widest = billing.OutcomeDrifted
+	}
+	colour := ColourOf(d.Action, d.Reason)
+	parts := []Span{Part(colour, "%-*s", len(Did(widest)), Did(d.Action)), Part(Plain, "  %s", telemetry.OneLine(d.OrgID))}
+	if name := v.Names[d.OrgID]; name != "" {
+		parts = append(parts, Part(Plain, "  %s", telemetry.OneLine(name)))
+	}
+	p.Parts(0, indent, append(parts, Part(colour, "  %s", d.Reason))...)
+	p.Changes(indent, d.Changes)
+	if d.Error != "" && d.Reason != billing.ReasonWithheld { // which is said once, below
+		p.Line(indent, "%s", d.Error)
+	}
+	p.Warnings(indent, d.Warnings)
+}
+
+// Did says in words what became of an organization, or would.
+func Did(outcome billing.Outcome) string {
+	if outcome == billing.OutcomeDrifted {
+		return "would repair"
+	}
+	return string(outcome)
+}
+
+// ColourOf an organization with this outcome and reason.
+func ColourOf(outcome billing.Outcome, reason billing.Reason) Colour {
+	switch {
+	case reason == billing.ReasonWithheld:
+		return Attention
+	case outcome == billing.OutcomeError:
+		return Failed
+	default:
+		return Plain
+	}
+}
+
+// Changes writes each change on a line.
+func (p *Page) Changes(indent int, changes []billing.Change) {
 	for _, c := range changes {
-		fmt.Fprintf(b, "           %-40s %s -> %s\n", telemetry.Clean(c.Field), Value(c.From), Value(c.To))
+		p.Line(indent, "%-36s %s -> %s", c.Field, Value(c.From), Value(c.To))
 	}
 }
 
-// WriteWarnings writes each warning on a line.
-func WriteWarnings(b *strings.Builder, warnings []billing.Warning) {
+// Warnings writes each warning on a line.
+func (p *Page) Warnings(indent int, warnings []billing.Warning) {
 	for _, w := range warnings {
-		fmt.Fprintf(b, "           warning %s: %s\n", w.Code, telemetry.Clean(w.Message))
+		p.Line(indent, "warning %s: %s", w.Code, w.Message)
 	}
 }
 
-func writeFigures(b *strings.Builder, s billing.Summary) {
+func (p *Page) figures(s billing.Summary) {
 	kind := ""
 	if s.DryRun {
 		kind = " (dry run: nothing was written to the application's tables)"
 	}
-	fmt.Fprintf(b, "run %s: %s%s\n", telemetry.Clean(s.RunID), s.Status, kind)
+	p.Parts(0, deeper, Part(Plain, "run %s: ", s.RunID), Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, "%s", kind))
 	if s.StatusReason != "" {
-		fmt.Fprintf(b, "  because          %s: %s\n", s.StatusReason, telemetry.Clean(s.StatusMessage))
+		p.Line(2, "because of %s: %s", s.StatusReason, s.StatusMessage)
 	}
-	done := "synchronized"
+	done := "synced"
 	if s.DryRun {
-		done = "drifted"
+		done = Did(billing.OutcomeDrifted)
 	}
-	fmt.Fprintf(b, "  organizations    %d = %d %s + %d errors + %d skipped + %d pending\n",
-		s.TotalOrganizations, s.Synchronized, done, s.Errors, s.Skipped, s.Pending)
-	fmt.Fprintf(b, "  reasons          %s\n", counts(s.Reasons))
-	fmt.Fprintf(b, "  drift by field   %s\n", counts(s.DriftByField))
-	fmt.Fprintf(b, "  downgrades       %d, limit %d%s\n", s.Downgrades, s.DowngradeLimit, guard(s))
-	if s.SweepAbandoned {
-		b.WriteString("  sweep            given up, the log says why: Stripe is asked for each organization, and nobody looked for orphans\n")
-	}
-	if s.OrphansTotal > 0 {
-		fmt.Fprintf(b, "  orphans          %s\n", orphans(s))
-	}
-	fmt.Fprintf(b, "  Stripe requests  %d list, %d retrieve, %d other, %d of them throttled\n",
-		s.StripeRequests.List, s.StripeRequests.Retrieve, s.StripeRequests.Other, s.StripeRequests.Throttled)
+	p.Count(2, "organizations", s.TotalOrganizations, Plain)
+	p.Count(4, done, s.Synchronized, Plain)
+	p.Count(4, "error", s.Errors, Failed)
+	p.Count(4, "skipped", s.Skipped, Plain)
+	p.Count(4, "pending", s.Pending, Plain)
+	Counts(p, "reasons", s.Reasons, colourOfReason)
+	Counts(p, "drift by field", s.DriftByField, func(string) Colour { return Plain })
+	p.downgrades(s)
+	p.sweep(s)
+	p.Line(2, "Stripe requests")
+	p.Count(4, "list", int(s.StripeRequests.List), Plain)
+	p.Count(4, "retrieve", int(s.StripeRequests.Retrieve), Plain)
+	p.Count(4, "other", int(s.StripeRequests.Other), Plain)
+	p.Count(4, "of them throttled", int(s.StripeRequests.Throttled), Plain)
 	if s.FinishedAt == nil {
-		fmt.Fprintf(b, "  started          %s, not finished\n", s.StartedAt.Format(time.RFC3339))
+		p.Figure("started", "%s, not finished", s.StartedAt.Format(time.RFC3339))
 		return
 	}
-	fmt.Fprintf(b, "  duration         %s\n", (time.Duration(s.DurationMs) * time.Millisecond).String())
+	p.Figure("took", "%7s", time.Duration(s.DurationMs)*time.Millisecond)
 }
 
-// guard says what the limit of downgrades did, or would do.
-func guard(s billing.Summary) string {
-	withheld := s.Reasons[billing.ReasonWithheld]
+// ColourOfStatus of a run.
+func ColourOfStatus(status billing.RunStatus) Colour {
 	switch {
-	case withheld > 0:
-		return fmt.Sprintf("; %d more were withheld", withheld)
-	case s.DryRun && s.Downgrades > s.DowngradeLimit:
-		return fmt.Sprintf("; a run that writes would withhold %d of them", s.Downgrades-s.DowngradeLimit)
+	case status == billing.RunStopped, status == billing.RunSuspect, status == billing.RunIncomplete:
+		return Failed
+	case status == billing.RunCompletedWithErrors:
+		return Attention
 	default:
-		return ""
+		return Plain
+	}
+}
+
+func colourOfReason(reason billing.Reason) Colour {
+	switch reason.Advice().Concern {
+	case billing.ConcernPerson, billing.ConcernPassing:
+		return ColourOf(billing.OutcomeError, reason)
+	default:
+		return Plain
+	}
+}
+
+// downgrades says what lowered access, and what the limit did or would do about it.
+func (p *Page) downgrades(s billing.Summary) {
+	p.Count(2, "downgrades", s.Downgrades, Plain)
+	p.Count(4, "limit", s.DowngradeLimit, Plain)
+	if beyond := s.Downgrades - s.DowngradeLimit; s.DryRun && beyond > 0 {
+		p.Count(4, "would be withheld", beyond, Attention)
+	}
+}
+
+// sweep says what only a sweep can tell.
+func (p *Page) sweep(s billing.Summary) {
+	if s.SweepAbandoned {
+		p.Line(2, "the sweep was given up, the log says why: Stripe is asked for each organization, and nobody looked for orphans")
+	}
+	if s.OrphansTotal > 0 {
+		p.Count(2, "orphans", s.OrphansTotal, Attention)
+		p.Line(4, "live subscriptions that no organization accounts for: %s", orphans(s))
 	}
 }
 
@@ -120,22 +228,11 @@ func orphans(s billing.Summary) string {
 	for _, o := range s.Orphans[:min(len(s.Orphans), some)] {
 		ids = append(ids, o.SubscriptionID)
 	}
-	text := fmt.Sprintf("%d live subscriptions that no organization accounts for: %s", s.OrphansTotal, strings.Join(ids, ", "))
+	text := strings.Join(ids, ", ")
 	if s.OrphansTotal > len(ids) {
 		text += ", ..."
 	}
-	return telemetry.Clean(text)
-}
-
-func counts[K ~string](m map[K]int) string {
-	if len(m) == 0 {
-		return "none"
-	}
-	var parts []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		parts = append(parts, fmt.Sprintf("%s %d", key, m[key]))
-	}
-	return telemetry.Clean(strings.Join(parts, ", "))
+	return text
 }
 
 // Value is a column's value, as a terminal may show it.

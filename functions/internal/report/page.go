@@ -111,7 +111,8 @@ func newPage(run Run, f *findings) page {
 		OutcomeOptions: options(f.found), ReasonOptions: options(f.reasons),
 		Data: data{Entries: f.entries},
 	}
-	p.StatusMeans, p.StatusCommand = ending(s)
+	p.StatusMeans, p.StatusCommand = s.Ending()
+	p.StatusCommand = clean(p.StatusCommand)
 	if s.FinishedAt != nil {
 		p.Finished, p.Took = moment(*s.FinishedAt), duration(time.Duration(s.DurationMs)*time.Millisecond)
 	}
