@@ -1,15 +1,10 @@
 package telemetry
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -69,18 +64,18 @@ func NewMetrics(w io.Writer, namespace string, now func() time.Time) *Metrics {
 	return &Metrics{namespace: namespace, now: now, w: w}
 }
 
-// Emit writes the metrics as one line, under one set of dimensions, both in the
-// given order. No metrics: no line. What CloudWatch would not take is an error,
-// and nothing is written.
+// Emit writes the metrics as one line, under one set of dimensions. No metrics: no line. Names and units are
+// constants that CloudWatch takes; a value that is no number is an error, and nothing is written.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 func (m *Metrics) Emit(dimensions []Dimension, metrics ...Metric) error {
 	if len(metrics) == 0 {
 		return nil
 	}
-	err := m.check(dimensions, metrics)
+	line, err := json.Marshal(m.line(dimensions, metrics))
 	if err == nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		_, err = m.w.Write(m.line(dimensions, metrics))
+		_, err = m.w.Write(append(line, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("emit metrics: %w", err)
@@ -88,79 +83,21 @@ func (m *Metrics) Emit(dimensions []Dimension, metrics ...Metric) error {
 	return nil
 }
 
-// reservedName is the key under which a line describes itself.
-const reservedName = "_aws"
-
-var (
-	namespacePattern = regexp.MustCompile(`^[A-Za-z0-9._/#:-]{1,255}$`) // AWS/ is CloudWatch's own
-	units            = []Unit{"", UnitCount, UnitMilliseconds, UnitSeconds, UnitPercent, UnitPerSecond, UnitNone}
-	maxMagnitude     = math.Ldexp(1, 360)
-)
-
-// check refuses what CloudWatch drops in silence, and a name that stands twice: of two equal keys of
-// a JSON object one would be lost.
-func (m *Metrics) check(dimensions []Dimension, metrics []Metric) error {
-	if !namespacePattern.MatchString(m.namespace) || strings.HasPrefix(m.namespace, "AWS/") {
-		return fmt.Errorf("namespace %q is not one that CloudWatch takes", m.namespace)
-	}
-	if len(dimensions) > 30 || len(metrics) > 100 {
-		return fmt.Errorf("%d dimensions and %d metrics, at most 30 and 100 fit a line", len(dimensions), len(metrics))
-	}
-	taken := map[string]bool{reservedName: true}
-	for _, d := range dimensions {
-		if taken[d.Name] || !isText(d.Name, 250) || d.Name[0] == ':' || !isText(d.Value, 1024) {
-			return fmt.Errorf("dimension %q with value %q is not one that CloudWatch takes, or its name stands twice", d.Name, d.Value)
-		}
-		taken[d.Name] = true
-	}
-	for _, v := range metrics {
-		if taken[v.Name] || !isText(v.Name, 255) || !slices.Contains(units, v.Unit) || math.IsNaN(v.Value) || math.Abs(v.Value) > maxMagnitude {
-			return fmt.Errorf("metric %q with value %v and unit %q is not one that CloudWatch takes, or its name stands twice", v.Name, v.Value, v.Unit)
-		}
-		taken[v.Name] = true
-	}
-	return nil
-}
-
-// isText reports whether the text is printable ASCII, more than blanks, and not too long.
-func isText(text string, most int) bool {
-	odd := strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
-	return !odd && len(text) <= most && strings.TrimSpace(text) != ""
-}
-
-type envelope struct {
-	Timestamp         int64
-	CloudWatchMetrics []directive
-}
-
-type directive struct {
-	Namespace  string
-	Dimensions [][]string
-	Metrics    []definition
-}
-
-type definition struct {
-	Name string
-	Unit Unit
-}
-
-// line is a JSON object and a newline.
-func (m *Metrics) line(dimensions []Dimension, metrics []Metric) []byte {
-	names, definitions, members := []string{}, []definition{}, [][]byte{nil}
+func (m *Metrics) line(dimensions []Dimension, metrics []Metric) map[string]any {
+	line := map[string]any{}
+	names := []string{}
 	for _, d := range dimensions {
 		names = append(names, d.Name)
-		members = append(members, member(d.Name, d.Value))
+		line[d.Name] = d.Value
 	}
+	definitions := []map[string]any{}
 	for _, v := range metrics {
-		definitions = append(definitions, definition{v.Name, cmp.Or(v.Unit, UnitNone)})
-		members = append(members, member(v.Name, v.Value))
+		definitions = append(definitions, map[string]any{"Name": v.Name, "Unit": cmp.Or(v.Unit, UnitNone)})
+		line[v.Name] = v.Value
 	}
-	members[0] = member(reservedName, envelope{m.now().UnixMilli(), []directive{{m.namespace, [][]string{names}, definitions}}})
-	return slices.Concat([]byte("{"), bytes.Join(members, []byte(",")), []byte("}\n"))
-}
-
-// member is one name and value of an object: a map would put them all in another order.
-func member(name string, value any) []byte {
-	object, _ := json.Marshal(map[string]any{name: value}) // what was checked cannot fail to marshal
-	return object[1 : len(object)-1]
+	line["_aws"] = map[string]any{
+		"Timestamp":         m.now().UnixMilli(),
+		"CloudWatchMetrics": []any{map[string]any{"Namespace": m.namespace, "Dimensions": [][]string{names}, "Metrics": definitions}},
+	}
+	return line
 }
