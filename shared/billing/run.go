@@ -14,6 +14,8 @@ const (
 	StrategySweep Strategy = "sweep"
 	// StrategyRetrieve reads every organization's subscription singly.
 	StrategyRetrieve Strategy = "retrieve"
+	// StrategyEvents reads only the organizations that Stripe's recent events name, singly.
+	StrategyEvents Strategy = "events"
 )
 
 // Strategies are all there are.
@@ -80,6 +82,27 @@ type Run struct {
 	Summarized     bool // its summary was written
 	// SummaryRevision counts how often; a later write names the one it builds on.
 	SummaryRevision int
+}
+
+// RunKind tells apart which organizations a run is over.
+type RunKind string
+
+const (
+	KindFull    RunKind = "full" // all
+	KindCatchUp RunKind = "catch-up"
+	KindOne     RunKind = "one"
+)
+
+// Kind returns which organizations the run is over.
+func (r Run) Kind() RunKind {
+	switch {
+	case r.OrgID != "":
+		return KindOne
+	case r.Strategy == StrategyEvents:
+		return KindCatchUp
+	default:
+		return KindFull
+	}
 }
 
 // Usage counts requests to Stripe: answers of any kind, by what was asked, and how many of

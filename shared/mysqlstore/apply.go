@@ -37,6 +37,9 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
 			return err
 		}
+		if err := s.tellRepair(ctx, tx, before, plan, item, now); err != nil {
+			return err
+		}
 		earlier := item.Changes[:len(item.Changes)-len(plan.Changes)]
 		if s.tiers.LowersAccess(plan.Changes) && !s.tiers.LowersAccess(earlier) { // else it is counted already
 			return countDowngrade(ctx, tx, item.RunID)

@@ -1,7 +1,8 @@
 // Package mysqlstore is the only place with SQL. It reads and repairs the application's
 // organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
 // _tallies (how many of a run's items were trimmed), _sweeps (how the sweep of a run stands), _ranges
-// (what it has yet to read), _snapshots (what it read) and _migrations.
+// (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _settings and
+// _migrations.
 //
 // Invariants:
 //
@@ -24,6 +25,8 @@
 //     inserts of many rows pin, by their length.
 //   - Connecting takes 4 s at most, and the server ends a session that was idle for as long as the pool
 //     would use its connection: what a frozen process holds goes by itself.
+//   - What is announced is written into the outbox by the transaction that it tells of, and removed by its id
+//     once it was accepted: nothing is announced that was not committed, and nothing committed is forgotten.
 //   - What MySQL refuses of one organization's rows for good is that organization's failure; of a
 //     statement about many, nobody's.
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.

@@ -36,6 +36,11 @@ type Config struct {
 	Renew func(ctx context.Context, refused Login) (Login, error)
 	// Tiers rank what the application's tables hold: for the guard, and for the check of the ENUMs.
 	Tiers billing.Tiers
+	// Announce puts what is to be announced into the outbox even where the database's functions do not
+	// announce, or have not said so yet.
+	Announce bool
+	// Origin is what announcements say of where they come from. The database's stage goes before that here.
+	Origin billing.Origin
 }
 
 // Login is what a connection is opened with.
@@ -48,8 +53,10 @@ const (
 
 // Store is this system's access to MySQL.
 type Store struct {
-	db    *sql.DB
-	tiers billing.Tiers
+	db       *sql.DB
+	tiers    billing.Tiers
+	announce bool
+	origin   billing.Origin
 }
 
 // New uses a pool that somebody else opened with the settings of [Open], for the default tiers.
@@ -79,7 +86,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		_ = db.Close() // the ping's error says more
 		return nil, failure(err, fmt.Sprintf("connect to database %s at %s", c.Name, cfg.Addr))
 	}
-	return &Store{db: db, tiers: c.Tiers}, nil
+	return &Store{db: db, tiers: c.Tiers, announce: c.Announce, origin: c.Origin}, nil
 }
 
 // Close ends all connections.

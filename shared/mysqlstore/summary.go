@@ -91,35 +91,42 @@ func (s *Store) itemsWhere(ctx context.Context, runID, condition string, args ..
 }
 
 // CloseRun ends the run with its summary if its status still is from, and reports whether this
-// call did it: only the one that did reports the run. seen is kept to compare the next run with.
-func (s *Store) CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error) {
-	text, err := json.Marshal(summary)
+// call did it: only the one that did reports the run. What the end tells is announced by the same transaction.
+func (s *Store) CloseRun(ctx context.Context, end billing.End, from billing.RunStatus) (bool, error) {
+	text, err := json.Marshal(end.Summary)
 	if err != nil {
 		return false, err
 	}
-	return s.putSummary(ctx, summary, string(text), seen, `status = ?`, from)
+	return s.putSummary(ctx, end, string(text), `status = ?`, from)
 }
 
 // AmendRun writes the summary of a closed run, and reports whether this call did it: not if the
 // run's status is no longer from or its summary no longer the one of the revision, nor if the summary is the
 // one that stands.
-func (s *Store) AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus, revision int) (bool, error) {
-	text, err := json.Marshal(summary)
+func (s *Store) AmendRun(ctx context.Context, end billing.End, from billing.RunStatus, revision int) (bool, error) {
+	text, err := json.Marshal(end.Summary)
 	if err != nil {
 		return false, err
 	}
-	return s.putSummary(ctx, summary, string(text), seen, `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
+	return s.putSummary(ctx, end, string(text), `status = ? AND summary_revision = ? AND (summary IS NULL OR summary <> ?)`,
 		from, revision, string(text))
 }
 
 // putSummary writes the summary, text being its encoding, where the condition holds.
-func (s *Store) putSummary(ctx context.Context, summary billing.Summary, text string, seen billing.Seen, condition string, args ...any) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
-		summary_revision = summary_revision + 1, finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
-		append([]any{
-			summary.Status, summary.StatusReason, summary.StatusMessage, text, seen.Subscriptions, summary.FinishedAt, summary.RunID,
-		}, args...)...)
-	return ok, failure(err, "write the summary of run "+summary.RunID)
+func (s *Store) putSummary(ctx context.Context, end billing.End, text, condition string, args ...any) (ok bool, err error) {
+	summary := end.Summary
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		ok, err = hit(ctx, tx, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
+			summary_revision = summary_revision + 1, finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
+			append([]any{
+				summary.Status, summary.StatusReason, summary.StatusMessage, text, end.Seen.Subscriptions, summary.FinishedAt, summary.RunID,
+			}, args...)...)
+		if err != nil || !ok || end.Text == "" {
+			return err
+		}
+		return s.tellEnd(ctx, tx, end)
+	})
+	return ok && err == nil, failure(err, "write the summary of run "+summary.RunID)
 }
 
 // CountSubscriptions returns how many organizations of the run a Stripe subscription governs.

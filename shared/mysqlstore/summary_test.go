@@ -126,7 +126,7 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 			f.setStatus(t, newRun(id), status)
 			f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'o', lease_expires_at = ? WHERE id = ?`, now, id)
 			before := f.run(t, id)
-			closed, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.Seen{}, billing.RunRunning)
+			closed, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Seen: billing.Seen{}}, billing.RunRunning)
 			if err != nil || closed != (status == billing.RunRunning) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
@@ -151,7 +151,7 @@ func TestOnlyOneOfManyClosesTheRun(t *testing.T) {
 		f.setStatus(t, newRun(id), billing.RunRunning)
 		closed := make(chan bool, 8)
 		for _, err := range inParallel(cap(closed), func(int) error {
-			ok, err := f.store.CloseRun(t.Context(), summaryOf(id, billing.RunCompleted), billing.Seen{}, billing.RunRunning)
+			ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Seen: billing.Seen{}}, billing.RunRunning)
 			closed <- ok
 			return err
 		}) {
@@ -170,12 +170,12 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		f.setStatus(t, newRun("r"), billing.RunRunning)
 		summary := summaryOf("r", billing.RunIncomplete)
 		summary.Details = []billing.Detail{{OrgID: "a'\\\"é🚀"}}
-		if ok, err := f.store.CloseRun(t.Context(), summary, billing.Seen{}, billing.RunRunning); !ok || err != nil {
+		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, billing.RunRunning); !ok || err != nil {
 			t.Fatalf("closed %v, %v", ok, err)
 		}
 		amend := func(what string, from billing.RunStatus, want bool) {
 			t.Helper()
-			if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
+			if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
 				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
 			}
 		}
@@ -196,7 +196,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		unsummed := f.run(t, "stopped")
 		amend("the first summary of a stopped run", billing.RunStopped, true)
 		summary.Synchronized = 5
-		if ok, err := f.store.AmendRun(t.Context(), summary, billing.Seen{}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
+		if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
 			t.Errorf("a first summary was written twice: %v, %v", ok, err)
 		}
 		if !f.run(t, "stopped").Summarized {
@@ -227,7 +227,7 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 			f.setStatus(t, run, billing.RunRunning)
 			f.MustExec(t, `UPDATE reconciliation_runs SET total = ? WHERE id = ?`, 100+i, run.ID)
 			summary := summaryOf(run.ID, c.status)
-			if _, err := f.store.CloseRun(t.Context(), summary, billing.Seen{Subscriptions: 10 + i}, billing.RunRunning); err != nil {
+			if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{Subscriptions: 10 + i}}, billing.RunRunning); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -235,7 +235,7 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 		blind.StartedAt = now.Add(-time.Minute)
 		f.setStatus(t, blind, billing.RunRunning)
 		f.MustExec(t, `UPDATE reconciliation_runs SET total = 104 WHERE id = ?`, blind.ID)
-		if _, err := f.store.CloseRun(t.Context(), summaryOf(blind.ID, billing.RunCompletedWithErrors), billing.Seen{}, billing.RunRunning); err != nil {
+		if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(blind.ID, billing.RunCompletedWithErrors), Seen: billing.Seen{}}, billing.RunRunning); err != nil {
 			t.Fatal(err)
 		}
 		for before, want := range map[time.Time]billing.Seen{

@@ -26,8 +26,8 @@ type (
 	}
 	runCloser interface {
 		HasPending(ctx context.Context, runID string) (bool, error)
-		CloseRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus) (bool, error)
-		AmendRun(ctx context.Context, summary billing.Summary, seen billing.Seen, from billing.RunStatus, revision int) (bool, error)
+		CloseRun(ctx context.Context, end billing.End, from billing.RunStatus) (bool, error)
+		AmendRun(ctx context.Context, end billing.End, from billing.RunStatus, revision int) (bool, error)
 	}
 	// leftovers is what a tick looks for.
 	leftovers interface {
@@ -207,7 +207,7 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	if err != nil {
 		return false, err
 	}
-	closed, err := a.Store.CloseRun(ctx, summary, seen, run.Status)
+	closed, err := a.Store.CloseRun(ctx, a.end(run, summary, seen), run.Status)
 	if err != nil || !closed {
 		return false, err
 	}
@@ -243,7 +243,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 			return false, err
 		}
 	}
-	amended, err := a.Store.AmendRun(ctx, summary, seen, run.Status, run.SummaryRevision)
+	amended, err := a.Store.AmendRun(ctx, a.end(run, summary, seen), run.Status, run.SummaryRevision)
 	if err != nil || !amended {
 		return false, err
 	}
@@ -252,6 +252,15 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return true, nil
+}
+
+// end is what is kept and told of a run that ended.
+func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) billing.End {
+	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), Again: run.Summarized, At: a.now()}
+	if billing.AnnouncesEnd(run, s) {
+		end.Text = Headline(s.Status)
+	}
+	return end
 }
 
 // judge gives the summary the status that the run ends with, and returns what the run saw.

@@ -1,0 +1,152 @@
+package billing
+
+import "time"
+
+// AnnouncementSource is who announces, as a rule's pattern names it.
+const AnnouncementSource = "subscription-reconciliation"
+
+// AnnouncementVersion is that of what is announced. Within a version keys are only added; one that goes, or
+// whose meaning changes, makes a new version.
+const AnnouncementVersion = 1
+
+// AnnouncementType is what an announcement tells: the detail-type of the event on the bus.
+type AnnouncementType string
+
+const (
+	// AnnounceReconciled: an organization's rows were repaired.
+	AnnounceReconciled AnnouncementType = "Organization Reconciled"
+	// AnnounceRunFinished: a run ended, or what is to be told of its end changed.
+	AnnounceRunFinished AnnouncementType = "Reconciliation Run Finished"
+)
+
+// AnnouncementTypes are all there are.
+func AnnouncementTypes() []AnnouncementType {
+	return []AnnouncementType{AnnounceReconciled, AnnounceRunFinished}
+}
+
+// Announcement is an event for the application's bus.
+type Announcement struct {
+	ID     string
+	Type   AnnouncementType
+	Detail []byte // JSON
+	// Attempts counts how often the bus refused it.
+	Attempts int
+}
+
+const (
+	// AnnouncementWait is how long one that was refused waits at most for the next try.
+	AnnouncementWait = time.Hour
+	// AmendmentPause is how long the news that a run was amended waits for more of them.
+	AmendmentPause = 2 * time.Minute
+)
+
+// Wait is how long the announcement waits after it was refused once more: from 5 s, doubled each time.
+func (a Announcement) Wait() time.Duration {
+	const first, doublings = 5 * time.Second, 10
+	return min(first<<min(a.Attempts, doublings), AnnouncementWait)
+}
+
+// Origin says whose database something happened in, so that nobody takes one stage's for another's.
+type Origin struct {
+	Stage    string `json:"stage"`    // "" is the one without a name
+	LiveMode bool   `json:"livemode"` // of the Stripe key, as Stripe's objects say it
+}
+
+// OrganizationReconciled tells of one committed repair. It is the sign to read the row anew and never what to
+// set: events are in no order, and the row may have moved on.
+type OrganizationReconciled struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"` // of the repair, the same however often it is sent
+	Origin
+	RunID          string    `json:"runId"`
+	OrgID          string    `json:"orgId"`
+	SubscriptionID any       `json:"subscriptionId"` // that governs, else that the row records; null if none
+	CustomerID     any       `json:"customerId"`     // of the row after the repair
+	Tier           Move      `json:"tier"`           // organizations.subscription_tier
+	Status         Move      `json:"status"`         // subscriptions.status; from null where there was no row
+	Period         Period    `json:"period"`
+	AccessLowered  bool      `json:"accessLowered"`
+	Changes        []Change  `json:"changes"`
+	DecidedAt      time.Time `json:"decidedAt"`
+}
+
+// Move is a value before and after a repair, alike where it did not change.
+type Move struct {
+	From any `json:"from"`
+	To   any `json:"to"`
+}
+
+// Period is the subscription's current one after the repair; null where the row has none.
+type Period struct {
+	From any `json:"from"`
+	To   any `json:"to"`
+}
+
+// Reconciled returns what is told of a repair of the record by the plan, without version, id and origin.
+func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) OrganizationReconciled {
+	var row *Row
+	for i := range before.Rows {
+		if before.Rows[i].ID == plan.RowID && !plan.Insert {
+			row = &before.Rows[i]
+		}
+	}
+	move := func(field string) Move {
+		c := columnNamed(field)
+		var from any
+		if row != nil || c.Table() != TableSubscriptions {
+			from = c.Value(row, &before.Org)
+		}
+		for _, change := range plan.Changes {
+			if change.Field == field {
+				return Move{From: from, To: change.To}
+			}
+		}
+		return Move{From: from, To: from}
+	}
+	told := OrganizationReconciled{
+		Version: AnnouncementVersion, RunID: runID, OrgID: before.Org.ID, SubscriptionID: move(FieldSubscriptionID).To, CustomerID: move(FieldCustomerID).To,
+		Tier: move(FieldOrgTier), Status: move(FieldStatus), Period: Period{From: move(FieldCurrentPeriodStart).To, To: move(FieldCurrentPeriodEnd).To},
+		AccessLowered: t.LowersAccess(plan.Changes), Changes: plan.Changes, DecidedAt: at.UTC(),
+	}
+	if plan.GoverningID != "" {
+		told.SubscriptionID = plan.GoverningID
+	}
+	return told
+}
+
+// RunFinished tells how a run ended. A run that a redrive amends is told of again, with another id.
+type RunFinished struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	Origin
+	Kind RunKind `json:"kind"`
+	Text string  `json:"text"` // the digest that a person reads
+	Summary
+	Details *struct{} `json:"details,omitempty"` // takes those of the summary out: there may be too many for an event
+}
+
+// End is what is kept and told of a run that ended.
+type End struct {
+	Summary Summary
+	Seen    Seen // to compare the next run with
+	Kind    RunKind
+	Text    string // the digest; "" where the end is not announced
+	// Again: its end was told before. A redrive amends a run many times, so that what is told waits a
+	// moment for the last one.
+	Again bool
+	At    time.Time
+}
+
+// AnnouncesEnd reports whether the end of the run is announced: of a run over one organization never, for whoever
+// started it looks at it; of a catch-up only where something was repaired or a person is needed, for there are
+// many; else always, so that silence is a sign.
+func AnnouncesEnd(run Run, s Summary) bool {
+	switch run.Kind() {
+	case KindOne:
+		return false
+	case KindCatchUp:
+		return s.Synchronized > 0 || s.Status != RunCompleted
+	default:
+		return true
+	}
+}

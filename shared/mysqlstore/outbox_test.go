@@ -1,0 +1,274 @@
+package mysqlstore_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func (f *fixture) announcing(t *testing.T) {
+	t.Helper()
+	if err := f.store.KeepAnnouncing(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) due(t *testing.T, at time.Time) []billing.Announcement {
+	t.Helper()
+	due, err := f.store.DueAnnouncements(t.Context(), at, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return due
+}
+
+func details(t *testing.T, of []billing.Announcement) []map[string]any {
+	t.Helper()
+	var all []map[string]any
+	for _, a := range of {
+		var detail map[string]any
+		if err := json.Unmarshal(a.Detail, &detail); err != nil {
+			t.Fatal(err)
+		}
+		if detail["id"] != a.ID {
+			t.Errorf("%s says that it is %v", a.ID, detail["id"])
+		}
+		all = append(all, detail)
+	}
+	return all
+}
+
+func ids(of []billing.Announcement) []string {
+	var all []string
+	for _, a := range of {
+		all = append(all, a.ID)
+	}
+	return all
+}
+
+func TestARepairIsToldInItsOwnTransaction(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c", "d")
+		f.startRun(t, "r", 1)
+		if _, err := f.store.KeepStage(t.Context(), "staging"); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.apply(t, "r", f.record(t, "a"), upgrade("a")); err != nil {
+			t.Fatal(err)
+		}
+		if due := f.due(t, now); len(due) > 0 {
+			t.Fatalf("nobody announces, and there are %d", len(due))
+		}
+		f.announcing(t)
+		if err := f.apply(t, "r", f.record(t, "b"), downgrade("b")); err != nil {
+			t.Fatal(err)
+		}
+		stale := f.record(t, "d")
+		f.MustExec(t, `UPDATE organizations SET subscription_tier = 'max' WHERE id = 'd'`)
+		for _, refused := range []error{
+			f.apply(t, "r", f.record(t, "c"), downgrade("c")), // the guard
+			f.apply(t, "r", stale, upgrade("d")),              // the webhook
+			f.apply(t, "r", f.record(t, "a"), upgrade("a")),   // decided
+		} {
+			if refused == nil {
+				t.Error("applied")
+			}
+		}
+		told := details(t, f.due(t, now))
+		if len(told) != 1 {
+			t.Fatalf("%d announcements", len(told))
+		}
+		delete(told[0], "id")
+		want := map[string]any{
+			"version": 1.0, "stage": "staging", "livemode": false, "runId": "r", "orgId": "b", "subscriptionId": "sub_b", "customerId": "cus_b",
+			"tier": map[string]any{"from": "pro", "to": "free"}, "status": map[string]any{"from": "active", "to": "active"},
+			"period": map[string]any{"from": nil, "to": nil}, "accessLowered": true, "decidedAt": "2026-11-22T03:00:00Z",
+			"changes": []any{
+				map[string]any{"field": "organizations.subscription_tier", "from": "pro", "to": "free"},
+				map[string]any{"field": "subscriptions.plan_tier", "from": "pro", "to": "free"},
+			},
+		}
+		if diff := cmp.Diff(want, told[0]); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestWhatFollowsARepairIsToldAsAnother(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a")
+		f.startRun(t, "r", 1)
+		f.announcing(t)
+		if err := f.apply(t, "r", f.record(t, "a"), downgrade("a")); err != nil {
+			t.Fatal(err)
+		}
+		back := planFor("a", billing.Change{Field: billing.FieldOrgTier, From: "free", To: "pro"})
+		item := f.item(t, "r", "a")
+		item.Changes = append(item.Changes, back.Changes...)
+		for range 2 { // the second is a duplicate
+			err := f.store.Apply(t.Context(), f.record(t, "a"), back, item, true, now)
+			if err != nil && !errors.Is(err, billing.ErrAlreadyDecided) {
+				t.Fatal(err)
+			}
+		}
+		due := f.due(t, now)
+		told := details(t, due)
+		if len(told) != 2 || due[0].ID == due[1].ID {
+			t.Fatalf("%v", told)
+		}
+		if diff := cmp.Diff([]any{map[string]any{"field": "organizations.subscription_tier", "from": "free", "to": "pro"}}, told[1]["changes"]); diff != "" || told[1]["accessLowered"] != false {
+			t.Errorf("the second tells %v", told[1])
+		}
+	})
+}
+
+// TestWhoAnnouncesNeedNotAskTheDatabase: a worker that starts before the aggregator has said so.
+func TestWhoAnnouncesNeedNotAskTheDatabase(t *testing.T) {
+	f := onServer(t)
+	f.addPaying(t, "a")
+	f.startRun(t, "r", 1)
+	store, err := mysqlstore.Open(t.Context(), mysqlstore.Config{
+		Host: f.Host, Port: f.Port, User: f.User, Password: f.Password, Name: f.Name,
+		Announce: true, Origin: billing.Origin{Stage: "blue", LiveMode: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	f.store = store
+	if err := f.apply(t, "r", f.record(t, "a"), upgrade("a")); err != nil {
+		t.Fatal(err)
+	}
+	if told := details(t, f.due(t, now)); len(told) != 1 || told[0]["livemode"] != true || told[0]["stage"] != "blue" {
+		t.Errorf("%v", told)
+	}
+}
+
+func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for _, announces := range []bool{false, true, true, false, true} {
+			if err := f.store.KeepAnnouncing(t.Context(), announces); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := f.store.Announces(t.Context()); got != announces || err != nil {
+				t.Errorf("announces: %v, %v, want %v", got, err, announces)
+			}
+		}
+	})
+}
+
+func TestWhatWasRefusedGoesBehindTheOthers(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c")
+		f.startRun(t, "r", 1)
+		f.announcing(t)
+		for _, id := range []string{"a", "b", "c"} {
+			if err := f.apply(t, "r", f.record(t, id), upgrade(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all := ids(f.due(t, now))
+		later := now.Add(time.Minute)
+		if err := f.store.PostponeAnnouncement(t.Context(), all[0], "InternalFailure: \xff try again", later); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(all[1:], ids(f.due(t, now))); diff != "" {
+			t.Errorf("at once (-want +got):\n%s", diff)
+		}
+		due := f.due(t, later)
+		if diff := cmp.Diff([]string{all[1], all[2], all[0]}, ids(due)); diff != "" {
+			t.Errorf("later (-want +got):\n%s", diff)
+		}
+		if due[2].Attempts != 1 {
+			t.Errorf("%d attempts", due[2].Attempts)
+		}
+		if err := f.store.PostponeAnnouncement(t.Context(), all[0], "", now.Add(24*time.Hour)); err != nil { // by a clock that is a day ahead
+			t.Fatal(err)
+		}
+		if len(f.due(t, now)) != 3 {
+			t.Error("a wrong clock keeps it from being sent")
+		}
+		if err := f.store.RemoveAnnouncements(t.Context(), all[1:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.store.RemoveAnnouncements(t.Context(), all[1:]); err != nil { // another aggregator sent them too
+			t.Fatal(err)
+		}
+		waiting, since, err := f.store.Outbox(t.Context())
+		if err != nil || waiting != 1 || !since.Equal(now) {
+			t.Errorf("%d wait since %v, %v", waiting, since, err)
+		}
+		if err := f.store.RemoveAnnouncements(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		if waiting, since, err := f.store.Outbox(t.Context()); err != nil || waiting != 0 || since != nil {
+			t.Errorf("%d wait since %v, %v", waiting, since, err)
+		}
+	})
+}
+
+func TestTheEndOfARunIsToldByTheTransactionThatWritesIt(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.startRun(t, "r", 1)
+		f.startRun(t, "quiet", 1)
+		f.announcing(t)
+		summary := summaryOf("r", billing.RunCompletedWithErrors)
+		summary.Details = []billing.Detail{{OrgID: "a", Error: "of one organization"}}
+		end := billing.End{Summary: summary, Kind: billing.KindFull, Text: "It ended.", At: now}
+		for i, want := range []bool{true, false} {
+			if ok, err := f.store.CloseRun(t.Context(), end, billing.RunRunning); ok != want || err != nil {
+				t.Fatalf("closed %d: %v, %v", i, ok, err)
+			}
+		}
+		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf("quiet", billing.RunCompleted)}, billing.RunRunning); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		first := f.due(t, now)
+		told := details(t, first)
+		if len(told) != 1 || first[0].Type != billing.AnnounceRunFinished {
+			t.Fatalf("%v", told)
+		}
+		for key, want := range map[string]any{"runId": "r", "kind": "full", "text": "It ended.", "status": "completed_with_errors", "version": 1.0, "stage": "", "livemode": false} {
+			if told[0][key] != want {
+				t.Errorf("%s is %v, want %v", key, told[0][key], want)
+			}
+		}
+		if _, has := told[0]["details"]; has {
+			t.Error("it has details")
+		}
+
+		// Redriven before it was sent: the latest counts, after a moment.
+		for i := range 2 {
+			end.Summary.Synchronized++
+			end.Again, end.Text = true, fmt.Sprint("Amended ", i)
+			if ok, err := f.store.AmendRun(t.Context(), end, end.Summary.Status, f.run(t, "r").SummaryRevision); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+		}
+		if due := f.due(t, now); len(due) != 0 {
+			t.Errorf("%d are due at once", len(due))
+		}
+		again := f.due(t, now.Add(billing.AmendmentPause))
+		if told := details(t, again); len(told) != 1 || told[0]["text"] != "Amended 1" || slices.Equal(ids(first), ids(again)) {
+			t.Errorf("%v", told)
+		}
+		if err := f.store.RemoveAnnouncements(t.Context(), ids(first)); err != nil { // who sent the first has not seen the second
+			t.Fatal(err)
+		}
+		if len(f.due(t, now.Add(billing.AmendmentPause))) != 1 {
+			t.Error("the amendment is lost")
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+	})
+}
