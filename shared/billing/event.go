@@ -19,7 +19,7 @@ const EventsReach = 30 * 24 * time.Hour
 // whether the webhook was taken. What the subscription is now it does not tell.
 type Event struct {
 	ID      string
-	Type    string // one of [EventTypes]; "" if it could not be read
+	Type    string    // one of [EventTypes]; "" if it could not be read
 	Created time.Time // the beginning of what was asked for, if it could not be read
 	// Who is named, each "" where the event does not name it, or could not be read.
 	SubscriptionID, CustomerID string

@@ -14,7 +14,8 @@ import (
 // An eventQuery is a request for the list of events, understood.
 type eventQuery struct {
 	listQuery
-	types     []string // a star stands for any text, in type alone
+	pattern   string // of the type; a star stands for any text
+	types     []string
 	delivered *bool
 }
 
@@ -67,17 +68,13 @@ func withTypes(values url.Values) url.Values {
 }
 
 func (q *eventQuery) parseTypes(values url.Values) *apiError {
-	q.types = values[paramTypes]
+	q.pattern, q.types = values.Get("type"), values[paramTypes]
 	if len(q.types) > maxEventTypes {
 		return errParam("", "types", fmt.Sprintf("You may pass at most %d types.", maxEventTypes))
 	}
-	if !values.Has("type") {
-		return nil
-	}
-	if len(q.types) > 0 {
+	if q.pattern != "" && len(q.types) > 0 {
 		return errParam("", "type", "You may pass either `type` or `types`, but not both.")
 	}
-	q.types = []string{values.Get("type")}
 	return nil
 }
 
@@ -85,7 +82,10 @@ func (q eventQuery) matches(e *Event) bool {
 	if q.delivered != nil && *q.delivered != (e.PendingWebhooks == 0) {
 		return false
 	}
-	return len(q.types) == 0 || slices.ContainsFunc(q.types, func(t string) bool { return matchesType(t, e.Type) })
+	if q.pattern != "" {
+		return matchesType(q.pattern, e.Type)
+	}
+	return len(q.types) == 0 || slices.Contains(q.types, e.Type)
 }
 
 func matchesType(pattern, kind string) bool {

@@ -338,18 +338,19 @@ func TestRequestsAreCounted(t *testing.T) {
 	get(t, s, "/v1/subscription_items?subscription=sub_1")
 	get(t, s, "/v1/subscriptions/search")
 	get(t, s, "/v1/subscriptions/search?query=x")
+	get(t, s, "/v1/events")
 	get(t, s, "/v1/invoices")
 	s.AddFault(stripetest.Fault{Kind: stripetest.LockTimeout, Times: 1})
 	get(t, s, "/v1/account")
 
 	want := stripetest.Counts{
-		ListSubscriptions: 3, RetrieveSubscription: 1, RetrieveCustomer: 2, RetrieveAccount: 2, ListItems: 1, SearchSubscriptions: 2, Other: 1, Throttled: 1,
+		ListSubscriptions: 3, RetrieveSubscription: 1, RetrieveCustomer: 2, RetrieveAccount: 2, ListItems: 1, SearchSubscriptions: 2, ListEvents: 1, Other: 1, Throttled: 1,
 	}
 	if diff := cmp.Diff(want, s.Requests()); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
-	if total := s.Requests().Total(); total != 12 {
-		t.Errorf("total = %d, want 12", total)
+	if total := s.Requests().Total(); total != 13 {
+		t.Errorf("total = %d, want 13", total)
 	}
 	s.ResetCounts()
 	if got := s.Requests(); got.Total() != 0 || got.Throttled != 0 {
