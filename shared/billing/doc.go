@@ -28,6 +28,9 @@
 //   - A recorded subscription on trial gives way to any that is active: who pays for more gets it.
 //   - An organization that was soft-deleted still owns the subscription its row records: it is
 //     not handed to whoever shares the customer.
+//   - A subscription that the rows of two organizations record, which a table without a unique key allows, is
+//     its whom metadata.orgId names; for any other of them it is a conflict, and neither's access is lowered by it
+//     until a person decides.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was
 //     found, so that reading one by one and reading the sweep come to the same plan.
 //   - metadata.orgId names the organization whose id is spelled like that; if there is none, the one

@@ -48,7 +48,7 @@ func TestExplainSaysWhyASubscriptionGoverns(t *testing.T) {
 		},
 		"others' are no candidates": {
 			claimed(truth(subscription("sub_1", "active"), subscription("sub_2", "active", ofOrg(otherOrg))), billing.Claims{
-				RecordedBy: map[string]string{"sub_1": otherOrg}, Named: existing(otherOrg).Named,
+				RecordedBy: map[string][]string{"sub_1": {otherOrg}}, Named: existing(otherOrg).Named,
 			}), customerOnly(),
 			"", "every subscription there is belongs to another organization",
 			map[string]string{

@@ -113,9 +113,9 @@ func claimed(t billing.Truth, claims billing.Claims) billing.Truth {
 }
 
 func recordedElsewhere(ids ...string) billing.Claims {
-	c := billing.Claims{RecordedBy: map[string]string{}}
+	c := billing.Claims{RecordedBy: map[string][]string{}}
 	for _, id := range ids {
-		c.RecordedBy[id] = otherOrg
+		c.RecordedBy[id] = []string{otherOrg}
 	}
 	return c
 }

@@ -81,7 +81,7 @@ func FuzzPlan(f *testing.F) {
 				}),
 				subscription(otherID, billing.Status(otherStatus), ofOrg(orgID)),
 			), billing.Claims{
-				RecordedBy: map[string]string{otherID: owner}, Named: map[string]string{orgID: owner},
+				RecordedBy: map[string][]string{otherID: {owner}}, Named: map[string]string{orgID: owner},
 			}),
 			record: billing.Record{Org: billing.Organization{ID: org, CustomerID: &rowCustomer, Tier: rowTier, Status: rowStatus}},
 		}

@@ -261,7 +261,7 @@ func TestGoverningRefused(t *testing.T) {
 func TestEndedSubscriptionsOfASharedCustomerAreNobodys(t *testing.T) {
 	for _, status := range []billing.Status{"canceled", "incomplete", "incomplete_expired"} {
 		s := claimed(truth(subscription("sub_1", status), subscription("sub_2", "active")), shared("cus_1"))
-		s.Claims.RecordedBy = map[string]string{"sub_2": otherOrg}
+		s.Claims.RecordedBy = map[string][]string{"sub_2": {otherOrg}}
 		plan := mustPlan(t, rules, s, customerOnly())
 		if plan.Reason != billing.ReasonNoSubscription || len(plan.Changes) > 0 {
 			t.Errorf("%s: %+v", status, plan)
@@ -391,5 +391,38 @@ func assertWarning(t *testing.T, plan billing.Plan, code billing.WarningCode, pa
 		if !strings.Contains(messages[0], part) {
 			t.Errorf("warning %q does not say %q", messages[0], part)
 		}
+	}
+}
+
+// A table without a unique key may have one subscription on the rows of two organizations.
+func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *testing.T) {
+	ended := func(s *billing.Subscription) { s.EndedAt = endedAt }
+	tests := map[string]struct {
+		subs []billing.Subscription
+		want string
+	}{
+		"named by no metadata":                {[]billing.Subscription{subscription("sub_1", "active")}, "subscription_conflict"},
+		"named is this one":                   {[]billing.Subscription{subscription("sub_1", "active", ofOrg(org))}, "in sync"},
+		"named is the other":                  {[]billing.Subscription{subscription("sub_1", "active", ofOrg(otherOrg))}, "subscription_conflict"},
+		"named is nobody who exists":          {[]billing.Subscription{subscription("sub_1", "active", ofOrg("gone"))}, "subscription_conflict"},
+		"ended and named by no metadata":      {[]billing.Subscription{subscription("sub_1", "canceled", ended)}, "subscription_conflict"},
+		"ended and named is this one":         {[]billing.Subscription{subscription("sub_1", "canceled", ended, ofOrg(org))}, "free"},
+		"ended, but the customer has another": {[]billing.Subscription{subscription("sub_1", "canceled", ended), subscription("sub_2", "active", of("price_max"))}, "max"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			record := recorded("sub_1")
+			record.Elsewhere = map[string][]string{"sub_1": {otherOrg}}
+			plan, err := rules.Plan(claimed(truth(test.subs...), existing(org, otherOrg)), record)
+			if got := summarized(plan, reasonOf(t, err)); got != test.want {
+				t.Errorf("%s, want %s: %v", got, test.want, err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), otherOrg) || len(plan.Changes) > 0) {
+				t.Errorf("%v with %v", err, plan.Changes)
+			}
+			if _, inSync := rules.InSync(truth(test.subs...), record); inSync != (test.want == "in sync") {
+				t.Errorf("in sync by a snapshot: %t", inSync)
+			}
+		})
 	}
 }

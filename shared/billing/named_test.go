@@ -74,7 +74,7 @@ func TestASubscriptionGoesToNobodyWhoseIDIsOnlyLikeItsMetadata(t *testing.T) {
 		"nobody's":                       {truth(of("01J9zk", "cus_x")), record(mixed, nil), "no_stripe_identity"},
 		"nobody's under its customer":    {truth(of("01J9zk", "cus_1")), record(mixed, ptr("cus_1")), "sub_1"},
 		"on the other's row": {
-			claimed(truth(of("", "cus_1")), billing.Claims{RecordedBy: map[string]string{"sub_1": capitals}}), record(small, ptr("cus_1")), "subscription_conflict",
+			claimed(truth(of("", "cus_1")), billing.Claims{RecordedBy: map[string][]string{"sub_1": {capitals}}}), record(small, ptr("cus_1")), "subscription_conflict",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

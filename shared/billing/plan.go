@@ -43,9 +43,8 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 			"subscription %s may belong to this organization or to %s, both are known under its customer %s; set its metadata.orgId in Stripe", sub.ID, other, sub.CustomerID)
 	}
 	plan.GoverningID = sub.ID
-	if owner := t.Claims.otherOwner(sub, rec.Org.ID); owner != "" {
-		return plan, permanent(ReasonSubscriptionConflict,
-			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", sub.ID, owner)
+	if err := t.disputed(sub, rec); err != nil {
+		return plan, err
 	}
 	tier, err := r.grant(sub, rec)
 	if err != nil {

@@ -91,14 +91,14 @@ func genTruth() *rapid.Generator[billing.Truth] {
 	return rapid.Custom(func(t *rapid.T) billing.Truth {
 		truth := billing.Truth{
 			ReadAt: readAt, CustomerMissing: rapid.Bool().Draw(t, "customerMissing"),
-			Claims: billing.Claims{RecordedBy: map[string]string{}, Named: map[string]string{}},
+			Claims: billing.Claims{RecordedBy: map[string][]string{}, Named: map[string]string{}},
 		}
 		for _, id := range rapid.SliceOfDistinct(rapid.SampledFrom(subscriptionIDs), rapid.ID).Draw(t, "ids") {
 			truth.Subscriptions = append(truth.Subscriptions, genSubscription(id).Draw(t, id))
 		}
 		for _, id := range subscriptionIDs {
 			if rapid.IntRange(0, 5).Draw(t, id+" is recorded elsewhere") == 0 {
-				truth.Claims.RecordedBy[id] = otherOrg
+				truth.Claims.RecordedBy[id] = []string{otherOrg}
 			}
 		}
 		for _, id := range []string{"cus_1", "cus_2"} {
@@ -468,7 +468,7 @@ func TestOthersSubscriptionsDoNotMatter(t *testing.T) {
 			theirs.OrgID = otherOrg
 		}
 		if rapid.Bool().Draw(t, "by row") {
-			s.truth.Claims.RecordedBy[theirs.ID] = otherOrg
+			s.truth.Claims.RecordedBy[theirs.ID] = []string{otherOrg}
 		} else {
 			theirs.OrgID, s.truth.Claims.Named[otherOrg] = otherOrg, otherOrg
 		}
@@ -528,7 +528,7 @@ func TestPlanOfArbitraryData(t *testing.T) {
 			},
 			truth: billing.Truth{
 				Subscriptions: rapid.SliceOf(sub).Draw(t, "subscriptions"), CustomerMissing: rapid.Bool().Draw(t, "missing"), ReadAt: anyTime.Draw(t, "readAt"),
-				Claims: billing.Claims{RecordedBy: rapid.MapOf(anyText, anyText).Draw(t, "recordedBy"), Named: rapid.MapOf(anyText, anyText).Draw(t, "named")},
+				Claims: billing.Claims{RecordedBy: rapid.MapOf(anyText, rapid.SliceOf(anyText)).Draw(t, "recordedBy"), Named: rapid.MapOf(anyText, anyText).Draw(t, "named")},
 			},
 			record: billing.Record{
 				Org:  billing.Organization{ID: anyText.Draw(t, "orgId"), CustomerID: optional(anyText).Draw(t, "customer"), Tier: anyText.Draw(t, "tier")},

@@ -13,6 +13,9 @@ type Record struct {
 	// Nulls are the columns, as changes name them, that hold NULL although nothing can be compared
 	// or written without them. Their fields are zero.
 	Nulls []string
+	// Elsewhere are the subscriptions that its rows record and rows of other organizations record too, and whose those
+	// rows are. There are none where the column has a unique key.
+	Elsewhere map[string][]string
 }
 
 // Organization is the part of an organizations row that this system reads. Nil means NULL.
@@ -46,7 +49,7 @@ type Row struct {
 }
 
 // Same reports whether the record is what another reading of the organization found, to the last
-// column that this system reads.
+// column of its own that this system reads.
 func (r Record) Same(other Record) bool {
 	return r.Org.same(&other.Org) && slices.Equal(r.Nulls, other.Nulls) &&
 		slices.EqualFunc(r.Rows, other.Rows, func(a, b Row) bool { return a.same(&b) })

@@ -95,8 +95,9 @@ type Truth struct {
 
 // Claims says which organizations account for the subscriptions seen.
 type Claims struct {
-	// RecordedBy maps a subscription id to the organization whose row records it.
-	RecordedBy map[string]string
+	// RecordedBy maps a subscription id to the organizations whose rows record it: one, unless the table lacks a unique
+	// key or ids have white space around them.
+	RecordedBy map[string][]string
 	// Named maps what metadata says, [Subscription.NamedID], to the organization in the database
 	// that it names: see [Named]. As in RecordedBy, it is the organization's own spelling of its id.
 	Named map[string]string
@@ -116,13 +117,34 @@ func (c Claims) namesOther(s Subscription, orgID string) bool {
 	return c.Named[s.NamedID()] != "" && !c.Names(s, orgID)
 }
 
-// otherOwner is the other organization whose row records the subscription; "" if there is none.
+// otherOwner is another organization whose row records the subscription; "" if there is none.
 func (c Claims) otherOwner(s Subscription, orgID string) string {
-	owner := c.RecordedBy[s.ID]
-	if owner == orgID {
-		return ""
+	for _, owner := range c.RecordedBy[s.ID] {
+		if owner != orgID {
+			return owner
+		}
 	}
-	return owner
+	return ""
+}
+
+// disputed refuses a subscription that another organization's row records, unless the organization's own row and the
+// metadata both say that it is this one's: then only the other row is wrong.
+func (t Truth) disputed(s Subscription, r Record) error {
+	recorded := r.Records(s.ID)
+	owner := t.Claims.otherOwner(s, r.Org.ID)
+	if others := r.Elsewhere[s.ID]; owner == "" && len(others) > 0 {
+		owner = others[0]
+	}
+	switch {
+	case owner == "" || recorded && t.Claims.Names(s, r.Org.ID):
+		return nil
+	case recorded:
+		return permanent(ReasonSubscriptionConflict, "subscription %s stands on the row of this organization and on that of organization %s, and its metadata.orgId does not say that it is this one's; "+
+			"set it in Stripe to whose it is and take the subscription off the other's row", s.ID, owner)
+	default:
+		return permanent(ReasonSubscriptionConflict,
+			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", s.ID, owner)
+	}
 }
 
 // ofOther: the metadata or a row gives the subscription to another organization.

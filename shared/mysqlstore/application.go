@@ -137,6 +137,13 @@ func insertColumns(names []string) string {
 // living: an organization counts as deleted only if it surely is. The column may hold NULL against all rules.
 const living = `is_deleted IS NOT TRUE`
 
+// isPadded: the text begins or ends with something else than a visible character of ASCII, as an id does with white
+// space around it. No index helps to find it.
+const (
+	isPadded          = `REGEXP '^[^!-~]|[^!-~]$'`
+	hasPaddedCustomer = `stripe_customer_id ` + isPadded
+)
+
 const (
 	// listPage tells of each organization of a page whether a subscriptions row or a customer connects
 	// it with Stripe. The page comes first, or the server may go through a whole table.
@@ -155,20 +162,24 @@ const (
 
 	// selectOwners: whose row records each subscription.
 	selectOwners = `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
-		WHERE s.org_id IS NOT NULL AND s.stripe_subscription_id IN `
+		WHERE s.org_id IS NOT NULL AND `
+	recordedIn = `s.stripe_subscription_id IN `
+	// recordedPadded goes on behind recordedIn: what begins with white space is sorted before anything that can be read.
+	recordedPadded = ` OR s.stripe_subscription_id < '!'`
+	recordedBegins = ` OR s.stripe_subscription_id LIKE ? ESCAPE '!'`
 	// selectHolder: the row that holds a subscription, and how it spells its id.
 	selectHolder = `SELECT id, org_id, stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id = ?`
 
 	// Each customer and who is known under it. Not in one UNION: the two columns may differ in collation.
-	selectOrgsByCustomer = `SELECT stripe_customer_id, id FROM organizations WHERE ` + living + ` AND stripe_customer_id IN `
+	selectOrgsByCustomer = `SELECT stripe_customer_id, id FROM organizations WHERE ` + living + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
 	selectRowsByCustomer = `SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND s.stripe_customer_id IN `
-	// The customers that are known.
+		WHERE o.` + living + ` AND (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
 	// Ids that somebody pasted with white space, which no look-up by the id finds.
 	selectPaddedIDs = `SELECT s.stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND s.stripe_subscription_id REGEXP '^[[:space:]]|[[:space:]]$'`
+		WHERE o.` + living + ` AND s.stripe_subscription_id ` + isPadded
 
-	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + living + ` AND stripe_customer_id IN `
+	// The customers that are known.
+	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + living + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
 	selectCustomersOfRows = `SELECT s.stripe_customer_id FROM subscriptions s
-		JOIN organizations o ON o.id = s.org_id AND o.` + living + ` WHERE s.stripe_customer_id IN `
+		JOIN organizations o ON o.id = s.org_id AND o.` + living + ` WHERE (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
 )

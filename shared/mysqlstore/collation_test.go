@@ -41,6 +41,27 @@ func TestARunWorksInAnyCollation(t *testing.T) {
 	}
 }
 
+// White space is sorted before letters in each of them, and belongs to an id's ending in none but as padding.
+func TestIdsWithWhiteSpaceAroundThemAreFoundInAnyCollation(t *testing.T) {
+	t.Parallel()
+	for _, collation := range collations {
+		inCollation(t, collation, collation, collation, func(t *testing.T, f *fixture) {
+			var subs []billing.Subscription
+			want := map[string][]string{}
+			for i, around := range []string{"%s", " %s", "\t%s", "\n%s", "\r\n %s", "%s ", "%s\t", "%s\n", " %s\r\n", "%s\u00a0"} {
+				org, id := fmt.Sprintf("org-%d", i), fmt.Sprintf("sub_%d", i)
+				f.addOrganizations(t, appschema.Organization{ID: org})
+				f.addRows(t, appschema.Subscription{ID: "row-" + org, OrgID: org, StripeSubscriptionID: new(fmt.Sprintf(around, id))})
+				subs, want[id] = append(subs, billing.Subscription{ID: id}), []string{org}
+			}
+			claims, err := f.store.Claims(t.Context(), subs)
+			if diff := cmp.Diff(want, claims.RecordedBy); err != nil || diff != "" {
+				t.Errorf("%v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
 func wholeRun(t *testing.T, f *fixture) {
 	t.Helper()
 	const named, spelled = "01J9ZK3V8Q", "5E1F-0A"
@@ -80,7 +101,7 @@ func wholeRun(t *testing.T, f *fixture) {
 		t.Fatal(err)
 	}
 	want := billing.Claims{
-		RecordedBy: map[string]string{"sub_paying": "paying", "sub_" + spelled: spelled},
+		RecordedBy: map[string][]string{"sub_paying": {"paying"}, "sub_" + spelled: {spelled}},
 		Named:      map[string]string{spelled: spelled, named: named},
 	}
 	if diff := cmp.Diff(want, claims); diff != "" {
@@ -215,7 +236,7 @@ func TestNeitherOfTwoIDsThatDifferInCaseOnlyGetsWhatIsTheOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			claims, err := f.store.Claims(t.Context(), []billing.Subscription{{ID: "sub_ABC", OrgID: "abc"}, {ID: "sub_abc", OrgID: "Abc"}})
-			want := billing.Claims{RecordedBy: map[string]string{"sub_ABC": "ABC", "sub_abc": "abc"}, Named: map[string]string{"abc": "abc", "Abc": "abc"}}
+			want := billing.Claims{RecordedBy: map[string][]string{"sub_ABC": {"ABC"}, "sub_abc": {"abc"}}, Named: map[string]string{"abc": "abc", "Abc": "abc"}}
 			if diff := cmp.Diff(want, claims); diff != "" || err != nil {
 				t.Errorf("claims: %v, (-want +got)\n%s", err, diff)
 			}

@@ -69,22 +69,22 @@ func whose(ctx context.Context, q querier, runID string, subs []billing.Subscrip
 	for i, sub := range subs {
 		ids[i] = sub.ID
 	}
-	owners, err := recordedBy(ctx, q, ids)
+	owners, err := recordedBy(ctx, q, ids, exactly)
 	if err != nil {
 		return nil, nil, err
 	}
-	listed, err := itemsAmong(ctx, q, runID, slices.Collect(maps.Values(owners)))
+	listed, err := itemsAmong(ctx, q, runID, slices.Concat(slices.Collect(maps.Values(owners))...))
 	if err != nil {
 		return nil, nil, err
 	}
 	// Nearly all are recorded by a listed organization, and name it or none.
 	subs = slices.DeleteFunc(subs, func(sub billing.Subscription) bool {
-		owner, name := owners[sub.ID], sub.NamedID()
-		return listed[owner] && (name == "" || name == owner)
+		name := sub.NamedID()
+		return slices.ContainsFunc(owners[sub.ID], func(owner string) bool { return listed[owner] && (name == "" || name == owner) })
 	})
 	names := make([]string, 0, 2*len(subs))
 	for _, sub := range subs {
-		names = append(names, sub.NamedID(), owners[sub.ID])
+		names = append(append(names, sub.NamedID()), owners[sub.ID]...)
 	}
 	found, err := organizationsNamed(ctx, q, names)
 	if err != nil {
@@ -95,12 +95,14 @@ func whose(ctx context.Context, q querier, runID string, subs []billing.Subscrip
 		return org.ID, ok && !org.Deleted
 	}
 	for _, sub := range subs {
-		owner := owners[sub.ID]
 		named, isNamed := living(sub.NamedID())
-		if isNamed && fitsItem(sub) && (owner != named || !listed[named]) {
+		if isNamed && fitsItem(sub) && (!slices.Contains(owners[sub.ID], named) || !listed[named]) {
 			leads = append(leads, lead{named, sub})
 		}
-		_, isRecorded := living(owner)
+		isRecorded := slices.ContainsFunc(owners[sub.ID], func(owner string) bool {
+			_, lives := living(owner)
+			return lives
+		})
 		if !isNamed && !isRecorded && sub.Status.Live() {
 			unclaimed = append(unclaimed, billing.Orphan{SubscriptionID: sub.ID, CustomerID: sub.CustomerID, Status: sub.Status, OrgID: sub.OrgID})
 		}
@@ -207,13 +209,13 @@ func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(bil
 	}
 	var list []string
 	err := lookUp(keys, func(keys []string) error {
-		some, err := texts(ctx, s.db, stmt+in(len(keys)), anys(keys)...)
+		some, err := texts(ctx, s.db, stmt+in(len(keys))+`)`, anys(keys)...)
 		list = append(list, some...)
 		return err
 	})
 	known := make(map[string]bool, len(list))
 	for _, k := range list {
-		known[k] = true
+		known[strings.TrimSpace(k)] = true
 	}
 	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return known[key(o)] }), err
 }

@@ -119,6 +119,14 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 			_, err := s.Items(ctx, []billing.Work{{RunID: "run", OrgID: "org-000007"}})
 			return err
 		},
+		"Records": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.Records(ctx, []string{"org-000007", "org-000008"})
+			return err
+		},
+		"Claims": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.Claims(ctx, []billing.Subscription{{ID: "sub_org-000007"}, {ID: "sub_org-000008", OrgID: "org-000009"}})
+			return err
+		},
 		"Snapshot": func(ctx context.Context, s *mysqlstore.Store) error {
 			_, err := s.Snapshot(ctx, "sweep-3000", []billing.Record{{Org: billing.Organization{ID: "org-000007", CustomerID: new("cus_org-000007")}}})
 			return err

@@ -3,16 +3,47 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Records returns what the database holds for the organizations, by id, in two queries whatever
+// Records returns what the database holds for the organizations, by id, in three queries whatever
 // their number. An organization that does not exist is absent.
 func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
 	records, err := readRecords(ctx, s.db, orgIDs, "")
+	if err == nil {
+		err = addElsewhere(ctx, s.db, records)
+	}
 	return records, failure(err, "read organizations")
+}
+
+// addElsewhere adds which of the recorded subscriptions another organization's row records too. It does not see one
+// with white space around it there: that organization's own record is to be repaired then, and finds this one.
+func addElsewhere(ctx context.Context, q querier, records map[string]billing.Record) error {
+	var ids []string
+	for _, record := range records {
+		ids = append(ids, record.RecordedIDs()...)
+	}
+	owners, err := recordedBy(ctx, q, ids, exactly)
+	if err != nil {
+		return err
+	}
+	for orgID, record := range records {
+		elsewhere := map[string][]string{}
+		for _, id := range record.RecordedIDs() {
+			if others := slices.DeleteFunc(slices.Clone(owners[id]), func(owner string) bool { return owner == orgID }); len(others) > 0 {
+				elsewhere[id] = others
+			}
+		}
+		if len(elsewhere) > 0 {
+			record.Elsewhere = elsewhere
+			records[orgID] = record
+		}
+	}
+	return nil
 }
 
 // readRecords reads organizations, then their subscriptions rows by id: also the order in which
@@ -78,7 +109,7 @@ func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billin
 		ids, names = append(ids, sub.ID), append(names, sub.NamedID())
 	}
 	var err error
-	if claims.RecordedBy, err = recordedBy(ctx, s.db, ids); err != nil {
+	if claims.RecordedBy, err = recordedBy(ctx, s.db, ids, orPadded); err != nil {
 		return claims, failure(err, "look up whose the subscriptions are")
 	}
 	named, err := organizationsNamed(ctx, s.db, names)
@@ -88,18 +119,49 @@ func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billin
 	return claims, failure(err, "look up the organizations that metadata names")
 }
 
-// recordedBy returns whose row records each of the subscriptions.
-func recordedBy(ctx context.Context, q querier, ids []string) (map[string]string, error) {
-	owners := make(map[string]string, len(ids))
+// recordedBy returns whose rows record each of the subscriptions, each organization once and by id.
+func recordedBy(ctx context.Context, q querier, ids []string, spelled spelling) (map[string][]string, error) {
+	owners := make(map[string][]string, len(ids))
+	for _, id := range ids {
+		owners[id] = nil
+	}
 	err := lookUp(ids, func(ids []string) error {
+		condition, args := spelled(ids)
 		return query(ctx, q, func(r *sql.Rows) error {
 			var id, owner string
 			err := r.Scan(&id, &owner)
-			owners[id] = owner
+			id = strings.TrimSpace(id)
+			if of, wanted := owners[id]; wanted && !slices.Contains(of, owner) {
+				owners[id] = append(of, owner)
+			}
 			return err
-		}, selectOwners+in(len(ids)), anys(ids)...)
+		}, selectOwners+`(`+condition+`)`, args...)
+	})
+	maps.DeleteFunc(owners, func(_ string, of []string) bool {
+		slices.Sort(of)
+		return len(of) == 0
 	})
 	return owners, err
+}
+
+// spelling says how the application's rows may spell the ids that are looked for, and takes its arguments.
+type spelling func(ids []string) (condition string, args []any)
+
+// exactly as they are.
+func exactly(ids []string) (condition string, args []any) {
+	return recordedIn + in(len(ids)), anys(ids)
+}
+
+// orPadded finds those with white space around them too, and reads no more of the index: what ends with it begins like
+// the id. Other white space than ASCII's in front of an id is found in some collations only.
+func orPadded(ids []string) (condition string, args []any) {
+	condition, args = exactly(ids)
+	condition += recordedPadded
+	for _, id := range ids {
+		condition += recordedBegins
+		args = append(args, likeText(id)+"%")
+	}
+	return condition, args
 }
 
 // organizationsNamed returns the organizations that these texts of metadata name.
@@ -126,9 +188,11 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[st
 			return query(ctx, s.db, func(r *sql.Rows) error {
 				var customer, id string
 				err := r.Scan(&customer, &id)
-				known[customer] = append(known[customer], id)
+				if customer = strings.TrimSpace(customer); slices.Contains(customers, customer) {
+					known[customer] = append(known[customer], id)
+				}
 				return err
-			}, stmt+in(len(customers)), anys(customers)...)
+			}, stmt+in(len(customers))+`)`, anys(customers)...)
 		})
 		if err != nil {
 			return nil, failure(err, "look up who shares a customer")

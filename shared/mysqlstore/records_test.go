@@ -210,10 +210,62 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := billing.Claims{
-			RecordedBy: map[string]string{"sub_mine": "mine", "sub_theirs": "theirs", "sub_deleted": "deleted"},
+			RecordedBy: map[string][]string{"sub_mine": {"mine"}, "sub_theirs": {"theirs"}, "sub_deleted": {"deleted"}},
 			Named:      map[string]string{"mine": "mine", "bare": "bare", "deleted": "deleted"},
 		}
 		if diff := cmp.Diff(want, claims); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Only the application's columns are spelled like that: what is looked for is trimmed.
+func TestIdsWithWhiteSpaceAroundThemAreFound(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("\tcus_1\n")}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c"}, appschema.Organization{ID: "d"})
+		f.addRows(t,
+			appschema.Subscription{ID: "row-a", OrgID: "a", StripeSubscriptionID: new(" sub_1")},
+			appschema.Subscription{ID: "row-b", OrgID: "b", StripeSubscriptionID: new("\r\nsub_2\t"), StripeCustomerID: new("cus_1 ")},
+			appschema.Subscription{ID: "row-c", OrgID: "c", StripeSubscriptionID: new("sub_3\u00a0"), StripeCustomerID: new("\u00a0cus_1")},
+			appschema.Subscription{ID: "row-d", OrgID: "d", StripeSubscriptionID: new("sub_33"), StripeCustomerID: new("cus_11")},
+		)
+		claims, err := f.store.Claims(t.Context(), []billing.Subscription{{ID: "sub_1"}, {ID: "sub_2"}, {ID: "sub_3"}, {ID: "sub_"}, {ID: "sub%"}, {ID: "s!"}})
+		want := map[string][]string{"sub_1": {"a"}, "sub_2": {"b"}, "sub_3": {"c"}}
+		if diff := cmp.Diff(want, claims.RecordedBy); err != nil || diff != "" {
+			t.Errorf("%v; recorded by (-want +got):\n%s", err, diff)
+		}
+		shared, err := f.store.SharedCustomers(t.Context(), []string{"cus_1"})
+		if diff := cmp.Diff(map[string][]string{"cus_1": {"a", "b", "c"}}, shared); err != nil || diff != "" {
+			t.Errorf("%v; shared (-want +got):\n%s", err, diff)
+		}
+		orphans, err := f.store.WithoutCustomer(t.Context(), []billing.Orphan{{SubscriptionID: "sub_a", CustomerID: "cus_1"}, {SubscriptionID: "sub_3", CustomerID: "cus_x"}, {SubscriptionID: "sub_b", CustomerID: "cus_y"}})
+		if err != nil || len(orphans) != 1 || orphans[0].SubscriptionID != "sub_b" {
+			t.Errorf("%v; orphans %+v", err, orphans)
+		}
+	})
+}
+
+func TestARecordSaysWhoElseRecordsItsSubscriptions(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.MustExec(t, `ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
+		f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c", IsDeleted: true}, appschema.Organization{ID: "alone"})
+		f.addRows(t,
+			appschema.Subscription{ID: "row-a", OrgID: "a", StripeSubscriptionID: new("sub_1\n")},
+			appschema.Subscription{ID: "row-b", OrgID: "b", StripeSubscriptionID: new("sub_1")},
+			appschema.Subscription{ID: "row-c", OrgID: "c", StripeSubscriptionID: new("sub_1")},
+			appschema.Subscription{ID: "row-alone", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
+			appschema.Subscription{ID: "row-twice", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
+		)
+		records, err := f.store.Records(t.Context(), []string{"a", "b", "c", "alone"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]map[string][]string{}
+		for id, record := range records {
+			got[id] = record.Elsewhere
+		}
+		want := map[string]map[string][]string{"a": {"sub_1": {"b", "c"}}, "b": {"sub_1": {"c"}}, "c": {"sub_1": {"b"}}, "alone": nil}
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

@@ -305,3 +305,70 @@ func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
 		t.Errorf("%s governs", item.SubscriptionID)
 	}
 }
+
+// An application's table may have no unique key on the column.
+func TestASubscriptionRecordedForTwoOrganizationsIsTheConflictOfWhomItDoesNotName(t *testing.T) {
+	for name, test := range map[string]struct {
+		metadata map[string]string
+		want     map[string]billing.Reason
+	}{
+		"neither is named":       {nil, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonSubscriptionConflict}},
+		"one is named":           {map[string]string{"orgId": "b"}, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonInSync}},
+		"one is named otherwise": {map[string]string{"orgId": " B"}, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonInSync}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBothStrategies(t, func(f *fixture) {
+				f.exec(`ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
+				f.inSync("a")
+				f.org("b", underCustomerOf("a"))
+				f.row("b", func(s *appschema.Subscription) {
+					s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_a"), ptr("cus_a")
+				})
+				f.inSync("c")
+				f.stripe.UpdateSubscription("sub_a", func(s *stripetest.Subscription) { s.Metadata = test.metadata })
+			}, func(t *testing.T, f *fixture) {
+				for id, want := range test.want {
+					if item := f.item(runID, id); item.Reason != want {
+						t.Errorf("%s is %s %s: %s", id, item.Outcome, item.Reason, item.Error)
+					}
+				}
+				f.wantItem("c", billing.OutcomeSkipped, billing.ReasonInSync)
+				if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+					t.Errorf("tiers %v", tiers)
+				}
+			})
+		})
+	}
+}
+
+// The other organization's row has the id with white space around it, so that no unique key helps either.
+func TestASubscriptionThatAnothersRowRecordsWithWhiteSpaceIsNotTaken(t *testing.T) {
+	for name, padded := range map[string]string{"in front": "\nsub_b", "behind": "sub_b\t"} {
+		t.Run(name, func(t *testing.T) {
+			inBothStrategies(t, func(f *fixture) {
+				f.org("a", underCustomerOf("b"), free)
+				f.org("b", withoutCustomer)
+				f.row("b", func(s *appschema.Subscription) { s.StripeSubscriptionID, s.StripeCustomerID = ptr(padded), nil })
+				f.sub("b")
+			}, func(t *testing.T, f *fixture) {
+				f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
+				f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
+				if rows := f.texts(`SELECT CONCAT(org_id, ' ', stripe_subscription_id) FROM subscriptions`); len(rows) != 1 || rows[0] != "b sub_b" {
+					t.Errorf("rows %q", rows)
+				}
+			})
+		})
+	}
+}
+
+// Both are known under the customer, one with white space around its id.
+func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
+	inBothStrategies(t, func(f *fixture) {
+		f.org("a", free)
+		f.org("b", free, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_a\n") })
+		f.sub("a")
+	}, func(_ *testing.T, f *fixture) {
+		f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
+		f.wantItem("b", billing.OutcomeError, billing.ReasonSubscriptionConflict)
+	})
+}

@@ -74,7 +74,7 @@ func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 		return truth, err
 	}
 	truth.CustomerMissing, truth.Subscriptions = missing, r.found
-	if r.found.onlyOf(r.record) {
+	if r.found.onlyOf(r.record) && len(r.record.Elsewhere) == 0 {
 		return truth, nil
 	}
 	truth.Claims, err = r.Store.Claims(ctx, r.found)
@@ -231,12 +231,13 @@ func (s *subscriptions) has(id string) bool {
 	return slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return sub.ID == id })
 }
 
-// onlyOf: the record names all of them, so nobody else can claim one.
+// onlyOf: the record names all of them, spelled as they are, so that whoever else does stands in it.
 func (s *subscriptions) onlyOf(record billing.Record) bool {
-	for _, sub := range *s {
-		if !record.Records(sub.ID) {
-			return false
+	named := map[string]bool{}
+	for _, row := range record.Rows {
+		if row.SubscriptionID != nil {
+			named[*row.SubscriptionID] = true
 		}
 	}
-	return true
+	return !slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return !named[sub.ID] })
 }

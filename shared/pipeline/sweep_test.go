@@ -173,7 +173,7 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 		t.Errorf("Stripe was asked: %+v", got)
 	}
 	want := map[string]int{
-		"Runs": 1, "Items": 1, "Records": 2, "Snapshot": 2, // of which one looks up the run
+		"Runs": 1, "Items": 1, "Records": 3, "Snapshot": 2, // of which one looks up the run
 		"begin DecideInSync": 1, "in DecideInSync": 3, "commit DecideInSync": 1, // once for each reason
 	}
 	if diff := cmp.Diff(want, calls); diff != "" {
