@@ -289,7 +289,7 @@ func summaryAfter(ctx context.Context, store *mysqlstore.Store, before billing.R
 		return written, false, err
 	}
 	tallies, err := store.Tallies(ctx, run.ID)
-	counted := billing.Summarize(billing.Run{}, tallies, nil, nil)
+	counted := billing.Summarize(billing.Run{}, tallies, billing.Drift{}, nil)
 	return written, written.Errors == counted.Errors && written.Synchronized == counted.Synchronized && written.Pending == counted.Pending, err
 }
 

@@ -1,18 +1,44 @@
 package billing
 
+import "maps"
+
 // Drift is what differed from Stripe in a run, repaired, withheld, or found by a dry run, counted in
 // organizations.
 type Drift struct {
 	ByField map[string]int // by column; those without drift are absent
 	Access  int            // with a column that grants access among them
 	Detail  int            // with other columns only
-	// TierMetadataMismatch counts organizations with that warning, whatever their outcome.
-	TierMetadataMismatch int
+	// Warnings counts organizations by warning, whatever their outcome.
+	Warnings map[WarningCode]int
+	Moves    AccessMoves
 }
 
-// Add counts one organization's item.
-func (d *Drift) Add(i Item) {
-	d.TierMetadataMismatch += one(i.Warns(WarnTierMetadataMismatch))
+// AccessMoves tells whose access the changes of a run raised or lowered, or in a dry run would.
+type AccessMoves struct {
+	Raised  Moved `json:"raised"`
+	Lowered Moved `json:"lowered"`
+}
+
+// Moved counts organizations and names the first, at most maxMoved, in the order of their ids.
+type Moved struct {
+	Organizations int      `json:"organizations"`
+	First         []string `json:"first"`
+}
+
+// maxMoved is how many organizations people read the ids of in a message.
+const maxMoved = 10
+
+func (m *Moved) add(orgID string) {
+	m.Organizations++
+	if len(m.First) < maxMoved {
+		m.First = append(m.First, orgID)
+	}
+}
+
+// Add counts one organization's item; tiers tells which of two ranks higher. What was withheld
+// moved nobody's access.
+func (d *Drift) Add(i Item, tiers Tiers) {
+	d.addWarnings(i.Warnings)
 	if len(i.Changes) == 0 || !i.Differed() {
 		return
 	}
@@ -32,11 +58,34 @@ func (d *Drift) Add(i Item) {
 	} else {
 		d.Detail++
 	}
+	switch {
+	case i.Outcome == OutcomeError: // withheld
+	case tiers.LowersAccess(i.Changes):
+		d.Moves.Lowered.add(i.OrgID)
+	case tiers.RaisesAccess(i.Changes):
+		d.Moves.Raised.add(i.OrgID)
+	}
 }
 
-func one(yes bool) int {
-	if yes {
-		return 1
+func (d *Drift) addWarnings(warnings []Warning) {
+	codes := map[WarningCode]int{}
+	for _, w := range warnings {
+		codes[w.Code] = 1
 	}
-	return 0
+	for code := range maps.Keys(codes) {
+		if d.Warnings == nil {
+			d.Warnings = map[WarningCode]int{}
+		}
+		d.Warnings[code]++
+	}
+}
+
+// listed never has null for a list.
+func (m AccessMoves) listed() AccessMoves {
+	for _, moved := range []*Moved{&m.Raised, &m.Lowered} {
+		if moved.First == nil {
+			moved.First = []string{}
+		}
+	}
+	return m
 }

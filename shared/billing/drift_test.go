@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -67,10 +68,54 @@ func TestDriftIsCountedInOrganizations(t *testing.T) {
 		item(billing.OutcomeSkipped, "", billing.WarnTierMetadataMismatch),
 		item(billing.OutcomeSkipped, "", billing.WarnMultipleLive),
 	} {
-		got.Add(i)
+		got.Add(i, nil)
 	}
-	want := billing.Drift{ByField: map[string]int{tier: 1, ended: 3, status: 2}, Access: 3, Detail: 1, TierMetadataMismatch: 3}
+	want := billing.Drift{
+		ByField: map[string]int{tier: 1, ended: 3, status: 2}, Access: 3, Detail: 1,
+		Warnings: map[billing.WarningCode]int{billing.WarnTierMetadataMismatch: 3, billing.WarnMultipleRows: 1, billing.WarnMultipleLive: 1},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAccessThatMovedIsCountedWithTheFirstOrganizations(t *testing.T) {
+	tier := func(from, to any) []billing.Change {
+		return []billing.Change{{Field: billing.FieldOrgTier, From: from, To: to}}
+	}
+	status := func(from, to any) []billing.Change {
+		return []billing.Change{{Field: billing.FieldStatus, From: from, To: to}}
+	}
+	var got billing.Drift
+	for n, i := range []billing.Item{
+		{Outcome: "synced", Changes: tier("free", "pro")},
+		{Outcome: "drifted", Changes: status("canceled", "active")},
+		{Outcome: "synced", Changes: tier(nil, "starter")}, // a new row
+		{Outcome: "synced", Changes: status(nil, "trialing")},
+		{Outcome: "synced", Changes: tier("max", "pro")},
+		{Outcome: "synced", Changes: append(tier("free", "pro"), status("active", "canceled")...)}, // as the guard counts it
+		{Outcome: "synced", Changes: tier("gold", "max")},                                          // unknown ranks highest
+		// Neither:
+		{Outcome: "synced", Changes: tier(nil, "free")},
+		{Outcome: "synced", Changes: status("active", "past_due")},
+		{Outcome: "synced", Changes: []billing.Change{{Field: billing.FieldPriceID, From: "price_1", To: "price_2"}}},
+		{Outcome: "error", Reason: "withheld", Changes: tier("max", "free")},
+		{Outcome: "skipped"},
+	} {
+		i.OrgID = fmt.Sprint(n)
+		got.Add(i, nil)
+	}
+	want := billing.AccessMoves{
+		Raised:  billing.Moved{Organizations: 4, First: []string{"0", "1", "2", "3"}},
+		Lowered: billing.Moved{Organizations: 3, First: []string{"4", "5", "6"}},
+	}
+	if diff := cmp.Diff(want, got.Moves); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for range 1000 {
+		got.Add(billing.Item{Outcome: "synced", Changes: tier("free", "pro")}, nil)
+	}
+	if raised := got.Moves.Raised; raised.Organizations != 1004 || len(raised.First) != 10 {
+		t.Errorf("of 1004 organizations %d are counted and %d named", raised.Organizations, len(raised.First))
 	}
 }

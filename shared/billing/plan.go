@@ -138,6 +138,30 @@ func (t Tiers) LowersAccess(changes []Change) bool {
 	return false
 }
 
+// RaisesAccess reports whether the changes give something: a tier in either table ranks higher than
+// before, or a status enters {active, trialing, past_due}. NULL, as in a new row, is the lowest tier and
+// no status. Changes may raise and lower; the guard sees those that lower.
+func (t Tiers) RaisesAccess(changes []Change) bool {
+	for _, c := range changes {
+		from, known := c.From.(string)
+		to, given := c.To.(string)
+		if !given {
+			continue
+		}
+		if !known {
+			from = string(t.Lowest())
+		}
+		group := GroupOf(c.Field)
+		if group == GroupTier && t.rank(Tier(to)) > t.rank(Tier(from)) {
+			return true
+		}
+		if group == GroupStatus && !Status(from).Live() && Status(to).Live() {
+			return true
+		}
+	}
+	return false
+}
+
 func skip(reason Reason) Plan { return Plan{Outcome: OutcomeSkipped, Reason: reason} }
 
 func warnings(found []Subscription, rec Record) []Warning {

@@ -2,12 +2,17 @@ package billing
 
 import (
 	"fmt"
+	"maps"
 	"time"
 )
 
 // MaxDetails bounds the organizations, and the orphans, that a summary lists; the rest stays
 // in the items.
 const MaxDetails = 100
+
+// keptDetails is how many of them are kept for organizations with warnings, and for those that were
+// repaired, where there are as many: a bad day's errors must not hide the rest.
+const keptDetails = MaxDetails / 4
 
 // Tally is how many items of a run share an outcome and a reason.
 type Tally struct {
@@ -20,28 +25,30 @@ type Tally struct {
 // TotalOrganizations = Synchronized + Errors + Skipped + Pending, always; what a dry run found
 // drifted counts as synchronized.
 type Summary struct {
-	RunID              string         `json:"runId"`
-	Status             RunStatus      `json:"status"`
-	DryRun             bool           `json:"dryRun"`
-	TotalOrganizations int            `json:"totalOrganizations"`
-	Synchronized       int            `json:"synchronized"`
-	Errors             int            `json:"errors"`
-	Skipped            int            `json:"skipped"`
-	Pending            int            `json:"pending"`
-	Details            []Detail       `json:"details"`
-	Reasons            map[Reason]int `json:"reasons"`
-	DriftByField       map[string]int `json:"driftByField"`
-	Orphans            []Orphan       `json:"orphans"`
-	OrphansTotal       int            `json:"orphansTotal"`
-	SweepAbandoned     bool           `json:"sweepAbandoned,omitempty"` // so nobody looked for orphans
-	StripeRequests     Usage          `json:"stripeRequests"`
-	Downgrades         int            `json:"downgrades"`
-	DowngradeLimit     int            `json:"downgradeLimit"`
-	StatusReason       Reason         `json:"statusReason,omitempty"`
-	StatusMessage      string         `json:"statusMessage,omitempty"`
-	StartedAt          time.Time      `json:"startedAt"`
-	FinishedAt         *time.Time     `json:"finishedAt"`
-	DurationMs         int64          `json:"durationMs"`
+	RunID              string              `json:"runId"`
+	Status             RunStatus           `json:"status"`
+	DryRun             bool                `json:"dryRun"`
+	TotalOrganizations int                 `json:"totalOrganizations"`
+	Synchronized       int                 `json:"synchronized"`
+	Errors             int                 `json:"errors"`
+	Skipped            int                 `json:"skipped"`
+	Pending            int                 `json:"pending"`
+	Details            []Detail            `json:"details"`
+	Reasons            map[Reason]int      `json:"reasons"`
+	Warnings           map[WarningCode]int `json:"warnings"` // organizations by warning
+	DriftByField       map[string]int      `json:"driftByField"`
+	Access             AccessMoves         `json:"access"`
+	Orphans            []Orphan            `json:"orphans"`
+	OrphansTotal       int                 `json:"orphansTotal"`
+	SweepAbandoned     bool                `json:"sweepAbandoned,omitempty"` // so nobody looked for orphans
+	StripeRequests     Usage               `json:"stripeRequests"`
+	Downgrades         int                 `json:"downgrades"`
+	DowngradeLimit     int                 `json:"downgradeLimit"`
+	StatusReason       Reason              `json:"statusReason,omitempty"`
+	StatusMessage      string              `json:"statusMessage,omitempty"`
+	StartedAt          time.Time           `json:"startedAt"`
+	FinishedAt         *time.Time          `json:"finishedAt"`
+	DurationMs         int64               `json:"durationMs"`
 }
 
 // Detail is one organization of a summary.
@@ -62,12 +69,13 @@ type Orphan struct {
 	OrgID          string `json:"orgId"`
 }
 
-// Summarize is a pure function of a run and its items: tallies of all of them, drift counted by
-// field, and those worth a line.
-func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) Summary {
+// Summarize is a pure function of a run and its items: tallies and drift of all of them, and those worth
+// a line, of which it lists some of each kind.
+func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	s := Summary{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
-		Details: []Detail{}, Reasons: map[Reason]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
+		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
+		Access:         drift.Moves.listed(),
 		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt, SweepAbandoned: run.Sweep == SweepAbandoned,
@@ -75,12 +83,8 @@ func Summarize(run Run, tallies []Tally, drift map[string]int, notable []Item) S
 	for _, t := range tallies {
 		s.add(t)
 	}
-	for field, n := range drift {
-		s.DriftByField[field] = n
-	}
-	for _, item := range notable[:min(len(notable), MaxDetails)] {
-		s.Details = append(s.Details, detail(item))
-	}
+	maps.Copy(s.DriftByField, drift.ByField)
+	maps.Copy(s.Warnings, drift.Warnings)
 	if run.FinishedAt != nil {
 		s.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
@@ -122,6 +126,47 @@ func (s *Summary) add(t Tally) {
 		return // it has no reason yet
 	}
 	s.Reasons[t.Reason] += t.Items
+}
+
+// details keeps the order. Errors come before warnings, and these before repairs, once each has what is
+// kept for it.
+func details(notable []Item) []Detail {
+	found := map[notability]int{}
+	for _, i := range notable {
+		found[notabilityOf(i)]++
+	}
+	room := map[notability]int{}
+	room[anError] = MaxDetails - min(found[aWarning], keptDetails) - min(found[aRepair], keptDetails)
+	room[aWarning] = MaxDetails - min(found[anError], room[anError]) - min(found[aRepair], keptDetails)
+	room[aRepair] = MaxDetails - min(found[anError], room[anError]) - min(found[aWarning], room[aWarning])
+	all := []Detail{}
+	for _, i := range notable {
+		if kind := notabilityOf(i); room[kind] > 0 {
+			room[kind]--
+			all = append(all, detail(i))
+		}
+	}
+	return all
+}
+
+// notability is why an item is worth a line.
+type notability int
+
+const (
+	anError notability = iota
+	aWarning
+	aRepair
+)
+
+func notabilityOf(i Item) notability {
+	switch {
+	case i.Outcome == OutcomeError:
+		return anError
+	case len(i.Warnings) > 0:
+		return aWarning
+	default:
+		return aRepair
+	}
 }
 
 func detail(i Item) Detail {

@@ -16,7 +16,7 @@ import (
 
 func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
 	run := billing.Run{ID: "2026-11-22T03:00:00Z", Status: billing.RunRunning, StartedAt: readAt}
-	assertJSON(t, billing.Summarize(run, nil, nil, nil), `{
+	assertJSON(t, billing.Summarize(run, nil, billing.Drift{}, nil), `{
   "runId": "2026-11-22T03:00:00Z",
   "status": "running",
   "dryRun": false,
@@ -27,7 +27,18 @@ func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
   "pending": 0,
   "details": [],
   "reasons": {},
+  "warnings": {},
   "driftByField": {},
+  "access": {
+    "raised": {
+      "organizations": 0,
+      "first": []
+    },
+    "lowered": {
+      "organizations": 0,
+      "first": []
+    }
+  },
   "orphans": [],
   "orphansTotal": 0,
   "stripeRequests": {
@@ -60,7 +71,11 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 		{Outcome: "error", Reason: "unknown_status", Items: 3},
 		{Outcome: "pending", Items: 7},
 	}
-	drift := map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2}
+	drift := billing.Drift{
+		ByField:  map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2},
+		Warnings: map[billing.WarningCode]int{billing.WarnMultipleRows: 4},
+		Moves:    billing.AccessMoves{Lowered: billing.Moved{Organizations: 1, First: []string{org}}},
+	}
 	notable := []billing.Item{
 		{OrgID: org, Outcome: "synced", Reason: "repaired", Changes: []billing.Change{
 			{Field: billing.FieldPlanTier, From: "pro", To: "free"},
@@ -125,9 +140,24 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
     "row_inserted": 1,
     "unknown_status": 3
   },
+  "warnings": {
+    "multiple_subscription_rows": 4
+  },
   "driftByField": {
     "subscriptions.plan_tier": 6,
     "subscriptions.status": 2
+  },
+  "access": {
+    "raised": {
+      "organizations": 0,
+      "first": []
+    },
+    "lowered": {
+      "organizations": 1,
+      "first": [
+        "0a4f6c1e-0000-4000-8000-00000000000a"
+      ]
+    }
   },
   "orphans": [],
   "orphansTotal": 0,
@@ -150,7 +180,7 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 // Who closes a run has another clock than who began it.
 func TestNoRunTakesLessThanNoTime(t *testing.T) {
 	run := billing.Run{StartedAt: periodStart, FinishedAt: ptr(periodStart.Add(-time.Second))}
-	if got := billing.Summarize(run, nil, nil, nil).DurationMs; got != 0 {
+	if got := billing.Summarize(run, nil, billing.Drift{}, nil).DurationMs; got != 0 {
 		t.Errorf("%d ms", got)
 	}
 }
@@ -202,7 +232,7 @@ func TestSummaryListsAtMost100Organizations(t *testing.T) {
 		notable = append(notable, billing.Item{OrgID: fmt.Sprint(i), Outcome: "error"})
 	}
 	for _, n := range []int{0, 1, 99, 100, 101} {
-		details := billing.Summarize(billing.Run{}, nil, nil, notable[:n]).Details
+		details := billing.Summarize(billing.Run{}, nil, billing.Drift{}, notable[:n]).Details
 		if len(details) != min(n, 100) {
 			t.Errorf("%d items: %d details", n, len(details))
 		}
@@ -214,9 +244,50 @@ func TestSummaryListsAtMost100Organizations(t *testing.T) {
 	}
 }
 
+func TestErrorsLeaveRoomForWarningsAndRepairs(t *testing.T) {
+	tests := map[string]struct{ errors, warned, repaired, wantErrors, wantWarned, wantRepaired int }{
+		"all fit":               {30, 30, 40, 30, 30, 40},
+		"many of each":          {500, 500, 500, 50, 25, 25},
+		"errors only":           {500, 0, 0, 100, 0, 0},
+		"warnings only":         {0, 500, 0, 0, 100, 0},
+		"repairs only":          {0, 0, 500, 0, 0, 100},
+		"one warning":           {500, 1, 0, 99, 1, 0},
+		"few errors":            {10, 500, 500, 10, 65, 25},
+		"few errors, few of it": {10, 5, 500, 10, 5, 85},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var notable []billing.Item
+			for range tt.errors {
+				notable = append(notable, billing.Item{Outcome: "error", Warnings: []billing.Warning{{Code: "w"}}})
+			}
+			for n := range tt.warned {
+				notable = append(notable, billing.Item{Outcome: []billing.Outcome{"skipped", "synced"}[n%2], Warnings: []billing.Warning{{Code: "w"}}})
+			}
+			for range tt.repaired {
+				notable = append(notable, billing.Item{Outcome: "synced"})
+			}
+			var errors, warned, repaired int
+			for _, d := range billing.Summarize(billing.Run{}, nil, billing.Drift{}, notable).Details {
+				switch {
+				case d.Action == "error":
+					errors++
+				case len(d.Warnings) > 0:
+					warned++
+				default:
+					repaired++
+				}
+			}
+			if errors != tt.wantErrors || warned != tt.wantWarned || repaired != tt.wantRepaired {
+				t.Errorf("%d errors, %d warned, %d repaired; want %d, %d, %d", errors, warned, repaired, tt.wantErrors, tt.wantWarned, tt.wantRepaired)
+			}
+		})
+	}
+}
+
 func TestSummaryKeepsItsOwnDrift(t *testing.T) {
 	drift := map[string]int{billing.FieldStatus: 1}
-	summary := billing.Summarize(billing.Run{}, nil, drift, nil)
+	summary := billing.Summarize(billing.Run{}, nil, billing.Drift{ByField: drift}, nil)
 	drift[billing.FieldStatus] = 2
 	if got := summary.DriftByField[billing.FieldStatus]; got != 1 {
 		t.Errorf("drift = %d, changed from outside", got)
@@ -233,7 +304,7 @@ func TestTotalsAddUp(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		tallies := rapid.SliceOf(tally).Draw(t, "tallies")
-		s := billing.Summarize(billing.Run{}, tallies, nil, nil)
+		s := billing.Summarize(billing.Run{}, tallies, billing.Drift{}, nil)
 		items := 0
 		for _, tally := range tallies {
 			items += tally.Items
@@ -249,7 +320,7 @@ func TestTotalsAddUp(t *testing.T) {
 			t.Fatalf("reasons of %d, want of every organization that is not pending: %+v", decided, s)
 		}
 		slices.Reverse(tallies)
-		if diff := cmp.Diff(s, billing.Summarize(billing.Run{}, tallies, nil, nil)); diff != "" {
+		if diff := cmp.Diff(s, billing.Summarize(billing.Run{}, tallies, billing.Drift{}, nil)); diff != "" {
 			t.Fatalf("another order of the tallies changed the summary\n%s", diff)
 		}
 	})
@@ -314,7 +385,7 @@ func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
 		{Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Items: 23},
 		{Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Items: 2},
 		{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, Items: 70},
-	}, nil, nil)
+	}, billing.Drift{}, nil)
 	if run.Drifted() != 28 || run.Withheld() != 23 || run.OtherErrors() != 2 || run.DriftRate() != 0.28 {
 		t.Errorf("drifted %d, withheld %d, other errors %d, rate %v", run.Drifted(), run.Withheld(), run.OtherErrors(), run.DriftRate())
 	}
@@ -322,7 +393,7 @@ func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
 		{Outcome: billing.OutcomeDrifted, Reason: billing.ReasonRepaired, Items: 23},
 		{Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Items: 2},
 		{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync, Items: 75},
-	}, nil, nil)
+	}, billing.Drift{}, nil)
 	if dry.Drifted() != run.Withheld() {
 		t.Errorf("a dry run after the run finds %d, which is not what it withheld", dry.Drifted())
 	}

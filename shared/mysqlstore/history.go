@@ -44,7 +44,7 @@ func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]
 			if err != nil {
 				return nil, err
 			}
-			figures = billing.Summarize(run, tallies, nil, nil)
+			figures = billing.Summarize(run, tallies, billing.Drift{}, nil)
 		}
 		past[i] = PastRun{Run: run, Figures: figures}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -47,7 +48,7 @@ func (s *Store) Tallies(ctx context.Context, runID string) ([]billing.Tally, err
 func (s *Store) Drift(ctx context.Context, runID string) (billing.Drift, error) {
 	var drift billing.Drift
 	err := s.eachItem(ctx, runID, `(i.outcome IN ('synced','drifted','error') OR i.warnings IS NOT NULL)`, func(i billing.Item) error {
-		drift.Add(i)
+		drift.Add(i, s.tiers)
 		return nil
 	})
 	return drift, err
@@ -74,10 +75,26 @@ func (s *Store) eachItem(ctx context.Context, runID, condition string, fn func(b
 	}
 }
 
-// Notable returns the items that are not plainly skipped, errors first, then by organization.
+// Notable returns items that are not plainly skipped, errors first, then by organization: at most limit
+// in error, as many others with warnings, and as many others without.
 func (s *Store) Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error) {
-	return s.itemsWhere(ctx, runID, `i.outcome <> 'pending' AND NOT `+plainlySkipped+`
-		ORDER BY CASE WHEN i.outcome = 'error' THEN 0 ELSE 1 END, i.org_id LIMIT ?`, limit)
+	var errored, others []billing.Item
+	for _, kind := range []struct {
+		condition string
+		into      *[]billing.Item
+	}{
+		{`i.outcome = 'error'`, &errored},
+		{`i.outcome IN ('synced','drifted','skipped') AND i.warnings IS NOT NULL`, &others},
+		{`i.outcome IN ('synced','drifted') AND i.warnings IS NULL`, &others},
+	} {
+		items, err := s.itemsWhere(ctx, runID, kind.condition+` ORDER BY i.org_id LIMIT ?`, limit)
+		if err != nil {
+			return nil, err
+		}
+		*kind.into = append(*kind.into, items...)
+	}
+	slices.SortFunc(others, func(a, b billing.Item) int { return strings.Compare(a.OrgID, b.OrgID) })
+	return append(errored, others...), nil
 }
 
 func (s *Store) itemsWhere(ctx context.Context, runID, condition string, args ...any) ([]billing.Item, error) {

@@ -300,7 +300,7 @@ func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Su
 	if err != nil {
 		return billing.Summary{}, billing.Drift{}, err
 	}
-	summary := billing.Summarize(run, tallies, drift.ByField, notable)
+	summary := billing.Summarize(run, tallies, drift, notable)
 	summary.Orphans, summary.OrphansTotal, err = a.Store.FoundOrphans(ctx, run.ID)
 	return summary, drift, err
 }

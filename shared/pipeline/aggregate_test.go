@@ -543,11 +543,12 @@ func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 	keysOf := func(v any) []string { return slices.Sorted(maps.Keys(v.(map[string]any))) }
 	for what, test := range map[string]struct{ got, want []string }{
 		"result": {keysOf(result), []string{
-			"details", "downgradeLimit", "downgrades", "driftByField", "dryRun", "durationMs", "errors", "finishedAt", "orphans", "orphansTotal",
-			"pending", "reasons", "runId", "skipped", "startedAt", "status", "stripeRequests", "synchronized", "totalOrganizations",
+			"access", "details", "downgradeLimit", "downgrades", "driftByField", "dryRun", "durationMs", "errors", "finishedAt", "orphans", "orphansTotal",
+			"pending", "reasons", "runId", "skipped", "startedAt", "status", "stripeRequests", "synchronized", "totalOrganizations", "warnings",
 		}},
 		"stripeRequests": {keysOf(result["stripeRequests"]), []string{"list", "other", "retrieve", "throttled"}},
 		"detail":         {keysOf(result["details"].([]any)[0]), []string{"action", "changes", "error", "orgId", "reason", "warnings"}},
+		"access":         {keysOf(result["access"]), []string{"lowered", "raised"}},
 	} {
 		if diff := cmp.Diff(test.want, test.got); diff != "" {
 			t.Errorf("%s: %s", what, diff)

@@ -24,7 +24,7 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		telemetry.CountIf(telemetry.MetricRunStopped, s.Status == billing.RunStopped),
 		telemetry.Count(telemetry.MetricAccessDrift, drift.Access),
 		telemetry.Count(telemetry.MetricDetailDrift, drift.Detail),
-		telemetry.Count(telemetry.MetricTierMetadataMismatch, drift.TierMetadataMismatch),
+		telemetry.Count(telemetry.MetricTierMetadataMismatch, drift.Warnings[billing.WarnTierMetadataMismatch]),
 		telemetry.Count(telemetry.MetricStripeList, int(s.StripeRequests.List)),
 		telemetry.Count(telemetry.MetricStripeRetrieve, int(s.StripeRequests.Retrieve)),
 		telemetry.Count(telemetry.MetricStripeOther, int(s.StripeRequests.Other)),

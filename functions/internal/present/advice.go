@@ -49,8 +49,8 @@ func (p *Page) toDo(s billing.Summary, v View) {
 		a := reason.Advice()
 		p.task(ColourOf(billing.OutcomeError, reason), a, s.Reasons[reason], v.ifQueued(a.Repair(s, "")))
 	}
-	for _, code := range warnedOf(s.Details) {
-		p.task(Attention, code.Advice(), 0, nil)
+	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
+		p.task(Attention, code.Advice(), s.Warnings[code], nil)
 	}
 }
 
@@ -68,7 +68,7 @@ func (p *Page) ending(s billing.Summary, v View) {
 	}
 }
 
-// task is what one reason or warning, met n times (0: not counted), asks of people.
+// task is what one reason or warning, met n times, asks of people.
 func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
 	if a.Do == "" {
 		return
@@ -78,10 +78,7 @@ func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
 	if a.Concern == billing.ConcernWarning {
 		title = []Span{Part(Plain, "warning "), Part(colour, "%s", a.Code)}
 	}
-	if n > 0 {
-		title = append(title, Part(Plain, ", %d", n))
-	}
-	p.Parts(0, deeper, title...)
+	p.Parts(0, deeper, append(title, Part(Plain, ", %d", n))...)
 	p.Advice(2, a, commands)
 }
 
@@ -91,16 +88,4 @@ func (v View) ifQueued(commands []string) []string {
 		return commands
 	}
 	return nil
-}
-
-// warnedOf returns each warning of the details once.
-func warnedOf(details []billing.Detail) []billing.WarningCode {
-	var all []billing.WarningCode
-	for _, d := range details {
-		for _, w := range d.Warnings {
-			all = append(all, w.Code)
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

@@ -73,8 +73,7 @@ func (p *Page) details(s billing.Summary, v View) {
 		listed++
 		p.detail(d, s.DryRun, v)
 	}
-	// Skipped organizations with a warning are details too, so a few more may be left out.
-	rest := s.Synchronized + s.Errors - len(s.Details)
+	rest := leftOut(s)
 	if v.OnlyErrors {
 		rest = s.Errors - errors
 	}
@@ -84,6 +83,17 @@ func (p *Page) details(s billing.Summary, v View) {
 	if listed > 0 {
 		p.Blank()
 	}
+}
+
+// leftOut is how many organizations with changes or an error are no details.
+func leftOut(s billing.Summary) int {
+	rest := s.Synchronized + s.Errors
+	for _, d := range s.Details {
+		if d.Action != billing.OutcomeSkipped {
+			rest--
+		}
+	}
+	return rest
 }
 
 func whereTheRestIs(s billing.Summary, v View) string {
@@ -165,6 +175,7 @@ func (p *Page) figures(s billing.Summary) {
 	p.Count(4, "skipped", s.Skipped, Plain)
 	p.Count(4, "pending", s.Pending, Plain)
 	Counts(p, "reasons", s.Reasons, colourOfReason)
+	Counts(p, "warnings", s.Warnings, func(billing.WarningCode) Colour { return Attention })
 	Counts(p, "drift by field", s.DriftByField, func(string) Colour { return Plain })
 	p.downgrades(s)
 	p.sweep(s)

@@ -110,8 +110,8 @@ func TestTheNextCommandOfEachEndIsShown(t *testing.T) {
 func TestASummaryTellsWhatToDo(t *testing.T) {
 	s := billing.Summary{
 		RunID: "run-1", Status: billing.RunCompletedWithErrors, Downgrades: 2, DowngradeLimit: 2,
-		Reasons: map[billing.Reason]int{billing.ReasonInSync: 7, billing.ReasonWithheld: 3, billing.ReasonTierUnresolved: 1},
-		Details: []billing.Detail{{Warnings: []billing.Warning{{Code: billing.WarnMultipleLive}}}, {Warnings: []billing.Warning{{Code: billing.WarnMultipleLive}, {Code: "unheard_of"}}}},
+		Reasons:  map[billing.Reason]int{billing.ReasonInSync: 7, billing.ReasonWithheld: 3, billing.ReasonTierUnresolved: 1},
+		Warnings: map[billing.WarningCode]int{billing.WarnMultipleLive: 240, "unheard_of": 1},
 	}
 	tasks := func(queued bool) string {
 		var b strings.Builder
@@ -125,7 +125,7 @@ func TestASummaryTellsWhatToDo(t *testing.T) {
 	want := "\ncompleted_with_errors: Every organization has an outcome, but some need a person.\n\ntier_unresolved, 1\n  " + unresolved.Means + "\n  " + unresolved.Do + "\n  reconcile redrive --watch\n" +
 		"\nwithheld, 3\n  " + withheld.Means + "\n  " + withheld.Do +
 		"\n  reconcile org ORG --explain\n  reconcile approve run-1 --limit 5\n  reconcile redrive --watch\n" +
-		"\nwarning multiple_live_subscriptions\n  " + several.Means + "\n  " + several.Do + "\n"
+		"\nwarning multiple_live_subscriptions, 240\n  " + several.Means + "\n  " + several.Do + "\n"
 	if got := tasks(true); got != want {
 		t.Errorf("%s\nwant%s", got, want)
 	}
@@ -135,5 +135,19 @@ func TestASummaryTellsWhatToDo(t *testing.T) {
 	s = billing.Summary{RunID: "run-1", Status: billing.RunStopped, StatusReason: billing.ReasonWrongMode}
 	if got := tasks(true); !strings.Contains(got, billing.ReasonWrongMode.Advice().Means) || !strings.Contains(got, "reconcile start --resume run-1") {
 		t.Errorf("stopped:%s", got)
+	}
+}
+
+func TestASummaryCountsWarningsAndWhatItDoesNotList(t *testing.T) {
+	s := billing.Summary{
+		Synchronized: 150, Errors: 2,
+		Warnings: map[billing.WarningCode]int{billing.WarnMultipleRows: 3, billing.WarnMultipleLive: 240},
+		Details:  []billing.Detail{{Action: "error"}, {Action: "skipped"}, {Action: "synced"}},
+	}
+	text := shown(t, s, View{})
+	for _, want := range []string{"  warnings\n    multiple_live_subscriptions                240\n    multiple_subscription_rows                   3\n", "... and 150 more;"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 	}
 }
