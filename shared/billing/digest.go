@@ -1,0 +1,242 @@
+package billing
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+const (
+	// MaxDigestLines bounds a digest: more is not read on a telephone.
+	MaxDigestLines = 20
+	// The digest names so many organizations and orphans, and explains so many reasons.
+	digestIDs     = 5
+	digestReasons = 3
+	// digestWidth is the most characters of a line: a message of Stripe's or the database's may be long.
+	digestWidth = 500
+)
+
+// Digest tells people who do not know this system how a run ended, in at most [MaxDigestLines] lines of
+// plain text: what was repaired and whose access changed, what needs a person and which command to run,
+// and where the report is (reportURL, empty where there is none). It names organizations by their ids only.
+func Digest(run Run, s Summary, reportURL string) string {
+	d := digest{run: run, s: s}
+	d.title()
+	d.counts()
+	d.access()
+	d.needsAPerson()
+	d.warnings()
+	d.orphans()
+	if reportURL != "" {
+		d.line("Report: %s", reportURL)
+	} else {
+		d.line("Report: %s", s.Command("reconcile report RUN --html report.html", ""))
+	}
+	return strings.Join(d.lines, "\n")
+}
+
+type digest struct {
+	run   Run
+	s     Summary
+	lines []string
+}
+
+// line adds one line, whatever the data has in it.
+func (d *digest) line(format string, args ...any) {
+	text := []rune(strings.Map(printable, fmt.Sprintf(format, args...)))
+	if len(text) > digestWidth {
+		text = append(text[:digestWidth-1], '…')
+	}
+	d.lines = append(d.lines, string(text))
+}
+
+// printable leaves nothing that could end a line or turn its direction.
+func printable(r rune) rune {
+	switch {
+	case unicode.IsPrint(r):
+		return r
+	case unicode.IsSpace(r):
+		return ' '
+	default:
+		return unicode.ReplacementChar
+	}
+}
+
+func (d *digest) title() {
+	kind := "Subscription reconciliation"
+	if d.run.OrgID != "" {
+		kind += " of organization " + d.run.OrgID
+	}
+	if d.s.DryRun {
+		kind += ", dry run (nothing was written)"
+	}
+	d.line("%s, %s: %s", kind, d.s.StartedAt.UTC().Format("Monday 2 January 2006, 15:04 UTC"), ended(d.s.Status))
+	if d.s.StatusReason == "" {
+		return
+	}
+	advice := d.s.StatusReason.Advice()
+	d.line("Why: %s (%s)", cmp.Or(advice.Means, string(d.s.StatusReason)), d.s.StatusMessage)
+	d.do(advice.Do, advice.Resolve(d.s))
+}
+
+// ended says how the run ended, so that it follows a colon.
+func ended(status RunStatus) string {
+	switch status {
+	case RunCompleted:
+		return "all went well."
+	case RunCompletedWithErrors:
+		return "done, but some organizations need a person."
+	case RunIncomplete:
+		return "not finished in time, some organizations were not looked at."
+	case RunSuspect:
+		return "done, but do not trust it yet."
+	case RunStopped:
+		return "stopped before its end."
+	default:
+		return "still going."
+	}
+}
+
+// do says what to do and then to run, on one line; nothing where there is nothing.
+func (d *digest) do(do string, commands []string) {
+	switch {
+	case do == "" && len(commands) == 0:
+	case len(commands) == 0:
+		d.line("  To do: %s", do)
+	default:
+		d.line("  To do: %s Then run: %s", cmp.Or(do, "Nothing else."), strings.Join(commands, ", then "))
+	}
+}
+
+func (d *digest) counts() {
+	s := d.s
+	differed := "were repaired"
+	if s.DryRun {
+		differed = "would be repaired"
+	}
+	text := fmt.Sprintf("Compared with Stripe: %s; %s %s, %s need a person, %s needed nothing",
+		organizations(s.TotalOrganizations), thousands(s.Synchronized), differed, thousands(s.Errors), thousands(s.Skipped))
+	if s.Pending > 0 {
+		text += fmt.Sprintf(", %s not looked at", thousands(s.Pending))
+	}
+	d.line("%s.", text)
+	if s.Status == RunIncomplete && s.StatusReason == "" {
+		d.do("Find out why the workers did not get through.", s.commands(resumed, ""))
+	}
+}
+
+func (d *digest) access() {
+	would := ""
+	if d.s.DryRun {
+		would = "would be "
+	}
+	for _, moved := range []struct {
+		how string
+		Moved
+	}{{"raised", d.s.Access.Raised}, {"lowered", d.s.Access.Lowered}} {
+		if moved.Organizations > 0 {
+			d.line("Access %s%s for %s: %s.", would, moved.how, organizations(moved.Organizations), some(moved.First, moved.Organizations))
+		}
+	}
+	if d.s.DryRun && d.s.Downgrades > d.s.DowngradeLimit {
+		d.line("A run that writes would stop lowering access at its limit of %s and leave the rest to a person.", thousands(d.s.DowngradeLimit))
+	}
+}
+
+// needsAPerson explains the reasons of most organizations.
+func (d *digest) needsAPerson() {
+	var reasons []Reason
+	left := 0
+	for _, reason := range byCount(d.s.Reasons) {
+		switch concern := reason.Advice().Concern; {
+		case concern != ConcernPerson && concern != ConcernPassing && concern != "":
+		case len(reasons) < digestReasons:
+			reasons = append(reasons, reason)
+		default:
+			left += d.s.Reasons[reason]
+		}
+	}
+	if len(reasons) == 0 {
+		if d.s.Status == RunCompleted {
+			d.line("Nothing needs a person.")
+		}
+		return
+	}
+	d.line("Needs a person:")
+	for _, reason := range reasons {
+		advice := reason.Advice()
+		d.line("- %s, %s: %s", organizations(d.s.Reasons[reason]), reason, advice.Means)
+		d.do(advice.Do, advice.Repair(d.s, ""))
+	}
+	if left > 0 {
+		d.line("- %s for other reasons, which the report explains.", organizations(left))
+	}
+}
+
+func (d *digest) warnings() {
+	var all []string
+	for _, code := range byCount(d.s.Warnings) {
+		all = append(all, fmt.Sprintf("%s %s", code, thousands(d.s.Warnings[code])))
+	}
+	if len(all) > 0 {
+		d.line("Warnings, to be looked at when there is time (the report explains them): %s.", strings.Join(all, ", "))
+	}
+}
+
+func (d *digest) orphans() {
+	if d.s.SweepAbandoned {
+		d.line("Stripe's list could not be read to its end, so nobody looked for subscriptions without an organization.")
+	}
+	if d.s.OrphansTotal == 0 {
+		return
+	}
+	var ids []string
+	for _, o := range d.s.Orphans {
+		ids = append(ids, o.SubscriptionID)
+	}
+	d.line("Orphans, to be given to an organization or ended in Stripe: %s that no organization accounts for: %s.",
+		plural(d.s.OrphansTotal, "live subscription"), some(ids, d.s.OrphansTotal))
+}
+
+// some names the first of them, and says how many more there are.
+func some(ids []string, total int) string {
+	shown := ids[:min(len(ids), digestIDs)]
+	text := strings.Join(shown, ", ")
+	switch rest := total - len(shown); {
+	case len(shown) == 0:
+		return "the report names them"
+	case rest > 0:
+		return fmt.Sprintf("%s and %s more", text, thousands(rest))
+	default:
+		return text
+	}
+}
+
+// byCount returns the keys, the one with the highest count first.
+func byCount[K ~string](counts map[K]int) []K {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(string(a), string(b)))
+	})
+}
+
+func organizations(n int) string { return plural(n, "organization") }
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return thousands(n) + " " + what
+}
+
+// thousands groups the digits.
+func thousands(n int) string {
+	digits := strconv.Itoa(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
