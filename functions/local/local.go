@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -43,71 +44,108 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 		return "", err
 	}
 	progress := present.NewProgress(errs)
-	if environ, err = wire.Environment(ctx, environ); err != nil {
+	if environ, err = readSettings(ctx, o, environ); err != nil {
 		return "", err
 	}
-	environ, own, err := surroundings(ctx, o, environ, progress)
+	onOwn, err := o.onOwnParts(environ)
 	if err != nil {
 		return "", err
 	}
-	if own != nil {
-		defer func() { err = errors.Join(err, own.close()) }()
+	if onOwn {
+		return onDemonstration(ctx, o, environ, out, errs, progress)
 	}
 	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe)
 	if err != nil {
 		return "", err
 	}
-	if own == nil {
-		progress.Note("database: %s at %s:%d", c.Database.Name, c.Database.Host, c.Database.Port)
-		progress.Note("Stripe: %s mode at %s", c.Stripe.Mode, c.Stripe.APIBase)
-	}
-	s, err := connect(ctx, o, c, own, logger(environ, c, errs), progress)
-	if err != nil {
+	progress.Note("database: %s at %s:%d", c.Database.Name, c.Database.Host, c.Database.Port)
+	progress.Note("Stripe: %s mode at %s", c.Stripe.Mode, c.Stripe.APIBase)
+	if err := o.confirm(ctx, c, errs); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	summary, err := s.reconcile(ctx, o)
-	if err != nil {
-		return "", err
-	}
-	if o.json {
-		err = present.JSON(out, summary)
-	} else {
-		view := o.view
-		view.Queued, view.Stored, view.Names = o.demo.hold && own != nil, o.demo.hold || own == nil, follow.Names(ctx, s.store, summary)
-		err = present.Summary(out, summary, view)
-	}
-	if err == nil && o.demo.hold && own != nil {
-		err = s.hold(ctx, own.environ())
-	}
+	summary, err := onSession(ctx, o, c, nil, logger(environ, c, errs), out, progress)
 	return summary.Status, err
 }
 
-// surroundings returns the environment to work on: the given one where it names a database and
-// a Stripe key, else that of own parts.
-func surroundings(ctx context.Context, o options, environ map[string]string, progress *present.Progress) (map[string]string, *ownParts, error) {
-	database, key := environ["DB_HOST"] != "", environ["STRIPE_SECRET_KEY"] != ""
-	if database != key {
-		return nil, nil, present.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration")
+// readSettings adds what .env and the secret say; a demonstration has nothing to do with them.
+func readSettings(ctx context.Context, o options, environ map[string]string) (_ map[string]string, err error) {
+	if o.demo.only {
+		return environ, nil
 	}
-	if database {
-		return environ, nil, o.refuseOwnFlags()
+	if environ, err = present.WithDotEnv(environ); err != nil {
+		return nil, err
 	}
-	if o.resume != "" {
-		return nil, nil, present.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
+	return wire.Environment(ctx, environ)
+}
+
+// onDemonstration reconciles on own parts. Settings are checked before the parts are started.
+func onDemonstration(ctx context.Context, o options, environ map[string]string, out, errs io.Writer, progress *present.Progress) (status billing.RunStatus, err error) {
+	if _, err := config.Load(ownSettings(environ, placeholders()), config.NeedDatabase, config.NeedStripe); err != nil {
+		return "", err
 	}
 	own, err := startOwnParts(ctx, o.demo, startDatabase, progress)
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
-	merged := own.environ()
+	defer func() { err = errors.Join(err, own.close()) }()
+	c, err := config.Load(ownSettings(environ, own.environ()), config.NeedDatabase, config.NeedStripe)
+	if err != nil {
+		return "", err
+	}
+	summary, err := onSession(ctx, o, c, own, logger(environ, c, errs), out, progress)
+	return summary.Status, err
+}
+
+// ownSettings are those of the own parts and, beneath them, the given ones: but what those say of
+// other databases and accounts does not hold here.
+func ownSettings(environ, own map[string]string) map[string]string {
+	merged := maps.Clone(own)
 	for name, value := range environ {
-		// What is said of other databases and accounts does not hold for the own parts.
 		if _, ours := merged[name]; !ours && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
 			merged[name] = value
 		}
 	}
-	return merged, own, nil
+	return merged
+}
+
+// onSession reconciles once and shows the summary; with --hold it then waits until ctx ends.
+func onSession(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, out io.Writer, progress *present.Progress) (summary billing.Summary, err error) {
+	s, err := connect(ctx, o, c, own, log, progress)
+	if err != nil {
+		return summary, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if summary, err = s.reconcile(ctx, o); err != nil {
+		return summary, err
+	}
+	if err := s.show(ctx, o, summary, out); err != nil {
+		return summary, err
+	}
+	switch {
+	case own == nil:
+		s.sayHowToGoOn(summary)
+	case o.demo.hold:
+		return summary, s.hold(ctx, own.environ())
+	case !o.json:
+		progress.Note("%s", own.explained(o.dryRun))
+	}
+	return summary, nil
+}
+
+func (s session) show(ctx context.Context, o options, summary billing.Summary, out io.Writer) error {
+	if o.json {
+		return present.JSON(out, summary)
+	}
+	view := o.view
+	view.Queued, view.Stored, view.Names = o.demo.hold, o.demo.hold || s.stays, follow.Names(ctx, s.store, summary)
+	return present.Summary(out, summary, view)
+}
+
+// sayHowToGoOn with a run that has not come to its end: its queue ends with this process.
+func (s session) sayHowToGoOn(summary billing.Summary) {
+	if summary.Pending > 0 {
+		s.progress.Note("%s", summary.Command("once the cause is gone: local --resume RUN", ""))
+	}
 }
 
 // logger writes the functions' own log lines only if somebody asked for them: here the progress
@@ -166,16 +204,47 @@ func (s session) checkApplication(ctx context.Context, o options) error {
 func (s session) close() error { return errors.Join(s.Close(), s.store.Close()) }
 
 // hold keeps everything up until ctx ends: the queues with what is in them, workers, aggregator,
-// the ticks, and the enumerator for whoever invokes it. The password that is printed is of a
-// database that ends with this process and listens on this machine only.
-func (s session) hold(ctx context.Context, own map[string]string) error {
-	return s.Serve(ctx, func(environ map[string]string) {
-		maps.Copy(environ, own)
-		s.progress.Note("\nEverything stays up until Ctrl-C. In another terminal, for reconcile to reach it:\n")
-		for _, name := range slices.Sorted(maps.Keys(environ)) {
-			s.progress.Note("export %s='%s'", name, environ[name])
+// the ticks, and the enumerator for whoever invokes it.
+func (s session) hold(ctx context.Context, own map[string]string) (err error) {
+	file := ""
+	defer func() {
+		if file != "" {
+			err = errors.Join(err, os.Remove(file))
 		}
+	}()
+	var writeErr error
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	err = s.Serve(serving, func(environ map[string]string) {
+		maps.Copy(environ, own)
+		if file, writeErr = writeExports(environ); writeErr != nil {
+			stop()
+			return
+		}
+		s.progress.Note("\nEverything stays up until Ctrl-C. In another terminal, for reconcile to reach it:\n\n  . %s\n", file)
 	})
+	return errors.Join(err, writeErr)
+}
+
+// writeExports writes the environment to a file that a shell can read, and only its owner may. The
+// password in it is of a database that ends with this process and listens on this machine only.
+func writeExports(environ map[string]string) (name string, err error) {
+	file, err := os.CreateTemp("", "reconcile-*.env") // with mode 0600
+	if err != nil {
+		return "", fmt.Errorf("write the environment: %w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, file.Close()); err != nil {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+	}()
+	for _, variable := range slices.Sorted(maps.Keys(environ)) {
+		quoted := "'" + strings.ReplaceAll(environ[variable], "'", `'\''`) + "'"
+		if _, err := fmt.Fprintf(file, "export %s=%s\n", variable, quoted); err != nil {
+			return "", fmt.Errorf("write the environment: %w", err)
+		}
+	}
+	return file.Name(), nil
 }
 
 // requestRate stays below what the fake Stripe allows; 0 is no limit.

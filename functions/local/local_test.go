@@ -6,9 +6,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -349,6 +352,11 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 		"unknown run":                  {p.environ, []string{"--resume", "never"}, present.ExitFailed, "unknown_run", "never"},
 		"hold of parts of others":      {p.environ, []string{"--hold"}, present.ExitUsage, "usage", "--hold"},
 		"shape of parts of others":     {p.environ, []string{"--orgs", "5"}, present.ExitUsage, "usage", "--orgs"},
+		"live key, nobody to ask":      {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), nil, present.ExitUsage, "usage", "--yes"},
+		"live key, a dry run":          {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--dry-run"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"live key, said yes":           {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--yes"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"settings of a demonstration":  {map[string]string{"MAX_DOWNGRADES": "many"}, nil, present.ExitUsage, "configuration", "MAX_DOWNGRADES"},
+		"run of a demonstration":       {p.environ, []string{"--demo", "--resume", "run"}, present.ExitUsage, "usage", "--resume"},
 		"impossible demonstration":     {nil, []string{"--orgs", "0"}, present.ExitUsage, "usage", "--orgs"},
 	}
 	for name, test := range tests {
@@ -360,7 +368,7 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 			if a.Error.Code != "configuration" && strings.Contains(a.Error.Message, "\n") {
 				t.Errorf("more than one line: %q", a.Error.Message)
 			}
-			for _, secret := range []string{p.db.Password, p.stripe.Key(), "wrong-password", "sk_test_wrong"} {
+			for _, secret := range []string{p.db.Password, p.stripe.Key(), "wrong-password", "sk_test_wrong", "rk_live_wrong"} {
 				if secret != "" && strings.Contains(a.Error.Message+a.Error.Hint, secret) {
 					t.Errorf("a secret is in the error: %+v", a.Error)
 				}
@@ -369,6 +377,44 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 	}
 	if checksum(t, p.db.DB) != before {
 		t.Error("something was written")
+	}
+}
+
+func TestADemonstrationLeavesOtherDatabasesAlone(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	before := checksum(t, p.db.DB)
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(".env", []byte("DB_HOST=db.example.com\nnot a line of it\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, a := local(t.Context(), t, nil); code != present.ExitUsage || a.Error.Code != "configuration" {
+		t.Errorf("a broken .env: exit %d, %+v", code, a.Error)
+	}
+	code, a := local(t.Context(), t, p.environ, "--demo", "--orgs", "7", "--drift", "100")
+	if code != present.ExitOK || a.Result.TotalOrganizations != 7 || a.Result.Synchronized != 7 {
+		t.Errorf("exit %d, %+v", code, a)
+	}
+	if checksum(t, p.db.DB) != before {
+		t.Error("the demonstration wrote to another database")
+	}
+}
+
+func TestSettingsAreCheckedBeforeOwnPartsAreStarted(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := realMain(t.Context(), nil, map[string]string{"MAX_DOWNGRADES": "many"}, &out, &errs)
+	if code != present.ExitUsage || strings.Contains(errs.String(), "seeding") || strings.Contains(errs.String(), "database:") {
+		t.Errorf("exit %d\n%s", code, &errs)
+	}
+}
+
+func TestADemonstrationTellsWhatItPlantedAndWhereToLook(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"--orgs", "60"}, nil, &out, &errs); code != present.ExitOK {
+		t.Fatalf("exit %d\n%s", code, &errs)
+	}
+	_, end, found := strings.Cut(errs.String(), "Webhooks that the demonstration lost on purpose: changed plans ")
+	if !found || strings.Count(end, "\n") != 3 || !strings.Contains(end, "reconcile help reasons") || !strings.Contains(end, "local --hold") {
+		t.Errorf("%s", &errs)
 	}
 }
 
@@ -487,48 +533,67 @@ func checksum(t *testing.T, db *sql.DB) string {
 	return sum
 }
 
-// holding is where a program that holds writes its standard error; ready gets the environment that
-// it printed.
+// holding is where a program that holds writes its standard error; ready gets the file that it says
+// to read.
 type holding struct {
 	text  bytes.Buffer
-	ready chan map[string]string
+	ready chan string
 }
 
 func (h *holding) Write(p []byte) (int, error) {
 	n, err := h.text.Write(p)
-	if strings.HasPrefix(string(p), "export WORK_QUEUE_URL=") { // the last of them
-		h.ready <- exported(h.text.String())
+	if _, line, found := strings.Cut(string(p), "\n  . "); found {
+		h.ready <- strings.TrimSpace(line)
 	}
 	return n, err
 }
 
-func exported(text string) map[string]string {
-	environ := map[string]string{}
-	for line := range strings.Lines(text) {
-		assignment, found := strings.CutPrefix(strings.TrimSpace(line), "export ")
-		name, value, ok := strings.Cut(assignment, "=")
-		if found && ok {
-			environ[name] = strings.Trim(value, "'")
-		}
+// exported is what the file gives a shell that reads it.
+func exported(t *testing.T, file string) map[string]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "env", "-i", "/bin/sh", "-c", `. "$0"; env`, file).Output()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return environ
+	return config.Environ(strings.Split(string(out), "\n"))
+}
+
+func TestHoldWritesAFileThatItsOwnersShellReads(t *testing.T) {
+	want := map[string]string{"A": "it's $HOME and `id`", "EMPTY": ""}
+	file, err := writeExports(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file)
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	got := exported(t, file)
+	delete(got, "PWD")
+	delete(got, "SHLVL")
+	delete(got, "_")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
 	server(t) // there must be one that others can connect to
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	held, ended := &holding{ready: make(chan map[string]string, 1)}, make(chan int, 1)
+	held, ended := &holding{ready: make(chan string, 1)}, make(chan int, 1)
 	var out bytes.Buffer
 	go func() {
 		ended <- realMain(ctx, []string{"--hold", "--orgs", "20", "--json"}, nil, &out, held)
 	}()
-	var environ map[string]string
+	var file string
 	select {
-	case environ = <-held.ready:
+	case file = <-held.ready:
 	case code := <-ended:
 		t.Fatalf("exit %d\n%s", code, &held.text)
 	}
+	environ := exported(t, file)
 	c, err := config.Load(environ, config.NeedDatabase, config.NeedStripe, config.NeedEnumerator, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
 	if err != nil {
 		t.Fatal(err)
@@ -555,6 +620,9 @@ func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
 	stop()
 	if code := <-ended; code != present.ExitOK {
 		t.Errorf("exit %d\n%s", code, &held.text)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file outlives what it leads to: %v", err)
 	}
 	if !json.Valid(out.Bytes()) {
 		t.Errorf("standard output is not the summary alone:\n%s", &out)

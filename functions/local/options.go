@@ -1,6 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -8,11 +13,12 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 // options are the command line's.
 type options struct {
-	dryRun, json          bool
+	dryRun, json, yes     bool
 	org, strategy, resume string
 	given                 func(flag string) bool // on the command line
 	demo                  demoOptions
@@ -27,6 +33,7 @@ type demoOptions struct {
 	rate    float64
 	seed    uint64
 	hold    bool // keep them up afterwards
+	only    bool // on own parts, whatever the settings name
 }
 
 func (o demoOptions) check() error {
@@ -47,14 +54,50 @@ func (o options) check() error {
 	return o.demo.check()
 }
 
+// onOwnParts reports whether to work on own parts: where the environment names a database and a Stripe
+// key, only if that is asked for.
+func (o options) onOwnParts(environ map[string]string) (bool, error) {
+	database, key := environ["DB_HOST"] != "", environ["STRIPE_SECRET_KEY"] != ""
+	switch {
+	case o.demo.only && o.resume != "":
+		return false, present.Usage("--resume goes on with a run in a database that stays; a demonstration's ends with it")
+	case o.demo.only:
+		return true, nil
+	case database != key:
+		return false, present.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration (--demo)")
+	case database:
+		return false, o.refuseOwnFlags()
+	case o.resume != "":
+		return false, present.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
+	default:
+		return true, nil
+	}
+}
+
 // refuseOwnFlags: who shapes the own parts does not expect to work on a real database.
 func (o options) refuseOwnFlags() error {
 	for _, name := range ownFlags {
 		if o.given(name) {
-			return present.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env)", name)
+			return present.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env); --demo leaves those alone", name)
 		}
 	}
 	return nil
+}
+
+// confirm asks before anything is written that customers would notice.
+func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) error {
+	if o.dryRun || o.yes || c.Stripe.Mode != config.ModeLive {
+		return nil
+	}
+	yes, err := present.Ask(ctx, os.Stdin, errs, fmt.Sprintf("This repairs database %s at %s as Stripe's live account says.", c.Database.Name, c.Database.Host))
+	switch {
+	case errors.Is(err, present.ErrNobodyToAsk):
+		return present.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
+	case err == nil && !yes:
+		return &present.Error{Exit: present.ExitUsage, Code: "usage", Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
+	default:
+		return err
+	}
 }
 
 // ownFlags shape the own parts and say nothing about others.
@@ -70,7 +113,9 @@ func (o *options) bind(cmd *cobra.Command) {
 	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: sweep (list all subscriptions first, the default) or retrieve (ask for each organization)")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
-	f.BoolVar(&o.demo.hold, "hold", false, "afterwards keep everything up until Ctrl-C, and print the environment in which reconcile reaches it")
+	f.BoolVar(&o.yes, "yes", false, "with a live key, write without asking")
+	f.BoolVar(&o.demo.only, "demo", false, "on own parts, whatever .env and the environment say of others")
+	f.BoolVar(&o.demo.hold, "hold", false, "own parts: afterwards keep everything up until Ctrl-C, for reconcile to work on")
 	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
 	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
 	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")

@@ -28,6 +28,7 @@ type ownParts struct {
 	stripe   *stripetest.Server
 	// unlimited: the fake Stripe answers as fast as it is asked.
 	unlimited bool
+	planted   demo.Population
 }
 
 // startDatabase starts the database that MYSQLD names, or else the best that this machine offers.
@@ -84,14 +85,14 @@ func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *present.Pr
 		return fmt.Errorf("create the application's tables: %w", err)
 	}
 	progress.Note("seeding %d organizations, %g %% of them drifted, seed %d", o.orgs, o.drift, o.seed)
-	population, err := demo.Populate(ctx, db, p.stripe, demo.Options{
+	p.planted, err = demo.Populate(ctx, db, p.stripe, demo.Options{
 		Orgs: o.orgs, Drift: o.drift / 100, Seed: o.seed, Now: time.Now().UTC().Truncate(time.Second),
 	})
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	progress.Note("%d drifted, at least one of each kind if there is room; %d are deleted or unknown to Stripe and will not be listed",
-		population.Outcomes[billing.OutcomeSynced], population.Organizations-population.Listed)
+		p.planted.Outcomes[billing.OutcomeSynced], p.planted.Organizations-p.planted.Listed)
 	return nil
 }
 
@@ -112,17 +113,37 @@ func (p *ownParts) open() (*sql.DB, error) {
 
 // environ is the environment with which a program reaches the parts, whatever a .env says of others.
 func (p *ownParts) environ() map[string]string {
-	environ := map[string]string{
-		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(),
-		"DB_PASSWORD": p.database.Password(), "DB_NAME": databaseName, "DB_TLS": "false",
-		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(), "STRIPE_MODE": "test", "STRIPE_ACCOUNT_ID": "",
-		"TIERS": billing.DefaultTiers.String(), "DEFAULT_TIER": "",
-	}
+	environ := placeholders()
+	maps.Copy(environ, map[string]string{
+		"DB_HOST": p.database.Host(), "DB_PORT": strconv.Itoa(p.database.Port()), "DB_USER": p.database.User(), "DB_PASSWORD": p.database.Password(),
+		"STRIPE_SECRET_KEY": p.stripe.Key(), "STRIPE_API_BASE": p.stripe.URL(),
+	})
 	if p.unlimited {
 		environ["STRIPE_RPS"] = "100"
 	}
+	return environ
+}
+
+// placeholders is the environment of parts that are not started yet: what there is to know of them.
+func placeholders() map[string]string {
+	environ := map[string]string{
+		"DB_HOST": "127.0.0.1", "DB_USER": "root", "DB_NAME": databaseName, "DB_TLS": "false",
+		"STRIPE_SECRET_KEY": "sk_test_notStartedYet", "STRIPE_MODE": "test", "STRIPE_ACCOUNT_ID": "",
+		"TIERS": billing.DefaultTiers.String(), "DEFAULT_TIER": "",
+	}
 	maps.Copy(environ, demo.Prices())
 	return environ
+}
+
+// explained says what was planted and where to look next.
+func (p *ownParts) explained(dryRun bool) string {
+	next := "local --hold keeps all this up for reconcile (status, org ID --explain, report), and --orgs 10000 --drift 1 makes another one"
+	if dryRun {
+		next = "without --dry-run it is repaired; " + next
+	}
+	return "\nWebhooks that the demonstration lost on purpose: " + p.planted.Story() +
+		"\nWhat is warned of, and live subscriptions that lead to no organization, need a person: reconcile help reasons tells of each" +
+		"\nNext: " + next
 }
 
 func (p *ownParts) close() error {

@@ -48,11 +48,11 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SuggestionsMinimumDistance = 2
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if cmd.Parent() == root && !strings.HasPrefix(cmd.Name(), "__") { // help and completion need no secret
-			c.environ, err = wire.Environment(ctx, c.environ)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") { // help and completion need no settings
+			return nil
 		}
-		return err
+		return c.readSettings(ctx)
 	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
 	root.AddCommand(c.start(ctx))
@@ -69,6 +69,14 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + present.Reasons(),
 	})
 	return present.Execute(ctx, root, args, out, errs)
+}
+
+// readSettings adds what .env and the secret say to the environment.
+func (c *command) readSettings(ctx context.Context) (err error) {
+	if c.environ, err = present.WithDotEnv(c.environ); err == nil {
+		c.environ, err = wire.Environment(ctx, c.environ)
+	}
+	return err
 }
 
 // knownCommand: what reaches the root as an argument is no command.

@@ -17,8 +17,7 @@ import (
 // progress, and returns the exit code.
 type Command func(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int
 
-// Main runs a program until it ends or somebody interrupts it. Its environment is the process's,
-// with .env below it; the AWS SDK reads AWS_* from the process's, so those go there too.
+// Main runs a program until it ends or somebody interrupts it. Its environment is the process's.
 func Main(run Command) {
 	os.Exit(program(run))
 }
@@ -40,25 +39,28 @@ func program(run Command) int {
 		}
 	})
 	defer calm()
-	args := os.Args[1:]
-	environ, err := config.ReadDotEnv(".env", config.Environ(os.Environ()))
-	if err != nil {
-		return Fail(os.Stdout, os.Stderr, asksForJSON(args), &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: err})
-	}
-	if err := exportAWS(environ); err != nil {
-		return Fail(os.Stdout, os.Stderr, asksForJSON(args), err)
-	}
-	return run(ctx, args, environ, os.Stdout, os.Stderr)
+	return run(ctx, os.Args[1:], config.Environ(os.Environ()), os.Stdout, os.Stderr)
 }
 
-// exportAWS sets the AWS_* variables that only .env has.
-func exportAWS(environ map[string]string) error {
-	for name, value := range environ {
-		if _, set := os.LookupEnv(name); set || !strings.HasPrefix(name, "AWS_") {
+// WithDotEnv returns the environment with what .env in the current folder says below it. The AWS SDK
+// reads AWS_* from the process's environment, so those go there too.
+func WithDotEnv(environ map[string]string) (map[string]string, error) {
+	merged, err := config.ReadDotEnv(".env", environ)
+	if err != nil {
+		return nil, &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: err}
+	}
+	return merged, exportAWS(merged, environ)
+}
+
+// exportAWS sets the AWS_* variables that the environment does not have.
+func exportAWS(merged, environ map[string]string) error {
+	for name, value := range merged {
+		_, given := environ[name]
+		if _, set := os.LookupEnv(name); set || given || !strings.HasPrefix(name, "AWS_") {
 			continue
 		}
 		if err := os.Setenv(name, value); err != nil {
-			return &Error{Exit: ExitUsage, Code: "configuration", Err: fmt.Errorf("set %s: %w", name, err)}
+			return &Error{Exit: ExitUsage, Code: "configuration", Hint: "correct it in .env", Err: fmt.Errorf("set %s: %w", name, err)}
 		}
 	}
 	return nil

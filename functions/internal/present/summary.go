@@ -193,10 +193,10 @@ func (p *Page) figures(s billing.Summary) {
 
 // ColourOfStatus of a run.
 func ColourOfStatus(status billing.RunStatus) Colour {
-	switch {
-	case status == billing.RunStopped, status == billing.RunSuspect, status == billing.RunIncomplete:
+	switch status {
+	case billing.RunStopped, billing.RunSuspect, billing.RunIncomplete:
 		return Failed
-	case status == billing.RunCompletedWithErrors:
+	case billing.RunCompletedWithErrors:
 		return Attention
 	default:
 		return Plain
