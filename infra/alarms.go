@@ -24,6 +24,8 @@ const (
 	throttlesAnHour    = 10
 	workerSlow         = 4 * time.Minute
 	runOverdue         = 8 * day
+	catchUpOverdue     = 3 * time.Hour // at least; catch-ups that are rarer may be three late
+	missedWithin       = 3 * time.Hour
 	statisticMax       = "Maximum"
 	statisticSum       = "Sum"
 	statisticP99       = "p99"
@@ -66,7 +68,8 @@ func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) awssns.
 func alarms(c stackConfig, f functions, q queues) []alarm {
 	all := functionAlarms(f)
 	all = append(all, queueAlarms(c, q)...)
-	return append(all, runAlarms(c)...)
+	all = append(all, runAlarms(c)...)
+	return append(all, catchUpAlarms(c)...)
 }
 
 func functionAlarms(f functions) []alarm {
@@ -162,6 +165,32 @@ func runAlarms(c stackConfig) []alarm {
 			threshold: float64(c.OrphansThreshold),
 		},
 	}
+}
+
+// catchUpAlarms: those of what a catch-up finds stay where none is scheduled, for one may be started by hand.
+func catchUpAlarms(c stackConfig) []alarm {
+	all := []alarm{
+		{
+			id: "WebhookMissed", name: "webhook-missed", means: "Catch-ups of three hours repaired more organizations than usual, whose webhooks the application missed or mishandled",
+			do:     "see whether an endpoint is subscribed, then whether it fails",
+			metric: c.customMetric(telemetry.MetricCatchUpAccessDrift, statisticSum, missedWithin, nil), threshold: float64(c.CatchUpDriftThreshold),
+		},
+		{
+			id: "RepairUndone", name: "repair-undone", means: "Something undid a repair within a day",
+			do:     "find out who else writes these columns",
+			metric: c.customMetric(telemetry.MetricRepairUndone, statisticSum, time.Hour, nil),
+		},
+	}
+	every, scheduled := catchUpEvery(c.CatchUp)
+	if !scheduled {
+		return all
+	}
+	return append(all, alarm{
+		id: "CatchUpAge", name: "catch-up-age", means: "No catch-up has ended for hours, or nobody says so",
+		do:        "see whether the key may read events, and the schedule and the tick are alive",
+		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, time.Hour, nil),
+		threshold: max(catchUpOverdue, 3*every).Seconds(), periods: 2, silence: true,
+	})
 }
 
 // alarmTopic returns where alarms go: a topic that exists already, which its owner lets CloudWatch

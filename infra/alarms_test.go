@@ -45,6 +45,9 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"run-withheld":         {own, "Withheld", "Maximum", "", 0, 3600, 1, hidden},
 		"run-age":              {own, "LastRunAge", "Maximum", "", 691_200, 3600, 2, heard},
 		"access-drift":         {own, "AccessDrift", "Maximum", "", 10, 3600, 1, hidden},
+		"webhook-missed":       {own, "CatchUpAccessDrift", "Sum", "", 5, 10_800, 1, hidden},
+		"repair-undone":        {own, "RepairUndone", "Sum", "", 0, 3600, 1, hidden},
+		"catch-up-age":         {own, "CatchUpAge", "Maximum", "", 10_800, 3600, 2, heard},
 		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
@@ -69,6 +72,26 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(watch{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestCatchUpsAreWatchedAsTheyAreScheduled(t *testing.T) {
+	for schedule, overdue := range map[string]float64{"": 0, "rate(5 minutes)": 10_800, "rate(60 minutes)": 10_800, "rate(6 hours)": 64_800} {
+		c := example(t)
+		c.CatchUp = schedule
+		made, _ := synthOf(t, c)
+		var scheduled, threshold any
+		for _, r := range made.Resources {
+			switch {
+			case r.Properties["Name"] == c.name(catchUp):
+				scheduled = r.Properties["ScheduleExpression"]
+			case r.Properties["AlarmName"] == c.name("catch-up-age"):
+				threshold = r.Properties["Threshold"]
+			}
+		}
+		if schedule == "" && (scheduled != nil || threshold != nil) || schedule != "" && (scheduled != schedule || threshold != overdue) {
+			t.Errorf("%q: scheduled %v, alarmed of after %v s", schedule, scheduled, threshold)
+		}
 	}
 }
 
@@ -269,6 +292,7 @@ func TestTheDashboardShowsWhatARunDid(t *testing.T) {
 		"Drift by field (changes)": len(billing.Fields()), "Requests to Stripe in each run": 4,
 		"Queues (messages)": 6, "Oldest message (seconds)": 6, "Duration of the functions (ms)": 3, "Failed invocations": 3,
 		"Duration of each run (ms)": 1, "Since the last completed run (seconds)": 1,
+		"Found by catch-ups (organizations)": 2, "Since the last catch-up (seconds)": 1,
 	}
 	if diff := cmp.Diff(want, shown); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

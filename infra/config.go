@@ -29,16 +29,18 @@ type stackConfig struct {
 	AlarmEmail    string // "" only with AlarmTopic
 	AlarmTopic    string // ARN of one that exists; "" makes one
 	Schedule      string // of runs over all organizations
+	CatchUp       string // the schedule of catch-ups; "" if there are none
 
 	Protected bool // from being deleted
 	Tags      map[string]string
 
-	AccessDriftThreshold int // organizations in one run
-	OrphansThreshold     int // subscriptions in one run
-	LogRetentionDays     int
-	WorkerConcurrency    int
-	RunDeadline          time.Duration
-	WorkReceives         int // of a message of the work queue
+	AccessDriftThreshold  int // organizations in one run
+	CatchUpDriftThreshold int // organizations that catch-ups of three hours repair
+	OrphansThreshold      int // subscriptions in one run
+	LogRetentionDays      int
+	WorkerConcurrency     int
+	RunDeadline           time.Duration
+	WorkReceives          int // of a message of the work queue
 
 	// Functions has the functions' variables that are set, by name.
 	Functions map[string]string
@@ -78,11 +80,16 @@ var stackSettings = []setting{
 		name: "SCHEDULE", fits: regexp.MustCompile(`^(cron\([^()]+\)|rate\(\d+ (minutes?|hours?|days?)\))$`), byItself: "cron(0 3 ? * SUN *)",
 		remedy: "when runs start, in UTC, as EventBridge Scheduler takes it, such as cron(0 3 ? * SUN *) or, daily, cron(0 3 * * ? *)",
 	},
+	{
+		name: catchUpSchedule, fits: regexp.MustCompile(`^(` + catchUpOff + `|rate\(\d{1,5} (minutes?|hours?)\))$`), byItself: "rate(1 hour)",
+		remedy: "how often what Stripe's latest events name is read afresh, from rate(5 minutes) to rate(24 hours), or off",
+	},
 	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true, remedy: alarmRemedy},
 	{
 		name: "ALARM_TOPIC_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$`), optional: true,
 		remedy: "the ARN of an SNS topic in the stack's region that CloudWatch may publish to, or leave it out",
 	},
+	{name: "CATCH_UP_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "5", remedy: "how many organizations with drifted access are usual in three hours of catch-ups, such as 5"},
 	{name: "ORPHANS_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
 	{name: "TERMINATION_PROTECTION", fits: regexp.MustCompile(`^(true|false)$`), byItself: "false", remedy: "true, so that nobody deletes the stack by mistake, or false"},
 	{
@@ -171,7 +178,29 @@ func checkStack(values map[string]string) []config.Problem {
 			Remedy: subnetRemedy,
 		})
 	}
+	if every, on := catchUpEvery(values[catchUpSchedule]); on && (every < 5*time.Minute || every > day) {
+		found = append(found, config.Problem{Variable: catchUpSchedule, Wrong: "is too often or too rarely", Remedy: "from rate(5 minutes) to rate(24 hours), or off"})
+	}
 	return append(found, checkAlarms(values)...)
+}
+
+// catchUpSchedule is the variable of the schedule of catch-ups, and catchUpOff its value for none.
+const (
+	catchUpSchedule = "CATCH_UP_SCHEDULE"
+	catchUpOff      = "off"
+)
+
+var rate = regexp.MustCompile(`^rate\((\d+) (minute|hour)s?\)$`)
+
+// catchUpEvery reads a rate; on is false where the text is none.
+func catchUpEvery(expression string) (every time.Duration, on bool) {
+	match := rate.FindStringSubmatch(expression)
+	if match == nil {
+		return 0, false
+	}
+	unit := map[string]time.Duration{"minute": time.Minute, "hour": time.Hour}[match[2]]
+	n, err := strconv.Atoi(match[1])
+	return time.Duration(n) * unit, err == nil
 }
 
 func checkAlarms(values map[string]string) []config.Problem {
@@ -234,9 +263,10 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		return stackConfig{}, err
 	}
 	threshold, thresholdErr := strconv.Atoi(values["ACCESS_DRIFT_THRESHOLD"])
+	missed, missedErr := strconv.Atoi(values["CATCH_UP_DRIFT_THRESHOLD"])
 	orphans, orphansErr := strconv.Atoi(values["ORPHANS_THRESHOLD"])
 	retention, retentionErr := strconv.Atoi(values["LOG_RETENTION_DAYS"])
-	if err := errors.Join(thresholdErr, orphansErr, retentionErr); err != nil {
+	if err := errors.Join(thresholdErr, missedErr, orphansErr, retentionErr); err != nil {
 		return stackConfig{}, err
 	}
 	// What the stack itself depends on is never left to a function's own default.
@@ -252,6 +282,7 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
 		AlarmTopic: values["ALARM_TOPIC_ARN"], Schedule: values["SCHEDULE"],
 		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
+		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: missed,
 		AccessDriftThreshold: threshold, LogRetentionDays: retention,
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline, WorkReceives: loaded.MaxReceiveCount,
 		Functions: functions,

@@ -49,6 +49,12 @@ func newDashboard(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 				graph("Duration of each run (ms)", c.runMetrics(telemetry.MetricRunDuration)),
 				graph("Since the last completed run (seconds)", c.runMetrics(telemetry.MetricLastRunAge)),
 			},
+			{
+				graph("Found by catch-ups (organizations)", []awscloudwatch.IMetric{
+					c.customMetric(telemetry.MetricCatchUpAccessDrift, statisticSum, time.Hour, nil), c.customMetric(telemetry.MetricRepairUndone, statisticSum, time.Hour, nil),
+				}),
+				graph("Since the last catch-up (seconds)", c.runMetrics(telemetry.MetricCatchUpAge)),
+			},
 		},
 	})
 }

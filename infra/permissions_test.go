@@ -125,7 +125,7 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 			operators = append(operators, "sqs:"+action+" "+queue)
 		}
 	}
-	for _, name := range []string{"scheduled-run", "resume-tick", "aggregator-tick"} {
+	for _, name := range []string{"scheduled-run", "catch-up", "resume-tick", "aggregator-tick"} {
 		operators = append(operators, "scheduler:GetSchedule schedule/"+prefix+"/"+prefix+"-"+name)
 	}
 	for _, function := range []string{"Enumerator", "Worker", "Aggregator"} {

@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsscheduler"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 const tickEvery = 15 * time.Minute
@@ -14,6 +16,7 @@ const tickEvery = 15 * time.Minute
 // Names of the schedules, after the stack's.
 const (
 	scheduledRun   = "scheduled-run"
+	catchUp        = "catch-up"
 	resumeTick     = "resume-tick"
 	aggregatorTick = "aggregator-tick"
 )
@@ -29,7 +32,13 @@ type schedule struct {
 func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	group := awsscheduler.NewCfnScheduleGroup(stack, jsii.String("Schedules"), &awsscheduler.CfnScheduleGroupProps{Name: jsii.String(c.name(""))})
 	role := newSchedulerRole(stack, c, f, q)
-	for _, s := range []schedule{
+	for _, s := range schedules(c, f, q) {
+		newSchedule(stack, c, s, group, role, q)
+	}
+}
+
+func schedules(c stackConfig, f functions, q queues) []schedule {
+	all := []schedule{
 		{
 			id: "ScheduledRun", name: scheduledRun, says: "A run over all organizations", expression: c.Schedule,
 			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
@@ -45,9 +54,16 @@ func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 			id: "AggregatorTick", name: aggregatorTick, says: "Closes runs past their deadline, removes old ones, reports the age of the last",
 			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
-	} {
-		newSchedule(stack, c, s, group, role, q)
 	}
+	if c.CatchUp == "" {
+		return all
+	}
+	return append(all, schedule{
+		id: "CatchUp", name: catchUp, says: "A run over the organizations that Stripe's latest events name", expression: c.CatchUp,
+		payload: `{"strategy":"` + string(billing.StrategyEvents) + `","scheduledFor":"<aws.scheduler.scheduled-time>"}`,
+		// One that is not delivered is not missed for long: the next goes on where the last one ended.
+		target: q.scheduled.QueueArn(), maxAge: time.Hour, retries: 185,
+	})
 }
 
 func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
@@ -69,7 +85,11 @@ func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsschedul
 
 func scheduleArns(stack awscdk.Stack, c stackConfig) []*string {
 	var arns []*string
-	for _, name := range []string{scheduledRun, resumeTick, aggregatorTick} {
+	names := []string{scheduledRun, resumeTick, aggregatorTick}
+	if c.CatchUp != "" {
+		names = append(names, catchUp)
+	}
+	for _, name := range names {
 		arns = append(arns, stack.FormatArn(&awscdk.ArnComponents{
 			Service: jsii.String("scheduler"), Resource: jsii.String("schedule"), ResourceName: jsii.String(c.name("") + "/" + c.name(name)),
 		}))

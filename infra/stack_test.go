@@ -39,8 +39,8 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 	want := map[string]int{
 		"AWS::SQS::Queue": 6, "AWS::SQS::QueuePolicy": 6, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
 		"AWS::IAM::ManagedPolicy": 2, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
-		"AWS::Scheduler::Schedule": 3, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
-		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 18, "AWS::CloudWatch::Dashboard": 1,
+		"AWS::Scheduler::Schedule": 4, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
+		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 21, "AWS::CloudWatch::Dashboard": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -224,6 +224,7 @@ func TestSchedulesDeliverTheirPayload(t *testing.T) {
 	scheduled := idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-scheduled-runs")
 	for name, s := range map[string]struct{ expression, target, payload string }{
 		"scheduled-run":   {"cron(0 3 ? * SUN *)", scheduled, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`},
+		"catch-up":        {"rate(1 hour)", scheduled, `{"strategy":"events","scheduledFor":"<aws.scheduler.scheduled-time>"}`},
 		"resume-tick":     {"rate(15 minutes)", function("enumerator"), `{"resume":true}`},
 		"aggregator-tick": {"rate(15 minutes)", function("aggregator"), `{"tick":true}`},
 	} {
