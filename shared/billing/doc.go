@@ -31,6 +31,8 @@
 //   - A subscription that the rows of two organizations record, which a table without a unique key allows, is
 //     its whom metadata.orgId names; for any other of them it is a conflict, and neither's access is lowered by it
 //     until a person decides.
+//   - A recorded id of Stripe's other mode counts as missing where another recorded id is of the key's and a
+//     subscription is found; else the organization is left alone.
 //   - A subscription whose metadata.orgId names the organization is its candidate however it was
 //     found, so that reading one by one and reading the sweep come to the same plan.
 //   - metadata.orgId names the organization whose id is spelled like that; if there is none, the one

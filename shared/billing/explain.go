@@ -91,6 +91,8 @@ func whyNone(t Truth, rec Record) string {
 		return "every subscription there is belongs to another organization"
 	case len(t.Subscriptions) > 0:
 		return "no subscription is certain to be this organization's, and those in doubt grant nothing"
+	case len(t.OtherMode) > 0:
+		return "recorded ids exist in Stripe's other mode only, and there is no other subscription"
 	case len(rec.RecordedIDs()) > 0:
 		return "Stripe does not know the recorded subscription, and there is no other"
 	case !rec.HasStripeIdentity():

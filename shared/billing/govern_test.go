@@ -426,3 +426,27 @@ func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *t
 		})
 	}
 }
+
+func TestIDsOfTheOtherModeAreRefusedUnlessAnotherLeadsToASubscription(t *testing.T) {
+	tests := map[string]struct {
+		inMode bool
+		subs   []billing.Subscription
+		want   string
+	}{
+		"none is of the key's mode":                        {false, nil, "other_mode"},
+		"none is, though metadata leads to a subscription": {false, []billing.Subscription{subscription("sub_2", "active", ofOrg(org))}, "other_mode"},
+		"another is, and leads to nothing":                 {true, nil, "other_mode"},
+		"another is, and leads to a subscription":          {true, []billing.Subscription{subscription("sub_2", "active", of("price_max"))}, "max"},
+		"another is, and leads to somebody else's":         {true, []billing.Subscription{subscription("sub_2", "active", ofOrg(otherOrg))}, "other_mode"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			seen := claimed(truth(test.subs...), existing(org, otherOrg))
+			seen.OtherMode, seen.InMode = []string{"sub_1", "cus_9"}, test.inMode
+			plan, err := rules.Plan(seen, recorded("sub_1"))
+			if got := summarized(plan, reasonOf(t, err)); got != test.want || err != nil && !strings.Contains(err.Error(), "sub_1, cus_9") {
+				t.Errorf("%s, want %s: %v", got, test.want, err)
+			}
+		})
+	}
+}

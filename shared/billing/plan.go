@@ -26,6 +26,9 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 		return Plan{}, err
 	}
 	found := candidates(t, rec)
+	if err := t.wrongMode(found); err != nil {
+		return Plan{}, err
+	}
 	if len(found) == 0 {
 		return r.planWithoutCandidate(t, rec)
 	}

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -87,6 +88,10 @@ type Truth struct {
 	Subscriptions []Subscription
 	// CustomerMissing: the customer does not exist in Stripe or was deleted there.
 	CustomerMissing bool
+	// OtherMode are the recorded ids, of subscriptions and customers, that exist in Stripe's other mode only. InMode:
+	// another recorded one exists in the key's.
+	OtherMode []string
+	InMode    bool
 	// ReadAt is when Stripe was read.
 	ReadAt time.Time
 	// Claims on Subscriptions, other organizations' above all.
@@ -164,6 +169,17 @@ func (c Claims) sharedWith(s Subscription, r Record) string {
 		}
 	}
 	return ""
+}
+
+// wrongMode refuses an organization whose recorded ids are of Stripe's other mode: it is the key, or all of them, that
+// is wrong. One beside others that are right counts as missing, unless nothing else governs: then access would end
+// because of it.
+func (t Truth) wrongMode(found []Subscription) error {
+	if len(t.OtherMode) == 0 || t.InMode && len(found) > 0 {
+		return nil
+	}
+	return permanent(ReasonOtherMode, "Stripe has %s in its other mode only; nothing was written, correct the database's ids or use a key of the mode that they belong to",
+		strings.Join(t.OtherMode, ", "))
 }
 
 // maxTimestamp is the last second a MySQL TIMESTAMP holds.

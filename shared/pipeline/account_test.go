@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
@@ -371,4 +373,79 @@ func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
 		f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
 		f.wantItem("b", billing.OutcomeError, billing.ReasonSubscriptionConflict)
 	})
+}
+
+// One id that somebody copied from the other mode is no reason to leave alone whom another id leads to.
+func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
+	strayRow := func(s *appschema.Subscription) { s.StripeSubscriptionID = ptr("sub_stray") }
+	strayCustomer := func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_stray") }
+	tests := map[string]struct {
+		prepare func(f *fixture)
+		outcome billing.Outcome
+		reason  billing.Reason
+		rows    []string
+	}{
+		"the subscription is stray, the customer pays for another": {
+			func(f *fixture) { f.org("a"); f.row("a", strayRow); f.sub("a") },
+			billing.OutcomeSynced, billing.ReasonRepaired,
+			[]string{"sub_a pro cus_a"},
+		},
+		"the organization's customer is stray": {
+			func(f *fixture) { f.org("a", strayCustomer); f.row("a"); f.sub("a", pastDue) },
+			billing.OutcomeSynced, billing.ReasonRepaired,
+			[]string{"sub_a pro cus_a"},
+		},
+		"a second row's subscription is stray": {
+			func(f *fixture) {
+				f.inSync("a")
+				f.row("a", strayRow, func(s *appschema.Subscription) { s.ID = "row-b" })
+			},
+			billing.OutcomeSkipped, billing.ReasonInSync,
+			[]string{"sub_a pro cus_a", "sub_stray pro cus_a"},
+		},
+		"the subscription is stray and the customer's has ended": {
+			func(f *fixture) { f.org("a"); f.row("a", strayRow); f.sub("a", canceled) },
+			billing.OutcomeSynced, billing.ReasonRepaired,
+			[]string{"sub_a free cus_a"},
+		},
+		"the subscription is stray and the customer has none": {
+			func(f *fixture) {
+				f.org("a")
+				f.row("a", strayRow)
+				f.stripe.PutCustomer(stripetest.Customer{ID: "cus_a"})
+			},
+			billing.OutcomeError, billing.ReasonOtherMode,
+			[]string{"sub_stray pro cus_a"},
+		},
+		"the subscription is stray and the customer unknown": {
+			func(f *fixture) { f.org("a"); f.row("a", strayRow) },
+			billing.OutcomeError, billing.ReasonOtherMode,
+			[]string{"sub_stray pro cus_a"},
+		},
+		"all are stray, metadata alone names the organization": {
+			func(f *fixture) {
+				f.org("a", strayCustomer)
+				f.row("a", strayRow, func(s *appschema.Subscription) { s.StripeCustomerID = ptr("cus_stray") })
+				f.sub("a", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
+			},
+			billing.OutcomeError, billing.ReasonOtherMode,
+			[]string{"sub_stray pro cus_stray"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			inBothStrategies(t, func(f *fixture) {
+				f.stripe.PutInOtherMode("sub_stray", "cus_stray")
+				test.prepare(f)
+			}, func(t *testing.T, f *fixture) {
+				item := f.wantItem("a", test.outcome, test.reason)
+				if test.outcome == billing.OutcomeError && !strings.Contains(item.Error, "sub_stray") {
+					t.Errorf("error %q", item.Error)
+				}
+				if diff := cmp.Diff(test.rows, f.texts(`SELECT CONCAT(stripe_subscription_id, ' ', plan_tier, ' ', stripe_customer_id) FROM subscriptions ORDER BY id`)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
 }

@@ -74,6 +74,7 @@ func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 		return truth, err
 	}
 	truth.CustomerMissing, truth.Subscriptions = missing, r.found
+	truth.OtherMode, truth.InMode = r.otherMode, r.inMode
 	if r.found.onlyOf(r.record) && len(r.record.Elsewhere) == 0 {
 		return truth, nil
 	}
@@ -100,6 +101,8 @@ type reading struct {
 	found     subscriptions
 	retrieved map[string]bool // subscriptions asked for singly
 	customers map[string]bool // asked for, and whether Stripe has them
+	otherMode []string        // recorded ids that are in Stripe's other mode
+	inMode    bool            // a recorded id is in the key's
 }
 
 func (b *batch) newReading(record billing.Record, known hints) *reading {
@@ -130,13 +133,24 @@ func (r *reading) askAll(ctx context.Context, named []string) error {
 func (r *reading) readRecorded(ctx context.Context) error {
 	for _, id := range r.record.RecordedIDs() {
 		sub, exists, err := r.retrieve(ctx, id)
-		if err != nil {
+		if err := r.note(id, exists, err); err != nil {
 			return err
 		}
 		if exists {
 			r.found.add(sub)
 		}
 	}
+	return nil
+}
+
+// note keeps in which mode a recorded id exists. That it is the other one is an answer: [billing.Rules.Plan] says what
+// follows from it.
+func (r *reading) note(id string, exists bool, err error) error {
+	r.inMode = r.inMode || exists
+	if err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherMode {
+		return err
+	}
+	r.otherMode = append(r.otherMode, id)
 	return nil
 }
 
@@ -171,7 +185,7 @@ func (r *reading) readCustomers(ctx context.Context) error {
 			continue
 		}
 		subs, exists, err := r.Stripe.CustomerSubscriptions(ctx, id)
-		if err != nil {
+		if err := r.note(id, exists, err); err != nil {
 			return err
 		}
 		r.customers[id] = exists
