@@ -28,10 +28,21 @@ const reportHistory = 13
 const toStdout = "-"
 
 // reportOptions are the command line's.
-type reportOptions struct{ run, html, csv string }
+type reportOptions struct{ run, html, csv, organizations string }
 
 // file is where the report goes.
-func (o reportOptions) file() string { return o.html + o.csv }
+func (o reportOptions) file() string { return o.html + o.csv + o.organizations }
+
+// onlyOne reports whether one format was chosen.
+func (o reportOptions) onlyOne() bool {
+	chosen := 0
+	for _, file := range []string{o.html, o.csv, o.organizations} {
+		if file != "" {
+			chosen++
+		}
+	}
+	return chosen == 1
+}
 
 // written is what report answers machines.
 type written struct {
@@ -44,7 +55,7 @@ type written struct {
 func (c *command) report(ctx context.Context) *cobra.Command {
 	var o reportOptions
 	cmd := &cobra.Command{
-		Use:   "report [RUN] --html FILE | --csv FILE",
+		Use:   "report [RUN] --html FILE | --csv FILE | --csv-organizations FILE",
 		Short: "Write a run as a page for people or a table for finance",
 		Long: `Writes the run, by default the last one, to FILE; - is standard output.
 
@@ -52,14 +63,22 @@ func (c *command) report(ctx context.Context) *cobra.Command {
 command repairs it, whose tier or period changed, drift by field and over time, and
 every change before and after, to search and to print.
 
---csv has one row for each change. An empty cell is NULL. Where a value would start a
+--csv has one row for each change, and one for each organization without changes that has
+an error or a warning. An empty cell is NULL.
+
+--csv-organizations has one row for each of these organizations: tier and status before
+and after, whether its access is raised or lowered, and the price. What did not change is
+as it stands now. "applied" says no where nothing was written: in a dry run, or withheld.
+
+Both tables are UTF-8 with a byte order mark, times are UTC. Where a value would start a
 formula in a spreadsheet (= + - @), an apostrophe stands in front of it.
 
 Links to Stripe need STRIPE_MODE or STRIPE_SECRET_KEY, whose prefix names the mode.
-Both hold customer data: the file can be read by you alone (mode 0600). One that exists
+All hold customer data: the file can be read by you alone (mode 0600). One that exists
 is replaced once the new one is complete.`,
 		Example: `  reconcile report --html report.html
   reconcile report 2026-11-22T03:00:00Z --csv changes.csv
+  reconcile report --csv-organizations organizations.csv
   reconcile report --csv - | grep subscriptions.plan_tier`,
 		Args:              present.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -69,13 +88,14 @@ is replaced once the new one is complete.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.html, "html", "", "write a page to this `FILE`")
-	cmd.Flags().StringVar(&o.csv, "csv", "", "write a table to this `FILE`")
+	cmd.Flags().StringVar(&o.csv, "csv", "", "write a table of changes to this `FILE`")
+	cmd.Flags().StringVar(&o.organizations, "csv-organizations", "", "write a table of organizations to this `FILE`")
 	return cmd
 }
 
 func (c *command) writeReport(ctx context.Context, o reportOptions) error {
-	if (o.html == "") == (o.csv == "") {
-		return present.Usage("say --html FILE or --csv FILE, one of them; - is standard output")
+	if !o.onlyOne() {
+		return present.Usage("say --html FILE, --csv FILE or --csv-organizations FILE, one of them; - is standard output")
 	}
 	if c.json && o.file() == toStdout {
 		return present.Usage("--json answers on standard output, where the report would go: give it a file")
@@ -90,11 +110,14 @@ func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 		}
 		n := written{RunID: run.ID, File: o.file()}
 		err = c.toFile(n.File, func(w io.Writer) error {
-			if o.csv != "" {
+			switch {
+			case o.csv != "":
 				n.Written, err = report.CSV(ctx, w, items)
-				return err
+			case o.organizations != "":
+				n.Written, err = report.OrganizationsCSV(ctx, w, items)
+			default:
+				n.Written, err = writePage(ctx, w, store, run, settings.Stripe.Mode, items)
 			}
-			n.Written, err = writePage(ctx, w, store, run, settings.Stripe.Mode, items)
 			return err
 		})
 		if err != nil {
@@ -132,7 +155,11 @@ func (c *command) showWritten(n written) error {
 	if name == toStdout {
 		to, name = c.errs, "standard output"
 	}
-	return say(to, "wrote run %s to %s: %d changes of %d organizations", n.RunID, name, n.Changes, n.Organizations)
+	rows := ""
+	if n.Rows > 0 {
+		rows = fmt.Sprintf(", %d rows", n.Rows)
+	}
+	return say(to, "wrote run %s to %s: %d changes of %d organizations%s", n.RunID, name, n.Changes, n.Organizations, rows)
 }
 
 // toFile lets write fill the file, or standard output. The file appears once it is complete, and

@@ -155,7 +155,8 @@ const (
 	// selectIdentities: whether an id is the same in small letters and in capitals, and whether it is deleted.
 	selectIdentities = `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `
 	selectLiving     = `SELECT id FROM organizations WHERE ` + living + ` AND id IN `
-	selectNames      = `SELECT id, name, stripe_customer_id FROM organizations WHERE id IN `
+	selectGrants     = `SELECT id, name, stripe_customer_id, subscription_tier, subscription_status FROM organizations WHERE id IN `
+	selectPrices     = `SELECT org_id, stripe_subscription_id, stripe_price_id FROM subscriptions WHERE org_id IN `
 	selectOrgNames   = `SELECT id, COALESCE(name, '') FROM organizations WHERE id IN `
 	selectNearest    = `SELECT id, name FROM organizations WHERE ` + living + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
 		ORDER BY CASE WHEN id LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, name, id LIMIT ?`

@@ -3,6 +3,7 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -82,10 +83,10 @@ type ReportItem struct {
 
 	DecidedAt time.Time
 	Lowers    bool // its changes lower access
-	// OrgName and OrgCustomerID are the organization's name and Stripe customer as they stand
-	// now; empty where it has none or is gone.
-	OrgName       string
-	OrgCustomerID string
+	Raises    bool // they raise access, and do not lower it
+	// As they stand now in the organization and in its row of the subscription that governs; empty where
+	// there is none.
+	OrgName, OrgCustomerID, OrgTier, OrgStatus, PriceID string
 }
 
 // EachReportItem calls fn for the run's items of these outcomes that are not plainly skipped (a
@@ -118,6 +119,7 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 		var err error
 		item.Item, err = scanItem(r, runID, &item.DecidedAt)
 		item.Lowers = s.tiers.LowersAccess(item.Changes)
+		item.Raises = !item.Lowers && s.tiers.RaisesAccess(item.Changes)
 		page = append(page, item)
 		return err
 	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?
@@ -128,7 +130,7 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 	return page, s.addOrganizations(ctx, page)
 }
 
-// addOrganizations looks the organizations up by themselves: a join would compare ids under two
+// addOrganizations looks the organizations and their rows up by themselves: a join would compare ids under two
 // collations.
 func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 	place := make(map[string]int, len(page))
@@ -136,15 +138,29 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 	for i, item := range page {
 		place[item.OrgID], ids[i] = i, item.OrgID
 	}
-	return query(ctx, s.db, func(r *sql.Rows) error {
-		var id, name string
-		var customer sql.NullString
-		if err := r.Scan(&id, &name, &customer); err != nil {
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var id string
+		var name, customer, tier, status sql.NullString
+		if err := r.Scan(&id, &name, &customer, &tier, &status); err != nil {
 			return err
 		}
 		if i, ok := place[id]; ok {
-			page[i].OrgName, page[i].OrgCustomerID = name, customer.String
+			page[i].OrgName, page[i].OrgCustomerID, page[i].OrgTier, page[i].OrgStatus = name.String, customer.String, tier.String, status.String
 		}
 		return nil
-	}, selectNames+in(len(ids)), ids...)
+	}, selectGrants+in(len(ids)), ids...)
+	if err != nil {
+		return err
+	}
+	return query(ctx, s.db, func(r *sql.Rows) error {
+		var id string
+		var subscription, price sql.NullString
+		if err := r.Scan(&id, &subscription, &price); err != nil {
+			return err
+		}
+		if i, ok := place[id]; ok && subscription.Valid && page[i].SubscriptionID == strings.TrimSpace(subscription.String) {
+			page[i].PriceID = price.String
+		}
+		return nil
+	}, selectPrices+in(len(ids)), ids...)
 }

@@ -96,7 +96,11 @@ func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
 
 func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Alpha", CreatedBy: "user", StripeCustomerID: new("cus_a")}, appschema.Organization{ID: "b"})
+		f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Alpha", CreatedBy: "user", StripeCustomerID: new("cus_a"), SubscriptionTier: "pro"}, appschema.Organization{ID: "b"})
+		f.addRows(t,
+			appschema.Subscription{ID: "1", OrgID: "a", StripeSubscriptionID: new("sub_old"), StripePriceID: new("price_old")},
+			appschema.Subscription{ID: "2", OrgID: "a", StripeSubscriptionID: new(" sub_a "), StripePriceID: new("price_a")},
+			appschema.Subscription{ID: "3", OrgID: "b", StripePriceID: new("price_b")})
 		f.addItems(t,
 			billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired},
 			billing.Item{RunID: "r", OrgID: "b", Outcome: billing.OutcomeError, Reason: billing.ReasonInternal},
@@ -105,7 +109,7 @@ func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 			billing.Item{RunID: "r", OrgID: "e", Outcome: billing.OutcomeDrifted},
 			pendingItem("r", "f"), billing.Item{RunID: "other", OrgID: "a", Outcome: billing.OutcomeSynced})
 		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"w","message":"m"}]' WHERE org_id = 'd'`)
-		f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ?, changes = '[{"field":"f","from":null,"to":true}]' WHERE org_id = 'a'`, now)
+		f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ?, subscription_id = 'sub_a', changes = '[{"field":"organizations.subscription_tier","from":"free","to":"pro"}]' WHERE org_id = 'a'`, now)
 		for _, c := range []struct {
 			outcomes []billing.Outcome
 			want     []string
@@ -134,15 +138,18 @@ func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 			want := mysqlstore.ReportItem{
 				Item: billing.Item{
 					RunID: "r", OrgID: "a", Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired,
-					Changes: []billing.Change{{Field: "f", To: true}},
+					SubscriptionID: "sub_a", Changes: []billing.Change{{Field: billing.FieldOrgTier, From: "free", To: "pro"}},
 				},
-				DecidedAt: now, OrgName: "Alpha", OrgCustomerID: "cus_a",
+				DecidedAt: now, Raises: true, OrgName: "Alpha", OrgCustomerID: "cus_a", OrgTier: "pro", OrgStatus: "incomplete", PriceID: "price_a",
 			}
 			if diff := cmp.Diff(want, got[0]); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if gone := got[3]; gone.OrgName != "" || gone.OrgCustomerID != "" || gone.DecidedAt.IsZero() {
 				t.Errorf("an organization that is gone: %+v", gone)
+			}
+			if got[1].PriceID != "" {
+				t.Errorf("of no subscription the price is %s", got[1].PriceID)
 			}
 		}
 	})

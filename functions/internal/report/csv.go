@@ -6,38 +6,74 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// header names the columns. Programs read it: add at the end only.
-var header = []string{
-	"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "field", "before", "after",
-	"tier_changed", "period_changed", "access_lowered", "subscription_id", "customer_id", "decided_at",
+// byteOrderMark tells spreadsheets that the text is UTF-8; they take it for the local encoding without.
+const byteOrderMark = "\uFEFF"
+
+// The columns of the tables. Programs read them: add at the end only.
+var (
+	changeHeader = []string{
+		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "field", "before", "after",
+		"tier_changed", "period_changed", "access_lowered", "subscription_id", "customer_id", "decided_at", "error", "warnings",
+	}
+	organizationHeader = []string{
+		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "tier_before", "tier_after", "status_before", "status_after",
+		"access", "price_id", "subscription_id", "customer_id", "decided_at", "error", "warnings",
+		"event_id", "event_type", "event_at", "event_webhooks",
+	}
+)
+
+// CSV writes one row for each change, and one for each organization without changes that has an error
+// or a warning, by organization id, while it reads them. An empty cell is NULL.
+func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
+	return table(ctx, w, changeHeader, items, func(i mysqlstore.ReportItem) [][]string {
+		if len(i.Changes) == 0 {
+			return [][]string{changeRow(i, nil)}
+		}
+		rows := make([][]string, len(i.Changes))
+		for n := range i.Changes {
+			rows[n] = changeRow(i, &i.Changes[n])
+		}
+		return rows
+	})
 }
 
-// CSV writes one row for each change, by organization id, while it reads them. An empty
-// cell is NULL.
-func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
+// OrganizationsCSV writes one row for each organization that has changes, an error or a warning, as CSV
+// does: its tier and status before and after.
+func OrganizationsCSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
+	return table(ctx, w, organizationHeader, items, func(i mysqlstore.ReportItem) [][]string {
+		return [][]string{organizationRow(i)}
+	})
+}
+
+func table(ctx context.Context, w io.Writer, header []string, items Items, rows func(mysqlstore.ReportItem) [][]string) (Written, error) {
 	var n Written
+	if _, err := io.WriteString(w, byteOrderMark); err != nil {
+		return n, err
+	}
 	out := csv.NewWriter(w)
 	if err := out.Write(header); err != nil {
 		return n, err
 	}
 	err := items(ctx, func(i mysqlstore.ReportItem) error {
-		if len(i.Changes) > 0 {
-			n.Organizations++
-		}
-		for _, c := range i.Changes {
-			n.Changes++
-			if err := out.Write(row(i, c)); err != nil {
+		n.count(i)
+		for _, row := range rows(i) {
+			for cell, text := range row {
+				row[cell] = plain(clean(text))
+			}
+			if err := out.Write(row); err != nil {
 				return err
 			}
+			n.Rows++
 		}
 		return nil
-	}, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeError)
+	}, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeError, billing.OutcomeSkipped)
 	if err != nil {
 		return n, err
 	}
@@ -45,16 +81,53 @@ func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
 	return n, out.Error()
 }
 
-func row(i mysqlstore.ReportItem, c billing.Change) []string {
-	cells := []string{
-		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), yesNo(applied(i.Item)), c.Field, cell(c.From), cell(c.To),
+// changeRow is of one change, nil where the organization has none.
+func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
+	var field, before, after string
+	if c != nil {
+		field, before, after = c.Field, cell(c.From), cell(c.To)
+	}
+	return []string{
+		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), field, before, after,
 		yesNo(touches(i.Changes, billing.GroupTier)), yesNo(touches(i.Changes, billing.GroupPeriod)), yesNo(i.Lowers),
-		i.SubscriptionID, customerOf(i), i.DecidedAt.UTC().Format(time.RFC3339),
+		i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
 	}
-	for n, text := range cells {
-		cells[n] = plain(clean(text))
+}
+
+func organizationRow(i mysqlstore.ReportItem) []string {
+	tier, status := tierOf(i), statusOf(i)
+	return []string{
+		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), tier.before, tier.after, status.before, status.after,
+		accessCell(i), priceOf(i), i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
+		"", "", "", "",
 	}
-	return cells
+}
+
+// appliedCell is empty where there is nothing that could have been applied.
+func appliedCell(i mysqlstore.ReportItem) string {
+	if len(i.Changes) == 0 {
+		return ""
+	}
+	return yesNo(applied(i.Item))
+}
+
+func accessCell(i mysqlstore.ReportItem) string {
+	switch {
+	case i.Lowers:
+		return "lowered"
+	case i.Raises:
+		return "raised"
+	default:
+		return ""
+	}
+}
+
+func warningsCell(warnings []billing.Warning) string {
+	texts := make([]string, len(warnings))
+	for n, w := range warnings {
+		texts[n] = fmt.Sprintf("%s: %s", w.Code, w.Message)
+	}
+	return strings.Join(texts, " | ")
 }
 
 func cell(v any) string {
@@ -62,11 +135,14 @@ func cell(v any) string {
 	case nil:
 		return ""
 	case time.Time:
-		return v.Format(time.RFC3339)
+		return timestamp(v)
 	default:
 		return fmt.Sprint(v)
 	}
 }
+
+// timestamp is a time as spreadsheets read it, in UTC.
+func timestamp(t time.Time) string { return t.UTC().Format(time.DateTime) }
 
 func yesNo(b bool) string {
 	if b {

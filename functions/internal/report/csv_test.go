@@ -2,8 +2,10 @@ package report
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -15,6 +17,10 @@ import (
 // cells reads a CSV back, a map for each row.
 func cells(t *testing.T, text string) []map[string]string {
 	t.Helper()
+	text, marked := strings.CutPrefix(text, "\uFEFF")
+	if !marked {
+		t.Errorf("no byte order mark: spreadsheets take the table for another encoding: %.40q", text)
+	}
 	lines, err := csv.NewReader(strings.NewReader(text)).ReadAll()
 	if err != nil {
 		t.Fatalf("%v: %s", err, text)
@@ -30,23 +36,58 @@ func cells(t *testing.T, text string) []map[string]string {
 	return rows
 }
 
-func TestCSVHasARowForEachChange(t *testing.T) {
-	var b bytes.Buffer
-	n, err := CSV(t.Context(), &b, these(
-		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free"), billing.Change{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: true}),
-		item("b", billing.OutcomeSkipped, billing.ReasonInSync, tierChange("never", "seen")),
+// mixed has organizations of every kind that a report tells of.
+func mixed() Items {
+	failed := item("d", billing.OutcomeError, billing.ReasonTierUnresolved)
+	failed.Error, failed.SubscriptionID = "no tier for price_x,\nsay \"which\"", ""
+	failed.Warnings = []billing.Warning{{Code: billing.WarnMultipleLive, Message: "2 live"}, {Code: billing.WarnMultipleRows, Message: "3 rows"}}
+	warned := item("f", billing.OutcomeSkipped, billing.ReasonInSync)
+	warned.Warnings = []billing.Warning{{Code: billing.WarnCollectionPaused, Message: "paused"}}
+	withheld := item("e", billing.OutcomeError, billing.ReasonWithheld,
+		billing.Change{Field: billing.FieldStatus, From: "active", To: "canceled"}, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_e", To: "cus_new"})
+	withheld.Error = "withheld: the limit is reached"
+	return these(
+		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "max"), billing.Change{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"},
+			billing.Change{Field: billing.FieldOrgTier, From: "free", To: "max"}, billing.Change{Field: billing.FieldCancelAtPeriodEnd, From: nil, To: true}),
 		item("c", billing.OutcomeDrifted, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, From: november, To: december}),
-		item("d", billing.OutcomeError, billing.ReasonInternal),
-		item("e", billing.OutcomeError, billing.ReasonWithheld, billing.Change{Field: billing.FieldOrgCustomerID, From: "cus_e", To: "cus_new"}),
-	))
-	if err != nil || n != (Written{Organizations: 3, Changes: 4}) {
+		failed, withheld, warned,
+	)
+}
+
+func TestCSVHasARowForEachChangeErrorAndWarning(t *testing.T) {
+	var b bytes.Buffer
+	n, err := CSV(t.Context(), &b, mixed())
+	if err != nil || n != (Written{Organizations: 3, Changes: 7, Rows: 9}) {
 		t.Fatalf("wrote %+v, %v", n, err)
 	}
-	want := `run_id,organization_id,organization_name,outcome,reason,applied,field,before,after,tier_changed,period_changed,access_lowered,subscription_id,customer_id,decided_at
-run-1,a,Name of a,synced,repaired,yes,subscriptions.plan_tier,pro,free,yes,no,yes,sub_a,cus_a,2026-11-22T03:00:00Z
-run-1,a,Name of a,synced,repaired,yes,subscriptions.cancel_at_period_end,,true,yes,no,yes,sub_a,cus_a,2026-11-22T03:00:00Z
-run-1,c,Name of c,drifted,repaired,no,subscriptions.current_period_end,2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,no,yes,no,sub_c,cus_c,2026-11-22T03:00:00Z
-run-1,e,Name of e,error,withheld,no,organizations.stripe_customer_id,cus_e,cus_new,no,no,no,sub_e,cus_new,2026-11-22T03:00:00Z
+	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,field,before,after,tier_changed,period_changed,access_lowered,subscription_id,customer_id,decided_at,error,warnings
+run-1,a,Name of a,synced,repaired,yes,subscriptions.plan_tier,pro,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,
+run-1,a,Name of a,synced,repaired,yes,subscriptions.stripe_price_id,price_pro,price_max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,
+run-1,a,Name of a,synced,repaired,yes,organizations.subscription_tier,free,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,
+run-1,a,Name of a,synced,repaired,yes,subscriptions.cancel_at_period_end,,true,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,
+run-1,c,Name of c,drifted,repaired,no,subscriptions.current_period_end,2026-11-01 00:00:00,2026-12-01 00:00:00,no,yes,no,sub_c,cus_c,2026-11-22 03:00:00,,
+run-1,d,Name of d,error,tier_unresolved,,,,,no,no,no,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows
+run-1,e,Name of e,error,withheld,no,subscriptions.status,active,canceled,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,
+run-1,e,Name of e,error,withheld,no,organizations.stripe_customer_id,cus_e,cus_new,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,
+run-1,f,Name of f,skipped,in_sync,,,,,no,no,no,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestOrganizationsCSVHasARowForEachOrganization(t *testing.T) {
+	var b bytes.Buffer
+	n, err := OrganizationsCSV(t.Context(), &b, mixed())
+	if err != nil || n != (Written{Organizations: 3, Changes: 7, Rows: 5}) {
+		t.Fatalf("wrote %+v, %v", n, err)
+	}
+	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,tier_before,tier_after,status_before,status_after,access,price_id,subscription_id,customer_id,decided_at,error,warnings,event_id,event_type,event_at,event_webhooks
+run-1,a,Name of a,synced,repaired,yes,free,max,active,active,raised,price_max,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
+run-1,c,Name of c,drifted,repaired,no,pro,pro,active,active,,price_c,sub_c,cus_c,2026-11-22 03:00:00,,,,,,
+run-1,d,Name of d,error,tier_unresolved,,pro,pro,active,active,,price_d,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows,,,,
+run-1,e,Name of e,error,withheld,no,pro,pro,active,canceled,lowered,price_e,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,
+run-1,f,Name of f,skipped,in_sync,,pro,pro,active,active,,price_f,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused,,,,
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -78,15 +119,23 @@ func TestSpreadsheetsGetNoFormula(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hostile := item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange(c.value, c.value))
-			hostile.OrgName, hostile.OrgCustomerID = c.value, c.value
-			var b bytes.Buffer
-			if _, err := CSV(t.Context(), &b, these(hostile)); err != nil {
-				t.Fatal(err)
-			}
-			row := cells(t, b.String())[0]
-			for _, column := range []string{"organization_name", "before", "after", "customer_id"} {
-				if row[column] != c.want {
-					t.Errorf("%s is %q, want %q", column, row[column], c.want)
+			hostile.OrgName, hostile.OrgCustomerID, hostile.OrgStatus, hostile.PriceID, hostile.Error = c.value, c.value, c.value, c.value, c.value
+			for _, table := range []struct {
+				write   func(context.Context, io.Writer, Items) (Written, error)
+				columns []string
+			}{
+				{CSV, []string{"organization_name", "before", "after", "customer_id", "error"}},
+				{OrganizationsCSV, []string{"organization_name", "tier_before", "tier_after", "status_before", "status_after", "price_id", "customer_id", "error"}},
+			} {
+				var b bytes.Buffer
+				if _, err := table.write(t.Context(), &b, these(hostile)); err != nil {
+					t.Fatal(err)
+				}
+				row := cells(t, b.String())[0]
+				for _, column := range table.columns {
+					if row[column] != c.want {
+						t.Errorf("%s is %q, want %q", column, row[column], c.want)
+					}
 				}
 			}
 		})

@@ -25,6 +25,7 @@ func these(items ...mysqlstore.ReportItem) Items {
 				continue
 			}
 			i.Lowers = billing.DefaultTiers.LowersAccess(i.Changes)
+			i.Raises = !i.Lowers && billing.DefaultTiers.RaisesAccess(i.Changes)
 			if err := fn(i); err != nil {
 				return err
 			}
@@ -39,7 +40,7 @@ func item(org string, outcome billing.Outcome, reason billing.Reason, changes ..
 		Item: billing.Item{
 			RunID: "run-1", OrgID: org, Outcome: outcome, Reason: reason, SubscriptionID: "sub_" + org, Changes: changes,
 		},
-		DecidedAt: now, OrgName: "Name of " + org, OrgCustomerID: "cus_" + org,
+		DecidedAt: now, OrgName: "Name of " + org, OrgCustomerID: "cus_" + org, OrgTier: "pro", OrgStatus: "active", PriceID: "price_" + org,
 	}
 }
 

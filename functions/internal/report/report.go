@@ -28,8 +28,16 @@ type Items func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outco
 
 // Written is how much a report tells of.
 type Written struct {
-	Organizations int `json:"organizations"`
+	Organizations int `json:"organizations"` // with changes
 	Changes       int `json:"changes"`
+	Rows          int `json:"rows,omitempty"` // of a table
+}
+
+func (w *Written) count(i mysqlstore.ReportItem) {
+	if len(i.Changes) > 0 {
+		w.Organizations++
+	}
+	w.Changes += len(i.Changes)
 }
 
 // touches reports whether one of the changes is of a column of the group.

@@ -1,0 +1,37 @@
+package report
+
+import (
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+)
+
+// move is a value before and after; both are empty where it is not known.
+type move struct{ before, after string }
+
+// tierOf is the organization's tier: of the column that grants it, where that changes, else of its row,
+// else as it stands.
+func tierOf(i mysqlstore.ReportItem) move {
+	return moved(i.Changes, i.OrgTier, billing.FieldOrgTier, billing.FieldPlanTier)
+}
+
+// statusOf is the organization's status, found as tierOf finds the tier.
+func statusOf(i mysqlstore.ReportItem) move {
+	return moved(i.Changes, i.OrgStatus, billing.FieldOrgStatus, billing.FieldStatus)
+}
+
+// priceOf is the price that decides the organization's tier, once the changes are written.
+func priceOf(i mysqlstore.ReportItem) string {
+	return moved(i.Changes, i.PriceID, billing.FieldPriceID).after
+}
+
+// moved is the change of the first of these fields that changes, else what stands and stays.
+func moved(changes []billing.Change, stands string, fields ...string) move {
+	for _, field := range fields {
+		for _, c := range changes {
+			if c.Field == field {
+				return move{cell(c.From), cell(c.To)}
+			}
+		}
+	}
+	return move{stands, stands}
+}
