@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,37 +17,53 @@ import (
 type approval struct {
 	RunID          string `json:"runId"`
 	Downgrades     int    `json:"downgrades"`
-	DowngradeLimit int    `json:"downgradeLimit"`
+	DowngradeLimit int    `json:"downgradeLimit"` // what the run may downgrade in all
 	Withheld       int    `json:"withheld"`
+	By             string `json:"by"`
 }
 
 func (c *command) approve(ctx context.Context) *cobra.Command {
-	limit := 0
+	limit, force := 0, false
 	cmd := &cobra.Command{
 		Use:   "approve RUN --limit N",
-		Short: "Let a run downgrade more organizations than its limit allowed",
-		Long: `Raises the run's limit of downgrades. A run withholds what would go beyond it, since
-a wrong key or a wrong price mapping looks like everybody losing access. Look at what
-was withheld before you approve; a redrive of the dead-letter queue then applies it.`,
+		Short: "Set how many organizations a run may downgrade",
+		Long: `Sets how many organizations the run may downgrade in all, more or fewer than its limit.
+A run withholds what would go beyond it, since a wrong key or a wrong price mapping looks
+like everybody losing access. Look at what was withheld before you approve; a redrive of
+the dead-letter queue then applies it.
+
+More than what was withheld takes --force: it would also let pass what nobody has looked
+at yet. Fewer than the run has downgraded already is refused. What is approved for a
+catch-up does not count against what all catch-ups may downgrade within 24 hours. Who
+approved it, and when, is kept with the run.`,
 		Example: `  reconcile status 2026-11-22T03:00:00Z             what was withheld?
   reconcile approve 2026-11-22T03:00:00Z --limit 40
   reconcile redrive --watch                         have it applied`,
 		Args:              present.OneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if limit < 1 {
-				return present.Usage("--limit must say how many downgrades the run may make, at least 1")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed("limit") || limit < 0 {
+				return present.Usage("--limit must say how many downgrades the run may make in all")
 			}
-			return c.raise(ctx, args[0], limit)
+			return c.setLimit(ctx, args[0], limit, force)
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 0, "how many organizations the run may downgrade in all")
+	cmd.Flags().BoolVar(&force, "force", false, "allow more than what was withheld")
 	return cmd
 }
 
-func (c *command) raise(ctx context.Context, runID string, limit int) error {
+func (c *command) setLimit(ctx context.Context, runID string, limit int, force bool) error {
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
-		raised, err := store.RaiseDowngradeLimit(ctx, runID, limit)
+		before, err := approvalOf(ctx, store, runID)
+		if err != nil {
+			return err
+		}
+		if most := before.Downgrades + before.Withheld; limit > most && limit > before.DowngradeLimit && !force {
+			return present.Usage("run %s has downgraded %d organizations and withheld %d: --limit %d allows those; more would let pass what nobody has looked at, and takes --force",
+				runID, before.Downgrades, before.Withheld, most)
+		}
+		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: present.Operator(), At: time.Now().UTC()})
 		if err != nil {
 			return err
 		}
@@ -54,21 +71,24 @@ func (c *command) raise(ctx context.Context, runID string, limit int) error {
 		if err != nil {
 			return err
 		}
-		if !raised {
-			return present.Usage("run %s may downgrade %d organizations already; --limit can only raise that", runID, a.DowngradeLimit)
+		if !approved {
+			return present.Usage("run %s has downgraded %d organizations already; --limit cannot be less", runID, a.Downgrades)
 		}
 		return c.showApproval(a)
 	})
 }
 
-// approvalOf tells how the run stands with its limit.
+// approvalOf tells how the run stands with what it may downgrade.
 func approvalOf(ctx context.Context, store *mysqlstore.Store, runID string) (approval, error) {
 	run, err := findRun(ctx, store, runID)
 	if err != nil {
 		return approval{}, err
 	}
+	a := approval{RunID: runID, Downgrades: run.Downgrades, DowngradeLimit: run.Allowed()}
+	if run.Approval != nil {
+		a.By = run.Approval.By
+	}
 	tallies, err := store.Tallies(ctx, runID)
-	a := approval{RunID: runID, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit}
 	for _, t := range tallies {
 		if t.Reason == billing.ReasonWithheld {
 			a.Withheld += t.Items
@@ -82,8 +102,9 @@ func (c *command) showApproval(a approval) error {
 		return json.NewEncoder(c.out).Encode(a)
 	}
 	next := "\nreconcile redrive --watch has those applied"
-	if a.Withheld == 0 {
+	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
 		next = ""
 	}
-	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d%s", a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld, next)
+	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d; approved by %s%s",
+		a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld, a.By, next)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"os/user"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,7 +58,7 @@ runs tells the others, and the summary who stopped it and why.`,
 
 func (c *command) halt(ctx context.Context, runID, why string) error {
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
-		stopped, err := store.StopRun(ctx, runID, billing.ReasonStoppedByOperator, operator()+": "+why, time.Now().UTC())
+		stopped, err := store.StopRun(ctx, runID, billing.ReasonStoppedByOperator, present.Operator()+": "+why, time.Now().UTC())
 		if err != nil {
 			return err
 		}
@@ -99,14 +98,6 @@ func tellAggregator(ctx context.Context, queue, runID string) error {
 	ctx, cancel := context.WithTimeout(ctx, progressTime)
 	defer cancel()
 	return sqsqueue.New(wire.Queues(settings), queue).SendProgress(ctx, runID)
-}
-
-// operator is who runs this, as far as this machine knows.
-func operator() string {
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		return u.Username
-	}
-	return "somebody"
 }
 
 func (c *command) showHalt(h halt) error {

@@ -33,7 +33,7 @@ func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &stopped); err != nil || code != present.ExitOK {
 		t.Fatalf("exit %d, %v: %s\n%s", code, err, &out, &errs)
 	}
-	want := halt{RunID: runID, Status: billing.RunStopped, Reason: billing.ReasonStoppedByOperator, Message: operator() + ": prices are being migrated", Pending: 2}
+	want := halt{RunID: runID, Status: billing.RunStopped, Reason: billing.ReasonStoppedByOperator, Message: present.Operator() + ": prices are being migrated", Pending: 2}
 	if stopped != want {
 		t.Errorf("%+v, want %+v", stopped, want)
 	}
@@ -69,7 +69,7 @@ func TestStopSaysWhatIsPendingAndWhatIsNext(t *testing.T) {
 	if want := "reconcile start --resume run-1 goes on with it\n"; errs.String() != want {
 		t.Errorf("standard error %q, want %q", &errs, want)
 	}
-	if got := mysqltest.Value[string](t, db, `SELECT CONCAT(status, ' ', status_reason, ' ', status_message) FROM reconciliation_runs`); got != "stopped stopped_by_operator "+operator()+": why" {
+	if got := mysqltest.Value[string](t, db, `SELECT CONCAT(status, ' ', status_reason, ' ', status_message) FROM reconciliation_runs`); got != "stopped stopped_by_operator "+present.Operator()+": why" {
 		t.Errorf("the run's row has %q", got)
 	}
 }

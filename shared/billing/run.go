@@ -57,20 +57,28 @@ type Lease struct {
 
 // Run is one pass over all organizations, or over one.
 type Run struct {
-	ID             string
-	RequestID      string // of the manual invocation that opened it; "" for a scheduled run
-	Status         RunStatus
-	DryRun         bool
-	Strategy       Strategy
-	OrgID          string // the only organization of a run over one, else ""
-	Total          int    // organizations listed
-	Listed         bool   // the listing reached its end
-	Sweep          SweepState
-	SweptFrom      *time.Time // when the sweep began
-	OrphansSought  bool       // in the snapshot, and what was found is recorded
-	ListedThrough  string     // last organization listed, "" before the first
-	SentThrough    string     // last organization sent to the queue
-	Downgrades     int
+	ID            string
+	RequestID     string // of the manual invocation that opened it; "" for a scheduled run
+	Status        RunStatus
+	DryRun        bool
+	Strategy      Strategy
+	OrgID         string // the only organization of a run over one, else ""
+	Total         int    // organizations listed
+	Listed        bool   // the listing reached its end
+	Sweep         SweepState
+	SweptFrom     *time.Time // when the sweep began
+	OrphansSought bool       // in the snapshot, and what was found is recorded
+	ListedThrough string     // last organization listed, "" before the first
+	SentThrough   string     // last organization sent to the queue
+	// By is who asked for it; "" for the schedule.
+	By string
+	// AllowDowngrade: of a run over one organization, which may lower what a guard holds back elsewhere.
+	AllowDowngrade bool
+	// Approval is what was approved for it; nil where nothing was.
+	Approval   *Approval
+	Downgrades int
+	// DowngradeLimit is how many organizations it may lower; of a catch-up, how many all catch-ups together may
+	// within 24 hours.
 	DowngradeLimit int
 	StatusReason   Reason // why it was stopped or is suspect
 	StatusMessage  string
@@ -103,6 +111,29 @@ func (r Run) Kind() RunKind {
 	default:
 		return KindFull
 	}
+}
+
+// Allowed is how many organizations the run may lower by itself: of a catch-up what was approved for it, for
+// the limit is of all of them together.
+func (r Run) Allowed() int {
+	switch {
+	case r.Strategy != StrategyEvents:
+		return r.DowngradeLimit
+	case r.Approval != nil:
+		return r.Approval.Limit
+	default:
+		return 0
+	}
+}
+
+// MaxWho is the most characters that are kept of who asked for something.
+const MaxWho = 255
+
+// Approval is how many organizations a person lets a run lower in all.
+type Approval struct {
+	Limit int       `json:"limit"`
+	By    string    `json:"by"`
+	At    time.Time `json:"at"`
 }
 
 // Usage counts requests to Stripe: answers of any kind, by what was asked, and how many of

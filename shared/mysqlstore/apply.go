@@ -120,13 +120,3 @@ func insertRow(ctx context.Context, tx *sql.Tx, orgID, subscriptionID string, na
 	_, err := tx.ExecContext(ctx, insertColumns(names), append([]any{id.String(), orgID}, values...)...)
 	return err
 }
-
-// countDowngrade takes one unit of the run's limit, or refuses.
-func countDowngrade(ctx context.Context, tx *sql.Tx, runID string) error {
-	ok, err := hit(ctx, tx, `UPDATE reconciliation_runs SET downgrades = downgrades + 1 WHERE id = ? AND downgrades < downgrade_limit`, runID)
-	if err == nil && !ok {
-		return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonWithheld, Message: "the run's limit of downgrades is reached, so this one was not written; " +
-			"check whether the changes are right, raise the limit of run " + runID + " and redrive"}
-	}
-	return err
-}

@@ -1,7 +1,8 @@
 // Package mysqlstore is the only place with SQL. It reads and repairs the application's
 // organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
 // _tallies (how many of a run's items were trimmed), _sweeps (how the sweep of a run stands), _ranges
-// (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _settings and
+// (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _budgets (what
+// catch-ups may lower together), _orders (who asked for a run, and what was approved), _settings and
 // _migrations.
 //
 // Invariants:
@@ -12,8 +13,8 @@
 //     at once. A NULL that comes later where a value is needed is one record's, never a batch's, and
 //     who is not surely deleted counts as not deleted.
 //   - A repair and the outcome of its item commit in one transaction, which first locks
-//     organization, subscriptions rows (by id), item and run, in that order, and compares the
-//     rows with those the plan was made from. What changed meanwhile is never overwritten:
+//     organization, subscriptions rows (by id), item, run and the catch-ups' budget, in that order, and
+//     compares the rows with those the plan was made from. What changed meanwhile is never overwritten:
 //     [billing.ErrRecordChanged].
 //   - Transactions run at READ COMMITTED, so that they lock no gap in which the application inserts,
 //     and write the application's rows first, so that of a deadlock they are the victim. A server
@@ -35,7 +36,9 @@
 //     names the lease it is done under.
 //   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
 //     removed only while nobody can be filling or deciding by it. Both lock the run first.
-//   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over.
+//   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over. Catch-ups
+//     share one budget for 24 hours from its first lowering, by the server's clock, counted when a repair is
+//     written; what was approved for one of them is counted on it alone.
 //   - An item that is trimmed is counted in the transaction that deletes it.
 //   - What is asked for each organization, message or tick reads a number of rows that does not grow
 //     with the run; what goes through a run reads each row once (plans_test.go).

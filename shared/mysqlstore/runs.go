@@ -12,16 +12,25 @@ import (
 const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, listed, listed_through, sent_through,
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
-	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key)`
+	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key),
+	COALESCE(o.asked_by, ''), COALESCE(o.allow_downgrade, FALSE), o.approved_limit, COALESCE(o.approved_by, ''), o.approved_at`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
 	var requestID, statusMessage sql.NullString
+	var approval billing.Approval
+	var limit sql.NullInt64
+	var approvedAt sql.NullTime
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
-		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed)
+		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed,
+		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt)
+	if limit.Valid {
+		approval.Limit, approval.At = int(limit.Int64), approvedAt.Time
+		run.Approval = &approval
+	}
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
 }
@@ -32,7 +41,8 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 		run, err := scanRun(r)
 		runs = append(runs, run)
 		return err
-	}, `SELECT `+runColumns+` FROM reconciliation_runs r LEFT JOIN reconciliation_sweeps s ON s.run_id = id WHERE `+condition, args...)
+	}, `SELECT `+runColumns+` FROM reconciliation_runs r LEFT JOIN reconciliation_sweeps s ON s.run_id = id
+		LEFT JOIN reconciliation_orders o ON o.run_id = id WHERE `+condition, args...)
 	return runs, failure(err, "read runs")
 }
 
@@ -40,9 +50,15 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 // the one that stands: a second delivery opens nothing new.
 func (s *Store) OpenRun(ctx context.Context, run billing.Run) (billing.Run, error) {
 	requestID := sql.NullString{String: run.RequestID, Valid: run.RequestID != ""}
-	_, err := s.db.ExecContext(ctx, `INSERT INTO reconciliation_runs
-		(id, request_id, status, dry_run, strategy, org_id, started_at, deadline_at) VALUES (?,?,?,?,?,?,?,?)`,
-		run.ID, requestID, billing.RunEnumerating, run.DryRun, run.Strategy, run.OrgID, run.StartedAt, run.DeadlineAt)
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_runs
+			(id, request_id, status, dry_run, strategy, org_id, started_at, deadline_at) VALUES (?,?,?,?,?,?,?,?)`,
+			run.ID, requestID, billing.RunEnumerating, run.DryRun, run.Strategy, run.OrgID, run.StartedAt, run.DeadlineAt)
+		if err != nil {
+			return err
+		}
+		return insertOrder(ctx, tx, run)
+	})
 	if err != nil && !isDuplicateKey(err) {
 		return billing.Run{}, failure(err, "open run "+run.ID)
 	}
@@ -206,9 +222,11 @@ func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 }
 
 // FinishListing records that every organization is listed, how many, and the downgrade limit
-// that follows from it.
+// that follows from it, unless another was approved meanwhile.
 func (s *Store) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
-	err := advance(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = GREATEST(downgrade_limit, ?), lease_expires_at = ?`, total, downgradeLimit, l.End)
+	err := advance(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = CASE WHEN strategy = ? THEN ? ELSE
+		COALESCE((SELECT o.approved_limit FROM reconciliation_orders o WHERE o.run_id = id), ?) END, lease_expires_at = ?`,
+		total, billing.StrategyEvents, downgradeLimit, downgradeLimit, l.End)
 	return failure(err, "finish the listing of run "+l.RunID)
 }
 

@@ -321,7 +321,7 @@ func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.openRun(t, newRun("r"))
 		f.lease(t, leaseOf("r"))
-		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), "r", 50); !raised || err != nil {
+		if raised, err := f.store.Approve(t.Context(), "r", billing.Approval{Limit: 50, By: "ops@desk", At: time.Now()}); !raised || err != nil {
 			t.Fatalf("raised %v, %v", raised, err)
 		}
 		if err := f.store.FinishListing(t.Context(), leaseOf("r"), 100, 10); err != nil {

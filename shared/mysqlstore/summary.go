@@ -164,13 +164,6 @@ func (s *Store) LastSeen(ctx context.Context, before time.Time) (billing.Seen, e
 	return seen, failure(err, "look for the run before")
 }
 
-// RaiseDowngradeLimit lets the run downgrade up to limit organizations, and reports false where
-// its limit is as high already or there is no such run.
-func (s *Store) RaiseDowngradeLimit(ctx context.Context, runID string, limit int) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET downgrade_limit = ? WHERE id = ? AND downgrade_limit < ?`, limit, runID, limit)
-	return ok, failure(err, "raise the limit of run "+runID)
-}
-
 // RunsToClose returns the runs that nothing may report on any more: running without a pending
 // item, open past their deadline, or stopped and never summed up.
 func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
@@ -256,6 +249,9 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_tallies WHERE run_key = ?`, key); err != nil {
+		return err
+	}
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_orders WHERE run_id = ?`, runID); err != nil {
 		return err
 	}
 	_, err = s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)

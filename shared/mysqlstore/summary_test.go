@@ -253,23 +253,6 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 	})
 }
 
-func TestDowngradeLimitIsOnlyRaised(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
-		f.openRun(t, newRun("r"))
-		for _, c := range []struct {
-			run    string
-			limit  int
-			raised bool
-			want   int
-		}{{"r", 5, true, 5}, {"r", 5, false, 5}, {"r", 4, false, 5}, {"r", 6, true, 6}, {"unknown", 9, false, 6}} {
-			raised, err := f.store.RaiseDowngradeLimit(t.Context(), c.run, c.limit)
-			if err != nil || raised != c.raised || f.run(t, "r").DowngradeLimit != c.want {
-				t.Errorf("%s to %d: raised %t, %v; the limit is %d, want %d", c.run, c.limit, raised, err, f.run(t, "r").DowngradeLimit, c.want)
-			}
-		}
-	})
-}
-
 func TestRunsToCloseAreDoneOverdueOrNotSummedUp(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		minute := 0

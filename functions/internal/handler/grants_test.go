@@ -217,7 +217,7 @@ func TestTheDocumentedGrantsAreEnough(t *testing.T) {
 		s.Reasons[billing.ReasonRowInserted] != 1 || s.Reasons[billing.ReasonRepaired] == 0 || s.Pending != 0 {
 		t.Errorf("run: %+v", s)
 	}
-	if raised, err := o.store.RaiseDowngradeLimit(t.Context(), runID, 10); err != nil || !raised {
+	if raised, err := o.store.Approve(t.Context(), runID, billing.Approval{Limit: 10, By: "ops@desk", At: time.Now()}); err != nil || !raised {
 		t.Errorf("the limit was raised: %t, %v", raised, err)
 	}
 	o.redrive()

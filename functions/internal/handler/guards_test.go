@@ -131,7 +131,7 @@ func TestApprovedDowngradesAreAppliedByARedrive(t *testing.T) {
 		t.Fatalf("%d downgrades, %d on the free tier, want %d", s.Downgrades, f.onTier("free"), guard)
 	}
 	for _, limit := range []int{guard + 5, customers} {
-		if raised, err := f.store.RaiseDowngradeLimit(t.Context(), s.RunID, limit); !raised || err != nil {
+		if raised, err := f.store.Approve(t.Context(), s.RunID, billing.Approval{Limit: limit, By: "ops@desk", At: time.Now()}); !raised || err != nil {
 			t.Fatal(raised, err)
 		}
 		f.redrive()
