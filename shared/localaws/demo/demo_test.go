@@ -42,7 +42,7 @@ type world struct {
 
 func populated(t *testing.T, db *mysqltest.DB, o demo.Options) *world {
 	t.Helper()
-	fake, err := stripetest.Start(stripetest.Options{})
+	fake, err := stripetest.Start(stripetest.Options{Now: func() time.Time { return o.Now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,6 +221,43 @@ func TestEveryOrganizationIsWhatItIsExpectedToBe(t *testing.T) {
 	}
 }
 
+func TestEventsOfTheLastDayNameWhoDrifted(t *testing.T) {
+	o := demo.Options{Orgs: 300, Drift: 0.2, Seed: 4, Now: now}
+	w := populated(t, mysqltest.NewAny(t), o)
+	page, err := w.source.EventsPage(t.Context(), billing.EventQuery{From: now.Add(-24 * time.Hour), To: now})
+	w.must(err)
+	if page.More || page.Odd > 0 {
+		t.Fatalf("more: %t, %d odd events", page.More, page.Odd)
+	}
+	told := map[string]billing.Event{}
+	for _, e := range page.Events {
+		told[e.OrgID] = e
+	}
+	var got demo.Named
+	for i := range o.Orgs {
+		e := demo.Expect(o, i)
+		event, named := told[e.OrgID]
+		if e.Listed && e.Drifted() && named != (e.Kind != demo.SubscriptionMissing) {
+			t.Errorf("%s: named %t", e.Kind, named)
+		}
+		if named && !e.Listed {
+			t.Errorf("%s is named, and no run lists it", e.Kind)
+		}
+		switch {
+		case !named:
+			continue
+		case e.Drifted() && event.PendingWebhooks > 0:
+			got.Pending++
+		case e.Drifted():
+			got.NotPending++
+		}
+		got.Organizations++
+	}
+	if got != w.all.Named || got.Pending == 0 || got.NotPending == 0 || got.Organizations == got.Pending+got.NotPending {
+		t.Errorf("events name %+v, said are %+v", got, w.all.Named)
+	}
+}
+
 func TestFiguresAddUp(t *testing.T) {
 	o := demo.Options{Orgs: 200, Drift: 0.15, Seed: 1, Now: now}
 	w := populated(t, mysqltest.NewAny(t), o)
@@ -236,7 +273,7 @@ func TestFiguresAddUp(t *testing.T) {
 		Warnings: map[billing.WarningCode]int{
 			billing.WarnMultipleLive: 1, billing.WarnMultipleRows: 1, billing.WarnPaidWithoutSubscription: 1, billing.WarnTierMetadataMismatch: 1,
 		},
-		Downgrades: 7, Subscriptions: 153,
+		Downgrades: 7, Subscriptions: 153, Named: demo.Named{Organizations: 45, Pending: 9, NotPending: 20},
 	}
 	for i, kind := range demo.Drifts() {
 		want.Drifted[kind] = 1

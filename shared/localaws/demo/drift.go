@@ -55,16 +55,16 @@ var drifts = []script{
 	repaired(Replaced, replaced, tierFields, statusFields, periodFields, endFields,
 		[]string{billing.FieldSubscriptionID, billing.FieldPriceID}),
 	because(billing.ReasonRowInserted, repaired(RowMissing, rowMissing, wholeRow(), []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
-	repaired(OrgCustomerMissing, orgCustomerMissing, []string{billing.FieldOrgCustomerID}),
+	handled(repaired(OrgCustomerMissing, orgCustomerMissing, []string{billing.FieldOrgCustomerID})),
 	lowered(repaired(Unpaid, becomes(billing.StatusUnpaid), statusFields)),
 	repaired(AbandonedCheckout, abandonedCheckout, tierFields, statusFields, periodFields, []string{billing.FieldSubscriptionID}),
 	repaired(IntervalChanged, intervalChanged, periodFields, []string{billing.FieldPriceID}),
-	repaired(OrganizationStale, organizationStale, []string{billing.FieldOrgTier, billing.FieldOrgStatus}),
+	handled(repaired(OrganizationStale, organizationStale, []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
 	lowered(repaired(Paused, becomes(billing.StatusPaused), tierFields, statusFields)),
 	repaired(CheckoutExpired, checkoutExpired, statusFields, []string{billing.FieldEndedAt}),
 	repaired(Resumed, resumed, tierFields, statusFields, endFields),
-	because(billing.ReasonSubscriptionMissing, lowered(repaired(SubscriptionMissing, subscriptionMissing,
-		tierFields, statusFields, []string{billing.FieldEndedAt}))),
+	because(billing.ReasonSubscriptionMissing, never(lowered(repaired(SubscriptionMissing, subscriptionMissing,
+		tierFields, statusFields, []string{billing.FieldEndedAt})))),
 }
 
 // wholeRow are the columns of a row that is inserted for an active subscription: the rest stay NULL.
@@ -93,7 +93,19 @@ func kindsOf(scripts []script) []Kind {
 func repaired(kind Kind, play func(*specimen), fields ...[]string) script {
 	all := slices.Concat(fields...)
 	slices.Sort(all)
-	return script{kind: kind, play: play, reason: billing.ReasonRepaired, fields: all}
+	return script{kind: kind, play: play, reason: billing.ReasonRepaired, fields: all, event: missed}
+}
+
+// handled: the webhook came, and the application did half of what it says.
+func handled(s script) script {
+	s.event = taken
+	return s
+}
+
+// never: Stripe knows of no event.
+func never(s script) script {
+	s.event = untold
+	return s
 }
 
 func lowered(s script) script {

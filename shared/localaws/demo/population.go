@@ -43,6 +43,25 @@ type Population struct {
 	Warnings      map[billing.WarningCode]int
 	Downgrades    int // repairs that lower access
 	Subscriptions int // objects in Stripe
+	Named         Named
+}
+
+// Named are the organizations that Stripe's events of the last day name.
+type Named struct {
+	Organizations       int
+	Pending, NotPending int // of those that drifted, by whether an endpoint has not taken the event
+}
+
+func (n *Named) count(e Expectation, event *stripetest.Event) {
+	switch {
+	case event == nil:
+		return
+	case e.Drifted() && event.PendingWebhooks > 0:
+		n.Pending++
+	case e.Drifted():
+		n.NotPending++
+	}
+	n.Organizations++
 }
 
 // Expectation is what the first reconciliation must find at one organization.
@@ -148,10 +167,11 @@ func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o
 		script := o.at(i)
 		s := newSpecimen(o, i)
 		script.play(s)
+		s.tell(script.event)
 		orgs = append(orgs, s.org)
 		rows = append(rows, s.rows...)
 		s.putInto(stripe)
-		p.count(expectation(s.id.org, script), len(s.subscriptions))
+		p.count(expectation(s.id.org, script), s)
 	}
 	if err := appschema.InsertOrganizations(ctx, db, orgs); err != nil {
 		return err
@@ -159,9 +179,9 @@ func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o
 	return appschema.InsertSubscriptions(ctx, db, rows)
 }
 
-func (p *Population) count(e Expectation, subscriptions int) {
+func (p *Population) count(e Expectation, s *specimen) {
 	p.Organizations++
-	p.Subscriptions += subscriptions
+	p.Subscriptions += len(s.subscriptions)
 	if e.Drifted() {
 		p.Drifted[e.Kind]++
 	} else {
@@ -171,6 +191,7 @@ func (p *Population) count(e Expectation, subscriptions int) {
 		return
 	}
 	p.Listed++
+	p.Named.count(e, s.event)
 	p.Outcomes[e.Outcome]++
 	p.Reasons[e.Reason]++
 	for _, w := range e.Warnings {

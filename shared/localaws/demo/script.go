@@ -17,7 +17,17 @@ type script struct {
 	warnings []billing.WarningCode
 	lowers   bool // the repair lowers access
 	unlisted bool // no run lists the organization
+	event    telling
 }
+
+// telling is whether Stripe's log of events has the latest change, and what became of the webhook.
+type telling int
+
+const (
+	untold telling = iota // it has not: the change is long ago
+	taken                 // every endpoint has taken the event
+	missed                // some have, and others have not
+)
 
 // Organizations that are plainly in sync.
 const (
@@ -28,7 +38,7 @@ const (
 
 // rest is played over and over.
 var rest = []script{
-	{kind: Live, play: live, reason: billing.ReasonInSync},
+	{kind: Live, play: live, reason: billing.ReasonInSync, event: taken},
 	{kind: WithoutSubscription, play: withoutSubscription, reason: billing.ReasonNoSubscription},
 	{kind: Live, play: live, reason: billing.ReasonInSync},
 	{kind: Canceled, play: canceled, reason: billing.ReasonInSync},

@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -27,6 +28,7 @@ type specimen struct {
 	rows          []appschema.Subscription
 	customer      *stripetest.Customer // nil: Stripe has none, or another organization's
 	subscriptions []stripetest.Subscription
+	event         *stripetest.Event // of the latest change
 }
 
 // newSpecimen returns an organization that has no customer yet, older than any subscription.
@@ -187,11 +189,40 @@ func (s *specimen) hold(subs ...stripetest.Subscription) {
 	s.subscriptions = append(s.subscriptions, subs...)
 }
 
+// tell has Stripe's log of events tell of the latest change. Of the webhooks that the application missed,
+// half were delivered all the same.
+func (s *specimen) tell(t telling) {
+	if t == untold {
+		return
+	}
+	sub := s.subscriptions[len(s.subscriptions)-1]
+	at := max(s.recently().Unix(), sub.Created)
+	s.event = &stripetest.Event{Type: "customer.subscription.updated", Created: at, Subscription: &sub}
+	switch {
+	case sub.Status == string(billing.StatusCanceled):
+		s.event.Type = "customer.subscription.deleted"
+	case !s.records(sub.ID):
+		s.event.Type = "customer.subscription.created"
+	}
+	if t == missed {
+		s.event.PendingWebhooks = s.random.IntN(2)
+	}
+}
+
+func (s *specimen) records(subscriptionID string) bool {
+	return slices.ContainsFunc(s.rows, func(row appschema.Subscription) bool {
+		return row.StripeSubscriptionID != nil && *row.StripeSubscriptionID == subscriptionID
+	})
+}
+
 func (s *specimen) putInto(stripe *stripetest.Server) {
 	if s.customer != nil {
 		stripe.PutCustomer(*s.customer)
 	}
 	for _, sub := range s.subscriptions {
 		stripe.PutSubscription(sub)
+	}
+	if s.event != nil {
+		stripe.AddEvent(*s.event)
 	}
 }

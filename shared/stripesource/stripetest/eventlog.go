@@ -59,12 +59,14 @@ func eventTypes(old, sub *Subscription) []string {
 	}
 }
 
-// An eventLog is events, oldest first, those of one second in the order in which they were made.
+// An eventLog is events, oldest first, those of one second in the order in which they were made. It is put in
+// order when it is read, so that filling it in any order is cheap.
 type eventLog struct {
-	list    []*Event
-	byID    map[string]*Event
-	made    int
-	failing int // endpoints, which do not take the next events
+	list     []*Event
+	unsorted bool // an event was added that is older than the last one
+	byID     map[string]*Event
+	made     int
+	failing  int // endpoints, which do not take the next events
 }
 
 func compareEvents(a, b *Event) int {
@@ -73,6 +75,7 @@ func compareEvents(a, b *Event) int {
 
 // changed notes what became of a subscription.
 func (l *eventLog) changed(old, sub *Subscription, now time.Time) {
+	l.forget(now)
 	for _, kind := range eventTypes(old, sub) {
 		l.add(Event{Type: kind, PendingWebhooks: l.failing, Subscription: sub}, now)
 	}
@@ -84,9 +87,10 @@ func (l *eventLog) add(e Event, now time.Time) string {
 	e.ID = cmp.Or(e.ID, fmt.Sprintf("evt_%014d", l.made))
 	e.Type = cmp.Or(e.Type, typeUpdated)
 	e.Created = cmp.Or(e.Created, now.Unix())
-	l.forget(now)
-	at, _ := slices.BinarySearchFunc(l.list, &e, compareEvents)
-	l.list = slices.Insert(l.list, at, &e)
+	if n := len(l.list); n > 0 && compareEvents(l.list[n-1], &e) > 0 {
+		l.unsorted = true
+	}
+	l.list = append(l.list, &e)
 	if l.byID == nil {
 		l.byID = map[string]*Event{}
 	}
@@ -94,8 +98,12 @@ func (l *eventLog) add(e Event, now time.Time) string {
 	return e.ID
 }
 
-// forget removes what is listed no longer.
+// forget puts the log in order and removes what is listed no longer.
 func (l *eventLog) forget(now time.Time) {
+	if l.unsorted {
+		slices.SortFunc(l.list, compareEvents)
+		l.unsorted = false
+	}
 	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created >= now.Add(-eventsReach).Unix() })
 	for _, e := range l.list[:end] {
 		delete(l.byID, e.ID)
@@ -205,6 +213,7 @@ func (st *store) allEvents() []Event {
 func (st *store) setPending(id string, pending int) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.log.forget(st.now())
 	old, ok := st.log.byID[id]
 	if !ok {
 		return false
