@@ -99,6 +99,9 @@ func local(ctx context.Context, t *testing.T, environ map[string]string, args ..
 	if err := json.Unmarshal(out.Bytes(), &a); err != nil {
 		t.Fatalf("standard output is no JSON: %v\n%s\nstandard error:\n%s", err, &out, &errs)
 	}
+	if a.Error.Code != "" && a.Error.Hint == "" {
+		t.Errorf("an error without a hint: %+v", a.Error)
+	}
 	if s := a.Result; s.TotalOrganizations != s.Synchronized+s.Errors+s.Skipped+s.Pending {
 		t.Errorf("%d organizations are not %d synchronized + %d errors + %d skipped + %d pending", s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending)
 	}
@@ -564,7 +567,11 @@ func TestHoldWritesAFileThatItsOwnersShellReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(file)
+	t.Cleanup(func() {
+		if err := os.Remove(file); err != nil {
+			t.Error(err)
+		}
+	})
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -27,7 +28,7 @@ const (
 // awsSettings are the SDK's, from the environment and ~/.aws. They are tried before they are
 // used: what is wrong with them is easier to say here than in the middle of a request.
 func awsSettings(ctx context.Context) (aws.Config, error) {
-	settings, err := awsconfig.LoadDefaultConfig(ctx)
+	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // what matters comes as an error
 	if err != nil {
 		return settings, &present.Error{
 			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + telemetry.OneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",

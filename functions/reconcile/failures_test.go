@@ -71,6 +71,12 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"run empty":            {nil, []string{"status", ""}, present.ExitUsage, "usage", "argument 2 is empty", "--help"},
 		"explain and watch":    {nil, []string{"org", "org-1", "--explain", "--watch"}, present.ExitUsage, "usage", "--explain", "--help"},
 		"two runs":             {nil, []string{"status", "a", "b"}, present.ExitUsage, "usage", "one run", "--help"},
+		"other shell":          {nil, []string{"completion", "csh"}, present.ExitUsage, "usage", "csh", "--help"},
+		"no shell":             {nil, []string{"completion"}, present.ExitUsage, "usage", "bash, zsh", "--help"},
+		"misspelt flag":        {nil, []string{"start", "--dryrun"}, present.ExitUsage, "usage", "did you mean --dry-run?", "--help"},
+		"unlike any flag":      {nil, []string{"start", "--nonsense"}, present.ExitUsage, "usage", "unknown flag --nonsense", "--help"},
+		"no number":            {nil, []string{"approve", "run", "--limit", "ten"}, present.ExitUsage, "usage", `--limit is "ten", which is no whole number`, "--help"},
+		"neither yes nor no":   {nil, []string{"start", "--dry-run=maybe"}, present.ExitUsage, "usage", `--dry-run is "maybe", which is no true or false`, "--help"},
 		"misspelt command":     {nil, []string{"statsu"}, present.ExitUsage, "usage", "did you mean status", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -85,6 +91,13 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 	}
 	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("%d runs were opened", n)
+	}
+}
+
+func TestAFlagWithoutItsValueIsNamed(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"start", "--strategy"}, nil, &out, &errs); code != present.ExitUsage || !strings.HasPrefix(errs.String(), "error: --strategy needs a value\n") {
+		t.Errorf("exit %d\n%s", code, &errs)
 	}
 }
 

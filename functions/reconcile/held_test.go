@@ -182,6 +182,9 @@ func run(ctx context.Context, t *testing.T, environ map[string]string, args ...s
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		t.Errorf("%v: there is more on standard output than one answer", args)
 	}
+	if a.Error.Code != "" && a.Error.Hint == "" {
+		t.Errorf("%v: an error without a hint: %+v", args, a.Error)
+	}
 	return code, a
 }
 
@@ -287,6 +290,34 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	}
 	if enqueued := h.run(present.ExitOK, "org", "org-drifted"); !enqueued.Done || enqueued.Enqueued != 1 {
 		t.Errorf("%+v", enqueued)
+	}
+}
+
+func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
+	h := hold(t)
+	h.run(present.ExitOK, "migrate")
+	h.organization("org-1")
+	h.organization("org-2")
+	for by, text := range map[string]string{"customer": "cus_org-1", "subscription": "sub_org-1", "name": "Name of org-1"} {
+		var out, errs bytes.Buffer
+		code := realMain(t.Context(), []string{"org", text, "--explain"}, h.environ, &out, &errs)
+		if code != present.ExitOK || !strings.HasPrefix(out.String(), "organization org-1  Name of org-1\n") || !strings.Contains(errs.String(), by+" "+text+" is organization org-1  Name of org-1\n") {
+			t.Errorf("%s: exit %d\n%s%s", text, code, &out, &errs)
+		}
+	}
+	h.db.MustExec(t, `UPDATE organizations SET name = 'Twin'`)
+	if a := h.run(present.ExitUsage, "org", "Twin"); a.Error.Code != "ambiguous_organization" || !strings.Contains(a.Error.Hint, "org-1") || !strings.Contains(a.Error.Hint, "org-2") {
+		t.Errorf("%+v", a.Error)
+	}
+	if a := h.run(present.ExitFailed, "org", "cus_of_nobody"); a.Error.Code != "unknown_organization" || !strings.Contains(a.Error.Message, "cus_of_nobody") {
+		t.Errorf("%+v", a.Error)
+	}
+	delete(h.environ, "DB_HOST")
+	if a := h.run(present.ExitUsage, "org", "cus_org-1"); !strings.Contains(a.Error.Message, "DB_HOST") {
+		t.Errorf("without a database: %+v", a.Error)
+	}
+	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+		t.Errorf("%d runs were opened", n)
 	}
 }
 

@@ -68,7 +68,25 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 		Use: "reasons", Short: "What each reason and warning means, what to do, and the command that follows",
 		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + present.Reasons(),
 	})
+	root.SetOut(out) // where the scripts go is settled now
+	root.InitDefaultCompletionCmd(args...)
+	refuseOtherShells(root)
 	return present.Execute(ctx, root, args, out, errs)
+}
+
+// refuseOtherShells: a shell's start file would take the help for a script.
+func refuseOtherShells(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return present.Usage("say for which shell: bash, zsh, fish or powershell")
+				}
+				return present.Usage("there is no completion for %q; there is for bash, zsh, fish and powershell", args[0])
+			}
+			cmd.Args = cobra.ArbitraryArgs
+		}
+	}
 }
 
 // readSettings adds what .env and the secret say to the environment.

@@ -26,24 +26,32 @@ func (c *command) org(ctx context.Context) *cobra.Command {
 	var e event
 	watches, explains := false, false
 	cmd := &cobra.Command{
-		Use:   "org ID",
+		Use:   "org ORGANIZATION",
 		Short: "Reconcile one organization, or explain it",
 		Long: `Enqueues one organization as a run of its own. --watch waits for the run and prints what
 changed.
+
+ORGANIZATION is its id. Where the database can be reached, it may also be its Stripe
+customer (cus_...), its subscription (sub_...) or its whole name.
 
 --explain enqueues nothing and writes nothing: it reads the organization as a worker does
 and shows what the database says, what Stripe says, which subscription governs and why,
 and what a run would change. It needs the database and Stripe, and the price ids as they
 are configured in AWS, but no queue.`,
 		Example: `  reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --explain
-  reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --watch`,
+  reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --watch
+  reconcile org cus_NffrFeUfNV2Hib --explain
+  reconcile org "Acme GmbH" --explain`,
 		Args:              present.OneArg("organization id"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(_ *cobra.Command, args []string) error {
-			e.OrgID = strings.TrimSpace(args[0])
-			switch {
-			case explains && (watches || e.DryRun):
+		RunE: func(_ *cobra.Command, args []string) (err error) {
+			if explains && (watches || e.DryRun) {
 				return present.Usage("--explain enqueues nothing: leave out --watch and --dry-run")
+			}
+			if e.OrgID, err = c.organization(ctx, strings.TrimSpace(args[0])); err != nil {
+				return err
+			}
+			switch {
 			case explains:
 				return c.withNearest(ctx, e.OrgID, c.explain(ctx, e.OrgID))
 			default:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,16 +76,42 @@ func ReadFile(path string) (File, error) {
 		return file, fmt.Errorf("read environment file: %w", err)
 	}
 	if file.Values, err = godotenv.UnmarshalBytes(content); err != nil {
-		// Not wrapped: the parser quotes what it could not read, maybe a password.
-		return file, fmt.Errorf("environment file %s is malformed: write one NAME=value a line, "+
-			"in single quotes where the value contains a space, a quote, # or $", path)
+		return file, malformed(path, malformedLine(content))
 	}
-	for i, line := range strings.Split(string(content), "\n") {
+	lines := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
+	if _, unnamed := file.Values[""]; unnamed { // what the parser makes of a last line without =
+		return file, malformed(path, len(lines))
+	}
+	for i, line := range lines {
 		if named := assignment.FindStringSubmatch(line); named != nil {
 			file.lines[named[1]] = i + 1
 		}
 	}
+	for name := range file.Values { // the parser takes more for a name than this package does
+		if file.lines[name] == 0 {
+			file.lines[name] = 1 + slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, name) })
+		}
+	}
 	return file, nil
+}
+
+// malformed wraps nothing: the parser quotes what it could not read, maybe a password.
+func malformed(path string, line int) error {
+	return fmt.Errorf("environment file %s is malformed in line %d: write one NAME=value a line, "+
+		"in single quotes where the value contains a space, a quote, # or $", path, line)
+}
+
+// malformedLine is the first line that nothing before it makes sense of: a quote that does not end
+// begins there.
+func malformedLine(content []byte) int {
+	lines := bytes.SplitAfter(content, []byte("\n"))
+	good := 0
+	for n := range lines {
+		if _, err := godotenv.UnmarshalBytes(bytes.Join(lines[:n], nil)); err == nil {
+			good = n
+		}
+	}
+	return good + 1
 }
 
 // spelledAsName is how a variable is spelled. What is spelled otherwise may be a part of a value that

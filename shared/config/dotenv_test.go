@@ -66,6 +66,20 @@ func TestAMalformedDotEnvIsNamedButNotQuoted(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrongInDotEnvIsNamedWithItsLine(t *testing.T) {
+	for content, line := range map[string]string{
+		"DB_HOST=x\n# fine\nDB_USER-x\nDB_NAME=y\n":        "malformed in line 3: ",
+		"DB_USER=x\nDB_PASSWORD='never\nends\nDB_NAME=y\n": "malformed in line 2: ",
+		"\"": "malformed in line 1: ",
+		"DB_USER=x\nDB_PASSWORD='two\nlines'\nDB NAME=y\n": "in line 4 of ",
+		"DB_USER=x\nDB_NAME=y\nthe last line has no end":   "malformed in line 3: ",
+	} {
+		if _, err := config.ReadDotEnv(writeFile(t, content), nil); err == nil || !strings.Contains(err.Error(), line) {
+			t.Errorf("%q: %v, want %q", content, err, line)
+		}
+	}
+}
+
 func TestAnUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearest(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string

@@ -41,13 +41,22 @@ func (e *Error) Error() string {
 // unknown is the problem with a variable that means nothing. where, if it is not empty, is "in ..."
 // and a space.
 func unknown(name, where string, known []string) Problem {
-	nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	nearest, _ := Nearest(name, known)
 	p := Problem{name, where + "is unknown", nearest + " instead, which is the nearest name there is, or remove it"}
 	if IsTierList(name) {
 		p.Wrong = where + "is of no tier in " + tiersVariable
 		p.Remedy = nearest + " instead, which is the nearest name there is, or " + tiersVariable + " to a list with its tier"
 	}
 	return p
+}
+
+// Nearest returns the word that is most like the one given, and by how many letters it differs.
+func Nearest(word string, known []string) (nearest string, letters int) {
+	if len(known) == 0 {
+		return "", len(word)
+	}
+	nearest = slices.MinFunc(known, func(a, b string) int { return distance(word, a) - distance(word, b) })
+	return nearest, distance(word, nearest)
 }
 
 // distance is how many letters must be put in, left out or replaced to make one of the other

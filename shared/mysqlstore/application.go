@@ -158,7 +158,16 @@ const (
 	selectGrants     = `SELECT id, name, stripe_customer_id, subscription_tier, subscription_status FROM organizations WHERE id IN `
 	selectPrices     = `SELECT org_id, stripe_subscription_id, stripe_price_id FROM subscriptions WHERE org_id IN `
 	selectOrgNames   = `SELECT id, COALESCE(name, '') FROM organizations WHERE id IN `
-	selectNearest    = `SELECT id, name FROM organizations WHERE ` + living + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
+	// How an organization is found by what people have at hand of it.
+	selectByID          = `SELECT id FROM organizations WHERE id = ? LIMIT ?`
+	selectByOrgCustomer = `SELECT id FROM organizations WHERE ` + living + ` AND stripe_customer_id = ? ORDER BY id LIMIT ?`
+	selectByRowCustomer = `SELECT DISTINCT o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+		WHERE o.` + living + ` AND s.stripe_customer_id = ? ORDER BY o.id LIMIT ?`
+	selectBySubscription = `SELECT DISTINCT o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
+		WHERE o.` + living + ` AND s.stripe_subscription_id = ? ORDER BY o.id LIMIT ?`
+	selectByName = `SELECT id FROM organizations WHERE ` + living + ` AND name = ? ORDER BY id LIMIT ?`
+
+	selectNearest = `SELECT id, name FROM organizations WHERE ` + living + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
 		ORDER BY CASE WHEN id LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, name, id LIMIT ?`
 
 	// selectOwners: whose row records each subscription.

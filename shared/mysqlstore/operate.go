@@ -32,6 +32,60 @@ func (s *Store) StoredSummary(ctx context.Context, runID string) (summary billin
 // NamedOrganization is an organization as people look for it.
 type NamedOrganization struct{ ID, Name string }
 
+// What an organization was found by.
+const (
+	ByID           = "id"
+	ByCustomer     = "customer"
+	BySubscription = "subscription"
+	ByName         = "name"
+)
+
+// Found is what a text means: organizations, and what they have of it.
+type Found struct {
+	By            string
+	Organizations []NamedOrganization
+}
+
+// FindOrganizations returns the organization with this id, else those, not deleted, that are known under
+// it as Stripe customer, that record it as subscription, or that have it as name, at most limit of
+// them. Names are left out where the login may not read them.
+func (s *Store) FindOrganizations(ctx context.Context, text string, limit int) (Found, error) {
+	for _, look := range []struct {
+		by      string
+		queries []string
+	}{
+		{ByID, []string{selectByID}}, {ByCustomer, []string{selectByOrgCustomer, selectByRowCustomer}},
+		{BySubscription, []string{selectBySubscription}}, {ByName, []string{selectByName}},
+	} {
+		var ids []string
+		for _, selectIDs := range look.queries {
+			more, err := texts(ctx, s.db, selectIDs, text, limit)
+			if e, refused := errors.AsType[*mysql.MySQLError](err); refused && look.by == ByName && isOutOfReach(e) {
+				break
+			}
+			if err != nil {
+				return Found{}, failure(err, "look for organization "+text)
+			}
+			ids = append(ids, more...)
+		}
+		slices.Sort(ids)
+		if ids = slices.Compact(ids); len(ids) > 0 {
+			named, err := s.named(ctx, ids[:min(len(ids), limit)])
+			return Found{look.by, named}, err
+		}
+	}
+	return Found{}, nil
+}
+
+func (s *Store) named(ctx context.Context, ids []string) ([]NamedOrganization, error) {
+	names, err := s.OrganizationNames(ctx, ids)
+	named := make([]NamedOrganization, len(ids))
+	for i, id := range ids {
+		named[i] = NamedOrganization{id, names[id]}
+	}
+	return named, err
+}
+
 // nearPrefix is how many characters of an id must be right for it to count as near.
 const nearPrefix = 8
 

@@ -83,10 +83,45 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 	})
 }
 
+func TestAnOrganizationIsFoundByWhatPeopleHaveOfIt(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		organization := func(id, name, customer string, deleted bool) appschema.Organization {
+			return appschema.Organization{ID: id, Name: name, CreatedBy: "u", StripeCustomerID: &customer, IsDeleted: deleted, SubscriptionStatus: "active", SubscriptionTier: "free"}
+		}
+		f.addOrganizations(t,
+			organization("a", "Acme", "cus_a", false), organization("b", "Twin", "cus_shared", false), organization("c", "Twin", "cus_shared", false),
+			organization("gone", "Gone", "cus_gone", true), organization("Acme", "An id that is a name", "cus_odd", false),
+		)
+		for _, row := range [][3]string{{"1", "a", "sub_a"}, {"2", "a", "sub_a2"}, {"3", "gone", "sub_gone"}} {
+			f.MustExec(t, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id, stripe_customer_id) VALUES (?,?,?,'cus_of_row')`, row[0], row[1], row[2])
+		}
+		acme := []mysqlstore.NamedOrganization{{ID: "a", Name: "Acme"}}
+		for text, want := range map[string]mysqlstore.Found{
+			"a":          {By: mysqlstore.ByID, Organizations: acme},
+			"gone":       {By: mysqlstore.ByID, Organizations: []mysqlstore.NamedOrganization{{ID: "gone", Name: "Gone"}}}, // whoever asks for it hears that it is
+			"Acme":       {By: mysqlstore.ByID, Organizations: []mysqlstore.NamedOrganization{{ID: "Acme", Name: "An id that is a name"}}},
+			"cus_a":      {By: mysqlstore.ByCustomer, Organizations: acme},
+			"cus_of_row": {By: mysqlstore.ByCustomer, Organizations: acme},
+			"cus_shared": {By: mysqlstore.ByCustomer, Organizations: []mysqlstore.NamedOrganization{{ID: "b", Name: "Twin"}, {ID: "c", Name: "Twin"}}},
+			"cus_gone":   {},
+			"sub_a2":     {By: mysqlstore.BySubscription, Organizations: acme},
+			"sub_gone":   {},
+			"Twin":       {By: mysqlstore.ByName, Organizations: []mysqlstore.NamedOrganization{{ID: "b", Name: "Twin"}, {ID: "c", Name: "Twin"}}},
+			"Twi":        {},
+			"%":          {},
+		} {
+			found, err := f.store.FindOrganizations(t.Context(), text, 5)
+			if diff := cmp.Diff(want, found); err != nil || diff != "" {
+				t.Errorf("%q: %v %s", text, err, diff)
+			}
+		}
+	})
+}
+
 func TestNamesAreReadWhereTheLoginMay(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Acme", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"})
-	mayNot := f.login(t, "SELECT (id) ON organizations")
+	mayNot := f.login(t, "SELECT (id, is_deleted, stripe_customer_id) ON organizations", "SELECT ON subscriptions")
 	for name, c := range map[string]struct {
 		store *mysqlstore.Store
 		want  map[string]string
@@ -94,6 +129,9 @@ func TestNamesAreReadWhereTheLoginMay(t *testing.T) {
 		if got, err := c.store.OrganizationNames(t.Context(), []string{"a", "nobody"}); err != nil || !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
+	}
+	if found, err := mayNot.FindOrganizations(t.Context(), "Acme", 5); err != nil || found.By != "" {
+		t.Errorf("by a name that cannot be read: %+v, %v", found, err)
 	}
 	f.MustExec(t, `ALTER TABLE organizations DROP COLUMN name`)
 	if got, err := f.store.OrganizationNames(t.Context(), []string{"a"}); err != nil || len(got) > 0 {

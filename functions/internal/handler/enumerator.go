@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -126,10 +127,28 @@ func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
 	}, nil
 }
 
+// refuseNull: a key that was to say something, such as that the run is dry, would say nothing.
+func refuseNull(raw json.RawMessage) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	var keys map[string]json.RawMessage
+	if err := d.Decode(&keys); err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if string(keys[key]) == "null" {
+			return fmt.Errorf("%q is null: give it a value or leave it out", key)
+		}
+	}
+	return nil
+}
+
 // decodeStrictly reads one JSON object. Null is none: it would ask for everything.
 func decodeStrictly(raw json.RawMessage, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
 		return errors.New("it is no JSON object")
+	}
+	if err := refuseNull(raw); err != nil {
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

@@ -47,7 +47,7 @@ var refusedEvents = []string{
 	``, ` `, `null`, `true`, `"org-1"`, `[]`, `[{}]`, `7`, `{`, `{}{}`, `{} x`, `{}]`,
 	`{"orgID":"org-1","organization":"x"}`, `{"dry_run":true}`, `{"dryRun":"yes"}`, `{"dryRun":1}`,
 	`{"scheduledFor":"tomorrow"}`, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`, `{"scheduledFor":1700000000}`,
-	`{"strategy":"sweep up"}`, `{"strategy":1}`, `{"orgId":7}`, `{"orgId":""}`, `{"orgId":" "}`, `{"orgId":null}`, `{"orgId":"a","orgId":null}`,
+	`{"dryRun":null}`, `{"dryRun":true,"dryRun":null}`, `{"strategy":null}`, `{"scheduledFor":null}`, `{"strategy":"sweep up"}`, `{"strategy":1}`, `{"orgId":7}`, `{"orgId":""}`, `{"orgId":" "}`, `{"orgId":null}`, `{"orgId":"a","orgId":null}`,
 	`{"resume":false}`, `{"resume":null}`, `{"resume":""}`, `{"resume":1}`, `{"resume":["a"]}`, `{"resume":{}}`,
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 func TestOnlyYesIsYes(t *testing.T) {
-	for answer, want := range map[string]bool{"y\n": true, " YES \n": true, "n\n": false, "\n": false, "": false, "yikes\n": false} {
+	for answer, want := range map[string]bool{"y\n": true, "YES \n": true, "n\n": false, "\n": false, "": false, "yikes\n": false} {
 		var errs strings.Builder
 		got, err := ask(t.Context(), strings.NewReader(answer), &errs, "This writes.")
 		if err != nil || got != want || errs.String() != "This writes.\nGo on? [y/N] " {

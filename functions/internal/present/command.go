@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 // Execute runs a command line and returns the exit code. Errors are written here and nowhere
@@ -18,7 +22,8 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	cmd.SetArgs(args)
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
+	cmd.SetFlagErrorFunc(flagError)
+	cmd.Version = version(debug.ReadBuildInfo())
 	err := refuseEmpty(args)
 	if err == nil {
 		err = cmd.ExecuteContext(ctx)
@@ -31,6 +36,68 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	}
 	// A flag that could not be read may stand before --json.
 	return Fail(out, errs, asksForJSON(args), err)
+}
+
+// flagError says what is wrong with a flag in the command line's own words.
+func flagError(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
+		name := unknown.GetSpecifiedName()
+		if near, letters := config.Nearest(name, flagsOf(cmd)); letters <= max(2, len(name)/3) {
+			return Usage("unknown flag --%s; did you mean --%s?", name, near)
+		}
+		return Usage("unknown flag --%s", name)
+	}
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		flag := invalid.GetFlag()
+		return Usage("--%s is %q, which is no %s", flag.Name, invalid.GetValue(), kindOf(flag))
+	}
+	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return Usage("--%s needs a value", missing.GetSpecifiedName())
+	}
+	return Usage("%w", err)
+}
+
+func flagsOf(cmd *cobra.Command) (names []string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
+// kindOf tells what the value of a flag is.
+func kindOf(flag *pflag.Flag) string {
+	switch flag.Value.Type() {
+	case "bool":
+		return "true or false"
+	case "int", "int64":
+		return "whole number"
+	case "uint", "uint64":
+		return "whole number from 0 on"
+	case "float64":
+		return "number"
+	case "duration":
+		return "duration such as 300ms or 2s"
+	default:
+		return "such value"
+	}
+}
+
+// version tells what was built: the module's version where it was installed by one, and the commit
+// where it was built in a checkout.
+func version(info *debug.BuildInfo, ok bool) string {
+	if !ok {
+		return "unknown"
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	text := info.Main.Version
+	if revision := settings["vcs.revision"]; revision != "" && !strings.Contains(text, revision[:min(12, len(revision))]) {
+		text += ", commit " + revision + " of " + settings["vcs.time"]
+	}
+	if settings["vcs.modified"] == "true" && !strings.Contains(text, "dirty") {
+		text += ", modified"
+	}
+	return text + ", " + info.GoVersion
 }
 
 func refuseEmpty(args []string) error {

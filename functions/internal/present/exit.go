@@ -56,7 +56,7 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 			Message string `json:"message"`
 			Hint    string `json:"hint"`
 		}
-		if err := json.NewEncoder(out).Encode(map[string]body{"error": {e.Code, e.Error(), e.Hint}}); err != nil {
+		if err := json.NewEncoder(out).Encode(map[string]body{"error": {e.Code, e.Error(), hint(e)}}); err != nil {
 			return ExitFailed
 		}
 		return e.Exit
@@ -74,6 +74,21 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	}
 	_ = p.Flush() // nowhere left to report to
 	return e.Exit
+}
+
+// hint is what to do next: for machines there always is something.
+func hint(e *Error) string {
+	advice := billing.Reason(e.Code).Advice()
+	switch {
+	case e.Hint != "":
+		return e.Hint
+	case advice.Do != "":
+		return advice.Do
+	case e.Code == CodeInterrupted:
+		return "run it again to go on"
+	default:
+		return "read the message; run it again once its cause is gone"
+	}
 }
 
 func classified(err error) *Error {

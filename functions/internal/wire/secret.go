@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -41,7 +42,7 @@ func Environment(ctx context.Context, environ map[string]string) (map[string]str
 func fetchSecret(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
-	settings, err := awsconfig.LoadDefaultConfig(ctx)
+	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // what matters comes as an error
 	if err != nil {
 		return "", fmt.Errorf("AWS settings: %w", err)
 	}
