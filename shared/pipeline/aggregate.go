@@ -60,7 +60,9 @@ type Aggregator struct {
 		leftovers
 		ageTeller
 		historyPruner
+		outbox
 	}
+	Bus       EventBus      // where announcements go; nil: nowhere
 	Retention time.Duration // how long before the latest run closed ones are kept
 	Reserve   time.Duration // kept of the deadline
 	Retry     Retry
@@ -113,7 +115,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	defer cancel()
 	tick := Tick{Closed: []string{}}
 	var problems []error
-	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.prune} {
+	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.announceAll, a.prune} {
 		err := step(ctx, &tick)
 		problems = append(problems, err)
 		if billing.IsDatabaseAway(err) {

@@ -64,6 +64,16 @@ const (
 	MetricRepairUndone = "RepairUndone"
 )
 
+// Metrics of what is announced on the application's event bus.
+const (
+	// Of each time that something was sent: how many announcements were accepted, and how many were not.
+	MetricAnnounced          = "Announced"
+	MetricAnnouncementErrors = "AnnouncementErrors"
+	// Of each tick: how many wait, and for how long the first of them does, in seconds.
+	MetricOutboxSize = "OutboxSize"
+	MetricOutboxAge  = "OutboxAge"
+)
+
 // Emitted is a metric that the functions write.
 type Emitted struct {
 	Name       string
@@ -79,6 +89,7 @@ func All() []Emitted {
 		MetricAccessDrift, MetricDetailDrift, MetricTierMetadataMismatch,
 		MetricStripeList, MetricStripeRetrieve, MetricStripeOther, MetricStripeThrottled, MetricLastRunAge,
 		MetricCatchUpAccessDrift, MetricCatchUpAge, MetricRepairUndone,
+		MetricAnnounced, MetricAnnouncementErrors, MetricOutboxSize, MetricOutboxAge,
 	} {
 		all = append(all, Emitted{Name: name})
 	}

@@ -31,9 +31,11 @@ var mayImport = map[string]string{
 	"shared/mysqlstore/appschema":    "sql",
 	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
 	"shared/sqsqueue":                "shared/billing sqs",
+	"shared/eventbus":                "shared/billing eventbridge",
 
 	// What stands in for AWS on one machine.
 	"shared/localaws/demo":         "shared/billing shared/mysqlstore/appschema shared/stripesource/stripetest sql",
+	"shared/localaws/eventserver":  "",
 	"shared/localaws/lambdaserver": "",
 	"shared/localaws/lambdasource": "shared/telemetry sqs",
 	"shared/localaws/localdb":      "sql go-sql-driver dolthub",
@@ -86,6 +88,7 @@ var testsMayImport = map[string]string{
 var guarded = []string{
 	"database/sql",
 	"github.com/aws/aws-cdk-go",
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge",
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager",
 	"github.com/aws/aws-sdk-go-v2/service/sqs",
 	"github.com/aws/constructs-go",

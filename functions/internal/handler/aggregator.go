@@ -61,8 +61,8 @@ func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error
 	}
 }
 
-// HandleRecords looks once at each run that the messages name. Once the database is away, the other
-// messages are returned.
+// HandleRecords looks once at each run that the messages name, and announces what there is to announce. Once
+// the database is away, the other messages are returned.
 func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	looked := map[string]error{}
@@ -87,6 +87,9 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
+	}
+	if away == nil {
+		h.Step.Announce(ctx)
 	}
 	return response, nil
 }

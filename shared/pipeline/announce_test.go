@@ -1,0 +1,479 @@
+package pipeline_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/eventbus"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+const busName = "application"
+
+// startBus gives the fixture an EventBridge over HTTP and sets the database to announce.
+func (f *fixture) startBus() *eventserver.Server {
+	f.Helper()
+	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	if err := f.store.KeepAnnouncing(f.Context(), true); err != nil {
+		f.Fatal(err)
+	}
+	return server
+}
+
+// tappedBus is a real bus behind a tap.
+type tappedBus struct {
+	*eventbus.Bus
+
+	tap *tap
+}
+
+func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
+	err = b.tap.do(ctx, "Send", func() (err error) {
+		accepted, refused, err = b.Bus.Send(ctx, all)
+		return err
+	})
+	return accepted, refused, err
+}
+
+// announcer is an aggregator that sends to the bus.
+func (f *fixture) announcer(server *eventserver.Server, p *tap) *pipeline.Aggregator {
+	a := f.aggregator(p)
+	a.Bus = tappedBus{eventbus.New(server.AWSConfig(), busName), p}
+	return a
+}
+
+// told is what consumers make of what they got: each announcement once, by its id.
+type told struct {
+	repairs map[string][]billing.Change // of all repairs of an organization, by run and organization
+	ends    map[string][]string         // the status that a run ended with, each time it was told
+	events  int                         // with repetitions
+}
+
+func heard(t testing.TB, events []eventserver.Event) told {
+	t.Helper()
+	all := told{map[string][]billing.Change{}, map[string][]string{}, len(events)}
+	known := map[string]string{}
+	for _, e := range events {
+		var detail struct {
+			ID, RunID, OrgID, Status any
+			Changes                  []billing.Change
+		}
+		if err := json.Unmarshal(e.Detail, &detail); err != nil {
+			t.Fatal(err)
+		}
+		id := detail.ID.(string)
+		if before, known := known[id]; known {
+			if before != string(e.Detail) {
+				t.Errorf("%s tells two things:\n%s\n%s", id, before, e.Detail)
+			}
+			continue
+		}
+		known[id] = string(e.Detail)
+		if e.DetailType == string(billing.AnnounceRunFinished) {
+			run := detail.RunID.(string)
+			all.ends[run] = append(all.ends[run], detail.Status.(string))
+			continue
+		}
+		key := fmt.Sprint(detail.RunID, "|", detail.OrgID)
+		all.repairs[key] = append(all.repairs[key], detail.Changes...)
+	}
+	return all
+}
+
+// repaired are the changes that the run's items record as made.
+func (f *fixture) repaired(runID string) map[string][]billing.Change {
+	all := map[string][]billing.Change{}
+	for id, item := range f.items() {
+		if item.Outcome == billing.OutcomeSynced {
+			all[runID+"|"+id] = item.Changes
+		}
+	}
+	return all
+}
+
+// wantAllTold: what was announced is what was repaired, and the outbox is empty.
+func (f *fixture) wantAllTold(events []eventserver.Event, runID string) told {
+	f.Helper()
+	got := heard(f, events)
+	if diff := cmp.Diff(f.repaired(runID), got.repairs); diff != "" {
+		f.Errorf("announced is not what was repaired (-repaired +announced):\n%s", diff)
+	}
+	if n := mysqltest.Value[int](f, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 {
+		f.Errorf("%d wait in the outbox", n)
+	}
+	return got
+}
+
+// announcing opens a run over organizations in these situations.
+func (f *fixture) announcing(ids ...string) []string {
+	f.Helper()
+	var chosen []situation
+	for _, s := range situations {
+		if slices.Contains(ids, s.id) {
+			chosen = append(chosen, s)
+		}
+	}
+	ids = f.seed(chosen)
+	f.openRun(runID, ids)
+	return ids
+}
+
+func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+	f.deliver(f.reconciler(nil), runID, ids...)
+	a := f.announcer(server, nil)
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	a.Announce(t.Context())
+	got := f.wantAllTold(server.Events(), runID)
+	if len(got.repairs) < 4 || got.events != len(got.repairs)+1 {
+		t.Errorf("%d events, %d repairs", got.events, len(got.repairs))
+	}
+	if diff := cmp.Diff(map[string][]string{runID: {"completed_with_errors"}}, got.ends); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
+	}
+	if lines := f.metrics.lines(t, "Announced", float64(got.events)); len(lines) != 1 || lines[0]["AnnouncementErrors"] != 0.0 {
+		t.Errorf("metrics: %v", f.metrics.lines(t, "Announced", nil))
+	}
+
+	// A second run finds nothing, and says so.
+	f.openRun("again", []string{"in-sync"})
+	f.deliver(f.reconciler(nil), "again", "in-sync")
+	if err := a.Progress(t.Context(), "again"); err != nil {
+		t.Fatal(err)
+	}
+	a.Announce(t.Context())
+	if ends := heard(t, server.Events()).ends["again"]; !slices.Equal(ends, []string{"completed"}) {
+		t.Errorf("the second run: %v", ends)
+	}
+}
+
+func TestADryRunAnnouncesItsEndOnlyAndARunOverOneOrganizationItsRepairs(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	ids := f.seed(situations[:4])
+	a := f.announcer(server, nil)
+	f.openRun("dry", ids, dryRun)
+	f.deliver(f.reconciler(nil), "dry", ids...)
+	f.openRun(runID, []string{ids[0]}, func(r *billing.Run) { r.OrgID = ids[0] })
+	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = ?`, ids[0])
+	f.deliver(f.reconciler(nil), runID, ids[0])
+	for _, id := range []string{"dry", runID} {
+		if err := a.Progress(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Announce(t.Context())
+	got := heard(t, server.Events())
+	if len(got.ends) != 1 || got.ends["dry"] == nil || len(got.repairs) != 1 || got.repairs[runID+"|"+ids[0]] == nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestWithoutABusNothingIsToldAndNothingIsLost(t *testing.T) {
+	f := newFixture(t)
+	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+	f.deliver(f.reconciler(nil), runID, ids...)
+	a := f.aggregator(nil)
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 || len(f.metrics.lines(t, "OutboxSize", nil)) != 0 {
+		t.Errorf("%d wait, and the metrics say %v", n, f.metrics.lines(t, "OutboxSize", nil))
+	}
+
+	// Somebody switched announcing off while announcements waited.
+	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	f.clock.advance(time.Hour)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := f.metrics.lines(t, "OutboxSize", 1.0)
+	if len(lines) != 1 || lines[0]["OutboxAge"] != 3600.0 || len(f.logs.lines(t, "level", "WARN")) == 0 {
+		t.Errorf("metrics: %v", lines)
+	}
+}
+
+// TestAProcessKilledAnywhereForgetsNoAnnouncement kills a worker with its aggregator between commit, send and
+// removal, and everywhere else.
+func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	seen := 0
+	f.announcing("in-sync", "upgraded", "canceled")
+	f.keepTables()
+	everyDeath(t, func(t *testing.T, k *killer) {
+		f.endProcesses()
+		f.restoreTables()
+		for _, table := range []string{"items", "runs", "outbox"} {
+			f.exec(`DELETE FROM reconciliation_` + table)
+		}
+		ids := f.texts(`SELECT id FROM organizations ORDER BY id`)
+		f.openRun(runID, ids)
+		worker, aggregator := f.reconciler(k.tap()), f.announcer(server, k.tap())
+		worker.Parallel, worker.Retry.Tries, aggregator.Retry.Tries = 1, 1, 1
+		f.deliver(worker, runID, ids...)
+		_ = aggregator.Progress(t.Context(), runID) // dead or not, the message comes again
+		aggregator.Announce(t.Context())
+
+		f.deliver(f.reconciler(nil), runID, ids...)
+		if err := f.announcer(server, nil).Progress(t.Context(), runID); err != nil {
+			t.Fatal(err)
+		}
+		f.clock.advance(billing.AmendmentPause)
+		if _, err := f.announcer(server, nil).Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all := server.Events()
+		got := f.wantAllTold(all[seen:], runID)
+		// Redelivered after it was closed, the run has more requests to Stripe, which amends it.
+		if n := len(got.ends[runID]); n != 1 && n != 2 {
+			t.Errorf("ends: %v", got.ends)
+		}
+		seen = len(all)
+	})
+}
+
+func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
+	some := func(share int64) func() bool { // every so many times
+		var n atomic.Int64
+		return func() bool { return n.Add(1)%share != 0 }
+	}
+	for name, fail := range map[string]func(server *eventserver.Server){
+		"EventBridge fails as a whole": func(s *eventserver.Server) {
+			s.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
+		},
+		"it throttles": func(s *eventserver.Server) {
+			throttled := some(4)
+			s.SetFail(func() *eventserver.Fault {
+				if throttled() {
+					return &eventserver.Throttled
+				}
+				return nil
+			})
+		},
+		"answers are lost": func(s *eventserver.Server) {
+			s.SetFail(func() *eventserver.Fault { return &eventserver.LostAnswer })
+		},
+		"permission is lacking": func(s *eventserver.Server) {
+			s.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
+		},
+		"entries fail": func(s *eventserver.Server) {
+			failed := some(3)
+			s.SetFailEntry(func(eventserver.Entry) string {
+				if failed() {
+					return "InternalFailure"
+				}
+				return ""
+			})
+		},
+		"one cannot be read": func(s *eventserver.Server) {
+			s.SetFailEntry(func(e eventserver.Entry) string {
+				if strings.Contains(e.Detail, `"orgId":"upgraded"`) {
+					return "MalformedDetail"
+				}
+				return ""
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			server := f.startBus()
+			ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+			f.deliver(f.reconciler(nil), runID, ids...)
+			fail(server)
+			a := f.announcer(server, nil)
+			if err := a.Progress(t.Context(), runID); err != nil {
+				t.Fatal(err)
+			}
+			a.Announce(t.Context())
+			tick, err := a.Tick(t.Context())
+			if err != nil || len(tick.Closed) != 0 {
+				t.Errorf("a tick that cannot announce: %+v, %v", tick, err)
+			}
+			if f.status(runID) != billing.RunCompletedWithErrors {
+				t.Errorf("the run is %s", f.status(runID))
+			}
+			if len(f.metrics.lines(t, "AnnouncementErrors", nil)) == 0 || len(f.metrics.lines(t, "OutboxSize", nil)) != 1 {
+				t.Error("no metric tells it")
+			}
+
+			server.SetFail(nil)
+			server.SetFailEntry(nil)
+			f.clock.advance(billing.AnnouncementWait)
+			if _, err := a.Tick(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.wantAllTold(server.Events(), runID)
+			if lines := f.metrics.lines(t, "OutboxSize", 0.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 0.0 {
+				t.Errorf("the last tick: %v", lines)
+			}
+		})
+	}
+}
+
+// TestWhatCannotBeAnnouncedHoldsUpNothing: more than a request has of those that are refused stand before one that
+// is not.
+func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	for i := range 25 {
+		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("bad-", i), fmt.Sprintf(`{"id":"bad-%d"}`, i), start)
+	}
+	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('good', 'Organization Reconciled', '{"id":"good"}', ?)`, start)
+	server.SetFailEntry(func(e eventserver.Entry) string {
+		if strings.Contains(e.Detail, "bad") {
+			return "MalformedDetail"
+		}
+		return ""
+	})
+	a := f.announcer(server, nil)
+	for ticks := 1; len(server.Events()) == 0; ticks++ {
+		if _, err := a.Tick(t.Context()); err != nil || ticks > 3 {
+			t.Fatal(ticks, err)
+		}
+	}
+	f.clock.advance(25 * time.Hour)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lines := f.metrics.lines(t, "OutboxSize", 25.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 90000.0 {
+		t.Errorf("%v", f.metrics.lines(t, "OutboxSize", nil))
+	}
+}
+
+func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	const n = 200
+	for i := range n {
+		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("id-", i), fmt.Sprintf(`{"id":"id-%d","runId":"r","orgId":"%d"}`, i, i), start)
+	}
+	var fails atomic.Int64
+	server.SetFail(func() *eventserver.Fault {
+		if fails.Add(1)%5 == 0 {
+			return &eventserver.LostAnswer
+		}
+		return nil
+	})
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() { f.announcer(server, nil).Announce(t.Context()) })
+	}
+	group.Wait()
+	if got := heard(t, server.Events()); len(got.repairs) != n {
+		t.Errorf("%d of %d were announced, in %d events", len(got.repairs), n, got.events)
+	}
+	if left := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); left != 0 {
+		t.Errorf("%d wait", left)
+	}
+}
+
+// TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime: the rest is for what else a tick does.
+func TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	server.SetFail(func() *eventserver.Fault { return &eventserver.Hanging })
+	a := f.announcer(server, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	a.Reserve = 500 * time.Millisecond
+	a.Announce(ctx)
+	if ctx.Err() != nil {
+		t.Error("nothing is left of the time")
+	}
+}
+
+func TestALargeOutboxDrainsWithFlatMemory(t *testing.T) { drain(t, 5_000) }
+
+func BenchmarkALargeOutboxDrainsWithFlatMemory(b *testing.B) {
+	for b.Loop() {
+		drain(b, 100_000)
+	}
+}
+
+// drain sends so many announcements of the size of a repair and looks at what the heap holds meanwhile.
+func drain(t testing.TB, n int) {
+	t.Helper()
+	const batch, most = 500, 8 << 20
+	db := mysqltest.New(t)
+	store := mysqlstore.New(db.DB)
+	if _, err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	detail := `{"version":1,"changes":"` + strings.Repeat("x", 1500) + `"}`
+	for from := 0; from < n; from += batch {
+		args := make([]any, 0, 3*batch)
+		for i := range batch {
+			args = append(args, fmt.Sprintf("%036d", from+i), detail, start)
+		}
+		db.MustExec(t, `INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`+
+			strings.Repeat(`, (?, 'Organization Reconciled', ?, ?)`, batch-1), args...)
+	}
+	before, peak, events := inUse(), uint64(0), 0
+	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}, Take: func(eventserver.Event) {
+		if events++; events%(n/20) == 0 {
+			peak = max(peak, inUse())
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	(&pipeline.Aggregator{
+		Store: store, Bus: eventbus.New(server.AWSConfig(), busName), Now: func() time.Time { return start },
+		Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewMetrics(io.Discard, "Test", time.Now),
+	}).Announce(t.Context())
+	took := time.Since(began)
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if waiting, _, err := store.Outbox(t.Context()); err != nil || waiting != 0 || events != n {
+		t.Errorf("%d wait, %d of %d arrived, %v", waiting, events, n, err)
+	}
+	grown := int64(peak) - int64(before)
+	t.Logf("%d announcements in %s, heap %d KiB above the start at most", n, took.Round(time.Millisecond), grown>>10)
+	if grown > most {
+		t.Errorf("the heap grew by %d KiB", grown>>10)
+	}
+}
+
+// inUse is what the heap holds, without what is garbage.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
