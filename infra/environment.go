@@ -13,7 +13,7 @@ import (
 var (
 	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS"} // columns are checked against the tiers
 	stripeVariables     = []string{"STRIPE_MODE", "STRIPE_RPS"}
-	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE"}
+	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "EVENTS_SETTLE"}
 	workerVariables     = []string{"DEFAULT_TIER", "WORKER_CONCURRENCY", "RETRY_BACKOFF"}
 	aggregatorVariables = []string{"RETENTION_DAYS"}
 	commonVariables     = []string{"LOG_LEVEL", "STAGE"}

@@ -147,7 +147,7 @@ func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]string{
-		"enumerator": slices.Concat(database, stripe, []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL"}),
+		"enumerator": slices.Concat(database, stripe, []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "EVENTS_SETTLE", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL"}),
 		"worker": slices.Concat(database, stripe, []string{
 			"STRIPE_PRICE_ID_FREE", "STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX", "STRIPE_PRODUCT_ID_FREE",
 			"STRIPE_PRODUCT_ID_STARTER", "STRIPE_PRODUCT_ID_PRO", "STRIPE_PRODUCT_ID_MAX", "STRIPE_PRICE_ID_ADDON", "STRIPE_PRODUCT_ID_ADDON", "DEFAULT_TIER", "WORKER_CONCURRENCY",

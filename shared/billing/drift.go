@@ -11,6 +11,7 @@ type Drift struct {
 	// Warnings counts organizations by warning, whatever their outcome.
 	Warnings map[WarningCode]int
 	Moves    AccessMoves
+	ByCause  DriftByCause
 }
 
 // AccessMoves tells whose access the changes of a run raised or lowered, or in a dry run would.
@@ -53,6 +54,7 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 			d.ByField[c.Field]++
 		}
 	}
+	d.ByCause.add(i.Cause)
 	if access {
 		d.Access++
 	} else {
@@ -88,4 +90,20 @@ func (m AccessMoves) listed() AccessMoves {
 		}
 	}
 	return m
+}
+
+// DriftByCause counts a catch-up's organizations that had drifted, by their cause. In other runs both are 0.
+type DriftByCause struct {
+	Pending    int `json:"pending"`    // some endpoint had not taken the event
+	NotPending int `json:"notPending"` // it was taken, or no endpoint is subscribed to it
+}
+
+func (d *DriftByCause) add(c *Cause) {
+	switch {
+	case c == nil:
+	case c.Pending():
+		d.Pending++
+	default:
+		d.NotPending++
+	}
 }

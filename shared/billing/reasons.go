@@ -63,6 +63,7 @@ const (
 	ReasonUnknownItem         Reason = "unknown_item"
 	ReasonUnknownOrganization Reason = "unknown_organization"
 	ReasonOtherSettings       Reason = "other_settings"
+	ReasonCatchUpListing      Reason = "catch_up_listing"
 )
 
 // Reasons that concern the whole run: it is stopped, or suspect.
@@ -77,6 +78,7 @@ const (
 	ReasonStoppedByOperator  Reason = "stopped_by_operator"
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
+	ReasonEventsExpired      Reason = "events_expired"
 )
 
 // WarningCode names something a person should look at; it changes no outcome.
@@ -233,6 +235,11 @@ var allAdvice = []Advice{
 		"The run was started with other settings than those asked for.",
 		"Name the run alone to go on with it, or start another.", resumed,
 	},
+	{
+		string(ReasonCatchUpListing), ConcernRefused,
+		"Another catch-up is still listing whom Stripe's events name, and there is one at a time.",
+		"Follow that one, or try again in a few minutes.", listed,
+	},
 
 	{
 		string(ReasonStripeUnauthorized), ConcernRun,
@@ -283,6 +290,11 @@ var allAdvice = []Advice{
 		string(ReasonNoSubscriptions), ConcernRun,
 		"No organization has a subscription in Stripe, where in the last run some had.",
 		"Check that STRIPE_SECRET_KEY is of the right account before you trust it.", anew,
+	},
+	{
+		string(ReasonEventsExpired), ConcernRun,
+		"The catch-up had to begin before Stripe's log of events does, which reaches back 30 days.",
+		"Start a run over all organizations, which needs no events.", anew,
 	},
 
 	{

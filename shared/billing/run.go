@@ -19,7 +19,7 @@ const (
 )
 
 // Strategies are all there are.
-func Strategies() []Strategy { return []Strategy{StrategySweep, StrategyRetrieve} }
+func Strategies() []Strategy { return []Strategy{StrategySweep, StrategyRetrieve, StrategyEvents} }
 
 // RunStatus is where a run stands.
 type RunStatus string
@@ -68,6 +68,7 @@ type Run struct {
 	Sweep         SweepState
 	SweptFrom     *time.Time // when the sweep began
 	OrphansSought bool       // in the snapshot, and what was found is recorded
+	Window        *Window    // of a catch-up; nil of other runs
 	ListedThrough string     // last organization listed, "" before the first
 	SentThrough   string     // last organization sent to the queue
 	// By is who asked for it; "" for the schedule.
@@ -158,6 +159,7 @@ type Item struct {
 	Changes        []Change
 	Warnings       []Warning
 	Error          string
+	Cause          *Cause // in a catch-up; nil in other runs
 	// Revision counts the writes of the item; a later write names the one it builds on.
 	Revision int
 }

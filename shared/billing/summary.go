@@ -37,6 +37,7 @@ type Summary struct {
 	Reasons            map[Reason]int      `json:"reasons"`
 	Warnings           map[WarningCode]int `json:"warnings"` // organizations by warning
 	DriftByField       map[string]int      `json:"driftByField"`
+	DriftByCause       DriftByCause        `json:"driftByCause"`
 	Access             AccessMoves         `json:"access"`
 	Orphans            []Orphan            `json:"orphans"`
 	OrphansTotal       int                 `json:"orphansTotal"`
@@ -59,6 +60,7 @@ type Detail struct {
 	Changes  []Change  `json:"changes"`
 	Error    string    `json:"error"`
 	Warnings []Warning `json:"warnings"`
+	Event    *Cause    `json:"event,omitempty"` // in a catch-up
 }
 
 // Orphan is a live Stripe subscription that no organization accounts for.
@@ -84,6 +86,7 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 		s.add(t)
 	}
 	maps.Copy(s.DriftByField, drift.ByField)
+	s.DriftByCause = drift.ByCause
 	maps.Copy(s.Warnings, drift.Warnings)
 	if run.FinishedAt != nil {
 		s.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
@@ -170,7 +173,7 @@ func notabilityOf(i Item) notability {
 }
 
 func detail(i Item) Detail {
-	d := Detail{OrgID: i.OrgID, Action: i.Outcome, Reason: i.Reason, Changes: i.Changes, Error: i.Error, Warnings: i.Warnings}
+	d := Detail{OrgID: i.OrgID, Action: i.Outcome, Reason: i.Reason, Changes: i.Changes, Error: i.Error, Warnings: i.Warnings, Event: i.Cause}
 	if d.Changes == nil {
 		d.Changes = []Change{}
 	}

@@ -29,6 +29,10 @@ func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
   "reasons": {},
   "warnings": {},
   "driftByField": {},
+  "driftByCause": {
+    "pending": 0,
+    "notPending": 0
+  },
   "access": {
     "raised": {
       "organizations": 0,
@@ -146,6 +150,10 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
   "driftByField": {
     "subscriptions.plan_tier": 6,
     "subscriptions.status": 2
+  },
+  "driftByCause": {
+    "pending": 0,
+    "notPending": 0
   },
   "access": {
     "raised": {

@@ -34,6 +34,8 @@ type Config struct {
 	RetryBackoff time.Duration `json:"retryBackoff"`
 	// RunDeadline is the age at which a run with pending items is closed.
 	RunDeadline time.Duration `json:"runDeadline"`
+	// EventsSettle is how old an event of Stripe's must be for a catch-up to go by it.
+	EventsSettle time.Duration `json:"eventsSettle"`
 	// RetentionDays is how long finished runs are kept.
 	RetentionDays int `json:"retentionDays"`
 	// LogLevel is the lowest level that is logged.

@@ -104,6 +104,7 @@ func TestDefaultsFillWhatIsNotSet(t *testing.T) {
 		MaxReceiveCount:    30,
 		RetryBackoff:       30 * time.Second,
 		RunDeadline:        12 * time.Hour,
+		EventsSettle:       10 * time.Minute,
 		RetentionDays:      90,
 		LogLevel:           slog.LevelInfo,
 	}
@@ -120,6 +121,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"STRIPE_PRICE_ID_MAX", "price_c", "STRIPE_PRICE_ID_FREE", "price_0", "STRIPE_PRODUCT_ID_FREE", "prod_0", "STRIPE_PRODUCT_ID_STARTER", "prod_a",
 		"STRIPE_PRODUCT_ID_PRO", "silver", "STRIPE_PRODUCT_ID_MAX", "prod_c", "DEFAULT_TIER", "starter", "MAX_DOWNGRADES", "7",
 		"WORKER_CONCURRENCY", "1", "MAX_RECEIVE_COUNT", "3", "RETRY_BACKOFF", "1s", "RUN_DEADLINE", "1h30m",
+		"EVENTS_SETTLE", "0s",
 		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN", "STAGE", "staging",
 	))
 	want := mustLoad(t, complete())
@@ -137,6 +139,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want.WorkerConcurrency, want.MaxReceiveCount, want.RetentionDays = 1, 3, 19
 	want.Stage = "staging"
 	want.RetryBackoff, want.RunDeadline, want.LogLevel = time.Second, 90*time.Minute, slog.LevelWarn
+	want.EventsSettle = 0
 	if got.MaxDowngrades.Limit(1000) != 7 {
 		t.Errorf("MaxDowngrades = %v, want 7", got.MaxDowngrades)
 	}
@@ -290,6 +293,9 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 		{"RUN_DEADLINE", "72h", ok},
 		{"RUN_DEADLINE", "59s", outOfRange},
 		{"RUN_DEADLINE", "73h", outOfRange},
+		{"EVENTS_SETTLE", "6h", ok},
+		{"EVENTS_SETTLE", "-1s", outOfRange},
+		{"EVENTS_SETTLE", "7h", outOfRange},
 		{"RETENTION_DAYS", "3650", ok},
 		{"RETENTION_DAYS", "18", outOfRange},
 		{"RETENTION_DAYS", "3651", outOfRange},

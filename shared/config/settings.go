@@ -69,6 +69,7 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 		{"MAX_RECEIVE_COUNT", "", "a whole number from 1 to 1000, the same as in the queue's redrive policy, or leave it out to try until RUN_DEADLINE", between(&c.MaxReceiveCount, strconv.Atoi, 1, billing.MaxReceives)},
 		{"RETRY_BACKOFF", "30s", "a duration from 1s to 30m, such as 30s", between(&c.RetryBackoff, time.ParseDuration, time.Second, 30*time.Minute)},
 		{"RUN_DEADLINE", "12h", "a duration from 1m to 72h, such as 12h: the queues keep messages for four days", between(&c.RunDeadline, time.ParseDuration, time.Minute, 72*time.Hour)},
+		{"EVENTS_SETTLE", "10m", "a duration from 0s to 6h, such as 10m: the webhook gets so long before a catch-up looks", between(&c.EventsSettle, time.ParseDuration, 0, 6*time.Hour)},
 		{"RETENTION_DAYS", "90", "a whole number of days from 19 to 3650: a run must outlive the messages that name it", between(&c.RetentionDays, strconv.Atoi, 19, 3650)},
 
 		{"WORK_QUEUE_URL", "", "the URL of the SQS queue with one message for each organization", queue(&c.Queues.Work, "WORK_QUEUE_URL", queues)},

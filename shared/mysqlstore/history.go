@@ -25,7 +25,7 @@ func (s *Store) RecentRuns(ctx context.Context, limit int) ([]PastRun, error) {
 // RunsBefore returns the last runs over all organizations that started no later than the given
 // time, at most limit, the latest first.
 func (s *Store) RunsBefore(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
-	return s.pastRuns(ctx, `org_id = '' AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
+	return s.pastRuns(ctx, full+` AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
 }
 
 func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]PastRun, error) {
@@ -125,6 +125,13 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?
 		AND i.outcome IN `+in(len(outcomes))+` AND NOT `+plainlySkipped+` ORDER BY i.org_id LIMIT ?`, append(args, driftPage)...)
 	if err != nil || len(page) == 0 {
+		return nil, err
+	}
+	of := make([]*billing.Item, len(page))
+	for i := range page {
+		of[i] = &page[i].Item
+	}
+	if err := s.addCauses(ctx, runID, of); err != nil {
 		return nil, err
 	}
 	return page, s.addOrganizations(ctx, page)

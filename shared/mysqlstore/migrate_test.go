@@ -67,7 +67,11 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 			t.Error("no step was taken")
 		}
 		after := tables(t, db)
-		want := []string{"organizations", "reconciliation_budgets", "reconciliation_items", "reconciliation_migrations", "reconciliation_orders", "reconciliation_outbox", "reconciliation_ranges", "reconciliation_runs", "reconciliation_settings", "reconciliation_snapshots", "reconciliation_sweeps", "reconciliation_tallies", "subscriptions"}
+		want := []string{
+			"organizations", "reconciliation_budgets", "reconciliation_events", "reconciliation_items", "reconciliation_migrations", "reconciliation_named", "reconciliation_orders", "reconciliation_outbox",
+			"reconciliation_ranges", "reconciliation_runs", "reconciliation_settings", "reconciliation_snapshots", "reconciliation_sweeps",
+			"reconciliation_tallies", "reconciliation_undelivered", "reconciliation_windows", "subscriptions",
+		}
 		if diff := cmp.Diff(want, names(after)); diff != "" {
 			t.Errorf("tables (-want +got):\n%s", diff)
 		}

@@ -13,7 +13,8 @@ const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, li
 	downgrades, downgrade_limit, status_reason, status_message, stripe_list, stripe_retrieve, stripe_other, stripe_throttled,
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
 	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key),
-	COALESCE(o.asked_by, ''), COALESCE(o.allow_downgrade, FALSE), o.approved_limit, COALESCE(o.approved_by, ''), o.approved_at`
+	COALESCE(o.asked_by, ''), COALESCE(o.allow_downgrade, FALSE), o.approved_limit, COALESCE(o.approved_by, ''), o.approved_at,
+	w.run_id IS NOT NULL, w.from_at, w.to_at, COALESCE(w.own_since, FALSE), COALESCE(w.expired, FALSE), COALESCE(w.state, ''), COALESCE(w.after_id, '')`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
@@ -21,15 +22,23 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 	var approval billing.Approval
 	var limit sql.NullInt64
 	var approvedAt sql.NullTime
+	var windowed bool
+	var window billing.Window
+	var from, to sql.NullTime
 	err := r.Scan(&run.ID, &requestID, &run.Status, &run.DryRun, &run.Strategy, &run.OrgID, &run.Total, &run.Listed,
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
 		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed,
-		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt)
+		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt,
+		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After)
 	if limit.Valid {
 		approval.Limit, approval.At = int(limit.Int64), approvedAt.Time
 		run.Approval = &approval
+	}
+	if windowed {
+		window.From, window.To = from.Time, to.Time
+		run.Window = &window
 	}
 	run.RequestID, run.StatusMessage = requestID.String, statusMessage.String
 	return run, err
@@ -42,32 +51,42 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 		runs = append(runs, run)
 		return err
 	}, `SELECT `+runColumns+` FROM reconciliation_runs r LEFT JOIN reconciliation_sweeps s ON s.run_id = id
-		LEFT JOIN reconciliation_orders o ON o.run_id = id WHERE `+condition, args...)
+		LEFT JOIN reconciliation_orders o ON o.run_id = id LEFT JOIN reconciliation_windows w ON w.run_id = id WHERE `+condition, args...)
 	return runs, failure(err, "read runs")
 }
 
 // OpenRun creates the run unless it, or one of the same request, is there already, and returns
 // the one that stands: a second delivery opens nothing new.
 func (s *Store) OpenRun(ctx context.Context, run billing.Run) (billing.Run, error) {
-	requestID := sql.NullString{String: run.RequestID, Valid: run.RequestID != ""}
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO reconciliation_runs
-			(id, request_id, status, dry_run, strategy, org_id, started_at, deadline_at) VALUES (?,?,?,?,?,?,?,?)`,
-			run.ID, requestID, billing.RunEnumerating, run.DryRun, run.Strategy, run.OrgID, run.StartedAt, run.DeadlineAt)
-		if err != nil {
-			return err
-		}
-		return insertOrder(ctx, tx, run)
-	})
+	err := s.inTx(ctx, func(tx *sql.Tx) error { return insertRun(ctx, tx, run) })
 	if err != nil && !isDuplicateKey(err) {
 		return billing.Run{}, failure(err, "open run "+run.ID)
 	}
-	runs, err := s.runsWhere(ctx, `id = ? OR request_id = ?`, run.ID, requestID)
+	return s.opened(ctx, run)
+}
+
+func insertRun(ctx context.Context, e execer, run billing.Run) error {
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_runs
+		(id, request_id, status, dry_run, strategy, org_id, started_at, deadline_at) VALUES (?,?,?,?,?,?,?,?)`,
+		run.ID, requestID(run), billing.RunEnumerating, run.DryRun, run.Strategy, run.OrgID, run.StartedAt, run.DeadlineAt)
+	if err != nil {
+		return err
+	}
+	return insertOrder(ctx, e, run)
+}
+
+func requestID(run billing.Run) sql.NullString {
+	return sql.NullString{String: run.RequestID, Valid: run.RequestID != ""}
+}
+
+// opened returns the run that stands for the one that was to be opened.
+func (s *Store) opened(ctx context.Context, run billing.Run) (billing.Run, error) {
+	runs, err := s.runsWhere(ctx, `id = ? OR request_id = ?`, run.ID, requestID(run))
+	if err == nil && len(runs) == 0 {
+		err = failure(sql.ErrNoRows, "find run "+run.ID+" just opened")
+	}
 	if err != nil {
 		return billing.Run{}, err
-	}
-	if len(runs) == 0 {
-		return billing.Run{}, failure(sql.ErrNoRows, "find run "+run.ID+" just opened")
 	}
 	return runs[0], nil
 }

@@ -104,6 +104,13 @@ func (s *Store) itemsWhere(ctx context.Context, runID, condition string, args ..
 		items = append(items, i)
 		return err
 	}, `SELECT `+itemColumns+itemsOfRun+condition, append([]any{runID}, args...)...)
+	if err == nil {
+		of := make([]*billing.Item, len(items))
+		for i := range items {
+			of[i] = &items[i]
+		}
+		err = s.addCauses(ctx, runID, of)
+	}
 	return items, failure(err, "read items")
 }
 
@@ -153,13 +160,16 @@ func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, erro
 	return n, failure(err, "count the subscriptions of run "+runID)
 }
 
+// full is of runs over all organizations, as [billing.Run.Kind] says.
+const full = `(org_id = '' AND strategy <> 'events')`
+
 // LastSeen returns what the last run over all organizations that started before the given time
 // and may be trusted saw; nothing if there is none. One that met errors and no subscription at all
 // may not: Stripe did not answer it.
 func (s *Store) LastSeen(ctx context.Context, before time.Time) (billing.Seen, error) {
 	var seen billing.Seen
 	err := query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&seen.Organizations, &seen.Subscriptions) },
-		`SELECT total, subscriptions FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
+		`SELECT total, subscriptions FROM reconciliation_runs WHERE `+full+` AND status IN ('completed','completed_with_errors')
 		AND (status = 'completed' OR subscriptions > 0) AND started_at < ? ORDER BY started_at DESC LIMIT 1`, before)
 	return seen, failure(err, "look for the run before")
 }
@@ -176,7 +186,7 @@ func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, 
 func (s *Store) LastCompleted(ctx context.Context, by time.Time) (*time.Time, error) {
 	var at *time.Time
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
-		WHERE org_id = '' AND dry_run = FALSE AND status IN ('completed','completed_with_errors') AND finished_at <= ?`, by).Scan(&at)
+		WHERE `+full+` AND dry_run = FALSE AND status IN ('completed','completed_with_errors') AND finished_at <= ?`, by).Scan(&at)
 	return at, failure(err, "look for the last completed run")
 }
 
@@ -194,7 +204,18 @@ const prunePage = 1000
 // transaction at a time, and returns how many runs went. Interrupted, it goes on next time: the
 // run goes after its last item.
 func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
+	return s.prune(ctx, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
+}
+
+// PruneEmpty removes closed catch-ups that started before the given time and named nobody, and returns how many.
+func (s *Store) PruneEmpty(ctx context.Context, before time.Time) (int, error) {
+	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND status NOT IN ('running','enumerating')
+		AND (`+anItem+` LIMIT 1) IS NULL AND NOT EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key) ORDER BY started_at`, before)
+}
+
+// prune removes the runs that the query finds, but for the yardsticks.
+func (s *Store) prune(ctx context.Context, closed string, before time.Time) (int, error) {
+	ids, err := texts(ctx, s.db, closed, before)
 	if err != nil || len(ids) == 0 {
 		return 0, failure(err, "look for runs to prune")
 	}
@@ -211,15 +232,16 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	return len(ids), nil
 }
 
-// yardsticks are the runs that [Store.LastSeen] and [Store.LastCompleted] answer with, unless the
+// yardsticks are the runs that [Store.LastSeen], [Store.LastCompleted] and [Store.CaughtUp] answer with, unless the
 // latest is one that a wrong clock dated into the future. They stay
 // however old they are: where nothing has completed for months, the age of the last run and the
 // comparison with it matter most.
 func (s *Store) yardsticks(ctx context.Context) ([]string, error) {
-	return texts(ctx, s.db, `(SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors')
+	return texts(ctx, s.db, `(SELECT id FROM reconciliation_runs WHERE `+full+` AND status IN ('completed','completed_with_errors')
 			ORDER BY started_at DESC LIMIT 1)
-		UNION (SELECT id FROM reconciliation_runs WHERE org_id = '' AND status IN ('completed','completed_with_errors') AND dry_run = FALSE
-			ORDER BY finished_at DESC, started_at DESC LIMIT 1)`)
+		UNION (SELECT id FROM reconciliation_runs WHERE `+full+` AND status IN ('completed','completed_with_errors') AND dry_run = FALSE
+			ORDER BY finished_at DESC, started_at DESC LIMIT 1)
+		UNION (SELECT w.run_id FROM `+windowsOfRuns+` AND `+yardstick+` ORDER BY w.to_at DESC, w.run_id DESC LIMIT 1)`)
 }
 
 func (s *Store) pruneRun(ctx context.Context, runID string) error {
@@ -252,6 +274,9 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_orders WHERE run_id = ?`, runID); err != nil {
+		return err
+	}
+	if err := s.pruneCatchUp(ctx, runID, key); err != nil {
 		return err
 	}
 	_, err = s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)

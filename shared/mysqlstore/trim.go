@@ -21,13 +21,14 @@ const (
 	trimPages = 200
 )
 
-// Trim deletes the plainly skipped items of closed runs that started before the given time and keeps
-// their counts: nearly all items are such, and nothing is told of them. Each small transaction
+// Trim deletes the plainly skipped items of closed runs that started before the given time, of catch-ups
+// before another, and keeps their counts: nearly all items are such, and nothing is told of them. Each small transaction
 // deletes what it counts, so that the run adds up at any time; interrupted, or with much to do, it goes on
 // next time.
-func (s *Store) Trim(ctx context.Context, before time.Time) error {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < ? AND status NOT IN (?,?)
-		AND (`+anItem+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`, before, billing.RunEnumerating, billing.RunRunning)
+func (s *Store) Trim(ctx context.Context, before, catchUps time.Time) error {
+	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < CASE WHEN strategy = ? THEN ? ELSE ? END AND status NOT IN (?,?)
+		AND (`+anItem+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`,
+		billing.StrategyEvents, catchUps, before, billing.RunEnumerating, billing.RunRunning)
 	left := trimPages
 	for _, id := range ids {
 		for after, more := "", true; more && err == nil && left > 0; left-- {
@@ -97,10 +98,17 @@ func plainItems(ctx context.Context, tx *sql.Tx, key int64, after string) (orgs 
 	return orgs, counts, err
 }
 
-const deleteItemRows = `DELETE FROM reconciliation_items WHERE run_key = ? AND org_id IN `
+const (
+	deleteItemRows  = `DELETE FROM reconciliation_items WHERE run_key = ? AND org_id IN `
+	deleteNamedRows = `DELETE FROM reconciliation_named WHERE run_key = ? AND org_id IN `
+)
 
 func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) error {
-	res, err := tx.ExecContext(ctx, deleteItemRows+in(len(orgs)), append([]any{key}, anys(orgs)...)...)
+	args := append([]any{key}, anys(orgs)...)
+	if _, err := tx.ExecContext(ctx, deleteNamedRows+in(len(orgs)), args...); err != nil {
+		return err
+	}
+	res, err := tx.ExecContext(ctx, deleteItemRows+in(len(orgs)), args...)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
 			before[id] = f.counted(t, id)
 		}
 		for range 2 {
-			if err := f.store.Trim(t.Context(), now.Add(time.Minute)); err != nil {
+			if err := f.store.Trim(t.Context(), now.Add(time.Minute), now.Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			for id, want := range before {
@@ -85,7 +85,7 @@ func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed_with_errors'`)
 	trim := func() {
 		t.Helper()
-		if err := f.store.Trim(t.Context(), now.Add(time.Minute)); err != nil {
+		if err := f.store.Trim(t.Context(), now.Add(time.Minute), now.Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,7 +120,7 @@ func TestTrimmingPassesOverWhatStaysOnce(t *testing.T) {
 	f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[]' WHERE org_id LIKE '%0' OR org_id LIKE '%5' OR org_id LIKE '%7'`)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
 	store, _ := f.one(t)
-	if n := rowsRead(t, store, func() error { return store.Trim(t.Context(), now.Add(time.Minute)) }); n > 3*many {
+	if n := rowsRead(t, store, func() error { return store.Trim(t.Context(), now.Add(time.Minute), now.Add(time.Minute)) }); n > 3*many {
 		t.Errorf("%d rows were read to trim %d", n, many)
 	}
 	if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items`); n != many*3/10 {
@@ -136,7 +136,7 @@ func TestTrimmingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	reopening := f.lock(t, `UPDATE reconciliation_runs SET status = 'enumerating'`)
 	store, connection := f.one(t)
 	trimmed := make(chan error, 1)
-	go func() { trimmed <- store.Trim(t.Context(), now.Add(time.Minute)) }()
+	go func() { trimmed <- store.Trim(t.Context(), now.Add(time.Minute), now.Add(time.Minute)) }()
 	f.awaitStatement(t, connection, "SELECT id FROM reconciliation_runs WHERE id =")
 	if err := reopening.Commit(); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -37,18 +38,24 @@ type (
 	}
 	ageTeller interface {
 		LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
+		LastCaughtUp(ctx context.Context, by time.Time) (time.Time, error)
 		CreatedAt(ctx context.Context) (time.Time, error)
 	}
 	historyPruner interface {
 		LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
-		Trim(ctx context.Context, before time.Time) error
+		Trim(ctx context.Context, before, catchUps time.Time) error
 		Prune(ctx context.Context, before time.Time) (int, error)
+		PruneEmpty(ctx context.Context, before time.Time) (int, error)
 	}
 )
 
 // untrimmed is how long before the latest run closed ones keep what is plainly skipped: longer than
 // anybody asks why nothing was done, and as long as most messages of a dead-letter queue live.
 const untrimmed = 14 * 24 * time.Hour
+
+// catchUpsKept is how long before the latest run catch-ups keep what is plainly skipped, and those that named
+// nobody are kept: there is one every hour.
+const catchUpsKept = 7 * 24 * time.Hour
 
 // Aggregator closes runs and sums them up.
 type Aggregator struct {
@@ -157,8 +164,10 @@ func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 	if latest.StartedAt.Before(until) {
 		until = latest.StartedAt
 	}
-	tick.Pruned, err = a.Store.Prune(ctx, until.Add(-a.Retention))
-	return errors.Join(err, a.Store.Trim(ctx, until.Add(-untrimmed)))
+	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
+	empty, emptyErr := a.Store.PruneEmpty(ctx, until.Add(-catchUpsKept))
+	tick.Pruned = pruned + empty
+	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-untrimmed), until.Add(-catchUpsKept)))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.
@@ -273,7 +282,10 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	}
 	subscriptions, err := a.Store.CountSubscriptions(ctx, run.ID)
 	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
-	if err != nil || run.OrgID != "" || s.Status == billing.RunIncomplete {
+	if w := run.Window; w != nil && w.Expired && s.Status != billing.RunIncomplete {
+		s.StatusReason, s.StatusMessage = billing.ReasonEventsExpired, expired(*w)
+	}
+	if err != nil || run.Kind() != billing.KindFull || s.Status == billing.RunIncomplete {
 		return seen, err
 	}
 	if s.OtherErrors() > 0 { // not all could be read: the errors say why
@@ -326,13 +338,19 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 		level = slog.LevelError
 	}
 	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s) //nolint:sloglint // one of three constants
-	if run.DryRun || run.OrgID != "" {
+	switch {
+	case run.DryRun:
+		return nil
+	case run.Kind() == billing.KindCatchUp:
+		return a.Metrics.Emit(nil, telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access))
+	case run.Kind() == billing.KindFull:
+		return emitRun(a.Metrics, s, drift)
+	default:
 		return nil
 	}
-	return emitRun(a.Metrics, s, drift)
 }
 
-// reportAge tells how long ago the last run over all organizations completed. Before the first
+// reportAge tells how long ago the last run over all organizations completed, and the last catch-up. Before the first
 // one it tells how long this system has been there: a fresh one is not late, one that never
 // completes a run is.
 func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
@@ -347,9 +365,21 @@ func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
 		}
 		last = &created
 	}
-	return a.Metrics.Emit(nil, telemetry.Metric{
-		Name: telemetry.MetricLastRunAge, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(*last).Seconds()),
-	})
+	caughtUp, err := a.Store.LastCaughtUp(ctx, a.now().Add(billing.ClockSkew))
+	if err != nil {
+		return err
+	}
+	return a.Metrics.Emit(nil, a.age(telemetry.MetricLastRunAge, *last), a.age(telemetry.MetricCatchUpAge, caughtUp))
+}
+
+func (a *Aggregator) age(name string, of time.Time) telemetry.Metric {
+	return telemetry.Metric{Name: name, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(of).Seconds())}
+}
+
+// expired says of a catch-up that it could not begin where it had to.
+func expired(w billing.Window) string {
+	return fmt.Sprintf("Stripe lists events of 30 days only, so what happened before %s is not known to this catch-up; start a run over all organizations",
+		w.From.UTC().Format(time.RFC3339))
 }
 
 func (a *Aggregator) now() time.Time { return clock(a.Now) }

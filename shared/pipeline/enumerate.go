@@ -21,9 +21,10 @@ type Request struct {
 	OrgID        string    // only this organization; "" for all
 	DryRun       bool
 	Strategy     billing.Strategy
-	ResumeAll    bool   // go on with every run that was left enumerating
-	ResumeRun    string // go on with this run, or reopen it and send again what is pending
-	ContinueRun  string // go on with this run if it still is enumerating
+	Since        time.Time // where a catch-up is to begin; zero: where the one before it ended
+	ResumeAll    bool      // go on with every run that was left enumerating
+	ResumeRun    string    // go on with this run, or reopen it and send again what is pending
+	ContinueRun  string    // go on with this run if it still is enumerating
 }
 
 // Enumeration is what an enumerator did.
@@ -70,11 +71,12 @@ type ProgressSender interface {
 	SendProgress(ctx context.Context, runID string) error
 }
 
-// StripeList is what the enumerator reads in Stripe: which account the key belongs to, and the
-// list of all subscriptions.
+// StripeList is what the enumerator reads in Stripe: which account the key belongs to, the list of
+// all subscriptions, and the log of events.
 type StripeList interface {
 	Account(ctx context.Context) (string, error)
 	SweepPage(ctx context.Context, r billing.Range) (billing.Page, error)
+	EventsPage(ctx context.Context, q billing.EventQuery) (billing.EventPage, error)
 	TakeUsage() billing.Usage
 }
 
@@ -92,6 +94,7 @@ type Enumerator struct {
 		sweeps
 		sweptRanges
 		orphanSeeker
+		catchUps
 	}
 	Work        WorkSender
 	Progress    ProgressSender
@@ -99,6 +102,7 @@ type Enumerator struct {
 	AccountID   string               // the account to insist on; "" takes any
 	Downgrades  func(listed int) int // the guard's limit
 	RunDeadline time.Duration        // until a run must be done
+	Settle      time.Duration        // how old an event must be for a catch-up: the webhook gets its chance first
 	PageSize    int                  // organizations a page; 0 means 1000
 	Streams     int                  // ranges that are swept at once; 0 means 6
 	Reserve     time.Duration        // kept of the deadline
@@ -109,12 +113,15 @@ type Enumerator struct {
 
 const defaultPage = 1000
 
+// catchUpPrefix begins the id of a scheduled catch-up; its scheduled time ends it.
+const catchUpPrefix = "events-"
+
 // Run does what the request says, until it is done or its time is over.
 func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) {
 	ctx, cancel := withReserve(ctx, e.Reserve)
 	defer cancel()
 	switch {
-	case req.ResumeAll && (req.DryRun || req.OrgID != "" || req.Strategy != "" || !req.ScheduledFor.IsZero()):
+	case req.ResumeAll && (req.DryRun || req.OrgID != "" || req.Strategy != "" || !req.ScheduledFor.IsZero() || !req.Since.IsZero()):
 		return Enumeration{}, &billing.Failure{
 			Class: billing.Permanent, Reason: billing.ReasonOtherSettings,
 			Message: "every run is resumed as it was started: ask for that alone, or name the run",
@@ -147,9 +154,12 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	if err != nil {
 		return Enumeration{}, err
 	}
-	run, err := retry(ctx, e.Retry, func() (billing.Run, error) { return e.Store.OpenRun(ctx, wanted) })
+	run, err := e.open(ctx, wanted, req.Since)
 	if err != nil {
 		return Enumeration{}, err
+	}
+	if wanted.Kind() == billing.KindCatchUp && run.Kind() == billing.KindCatchUp && run.ID != wanted.ID && (wanted.RequestID == "" || run.RequestID != wanted.RequestID) {
+		return e.leaveToOther(ctx, req, run)
 	}
 	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID {
 		return Enumeration{}, otherSettings(run)
@@ -158,6 +168,13 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 		return Enumeration{RunID: run.ID}, unchecked
 	}
 	return e.proceed(ctx, run)
+}
+
+func (e *Enumerator) open(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
+	if wanted.Kind() == billing.KindCatchUp {
+		return e.openCatchUp(ctx, wanted, since)
+	}
+	return retry(ctx, e.Retry, func() (billing.Run, error) { return e.Store.OpenRun(ctx, wanted) })
 }
 
 // mayPass: the run may be opened, for the account can be checked later. With a key that is refused nothing is
@@ -181,6 +198,9 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	}
 	if !req.ScheduledFor.IsZero() {
 		run.ID, run.RequestID = req.ScheduledFor.UTC().Format(time.RFC3339), ""
+		if run.Kind() == billing.KindCatchUp { // a full run may be due at the same minute
+			run.ID = catchUpPrefix + run.ID
+		}
 		return run, nil
 	}
 	id, err := uuid.NewV7()
@@ -346,7 +366,7 @@ func (e *Enumerator) leave(ctx context.Context, lease billing.Lease, cause error
 }
 
 func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease billing.Lease) (sent int, err error) {
-	if run.Sweep, err = e.sweepAndList(ctx, run, lease); err != nil {
+	if run.Sweep, err = e.list(ctx, run, lease); err != nil {
 		return 0, err
 	}
 	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
@@ -355,7 +375,7 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease bil
 		}
 	}
 	if !run.Listed {
-		if err := e.finishListing(ctx, lease); err != nil {
+		if err := e.finishListing(ctx, run, lease); err != nil {
 			return 0, err
 		}
 	}
@@ -380,6 +400,18 @@ func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error
 	return err
 }
 
+// list lists whom the run is over, and returns how its sweep ended.
+func (e *Enumerator) list(ctx context.Context, run billing.Run, lease billing.Lease) (billing.SweepState, error) {
+	switch {
+	case run.Kind() != billing.KindCatchUp:
+		return e.sweepAndList(ctx, run, lease)
+	case run.Listed:
+		return run.Sweep, nil
+	default:
+		return run.Sweep, e.listNamed(ctx, run, lease)
+	}
+}
+
 // sweepAndList does both at once, for Stripe's pace leaves the database idle, and returns how the
 // sweep ended.
 func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease billing.Lease) (state billing.SweepState, err error) {
@@ -392,15 +424,15 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease bi
 		})
 	}
 	if !run.Listed {
-		group.Go(func() error { return e.list(ctx, run.OrgID, run.ListedThrough, lease) })
+		group.Go(func() error { return e.listAll(ctx, run.OrgID, run.ListedThrough, lease) })
 	}
 	err = group.Wait()
 	return state, err
 }
 
-// list writes an item for each organization behind one that the database connects with Stripe, or for
+// listAll writes an item for each organization behind one that the database connects with Stripe, or for
 // the only one that the run is over.
-func (e *Enumerator) list(ctx context.Context, only, after string, lease billing.Lease) error {
+func (e *Enumerator) listAll(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
 			n, through, err := e.Store.ListPage(ctx, e.renewed(lease), only, after, e.page())
@@ -417,13 +449,17 @@ func (e *Enumerator) list(ctx context.Context, only, after string, lease billing
 }
 
 // finishListing fixes what follows from the number of organizations.
-func (e *Enumerator) finishListing(ctx context.Context, lease billing.Lease) error {
+func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, lease billing.Lease) error {
 	return e.Retry.do(ctx, func() error {
 		total, err := e.Store.CountItems(ctx, lease.RunID)
 		if err != nil {
 			return err
 		}
-		return e.Store.FinishListing(ctx, e.renewed(lease), total, e.Downgrades(total))
+		limit, err := e.limit(ctx, run, total)
+		if err != nil {
+			return err
+		}
+		return e.Store.FinishListing(ctx, e.renewed(lease), total, limit)
 	})
 }
 

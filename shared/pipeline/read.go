@@ -11,7 +11,8 @@ import (
 // hints are what is known of an organization before Stripe is asked, beyond its record. They say
 // what to ask for, never what the answer is.
 type hints struct {
-	named     []string // subscriptions whose metadata may name it
+	named     []string // subscriptions that may be its: the metadata may name it, or an event led there
+	told      []string // those of them that events name: they are read whatever else is settled
 	unsettled bool     // its recorded subscriptions will not settle which one governs
 	// sweptBy is the run in whose snapshot, begun at sweptFrom, named are all that name the organization;
 	// "" without one.
@@ -114,8 +115,11 @@ func (b *batch) newReading(record billing.Record, known hints) *reading {
 // it is needed anyway, it comes first.
 func (r *reading) ask(ctx context.Context) error {
 	if !r.known.unsettled {
-		if err := r.readRecorded(ctx); err != nil || billing.Settled(r.found) {
+		if err := r.readRecorded(ctx); err != nil {
 			return err
+		}
+		if billing.Settled(r.found) {
+			return r.readNamed(ctx, r.known.told)
 		}
 	}
 	return r.askAll(ctx, r.known.named)
@@ -154,14 +158,15 @@ func (r *reading) note(id string, exists bool, err error) error {
 	return nil
 }
 
-// readNamed adds those of the subscriptions whose metadata may still name the organization.
+// readNamed adds those of the subscriptions whose metadata may still name the organization, or that are of one
+// of its customers.
 func (r *reading) readNamed(ctx context.Context, named []string) error {
 	for _, id := range named {
 		sub, exists, err := r.retrieve(ctx, id)
 		if err != nil {
 			return err
 		}
-		if exists && sub.MayName(r.record.Org.ID) {
+		if exists && (sub.MayName(r.record.Org.ID) || slices.Contains(r.customerIDs(), sub.CustomerID)) {
 			r.found.add(sub)
 		}
 	}

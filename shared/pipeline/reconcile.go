@@ -25,6 +25,7 @@ type (
 	}
 	recordReader interface {
 		Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
+		NamedByEvents(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error)
 		Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
 	}
 	ownerFinder interface {
@@ -109,6 +110,7 @@ type task struct {
 	run    billing.Run
 	item   billing.Item
 	record billing.Record
+	told   []string       // subscriptions that events name for the organization
 	exists bool           // the organization does
 	swept  *billing.Truth // what the run's snapshot says; nil where there is none to go by
 	last   bool
@@ -177,6 +179,9 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	for w, t := range tasks {
 		t.item = items[w]
 	}
+	if err := r.loadTold(ctx, tasks); err != nil {
+		return err
+	}
 	records, err := r.Store.Records(ctx, slices.Collect(maps.Keys(orgIDs)))
 	if err != nil {
 		return err
@@ -185,6 +190,24 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 		t.record, t.exists = records[w.OrgID]
 	}
 	return r.loadSnapshots(ctx, tasks)
+}
+
+// loadTold reads which subscriptions events name, where the run is a catch-up.
+func (r *Reconciler) loadTold(ctx context.Context, tasks map[billing.Work]*task) error {
+	var work []billing.Work
+	for w, t := range tasks {
+		if t.run.Kind() == billing.KindCatchUp {
+			work = append(work, w)
+		}
+	}
+	if len(work) == 0 {
+		return nil
+	}
+	told, err := r.Store.NamedByEvents(ctx, work)
+	for w, t := range tasks {
+		t.told = told[w]
+	}
+	return err
 }
 
 // open returns the tasks that need work and gives the others their result.

@@ -152,7 +152,7 @@ func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billi
 
 // hints are what the sweep saw, and the subscription that led to the organization.
 func (t *task) hints() hints {
-	var known hints
+	known := hints{named: slices.Clone(t.told), told: t.told}
 	if id := t.item.SubscriptionID; id != "" && !t.record.Records(id) {
 		known.named = append(known.named, id)
 	}

@@ -145,8 +145,13 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 const throttledRounds = 20
 
 func (s *sweeper) page(ctx context.Context, r billing.Range) (page billing.Page, err error) {
+	return patiently(ctx, s.Retry, func() (billing.Page, error) { return s.Stripe.SweepPage(ctx, r) })
+}
+
+// patiently reads a page of a long list.
+func patiently[T any](ctx context.Context, r Retry, read func() (T, error)) (page T, err error) {
 	for range throttledRounds {
-		page, err = retry(ctx, s.Retry, func() (billing.Page, error) { return s.Stripe.SweepPage(ctx, r) })
+		page, err = retry(ctx, r, read)
 		if err == nil || billing.AsFailure(err).Class != billing.Throttled {
 			break
 		}

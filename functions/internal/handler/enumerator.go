@@ -22,8 +22,8 @@ import (
 // Enumerator handles the ticks' and an operator's events, and batches of a queue with such events as
 // bodies ({"Records": [...]}), through which the schedule starts its runs:
 //
-//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep" or "retrieve",
-//	 "resume": true or a run's id}
+//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep", "retrieve" or "events",
+//	 "since": RFC 3339 time, of a run over whom events name, "resume": true or a run's id}
 //
 // All keys are optional and combine; an unknown one is refused, and so is an empty organization or
 // run, since what it was meant to restrict would go unrestricted.
@@ -36,6 +36,7 @@ type enumeratorEvent struct {
 	OrgID        orgID            `json:"orgId"`
 	DryRun       bool             `json:"dryRun"`
 	Strategy     billing.Strategy `json:"strategy"`
+	Since        time.Time        `json:"since"`
 	Resume       resume           `json:"resume"`
 }
 
@@ -105,7 +106,7 @@ func (h Enumerator) handleRecords(ctx context.Context, delivered records) (last 
 }
 
 func (h Enumerator) handle(ctx context.Context, event json.RawMessage, requestID string) (pipeline.Enumeration, error) {
-	req, err := enumeratorRequest(event)
+	req, err := enumeratorRequest(event, h.Step.Now())
 	if err != nil {
 		return pipeline.Enumeration{}, fmt.Errorf("the event is refused, nothing was started: %w", err)
 	}
@@ -113,7 +114,7 @@ func (h Enumerator) handle(ctx context.Context, event json.RawMessage, requestID
 	return h.Step.Run(ctx, req)
 }
 
-func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
+func enumeratorRequest(raw json.RawMessage, now time.Time) (pipeline.Request, error) {
 	var e enumeratorEvent
 	if err := decodeStrictly(raw, &e); err != nil {
 		return pipeline.Request{}, err
@@ -121,8 +122,11 @@ func enumeratorRequest(raw json.RawMessage) (pipeline.Request, error) {
 	if e.Strategy != "" && !slices.Contains(billing.Strategies(), e.Strategy) {
 		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; there are %q", e.Strategy, billing.Strategies())
 	}
+	if err := e.checkCatchUp(now); err != nil {
+		return pipeline.Request{}, err
+	}
 	return pipeline.Request{
-		ScheduledFor: e.ScheduledFor, OrgID: string(e.OrgID), DryRun: e.DryRun, Strategy: e.Strategy,
+		ScheduledFor: e.ScheduledFor, OrgID: string(e.OrgID), DryRun: e.DryRun, Strategy: e.Strategy, Since: e.Since,
 		ResumeAll: e.Resume.all, ResumeRun: e.Resume.run,
 	}, nil
 }
@@ -140,6 +144,25 @@ func refuseNull(raw json.RawMessage) error {
 		}
 	}
 	return nil
+}
+
+// checkCatchUp refuses what would be left out of account.
+func (e enumeratorEvent) checkCatchUp(now time.Time) error {
+	events := e.Strategy == billing.StrategyEvents
+	switch {
+	case events && e.OrgID != "":
+		return errors.New(`a run over whom events name has no "orgId"; leave out one of the two`)
+	case e.Since.IsZero():
+		return nil
+	case !events:
+		return errors.New(`"since" says where a run over whom events name begins; add "strategy": "events"`)
+	case e.Resume != resume{}:
+		return errors.New(`a run is resumed from where it began; leave out "since"`)
+	case e.Since.After(now):
+		return fmt.Errorf(`"since" is %s, which is still to come`, e.Since.Format(time.RFC3339))
+	default:
+		return nil
+	}
 }
 
 // decodeStrictly reads one JSON object. Null is none: it would ask for everything.

@@ -24,11 +24,13 @@ func TestEnumeratorEvents(t *testing.T) {
 		`{"scheduledFor":"2026-11-22T03:00:00Z"}`:                            {ScheduledFor: start},
 		`{"scheduledFor":"2026-11-22T04:00:00+01:00","strategy":"retrieve"}`: {ScheduledFor: start, Strategy: billing.StrategyRetrieve},
 		`{"orgId":"org-1","dryRun":true,"strategy":""}`:                      {OrgID: "org-1", DryRun: true},
+		`{"strategy":"events","dryRun":true}`:                                {Strategy: billing.StrategyEvents, DryRun: true},
+		`{"strategy":"events","since":"2026-11-22T01:00:00Z"}`:               {Strategy: billing.StrategyEvents, Since: start.Add(-2 * time.Hour)},
 		`{"resume":true}`: {ResumeAll: true},
 		`{"resume":"2026-11-22T03:00:00Z","dryRun":true}`: {ResumeRun: runID, DryRun: true},
 		"  {\n}\n": {},
 	} {
-		got, err := handler.EnumeratorRequest(json.RawMessage(event))
+		got, err := handler.EnumeratorRequest(json.RawMessage(event), start)
 		if err != nil {
 			t.Errorf("%s: %v", event, err)
 			continue
@@ -49,6 +51,9 @@ var refusedEvents = []string{
 	`{"scheduledFor":"tomorrow"}`, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`, `{"scheduledFor":1700000000}`,
 	`{"dryRun":null}`, `{"dryRun":true,"dryRun":null}`, `{"strategy":null}`, `{"scheduledFor":null}`, `{"strategy":"sweep up"}`, `{"strategy":1}`, `{"orgId":7}`, `{"orgId":""}`, `{"orgId":" "}`, `{"orgId":null}`, `{"orgId":"a","orgId":null}`,
 	`{"resume":false}`, `{"resume":null}`, `{"resume":""}`, `{"resume":1}`, `{"resume":["a"]}`, `{"resume":{}}`,
+	`{"strategy":"events","orgId":"org-1"}`, `{"since":"2026-11-22T01:00:00Z"}`, `{"strategy":"sweep","since":"2026-11-22T01:00:00Z"}`,
+	`{"strategy":"events","since":"2h"}`, `{"strategy":"events","since":"2126-11-22T01:00:00Z"}`,
+	`{"strategy":"events","since":"2026-11-22T01:00:00Z","resume":"2026-11-22T03:00:00Z"}`,
 }
 
 func TestRefusedEnumeratorEventsStartNothing(t *testing.T) {
@@ -168,7 +173,7 @@ func FuzzEnumeratorEvent(f *testing.F) {
 	f.Add([]byte(`{"scheduledFor":"2026-11-22T03:00:00Z","orgId":"org-1","dryRun":true,"strategy":"retrieve","resume":"run"}`))
 	f.Add([]byte(`{"resume":true}`))
 	f.Fuzz(func(t *testing.T, event []byte) {
-		req, err := handler.EnumeratorRequest(event)
+		req, err := handler.EnumeratorRequest(event, start)
 		if err != nil {
 			if req != (pipeline.Request{}) {
 				t.Errorf("refused, and yet %+v", req)
@@ -184,7 +189,7 @@ func FuzzEnumeratorEvent(f *testing.F) {
 			switch strings.ToLower(key) {
 			case "resume":
 				resume = true
-			case "scheduledfor", "orgid", "dryrun", "strategy":
+			case "scheduledfor", "orgid", "dryrun", "strategy", "since":
 			default:
 				if !strings.ContainsFunc(key, func(r rune) bool { return r > 127 }) { // encoding/json folds those
 					t.Errorf("key %q was accepted", key)

@@ -50,7 +50,7 @@ func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 	return handler.Enumerator{Step: &pipeline.Enumerator{
 		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID,
 		Work: sqsqueue.New(queues, c.Queues.Work), Progress: sqsqueue.New(queues, c.Queues.Results),
-		Downgrades: c.MaxDowngrades.Limit, RunDeadline: c.RunDeadline, Reserve: reserve, Now: time.Now, Log: log,
+		Downgrades: c.MaxDowngrades.Limit, RunDeadline: c.RunDeadline, Settle: c.EventsSettle, Reserve: reserve, Now: time.Now, Log: log,
 	}}
 }
 

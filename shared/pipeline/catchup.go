@@ -1,0 +1,114 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// catchUps are what the enumerator needs of the database for runs over whom Stripe's events name.
+type catchUps interface {
+	CaughtUp(ctx context.Context, by time.Time) (billing.CaughtUp, error)
+	OpenCatchUp(ctx context.Context, run billing.Run, w billing.Window) (billing.Run, error)
+	StoreEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error
+	TakeLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error)
+	NameRecorded(ctx context.Context, l billing.Lease, after string) (through string, err error)
+	NameByCustomer(ctx context.Context, l billing.Lease) (more bool, err error)
+	LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
+}
+
+// openCatchUp opens a catch-up with the window that follows from those before it, and returns the run that
+// stands.
+func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
+	return retry(ctx, e.Retry, func() (billing.Run, error) {
+		now := e.now()
+		at, err := e.Store.CaughtUp(ctx, now.Add(billing.ClockSkew))
+		if err != nil {
+			return billing.Run{}, err
+		}
+		return e.Store.OpenCatchUp(ctx, wanted, billing.NewWindow(now, e.Settle, since, at))
+	})
+}
+
+// leaveToOther is how a catch-up ends that found another one listing. To a schedule it is no error: the window
+// stays where it is, so that the next one goes on from there.
+func (e *Enumerator) leaveToOther(ctx context.Context, req Request, other billing.Run) (Enumeration, error) {
+	if !req.ScheduledFor.IsZero() {
+		e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one goes on from there", telemetry.KeyRunID, other.ID)
+		return Enumeration{RunID: other.ID, Done: true}, nil
+	}
+	return Enumeration{}, &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonCatchUpListing, Message: fmt.Sprintf(
+		"catch-up %s is still listing whom Stripe's events name, and there is one at a time, so nothing was started; follow that one, or try again in a few minutes", other.ID)}
+}
+
+// listNamed lists the organizations that events name: it reads what the run's window has left of Stripe's log,
+// and then looks up whom that concerns. What an event says of a subscription decides nothing, the workers read it
+// afresh.
+func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billing.Lease) error {
+	w, err := e.readWindow(ctx, run, lease)
+	if err != nil {
+		return err
+	}
+	if w.Expired {
+		e.Log.WarnContext(ctx, "this catch-up does not reach back to the one before it", telemetry.KeyRunID, run.ID,
+			telemetry.KeyReason, billing.ReasonEventsExpired, telemetry.KeyError, expired(w))
+	}
+	if !run.DryRun {
+		if err := e.whileMore(ctx, func() (bool, error) { return e.Store.TakeLateEvents(ctx, e.renewed(lease), w) }); err != nil {
+			return err
+		}
+	}
+	after := ""
+	err = e.whileMore(ctx, func() (bool, error) {
+		through, err := e.Store.NameRecorded(ctx, e.renewed(lease), after)
+		if err == nil {
+			after = through
+		}
+		return through != "", err
+	})
+	if err != nil {
+		return err
+	}
+	return e.whileMore(ctx, func() (bool, error) { return e.Store.NameByCustomer(ctx, e.renewed(lease)) })
+}
+
+// readWindow reads the pages that the window has left. Each is stored with the place behind it.
+func (e *Enumerator) readWindow(ctx context.Context, run billing.Run, lease billing.Lease) (billing.Window, error) {
+	w := *run.Window
+	for w.State != billing.WindowRead {
+		page, err := patiently(ctx, e.Retry, func() (billing.EventPage, error) { return e.Stripe.EventsPage(ctx, w.Query()) })
+		if err != nil {
+			return w, err
+		}
+		next := w.Behind(page, run.DryRun)
+		err = e.Retry.do(ctx, func() error { return e.Store.StoreEvents(ctx, e.renewed(lease), w, page.Events, next, e.now()) })
+		if err != nil {
+			return w, err
+		}
+		w = next
+	}
+	return w, nil
+}
+
+// whileMore calls fn, and retries it, until there is no more.
+func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err error)) error {
+	for {
+		more, err := retry(ctx, e.Retry, fn)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// limit is how many organizations the run may lower, of so many that it listed. A catch-up lists the few that
+// events name, so that it goes by how many the last full run saw.
+func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (int, error) {
+	if run.Kind() != billing.KindCatchUp {
+		return e.Downgrades(listed), nil
+	}
+	seen, err := e.Store.LastSeen(ctx, run.StartedAt)
+	return e.Downgrades(seen.Organizations), err
+}
