@@ -97,7 +97,11 @@ func (s session) enumerate(ctx context.Context, o options) (runID string, ours b
 	if o.resume != "" {
 		event["resume"] = o.resume
 	}
-	result, err := s.invoke(ctx, event)
+	var result pipeline.Enumeration
+	err = follow.While(ctx, s.store, s.progress, pollEvery, o.resume, func() (err error) {
+		result, err = s.invoke(ctx, event)
+		return err
+	})
 	runID, ours = result.RunID, o.resume == "" || result.Done || result.Enqueued > 0
 	again := time.NewTicker(inprocess.TickEvery)
 	defer again.Stop()

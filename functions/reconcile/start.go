@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
@@ -107,11 +108,16 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	}
 	// Opened first: who wants to watch hears that this is not possible before anything is started.
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
-		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
+		progress := present.NewProgress(c.errs)
+		var result pipeline.Enumeration
+		err := follow.While(ctx, store, progress, lookEvery, e.Resume, func() (err error) {
+			result, err = c.invoke(ctx, settings.EnumeratorFunction, e)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		present.NewProgress(c.errs).Note("%s", started(result))
+		progress.Note("%s", started(result))
 		return c.watch(ctx, store, result.RunID)
 	})
 }

@@ -650,3 +650,19 @@ func TestPruningARunTakesItsSweepAlong(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsSweptIsCountedWhileItIsSwept(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.swept(t, "other", billing.Subscription{ID: "sub_of_another_run"})
+		f.sweeping(t, "run")
+		for n, id := range []string{"sub_1", "sub_2"} {
+			if got, err := f.store.Swept(t.Context(), "run"); err != nil || got != n {
+				t.Errorf("counted %d, %v, want %d", got, err, n)
+			}
+			f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: id}}}, billing.Range{})
+		}
+		if got, err := f.store.Swept(t.Context(), "nobody's"); err != nil || got != 0 {
+			t.Errorf("of no run: %d, %v", got, err)
+		}
+	})
+}

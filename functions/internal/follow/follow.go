@@ -3,6 +3,7 @@ package follow
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
@@ -13,6 +14,7 @@ import (
 type Store interface {
 	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
 	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
+	Swept(ctx context.Context, runID string) (int, error)
 }
 
 // Look shows how far the run is and returns it; one that is not there is empty.
@@ -25,18 +27,68 @@ func Look(ctx context.Context, store Store, progress *present.Progress, runID st
 	if !found {
 		return billing.Run{}, nil
 	}
+	if sweeping(run) {
+		n, err := store.Swept(ctx, runID)
+		if err == nil {
+			progress.Tally("listing subscriptions", n)
+		}
+		return run, err
+	}
 	tallies, err := store.Tallies(ctx, runID)
 	if err != nil {
 		return run, err
 	}
-	done := 0
+	all, done := 0, 0
 	for _, t := range tallies {
+		all += t.Items
 		if t.Outcome != billing.OutcomePending {
 			done += t.Items
 		}
 	}
-	progress.Show(run.Status, done, run.Total)
+	if run.Status == billing.RunEnumerating && !run.Listed {
+		progress.Tally("listing organizations", all)
+		return run, nil
+	}
+	progress.Show(run.Status, done, max(run.Total, all))
 	return run, nil
+}
+
+// sweeping: Stripe's subscriptions are listed, and nothing else is done yet.
+func sweeping(run billing.Run) bool {
+	return run.Status == billing.RunEnumerating && run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen && !run.Listed
+}
+
+// opened is what finds a run that is being opened.
+type opened interface {
+	Store
+	LatestRun(ctx context.Context) (billing.Run, bool, error)
+}
+
+// While shows how the run comes along that do starts or, where it has an id already, goes on with, until
+// do has returned. It is a courtesy: what cannot be read is not shown.
+func While(ctx context.Context, store opened, progress *present.Progress, every time.Duration, runID string, do func() error) error {
+	began := time.Now().Add(-time.Minute) // clocks differ
+	looking, stop := context.WithCancel(ctx)
+	var looks sync.WaitGroup
+	looks.Go(func() {
+		_ = Until(looking, every, func() (done bool, err error) {
+			id := runID
+			if id == "" {
+				run, found, err := store.LatestRun(looking)
+				if err != nil || !found || run.StartedAt.Before(began) || run.Status != billing.RunEnumerating {
+					return false, nil //nolint:nilerr // the next look may tell
+				}
+				id = run.ID
+			}
+			_, _ = Look(looking, store, progress, id)
+			return false, nil
+		})
+	})
+	err := do()
+	stop()
+	looks.Wait()
+	progress.Done()
+	return err
 }
 
 // Until looks until it is done, and pauses between two looks: at least so long, and longer after one

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,21 +66,51 @@ func (p *Progress) Show(status billing.RunStatus, done, total int) {
 	p.Count(string(status), "organizations", done, total)
 }
 
+// Tally tells how many were listed so far, where nobody knows of how many.
+func (p *Progress) Tally(doing string, done int) {
+	text := fmt.Sprintf("%s: %s", doing, grouped(done))
+	if p.width == nil {
+		p.plain(text)
+		return
+	}
+	if rate := p.rate(doing, done); rate > 0 {
+		text += ", " + speed(rate)
+	}
+	p.line(text[:min(len(text), p.width()-1)])
+}
+
+// grouped is 4,300 for 4300.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// rate is units a second since it was first looked at.
+func (p *Progress) rate(unit string, done int) float64 {
+	now := p.now()
+	if p.first.unit != unit {
+		p.first = look{unit, now, done}
+	}
+	return float64(done-p.first.done) / max(now.Sub(p.first.at).Seconds(), 0.001)
+}
+
+// line puts the text in the place of the one before it.
+func (p *Progress) line(text string) {
+	p.Done()
+	p.shown = len([]rune(text))
+	_, _ = fmt.Fprint(p.w, text) // a terminal that went away is no reason to stop
+}
+
 // Count tells how many of the units are done, and what is being done with them.
 func (p *Progress) Count(doing, unit string, done, total int) {
 	if p.width == nil {
 		p.plain(fmt.Sprintf("%s: %d of %d %s", doing, done, total, unit))
 		return
 	}
-	now := p.now()
-	if p.first.unit != unit {
-		p.first = look{unit, now, done}
-	}
-	rate := float64(done-p.first.done) / max(now.Sub(p.first.at).Seconds(), 0.001)
-	text := bar(p.width()-1, doing, unit, done, total, rate) // the last column would wrap on some terminals
-	p.Done()
-	p.shown = len([]rune(text))
-	_, _ = fmt.Fprint(p.w, text) // a terminal that went away is no reason to stop
+	p.line(bar(p.width()-1, doing, unit, done, total, p.rate(unit, done))) // the last column would wrap on some terminals
 }
 
 func (p *Progress) plain(text string) {
@@ -119,10 +150,13 @@ func pace(remaining int, rate float64) string {
 	if rate <= 0 {
 		return ""
 	}
-	speed := fmt.Sprintf("%.0f/s", rate)
-	if rate < 1 {
-		speed = fmt.Sprintf("%.0f/min", 60*rate)
-	}
 	left := time.Duration(float64(max(0, remaining)) / rate * float64(time.Second))
-	return fmt.Sprintf(", %s, %s left", speed, left.Round(time.Second))
+	return fmt.Sprintf(", %s, %s left", speed(rate), left.Round(time.Second))
+}
+
+func speed(rate float64) string {
+	if rate < 1 {
+		return fmt.Sprintf("%.0f/min", 60*rate)
+	}
+	return fmt.Sprintf("%.0f/s", rate)
 }

@@ -52,6 +52,24 @@ func TestTheBarShowsRateAndTimeLeftSinceItWasFirstLookedAt(t *testing.T) {
 	}
 }
 
+func TestWhatIsListedIsCountedWithItsRate(t *testing.T) {
+	p, b, now := onTerminal(60)
+	p.Tally("listing subscriptions", 300)
+	if got := b.String(); got != "listing subscriptions: 300" {
+		t.Errorf("%q", got)
+	}
+	*now = now.Add(4 * time.Second)
+	p.Tally("listing subscriptions", 4300)
+	if got := last(b); got != "listing subscriptions: 4,300, 1000/s" {
+		t.Errorf("%q", got)
+	}
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := grouped(n); got != want {
+			t.Errorf("%d is %q", n, got)
+		}
+	}
+}
+
 func TestTheBarFitsAnyTerminal(t *testing.T) {
 	for width := range 120 {
 		for _, total := range []int{0, 1, 100_000} {
