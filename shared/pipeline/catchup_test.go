@@ -1,8 +1,10 @@
 package pipeline_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -146,4 +148,375 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
 		t.Errorf("%d events are left to look up", n)
 	}
+}
+
+func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	window := func(id string) [2]string {
+		t.Helper()
+		w := f.run(id).Window
+		if w == nil {
+			t.Fatalf("%s has no window", id)
+		}
+		return [2]string{w.From.UTC().Format("02 15:04"), w.To.UTC().Format("02 15:04")}
+	}
+	want := func(id, from, to string) {
+		t.Helper()
+		if diff := cmp.Diff([2]string{from, to}, window(id)); diff != "" {
+			t.Errorf("%s: %s", id, diff)
+		}
+	}
+	f.catchUp()
+	want("events-2026-11-22T03:00:00Z", "21 03:00", "22 02:50") // a day, for nobody has run before
+
+	f.clock.advance(time.Hour)
+	f.catchUp()
+	want("events-2026-11-22T04:00:00Z", "22 02:35", "22 03:50")
+
+	f.clock.advance(time.Hour) // a dry run, and one from where somebody said, leave the window where it is
+	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
+	f.finish(dry.RunID)
+	want(dry.RunID, "22 03:35", "22 04:50")
+	since := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.clock.Now().Add(-5 * time.Minute)})
+	f.finish(since.RunID)
+	want(since.RunID, "22 04:55", "22 05:00")
+
+	f.clock.advance(time.Hour) // the key lacks the permission
+	f.proxy.refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/events" }
+	req, refused := f.due()
+	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), req); err == nil {
+		t.Error("the list of events was refused, and no error")
+	}
+	if _, err := f.store.StopRun(t.Context(), refused, billing.ReasonStripeForbidden, "no", f.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	f.proxy.refuse = nil
+	want(refused, "22 03:35", "22 05:50")
+	f.clock.advance(time.Hour)
+	f.catchUp()
+	want("events-2026-11-22T07:00:00Z", "22 03:35", "22 06:50")
+
+	f.clock.advance(time.Hour) // one that listed to its end and was stopped before all were read is gone through again
+	f.change("a", true, pastDue)
+	f.clock.advance(20 * time.Minute)
+	req, stopped := f.due()
+	f.enumerate(f.catchUpEnumerator(nil), req)
+	if _, err := f.store.StopRun(t.Context(), stopped, billing.ReasonStripeUnauthorized, "no", f.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	f.received(f.work)
+	f.clock.advance(40 * time.Minute)
+	if s := f.catchUp(); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+	want("events-2026-11-22T09:00:00Z", "22 06:35", "22 08:50")
+	f.clock.advance(time.Hour)
+	f.catchUp()
+	want("events-2026-11-22T10:00:00Z", "22 08:35", "22 09:50")
+}
+
+func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.catchUp()
+	f.clock.advance(31 * 24 * time.Hour)
+	s := f.catchUp()
+	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsExpired || !strings.Contains(s.StatusMessage, "run over all organizations") {
+		t.Errorf("%+v", s)
+	}
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.StatusReason != "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.change("a", true, pastDue)
+	f.clock.advance(time.Hour)
+	req, first := f.due()
+	p := dyingAt("SendWork")
+	if _, err := f.catchUpEnumerator(p).Run(t.Context(), req); err == nil {
+		t.Fatal("not killed")
+	}
+	f.clock.advance(time.Hour)
+	again, second := f.due()
+	if got := f.enumerate(f.catchUpEnumerator(nil), again); got.RunID != first || got.Enqueued != 0 {
+		t.Errorf("%+v", got)
+	}
+	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand"})
+	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
+	if f.countRuns() != 1 || f.run(second).ID != "" {
+		t.Errorf("%d runs", f.countRuns())
+	}
+	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
+
+	// The first one only waits for its organizations now, and holds nobody up.
+	f.clock.advance(time.Hour)
+	third, id := f.due()
+	if got := f.enumerate(f.catchUpEnumerator(nil), third); got.RunID != id || !got.Done {
+		t.Errorf("%+v", got)
+	}
+	if w := f.run(id).Window; !w.From.Equal(f.run(first).Window.To.Add(-billing.Overlap)) {
+		t.Errorf("the window is %+v", w)
+	}
+	for _, run := range []string{first, id} {
+		f.deliver(f.reconciler(nil), run, f.itemIDs(run)...)
+	}
+	if got := f.item(first, "a"); got.Outcome != billing.OutcomeSynced {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.change("a", true, pastDue)
+	f.clock.advance(time.Hour)
+	req, id := f.due()
+	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: req.ScheduledFor}) // the full run of the same minute
+	for range 2 {
+		if got := f.enumerate(f.catchUpEnumerator(nil), req); got.RunID != id || !got.Done {
+			t.Errorf("%+v", got)
+		}
+	}
+	if f.countRuns() != 2 {
+		t.Errorf("%d runs", f.countRuns())
+	}
+	var byHand []string
+	for _, request := range []string{"one", "one", "two"} {
+		got := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, RequestID: request})
+		byHand = append(byHand, got.RunID)
+	}
+	if byHand[0] != byHand[1] || byHand[1] == byHand[2] {
+		t.Errorf("runs %v", byHand)
+	}
+}
+
+// A webhook that Stripe sends again hours later carries the object as it was, and leaves no new event.
+func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	for _, id := range []string{"late", "gone"} {
+		f.inSync(id)
+	}
+	f.change("late", true, price("price_starter")) // its webhook waits
+	f.change("gone", true, price("price_max"))
+	late := f.stripe.Events()[0].ID
+	f.clock.advance(time.Hour)
+	f.change("late", false, price("price_max"))
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.Synchronized != 2 {
+		t.Errorf("%+v", s)
+	}
+	for range 5 { // the overlap ends; both events stay undelivered, which names nobody
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.TotalOrganizations != 0 || s.Status != billing.RunCompleted {
+			t.Errorf("%+v", s)
+		}
+	}
+
+	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.stripe.SetPendingWebhooks(late, 0)
+	f.clock.advance(time.Hour)
+	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
+	f.finish(dry.RunID) // takes nothing away from the one that repairs
+	s := f.catchUp()
+	if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.DriftByCause != (billing.DriftByCause{NotPending: 1}) || s.Details[0].Event.ID != late {
+		t.Errorf("%+v", s)
+	}
+
+	for range 24 * 4 { // Stripe gives the other one up after three days
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.TotalOrganizations != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
+		t.Errorf("%d events are remembered", n)
+	}
+}
+
+// One that was seen for the last time while Stripe went on sending it may have been taken since.
+func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.change("a", true, price("price_starter"))
+	f.change("a", false, price("price_max"))
+	f.clock.advance(time.Hour)
+	f.catchUp()
+	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'a'`)
+	f.clock.advance(5 * 24 * time.Hour)
+	if s := f.catchUp(); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.inSync("b")
+	sub, _ := f.stripe.Subscription("sub_a")
+	for i := range 10_000 {
+		f.stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(time.Duration(i) * time.Second / 10).Unix(), PendingWebhooks: i % 2})
+	}
+	f.clock.advance(time.Hour)
+	req, id := f.due()
+	f.enumerate(f.catchUpEnumerator(nil), req)
+	if diff := cmp.Diff([]string{"a"}, f.itemIDs(id)); diff != "" {
+		t.Error(diff)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_named`); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+	got := mysqltest.Value[string](t, f.db, `SELECT event_id FROM reconciliation_named`)
+	if events := f.stripe.Events(); got != events[len(events)-1].ID {
+		t.Errorf("its cause is %s", got)
+	}
+	if used := f.run(id).Usage.List; used != 100+50 {
+		t.Errorf("%d pages", used)
+	}
+}
+
+func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.catchUp()
+	f.clock.advance(time.Hour)
+	statements := 0
+	count := &tap{before: func(_ context.Context, call string) error {
+		statements++
+		return nil
+	}}
+	req, id := f.due()
+	f.enumerate(f.catchUpEnumerator(count), req)
+	if err := f.aggregator(count).Progress(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if f.status(id) != billing.RunCompleted || statements > 70 {
+		t.Errorf("%s after %d calls", f.status(id), statements)
+	}
+	t.Logf("%d calls of Stripe, MySQL and the queues, with begins and commits", statements)
+	f.clock.advance(time.Hour)
+	f.change("a", true, pastDue)
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+	_, kept := f.due()
+	f.clock.advance(7*24*time.Hour + time.Minute)
+	f.catchUp()
+	_, last := f.due()
+	tick, err := f.aggregator(nil).Tick(t.Context())
+	if err != nil || tick.Pruned != 2 {
+		t.Errorf("%+v, %v", tick, err)
+	}
+	if diff := cmp.Diff([]string{kept, last}, f.texts(`SELECT id FROM reconciliation_runs ORDER BY started_at`)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{kept, last}, f.texts(`SELECT run_id FROM reconciliation_windows ORDER BY from_at`)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What is told of the last run, of its age and of what it saw is told of full runs.
+func TestCatchUpsAreNoFullRuns(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.inSync("b")
+	f.enumerate(f.enumerator(nil), scheduled)
+	f.finish(scheduledID)
+	for range 3 {
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.Status != billing.RunCompleted { // it saw nobody, which is no reason for suspicion
+			t.Errorf("%+v", s)
+		}
+	}
+	if seen, err := f.store.LastSeen(t.Context(), f.clock.Now()); err != nil || seen.Organizations != 2 {
+		t.Errorf("%+v, %v", seen, err)
+	}
+	f.clock.advance(time.Hour)
+	f.metrics = logBuffer{}
+	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := f.metrics.lines(t, telemetry.MetricLastRunAge, (4 * time.Hour).Seconds())
+	if len(lines) != 1 || lines[0][telemetry.MetricCatchUpAge] != time.Hour.Seconds() {
+		t.Errorf("%v", f.metrics.lines(t, "", nil))
+	}
+	if s := f.run("events-2026-11-22T06:00:00Z"); s.DowngradeLimit != 10 {
+		t.Errorf("its limit is %d", s.DowngradeLimit)
+	}
+}
+
+func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := numbered(4)
+	for _, id := range ids {
+		f.inSync(id)
+		f.change(id, true, price("price_starter"))
+	}
+	f.org("customer", free)
+	f.sub("customer")
+	f.change("customer", true, price("price_starter"))
+	f.sub("stranger")
+	f.change("stranger", true, pastDue)
+	f.inSync("late") // its webhook came hours later
+	sub, _ := f.stripe.Subscription("sub_late")
+	taken := f.stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(-36 * time.Hour).Unix()})
+	want := append(slices.Clone(ids), "customer", "late")
+	slices.Sort(want)
+	f.clock.advance(time.Hour)
+	everyDeath(t, func(t *testing.T, k *killer) {
+		f.resetRuns()
+		for _, table := range []string{"windows", "events", "named", "undelivered"} {
+			f.exec(`DELETE FROM reconciliation_` + table)
+		}
+		f.exec(`INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
+			VALUES (?, 'customer.subscription.updated', 1, 'sub_late', 'cus_late', '', ?, 0, ?)`, taken, start.Add(-36*time.Hour), start.Add(-time.Hour))
+		req, id := f.due()
+		killed := f.catchUpEnumerator(k.tap())
+		killed.AccountID = "acct_test"
+		if _, err := killed.Run(t.Context(), req); k.dead && err == nil {
+			t.Error("a killed enumerator succeeded")
+		}
+		if f.countRuns() == 0 { // the schedule tries again
+			f.enumerate(f.catchUpEnumerator(nil), req)
+		}
+		f.clock.advance(2 * time.Minute)
+		if again := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true}); !again.Done {
+			t.Errorf("resumed: %+v", again)
+		}
+		if diff := cmp.Diff(want, f.itemIDs(id)); diff != "" {
+			t.Error("items:", diff)
+		}
+		if diff := cmp.Diff(want, distinct(f.sentWork(id))); diff != "" {
+			t.Error("messages:", diff)
+		}
+		if run := f.run(id); run.Status != billing.RunRunning || run.Total != len(want) {
+			t.Errorf("%+v", run)
+		}
+		named, err := f.store.NamedByEvents(t.Context(), []billing.Work{{RunID: id, OrgID: "late"}, {RunID: id, OrgID: "customer"}})
+		if err != nil || len(named) != 2 {
+			t.Errorf("%v, %v", named, err)
+		}
+		if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
+			t.Errorf("%d events are left", n)
+		}
+		if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != len(ids)+2 {
+			t.Errorf("%d events are remembered", n)
+		}
+	})
 }
