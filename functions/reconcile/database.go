@@ -42,10 +42,10 @@ func onStore(ctx context.Context, settings config.Config, do func(*mysqlstore.St
 // hasDatabase reports whether settings for one are there; nothing is said of whether it answers.
 func (c *command) hasDatabase() bool { return c.environ["DB_HOST"] != "" }
 
-// findRun returns the run with this id; without one, the run that was started last.
+// findRun returns the run with this id; without one, the last over all organizations.
 func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.Run, error) {
 	if id == "" {
-		run, found, err := store.LatestRun(ctx)
+		run, found, err := store.LatestOverAll(ctx)
 		if err == nil && !found {
 			err = unknownRun(errors.New("there is no run yet"), "reconcile start begins one")
 		}

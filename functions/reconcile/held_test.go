@@ -228,7 +228,7 @@ func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
 	}
 
 	h.subscription("org-unknown-price", price("price_max"))
-	h.run(present.ExitOK, "approve", started.RunID, "--limit", "5")
+	h.run(present.ExitOK, "approve", started.RunID, "--limit", "2")
 	redrive := h.run(present.ExitOK, "redrive", "--watch")
 	if redrive.Status != "completed" || redrive.Moved < 2 || len(redrive.Runs) != 1 || redrive.Runs[0].RunID != started.RunID || redrive.Runs[0].Errors != 0 || redrive.Runs[0].Synchronized != 4 {
 		t.Errorf("%+v", redrive)

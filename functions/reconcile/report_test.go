@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -196,6 +197,7 @@ func TestReportRefusesWhatItCannotDo(t *testing.T) {
 		"a folder":       {[]string{"report", "--csv", folder}, present.ExitUsage, "usage", "is a folder"},
 		"no such folder": {[]string{"report", "--csv", filepath.Join(folder, "no", "a")}, present.ExitUsage, "usage", "no such file"},
 		"no limit":       {[]string{"runs", "--limit", "0"}, present.ExitUsage, "usage", "--limit"},
+		"unknown kind":   {[]string{"runs", "--kind", "daily"}, present.ExitUsage, "usage", "all, full, catch-up, one"},
 		"too many runs":  {[]string{"runs", "--limit", "501"}, present.ExitUsage, "usage", "--limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +227,7 @@ func TestRunsAreListedLatestFirst(t *testing.T) {
 	db, environ := withRuns(t)
 	db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at)
 		VALUES ('one', 'stopped', FALSE, 'retrieve', 'a', ?, ?)`, lastSunday.Add(time.Hour), lastSunday.Add(2*time.Hour))
-	out, errs := reconcile(t, environ, present.ExitOK, "runs")
+	out, errs := reconcile(t, environ, present.ExitOK, "runs", "--kind", "all")
 	want := `RUN                                     TOTAL  DRIFTED  ERRORS    DRIFT
 one                                         0        0       0    0.0 %
   stopped, 2026-11-22 04:00 UTC, organization a
@@ -240,7 +242,7 @@ old                                         1        1       0  100.0 %
 	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--limit", "1"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--limit 1 shows\n%s", out)
 	}
-	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--json")
+	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--kind", "all", "--json")
 	var runs []pastRun
 	if err := json.Unmarshal([]byte(out), &runs); err != nil || len(runs) != 3 {
 		t.Fatalf("%v: %s", err, out)
@@ -251,11 +253,53 @@ old                                         1        1       0  100.0 %
 	if !runs[1].DryRun || runs[0].OrgID != "a" || runs[1].FinishedAt != nil {
 		t.Errorf("got %+v", runs)
 	}
+	if r := runs[0]; r.Kind != billing.KindOne || runs[1].Kind != billing.KindFull || r.Day != "" {
+		t.Errorf("got %+v", runs)
+	}
 	db.MustExec(t, `DELETE FROM reconciliation_runs`)
 	if out, errs := reconcile(t, environ, present.ExitOK, "runs"); out != "" || !strings.Contains(errs, "no run yet") {
 		t.Errorf("without runs: %q and %q", out, errs)
 	}
 	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--json"); out != "[]\n" {
 		t.Errorf("without runs: %q", out)
+	}
+}
+
+func TestCatchUpsStandBetweenTheRunsSummedUpByDay(t *testing.T) {
+	db, environ := withRuns(t)
+	for i, status := range []billing.RunStatus{billing.RunCompleted, billing.RunStopped, billing.RunCompletedWithErrors} {
+		db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at, total, summary)
+			VALUES (?, ?, FALSE, 'events', '', ?, ?, 4, '{"synchronized":1,"errors":1,"skipped":2,"reasons":{"withheld":1}}')`,
+			fmt.Sprintf("events-%d", i), status, lastSunday.Add(time.Duration(i)*time.Hour), lastSunday.Add(time.Hour))
+	}
+	db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at)
+		VALUES ('one', 'completed', FALSE, 'retrieve', 'a', ?, ?)`, lastSunday, lastSunday)
+	out, errs := reconcile(t, environ, present.ExitOK, "runs")
+	want := `RUN                                     TOTAL  DRIFTED  ERRORS    DRIFT
+catch-ups of 2026-11-22                    12        6       3   50.0 %
+  1 completed, 1 completed_with_errors, 1 stopped, the last at 05:00 UTC
+new                                         3        1       1   33.3 %
+  enumerating, 2026-11-22 03:00 UTC, dry run
+old                                         1        1       0  100.0 %
+  completed, 2026-11-15 03:00 UTC, took 12m34s
+`
+	if out != want || errs != "" {
+		t.Errorf("got\n%s%s, want\n%s", out, errs, want)
+	}
+	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--json", "--limit", "2")
+	var runs []pastRun
+	if err := json.Unmarshal([]byte(out), &runs); err != nil || len(runs) != 2 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if day := runs[0]; day.Kind != billing.KindCatchUp || day.Day != "2026-11-22" || day.Statuses[billing.RunStopped] != 1 || day.Withheld != 3 || runs[1].RunID != "new" {
+		t.Errorf("got %+v", runs)
+	}
+	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--kind", "catch-up")
+	if strings.Count(out, "catch-up") != 3 || !strings.Contains(out, "events-2 ") || strings.Contains(out, "new") {
+		t.Errorf("each of them:\n%s", out)
+	}
+	out, _ = reconcile(t, environ, present.ExitOK, "status", "--json", "--summary")
+	if !strings.Contains(out, `"runId":"new"`) {
+		t.Errorf("the last run over all organizations is not %s", out)
 	}
 }

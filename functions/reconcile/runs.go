@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,13 +21,14 @@ import (
 // maxRuns bounds what is held at once: each run brings its summary along.
 const maxRuns = 500
 
-// pastRun is one run as machines see it.
+// pastRun is one run, or the catch-ups of one day, as machines see it.
 type pastRun struct {
-	RunID              string            `json:"runId"`
-	Status             billing.RunStatus `json:"status"`
+	Kind               billing.RunKind   `json:"kind"`
+	RunID              string            `json:"runId,omitempty"`
+	Status             billing.RunStatus `json:"status,omitempty"`
 	DryRun             bool              `json:"dryRun"`
 	OrgID              string            `json:"orgId,omitempty"` // of a run over one organization
-	StartedAt          time.Time         `json:"startedAt"`
+	StartedAt          time.Time         `json:"startedAt"`       // of a day, the last one of them
 	FinishedAt         *time.Time        `json:"finishedAt"`
 	DurationMs         int64             `json:"durationMs"` // 0 while it is going
 	TotalOrganizations int               `json:"totalOrganizations"`
@@ -36,19 +38,38 @@ type pastRun struct {
 	Skipped            int               `json:"skipped"`
 	Pending            int               `json:"pending"`
 	DriftRate          float64           `json:"driftRate"` // (synchronized + withheld) / totalOrganizations
+
+	// Of a day's catch-ups, which have neither id nor status: how many ended how.
+	Day      string                    `json:"day,omitempty"` // in UTC
+	Statuses map[billing.RunStatus]int `json:"statuses,omitempty"`
+}
+
+// kindAll is what people call every kind of run.
+const kindAll = "all"
+
+// runKinds are the names of what can be listed.
+func runKinds() []string {
+	names := []string{kindAll}
+	for _, kind := range billing.RunKinds() {
+		names = append(names, string(kind))
+	}
+	return names
 }
 
 func (c *command) runs(ctx context.Context) *cobra.Command {
-	limit := 0
+	limit, kind := 0, ""
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List past runs with their totals, the latest first",
-		Long: `Lists past runs, the latest first. Drift is how many of a run's organizations differed
+		Long: `Lists past runs over all organizations, the latest first, and between them the catch-ups,
+summed up by day (UTC). --kind lists each run of a kind: full, catch-up, one (over one
+organization) or all. Drift is how many of a run's organizations differed
 from Stripe: they were repaired, or held back by a guard and so errors too, or would be
 repaired if it was a dry run. Runs are kept for RETENTION_DAYS (90) before the latest, and
 the last complete one for as long as there is no later one.`,
 		Example: `  reconcile runs
   reconcile runs --limit 5
+  reconcile runs --kind catch-up        each catch-up
   reconcile runs --json | jq '.[0].driftRate'`,
 		Args:              present.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -56,8 +77,11 @@ the last complete one for as long as there is no later one.`,
 			if limit < 1 || limit > maxRuns {
 				return present.Usage("--limit must be from 1 to %d", maxRuns)
 			}
+			if kind != "" && !slices.Contains(runKinds(), kind) {
+				return present.Usage("--kind %q is unknown; there are %s", kind, strings.Join(runKinds(), ", "))
+			}
 			return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
-				runs, err := store.RecentRuns(ctx, limit)
+				runs, err := pastRuns(ctx, store, kind, limit)
 				if err != nil {
 					return err
 				}
@@ -66,14 +90,45 @@ the last complete one for as long as there is no later one.`,
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many runs at most")
+	cmd.Flags().StringVar(&kind, "kind", "", "each run of this `KIND`: "+strings.Join(runKinds(), ", "))
+	if err := cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(runKinds(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not the one above
+	}
 	return cmd
 }
 
-func (c *command) showRuns(runs []mysqlstore.PastRun) error {
-	past := make([]pastRun, len(runs))
-	for i, run := range runs {
-		past[i] = pastRunOf(run)
+// pastRuns are those of the kind; without one, those over all organizations and the days with catch-ups.
+func pastRuns(ctx context.Context, store *mysqlstore.Store, kind string, limit int) ([]pastRun, error) {
+	of := billing.RunKind(kind)
+	switch kind {
+	case kindAll:
+		of = ""
+	case "":
+		of = billing.KindFull
 	}
+	runs, err := store.RecentRuns(ctx, of, limit)
+	if err != nil {
+		return nil, err
+	}
+	past := make([]pastRun, 0, len(runs))
+	for _, run := range runs {
+		past = append(past, pastRunOf(run))
+	}
+	if kind != "" {
+		return past, nil
+	}
+	days, err := store.CatchUpDays(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, day := range days {
+		past = append(past, pastDayOf(day))
+	}
+	slices.SortStableFunc(past, func(a, b pastRun) int { return b.StartedAt.Compare(a.StartedAt) })
+	return past[:min(len(past), limit)], nil
+}
+
+func (c *command) showRuns(past []pastRun) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(past)
 	}
@@ -87,7 +142,7 @@ func (c *command) showRuns(runs []mysqlstore.PastRun) error {
 func pastRunOf(run mysqlstore.PastRun) pastRun {
 	f := run.Figures
 	p := pastRun{
-		RunID: run.ID, Status: run.Status, DryRun: run.DryRun, OrgID: run.OrgID, StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
+		Kind: run.Kind(), RunID: run.ID, Status: run.Status, DryRun: run.DryRun, OrgID: run.OrgID, StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
 		TotalOrganizations: f.TotalOrganizations, Synchronized: f.Synchronized, Withheld: f.Withheld(), Errors: f.Errors, Skipped: f.Skipped, Pending: f.Pending,
 		DriftRate: f.DriftRate(),
 	}
@@ -95,6 +150,43 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 		p.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
 	return p
+}
+
+func pastDayOf(day mysqlstore.CatchUpDay) pastRun {
+	f := day.Figures
+	return pastRun{
+		Kind: billing.KindCatchUp, Day: day.Day.Format(time.DateOnly), Statuses: day.Statuses, StartedAt: day.Last,
+		TotalOrganizations: f.Organizations, Synchronized: f.Synchronized, Withheld: f.Withheld, Errors: f.Errors, Skipped: f.Skipped,
+		Pending:   f.Organizations - f.Synchronized - f.Errors - f.Skipped,
+		DriftRate: float64(f.Synchronized+f.Withheld) / float64(max(f.Organizations, 1)),
+	}
+}
+
+// title is the run's id, or which catch-ups are summed up.
+func (r pastRun) title() string {
+	if r.Day != "" {
+		return "catch-ups of " + r.Day
+	}
+	return r.RunID
+}
+
+// state says how the run ended, or how many of the day's catch-ups ended how.
+func (r pastRun) state() []present.Span {
+	if r.Day == "" {
+		return []present.Span{present.Part(present.ColourOfStatus(r.Status), "%s", r.Status), present.Part(present.Plain, ", %s", strings.Join(remarks(r), ", "))}
+	}
+	var parts []present.Span
+	for _, status := range billing.RunStatuses() {
+		n := r.Statuses[status]
+		if n == 0 {
+			continue
+		}
+		if len(parts) > 0 {
+			parts = append(parts, present.Part(present.Plain, ", "))
+		}
+		parts = append(parts, present.Part(present.ColourOfStatus(status), "%d %s", n, status))
+	}
+	return append(parts, present.Part(present.Plain, ", the last at %s", r.StartedAt.UTC().Format("15:04 UTC")))
 }
 
 // writeRuns writes two lines for each run, which together fit 80 columns: an id alone may take 36.
@@ -108,9 +200,9 @@ func writeRuns(w io.Writer, runs []pastRun) error {
 			errors = present.Failed
 		}
 		p.Parts(0, 2,
-			present.Part(present.Plain, "%-36s %8d %8d", r.RunID, r.TotalOrganizations, r.Synchronized+r.Withheld),
+			present.Part(present.Plain, "%-36s %8d %8d", r.title(), r.TotalOrganizations, r.Synchronized+r.Withheld),
 			present.Part(errors, " %7d", r.Errors), present.Part(present.Plain, " %8s", fmt.Sprintf("%.1f %%", 100*r.DriftRate)))
-		p.Parts(2, 4, present.Part(present.ColourOfStatus(r.Status), "%s", r.Status), present.Part(present.Plain, ", %s", strings.Join(remarks(r), ", ")))
+		p.Parts(2, 4, r.state()...)
 	}
 	return p.Flush()
 }
@@ -120,6 +212,9 @@ func remarks(r pastRun) []string {
 	all := []string{r.StartedAt.UTC().Format("2006-01-02 15:04 UTC")}
 	if r.FinishedAt != nil {
 		all = append(all, "took "+r.FinishedAt.Sub(r.StartedAt).Round(time.Second).String())
+	}
+	if r.Kind == billing.KindCatchUp {
+		all = append(all, "catch-up")
 	}
 	if r.DryRun {
 		all = append(all, "dry run")

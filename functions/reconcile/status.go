@@ -15,7 +15,7 @@ func (c *command) status(ctx context.Context) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [RUN]",
 		Short: "Show how a run stands or ended",
-		Long: `Shows a run, by default the one that was started last: every change, and the figures.
+		Long: `Shows a run, by default the last one over all organizations: every change, and the figures.
 --watch shows its progress until it has ended. Leaving with Ctrl-C does nothing to the run.
 
 The exit code tells how the run ended; one that is still going is 0 unless it is watched.`,

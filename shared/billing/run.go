@@ -41,6 +41,11 @@ const (
 	RunStopped RunStatus = "stopped"
 )
 
+// RunStatuses are all there are.
+func RunStatuses() []RunStatus {
+	return []RunStatus{RunEnumerating, RunRunning, RunCompleted, RunCompletedWithErrors, RunIncomplete, RunSuspect, RunStopped}
+}
+
 // Open reports whether the run is still going.
 func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
 
@@ -101,6 +106,9 @@ const (
 	KindCatchUp RunKind = "catch-up"
 	KindOne     RunKind = "one"
 )
+
+// RunKinds are all there are.
+func RunKinds() []RunKind { return []RunKind{KindFull, KindCatchUp, KindOne} }
 
 // Kind returns which organizations the run is over.
 func (r Run) Kind() RunKind {

@@ -17,9 +17,80 @@ type PastRun struct {
 	Figures billing.Summary
 }
 
-// RecentRuns returns the last runs of any kind, at most limit, the latest started first.
-func (s *Store) RecentRuns(ctx context.Context, limit int) ([]PastRun, error) {
-	return s.pastRuns(ctx, `TRUE ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
+// ofKind are the conditions that [billing.Run.Kind] makes of a run; "" is of any kind.
+var ofKind = map[billing.RunKind]string{
+	"": `TRUE`, billing.KindFull: full, billing.KindOne: `org_id <> ''`, billing.KindCatchUp: `(org_id = '' AND strategy = 'events')`,
+}
+
+// RecentRuns returns the last runs of the kind, or of any if it is "", at most limit, the latest started first.
+func (s *Store) RecentRuns(ctx context.Context, kind billing.RunKind, limit int) ([]PastRun, error) {
+	return s.pastRuns(ctx, ofKind[kind]+` ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
+}
+
+// CatchUpDay sums up the catch-ups that started on one day. Dry runs are not among them.
+type CatchUpDay struct {
+	Day      time.Time // its beginning, in UTC
+	Last     time.Time // when the last of them started
+	Statuses map[billing.RunStatus]int
+	// Figures are their organizations, as far as they have been summed up; one that several of them
+	// were about counts in each.
+	Figures DayFigures
+}
+
+// DayFigures are sums over the summaries of runs.
+type DayFigures struct{ Organizations, Synchronized, Withheld, Errors, Skipped int }
+
+// CatchUpDays returns the last days with catch-ups, at most limit, the latest first.
+func (s *Store) CatchUpDays(ctx context.Context, limit int) ([]CatchUpDay, error) {
+	var days []CatchUpDay
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var date string
+		var last time.Time
+		var status billing.RunStatus
+		var n int
+		var f DayFigures
+		if err := r.Scan(&date, &last, &status, &n, &f.Organizations, &f.Synchronized, &f.Withheld, &f.Errors, &f.Skipped); err != nil {
+			return err
+		}
+		day, err := time.Parse(time.DateOnly, date)
+		if len(days) == 0 || !days[len(days)-1].Day.Equal(day) {
+			days = append(days, CatchUpDay{Day: day, Statuses: map[billing.RunStatus]int{}})
+		}
+		days[len(days)-1].add(last, status, n, f)
+		return err
+	}, selectCatchUpDays, limit*len(billing.RunStatuses()))
+	return days[:min(len(days), limit)], failure(err, "sum up the catch-ups")
+}
+
+// A day has a row for each status.
+var selectCatchUpDays = `SELECT DATE_FORMAT(started_at, '%Y-%m-%d') AS day, MAX(started_at), status, COUNT(*), SUM(total), ` +
+	sumOf("synchronized") + `, ` + sumOfWithheld() + `, ` + sumOf("errors") + `, ` + sumOf("skipped") + `
+	FROM reconciliation_runs WHERE ` + ofKind[billing.KindCatchUp] + ` AND dry_run = FALSE
+	GROUP BY day, status ORDER BY day DESC LIMIT ?`
+
+// sumOf is a figure of the summaries that were written.
+func sumOf(key string) string {
+	return `COALESCE(SUM(CAST(JSON_EXTRACT(summary, '$.` + key + `') AS SIGNED)), 0)`
+}
+
+func sumOfWithheld() string {
+	var sums []string
+	for _, reason := range billing.Withholding() {
+		sums = append(sums, sumOf("reasons."+string(reason)))
+	}
+	return strings.Join(sums, " + ")
+}
+
+func (d *CatchUpDay) add(last time.Time, status billing.RunStatus, n int, f DayFigures) {
+	if last.After(d.Last) {
+		d.Last = last
+	}
+	d.Statuses[status] += n
+	d.Figures.Organizations += f.Organizations
+	d.Figures.Synchronized += f.Synchronized
+	d.Figures.Withheld += f.Withheld
+	d.Figures.Errors += f.Errors
+	d.Figures.Skipped += f.Skipped
 }
 
 // RunsBefore returns the last runs over all organizations that started no later than the given

@@ -1,12 +1,15 @@
 package mysqlstore_test
 
 import (
+	"cmp"
+	"database/sql"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -24,7 +27,7 @@ func pastIDs(runs []mysqlstore.PastRun) []string {
 
 func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		if runs, err := f.store.RecentRuns(t.Context(), 5); len(runs) != 0 || err != nil {
+		if runs, err := f.store.RecentRuns(t.Context(), "", 5); len(runs) != 0 || err != nil {
 			t.Errorf("before the first run: %v, %v", runs, err)
 		}
 		for i := range 6 {
@@ -36,11 +39,11 @@ func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
 			f.openRun(t, run)
 		}
 		for limit, want := range map[int][]string{3: {"run-5", "run-4", "run-3"}, 9: {"run-5", "run-4", "run-3", "run-2", "run-1", "run-0"}} {
-			runs, err := f.store.RecentRuns(t.Context(), limit)
+			runs, err := f.store.RecentRuns(t.Context(), "", limit)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, pastIDs(runs)); diff != "" {
+			if diff := gocmp.Diff(want, pastIDs(runs)); diff != "" {
 				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
 			}
 		}
@@ -57,7 +60,7 @@ func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, pastIDs(runs)); diff != "" {
+			if diff := gocmp.Diff(c.want, pastIDs(runs)); diff != "" {
 				t.Errorf("over all, until %v (-want +got):\n%s", c.until, diff)
 			}
 		}
@@ -80,7 +83,7 @@ func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
 			t.Fatal(ok, err)
 		}
 		f.openRun(t, newRun("open"))
-		runs, err := f.store.RecentRuns(t.Context(), 2)
+		runs, err := f.store.RecentRuns(t.Context(), "", 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +132,7 @@ func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 			for _, i := range got {
 				ids = append(ids, i.OrgID)
 			}
-			if diff := cmp.Diff(c.want, ids); diff != "" {
+			if diff := gocmp.Diff(c.want, ids); diff != "" {
 				t.Fatalf("%v (-want +got):\n%s", c.outcomes, diff)
 			}
 			if got[0].OrgID != "a" {
@@ -142,7 +145,7 @@ func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 				},
 				DecidedAt: now, Raises: true, OrgName: "Alpha", OrgCustomerID: "cus_a", OrgTier: "pro", OrgStatus: "incomplete", PriceID: "price_a",
 			}
-			if diff := cmp.Diff(want, got[0]); diff != "" {
+			if diff := gocmp.Diff(want, got[0]); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if gone := got[3]; gone.OrgName != "" || gone.OrgCustomerID != "" || gone.DecidedAt.IsZero() {
@@ -210,10 +213,10 @@ func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
 			t.Errorf("pruned %d, %v; want 4", n, err)
 		}
 		want := []string{"dry", "last"}
-		if diff := cmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
+		if diff := gocmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
 			t.Errorf("runs (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(want, f.texts(t, `SELECT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
+		if diff := gocmp.Diff(want, f.texts(t, `SELECT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
 		if last, err := f.store.LastCompleted(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
@@ -239,6 +242,78 @@ func TestPruneGoesOnWhereItBrokeOff(t *testing.T) {
 		}
 		if left := f.texts(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(left) > 0 {
 			t.Errorf("%v is left", left)
+		}
+	})
+}
+
+func TestRunsAreToldApartByKind(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		for i, run := range []billing.Run{{}, {OrgID: "a"}, {Strategy: billing.StrategyEvents}, {Strategy: billing.StrategyRetrieve}} {
+			made := newRun(fmt.Sprintf("run-%d", i))
+			made.StartedAt, made.OrgID = now.Add(time.Duration(i)*time.Hour), run.OrgID
+			made.Strategy = cmp.Or(run.Strategy, billing.StrategySweep)
+			f.openRun(t, made)
+		}
+		for kind, want := range map[billing.RunKind][]string{
+			"": {"run-3", "run-2", "run-1", "run-0"}, billing.KindFull: {"run-3", "run-0"}, billing.KindOne: {"run-1"}, billing.KindCatchUp: {"run-2"},
+		} {
+			runs, err := f.store.RecentRuns(t.Context(), kind, 9)
+			if diff := gocmp.Diff(want, pastIDs(runs)); diff != "" || err != nil {
+				t.Errorf("%q: %v, %s", kind, err, diff)
+			}
+			for _, run := range runs {
+				if kind != "" && run.Kind() != kind {
+					t.Errorf("%s is %s", run.ID, run.Kind())
+				}
+			}
+		}
+		f.MustExec(t, `UPDATE reconciliation_runs SET started_at = ? WHERE id = 'run-2'`, now.Add(9*time.Hour))
+		for _, want := range []string{"run-3", "run-2"} {
+			if run, found, err := f.store.LatestOverAll(t.Context()); run.ID != want || !found || err != nil {
+				t.Errorf("the latest is %q, %t, %v; want %s", run.ID, found, err, want)
+			}
+			f.MustExec(t, `DELETE FROM reconciliation_runs WHERE `+`org_id = '' AND strategy <> 'events'`)
+		}
+		f.MustExec(t, `DELETE FROM reconciliation_runs`)
+		if run, found, err := f.store.LatestOverAll(t.Context()); found || err != nil {
+			t.Errorf("of no run the latest is %q, %v", run.ID, err)
+		}
+	})
+}
+
+func TestCatchUpsAreSummedUpByDay(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if days, err := f.store.CatchUpDays(t.Context(), 5); len(days) != 0 || err != nil {
+			t.Errorf("before the first: %v, %v", days, err)
+		}
+		midnight := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+		put := func(id string, at time.Time, status billing.RunStatus, total int, summary string, change func(*billing.Run)) {
+			run := newRun(id)
+			run.StartedAt, run.Strategy = at, billing.StrategyEvents
+			if change != nil {
+				change(&run)
+			}
+			f.openRun(t, run)
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, total = ?, summary = ? WHERE id = ?`, status, total, sql.NullString{String: summary, Valid: summary != ""}, id)
+		}
+		put("c-1", midnight, billing.RunCompleted, 9, `{"synchronized":3,"errors":2,"skipped":4,"reasons":{"withheld":1}}`, nil)
+		put("c-2", midnight.Add(23*time.Hour+59*time.Minute), billing.RunCompleted, 5, `{"synchronized":1,"errors":0,"skipped":4,"reasons":{}}`, nil)
+		put("c-3", midnight.Add(time.Hour), billing.RunStopped, 0, "", nil)
+		put("c-0", midnight.Add(-time.Second), billing.RunCompleted, 0, `{"synchronized":0,"errors":0,"skipped":0,"reasons":{}}`, nil)
+		put("dry", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.DryRun = true })
+		put("full", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+		want := []mysqlstore.CatchUpDay{
+			{
+				Day: midnight, Last: midnight.Add(23*time.Hour + 59*time.Minute), Statuses: map[billing.RunStatus]int{billing.RunCompleted: 2, billing.RunStopped: 1},
+				Figures: mysqlstore.DayFigures{Organizations: 14, Synchronized: 4, Withheld: 1, Errors: 2, Skipped: 8},
+			},
+			{Day: midnight.AddDate(0, 0, -1), Last: midnight.Add(-time.Second), Statuses: map[billing.RunStatus]int{billing.RunCompleted: 1}},
+		}
+		for limit := range 4 {
+			got, err := f.store.CatchUpDays(t.Context(), limit)
+			if diff := gocmp.Diff(want[:min(limit, 2)], got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+				t.Errorf("%d at most: %v, %s", limit, err, diff)
+			}
 		}
 	})
 }

@@ -21,6 +21,23 @@ func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	return runs[0], true, nil
 }
 
+// LatestOverAll returns the run over all organizations that was started last; where there never was one, the
+// last run of any kind; false if there was none at all.
+func (s *Store) LatestOverAll(ctx context.Context) (billing.Run, bool, error) {
+	runs, err := s.runsWhere(ctx, full+` ORDER BY started_at DESC, id DESC LIMIT 1`)
+	if err != nil || len(runs) > 0 {
+		return first(runs), len(runs) > 0, err
+	}
+	return s.LatestRun(ctx)
+}
+
+func first(runs []billing.Run) billing.Run {
+	if len(runs) == 0 {
+		return billing.Run{}
+	}
+	return runs[0]
+}
+
 // StoredSummary returns the summary that was written when the run was closed or amended; false
 // where there is none (yet).
 func (s *Store) StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error) {
