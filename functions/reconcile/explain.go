@@ -25,8 +25,10 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 	log := slog.New(slog.DiscardHandler)
 	stripe := wire.Stripe(settings, 1, log)
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
-		if err := pipeline.CheckAccount(ctx, stripe, settings.Stripe.AccountID, ""); err != nil {
-			return err
+		if want := settings.Stripe.AccountID; want != "" {
+			if _, err := pipeline.CheckAccount(ctx, stripe, want, ""); err != nil {
+				return err
+			}
 		}
 		e, err := wire.Reconciler(settings, store, stripe, log).Explain(ctx, orgID)
 		if err != nil {

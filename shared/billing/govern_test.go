@@ -412,7 +412,7 @@ func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *t
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			record := recorded("sub_1")
-			record.Elsewhere = map[string][]string{"sub_1": {otherOrg}}
+			record.Elsewhere = map[string]string{"sub_1": otherOrg}
 			plan, err := rules.Plan(claimed(truth(test.subs...), existing(org, otherOrg)), record)
 			if got := summarized(plan, reasonOf(t, err)); got != test.want {
 				t.Errorf("%s, want %s: %v", got, test.want, err)

@@ -253,8 +253,8 @@ var allAdvice = []Advice{
 	},
 	{
 		string(ReasonWrongAccount), ConcernRun,
-		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID.",
-		"Correct one of them.", resumed,
+		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID, or than the one that the run was begun with.",
+		"Give all functions the key of one account, and set STRIPE_ACCOUNT_ID.", resumed,
 	},
 	{
 		string(ReasonWrongMode), ConcernRun,

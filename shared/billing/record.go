@@ -13,9 +13,9 @@ type Record struct {
 	// Nulls are the columns, as changes name them, that hold NULL although nothing can be compared
 	// or written without them. Their fields are zero.
 	Nulls []string
-	// Elsewhere are the subscriptions that its rows record and rows of other organizations record too, and whose those
-	// rows are. There are none where the column has a unique key.
-	Elsewhere map[string][]string
+	// Elsewhere are the subscriptions that its rows record and a row of another organization records too, and whose that
+	// is. There are none where the column has a unique key.
+	Elsewhere map[string]string
 }
 
 // Organization is the part of an organizations row that this system reads. Nil means NULL.
@@ -63,6 +63,14 @@ func (o *Organization) same(other *Organization) bool {
 func (r *Row) same(other *Row) bool {
 	return r.ID == other.ID && r.CreatedAt.Equal(other.CreatedAt) && r.UpdatedAt.Equal(other.UpdatedAt) &&
 		!slices.ContainsFunc(columns, func(c Column) bool { return c.Table() == TableSubscriptions && c.read(r, nil) != c.read(other, nil) })
+}
+
+// AddElsewhere notes that a row of another organization records the row's subscription too.
+func (r *Record) AddElsewhere(row Row, orgID string) {
+	if r.Elsewhere == nil {
+		r.Elsewhere = map[string]string{}
+	}
+	r.Elsewhere[trimmed(row.SubscriptionID)] = orgID
 }
 
 // validate refuses a record that lacks what a plan is made from.

@@ -67,6 +67,7 @@ type Run struct {
 	Status        RunStatus
 	DryRun        bool
 	Strategy      Strategy
+	AccountID     string // the Stripe account that it reads; "" where that is not known
 	OrgID         string // the only organization of a run over one, else ""
 	Total         int    // organizations listed
 	Listed        bool   // the listing reached its end

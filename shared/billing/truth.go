@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -136,10 +137,7 @@ func (c Claims) otherOwner(s Subscription, orgID string) string {
 // metadata both say that it is this one's: then only the other row is wrong.
 func (t Truth) disputed(s Subscription, r Record) error {
 	recorded := r.Records(s.ID)
-	owner := t.Claims.otherOwner(s, r.Org.ID)
-	if others := r.Elsewhere[s.ID]; owner == "" && len(others) > 0 {
-		owner = others[0]
-	}
+	owner := cmp.Or(r.Elsewhere[s.ID], t.Claims.otherOwner(s, r.Org.ID))
 	switch {
 	case owner == "" || recorded && t.Claims.Names(s, r.Org.ID):
 		return nil

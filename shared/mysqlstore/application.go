@@ -82,7 +82,11 @@ var (
 	rowColumns = billing.ColumnsOf(rowTable)
 
 	selectOrganizations = `SELECT id, ` + selected(orgColumns) + `, is_deleted <> 0, updated_at FROM organizations WHERE id IN `
-	selectRows          = `SELECT id, org_id, ` + selected(rowColumns) + `, created_at, updated_at FROM subscriptions WHERE org_id IN `
+	selectRows          = `SELECT id, org_id, ` + selected(rowColumns) + `, created_at, updated_at, NULL FROM subscriptions s WHERE org_id IN `
+	// selectRowsAndOthers adds another organization whose row records the same subscription, spelled alike.
+	selectRowsAndOthers = strings.Replace(selectRows, `NULL`, `(SELECT MIN(d.org_id) FROM subscriptions d
+		WHERE d.stripe_subscription_id = s.stripe_subscription_id AND d.org_id <> s.org_id
+			AND CAST(d.stripe_subscription_id AS BINARY) = CAST(s.stripe_subscription_id AS BINARY))`, 1)
 )
 
 const inOrderOfID = ` ORDER BY id `
@@ -106,10 +110,10 @@ func scanOrganization(r *sql.Rows) (o billing.Organization, nulls []string, err 
 }
 
 // scanRow scans what selectRows selects.
-func scanRow(r *sql.Rows) (orgID string, row billing.Row, nulls []string, err error) {
+func scanRow(r *sql.Rows) (orgID string, row billing.Row, other sql.NullString, nulls []string, err error) {
 	into := append([]any{needed(fieldRowID, &row.ID, &nulls), &orgID}, cells(rowColumns, &row, nil, &nulls)...)
-	err = r.Scan(append(into, needed(fieldRowCreatedAt, &row.CreatedAt, &nulls), needed(fieldRowUpdatedAt, &row.UpdatedAt, &nulls))...)
-	return orgID, row, nulls, err
+	err = r.Scan(append(into, needed(fieldRowCreatedAt, &row.CreatedAt, &nulls), needed(fieldRowUpdatedAt, &row.UpdatedAt, &nulls), &other)...)
+	return orgID, row, other, nulls, err
 }
 
 // cells are what the columns are scanned into.

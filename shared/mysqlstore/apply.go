@@ -52,7 +52,7 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 // lockUnchanged locks the organization and its rows and compares them with the record read at
 // first, updated_at included: a webhook that wrote and wrote back is seen too, a second later.
 func lockUnchanged(ctx context.Context, tx *sql.Tx, before billing.Record) error {
-	now, err := readRecords(ctx, tx, []string{before.Org.ID}, "FOR UPDATE")
+	now, err := readRecords(ctx, tx, []string{before.Org.ID}, selectRows, "FOR UPDATE")
 	if err != nil {
 		return err
 	}

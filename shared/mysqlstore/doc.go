@@ -49,7 +49,7 @@
 //     converted and not the column; what their character set cannot express is nobody's.
 //   - The application's ids may have white space around them and are compared without it. One look-up by an index
 //     finds both spellings ([Store.Claims]); what goes through a whole table finds them on its way. Where organizations in
-//     sync are looked up, only what is spelled exactly is: a record that is not is no such organization's.
+//     sync are looked up, only what is spelled exactly is: a record that is not is to be repaired.
 //   - Times are UTC. SQL is what both MySQL 8 and MariaDB 10.11 take; decisions rest on error
 //     numbers that both share, or on the number of each.
 //   - No method holds a connection while it asks for another, so a pool of one suffices.

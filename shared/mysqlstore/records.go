@@ -10,45 +10,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Records returns what the database holds for the organizations, by id, in three queries whatever
+// Records returns what the database holds for the organizations, by id, in two queries whatever
 // their number. An organization that does not exist is absent.
 func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
-	records, err := readRecords(ctx, s.db, orgIDs, "")
-	if err == nil {
-		err = addElsewhere(ctx, s.db, records)
-	}
+	records, err := readRecords(ctx, s.db, orgIDs, selectRowsAndOthers, "")
 	return records, failure(err, "read organizations")
 }
 
-// addElsewhere adds which of the recorded subscriptions another organization's row records too. It does not see one
-// with white space around it there: that organization's own record is to be repaired then, and finds this one.
-func addElsewhere(ctx context.Context, q querier, records map[string]billing.Record) error {
-	var ids []string
-	for _, record := range records {
-		ids = append(ids, record.RecordedIDs()...)
-	}
-	owners, err := recordedBy(ctx, q, ids, exactly)
-	if err != nil {
-		return err
-	}
-	for orgID, record := range records {
-		elsewhere := map[string][]string{}
-		for _, id := range record.RecordedIDs() {
-			if others := slices.DeleteFunc(slices.Clone(owners[id]), func(owner string) bool { return owner == orgID }); len(others) > 0 {
-				elsewhere[id] = others
-			}
-		}
-		if len(elsewhere) > 0 {
-			record.Elsewhere = elsewhere
-			records[orgID] = record
-		}
-	}
-	return nil
-}
-
 // readRecords reads organizations, then their subscriptions rows by id: also the order in which
-// they are locked where lock is FOR UPDATE.
-func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (map[string]billing.Record, error) {
+// they are locked where lock is FOR UPDATE. rows selects the rows.
+func readRecords(ctx context.Context, q querier, orgIDs []string, rows, lock string) (map[string]billing.Record, error) {
 	records := make(map[string]billing.Record, len(orgIDs))
 	// The foreign key compares as the collation does, so a row may spell the id in another case.
 	spelled := make(map[string]string, len(orgIDs))
@@ -68,16 +39,19 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, lock string) (
 	}
 	err = lookUp(orgIDs, func(orgIDs []string) error {
 		return query(ctx, q, func(r *sql.Rows) error {
-			id, row, nulls, err := scanRow(r)
+			id, row, other, nulls, err := scanRow(r)
 			if _, ok := records[id]; !ok {
 				id = spelled[billing.OrgKey(id)]
 			}
 			if record, ok := records[id]; ok {
 				record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
+				if other.Valid {
+					record.AddElsewhere(row, other.String)
+				}
 				records[id] = record
 			}
 			return err
-		}, selectRows+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
+		}, rows+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
 	})
 	return records, err
 }

@@ -254,17 +254,18 @@ func TestARecordSaysWhoElseRecordsItsSubscriptions(t *testing.T) {
 			appschema.Subscription{ID: "row-b", OrgID: "b", StripeSubscriptionID: new("sub_1")},
 			appschema.Subscription{ID: "row-c", OrgID: "c", StripeSubscriptionID: new("sub_1")},
 			appschema.Subscription{ID: "row-alone", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
+			appschema.Subscription{ID: "row-capitals", OrgID: "c", StripeSubscriptionID: new("SUB_2")},
 			appschema.Subscription{ID: "row-twice", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
 		)
 		records, err := f.store.Records(t.Context(), []string{"a", "b", "c", "alone"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := map[string]map[string][]string{}
+		got := map[string]map[string]string{}
 		for id, record := range records {
 			got[id] = record.Elsewhere
 		}
-		want := map[string]map[string][]string{"a": {"sub_1": {"b", "c"}}, "b": {"sub_1": {"c"}}, "c": {"sub_1": {"b"}}, "alone": nil}
+		want := map[string]map[string]string{"a": nil, "b": {"sub_1": "c"}, "c": {"sub_1": "b"}, "alone": nil}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

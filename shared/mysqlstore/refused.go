@@ -39,7 +39,7 @@ func inTheWay(ctx context.Context, tx *sql.Tx, before billing.Record, plan billi
 	for i, row := range before.Rows {
 		known[i] = row.ID
 	}
-	now, err := readRecords(ctx, tx, []string{before.Org.ID}, "")
+	now, err := readRecords(ctx, tx, []string{before.Org.ID}, selectRows, "")
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,8 @@ const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, li
 	started_at, deadline_at, finished_at, summary IS NOT NULL, summary_revision,
 	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key),
 	COALESCE(o.asked_by, ''), COALESCE(o.allow_downgrade, FALSE), o.approved_limit, COALESCE(o.approved_by, ''), o.approved_at,
-	w.run_id IS NOT NULL, w.from_at, w.to_at, COALESCE(w.own_since, FALSE), COALESCE(w.expired, FALSE), COALESCE(w.state, ''), COALESCE(w.after_id, '')`
+	w.run_id IS NOT NULL, w.from_at, w.to_at, COALESCE(w.own_since, FALSE), COALESCE(w.expired, FALSE), COALESCE(w.state, ''), COALESCE(w.after_id, ''),
+	COALESCE((SELECT a.account_id FROM reconciliation_accounts a WHERE a.run_id = r.id), '')`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
 	var run billing.Run
@@ -31,7 +32,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
 		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed,
 		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt,
-		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After)
+		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After, &run.AccountID)
 	if limit.Valid {
 		approval.Limit, approval.At = int(limit.Int64), approvedAt.Time
 		run.Approval = &approval
@@ -271,8 +272,8 @@ func (s *Store) MarkRunning(ctx context.Context, l billing.Lease) error {
 // Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
 // and send what is pending again, after a sweep of its own. Where there is neither, only one that
 // stopped is reopened, without a sweep, to come to its end. It reports false for a run that needs
-// nothing or is enumerating anyway.
-func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (reopened bool, err error) {
+// nothing or is enumerating anyway. From now on it reads the given Stripe account, "" where that is not known.
+func (s *Store) Reopen(ctx context.Context, runID, account string, deadline time.Time) (reopened bool, err error) {
 	pending, err := s.HasPending(ctx, runID)
 	if err != nil {
 		return false, err
@@ -283,6 +284,9 @@ func (s *Store) Reopen(ctx context.Context, runID string, deadline time.Time) (r
 			WHERE id = ? AND ((status IN (?,?) AND (listed = FALSE OR ?)) OR status = ?)`, billing.RunEnumerating, deadline,
 			runID, billing.RunRunning, billing.RunIncomplete, pending, billing.RunStopped)
 		if err != nil || !reopened {
+			return err
+		}
+		if err := replaceAccount(ctx, tx, runID, account); err != nil {
 			return err
 		}
 		return forgetSweep(ctx, tx, runID, pending)

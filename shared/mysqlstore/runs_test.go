@@ -513,7 +513,7 @@ func TestReopen(t *testing.T) {
 			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, listed = ?, total = 5, downgrades = 2, downgrade_limit = 9, listed_through = 'l',
 				sent_through = 's', status_reason = 'why', status_message = 'because', finished_at = ?, summary = '{}', lease_owner = 'o', lease_expires_at = ?
 				WHERE id = ?`, status, listed, now, now, id)
-			ok, err := f.store.Reopen(t.Context(), id, now.Add(24*time.Hour))
+			ok, err := f.store.Reopen(t.Context(), id, "", now.Add(24*time.Hour))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -549,7 +549,7 @@ func TestReopen(t *testing.T) {
 				t.Errorf("a run %s before its list was complete was not reopened", status)
 			}
 		}
-		if ok, err := f.store.Reopen(t.Context(), "unknown", now); ok || err != nil {
+		if ok, err := f.store.Reopen(t.Context(), "unknown", "", now); ok || err != nil {
 			t.Errorf("unknown run: %v, %v", ok, err)
 		}
 	})
@@ -565,7 +565,7 @@ func TestReopeningKeepsTheSweepOfARunThatNeedsNone(t *testing.T) {
 			if id == "pending" {
 				f.addItems(t, pendingItem(id, "a"))
 			}
-			if ok, err := f.store.Reopen(t.Context(), id, now.Add(time.Hour)); !ok || err != nil {
+			if ok, err := f.store.Reopen(t.Context(), id, "", now.Add(time.Hour)); !ok || err != nil {
 				t.Errorf("%s: reopened %v, %v", id, ok, err)
 			}
 			if got := f.run(t, id).Sweep; got != want {

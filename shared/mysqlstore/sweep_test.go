@@ -602,7 +602,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	opener, opening := f.one(t)
 	reopened := make(chan error, 1)
 	go func() {
-		_, err := opener.Reopen(t.Context(), "run", until)
+		_, err := opener.Reopen(t.Context(), "run", "", until)
 		reopened <- err
 	}()
 	f.awaitStatement(t, opening, "UPDATE reconciliation_runs")
@@ -625,7 +625,7 @@ func TestAReopenedRunIsSweptAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
-		reopened, err := f.store.Reopen(t.Context(), "run", until)
+		reopened, err := f.store.Reopen(t.Context(), "run", "", until)
 		if err != nil || !reopened {
 			t.Fatal(reopened, err)
 		}

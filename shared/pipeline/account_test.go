@@ -3,14 +3,17 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -448,4 +451,110 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// otherStripe is the client for an account that has nothing of ours.
+func (f *fixture) otherStripe(p *tap) tappedStripe {
+	f.Helper()
+	server := stripetest.New(stripetest.Options{AccountID: "acct_other", Now: f.clock.Now})
+	listener := httptest.NewServer(server)
+	f.Cleanup(func() {
+		listener.Close()
+		if err := server.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	return tappedStripe{f.stripeClient(func(c *stripesource.Config) { c.BaseURL = listener.URL }), p}
+}
+
+func TestAWorkerWithAKeyOfAnotherAccountStopsTheRunBeforeItsFirstWrite(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := numbered(12)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	if got := f.run(scheduledID).AccountID; got != "acct_test" {
+		t.Errorf("the run reads account %q", got)
+	}
+	before := f.checksum()
+	r := f.reconciler(nil)
+	r.Stripe = f.otherStripe(nil)
+	for id, result := range f.deliver(r, scheduledID, ids...) {
+		if result.Disposition != pipeline.Acknowledge {
+			t.Errorf("%s: %+v", id, result)
+		}
+	}
+	run := f.run(scheduledID)
+	if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || !strings.Contains(run.StatusMessage, "acct_other") || !strings.Contains(run.StatusMessage, "acct_test") {
+		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
+	}
+	if f.checksum() != before || len(f.texts(`SELECT org_id FROM reconciliation_items WHERE outcome <> 'pending'`)) > 0 {
+		t.Error("something was written")
+	}
+	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+	f.stripe.ResetCounts()
+	r = f.reconciler(nil)
+	f.deliver(r, scheduledID, ids[:6]...)
+	f.deliver(r, scheduledID, ids[6:]...)
+	if got := f.stripe.Requests(); got.RetrieveAccount != 1 || got.RetrieveSubscription != len(ids) {
+		t.Errorf("requests %+v", got)
+	}
+	if n := len(f.texts(`SELECT org_id FROM reconciliation_items WHERE reason = 'in_sync'`)); n != len(ids) || f.checksum() != before {
+		t.Errorf("%d in sync", n)
+	}
+}
+
+func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.customersOnly(numbered(4)...)
+	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
+		t.Fatal("not killed")
+	}
+	f.clock.advance(2 * time.Minute)
+	f.received(f.work)
+	wrong := f.enumerator(nil)
+	wrong.Stripe = f.otherStripe(nil)
+	_, err := wrong.Run(t.Context(), pipeline.Request{ResumeAll: true})
+	wantReason(t, err, billing.RunFatal, billing.ReasonWrongAccount)
+	if run := f.run(scheduledID); run.Status != billing.RunStopped || len(f.received(f.work)) > 0 {
+		t.Errorf("run is %s", run.Status)
+	}
+	// Whoever resumes a run that was stopped says by that which account is meant.
+	f.enumerate(wrong, pipeline.Request{ResumeRun: scheduledID})
+	if run := f.run(scheduledID); run.Status != billing.RunRunning || run.AccountID != "acct_other" {
+		t.Errorf("run is %s and reads account %q", run.Status, run.AccountID)
+	}
+}
+
+// The permission is not needed but where STRIPE_ACCOUNT_ID is set.
+func TestAKeyThatMayNotReadItsAccountIsNotCompared(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	retrieve := pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve}
+	end := f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	f.enumerate(f.enumerator(nil), retrieve)
+	if got := f.run(scheduledID).AccountID; got != "" {
+		t.Errorf("the run reads account %q", got)
+	}
+	f.resetRuns()
+	end()
+	f.enumerate(f.enumerator(nil), retrieve)
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	f.deliver(f.reconciler(nil), scheduledID, "a")
+	if item := f.item(scheduledID, "a"); item.Reason != billing.ReasonInSync {
+		t.Errorf("%+v", item)
+	}
+	if n := len(f.logs.lines(t, "message", "the Stripe key may not read its account, so it is not compared with that of the run")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	f.stripe.ClearFaults()
+	strict := f.enumerator(nil)
+	strict.AccountID = "acct_test"
+	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	_, err := strict.Run(t.Context(), pipeline.Request{})
+	wantReason(t, err, billing.RunFatal, billing.ReasonStripeForbidden)
 }

@@ -332,7 +332,7 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 				if call != "RunsToClose" {
 					return nil
 				}
-				reopened, err := f.store.Reopen(ctx, runID, f.clock.Now().Add(12*time.Hour))
+				reopened, err := f.store.Reopen(ctx, runID, "", f.clock.Now().Add(12*time.Hour))
 				if !reopened {
 					t.Error("not reopened")
 				}

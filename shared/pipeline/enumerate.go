@@ -43,7 +43,8 @@ type (
 	}
 	runResumer interface {
 		EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
-		Reopen(ctx context.Context, runID string, deadline time.Time) (bool, error)
+		Reopen(ctx context.Context, runID, account string, deadline time.Time) (bool, error)
+		KeepAccount(ctx context.Context, runID, account string) (kept string, err error)
 	}
 	runLeaser interface {
 		AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error)
@@ -143,7 +144,7 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	if err := e.begin(ctx, req.DryRun); err != nil {
 		return Enumeration{}, err
 	}
-	unchecked := e.checkAccount(ctx)
+	account, unchecked := e.checkAccount(ctx)
 	if unchecked != nil && (req.ScheduledFor.IsZero() || !mayPass(unchecked)) {
 		return Enumeration{}, unchecked
 	}
@@ -166,6 +167,9 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	}
 	if unchecked != nil {
 		return Enumeration{RunID: run.ID}, unchecked
+	}
+	if err := e.keepAccount(ctx, run, account); err != nil {
+		return Enumeration{RunID: run.ID}, e.stop(ctx, run.ID, err)
 	}
 	return e.proceed(ctx, run)
 }
@@ -208,8 +212,21 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	return run, err
 }
 
-func (e *Enumerator) checkAccount(ctx context.Context) error {
-	return e.Retry.do(ctx, func() error { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
+func (e *Enumerator) checkAccount(ctx context.Context) (string, error) {
+	return retry(ctx, e.Retry, func() (string, error) { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
+}
+
+// keepAccount has the run say from which account it is read, so that nobody goes on with it in another.
+func (e *Enumerator) keepAccount(ctx context.Context, run billing.Run, account string) error {
+	if account == "" || account == run.AccountID {
+		return nil
+	}
+	kept, err := retry(ctx, e.Retry, func() (string, error) { return e.Store.KeepAccount(ctx, run.ID, account) })
+	if err == nil && kept != account {
+		run.AccountID = kept
+		err = otherAccount(run, account)
+	}
+	return err
 }
 
 // begin checks the application's tables before a run is opened, or opened again, and says once what
@@ -270,7 +287,11 @@ func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
 	if err != nil {
 		return Enumeration{RunID: id}, err
 	}
-	if err = e.checkAccount(ctx); err == nil {
+	account, err := e.checkAccount(ctx)
+	if err == nil {
+		err = e.keepAccount(ctx, run, account)
+	}
+	if err == nil {
 		_, err = e.checkApplication(ctx, run.DryRun)
 	}
 	if err != nil {
@@ -303,10 +324,11 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if err := e.begin(ctx, run.DryRun); err != nil {
 		return Enumeration{RunID: id}, err
 	}
-	if err := e.checkAccount(ctx); err != nil {
+	account, err := e.checkAccount(ctx)
+	if err != nil {
 		return Enumeration{RunID: id}, err
 	}
-	if reopened, err := e.Store.Reopen(ctx, id, e.now().Add(e.RunDeadline)); err != nil || !reopened {
+	if reopened, err := e.Store.Reopen(ctx, id, account, e.now().Add(e.RunDeadline)); err != nil || !reopened {
 		return Enumeration{RunID: id, Done: true}, err
 	}
 	return e.takeUp(ctx, id)

@@ -100,7 +100,7 @@ func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 func (f *fixture) resetRuns() {
 	f.Helper()
 	f.endProcesses()
-	for _, table := range []string{"items", "runs", "sweeps", "ranges", "snapshots"} {
+	for _, table := range []string{"items", "runs", "sweeps", "ranges", "snapshots", "accounts"} {
 		f.exec(`DELETE FROM reconciliation_` + table)
 	}
 	f.received(f.work)
@@ -447,8 +447,8 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 			if got.Enqueued != 0 || !got.Done {
 				t.Errorf("%+v", got)
 			}
-			if n := f.stripe.Requests().Total(); n != 0 {
-				t.Errorf("%d requests, with nobody to ask about", n)
+			if got := f.stripe.Requests(); got.Total() > got.RetrieveAccount {
+				t.Errorf("%+v, with nobody to ask about", got)
 			}
 			f.progress(runID)
 			if got := f.status(runID); got != billing.RunCompleted {

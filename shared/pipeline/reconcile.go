@@ -41,6 +41,7 @@ type (
 
 // Stripe is what the workers read there.
 type Stripe interface {
+	accountReader
 	Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error)
 	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
 	CustomerExists(ctx context.Context, customerID string) (bool, error)
@@ -94,6 +95,7 @@ type Reconciler struct {
 
 	stripeSilence silence
 	noSearch      sync.Map // ids of runs of which it was said
+	accounts      accounts
 }
 
 const (
@@ -539,6 +541,11 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	}
 	known := t.hints()
 	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
+	if t.asked {
+		if err := b.sameAccount(ctx, t.run); err != nil {
+			return billing.Plan{}, err
+		}
+	}
 	reading := b.newReading(t.record, known)
 	truth, err := reading.read(ctx)
 	if err != nil {
