@@ -95,7 +95,7 @@ func (r Range) Split(p Page) (newer, older Range, ok bool) {
 //
 // It is not where a subscription has items that were not read; nor where the record names a subscription that the sweep did not see, or one whose
 // customer the record does not name (the customer may have others); nor where access is granted
-// without any subscription. A deleted customer is not told from one without subscriptions.
+// without any subscription. A deleted customer, or one of the other mode, is not told from one without subscriptions.
 func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	customers := rec.CustomerIDs()
 	seen := map[string]bool{}

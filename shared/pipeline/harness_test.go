@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,7 @@ func ptr[T any](v T) *T { return &v }
 // fixture is a database, a fake Stripe over HTTP, two queues over HTTP, and the steps on them.
 type fixture struct {
 	*testing.T
+	rules   billing.Rules
 	db      *mysqltest.DB
 	store   *mysqlstore.Store
 	pools   []*sql.DB // of processes behind a tap
@@ -69,7 +71,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{T: t, db: mysqltest.New(t), clock: clock{now: start}}
+	f := &fixture{T: t, rules: rules, db: mysqltest.New(t), clock: clock{now: start}}
 	f.store = mysqlstore.New(f.db.DB)
 	if _, err := f.store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
@@ -119,6 +121,25 @@ type proxy struct {
 	broken map[string]bool          // paths that answer 500
 	refuse func(*http.Request) bool // what answers 400
 	paths  []string                 // of every request
+	done   []answered               // where answers are kept
+}
+
+// answered is a request that was answered, the answer's status apart.
+type answered struct {
+	url    *url.URL
+	status int
+}
+
+// noting keeps the status of what is written.
+type noting struct {
+	http.ResponseWriter
+
+	status int
+}
+
+func (n *noting) WriteHeader(status int) {
+	n.status = status
+	n.ResponseWriter.WriteHeader(status)
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -138,7 +159,11 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`{"error":{"type":"invalid_request_error","message":"this is refused"}}`))
 		return
 	}
-	p.to.ServeHTTP(w, r)
+	n := &noting{w, http.StatusOK}
+	p.to.ServeHTTP(n, r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = append(p.done, answered{r.URL, n.status})
 }
 
 // taken returns the paths of the requests since it was last called.
@@ -148,6 +173,15 @@ func (p *proxy) taken() []string {
 	paths := p.paths
 	p.paths = nil
 	return paths
+}
+
+// answers returns the requests that were answered since it was last called.
+func (p *proxy) answers() []answered {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	done := p.done
+	p.done = nil
+	return done
 }
 
 func (p *proxy) breakPath(path string) {
@@ -427,7 +461,7 @@ func (f *fixture) enumerator(p *tap) *pipeline.Enumerator {
 
 func (f *fixture) reconciler(p *tap) *pipeline.Reconciler {
 	return &pipeline.Reconciler{
-		Store: f.storeBehind(p), Stripe: tappedStripe{f.stripeClient(), p}, Rules: rules,
+		Store: f.storeBehind(p), Stripe: tappedStripe{f.stripeClient(), p}, Rules: f.rules,
 		Reserve: 15 * time.Second, Retry: quick, Now: f.clock.Now, Log: f.log(),
 	}
 }
