@@ -1,5 +1,5 @@
-// Aggregator is the Lambda function that hears of progress, closes runs and writes their
-// summaries; a tick lets it close what nobody reports on any more.
+// Aggregator is the Lambda function that hears of progress, closes runs, writes their summaries and
+// announces what was repaired; a tick lets it close what nobody reports on any more.
 package main
 
 import (
@@ -23,6 +23,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, os.Stdout, f.Log).Invoke, lambda.WithContext(ctx))
+	bus, err := f.EventBus(ctx)
+	if err != nil {
+		return err
+	}
+	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log).Invoke, lambda.WithContext(ctx))
 	return nil
 }

@@ -97,11 +97,11 @@ func onDemonstration(ctx context.Context, o options, environ map[string]string, 
 }
 
 // ownSettings are those of the own parts and, beneath them, the given ones: but what those say of
-// other databases and accounts does not hold here.
+// other databases and accounts does not hold here, nor are made-up organizations announced to the application.
 func ownSettings(environ, own map[string]string) map[string]string {
 	merged := maps.Clone(own)
 	for name, value := range environ {
-		if _, ours := merged[name]; !ours && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
+		if _, ours := merged[name]; !ours && name != "EVENT_BUS" && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
 			merged[name] = value
 		}
 	}
@@ -124,10 +124,12 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 	switch {
 	case own == nil:
 		s.sayHowToGoOn(summary)
+		return summary, s.sayAnnounced(ctx, c)
 	case o.demo.hold:
 		return summary, s.hold(ctx, own.environ())
 	case !o.json:
 		progress.Note("%s", own.explained(o.dryRun))
+		progress.Note("%s", wouldAnnounce(summary))
 	}
 	return summary, nil
 }

@@ -40,6 +40,7 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 	stop()
 	err = errors.Join(err, group.Wait()) // what the workers had begun is decided now
 	if err == nil {
+		s.Aggregator.Step.Announce(ctx)
 		summary, err = s.Aggregator.Step.Summary(ctx, runID)
 	}
 	return summary, s.brokenOff(ctx, runID, ours, err)

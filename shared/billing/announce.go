@@ -36,7 +36,8 @@ type Announcement struct {
 const (
 	// AnnouncementWait is how long one that was refused waits at most for the next try.
 	AnnouncementWait = time.Hour
-	// AmendmentPause is how long the news that a run was amended waits for more of them.
+	// AmendmentPause is how long the news that a run was amended waits for more of them: a redrive amends it
+	// many times.
 	AmendmentPause = 2 * time.Minute
 )
 
@@ -131,10 +132,16 @@ type End struct {
 	Seen    Seen // to compare the next run with
 	Kind    RunKind
 	Text    string // the digest; "" where the end is not announced
-	// Again: its end was told before. A redrive amends a run many times, so that what is told waits a
-	// moment for the last one.
-	Again bool
-	At    time.Time
+	At      time.Time
+	// NotBefore is when it is announced; the zero time is at once.
+	NotBefore time.Time
+}
+
+// IsNewsAfter reports whether there is something to tell of the summary to who knows the one before: a few more
+// requests to Stripe are no news.
+func (s Summary) IsNewsAfter(before Summary) bool {
+	return s.Status != before.Status || s.Synchronized != before.Synchronized || s.Errors != before.Errors || s.Skipped != before.Skipped ||
+		s.Pending != before.Pending || s.Downgrades != before.Downgrades || s.OrphansTotal != before.OrphansTotal
 }
 
 // AnnouncesEnd reports whether the end of the run is announced: of a run over one organization never, for whoever

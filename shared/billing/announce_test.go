@@ -109,3 +109,23 @@ func TestWhatIsRefusedWaitsLongerEachTime(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestAFewMoreRequestsAreNoNews(t *testing.T) {
+	before := billing.Summary{Status: billing.RunCompleted, Synchronized: 1, StripeRequests: billing.Usage{Retrieve: 1}}
+	after := before
+	after.StripeRequests.Retrieve, after.DurationMs = 9, 1
+	if after.IsNewsAfter(before) {
+		t.Error("they are")
+	}
+	for name, change := range map[string]func(*billing.Summary){
+		"status": func(s *billing.Summary) { s.Status = billing.RunSuspect }, "a repair": func(s *billing.Summary) { s.Synchronized++ },
+		"an error": func(s *billing.Summary) { s.Errors++ }, "one still pending": func(s *billing.Summary) { s.Pending++ },
+		"a skip": func(s *billing.Summary) { s.Skipped++ }, "a downgrade": func(s *billing.Summary) { s.Downgrades++ }, "an orphan": func(s *billing.Summary) { s.OrphansTotal++ },
+	} {
+		after := before
+		change(&after)
+		if !after.IsNewsAfter(before) {
+			t.Errorf("%s is no news", name)
+		}
+	}
+}

@@ -38,6 +38,8 @@ type Config struct {
 	EventsSettle time.Duration `json:"eventsSettle"`
 	// RetentionDays is how long finished runs are kept.
 	RetentionDays int `json:"retentionDays"`
+	// EventBus is the name or ARN of the EventBridge bus that repairs are announced on; empty: on none.
+	EventBus string `json:"eventBus"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `json:"logLevel"`
 }

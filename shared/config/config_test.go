@@ -122,7 +122,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"STRIPE_PRODUCT_ID_PRO", "silver", "STRIPE_PRODUCT_ID_MAX", "prod_c", "DEFAULT_TIER", "starter", "MAX_DOWNGRADES", "7",
 		"WORKER_CONCURRENCY", "1", "MAX_RECEIVE_COUNT", "3", "RETRY_BACKOFF", "1s", "RUN_DEADLINE", "1h30m",
 		"EVENTS_SETTLE", "0s",
-		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN", "STAGE", "staging",
+		"RETENTION_DAYS", "19", "LOG_LEVEL", "WARN", "STAGE", "staging", "EVENT_BUS", "application",
 	))
 	want := mustLoad(t, complete())
 	want.Database.Port, want.Database.TLS = 13306, config.TLS{}
@@ -137,7 +137,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		DefaultTier: "starter",
 	}
 	want.WorkerConcurrency, want.MaxReceiveCount, want.RetentionDays = 1, 3, 19
-	want.Stage = "staging"
+	want.Stage, want.EventBus = "staging", "application"
 	want.RetryBackoff, want.RunDeadline, want.LogLevel = time.Second, 90*time.Minute, slog.LevelWarn
 	want.EventsSettle = 0
 	if got.MaxDowngrades.Limit(1000) != 7 {
@@ -306,6 +306,10 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 		{"DEAD_LETTER_QUEUE_URL", complete()["WORK_QUEUE_URL"], "is the same queue as WORK_QUEUE_URL"},
 		{"ENUMERATOR_FUNCTION", "arn:aws:lambda:eu-central-1:000000000000:function:enumerator:live", ok},
 		{"ENUMERATOR_FUNCTION", "my function", "is not the name or ARN of a function"},
+		{"EVENT_BUS", "application.events/v1", ok},
+		{"EVENT_BUS", "arn:aws:events:eu-central-1:000000000000:event-bus/application", ok},
+		{"EVENT_BUS", "arn:aws:sns:eu-central-1:000000000000:application", "is not the name or ARN of an event bus"},
+		{"EVENT_BUS", "my bus", "is not the name or ARN of an event bus"},
 		{"STAGE", "staging", ok},
 		{"STAGE", "productionx2", ok},
 		{"STAGE", "productionx22", notValid},

@@ -32,5 +32,6 @@
 //     is an error wherever it stands, in the secret too: what it lists would be lost without a word.
 //     Other variables that nothing reads are looked for in .env only, which is this system's own.
 //   - DEFAULT_TIER cannot be the lowest: whoever's price is not configured would lose paid access.
+//   - EVENT_BUS has no default: a stage over a copied database must not tell another's consumers.
 //   - Two queues with one URL are an error: results would be read as work.
 package config

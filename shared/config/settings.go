@@ -77,6 +77,8 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 		{"DEAD_LETTER_QUEUE_URL", "", "the URL of the SQS queue for what could not be reconciled", queue(&c.Queues.DeadLetter, "DEAD_LETTER_QUEUE_URL", queues)},
 		{"ENUMERATOR_FUNCTION", "", "the name or ARN of the enumerator's Lambda function", word(&c.EnumeratorFunction, lambdaName.MatchString, "is not the name or ARN of a function")},
 
+		{"EVENT_BUS", "", "the name or ARN of an event bus of Amazon EventBridge, or leave it out to announce nothing", word(&c.EventBus, busName.MatchString, "is not the name or ARN of an event bus")},
+
 		{"LOG_LEVEL", "info", "debug, info, warn or error", logLevel(&c.LogLevel)},
 	})
 }
@@ -95,6 +97,7 @@ var (
 
 	accountID   = regexp.MustCompile(`^acct_[A-Za-z0-9]+$`)
 	lambdaName  = regexp.MustCompile(`^[A-Za-z0-9_:$-]{1,170}$`)
+	busName     = regexp.MustCompile(`^(arn:aws[a-z-]*:events:[a-z0-9-]+:\d{12}:event-bus/)?[A-Za-z0-9_./-]{1,256}$`)
 	stageName   = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	unprintable = regexp.MustCompile(`[^\x21-\x7e]`)
 )

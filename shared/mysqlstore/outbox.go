@@ -81,9 +81,9 @@ func (s *Store) tellEnd(ctx context.Context, tx *sql.Tx, end billing.End) error 
 		Version: billing.AnnouncementVersion, ID: announcementID(runID, "", revision), Origin: from,
 		Kind: end.Kind, Text: end.Text, Summary: end.Summary,
 	}
-	next := sentAtOnce
-	if end.Again {
-		next = end.At.Add(billing.AmendmentPause)
+	next := end.NotBefore
+	if next.IsZero() {
+		next = sentAtOnce
 	}
 	return putAnnouncement(ctx, tx, told.ID, billing.AnnounceRunFinished, told, sql.NullString{String: runID, Valid: true}, end.At, next)
 }

@@ -249,7 +249,7 @@ func TestTheEndOfARunIsToldByTheTransactionThatWritesIt(t *testing.T) {
 		// Redriven before it was sent: the latest counts, after a moment.
 		for i := range 2 {
 			end.Summary.Synchronized++
-			end.Again, end.Text = true, fmt.Sprint("Amended ", i)
+			end.NotBefore, end.Text = now.Add(billing.AmendmentPause), fmt.Sprint("Amended ", i)
 			if ok, err := f.store.AmendRun(t.Context(), end, end.Summary.Status, f.run(t, "r").SummaryRevision); !ok || err != nil {
 				t.Fatal(ok, err)
 			}

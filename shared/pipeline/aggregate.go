@@ -26,6 +26,7 @@ type (
 		LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
 	}
 	runCloser interface {
+		StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error)
 		HasPending(ctx context.Context, runID string) (bool, error)
 		CloseRun(ctx context.Context, end billing.End, from billing.RunStatus) (bool, error)
 		AmendRun(ctx context.Context, end billing.End, from billing.RunStatus, revision int) (bool, error)
@@ -69,13 +70,15 @@ type Aggregator struct {
 		historyPruner
 		outbox
 	}
-	Bus       EventBus      // where announcements go; nil: nowhere
-	Retention time.Duration // how long before the latest run closed ones are kept
-	Reserve   time.Duration // kept of the deadline
-	Retry     Retry
-	Now       func() time.Time
-	Log       *slog.Logger
-	Metrics   *telemetry.Metrics
+	Bus EventBus // where announcements go; nil: nowhere
+	// AmendmentPause is how long what a run's amendment tells waits for the next amendment.
+	AmendmentPause time.Duration
+	Retention      time.Duration // how long before the latest run closed ones are kept
+	Reserve        time.Duration // kept of the deadline
+	Retry          Retry
+	Now            func() time.Time
+	Log            *slog.Logger
+	Metrics        *telemetry.Metrics
 }
 
 // Tick is what a tick did.
@@ -254,7 +257,13 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 			return false, err
 		}
 	}
-	amended, err := a.Store.AmendRun(ctx, a.end(run, summary, seen), run.Status, run.SummaryRevision)
+	end := a.end(run, summary, seen)
+	if run.Summarized {
+		if end, err = a.endAgain(ctx, run, summary, seen); err != nil {
+			return false, err
+		}
+	}
+	amended, err := a.Store.AmendRun(ctx, end, run.Status, run.SummaryRevision)
 	if err != nil || !amended {
 		return false, err
 	}
@@ -267,11 +276,24 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 
 // end is what is kept and told of a run that ended.
 func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) billing.End {
-	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), Again: run.Summarized, At: a.now()}
+	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), At: a.now()}
 	if billing.AnnouncesEnd(run, s) {
 		end.Text = Headline(s.Status)
 	}
 	return end
+}
+
+// endAgain is end for a run whose end was told before.
+func (a *Aggregator) endAgain(ctx context.Context, run billing.Run, s billing.Summary, seen billing.Seen) (billing.End, error) {
+	end := a.end(run, s, seen)
+	before, found, err := a.Store.StoredSummary(ctx, run.ID)
+	if found && !s.IsNewsAfter(before) {
+		end.Text = ""
+	}
+	if a.AmendmentPause > 0 {
+		end.NotBefore = end.At.Add(a.AmendmentPause)
+	}
+	return end, err
 }
 
 // judge gives the summary the status that the run ends with, and returns what the run saw.

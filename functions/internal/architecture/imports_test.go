@@ -47,7 +47,7 @@ var mayImport = map[string]string{
 	"functions/enumerator":       "functions/internal/wire shared/config",
 	"functions/worker":           "functions/internal/wire shared/config",
 	"functions/internal/handler": "shared/billing shared/pipeline shared/sqsqueue shared/telemetry",
-	"functions/internal/wire": "functions/internal/handler shared/billing shared/config shared/mysqlstore shared/pipeline " +
+	"functions/internal/wire": "functions/internal/handler shared/billing shared/config shared/eventbus shared/mysqlstore shared/pipeline " +
 		"shared/sqsqueue shared/stripesource shared/telemetry sqs secretsmanager",
 
 	// The operator's command line carries none of local's parts.

@@ -66,9 +66,15 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 	if c.Queues, err = createQueues(ctx, client, c.MaxReceiveCount); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
+	bus, err := wire.EventBus(ctx, c)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	aggregator := wire.Aggregator(c, store, bus, io.Discard, log)
+	aggregator.Step.AmendmentPause = 0 // this process may end any moment
 	return &Pipeline{
 		Enumerator: wire.Enumerator(c, store, stripe, client, log),
-		Aggregator: wire.Aggregator(c, store, io.Discard, log),
+		Aggregator: aggregator,
 		worker:     wire.Worker(c, store, stripe, client, log),
 		server:     server, client: client, urls: c.Queues, log: log,
 	}, nil

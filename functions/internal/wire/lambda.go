@@ -18,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
@@ -60,6 +61,9 @@ func Start(ctx context.Context, connections int, needs ...config.Need) (Function
 	if err != nil {
 		return Function{}, err
 	}
+	if err := checkMode(c); err != nil {
+		return Function{}, err
+	}
 	f := Function{Config: c, Log: handler.WithRequestID(telemetry.NewLogger(os.Stdout, c.LogLevel))}
 	database := Database(c)
 	database.MaxConns = connections
@@ -83,6 +87,28 @@ func Start(ctx context.Context, connections int, needs ...config.Need) (Function
 		return f, err
 	}
 	return f, checkStage(ctx, f.Store, c.Stage)
+}
+
+// checkMode refuses to announce without knowing whether it is of live mode: a consumer would take the one for
+// the other.
+func checkMode(c config.Config) error {
+	if c.EventBus == "" || c.Stripe.Mode != "" {
+		return nil
+	}
+	return &config.Error{Problems: []config.Problem{{
+		Variable: "STRIPE_MODE", Wrong: "is not set, and neither is STRIPE_SECRET_KEY: what is announced on EVENT_BUS says which mode it is of",
+		Remedy: "live or test",
+	}}}
+}
+
+// EventBus returns the bus that is announced on; nil where there is none. That the functions announce, or do not,
+// is kept in the database for who works on it without being one of them.
+func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
+	bus, err := EventBus(ctx, f.Config)
+	if err != nil {
+		return nil, err
+	}
+	return bus, f.Store.KeepAnnouncing(ctx, bus != nil)
 }
 
 // checkStage keeps two stages from working on one database: each would repair for the other, by its own

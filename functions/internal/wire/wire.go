@@ -3,14 +3,19 @@
 package wire
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
 
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/eventbus"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
@@ -30,7 +35,20 @@ func Database(c config.Config) mysqlstore.Config {
 	return mysqlstore.Config{
 		Host: db.Host, Port: db.Port, User: db.User, Password: db.Password.Reveal(), Name: db.Name,
 		TLS: db.TLS.Enabled, CAFile: db.TLS.CAFile, RDS: db.TLS.RDS, LockWait: lockWait, Tiers: c.Rules.Tiers,
+		Announce: c.EventBus != "", Origin: billing.Origin{Stage: c.Stage, LiveMode: c.Stripe.Mode == config.ModeLive},
 	}
+}
+
+// EventBus returns the bus that is announced on, reached with the process's AWS settings; nil where there is none.
+func EventBus(ctx context.Context, c config.Config) (pipeline.EventBus, error) {
+	if c.EventBus == "" {
+		return nil, nil //nolint:nilnil // no bus is as good as one
+	}
+	settings, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("AWS settings: %w", err)
+	}
+	return eventbus.New(settings, c.EventBus), nil
 }
 
 // Stripe returns the client; clients is how many of them share the configured rate.
@@ -69,10 +87,10 @@ func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 	return &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: c.Rules, Reserve: reserve, Now: time.Now, Log: log}
 }
 
-// Aggregator returns the handler that closes runs; its metrics go to w.
-func Aggregator(c config.Config, store *mysqlstore.Store, w io.Writer, log *slog.Logger) handler.Aggregator {
+// Aggregator returns the handler that closes runs and announces on the bus; its metrics go to w.
+func Aggregator(c config.Config, store *mysqlstore.Store, bus pipeline.EventBus, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
-		Store: store, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
+		Store: store, Bus: bus, AmendmentPause: billing.AmendmentPause, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
 		Metrics: telemetry.NewMetrics(w, telemetry.NamespaceOf(c.Stage), time.Now),
 	}}
 }
