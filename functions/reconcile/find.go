@@ -51,7 +51,9 @@ func (c *command) organization(ctx context.Context, text string) (string, error)
 	case len(found.Organizations) == 0:
 		return text, nil
 	}
-	if o := found.Organizations[0]; found.By != mysqlstore.ByID {
+	if o := found.Organizations[0]; found.By == mysqlstore.ByName {
+		present.NewProgress(c.errs).Note("%s is organization %s", telemetry.OneLine(o.Name), telemetry.OneLine(o.ID))
+	} else if found.By != mysqlstore.ByID {
 		present.NewProgress(c.errs).Note("%s %s is organization %s  %s", found.By, telemetry.OneLine(text), telemetry.OneLine(o.ID), telemetry.OneLine(o.Name))
 	}
 	return found.Organizations[0].ID, nil

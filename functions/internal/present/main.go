@@ -26,7 +26,7 @@ func Main(run Command) {
 const patience = time.Second
 
 func program(run Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // the last: a terminal that was closed
 	defer stop()
 	ended := make(chan struct{})
 	defer close(ended)
