@@ -34,7 +34,7 @@ the dead-letter queue then applies it.
 
 More than what was withheld takes --force: it would also let pass what nobody has looked
 at yet. Fewer than the run has downgraded already is refused. What is approved for a
-catch-up does not count against what all catch-ups may downgrade within 24 hours. Who
+catch-up replaces, for this run, what all catch-ups may downgrade within 24 hours. Who
 approved it, and when, is kept with the run.`,
 		Example: `  reconcile status 2026-11-22T03:00:00Z             what was withheld?
   reconcile approve 2026-11-22T03:00:00Z --limit 40

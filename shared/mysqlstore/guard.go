@@ -28,12 +28,20 @@ func countDowngrade(ctx context.Context, tx *sql.Tx, runID string) error {
 	return countOfCatchUp(ctx, tx, runID)
 }
 
-// countOfCatchUp counts against what was approved for the run, whose row is locked, else against the budget
-// that all catch-ups share.
+// countOfCatchUp counts against what was approved for the run, whose row is locked; where nothing was, against the
+// budget that all catch-ups share. Somebody who approved so many has refused the others: a budget of a later day
+// does not let them pass.
 func countOfCatchUp(ctx context.Context, tx *sql.Tx, runID string) error {
-	approved, err := hit(ctx, tx, `UPDATE reconciliation_runs SET downgrades = downgrades + 1
-		WHERE id = ? AND downgrades < (SELECT COALESCE(MAX(o.approved_limit), 0) FROM reconciliation_orders o WHERE o.run_id = ?)`, runID, runID)
-	if err != nil || approved {
+	var approved sql.NullInt64
+	err := tx.QueryRowContext(ctx, `SELECT MAX(approved_limit) FROM reconciliation_orders WHERE run_id = ?`, runID).Scan(&approved)
+	if err != nil {
+		return err
+	}
+	if approved.Valid {
+		counted, err := hit(ctx, tx, `UPDATE reconciliation_runs SET downgrades = downgrades + 1 WHERE id = ? AND downgrades < ?`, runID, approved.Int64)
+		if err == nil && !counted {
+			err = withheld(fmt.Sprintf("the run has made the %d downgrades that were approved for it", approved.Int64), runID)
+		}
 		return err
 	}
 	if _, err := hit(ctx, tx, `UPDATE reconciliation_runs SET downgrades = downgrades + 1 WHERE id = ?`, runID); err != nil {

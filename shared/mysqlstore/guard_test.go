@@ -155,6 +155,28 @@ func TestWhatWasApprovedForACatchUpIsCountedApart(t *testing.T) {
 	})
 }
 
+// Who approves what a catch-up has done, and no more, has refused the rest: a budget of a later day changes nothing.
+func TestWhatIsApprovedIsAllThatACatchUpMayLower(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c")
+		f.startCatchUp(t, "1", 1)
+		if got := f.lower(t, "1", "a", "b"); got != "a" {
+			t.Fatalf("lowered %q", got)
+		}
+		f.approve(t, "1", 1)
+		f.budgetEnds(t, 0)
+		err := f.apply(t, "1", f.record(t, "b"), downgrade("b"))
+		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
+		if !strings.Contains(err.Error(), "the 1 downgrades that were approved") {
+			t.Errorf("it says %q", err)
+		}
+		f.approve(t, "1", 2)
+		if got := f.lower(t, "1", "b", "c"); got != "b" {
+			t.Errorf("approved for one more, it lowered %q", got)
+		}
+	})
+}
+
 func TestALimitIsSetBothWaysNeverBelowWhatIsUsed(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.startRun(t, "full", 10)
