@@ -91,7 +91,7 @@ const stopTime = 5 * time.Second
 // enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
 // everything was sent. The run is ours unless another process enumerates it.
 func (s session) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
-	event := map[string]any{"dryRun": o.dryRun, "strategy": o.strategy}
+	event := map[string]any{"dryRun": o.dryRun, "strategy": o.strategy, "by": present.Operator()}
 	if o.org != "" {
 		event["orgId"] = o.org
 	}

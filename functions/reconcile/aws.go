@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
@@ -57,6 +59,24 @@ func noCredentials(err error) error {
 		Exit: present.ExitFailed, Code: codeCredentials, Err: errors.New("there are no AWS credentials: " + why),
 		Hint: "sign in (aws sso login) and set AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
 	}
+}
+
+// identityTime bounds the look for who asks: it is for the record, and no reason to wait.
+const identityTime = 3 * time.Second
+
+// asker is who asks AWS for something: whose the credentials are, as AWS has it. Where it cannot be asked, or the
+// enumerator is not AWS's but local's, it is who runs this here.
+func (c *command) asker(ctx context.Context, settings aws.Config) string {
+	if c.environ["AWS_ENDPOINT_URL_LAMBDA"] != "" && c.environ["AWS_ENDPOINT_URL_STS"] == "" {
+		return present.Operator()
+	}
+	ctx, cancel := context.WithTimeout(ctx, identityTime)
+	defer cancel()
+	out, err := sts.NewFromConfig(settings).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil || aws.ToString(out.Arn) == "" {
+		return present.Operator()
+	}
+	return aws.ToString(out.Arn)
 }
 
 // target is what a request to AWS was about.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -149,8 +150,8 @@ func plannedOf(e pipeline.Explanation) planned {
 	}
 	p.Changes = append(p.Changes, e.Plan.Changes...)
 	p.Warnings = append(p.Warnings, e.Plan.Warnings...)
-	if e.Refusal != nil {
-		p.Outcome, p.Reason, p.Error = billing.OutcomeError, e.Refusal.Reason, e.Refusal.Error()
+	if f := cmp.Or(e.Refusal, e.Held); f != nil {
+		p.Outcome, p.Reason, p.Error = billing.OutcomeError, f.Reason, f.Error()
 	}
 	return p
 }

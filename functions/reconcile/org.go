@@ -37,7 +37,11 @@ customer (cus_...), its subscription (sub_...) or its whole name.
 --explain enqueues nothing and writes nothing: it reads the organization as a worker does
 and shows what the database says, what Stripe says, which subscription governs and why,
 and what a run would change. It needs the database and Stripe, and the price ids as they
-are configured in AWS, but no queue.`,
+are configured in AWS, but no queue.
+
+What a guard holds back in another run, this one does not lower either: look at it with
+--explain, then approve that run. --allow-downgrade lets this one organization be lowered
+whatever is held back. Who asked for it is kept with the run.`,
 		Example: `  reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --explain
   reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --watch
   reconcile org cus_NffrFeUfNV2Hib --explain
@@ -45,8 +49,8 @@ are configured in AWS, but no queue.`,
 		Args:              present.OneArg("organization id"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) (err error) {
-			if explains && (watches || e.DryRun) {
-				return present.Usage("--explain enqueues nothing: leave out --watch and --dry-run")
+			if explains && (watches || e.DryRun || e.AllowDowngrade) {
+				return present.Usage("--explain enqueues nothing: leave out --watch, --dry-run and --allow-downgrade")
 			}
 			if e.OrgID, err = c.organization(ctx, strings.TrimSpace(args[0])); err != nil {
 				return err
@@ -61,6 +65,7 @@ are configured in AWS, but no queue.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
+	f.BoolVar(&e.AllowDowngrade, "allow-downgrade", false, "lower this organization although another run holds that back")
 	f.BoolVar(&watches, "watch", false, "wait for the run, then print what changed")
 	f.BoolVar(&explains, "explain", false, "show both sides, what governs and why, and the plan; write nothing")
 	return cmd

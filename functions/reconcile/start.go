@@ -40,6 +40,9 @@ type event struct {
 	DryRun   bool   `json:"dryRun,omitempty"`
 	Strategy string `json:"strategy,omitempty"`
 	Resume   string `json:"resume,omitempty"`
+	// AllowDowngrade: the organization may be lowered whatever another run holds back.
+	AllowDowngrade bool   `json:"allowDowngrade,omitempty"`
+	By             string `json:"by"` // who asks
 }
 
 // patience prepares for a long wait.
@@ -129,6 +132,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	if err != nil {
 		return result, err
 	}
+	e.By = c.asker(ctx, settings)
 	payload, err := json.Marshal(e)
 	if err != nil {
 		return result, err

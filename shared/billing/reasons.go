@@ -36,11 +36,12 @@ const (
 	ReasonOtherMode            Reason = "other_mode"
 	ReasonDatabaseRefused      Reason = "database_refused"
 	ReasonWithheld             Reason = "withheld"
+	ReasonNotRepeated          Reason = "not_repeated"
 )
 
 // Withholding are the reasons of organizations that differ from Stripe and were not written, because a
 // guard held the lowering back.
-func Withholding() []Reason { return []Reason{ReasonWithheld} }
+func Withholding() []Reason { return []Reason{ReasonWithheld, ReasonNotRepeated} }
 
 // Withholds reports whether the reason is one of [Withholding].
 func (r Reason) Withholds() bool { return slices.Contains(Withholding(), r) }
@@ -93,24 +94,27 @@ const (
 	WarnCancellationScheduled   WarningCode = "cancellation_scheduled"
 	WarnCollectionPaused        WarningCode = "collection_paused"
 	WarnSearchUnavailable       WarningCode = "search_unavailable"
+	WarnRepairUndone            WarningCode = "repair_undone"
 )
 
 // Commands of the list below. ORG, RUN and N stand for what [Summary.Command] fills in.
 const (
 	lookAtOne = "reconcile org ORG --explain"
 	runOne    = "reconcile org ORG"
+	allowOne  = "reconcile org ORG --allow-downgrade"
 	approve   = "reconcile approve RUN --limit N"
 	redrive   = "reconcile redrive --watch"
 	startAnew = "reconcile start"
 )
 
 var (
-	again   = []string{redrive}
-	allowed = []string{lookAtOne, approve, redrive}
-	resumed = []string{"reconcile start --resume RUN"}
-	anew    = []string{startAnew}
-	alone   = []string{runOne}
-	listed  = []string{"reconcile runs"}
+	again    = []string{redrive}
+	allowed  = []string{lookAtOne, approve, redrive}
+	repeated = []string{lookAtOne, allowOne}
+	resumed  = []string{"reconcile start --resume RUN"}
+	anew     = []string{startAnew}
+	alone    = []string{runOne}
+	listed   = []string{"reconcile runs"}
 )
 
 // allAdvice has one entry for each constant above, in the order in which people are shown them. The
@@ -172,6 +176,11 @@ var allAdvice = []Advice{
 		string(ReasonWithheld), ConcernPerson,
 		"It would lower access, and the run's limit of downgrades was reached, so nothing was written.",
 		"Look at the changes. If they are right, raise the limit.", allowed,
+	},
+	{
+		string(ReasonNotRepeated), ConcernPerson,
+		"It would lower access again: the same repair was made within 24 hours and something undid it, so nothing was written.",
+		"Find out what writes the old state back, mostly a webhook that takes it from the subscription's metadata, and stop that; then allow it for this organization.", repeated,
 	},
 
 	{
@@ -336,5 +345,10 @@ var allAdvice = []Advice{
 		string(WarnSearchUnavailable), ConcernWarning,
 		"Access was lowered on an account without Stripe's search, so a subscription that only metadata.orgId connects was not looked for.",
 		"Look for one in Stripe's dashboard if the customer complains.", nil,
+	},
+	{
+		string(WarnRepairUndone), ConcernWarning,
+		"The same repair was made within 24 hours, and something undid it.",
+		"Find out what writes the old state back: mostly a webhook that takes it from the subscription's metadata, or one that came late.", nil,
 	},
 }

@@ -67,7 +67,7 @@ func TestEachAdviceSaysWhatItMeansAndWhatToDo(t *testing.T) {
 			t.Errorf("%s (%s): do %q, commands %q", a.Code, a.Concern, a.Do, a.Commands)
 		}
 		inError := a.Concern == billing.ConcernPerson || a.Concern == billing.ConcernPassing
-		if want := inError && a.Code != string(billing.ReasonWithheld); slices.Equal(a.Commands, []string{"reconcile redrive --watch"}) != want {
+		if want := inError && !billing.Reason(a.Code).Withholds(); slices.Equal(a.Commands, []string{"reconcile redrive --watch"}) != want {
 			t.Errorf("%s (%s): commands %q", a.Code, a.Concern, a.Commands)
 		}
 	}

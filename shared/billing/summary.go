@@ -45,6 +45,10 @@ type Summary struct {
 	StripeRequests     Usage               `json:"stripeRequests"`
 	Downgrades         int                 `json:"downgrades"`
 	DowngradeLimit     int                 `json:"downgradeLimit"`
+	LimitShared        bool                `json:"limitShared,omitempty"`    // by all catch-ups, within 24 hours
+	By                 string              `json:"by,omitempty"`             // who asked for it; not of a scheduled run
+	AllowDowngrade     bool                `json:"allowDowngrade,omitempty"` // of a run over one organization: they let it be lowered
+	Approval           *Approval           `json:"approval,omitempty"`       // of more downgrades, or fewer
 	StatusReason       Reason              `json:"statusReason,omitempty"`
 	StatusMessage      string              `json:"statusMessage,omitempty"`
 	StartedAt          time.Time           `json:"startedAt"`
@@ -78,10 +82,11 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
 		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
 		Access:         drift.Moves.listed(),
-		StripeRequests: run.Usage, Downgrades: run.Downgrades, DowngradeLimit: run.DowngradeLimit,
+		StripeRequests: run.Usage, Downgrades: run.Downgrades,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt, SweepAbandoned: run.Sweep == SweepAbandoned,
 	}
+	s.Order(run)
 	for _, t := range tallies {
 		s.add(t)
 	}
@@ -92,6 +97,12 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 		s.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
 	return s
+}
+
+// Order brings into the summary what people decided about the run, which may be later than the rest of it.
+func (s *Summary) Order(run Run) {
+	s.By, s.AllowDowngrade, s.Approval, s.DowngradeLimit = run.By, run.AllowDowngrade, run.Approval, run.DowngradeLimit
+	s.LimitShared = run.Kind() == KindCatchUp
 }
 
 // Withheld is how many organizations differed and were not written, because a guard held their lowering back.

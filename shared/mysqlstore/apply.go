@@ -37,6 +37,9 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
 			return err
 		}
+		if err := noteRepair(ctx, tx, item, now); err != nil {
+			return err
+		}
 		if err := s.tellRepair(ctx, tx, before, plan, item, now); err != nil {
 			return err
 		}

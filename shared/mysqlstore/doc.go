@@ -2,7 +2,7 @@
 // organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
 // _tallies (how many of a run's items were trimmed), _sweeps (how the sweep of a run stands), _ranges
 // (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _budgets (what
-// catch-ups may lower together), _orders (who asked for a run, and what was approved), _settings and
+// catch-ups may lower together), _repairs (when a run repaired whom), _orders (who asked for a run, and what was approved), _settings and
 // _migrations.
 //
 // Invariants:

@@ -69,7 +69,7 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 		after := tables(t, db)
 		want := []string{
 			"organizations", "reconciliation_accounts", "reconciliation_budgets", "reconciliation_events", "reconciliation_items", "reconciliation_migrations", "reconciliation_named", "reconciliation_orders", "reconciliation_outbox",
-			"reconciliation_ranges", "reconciliation_runs", "reconciliation_settings", "reconciliation_snapshots", "reconciliation_sweeps",
+			"reconciliation_ranges", "reconciliation_repairs", "reconciliation_runs", "reconciliation_settings", "reconciliation_snapshots", "reconciliation_sweeps",
 			"reconciliation_tallies", "reconciliation_undelivered", "reconciliation_windows", "subscriptions",
 		}
 		if diff := cmp.Diff(want, names(after)); diff != "" {

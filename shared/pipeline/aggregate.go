@@ -47,6 +47,7 @@ type (
 		Trim(ctx context.Context, before, catchUps time.Time) error
 		Prune(ctx context.Context, before time.Time) (int, error)
 		PruneEmpty(ctx context.Context, before time.Time) (int, error)
+		ForgetRepairs(ctx context.Context, before time.Time) error
 	}
 )
 
@@ -170,7 +171,8 @@ func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
 	empty, emptyErr := a.Store.PruneEmpty(ctx, until.Add(-catchUpsKept))
 	tick.Pruned = pruned + empty
-	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-untrimmed), until.Add(-catchUpsKept)))
+	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-untrimmed), until.Add(-catchUpsKept)),
+		a.Store.ForgetRepairs(ctx, until.Add(-2*billing.UndoneWithin)))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.
@@ -364,7 +366,7 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 	case run.DryRun:
 		return nil
 	case run.Kind() == billing.KindCatchUp:
-		return a.Metrics.Emit(nil, telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access))
+		return emitCatchUp(a.Metrics, drift)
 	case run.Kind() == billing.KindFull:
 		return emitRun(a.Metrics, s, drift)
 	default:

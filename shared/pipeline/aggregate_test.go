@@ -463,7 +463,7 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 	want := map[string]any{
 		"Organizations": 6.0, "Synchronized": 3.0, "Errors": 1.0, "Skipped": 1.0, "Pending": 1.0, "Withheld": 1.0, "Downgrades": 3.0,
 		"RunDuration": 43201000.0, "Orphans": 0.0, "RunIncomplete": 1.0, "RunSuspect": 0.0, "RunStopped": 0.0,
-		"AccessDrift": 2.0, "DetailDrift": 2.0, "TierMetadataMismatch": 1.0,
+		"AccessDrift": 2.0, "DetailDrift": 2.0, "TierMetadataMismatch": 1.0, "RepairUndone": 0.0,
 		"StripeListRequests": 4.0, "StripeRetrieveRequests": 5.0, "StripeOtherRequests": 6.0, "StripeThrottled": 7.0,
 	}
 	if diff := cmp.Diff(want, lines[0]); diff != "" {

@@ -104,9 +104,13 @@ func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err er
 }
 
 // limit is how many organizations the run may lower, of so many that it listed. A catch-up lists the few that
-// events name, so that it goes by how many the last full run saw.
+// events name, so that it goes by how many the last full run saw. Whoever allows to lower an organization
+// allows one.
 func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (int, error) {
-	if run.Kind() != billing.KindCatchUp {
+	switch {
+	case run.LowersAnyhow():
+		return max(1, e.Downgrades(listed)), nil
+	case run.Kind() != billing.KindCatchUp:
 		return e.Downgrades(listed), nil
 	}
 	seen, err := e.Store.LastSeen(ctx, run.StartedAt)

@@ -16,6 +16,11 @@
 //     and the item undecided; both in one transaction. So a newer webhook is never overwritten.
 //   - After a write that lowered access Stripe is read once more: where a change went to Stripe
 //     and back between read and write, the newer state wins.
+//   - What a run wrote within a day and something undid is written again only if it lowers nothing, and is
+//     warned of: the same change, from and to the same values. A repair and its second look are one, and what
+//     was repaired lately is asked for once a batch, when the first of it has something to write. A run over
+//     one organization does not lower what the latest run over several holds back. Both yield to a person, who
+//     allows a run over one organization to lower it, or approves it.
 //   - A snapshot is complete or there is none. It decides only that nothing is to be done, only for
 //     organizations not tried before, in its own run while that is open, and for two hours; the
 //     decision is refused by the statement that records it if the run was closed or swept anew

@@ -21,10 +21,13 @@ type Request struct {
 	OrgID        string    // only this organization; "" for all
 	DryRun       bool
 	Strategy     billing.Strategy
-	Since        time.Time // where a catch-up is to begin; zero: where the one before it ended
-	ResumeAll    bool      // go on with every run that was left enumerating
-	ResumeRun    string    // go on with this run, or reopen it and send again what is pending
-	ContinueRun  string    // go on with this run if it still is enumerating
+	// AllowDowngrade lets the only organization be lowered whatever another run holds back.
+	AllowDowngrade bool
+	By             string    // who asks; kept with the run that is opened
+	Since          time.Time // where a catch-up is to begin; zero: where the one before it ended
+	ResumeAll      bool      // go on with every run that was left enumerating
+	ResumeRun      string    // go on with this run, or reopen it and send again what is pending
+	ContinueRun    string    // go on with this run if it still is enumerating
 }
 
 // Enumeration is what an enumerator did.
@@ -162,7 +165,7 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	if wanted.Kind() == billing.KindCatchUp && run.Kind() == billing.KindCatchUp && run.ID != wanted.ID && (wanted.RequestID == "" || run.RequestID != wanted.RequestID) {
 		return e.leaveToOther(ctx, req, run)
 	}
-	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID {
+	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID || run.AllowDowngrade != wanted.AllowDowngrade {
 		return Enumeration{}, otherSettings(run)
 	}
 	if unchecked != nil {
@@ -197,6 +200,7 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 		req.Strategy = billing.StrategySweep
 	}
 	run := billing.Run{
+		AllowDowngrade: req.AllowDowngrade, By: req.By,
 		RequestID: req.RequestID, DryRun: req.DryRun, Strategy: req.Strategy, OrgID: req.OrgID,
 		StartedAt: now, DeadlineAt: now.Add(e.RunDeadline),
 	}
@@ -315,7 +319,8 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if err != nil {
 		return Enumeration{}, err
 	}
-	if (req.DryRun && !run.DryRun) || (req.OrgID != "" && req.OrgID != run.OrgID) || (req.Strategy != "" && req.Strategy != run.Strategy) {
+	if (req.DryRun && !run.DryRun) || (req.OrgID != "" && req.OrgID != run.OrgID) || (req.Strategy != "" && req.Strategy != run.Strategy) ||
+		(req.AllowDowngrade && !run.AllowDowngrade) {
 		return Enumeration{}, otherSettings(run)
 	}
 	if run.Status == billing.RunEnumerating {

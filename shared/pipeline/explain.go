@@ -15,6 +15,8 @@ type Explanation struct {
 	Lowers bool // the plan lowers access
 	// Refusal is why nothing can be planned; nil where there is a plan.
 	Refusal *billing.Failure
+	// Held is why the plan would not be carried out by a run over the organization alone, whatever its limit.
+	Held *billing.Failure
 }
 
 // Explain reads one organization as a worker does, fresh from both sides, and plans. It writes
@@ -29,12 +31,20 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 		return Explanation{}, err
 	}
 	for _, record := range records { // one at most, by the id as the database spells it
-		t := &task{work: billing.Work{OrgID: record.Org.ID}, record: record, exists: true, alone: true}
-		plan, err := (&batch{Reconciler: r}).plan(ctx, t)
+		b := &batch{Reconciler: r}
+		t := &task{work: billing.Work{OrgID: record.Org.ID}, run: billing.Run{OrgID: record.Org.ID}, record: record, exists: true, alone: true}
+		plan, err := b.plan(ctx, t)
 		if err != nil && billing.AsFailure(err).Class != billing.Permanent {
 			return Explanation{}, err
 		}
-		e := Explanation{Record: record, Truth: t.truth, Choice: billing.Explain(t.truth, record), Plan: plan}
+		var held *billing.Failure
+		if err == nil && len(plan.Changes) > 0 {
+			var guardErr error
+			if plan, held, guardErr = b.guard(ctx, t, plan); guardErr != nil {
+				return Explanation{}, guardErr
+			}
+		}
+		e := Explanation{Record: record, Truth: t.truth, Choice: billing.Explain(t.truth, record), Plan: plan, Held: held}
 		if err != nil {
 			e.Refusal = billing.AsFailure(err)
 		}

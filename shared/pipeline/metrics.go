@@ -25,6 +25,7 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		telemetry.Count(telemetry.MetricAccessDrift, drift.Access),
 		telemetry.Count(telemetry.MetricDetailDrift, drift.Detail),
 		telemetry.Count(telemetry.MetricTierMetadataMismatch, drift.Warnings[billing.WarnTierMetadataMismatch]),
+		telemetry.Count(telemetry.MetricRepairUndone, drift.Warnings[billing.WarnRepairUndone]),
 		telemetry.Count(telemetry.MetricStripeList, int(s.StripeRequests.List)),
 		telemetry.Count(telemetry.MetricStripeRetrieve, int(s.StripeRequests.Retrieve)),
 		telemetry.Count(telemetry.MetricStripeOther, int(s.StripeRequests.Other)),
@@ -35,4 +36,10 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 		problems = append(problems, m.Emit(dimension, telemetry.Count(telemetry.MetricFieldDrift, drift.ByField[field])))
 	}
 	return errors.Join(problems...)
+}
+
+// emitCatchUp writes the metrics of a catch-up that ended.
+func emitCatchUp(m *telemetry.Metrics, drift billing.Drift) error {
+	return m.Emit(nil, telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access),
+		telemetry.Count(telemetry.MetricRepairUndone, drift.Warnings[billing.WarnRepairUndone]))
 }

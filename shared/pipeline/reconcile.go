@@ -83,6 +83,7 @@ type Reconciler struct {
 		recordReader
 		snapshotReader
 		ownerFinder
+		guardReader
 		decider
 	}
 	Stripe   Stripe
@@ -269,10 +270,15 @@ func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *
 type batch struct {
 	*Reconciler
 
+	orgs    []string // of all that is to be done
+	recent  recent
 	stopped sync.Map // ids of runs that met a failure of the whole run
 }
 
 func (b *batch) process(ctx context.Context, todo []*task) {
+	for _, t := range todo {
+		b.orgs = append(b.orgs, t.work.OrgID)
+	}
 	todo = b.settle(ctx, todo)
 	if len(todo) == 0 {
 		return
@@ -413,7 +419,7 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
 		Error: f.Error(), Warnings: plan.Warnings,
 	}
-	if f.Reason == billing.ReasonWithheld || t.run.DryRun { // else they would read as if they had been made
+	if f.Reason.Withholds() || t.run.DryRun { // else they would read as if they had been made
 		item.Changes = plan.Changes
 	}
 	err := b.Store.Decide(ctx, item, false, b.now())
@@ -502,10 +508,18 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	if len(plan.Changes) == 0 {
 		return plan, b.Store.Decide(ctx, item, false, b.now())
 	}
+	plan, held, err := b.guard(ctx, t, plan)
+	if err != nil {
+		return plan, err
+	}
+	item.Warnings = plan.Warnings
 	lowers := b.lowers(plan)
 	if t.run.DryRun {
 		item.Outcome = billing.OutcomeDrifted
-		return plan, b.Store.Decide(ctx, item, lowers, b.now())
+		return plan, b.Store.Decide(ctx, item, lowers && held == nil, b.now())
+	}
+	if held != nil {
+		return plan, held
 	}
 	t.lowered = t.lowered || lowers
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {

@@ -23,7 +23,8 @@ import (
 // bodies ({"Records": [...]}), through which the schedule starts its runs:
 //
 //	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep", "retrieve" or "events",
-//	 "since": RFC 3339 time, of a run over whom events name, "resume": true or a run's id}
+//	 "since": RFC 3339 time, of a run over whom events name, "resume": true or a run's id,
+//	 "allowDowngrade": bool, of a run over one organization, "by": who asks}
 //
 // All keys are optional and combine; an unknown one is refused, and so is an empty organization or
 // run, since what it was meant to restrict would go unrestricted.
@@ -38,6 +39,9 @@ type enumeratorEvent struct {
 	Strategy     billing.Strategy `json:"strategy"`
 	Since        time.Time        `json:"since"`
 	Resume       resume           `json:"resume"`
+	// AllowDowngrade: the organization may be lowered whatever another run holds back.
+	AllowDowngrade bool   `json:"allowDowngrade"`
+	By             string `json:"by"` // is kept with the run that is opened
 }
 
 type orgID string
@@ -125,7 +129,11 @@ func enumeratorRequest(raw json.RawMessage, now time.Time) (pipeline.Request, er
 	if err := e.checkCatchUp(now); err != nil {
 		return pipeline.Request{}, err
 	}
+	if e.AllowDowngrade && e.OrgID == "" {
+		return pipeline.Request{}, errors.New(`"allowDowngrade" is for a run over one organization: "orgId" must name it`)
+	}
 	return pipeline.Request{
+		AllowDowngrade: e.AllowDowngrade, By: e.By,
 		ScheduledFor: e.ScheduledFor, OrgID: string(e.OrgID), DryRun: e.DryRun, Strategy: e.Strategy, Since: e.Since,
 		ResumeAll: e.Resume.all, ResumeRun: e.Resume.run,
 	}, nil

@@ -27,7 +27,8 @@ func TestEnumeratorEvents(t *testing.T) {
 		`{"strategy":"events","dryRun":true}`:                                {Strategy: billing.StrategyEvents, DryRun: true},
 		`{"strategy":"events","since":"2026-11-22T01:00:00Z"}`:               {Strategy: billing.StrategyEvents, Since: start.Add(-2 * time.Hour)},
 		`{"resume":true}`: {ResumeAll: true},
-		`{"resume":"2026-11-22T03:00:00Z","dryRun":true}`: {ResumeRun: runID, DryRun: true},
+		`{"resume":"2026-11-22T03:00:00Z","dryRun":true}`:         {ResumeRun: runID, DryRun: true},
+		`{"orgId":"org-1","allowDowngrade":true,"by":"ops@desk"}`: {OrgID: "org-1", AllowDowngrade: true, By: "ops@desk"},
 		"  {\n}\n": {},
 	} {
 		got, err := handler.EnumeratorRequest(json.RawMessage(event), start)
@@ -50,6 +51,7 @@ var refusedEvents = []string{
 	`{"orgID":"org-1","organization":"x"}`, `{"dry_run":true}`, `{"dryRun":"yes"}`, `{"dryRun":1}`,
 	`{"scheduledFor":"tomorrow"}`, `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`, `{"scheduledFor":1700000000}`,
 	`{"dryRun":null}`, `{"dryRun":true,"dryRun":null}`, `{"strategy":null}`, `{"scheduledFor":null}`, `{"strategy":"sweep up"}`, `{"strategy":1}`, `{"orgId":7}`, `{"orgId":""}`, `{"orgId":" "}`, `{"orgId":null}`, `{"orgId":"a","orgId":null}`,
+	`{"allowDowngrade":true}`, `{"allowDowngrade":true,"resume":"2026-11-22T03:00:00Z"}`, `{"orgId":"org-1","allowDowngrade":null}`, `{"by":7}`, `{"by":null}`,
 	`{"resume":false}`, `{"resume":null}`, `{"resume":""}`, `{"resume":1}`, `{"resume":["a"]}`, `{"resume":{}}`,
 	`{"strategy":"events","orgId":"org-1"}`, `{"since":"2026-11-22T01:00:00Z"}`, `{"strategy":"sweep","since":"2026-11-22T01:00:00Z"}`,
 	`{"strategy":"events","since":"2h"}`, `{"strategy":"events","since":"2126-11-22T01:00:00Z"}`,

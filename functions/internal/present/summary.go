@@ -133,7 +133,7 @@ func Did(outcome billing.Outcome) string {
 // ColourOf an organization with this outcome and reason.
 func ColourOf(outcome billing.Outcome, reason billing.Reason) Colour {
 	switch {
-	case reason == billing.ReasonWithheld:
+	case reason.Withholds():
 		return Attention
 	case outcome == billing.OutcomeError:
 		return Failed
@@ -164,6 +164,9 @@ func (p *Page) figures(s billing.Summary) {
 	p.Parts(0, deeper, Part(Plain, "run %s: ", s.RunID), Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, "%s", kind))
 	if s.StatusReason != "" {
 		p.Line(2, "because of %s: %s", s.StatusReason, s.StatusMessage)
+	}
+	if s.By != "" {
+		p.Figure("asked for by", "%s", telemetry.OneLine(s.By))
 	}
 	done := "synced"
 	if s.DryRun {
@@ -215,7 +218,17 @@ func colourOfReason(reason billing.Reason) Colour {
 // downgrades says what lowered access, and what the limit did or would do about it.
 func (p *Page) downgrades(s billing.Summary) {
 	p.Count(2, "downgrades", s.Downgrades, Plain)
-	p.Count(4, "limit", s.DowngradeLimit, Plain)
+	if s.LimitShared {
+		p.Count(4, "limit of all catch-ups in 24 h", s.DowngradeLimit, Plain)
+	} else {
+		p.Count(4, "limit", s.DowngradeLimit, Plain)
+	}
+	if a := s.Approval; a != nil {
+		p.Line(4, "%d approved by %s at %s", a.Limit, telemetry.OneLine(a.By), a.At.UTC().Format(time.RFC3339))
+	}
+	if s.AllowDowngrade {
+		p.Line(4, "allowed whatever another run holds back")
+	}
 	if beyond := s.Downgrades - s.DowngradeLimit; s.DryRun && beyond > 0 {
 		p.Count(4, "would be withheld", beyond, Attention)
 	}

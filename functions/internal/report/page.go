@@ -35,7 +35,7 @@ type page struct {
 	Segments []segment
 
 	Errors, Warnings, Reasons []reasonRow
-	Guard                     string
+	Guard, Decided            string
 	Orphans                   []orphanRow
 	OrphansTotal              int
 	SweepAbandoned            bool
@@ -101,7 +101,7 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
+		Guard: guard(s), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
@@ -172,6 +172,9 @@ func segments(s billing.Summary) []segment {
 func guard(s billing.Summary) string {
 	lowered := "Access lowered: " + count(s.Downgrades, "organization")
 	limit := number(s.DowngradeLimit)
+	if s.LimitShared {
+		return lowered + ", the limit of all catch-ups together within 24 hours is " + limit + "; withheld: " + number(s.Reasons[billing.ReasonWithheld]) + "."
+	}
 	switch withheld := s.Reasons[billing.ReasonWithheld]; {
 	case s.DryRun && s.Downgrades > s.DowngradeLimit:
 		return "In a run that writes: " + lowered + ". It would stop at its limit of " + limit + " and withhold the rest."
@@ -182,6 +185,21 @@ func guard(s billing.Summary) string {
 	default:
 		return lowered + ", the run's limit is " + limit + "."
 	}
+}
+
+// decided says who asked for the run and who approved its downgrades; "" where nobody did.
+func decided(s billing.Summary) string {
+	var all []string
+	if s.By != "" {
+		all = append(all, "Asked for by "+s.By+".")
+	}
+	if s.AllowDowngrade {
+		all = append(all, "It may lower the organization whatever another run holds back.")
+	}
+	if a := s.Approval; a != nil {
+		all = append(all, "Approved: "+count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
+	}
+	return clean(strings.Join(all, " "))
 }
 
 // coded is a billing.Reason or a billing.WarningCode.

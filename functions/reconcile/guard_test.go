@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+// What the guard withheld, no other command writes unless a person says so; and drift is what differed, before
+// and after.
+func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
+	h := hold(t)
+	h.run(present.ExitOK, "migrate")
+	for _, id := range []string{"org-1", "org-2", "org-3"} {
+		h.organization(id, canceled)
+	}
+	week := h.run(present.ExitNotOK, "start", "--watch").Result
+	if week.Synchronized != 1 || week.Withheld() != 2 || week.Drifted() != 3 || week.DriftByField[billing.FieldPlanTier] != 3 || week.By != present.Operator() {
+		t.Fatalf("%+v", week)
+	}
+	dry := h.run(present.ExitOK, "start", "--dry-run", "--watch").Result
+	if dry.Drifted() != week.Withheld() || dry.DriftByField[billing.FieldPlanTier] != 2 {
+		t.Errorf("a dry run right after shows %d that differ: %+v", dry.Drifted(), dry.DriftByField)
+	}
+	held := mysqltest.Value[string](t, h.db, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
+
+	explained := h.run(present.ExitOK, "org", held, "--explain")
+	if explained.Plan.Reason != billing.ReasonWithheld || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
+		t.Errorf("%+v", explained.Plan)
+	}
+	one := h.run(present.ExitNotOK, "org", held, "--watch").Result
+	if one.Reasons[billing.ReasonWithheld] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
+		t.Errorf("%+v", one)
+	}
+	allowed := h.run(present.ExitOK, "org", held, "--allow-downgrade", "--watch").Result
+	if allowed.Synchronized != 1 || !allowed.AllowDowngrade || allowed.By != present.Operator() {
+		t.Errorf("%+v", allowed)
+	}
+
+	h.run(present.ExitUsage, "approve", week.RunID, "--limit", "4")
+	h.run(present.ExitOK, "approve", week.RunID, "--limit", "3")
+	h.run(present.ExitOK, "redrive", "--watch")
+	if left := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM organizations WHERE subscription_tier <> 'free'`); left != 0 {
+		t.Errorf("%d were not lowered", left)
+	}
+	status := h.run(present.ExitOK, "status", week.RunID).Result
+	if status.Approval == nil || status.Approval.Limit != 3 || status.Approval.By != present.Operator() || status.DowngradeLimit != 3 {
+		t.Errorf("%+v", status.Approval)
+	}
+	for _, want := range []string{"3 approved by " + present.Operator(), "asked for by"} {
+		if text := h.prints("status", week.RunID); !strings.Contains(text, want) {
+			t.Errorf("status does not say %q:\n%s", want, text)
+		}
+	}
+	if page := h.prints("report", week.RunID, "--html", "-"); !strings.Contains(page, "Approved: 3 downgrades in all, by "+present.Operator()) {
+		t.Error("the page does not say who approved")
+	}
+}
+
+func TestExplainEnqueuesNothingWhateverIsAllowed(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"org", "a", "--explain", "--allow-downgrade"}, nil, &out, &errs); code != present.ExitUsage {
+		t.Errorf("exit %d: %s", code, &errs)
+	}
+}
+
+func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {
+	answer := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/xml")
+		w.WriteHeader(answer)
+		if err := r.ParseForm(); err != nil || r.PostForm.Get("Action") != "GetCallerIdentity" {
+			t.Errorf("asked for %v (%v)", r.PostForm, err)
+		}
+		_, _ = w.Write([]byte(`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>` +
+			`<Arn>arn:aws:sts::111122223333:assumed-role/ops/someone</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>`))
+	}))
+	defer server.Close()
+	t.Setenv("AWS_ENDPOINT_URL_STS", server.URL)
+	settings := aws.Config{Region: "eu-central-1", Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""), BaseEndpoint: &server.URL}
+	settings.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
+	c := &command{environ: map[string]string{}}
+	if got, want := c.asker(t.Context(), settings), "arn:aws:sts::111122223333:assumed-role/ops/someone"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
+	}
+	answer = http.StatusForbidden
+	if got := c.asker(t.Context(), settings); got != present.Operator() {
+		t.Errorf("refused, it is %q", got)
+	}
+	c.environ["AWS_ENDPOINT_URL_LAMBDA"] = "http://127.0.0.1:1" // local's
+	if got := c.asker(t.Context(), settings); got != present.Operator() {
+		t.Errorf("with an enumerator of local's it is %q", got)
+	}
+}

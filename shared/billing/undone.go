@@ -1,0 +1,88 @@
+package billing
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// UndoneWithin is how long after a repair the same one counts as undone by something, not as needed anew.
+const UndoneWithin = 24 * time.Hour
+
+// HeldFor is how long a run counts as recent of which a guard held something back: as long as SQS keeps the
+// message with which it can be redriven.
+const HeldFor = 14 * 24 * time.Hour
+
+// Repair is what a run wrote for an organization.
+type Repair struct {
+	OrgID   string
+	RunID   string
+	At      time.Time
+	Changes []Change
+}
+
+// Undone returns those of the changes that the repairs made already, from the same value to the same one, and
+// the latest repair that did: something has undone them. Where a repair wrote a column several times, what it
+// came to counts.
+func Undone(changes []Change, repairs []Repair) (undone []Change, by Repair) {
+	for _, c := range changes {
+		made := false
+		for _, r := range repairs {
+			if r.made(c) {
+				made = true
+				if r.At.After(by.At) {
+					by = r
+				}
+			}
+		}
+		if made {
+			undone = append(undone, c)
+		}
+	}
+	return undone, by
+}
+
+// made reports whether the repair changed the column as c would.
+func (r Repair) made(c Change) bool {
+	first := slices.IndexFunc(r.Changes, func(made Change) bool { return made.Field == c.Field })
+	if first < 0 {
+		return false
+	}
+	last := first
+	for i := first + 1; i < len(r.Changes); i++ {
+		if r.Changes[i].Field == c.Field {
+			last = i
+		}
+	}
+	return sameValue(r.Changes[first].From, c.From) && sameValue(r.Changes[last].To, c.To)
+}
+
+func sameValue(a, b any) bool {
+	at, isTime := a.(time.Time)
+	bt, isTimeToo := b.(time.Time)
+	if isTime && isTimeToo {
+		return at.Equal(bt)
+	}
+	return a == b
+}
+
+// RepairUndone is the warning for a plan that makes again what the repair made.
+func RepairUndone(by Repair) Warning {
+	return Warning{Code: WarnRepairUndone, Message: fmt.Sprintf(
+		"run %s made the same change at %s and something undid it; find out what writes the old state back, mostly a webhook that takes it from the subscription's metadata",
+		by.RunID, by.At.UTC().Format(time.RFC3339))}
+}
+
+// NotRepeated is the failure of a plan that lowers access again as the repair did.
+func NotRepeated(by Repair) *Failure {
+	return permanent(ReasonNotRepeated,
+		"run %s lowered access at %s and something undid it, so it was not written again within 24 hours; stop what writes the old state back, then allow it for this organization",
+		by.RunID, by.At.UTC().Format(time.RFC3339))
+}
+
+// HeldBackBy is the failure of a run over one organization that would lower what another run holds back.
+func HeldBackBy(runID string) *Failure {
+	return permanent(ReasonWithheld,
+		"run %s holds this lowering back, and a run over one organization does not lead around that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
+		runID, runID)
+}

@@ -1,0 +1,68 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// noteRepair keeps that the run repaired the organization, in the transaction that does.
+func noteRepair(ctx context.Context, tx *sql.Tx, item billing.Item, now time.Time) error {
+	key, err := runKey(ctx, tx, item.RunID)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_repairs (org_id, run_key, written_at) VALUES (?,?,?)
+		ON DUPLICATE KEY UPDATE written_at = VALUES(written_at)`, item.OrgID, key, now)
+	return err
+}
+
+// RecentRepairs returns what runs wrote for the organizations since the given time.
+func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.Time) ([]billing.Repair, error) {
+	if len(orgIDs) == 0 {
+		return nil, nil
+	}
+	var repairs []billing.Repair
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		var repair billing.Repair
+		var changes sql.NullString
+		if err := r.Scan(&repair.OrgID, &repair.RunID, &repair.At, &changes); err != nil {
+			return err
+		}
+		err := fromJSON(changes, &repair.Changes)
+		repairs = append(repairs, repair)
+		return err
+	}, `SELECT p.org_id, r.id, p.written_at, i.changes FROM reconciliation_repairs p
+		JOIN reconciliation_items i ON i.run_key = p.run_key AND i.org_id = p.org_id JOIN reconciliation_runs r ON r.run_key = p.run_key
+		WHERE p.org_id IN `+in(len(orgIDs))+` AND p.written_at > ?`, append(anys(orgIDs), since)...)
+	return repairs, failure(err, "read what was repaired lately")
+}
+
+// HeldBack returns the run that decided last about the organization, of those over several that write and were
+// started since the given time, if a guard held the organization back in it; else "".
+func (s *Store) HeldBack(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		var id string
+		var reason billing.Reason
+		err := r.Scan(&id, &reason)
+		if reason.Withholds() {
+			runID = id
+		}
+		return err
+	}, `SELECT r.id, i.reason FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
+		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND i.outcome <> 'pending' ORDER BY i.updated_at DESC LIMIT 1`, orgID, since)
+	return runID, failure(err, "look whether a run holds back organization "+orgID)
+}
+
+// ForgetRepairs removes that something was repaired before the given time, in small transactions; with much
+// to do it goes on next time. What was written stays in the items. The condition is turned round because
+// go-mysql-server deletes nothing by a range of the index.
+func (s *Store) ForgetRepairs(ctx context.Context, before time.Time) error {
+	more, err := true, error(nil)
+	for left := trimPages; more && err == nil && left > 0; left-- {
+		more, err = hit(ctx, s.db, `DELETE FROM reconciliation_repairs WHERE NOT written_at >= ? ORDER BY written_at LIMIT ?`, before, trimPage)
+	}
+	return failure(err, "forget old repairs")
+}

@@ -1,0 +1,82 @@
+package mysqlstore_test
+
+import (
+	"cmp"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestWhatWasRepairedLatelyIsFoundByOrganization(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b", "c")
+		f.startRun(t, "1", 9)
+		f.startRun(t, "2", 0)
+		for _, id := range []string{"a", "b"} {
+			if err := f.apply(t, "1", f.record(t, id), upgrade(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantFailure(t, f.apply(t, "2", f.record(t, "a"), downgrade("a")), billing.Permanent, billing.ReasonWithheld)
+		item := f.item(t, "1", "a") // repaired once more at the second look
+		item.Changes = append(item.Changes, downgrade("a").Changes...)
+		if err := f.store.Apply(t.Context(), f.record(t, "a"), downgrade("a"), item, true, now.Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		want := []billing.Repair{
+			{OrgID: "a", RunID: "1", At: now.Add(time.Minute), Changes: append(upgrade("a").Changes, downgrade("a").Changes...)},
+			{OrgID: "b", RunID: "1", At: now, Changes: upgrade("b").Changes},
+		}
+		got, err := f.store.RecentRepairs(t.Context(), []string{"a", "b", "c", "nobody"}, now.Add(-time.Second))
+		slices.SortFunc(got, func(a, b billing.Repair) int { return cmp.Compare(a.OrgID, b.OrgID) })
+		if diff := gocmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+		if got, err := f.store.RecentRepairs(t.Context(), []string{"a", "b"}, now.Add(time.Second)); err != nil || len(got) != 1 {
+			t.Errorf("a second later: %v, %v", got, err)
+		}
+		if got, err := f.store.RecentRepairs(t.Context(), nil, now); err != nil || len(got) != 0 {
+			t.Errorf("of nobody: %v, %v", got, err)
+		}
+		if err := f.store.ForgetRepairs(t.Context(), now.Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_repairs`); n != 1 {
+			t.Errorf("%d are kept", n)
+		}
+	})
+}
+
+func TestTheRunThatDecidedLastHoldsBack(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		inError := func(run string, reason billing.Reason) billing.Item {
+			return billing.Item{RunID: run, OrgID: "a", Outcome: billing.OutcomeError, Reason: reason}
+		}
+		f.addItems(t, inError("withheld", billing.ReasonWithheld), inError("not repeated", billing.ReasonNotRepeated), inError("dry", billing.ReasonWithheld),
+			inError("one", billing.ReasonWithheld), inError("other", billing.ReasonTierUnresolved), pendingItem("pending", "a"))
+		f.MustExec(t, `UPDATE reconciliation_runs SET dry_run = TRUE WHERE id = 'dry'`)
+		f.MustExec(t, `UPDATE reconciliation_runs SET org_id = 'a' WHERE id = 'one'`)
+		latest := func(run string, minute int) {
+			f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ? WHERE run_key = ?`, now.Add(time.Duration(minute)*time.Minute), f.key(t, run))
+		}
+		for minute, run := range []string{"withheld", "not repeated", "dry", "one", "other", "pending"} {
+			latest(run, minute)
+		}
+		for minute, c := range []struct{ latest, want string }{{"other", ""}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
+			latest(c.latest, 10+minute)
+			if got, err := f.store.HeldBack(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != c.want {
+				t.Errorf("with %s as the latest: %q, %v, want %q", c.latest, got, err, c.want)
+			}
+		}
+		for org, since := range map[string]time.Time{"a": now.Add(time.Hour), "b": now.Add(-time.Hour)} {
+			if got, err := f.store.HeldBack(t.Context(), org, since); err != nil || got != "" {
+				t.Errorf("%s since %s: %q, %v", org, since, got, err)
+			}
+		}
+	})
+}

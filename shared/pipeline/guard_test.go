@@ -1,0 +1,314 @@
+package pipeline_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+)
+
+func catchUp(r *billing.Run) { r.Strategy = billing.StrategyEvents }
+
+func overOne(more ...func(*billing.Run)) func(*billing.Run) {
+	return func(r *billing.Run) {
+		r.OrgID = "org-1"
+		for _, change := range more {
+			change(r)
+		}
+	}
+}
+
+func allowDowngrade(r *billing.Run) { r.AllowDowngrade = true }
+
+// undo writes back what the rows of org-1 said before a repair, as a webhook with an old payload does.
+func (f *fixture) undo() {
+	f.Helper()
+	f.exec(`UPDATE subscriptions SET plan_tier = 'pro', status = 'active', canceled_at = NULL, ended_at = NULL, updated_at = ? WHERE org_id = 'org-1'`, f.clock.Now())
+	f.exec(`UPDATE organizations SET subscription_tier = 'pro', subscription_status = 'active', updated_at = ? WHERE id = 'org-1'`, f.clock.Now())
+}
+
+func (f *fixture) tier() string {
+	f.Helper()
+	return mysqltest.Value[string](f.T, f.db, `SELECT CONCAT(subscription_tier, ' ', subscription_status) FROM organizations WHERE id = 'org-1'`)
+}
+
+// ended and upgraded make an organization whose access a run is to lower, or to raise.
+func (f *fixture) ended(id string) {
+	f.org(id)
+	f.row(id)
+	f.sub(id, canceled)
+}
+
+func (f *fixture) upgraded(id string) {
+	f.org(id)
+	f.row(id)
+	f.sub(id, price("price_max"))
+}
+
+func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
+	for name, kinds := range map[string][2]func(*billing.Run){
+		"week after catch-up": {catchUp, func(*billing.Run) {}},
+		"catch-up after week": {func(*billing.Run) {}, catchUp},
+		"one after week":      {func(*billing.Run) {}, overOne()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.ended("org-1")
+			f.openRun("first", []string{"org-1"}, kinds[0])
+			f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
+			if got := f.tier(); got != "free canceled" {
+				t.Fatalf("repaired to %s", got)
+			}
+			f.undo()
+			f.clock.advance(23 * time.Hour)
+			f.openRun(runID, []string{"org-1"}, kinds[1])
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonNotRepeated)
+			item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonNotRepeated)
+			if !item.Warns(billing.WarnRepairUndone) || len(item.Changes) == 0 || !strings.Contains(item.Error, "run first") {
+				t.Errorf("%+v", item)
+			}
+			if got, n := f.tier(), f.run(runID).Downgrades; got != "pro active" || n != 0 {
+				t.Errorf("the record says %s, %d downgrades are counted", got, n)
+			}
+			f.clock.advance(time.Hour)
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "") // redriven
+			if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); item.Warns(billing.WarnRepairUndone) {
+				t.Errorf("%+v", item)
+			}
+		})
+	}
+}
+
+func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
+	f := newFixture(t)
+	f.upgraded("org-1")
+	f.openRun("first", []string{"org-1"})
+	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.undo()
+	f.openRun(runID, []string{"org-1"}, catchUp)
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
+		t.Errorf("%+v", item)
+	}
+	if got := f.tier(); got != "max active" {
+		t.Errorf("the record says %s", got)
+	}
+	f.exec(`UPDATE reconciliation_runs SET strategy = 'sweep' WHERE id = ?`, runID)
+	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	if lines := f.metrics.lines(t, "RepairUndone", nil); len(lines) != 1 || lines[0]["RepairUndone"] != 1.0 {
+		t.Errorf("metrics: %v", lines)
+	}
+}
+
+// Two things were repaired; what was undone is the price alone, and the customer has left since.
+func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.exec(`UPDATE subscriptions SET stripe_price_id = 'price_old'`)
+	f.sub("org-1")
+	f.openRun("first", []string{"org-1"})
+	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.exec(`UPDATE subscriptions SET stripe_price_id = 'price_old', updated_at = ?`, f.clock.Now())
+	f.sub("org-1", canceled)
+	f.openRun(runID, []string{"org-1"})
+	f.deliver(f.reconciler(nil), runID, "org-1")
+	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
+		t.Errorf("%+v", item)
+	}
+	if got := f.tier(); got != "free canceled" {
+		t.Errorf("the record says %s", got)
+	}
+}
+
+func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.openRun("first", []string{"org-1"})
+	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.undo()
+	f.openRun(runID, []string{"org-1"}, dryRun)
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if item := f.wantItem("org-1", billing.OutcomeDrifted, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
+		t.Errorf("%+v", item)
+	}
+	if n := f.run(runID).Downgrades; n != 0 {
+		t.Errorf("%d downgrades", n)
+	}
+	f.openRun("again", []string{"org-1"}) // what a dry run found is no repair
+	f.deliver(f.reconciler(nil), "again", "org-1")
+	if item := f.item("again", "org-1"); item.Reason != billing.ReasonNotRepeated || !strings.Contains(item.Error, "run first") {
+		t.Errorf("%+v", item)
+	}
+}
+
+// Of a batch of any size there is one query for what was repaired lately, and none where nothing is to be written.
+func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
+	f := newFixture(t)
+	var asked atomic.Int32
+	count := &tap{before: func(_ context.Context, call string) error {
+		if call == "RecentRepairs" {
+			asked.Add(1)
+		}
+		return nil
+	}}
+	ids := numbered(20)
+	for i, id := range ids {
+		switch i % 3 {
+		case 0:
+			f.ended(id)
+		case 1:
+			f.upgraded(id)
+		default:
+			f.inSync(id)
+		}
+	}
+	f.openRun(runID, ids)
+	f.deliver(f.reconciler(count), runID, ids...)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d queries for 20 organizations", n)
+	}
+	f.openRun("settled", ids)
+	f.deliver(f.reconciler(count), "settled", ids...)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d more queries where nothing is to be written", n-1)
+	}
+}
+
+func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		holder    func(*billing.Run) // the run that withholds
+		meanwhile func(f *fixture)
+		one       func(*billing.Run)
+		reason    billing.Reason // "" where it lowers
+	}{
+		"withheld by a full run":      {holder: func(*billing.Run) {}, reason: billing.ReasonWithheld},
+		"withheld by a catch-up":      {holder: catchUp, reason: billing.ReasonWithheld},
+		"withheld by an open run":     {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonWithheld},
+		"a dry run withholds nothing": {holder: dryRun},
+		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
+		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.clock.advance(15 * 24 * time.Hour) }},
+		"approved and redriven meanwhile": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
+			f.exec(`UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired', changes = NULL`)
+		}},
+		"a later run found it in sync": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
+			f.clock.advance(time.Hour)
+			f.openRun("later", []string{"org-1"})
+			f.exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.clock.Now())
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.ended("org-1")
+			f.openRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
+			f.deliver(f.reconciler(nil), "holder", "org-1")
+			if c.meanwhile != nil {
+				c.meanwhile(f)
+			}
+			one := overOne()
+			if c.one != nil {
+				one = overOne(c.one)
+			}
+			f.openRun(runID, []string{"org-1"}, one)
+			result := f.deliver(f.reconciler(nil), runID, "org-1")["org-1"]
+			if c.reason == "" {
+				f.wantResult(result, pipeline.Acknowledge, "")
+				f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+				return
+			}
+			f.wantResult(result, pipeline.DeadLetter, c.reason)
+			if item := f.wantItem("org-1", billing.OutcomeError, c.reason); !strings.Contains(item.Error, "run holder") || len(item.Changes) == 0 {
+				t.Errorf("%+v", item)
+			}
+			if got := f.tier(); got != "pro active" {
+				t.Errorf("the record says %s", got)
+			}
+
+			// A person approves this run: they have looked at its only organization.
+			if ok, err := f.store.Approve(t.Context(), runID, billing.Approval{Limit: 1, By: "ops@desk", At: f.clock.Now()}); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+		})
+	}
+}
+
+func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.openRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
+	f.deliver(f.reconciler(nil), "holder", "org-1")
+	f.sub("org-1", price("price_max")) // subscribed again
+	f.openRun(runID, []string{"org-1"}, overOne())
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if got := f.tier(); got != "max active" {
+		t.Errorf("the record says %s", got)
+	}
+}
+
+func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.openRun("first", []string{"org-1"})
+	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.undo()
+	f.openRun(runID, []string{"org-1"}, overOne(allowDowngrade))
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
+		t.Errorf("%+v", item)
+	}
+}
+
+func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.ended("org-1")
+	ask := pipeline.Request{OrgID: "org-1", RequestID: "request", By: "ops@desk"}
+	opened, err := f.enumerator(nil).Run(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.AllowDowngrade = true
+	for _, again := range []pipeline.Request{ask, {ResumeRun: opened.RunID, OrgID: "org-1", AllowDowngrade: true}} {
+		if _, err := f.enumerator(nil).Run(t.Context(), again); err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherSettings {
+			t.Errorf("%+v: %v", again, err)
+		}
+	}
+	ask.RequestID = "another"
+	allowed, err := f.enumerator(nil).Run(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run := f.run(allowed.RunID); !run.AllowDowngrade || run.By != "ops@desk" || f.run(opened.RunID).AllowDowngrade {
+		t.Errorf("%+v", run)
+	}
+	resumed, err := f.enumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: allowed.RunID, OrgID: "org-1", AllowDowngrade: true})
+	if err != nil || resumed.RunID != allowed.RunID {
+		t.Errorf("%+v, %v", resumed, err)
+	}
+}
+
+// MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
+func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.ended("org-1")
+	for allow, want := range map[bool]int{true: 1, false: 0} {
+		e := f.enumerator(nil)
+		e.Downgrades = func(int) int { return 0 }
+		opened, err := e.Run(t.Context(), pipeline.Request{OrgID: "org-1", AllowDowngrade: allow})
+		if err != nil || f.run(opened.RunID).DowngradeLimit != want {
+			t.Errorf("allowed %t: limit %d, want %d (%v)", allow, f.run(opened.RunID).DowngradeLimit, want, err)
+		}
+	}
+}
