@@ -188,7 +188,7 @@ func catchUpAlarms(c stackConfig) []alarm {
 	return append(all, alarm{
 		id: "CatchUpAge", name: "catch-up-age", means: "No catch-up has ended for hours, or nobody says so",
 		do:        "see whether the key may read events, and the schedule and the tick are alive",
-		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, time.Hour, nil),
+		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, tickEvery, nil),
 		threshold: max(catchUpOverdue, 3*every).Seconds(), periods: 2, silence: true,
 	})
 }

@@ -47,7 +47,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"access-drift":         {own, "AccessDrift", "Maximum", "", 10, 3600, 1, hidden},
 		"webhook-missed":       {own, "CatchUpAccessDrift", "Sum", "", 5, 10_800, 1, hidden},
 		"repair-undone":        {own, "RepairUndone", "Sum", "", 0, 3600, 1, hidden},
-		"catch-up-age":         {own, "CatchUpAge", "Maximum", "", 10_800, 3600, 2, heard},
+		"catch-up-age":         {own, "CatchUpAge", "Maximum", "", 10_800, 900, 2, heard},
 		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
