@@ -155,6 +155,11 @@ func runAlarms(c stackConfig) []alarm {
 			threshold: runOverdue.Seconds(), periods: 2, silence: true,
 		},
 		{
+			id: "OutboxAge", name: "outbox-age", means: "Repairs have been waiting for more than a day to be announced to the application",
+			do:     "see why the event bus does not take them",
+			metric: c.customMetric(telemetry.MetricOutboxAge, statisticMax, time.Hour, nil), threshold: day.Seconds(),
+		},
+		{
 			id: "AccessDrift", name: "access-drift", means: "More organizations than usual had a wrong tier, status or subscription",
 			do: "see whether the application's webhook is broken", metric: c.runMetric(telemetry.MetricAccessDrift),
 			threshold: float64(c.AccessDriftThreshold),

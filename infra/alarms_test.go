@@ -48,6 +48,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"webhook-missed":       {own, "CatchUpAccessDrift", "Sum", "", 5, 10_800, 1, hidden},
 		"repair-undone":        {own, "RepairUndone", "Sum", "", 0, 3600, 1, hidden},
 		"catch-up-age":         {own, "CatchUpAge", "Maximum", "", 10_800, 900, 2, heard},
+		"outbox-age":           {own, "OutboxAge", "Maximum", "", 86_400, 3600, 1, hidden},
 		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]
@@ -293,6 +294,7 @@ func TestTheDashboardShowsWhatARunDid(t *testing.T) {
 		"Queues (messages)": 6, "Oldest message (seconds)": 6, "Duration of the functions (ms)": 3, "Failed invocations": 3,
 		"Duration of each run (ms)": 1, "Since the last completed run (seconds)": 1,
 		"Found by catch-ups (organizations)": 2, "Since the last catch-up (seconds)": 1,
+		"Announcements": 3, "First announcement in the outbox (seconds)": 1,
 	}
 	if diff := cmp.Diff(want, shown); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

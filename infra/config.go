@@ -253,6 +253,11 @@ func checkLimits(c config.Config) []config.Problem {
 	if c.WorkerConcurrency < 2 {
 		found = append(found, config.Problem{Variable: "WORKER_CONCURRENCY", Wrong: "is below what Lambda takes", Remedy: "a whole number from 2 to 1000"})
 	}
+	if c.EventBus != "" && c.Stripe.Mode == "" {
+		found = append(found, config.Problem{
+			Variable: "STRIPE_MODE", Wrong: "is not set, and with EVENT_BUS it must be: rules tell announcements of live mode from others by it", Remedy: "live or test, as STRIPE_SECRET_KEY is",
+		})
+	}
 	return found
 }
 

@@ -120,6 +120,7 @@ func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
 		"as a function sees it":    {"STRIPE_RPS", "0", "above 0"},
 		"mode":                     {"STRIPE_MODE", "prod", "live or test"},
 		"a forwarded port":         {"DB_HOST", "127.0.0.1", "your shell"},
+		"event bus":                {"EVENT_BUS", "arn:aws:sqs:us-east-1:123456789012:bus", "event bus of Amazon EventBridge"},
 		"runs kept too short":      {"RETENTION_DAYS", "7", "from 19"},
 	} {
 		t.Run(name, func(t *testing.T) {

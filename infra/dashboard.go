@@ -55,6 +55,13 @@ func newDashboard(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 				}),
 				graph("Since the last catch-up (seconds)", c.runMetrics(telemetry.MetricCatchUpAge)),
 			},
+			{
+				graph("Announcements", []awscloudwatch.IMetric{
+					c.customMetric(telemetry.MetricAnnounced, statisticSum, time.Hour, nil), c.customMetric(telemetry.MetricAnnouncementErrors, statisticSum, time.Hour, nil),
+					c.runMetric(telemetry.MetricOutboxSize),
+				}),
+				graph("First announcement in the outbox (seconds)", c.runMetrics(telemetry.MetricOutboxAge)),
+			},
 		},
 	})
 }

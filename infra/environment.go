@@ -16,13 +16,14 @@ var (
 	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "EVENTS_SETTLE"}
 	workerVariables     = []string{"DEFAULT_TIER", "WORKER_CONCURRENCY", "RETRY_BACKOFF"}
 	aggregatorVariables = []string{"RETENTION_DAYS"}
+	announceVariables   = []string{"EVENT_BUS"} // of who repairs and who announces
 	commonVariables     = []string{"LOG_LEVEL", "STAGE"}
 )
 
 // configurable returns the functions' variables that a deployment may set; of the lists, those among
 // the names given.
 func configurable(names []string) []string {
-	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, commonVariables, tierLists(names))
+	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, announceVariables, commonVariables, tierLists(names))
 }
 
 // tierLists returns those of the names that are of a list of a tier's prices or products. There are as
@@ -53,12 +54,13 @@ func enumeratorEnvironment(c stackConfig, q queues) []pair {
 
 func workerEnvironment(c stackConfig, q queues) []pair {
 	lists := tierLists(slices.Sorted(maps.Keys(c.Functions)))
-	return append(environment(c, databaseVariables, stripeVariables, workerVariables, lists, commonVariables),
+	return append(environment(c, databaseVariables, stripeVariables, workerVariables, lists, announceVariables, commonVariables),
 		pair{"MAX_RECEIVE_COUNT", strconv.Itoa(c.WorkReceives)},
 		pair{"WORK_QUEUE_URL", *q.work.QueueUrl()}, pair{"RESULTS_QUEUE_URL", *q.results.QueueUrl()},
 		pair{"DEAD_LETTER_QUEUE_URL", *q.deadLetter.QueueUrl()})
 }
 
 func aggregatorEnvironment(c stackConfig) []pair {
-	return environment(c, databaseVariables, aggregatorVariables, commonVariables)
+	mode := []string{"STRIPE_MODE"} // announcements say it
+	return environment(c, databaseVariables, aggregatorVariables, mode, announceVariables, commonVariables)
 }

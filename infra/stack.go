@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 // prefix begins every name that people meet.
@@ -45,6 +47,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	newSchedules(stack, c, f, q)
 	operators := newOperatorPolicy(stack, c, f, q)
 	newBreakGlassPolicy(stack, c, f)
+	newAnnouncements(stack, c, f)
 	topic := newAlarms(stack, c, f, q)
 	newDashboard(stack, c, f, q)
 	newOutputs(stack, c, f, q, operators, topic)
@@ -64,6 +67,11 @@ func tags(c stackConfig) *map[string]*string {
 	return &all
 }
 
+type output struct {
+	id, says string
+	value    *string
+}
+
 // newOutputs prints, after a deployment, what its operators need, and an emergency.
 func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operators awsiam.ManagedPolicy, topic awssns.ITopic) {
 	dotEnv := []string{
@@ -77,16 +85,19 @@ func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operat
 		dotEnv = append(dotEnv, "STAGE="+c.Stage)
 	}
 	dashboard := fmt.Sprintf("https://%s.console.aws.amazon.com/cloudwatch/home?region=%[1]s#dashboards/dashboard/%s", c.Region, c.globalName(""))
-	for _, output := range []struct {
-		id, says string
-		value    *string
-	}{
+	outputs := []output{
 		{"DotEnv", "Lines for the operators' .env", jsii.String(strings.Join(dotEnv, "\n"))},
 		{"OperatorPolicy", "The policy to attach to the operators' role", operators.ManagedPolicyArn()},
 		{"AlarmTopic", "Where alarms go, to subscribe to", topic.TopicArn()},
 		{"DashboardUrl", "Outcomes, drift, queues and durations", &dashboard},
 		{workerEventSource, "What an emergency switches off", f.work.EventSourceMappingId()},
-	} {
+	}
+	if c.eventBus() != "" {
+		outputs = append(outputs, output{
+			"AnnouncementPattern", "The pattern of a rule on the event bus that gets each repair of this stage", jsii.String(c.announcementPattern(billing.AnnounceReconciled)),
+		})
+	}
+	for _, output := range outputs {
 		awscdk.NewCfnOutput(stack, jsii.String("Output"+output.id), &awscdk.CfnOutputProps{Value: output.value, Description: &output.says}).
 			OverrideLogicalId(&output.id)
 	}

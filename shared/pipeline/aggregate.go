@@ -280,7 +280,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) billing.End {
 	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), At: a.now()}
 	if billing.AnnouncesEnd(run, s) {
-		end.Text = Headline(s.Status)
+		end.Text = billing.Digest(run, s, "")
 	}
 	return end
 }

@@ -119,6 +119,9 @@ func (f *fixture) repaired(runID string) map[string][]billing.Change {
 // wantAllTold: what was announced is what was repaired, and the outbox is empty.
 func (f *fixture) wantAllTold(events []eventserver.Event, runID string) told {
 	f.Helper()
+	for _, e := range events {
+		wantAsPublished(f, e)
+	}
 	got := heard(f, events)
 	if diff := cmp.Diff(f.repaired(runID), got.repairs); diff != "" {
 		f.Errorf("announced is not what was repaired (-repaired +announced):\n%s", diff)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/bootstrap"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
@@ -67,6 +68,7 @@ func (s *stack) incident() (orgID string) {
 	if _, err := worker.HandleSQS(s.Context(), batch); err != nil {
 		s.Fatal(err)
 	}
+	s.bus.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
 	if _, err := aggregator.HandleSQS(s.Context(), s.receive(s.results)); err != nil {
 		s.Fatal(err)
 	}

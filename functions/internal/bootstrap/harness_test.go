@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
@@ -40,6 +41,7 @@ type stack struct {
 	db                        *mysqltest.DB
 	stripe                    *stripetest.Server
 	queues                    *sqs.Client
+	bus                       *eventserver.Server
 	work, results, deadLetter string // URLs
 	secrets                   *httptest.Server
 	password                  atomic.Value // of the database's user, in the secret
@@ -72,10 +74,13 @@ func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits 
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s.bus, err = eventserver.Start(eventserver.Options{Buses: []string{"application"}}); err != nil {
+		t.Fatal(err)
+	}
 	s.secrets = httptest.NewServer(http.HandlerFunc(s.answerSecret))
 	t.Cleanup(func() {
 		s.secrets.Close()
-		if err := errors.Join(server.Close(), s.stripe.Close()); err != nil {
+		if err := errors.Join(server.Close(), s.bus.Close(), s.stripe.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -95,6 +100,7 @@ func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits 
 		"STRIPE_API_BASE": s.stripe.URL(), "STRIPE_RPS": "100", "WORKER_CONCURRENCY": "2", "MAX_DOWNGRADES": "100%",
 		"WORK_QUEUE_URL": s.work, "RESULTS_QUEUE_URL": s.results, "DEAD_LETTER_QUEUE_URL": s.deadLetter,
 		"SECRET_NAME": secretName, "AWS_ENDPOINT_URL_SQS": server.URL(), "AWS_ENDPOINT_URL_SECRETS_MANAGER": s.secrets.URL,
+		"EVENT_BUS": "application", "AWS_ENDPOINT_URL_EVENTBRIDGE": s.bus.URL(),
 	}
 	maps.Copy(s.environ, demo.Prices())
 	return s

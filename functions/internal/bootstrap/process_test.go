@@ -83,7 +83,42 @@ func TestTheDeployedProgramsReconcile(t *testing.T) {
 	if summary.TotalOrganizations != len(want) || summary.Errors != errored || summary.Pending != 0 || summary.Status.Open() || summary.Status == billing.RunSuspect {
 		t.Errorf("summary %+v", summary)
 	}
+	s.wantAnnounced()
 	wantEveryMetric(t, s.printed["aggregator"].String())
+}
+
+// wantAnnounced: each repair and the end of the run, of live mode as the key says, and no more.
+func (s *stack) wantAnnounced() {
+	s.Helper()
+	var got []string
+	for _, e := range s.bus.Events() {
+		var detail struct {
+			OrgID    string `json:"orgId"`
+			Status   any    `json:"status"`
+			LiveMode bool   `json:"livemode"`
+		}
+		if err := json.Unmarshal(e.Detail, &detail); err != nil {
+			s.Fatal(err)
+		}
+		if detail.LiveMode != strings.Contains(s.stripe.Key(), "_live_") {
+			s.Errorf("of live mode: %t", detail.LiveMode)
+		}
+		if detail.OrgID == "" {
+			detail.OrgID = e.DetailType
+		}
+		got = append(got, detail.OrgID)
+	}
+	want := []string{string(billing.AnnounceRunFinished)}
+	for orgID, outcome := range s.outcomes() {
+		if strings.HasPrefix(outcome, string(billing.OutcomeSynced)) {
+			want = append(want, orgID)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || len(want) < 2 {
+		s.Errorf("announced: %q, want %q", got, want)
+	}
 }
 
 // killInTheMiddle has a worker handle the batch and kills it when some of it is done.

@@ -1,0 +1,70 @@
+package main
+
+import (
+	_ "embed" // the schemas
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awseventschemas"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
+)
+
+// What consumers of the bus can rely on; tests hold to it what is really sent.
+var (
+	//go:embed schema/organization-reconciled.json
+	reconciledSchema string
+	//go:embed schema/reconciliation-run-finished.json
+	runFinishedSchema string
+)
+
+// newAnnouncements lets the aggregator announce where there is a bus to announce on, and publishes what it
+// announces in a registry of EventBridge's, from which consumers can generate code. The bus is the application's:
+// the stack makes none.
+func newAnnouncements(stack awscdk.Stack, c stackConfig, f functions) {
+	if c.eventBus() == "" {
+		return
+	}
+	allowIf(f.aggregator.Role(), calledBy(stack, c, "aggregator"), []string{"events:PutEvents"}, busArn(stack, c))
+	registry := awseventschemas.NewCfnRegistry(stack, jsii.String("Announcements"), &awseventschemas.CfnRegistryProps{
+		RegistryName: jsii.String(c.name("announcements")), Description: jsii.String("What the subscription reconciliation announces on " + c.eventBus()),
+	})
+	for _, schema := range []struct {
+		id, content string
+		of          billing.AnnouncementType
+	}{
+		{"Reconciled", reconciledSchema, billing.AnnounceReconciled},
+		{"RunFinished", runFinishedSchema, billing.AnnounceRunFinished},
+	} {
+		awseventschemas.NewCfnSchema(stack, jsii.String(schema.id+"Schema"), &awseventschemas.CfnSchemaProps{
+			RegistryName: registry.AttrRegistryName(), SchemaName: jsii.String(schemaName(schema.of)),
+			Type: jsii.String("JSONSchemaDraft4"), Content: &schema.content,
+		})
+	}
+}
+
+// schemaName is as EventBridge's own are: source@DetailType.
+func schemaName(of billing.AnnouncementType) string {
+	return billing.AnnouncementSource + "@" + strings.ReplaceAll(string(of), " ", "")
+}
+
+// eventBus is the name or ARN of the bus that is announced on; "" if nothing is announced.
+func (c stackConfig) eventBus() string { return c.Functions["EVENT_BUS"] }
+
+func busArn(stack awscdk.Stack, c stackConfig) *string {
+	if strings.HasPrefix(c.eventBus(), "arn:") {
+		return jsii.String(c.eventBus())
+	}
+	return stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("events"), Resource: jsii.String("event-bus"), ResourceName: jsii.String(c.eventBus())})
+}
+
+// announcementPattern is the pattern of a rule that gets announcements of this type, of this stage and mode and of
+// no other: a stage over a copied database would have the application change what another's users may do. The
+// configuration has a mode where it has a bus.
+func (c stackConfig) announcementPattern(of billing.AnnouncementType) string {
+	return fmt.Sprintf(`{"source":[%q],"detail-type":[%q],"detail":{"stage":[%q],"livemode":[%t]}}`,
+		billing.AnnouncementSource, of, c.Stage, c.Functions["STRIPE_MODE"] == string(config.ModeLive))
+}
