@@ -114,6 +114,18 @@ func malformedLine(content []byte) int {
 	return good + 1
 }
 
+// Locate returns the error with the line of each variable that the file sets, and the environment does not.
+func (f File) Locate(e *Error, environ map[string]string) *Error {
+	located := &Error{Problems: slices.Clone(e.Problems)}
+	for i, p := range e.Problems {
+		_, set := environ[p.Variable]
+		if line := f.lines[p.Variable]; line > 0 && !set {
+			located.Problems[i].Wrong += fmt.Sprintf(" (line %d of %s)", line, f.path)
+		}
+	}
+	return located
+}
+
 // spelledAsName is how a variable is spelled. What is spelled otherwise may be a part of a value that
 // went over its line.
 var spelledAsName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)

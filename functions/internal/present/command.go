@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -34,8 +35,20 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	if _, known := errors.AsType[*Error](err); !known && ctx.Err() != nil {
 		err = &Error{Exit: ExitFailed, Code: CodeInterrupted, Err: errors.New("interrupted")}
 	}
+	if wrong, ok := err.(*config.Error); ok { //nolint:errorlint // one that is wrapped says where already
+		err = located(wrong)
+	}
 	// A flag that could not be read may stand before --json.
 	return Fail(out, errs, asksForJSON(args), err)
+}
+
+// located says in which line of .env a variable stands, where it is of there.
+func located(e *config.Error) error {
+	file, err := config.ReadFile(dotEnv)
+	if err != nil {
+		return e
+	}
+	return file.Locate(e, config.Environ(os.Environ()))
 }
 
 // flagError says what is wrong with a flag in the command line's own words.

@@ -1,9 +1,39 @@
 package present
 
 import (
+	"bytes"
+	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
+
+func TestAWrongSettingIsNamedWithItsLineInDotEnv(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(".env", []byte("# settings\nDB_HOST=x\nDB_PORT=many\nSTRIPE_RPS=none\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("STRIPE_RPS", "of the environment")
+	cmd := &cobra.Command{Use: "x", RunE: func(*cobra.Command, []string) error {
+		environ, err := WithDotEnv(config.Environ(os.Environ()))
+		if err != nil {
+			return err
+		}
+		_, err = config.Load(environ)
+		return err
+	}}
+	var out, errs bytes.Buffer
+	if code := Execute(t.Context(), cmd, nil, &out, &errs); code != ExitUsage {
+		t.Errorf("exit %d", code)
+	}
+	if text := errs.String(); !strings.Contains(text, "DB_PORT is not valid (line 3 of .env): set") || strings.Contains(text, "line 4") || !strings.Contains(text, "STRIPE_RPS") {
+		t.Errorf("%s", text)
+	}
+}
 
 func TestTheVersionTellsWhatWasBuilt(t *testing.T) {
 	const revision = "81fe2e4eaf9a0e3630056b66f5b2b64a8ff86fb0"

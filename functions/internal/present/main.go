@@ -42,10 +42,13 @@ func program(run Command) int {
 	return run(ctx, os.Args[1:], config.Environ(os.Environ()), os.Stdout, os.Stderr)
 }
 
+// dotEnv is the file, in the current folder, whose settings the command lines add to the environment's.
+const dotEnv = ".env"
+
 // WithDotEnv returns the environment with what .env in the current folder says below it. The AWS SDK
 // reads AWS_* from the process's environment, so those go there too.
 func WithDotEnv(environ map[string]string) (map[string]string, error) {
-	merged, err := config.ReadDotEnv(".env", environ)
+	merged, err := config.ReadDotEnv(dotEnv, environ)
 	if err != nil {
 		return nil, &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: err}
 	}
