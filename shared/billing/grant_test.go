@@ -89,6 +89,10 @@ func TestTheTierOfARealAccountsSubscription(t *testing.T) {
 		"a price that is not listed, DEFAULT_TIER is more than the record has": {
 			rules: withDefault, sub: subscription("sub_1", "active", of("price_new")), record: recordedAt("free", "price_new"), want: "starter",
 		},
+		"a price that is not listed, DEFAULT_TIER is less than the row alone has": {
+			rules: withDefault, sub: subscription("sub_1", "active", of("price_new")),
+			record: billing.Record{Org: organization(func(o *billing.Organization) { o.Tier = "starter" }), Rows: recordedAt("pro", "price_pro").Rows}, want: "tier_unresolved",
+		},
 		"a plan of price 0": {
 			rules: withRules(func(r *billing.Rules) { r.Prices["price_zero"] = "free" }), sub: subscription("sub_1", "active", of("price_zero")), record: recordedAt("free", "price_zero"), want: "in sync",
 		},
@@ -97,6 +101,10 @@ func TestTheTierOfARealAccountsSubscription(t *testing.T) {
 		},
 		"a listed add-on beside a lower plan": {
 			rules: withRules(func(r *billing.Rules) { r.Prices["price_seats"] = billing.Addon }), sub: subscription("sub_1", "active", of("price_seats", "price_starter")),
+			record: recordedAt("max", "price_max"), want: "starter", price: "price_starter", lowers: true,
+		},
+		"a listed add-on behind a lower plan": {
+			rules: withRules(func(r *billing.Rules) { r.Prices["price_seats"] = billing.Addon }), sub: subscription("sub_1", "active", of("price_starter", "price_seats")),
 			record: recordedAt("max", "price_max"), want: "starter", price: "price_starter", lowers: true,
 		},
 		"an add-on listed by its product beside a lower plan": {
@@ -152,7 +160,7 @@ func TestTheTierOfARealAccountsSubscription(t *testing.T) {
 			if got := summarized(plan, reasonOf(t, err)); got != test.want {
 				t.Errorf("%s, want %s: %v, %v", got, test.want, plan.Changes, err)
 			}
-			if price, _ := changeOf(plan, billing.FieldPriceID); test.price != "" && price.To != test.price || test.price == "" && price.To != nil {
+			if price, changed := changeOf(plan, billing.FieldPriceID); changed != (test.price != "") || changed && price.To != test.price {
 				t.Errorf("price %v, want %q", price.To, test.price)
 			}
 			if lowers := test.rules.Tiers.LowersAccess(plan.Changes); lowers != test.lowers {

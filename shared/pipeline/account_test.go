@@ -313,21 +313,26 @@ func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
 
 // An application's table may have no unique key on the column.
 func TestASubscriptionRecordedForTwoOrganizationsIsTheConflictOfWhomItDoesNotName(t *testing.T) {
+	const conflict = billing.ReasonSubscriptionConflict
 	for name, test := range map[string]struct {
-		metadata map[string]string
-		want     map[string]billing.Reason
+		metadata           map[string]string
+		spelledA, spelledB string
+		want               map[string]billing.Reason
 	}{
-		"neither is named":       {nil, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonSubscriptionConflict}},
-		"one is named":           {map[string]string{"orgId": "b"}, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonInSync}},
-		"one is named otherwise": {map[string]string{"orgId": " B"}, map[string]billing.Reason{"a": billing.ReasonSubscriptionConflict, "b": billing.ReasonInSync}},
+		"neither is named":                   {nil, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": conflict}},
+		"neither is named, both white space": {nil, " sub_a", "sub_a\n", map[string]billing.Reason{"a": conflict, "b": conflict}},
+		"one is named":                       {map[string]string{"orgId": "b"}, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": billing.ReasonInSync}},
+		"one is named otherwise":             {map[string]string{"orgId": " B"}, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": billing.ReasonInSync}},
+		"one is named, with white space":     {map[string]string{"orgId": "b"}, "sub_a", "\tsub_a", map[string]billing.Reason{"a": billing.ReasonInSync, "b": billing.ReasonRepaired}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
 				f.exec(`ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
 				f.inSync("a")
+				f.exec(`UPDATE subscriptions SET stripe_subscription_id = ?`, test.spelledA)
 				f.org("b", underCustomerOf("a"))
 				f.row("b", func(s *appschema.Subscription) {
-					s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_a"), ptr("cus_a")
+					s.StripeSubscriptionID, s.StripeCustomerID = ptr(test.spelledB), ptr("cus_a")
 				})
 				f.inSync("c")
 				f.stripe.UpdateSubscription("sub_a", func(s *stripetest.Subscription) { s.Metadata = test.metadata })

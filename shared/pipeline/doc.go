@@ -11,6 +11,12 @@
 //     before both have ended and those are listed whom a swept subscription alone leads to.
 //   - A run begins, and is gone on with, only where the Stripe account and the application's tables
 //     are as they must be: whoever is refused finds all that is wrong in one message.
+//   - A run is read from one Stripe account: it keeps the one that its enumerator saw, unless the key may not tell, and
+//     a worker whose key is of another stops it before it reads anything for it. A key that is replaced in a process
+//     that goes on is compared with STRIPE_ACCOUNT_ID alone.
+//   - Access is lowered only after everything that could name a candidate answered: the recorded subscriptions, all
+//     subscriptions of every customer, and what metadata names, by the snapshot or by Stripe's search. Search lags by
+//     about a minute; where the account has none, the lowering says so.
 //   - One enumerator at a time: every write of its run names the lease it holds.
 //   - The record is read before Stripe, and written only if it is still the one that was read
 //     and the item undecided; both in one transaction. So a newer webhook is never overwritten.
