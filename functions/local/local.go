@@ -166,6 +166,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
 	}
 	c.RetryBackoff, c.MaxReceiveCount = localBackoff, localReceives
+	c.EventsSettle = 0 // who starts it by hand wants what has just happened
 	if own != nil {
 		c.Stripe.RequestsPerSecond = own.requestRate(o.demo)
 	}

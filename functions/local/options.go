@@ -6,23 +6,22 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 // options are the command line's.
 type options struct {
-	dryRun, json, yes     bool
-	org, strategy, resume string
-	given                 func(flag string) bool // on the command line
-	demo                  demoOptions
-	view                  present.View // of the run, as the flags say
+	dryRun, json, yes bool
+	org, resume       string
+	reading           present.Reading
+	given             func(flag string) bool // on the command line
+	demo              demoOptions
+	view              present.View // of the run, as the flags say
 }
 
 // demoOptions shape the own parts.
@@ -45,8 +44,8 @@ func (o demoOptions) check() error {
 
 // check refuses what no run could be started with.
 func (o options) check() error {
-	if o.strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(o.strategy)) {
-		return present.Usage("--strategy %q is unknown; there are %s and %s", o.strategy, billing.StrategySweep, billing.StrategyRetrieve)
+	if err := o.reading.Check(o.org, o.resume); err != nil {
+		return err
 	}
 	if err := o.view.Check(); err != nil {
 		return err
@@ -107,10 +106,10 @@ func (o *options) bind(cmd *cobra.Command) {
 	o.given = func(name string) bool { return cmd.Flags().Changed(name) }
 
 	o.view.Bind(cmd)
+	o.reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
-	f.StringVar(&o.strategy, "strategy", "", "how to read Stripe: sweep (list all subscriptions first, the default) or retrieve (ask for each organization)")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
 	f.BoolVar(&o.yes, "yes", false, "with a live key, write without asking")

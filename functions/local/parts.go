@@ -137,7 +137,8 @@ func placeholders() map[string]string {
 
 // explained says what was planted and where to look next.
 func (p *ownParts) explained(dryRun bool) string {
-	next := "local --hold keeps all this up for reconcile (status, org ID --explain, report), and --orgs 10000 --drift 1 makes another one"
+	next := "local --hold keeps all this up for reconcile (status, org ID --explain, report), --orgs 10000 --drift 1 makes another one, " +
+		"and --strategy events repairs only whom Stripe's events of the last day name"
 	if dryRun {
 		next = "without --dry-run it is repaired; " + next
 	}

@@ -91,7 +91,10 @@ const stopTime = 5 * time.Second
 // enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
 // everything was sent. The run is ours unless another process enumerates it.
 func (s session) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
-	event := map[string]any{"dryRun": o.dryRun, "strategy": o.strategy, "by": present.Operator()}
+	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": present.Operator()}
+	if !o.reading.Since.At.IsZero() {
+		event["since"] = o.reading.Since.At
+	}
 	if o.org != "" {
 		event["orgId"] = o.org
 	}

@@ -65,6 +65,8 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"wrong account":        {map[string]string{"STRIPE_ACCOUNT_ID": "acct_other"}, []string{"org", "org-1", "--explain"}, present.ExitFailed, "wrong_account", "acct_other", ""},
 		"wrong key":            {map[string]string{"STRIPE_SECRET_KEY": "sk_test_wrong"}, []string{"org", "org-1", "--explain"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY", ""},
 		"unknown strategy":     {nil, []string{"start", "--strategy", "guess"}, present.ExitUsage, "usage", "guess", "--help"},
+		"beginning of no run":  {nil, []string{"start", "--since", "2h"}, present.ExitUsage, "usage", "--strategy events", "--help"},
+		"no moment":            {nil, []string{"start", "--strategy", "events", "--since", "lunch"}, present.ExitUsage, "usage", `--since "lunch" is neither`, "--help"},
 		"organization missing": {nil, []string{"org"}, present.ExitUsage, "usage", "organization id", "--help"},
 		"organization empty":   {nil, []string{"org", " "}, present.ExitUsage, "usage", "argument 2 is empty", "--help"},
 		"run to go on empty":   {nil, []string{"start", "--resume", ""}, present.ExitUsage, "usage", "after --resume is empty", "--help"},

@@ -293,6 +293,38 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	}
 }
 
+// Two of three changed in the last hours, one of them with a webhook that failed; both are caught up with, and
+// the third waits for the next run over all organizations.
+func TestACatchUpIsStartedAndFollowed(t *testing.T) {
+	h := hold(t)
+	h.run(present.ExitOK, "migrate")
+	var events []stripetest.Event
+	for id, hours := range map[string]int{"org-failed": 2, "org-mishandled": 1, "org-long-ago": 30} {
+		h.organization(id, price("price_max"))
+		sub, _ := h.stripe.Subscription("sub_" + id)
+		events = append(events, stripetest.Event{Created: time.Now().Add(-time.Duration(hours) * time.Hour).Unix(), Subscription: &sub})
+		if id == "org-failed" {
+			events[len(events)-1].PendingWebhooks = 1
+		}
+	}
+	for _, e := range events {
+		h.stripe.AddEvent(e)
+	}
+	caught := h.run(present.ExitOK, "start", "--strategy", "events", "--since", "3h", "--watch").Result
+	if caught.Status != billing.RunCompleted || caught.TotalOrganizations != 2 || caught.Synchronized != 2 || caught.DriftByCause != (billing.DriftByCause{Pending: 1, NotPending: 1}) {
+		t.Errorf("%+v", caught)
+	}
+	if again := h.run(present.ExitOK, "start", "--strategy", "events", "--watch").Result; again.TotalOrganizations != 2 || again.Synchronized != 0 {
+		t.Errorf("of the last day, for nobody has asked for that before: %+v", again)
+	}
+	if full := h.run(present.ExitOK, "start", "--watch").Result; full.TotalOrganizations != 3 || full.Synchronized != 1 {
+		t.Errorf("%+v", full)
+	}
+	if listed := h.prints("runs", "--kind", "catch-up"); strings.Count(listed, "completed") != 2 {
+		t.Errorf("listed are\n%s", listed)
+	}
+}
+
 func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	h := hold(t)
 	h.run(present.ExitOK, "migrate")

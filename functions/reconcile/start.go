@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,21 +24,13 @@ import (
 // enumeratorTime is a little more than a Lambda function may run.
 const enumeratorTime = 16 * time.Minute
 
-// strategies returns the names of those that the enumerator knows.
-func strategies() []string {
-	var names []string
-	for _, s := range billing.Strategies() {
-		names = append(names, string(s))
-	}
-	return names
-}
-
 // event is what the enumerator is asked for.
 type event struct {
-	OrgID    string `json:"orgId,omitempty"`
-	DryRun   bool   `json:"dryRun,omitempty"`
-	Strategy string `json:"strategy,omitempty"`
-	Resume   string `json:"resume,omitempty"`
+	OrgID    string    `json:"orgId,omitempty"`
+	DryRun   bool      `json:"dryRun,omitempty"`
+	Strategy string    `json:"strategy,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Resume   string    `json:"resume,omitempty"`
 	// AllowDowngrade: the organization may be lowered whatever another run holds back.
 	AllowDowngrade bool   `json:"allowDowngrade,omitempty"`
 	By             string `json:"by"` // who asks
@@ -55,6 +46,7 @@ func (e event) patience() string {
 
 func (c *command) start(ctx context.Context) *cobra.Command {
 	var e event
+	var reading present.Reading
 	watches := false
 	cmd := &cobra.Command{
 		Use:   "start",
@@ -63,17 +55,23 @@ func (c *command) start(ctx context.Context) *cobra.Command {
 them. It answers when it is done with that, or out of time; what is left then goes on by
 itself. The run goes on in AWS whatever becomes of this command.
 
+--strategy events catches up: only the organizations that Stripe's events name since the last
+catch-up, or --since, are read afresh. There is a schedule for it; start one by hand after a
+webhook was broken.
+
 --resume goes on with a run as it was started: it reopens one that was stopped or ended
 incomplete, and sends again what is pending.`,
 		Example: `  reconcile start --dry-run --watch     what would change?
   reconcile start --watch               change it
+  reconcile start --strategy events --since 3d --watch
   reconcile start --resume 2026-11-22T03:00:00Z`,
 		Args:              present.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			if e.Strategy != "" && !slices.Contains(billing.Strategies(), billing.Strategy(e.Strategy)) {
-				return present.Usage("--strategy %q is unknown; use %s", e.Strategy, strings.Join(strategies(), " or "))
+			if err := reading.Check("", e.Resume); err != nil {
+				return err
 			}
+			e.Strategy, e.Since = reading.Strategy, reading.Since.At
 			if err := c.view.Check(); err != nil {
 				return err
 			}
@@ -81,14 +79,11 @@ incomplete, and sends again what is pending.`,
 		},
 	}
 	c.view.Bind(cmd)
+	reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
-	f.StringVar(&e.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first) or retrieve (ask for each organization)")
 	f.StringVar(&e.Resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&watches, "watch", false, "show its progress until it has ended, then its summary")
-	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag is not the one above
-	}
 	return cmd
 }
 

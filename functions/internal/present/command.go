@@ -62,6 +62,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		flag := invalid.GetFlag()
+		if moment, ok := errors.AsType[noMoment](err); ok {
+			return Usage("--%s %w", flag.Name, moment)
+		}
 		return Usage("--%s is %q, which is no %s", flag.Name, invalid.GetValue(), kindOf(flag))
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
