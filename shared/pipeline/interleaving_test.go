@@ -173,25 +173,38 @@ func (w *world) webhook() {
 	i := rapid.IntRange(0, len(w.events)-1).Draw(w.t, "event") // out of order
 	sub := w.events[i]
 	w.events = append(w.events[:i:i], w.events[i+1:]...)
-	tier := map[string]string{"price_starter": "starter", "price_pro": "pro", "price_max": "max"}[sub.PriceID]
+	w.writeRow(w.org, sub)
+	w.pending = func() { w.writeOrganization(w.org, sub) }
+}
+
+// tierOf is what the application's handler makes of a subscription.
+func tierOf(sub stripetest.Subscription) string {
 	if sub.Status == "canceled" {
-		tier = "free"
+		return "free"
 	}
-	orgStatus := sub.Status
-	if orgStatus == "unpaid" {
-		orgStatus = "past_due"
+	return map[string]string{"price_starter": "starter", "price_pro": "pro", "price_max": "max"}[sub.PriceID]
+}
+
+// writeRow is the first statement of the application's handler.
+func (f *fixture) writeRow(org string, sub stripetest.Subscription) {
+	f.Helper()
+	if mysqltest.Value[int](f.T, f.db, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, org) == 0 {
+		f.exec(`INSERT INTO subscriptions (id, org_id) VALUES (?,?)`, "row-"+org, org)
 	}
-	trialEnd := unixOrNull(sub.TrialEnd)
-	if mysqltest.Value[int](w.T, w.db, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, w.org) == 0 {
-		w.exec(`INSERT INTO subscriptions (id, org_id) VALUES (?,?)`, "row-"+w.org, w.org)
-	}
-	w.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?,
+	f.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?,
 		current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ? WHERE org_id = ?`,
-		sub.ID, sub.CustomerID, sub.PriceID, tier, sub.Status, unixOrNull(sub.CurrentPeriodStart), unixOrNull(sub.CurrentPeriodEnd), trialEnd, sub.CancelAtPeriodEnd, w.org)
-	w.pending = func() {
-		w.exec(`UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
-			sub.CustomerID, tier, orgStatus, trialEnd, w.org)
+		sub.ID, sub.CustomerID, sub.PriceID, tierOf(sub), sub.Status, unixOrNull(sub.CurrentPeriodStart), unixOrNull(sub.CurrentPeriodEnd), unixOrNull(sub.TrialEnd), sub.CancelAtPeriodEnd, org)
+}
+
+// writeOrganization is the second.
+func (f *fixture) writeOrganization(org string, sub stripetest.Subscription) {
+	f.Helper()
+	status := sub.Status
+	if status == "unpaid" {
+		status = "past_due"
 	}
+	f.exec(`UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
+		sub.CustomerID, tierOf(sub), status, unixOrNull(sub.TrialEnd), org)
 }
 
 // unixOrNull is a date of Stripe's as the tables have it.

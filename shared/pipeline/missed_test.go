@@ -1,0 +1,195 @@
+package pipeline_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+)
+
+// populate makes organizations on which both sides agree, many at once.
+func (f *fixture) populate(ids []string) {
+	f.Helper()
+	for len(ids) > 0 {
+		some := ids[:min(500, len(ids))]
+		ids = ids[len(some):]
+		var orgs []appschema.Organization
+		var rows []appschema.Subscription
+		for _, id := range some {
+			orgs = append(orgs, appschema.Organization{
+				ID: id, Name: id, CreatedBy: "user-1", StripeCustomerID: ptr("cus_" + id), SubscriptionStatus: "active", SubscriptionTier: "pro", CreatedAt: created, UpdatedAt: created,
+			})
+			rows = append(rows, appschema.Subscription{
+				ID: "row-" + id, OrgID: id, StripeSubscriptionID: ptr("sub_" + id), StripePriceID: ptr("price_pro"), StripeCustomerID: ptr("cus_" + id), PlanTier: "pro", Status: "active",
+				CurrentPeriodStart: ptr(periodStart), CurrentPeriodEnd: ptr(periodEnd), CancelAtPeriodEnd: ptr(false), CreatedAt: created, UpdatedAt: created,
+			})
+			f.sub(id)
+		}
+		if err := appschema.InsertOrganizations(f.Context(), f.db.DB, orgs); err != nil {
+			f.Fatal(err)
+		}
+		if err := appschema.InsertSubscriptions(f.Context(), f.db.DB, rows); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+// usual is what happens to subscriptions on a day, by how often.
+var usual = []struct {
+	change string
+	of100  int
+}{{"renewed", 70}, {"max", 6}, {"starter", 6}, {"to end", 8}, {"past due", 5}, {"canceled", 5}}
+
+func usualChange(random *rand.Rand) string {
+	n := random.IntN(100)
+	for _, u := range usual {
+		if n -= u.of100; n < 0 {
+			return u.change
+		}
+	}
+	panic("they are not 100")
+}
+
+// fingerprints are sums of what is compared of each organization and of its row.
+func (f *fixture) fingerprints() map[string][2]uint32 {
+	f.Helper()
+	sums := map[string][2]uint32{}
+	for i, query := range []string{
+		`SELECT id, CRC32(CONCAT_WS('|', COALESCE(stripe_customer_id, ''), subscription_status, subscription_tier, COALESCE(trial_ends_at, ''))) FROM organizations`,
+		`SELECT org_id, CRC32(CONCAT_WS('|', id, COALESCE(stripe_subscription_id, ''), COALESCE(stripe_customer_id, ''), COALESCE(stripe_price_id, ''), plan_tier, status,
+			COALESCE(current_period_start, ''), COALESCE(current_period_end, ''), COALESCE(trial_end, ''), cancel_at_period_end, COALESCE(canceled_at, ''), COALESCE(ended_at, '')))
+			FROM subscriptions`,
+	} {
+		rows, err := f.db.QueryContext(f.Context(), query)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for rows.Next() {
+			var id string
+			var sum uint32
+			if err := rows.Scan(&id, &sum); err != nil {
+				f.Fatal(err)
+			}
+			of := sums[id]
+			of[i] = sum
+			sums[id] = of
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			f.Fatal(err)
+		}
+	}
+	return sums
+}
+
+// TestWhoseWebhookWasMissedIsRepairedWithinTheHour: a day of a business with 5,000 customers whose webhook is taken
+// and handled, but for 40 events: of half of them the endpoint is down, of half the handler fails.
+func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
+	const orgs, missedWebhooks, day = 5000, 40, 24
+	const changesAnHour = 60
+	f := newFixture(t)
+	f.startQueues()
+	ids := make([]string, orgs)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("org-%04d", i)
+	}
+	f.populate(ids)
+	f.enumerate(f.enumerator(nil), scheduled)
+	f.finish(scheduledID)
+	f.clock.advance(2 * time.Minute) // the catch-up is due 2 minutes past the hour
+
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	drop := map[int]bool{}
+	for len(drop) < missedWebhooks {
+		drop[random.IntN(day*changesAnHour)] = true
+	}
+	missed := map[string]time.Time{} // whom a catch-up has yet to repair, and since when
+	repaired, named, reads, pages, listed := 0, 0, 0, 0, 0
+	for hour := range day + 1 {
+		for i := range changesAnHour {
+			f.clock.advance(time.Minute)
+			n := hour*changesAnHour + i
+			if hour == day {
+				continue
+			}
+			id := ids[random.IntN(orgs)]
+			sub, _ := f.stripe.Subscription("sub_" + id)
+			if _, waits := missed[id]; waits || sub.Status == "canceled" {
+				continue
+			}
+			down := n%2 == 0
+			f.change(id, drop[n] && down, changes[usualChange(random)])
+			sub, _ = f.stripe.Subscription("sub_" + id)
+			if drop[n] {
+				missed[id] = f.clock.Now()
+				continue
+			}
+			f.writeRow(id, sub)
+			f.exec(`UPDATE subscriptions SET canceled_at = ?, ended_at = ? WHERE org_id = ?`, unixOrNull(sub.CanceledAt), unixOrNull(sub.EndedAt), id)
+			f.writeOrganization(id, sub)
+		}
+		before := f.fingerprints()
+		s := f.catchUp()
+		_, run := f.due()
+		w := f.run(run).Window
+		changed := map[string]bool{}
+		for id, sum := range f.fingerprints() {
+			if before[id] != sum {
+				changed[id] = true
+			}
+		}
+		for id, since := range missed {
+			if since.After(w.To) {
+				continue
+			}
+			delete(missed, id)
+			repaired++
+			if e, err := f.reconciler(nil).Explain(t.Context(), id); err != nil || len(e.Plan.Changes) > 0 {
+				t.Errorf("seed %d, hour %d: %s is not repaired: %+v, %v", seed, hour, id, e.Plan, err)
+			}
+			if !changed[id] {
+				t.Errorf("seed %d, hour %d: %s was not written", seed, hour, id)
+			}
+			delete(changed, id)
+		}
+		for id := range missed { // those whose webhook still has its chance may be repaired before, by another event
+			delete(changed, id)
+		}
+		if len(changed) > 0 || s.Errors+s.Pending > 0 {
+			t.Errorf("seed %d, hour %d: others were touched: %v, %+v", seed, hour, changed, s)
+		}
+		events := 0
+		for _, e := range f.stripe.Events() {
+			if e.Created >= w.From.Unix() && e.Created <= w.To.Unix() {
+				events++
+			}
+		}
+		used := f.run(run).Usage
+		ofLog := 1 + (events+99)/100
+		if events == 0 {
+			ofLog = 2
+		}
+		pages, listed, named = pages+ofLog, listed+events, named+s.TotalOrganizations
+		reads += int(used.List+used.Retrieve+used.Other) - ofLog
+	}
+	if len(missed) > 0 {
+		t.Errorf("seed %d: nobody has looked at %v", seed, missed)
+	}
+	ratio := float64(reads) / float64(named)
+	t.Logf("seed %d: %d missed webhooks repaired; %d events listed in %d pages by %d catch-ups; %d organizations named and %d times read, %.2f each", seed, repaired, listed, pages, day+1, named, reads, ratio)
+	if ratio > 1.2 {
+		t.Errorf("seed %d: %.2f requests for each organization that is named", seed, ratio)
+	}
+
+	f.clock.advance(time.Hour)
+	req, id := f.due()
+	req.Strategy = billing.StrategySweep
+	full := f.enumerate(f.enumerator(nil), req)
+	if s := f.finish(full.RunID); s.TotalOrganizations != orgs || s.Skipped != orgs {
+		t.Errorf("seed %d: the sweep after %s found %+v", seed, id, s)
+	}
+}
