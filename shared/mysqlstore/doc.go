@@ -2,7 +2,9 @@
 // organizations and subscriptions and keeps this system's own tables: reconciliation_runs, _items,
 // _tallies (how many of a run's items were trimmed), _sweeps (how the sweep of a run stands), _ranges
 // (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _budgets (what
-// catch-ups may lower together), _repairs (when a run repaired whom), _orders (who asked for a run, and what was approved), _settings and
+// catch-ups may lower together), _windows (which part of Stripe's log of events a catch-up reads), _events (what it
+// read and has yet to look up), _named (the subscriptions that events name for its organizations), _undelivered
+// (events that an endpoint had not taken), _repairs (when a run repaired whom), _orders (who asked for a run, and what was approved), _settings and
 // _migrations.
 //
 // Invariants:
@@ -36,6 +38,10 @@
 //     names the lease it is done under.
 //   - A page of a sweep is stored with what is left of its range, under the lease; a snapshot is
 //     removed only while nobody can be filling or deciding by it. Both lock the run first.
+//   - A page of events is stored with the place behind it, under the lease: one row for a subscription, its latest
+//     event. It goes in the transaction that lists the organizations it leads to. What leads nowhere by an index is
+//     looked up by customers, many at once. An event that an endpoint had not taken is forgotten in the transaction
+//     that has its organization looked at. Catch-ups are opened one after another, behind the lock of one row.
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over. Catch-ups
 //     share one budget for 24 hours from its first lowering, by the server's clock, counted when a repair is
 //     written; what was approved for one of them is counted on it alone.

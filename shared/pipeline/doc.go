@@ -5,7 +5,7 @@
 // Invariants, all under messages that come twice, late or out of order, and processes that die
 // between any two lines:
 //
-//   - Nobody is left out: a cursor moves in the transaction that lists a page, and the other
+//   - Nobody who is to be listed is left out: a cursor moves in the transaction that lists a page, and the other
 //     one only after the queue accepted every message of its page. What was sent twice finds
 //     its outcome decided and changes nothing. Listing goes on beside the sweep; nothing is sent
 //     before both have ended and those are listed whom a swept subscription alone leads to.
@@ -31,6 +31,13 @@
 //     organizations not tried before, in its own run while that is open, and for two hours; the
 //     decision is refused by the statement that records it if the run was closed or swept anew
 //     since. What is written always rests on a fresh read.
+//   - A catch-up's window of Stripe's log of events is fixed when it is opened: from where the last one ended that
+//     listed to its end (and from where one began that was stopped since), with an overlap, to a time by which the
+//     webhook has had its chance. Each page is stored with the place behind it, one row for a subscription. Events
+//     say whom to look at, and nothing else: what is written rests on a fresh read. One catch-up lists at a time;
+//     who finds another listing leaves the window where it is. An organization of an event that an endpoint took
+//     late, so that an old payload may stand over a repair, is looked at once more. What is said of the last run,
+//     its age and what it saw is said of full runs.
 //   - Only the error's class decides between trying again here, trying again through the queue,
 //     giving up one organization and stopping the run.
 //   - Enumerator and Reconciler keep a reserve of their deadline: what cannot finish is not

@@ -122,15 +122,30 @@ func (a *application) changeStripe() {
 	} else {
 		stripeChanges[a.random.IntN(len(stripeChanges))](&sub)
 	}
-	a.stripe.PutSubscription(sub)
+	lost := a.random.IntN(3) == 0
+	a.put(sub, lost)
 	a.changed++
 	a.versions[sub.ID] = append(a.versions[sub.ID], sub)
 	a.told = append(a.told, sub)
-	if a.random.IntN(3) > 0 {
+	if !lost {
 		a.events = append(a.events, sub)
 	}
 	if a.random.IntN(6) == 0 {
 		a.events = append(a.events, a.told[a.random.IntN(len(a.told))])
+	}
+}
+
+// put has Stripe note the change in its log. Of the events that are lost half were not taken by the endpoint, and
+// half were, and its handler failed.
+func (a *application) put(sub stripetest.Subscription, lost bool) {
+	if lost && a.random.IntN(2) == 0 {
+		a.stripe.FailWebhooks(1)
+		defer a.stripe.FailWebhooks(0)
+	}
+	if _, exists := a.stripe.Subscription(sub.ID); exists {
+		a.stripe.PutSubscription(sub)
+	} else {
+		a.stripe.CreateSubscription(sub)
 	}
 }
 

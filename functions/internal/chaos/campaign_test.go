@@ -242,7 +242,7 @@ func (r *round) redriven(ctx context.Context) error {
 		return err
 	}
 	err := r.ticking(ctx, "", func(ctx context.Context) error {
-		if _, err := r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET downgrade_limit = 1000`); err != nil { // as reconcile approve does
+		if err := r.approveAll(ctx); err != nil {
 			return err
 		}
 		if err := r.redrive(ctx); err != nil {
@@ -258,7 +258,27 @@ func (r *round) redriven(ctx context.Context) error {
 		auditReplays(s), nothingStaleIsMixedIn(s))
 }
 
+// approveAll approves of whatever runs may have withheld, and lets the day pass in which what something undid is
+// not repeated, and for which catch-ups have their budget.
+func (r *round) approveAll(ctx context.Context) error {
+	s, err := r.look(ctx)
+	for id := range s.runs {
+		_, approveErr := r.store.Approve(ctx, id, billing.Approval{Limit: 1000, By: "the campaign", At: time.Now()})
+		err = errors.Join(err, approveErr)
+	}
+	return errors.Join(err, r.aDayPasses(ctx))
+}
+
+func (r *round) aDayPasses(ctx context.Context) error {
+	_, repairsErr := r.db.ExecContext(ctx, `UPDATE reconciliation_repairs SET written_at = written_at - INTERVAL 25 HOUR`)
+	_, budgetErr := r.db.ExecContext(ctx, `UPDATE reconciliation_budgets SET opened_at = opened_at - INTERVAL 25 HOUR`)
+	return errors.Join(repairsErr, budgetErr)
+}
+
 func (r *round) further(ctx context.Context) error {
+	if err := r.aDayPasses(ctx); err != nil {
+		return err
+	}
 	err := r.ticking(ctx, `{"scheduledFor":"`+secondRun+`"}`, func(ctx context.Context) error {
 		if err := r.awaitRun(ctx, secondRun); err != nil {
 			return err

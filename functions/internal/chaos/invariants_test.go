@@ -17,7 +17,7 @@ func nobodyIsLeftOut(s seen) error {
 	var problems []error
 	dead := s.dead()
 	for _, run := range s.runs {
-		if run.org != "" {
+		if run.org != "" || run.catchUp { // a catch-up is over whom events name
 			continue
 		}
 		for org := range s.people.eligible {
@@ -92,9 +92,11 @@ func totalsAddUp(s seen) error {
 }
 
 // guardHolds: what counts as a downgrade was counted, each organization once, and none beyond the
-// limit; and nothing was withheld before the limit was reached.
+// limit; and nothing was withheld before the limit was reached. Catch-ups have one limit together: what was
+// approved for one of them is counted on it alone.
 func guardHolds(s seen) error {
 	var problems []error
+	caughtUp, approved := 0, false
 	for id, run := range s.runs {
 		lowered, withheld := 0, 0
 		for w, i := range s.items {
@@ -111,12 +113,23 @@ func guardHolds(s seen) error {
 		if lowered != run.downgrades {
 			problems = append(problems, fmt.Errorf("run %s counts %d downgrades, its items have %d", id, run.downgrades, lowered))
 		}
+		if run.catchUp {
+			caughtUp += run.downgrades
+			approved = approved || run.approved
+			if withheld > 0 && s.budget.used < s.budget.most {
+				problems = append(problems, fmt.Errorf("catch-up %s withheld %d organizations, and all of them lowered %d of %d", id, withheld, s.budget.used, s.budget.most))
+			}
+			continue
+		}
 		if !run.dryRun && run.downgrades > run.limit {
 			problems = append(problems, fmt.Errorf("run %s made %d downgrades, its limit is %d", id, run.downgrades, run.limit))
 		}
 		if withheld > 0 && (run.dryRun || run.downgrades < run.limit) {
 			problems = append(problems, fmt.Errorf("run %s withheld %d organizations with %d downgrades of %d", id, withheld, run.downgrades, run.limit))
 		}
+	}
+	if s.budget.used > s.budget.most || s.budget.used > caughtUp || (!approved && s.budget.used != caughtUp) {
+		problems = append(problems, fmt.Errorf("catch-ups made %d downgrades, their budget counts %d of %d", caughtUp, s.budget.used, s.budget.most))
 	}
 	return errors.Join(problems...)
 }
@@ -183,10 +196,17 @@ func unreadableProgressIsKept(s seen) error {
 	return errors.Join(problems...)
 }
 
-// limitsAreAsSet: a run's limit is what MAX_DOWNGRADES makes of the organizations it lists.
+// limitsAreAsSet: a run's limit is what MAX_DOWNGRADES makes of the organizations it lists; a catch-up's, of those
+// of the last full run, and there is none before the first.
 func limitsAreAsSet(s seen) error {
 	var problems []error
 	for id, run := range s.runs {
+		if run.catchUp && run.limit > s.downgrades.Limit(len(s.people.eligible)+len(s.people.named)) {
+			problems = append(problems, fmt.Errorf("catch-up %s may lower %d organizations", id, run.limit))
+		}
+		if run.catchUp {
+			continue
+		}
 		listed := 0
 		for w := range s.items {
 			if w.RunID == id {
@@ -292,20 +312,20 @@ func (s seen) recorded() record {
 	return all
 }
 
-// take takes the change out of the first run whose next change of the column it is.
+// take takes the change out of a run whose next change of the column it is: of several the one that made the most
+// of it, for its others come after.
 func (all record) take(org, column string, from, to any) bool {
-	runs := map[string]bool{}
-	for of := range all {
-		runs[of.run] = true
-	}
-	for _, run := range slices.Sorted(maps.Keys(runs)) {
-		of := field{org, run, column}
-		if next := all[of]; len(next) > 0 && plain(next[0].From) == plain(from) && plain(next[0].To) == plain(to) {
-			all[of] = next[1:]
-			return true
+	var found field
+	for of, next := range all {
+		if of.org == org && of.field == column && len(next) > len(all[found]) && plain(next[0].From) == plain(from) && plain(next[0].To) == plain(to) {
+			found = of
 		}
 	}
-	return false
+	if len(all[found]) == 0 {
+		return false
+	}
+	all[found] = all[found][1:]
+	return true
 }
 
 // nothingStaleIsMixedIn: a row that we wrote is, as a whole, a state that Stripe was in. Had

@@ -72,7 +72,7 @@ func drawSettings(random *rand.Rand) settings {
 	return settings{
 		Orgs: 60 + random.IntN(40), Workers: 2 + random.IntN(3), Batch: 1 + random.IntN(10),
 		MaxReceive: []int{1, 2, 3, 12}[random.IntN(4)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
-		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: billing.Strategies()[random.IntN(2)], Late: random.IntN(2) == 0,
+		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve}[random.IntN(2)], Late: random.IntN(2) == 0,
 	}
 }
 
@@ -281,7 +281,7 @@ func (r *round) environ(changes []string) []string {
 		"DB_HOST": "127.0.0.1", "DB_PORT": strconv.Itoa(r.proxy.port()), "DB_USER": systemAccount, "DB_NAME": r.database,
 		"DB_PASSWORD": r.server.passwords[systemAccount], "DB_TLS": "false",
 		"STRIPE_API_BASE": r.stripe.URL(), "STRIPE_SECRET_KEY": r.stripe.Key(), "STRIPE_RPS": strconv.Itoa(r.RPS), "STRIPE_ACCOUNT_ID": "acct_test",
-		"WORKER_CONCURRENCY": strconv.Itoa(r.Workers), "MAX_DOWNGRADES": r.Downgrades, "MAX_RECEIVE_COUNT": strconv.Itoa(r.MaxReceive), "RETRY_BACKOFF": "1s",
+		"WORKER_CONCURRENCY": strconv.Itoa(r.Workers), "MAX_DOWNGRADES": r.Downgrades, "MAX_RECEIVE_COUNT": strconv.Itoa(r.MaxReceive), "RETRY_BACKOFF": "1s", "EVENTS_SETTLE": "0s",
 		"WORK_QUEUE_URL": r.urls.work, "RESULTS_QUEUE_URL": r.urls.results, "DEAD_LETTER_QUEUE_URL": r.urls.deadLetter, "AWS_ENDPOINT_URL_SQS": r.sqs.URL(),
 	}
 	maps.Copy(environ, demo.Prices())
@@ -345,11 +345,14 @@ func (r *round) answered(answer []byte, err error) {
 }
 
 // tick does what the schedules of a deployment do, until ctx ends: the start is delivered until it
-// is answered, then runs that were left are resumed and closed. Once it is calm, the operator
-// resumes runs that were stopped.
+// is answered, catch-ups are started beside it as long as there are faults, or else once, then runs that were
+// left are resumed and closed. Once it is calm, the operator resumes runs that were stopped.
 func (r *round) tick(ctx context.Context, start string) {
-	started := start == ""
+	started, caughtUp := start == "", false
 	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
+		if calm := r.calm.Load(); start != "" && (!calm || !caughtUp) {
+			caughtUp = r.catchUp(ctx) && calm
+		}
 		if r.calm.Load() {
 			r.resumeStopped(ctx)
 			if r.invoking.Load() == 0 {
@@ -362,6 +365,12 @@ func (r *round) tick(ctx context.Context, start string) {
 		r.invoke(ctx, r.cast().enumerator, `{"resume":true}`)
 		r.invoke(ctx, r.cast().aggregator, `{"tick":true}`)
 	}
+}
+
+// catchUp starts a catch-up, and reports whether it was answered.
+func (r *round) catchUp(ctx context.Context) bool {
+	r.count("  catch-ups started")
+	return r.invoke(ctx, r.cast().enumerator, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
 }
 
 func (r *round) startEvent() string {

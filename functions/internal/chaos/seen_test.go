@@ -17,6 +17,8 @@ type ran struct {
 	status     billing.RunStatus
 	dryRun     bool
 	swept      bool // its sweep came to its end
+	catchUp    bool
+	approved   bool
 	downgrades int
 	limit      int
 	summary    *billing.Summary
@@ -45,7 +47,11 @@ type seen struct {
 	resultsJunk map[string]bool
 	unreported  []string // bodies in the dead-letter queue of results
 	downgrades  config.DowngradeLimit
+	budget      budget
 }
+
+// budget is what catch-ups together have lowered, and may.
+type budget struct{ used, most int }
 
 func (r *round) look(ctx context.Context) (seen, error) {
 	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk}
@@ -55,15 +61,16 @@ func (r *round) look(ctx context.Context) (seen, error) {
 	err := each(ctx, r.db, func(rows *sql.Rows) error {
 		var run ran
 		var summary sql.NullString
-		err := rows.Scan(&run.id, &run.org, &run.status, &run.dryRun, &run.downgrades, &run.limit, &summary, &run.swept)
+		err := rows.Scan(&run.id, &run.org, &run.status, &run.dryRun, &run.downgrades, &run.limit, &summary, &run.swept, &run.catchUp, &run.approved)
 		if err != nil {
 			return err
 		}
 		run.summary, err = summaryOf(summary)
 		s.runs[run.id] = run
 		return err
-	}, `SELECT id, org_id, status, dry_run, downgrades, downgrade_limit, summary, COALESCE(state, '') = 'complete'
-		FROM reconciliation_runs LEFT JOIN reconciliation_sweeps ON run_id = id`)
+	}, `SELECT id, org_id, status, dry_run, downgrades, downgrade_limit, summary, COALESCE(state, '') = 'complete', strategy = 'events',
+		EXISTS (SELECT 1 FROM reconciliation_orders o WHERE o.run_id = id AND o.approved_limit IS NOT NULL)
+		FROM reconciliation_runs LEFT JOIN reconciliation_sweeps s ON s.run_id = id`)
 	if err != nil {
 		return s, err
 	}
@@ -81,6 +88,11 @@ func (r *round) look(ctx context.Context) (seen, error) {
 		return err
 	}, `SELECT r.id, i.org_id, i.outcome, i.reason, i.changes, i.revision, COALESCE(i.error, '')
 		FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`)
+	if err != nil {
+		return s, err
+	}
+	err = each(ctx, r.db, func(rows *sql.Rows) error { return rows.Scan(&s.budget.used, &s.budget.most) },
+		`SELECT used, most FROM reconciliation_budgets WHERE opened_at IS NOT NULL`)
 	if err != nil {
 		return s, err
 	}

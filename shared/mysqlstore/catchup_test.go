@@ -1,0 +1,341 @@
+package mysqlstore_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func newCatchUp(id string) billing.Run {
+	run := newRun(id)
+	run.Strategy = billing.StrategyEvents
+	return run
+}
+
+var hour = billing.Window{From: now.Add(-time.Hour), To: now}
+
+// catchUp opens a catch-up and takes its lease.
+func (f *fixture) catchUp(t *testing.T, id string) billing.Lease {
+	t.Helper()
+	run, err := f.store.OpenCatchUp(t.Context(), newCatchUp(id), hour)
+	if err != nil || run.ID != id {
+		t.Fatalf("opened %q, %v", run.ID, err)
+	}
+	f.lease(t, leaseOf(id))
+	return leaseOf(id)
+}
+
+// told is an event of the subscription so many seconds into the hour.
+func told(subscription string, second int, changes ...func(*billing.Event)) billing.Event {
+	e := billing.Event{
+		ID: fmt.Sprintf("evt_%s_%d", subscription, second), Type: "customer.subscription.updated", Created: hour.From.Add(time.Duration(second) * time.Second),
+		SubscriptionID: subscription, CustomerID: "cus_of_" + subscription,
+	}
+	for _, change := range changes {
+		change(&e)
+	}
+	return e
+}
+
+func (f *fixture) storeEvents(t *testing.T, l billing.Lease, w billing.Window, events ...billing.Event) {
+	t.Helper()
+	if err := f.store.StoreEvents(t.Context(), l, w, events, w, now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nameAll looks up whom the events concern.
+func (f *fixture) nameAll(t *testing.T, l billing.Lease) {
+	t.Helper()
+	for after, first := "", true; first || after != ""; first = false {
+		var err error
+		if after, err = f.store.NameRecorded(t.Context(), l, after); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for more := true; more; {
+		var err error
+		if more, err = f.store.NameByCustomer(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheLatestEventOfASubscriptionIsKept(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		l := f.catchUp(t, "r")
+		f.addPaying(t, "a")
+		f.storeEvents(t, l, hour, told("sub_a", 30), told("sub_a", 20))
+		f.storeEvents(t, l, hour, told("sub_a", 40, func(e *billing.Event) { e.PendingWebhooks = 2 }), told("sub_a", 10))
+		f.storeEvents(t, l, hour, told("sub_a", 40, func(e *billing.Event) { e.ID = "evt_zzz" })) // of the same second, listed later
+		f.storeEvents(t, l, hour, billing.Event{ID: "evt_nobody", Created: now}, told("sub_a", 5))
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		f.nameAll(t, l)
+		want := &billing.Cause{ID: "evt_sub_a_40", Type: "customer.subscription.updated", Created: hour.From.Add(40 * time.Second), PendingWebhooks: 2}
+		if err := f.store.Decide(t.Context(), billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld}, false, now); err != nil {
+			t.Fatal(err)
+		}
+		items, err := f.store.Notable(t.Context(), "r", 10)
+		if err != nil || len(items) != 1 {
+			t.Fatalf("%+v, %v", items, err)
+		}
+		if diff := cmp.Diff(want, items[0].Cause); diff != "" {
+			t.Error(diff)
+		}
+		err = f.store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
+			if diff := cmp.Diff(want, i.Cause); diff != "" {
+				t.Error(diff)
+			}
+			return nil
+		}, billing.OutcomeError)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWhomEventsLeadTo(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "recorded", "named", "both", "gone")
+		f.addOrganizations(t, appschema.Organization{ID: "customer", StripeCustomerID: new("cus_c")}, appschema.Organization{ID: "shares", StripeCustomerID: new(" cus_c ")},
+			appschema.Organization{ID: "nothing"})
+		f.addRows(t, appschema.Subscription{ID: "padded", OrgID: "nothing", StripeSubscriptionID: new("\tsub_padded ")})
+		f.MustExec(t, `UPDATE organizations SET is_deleted = TRUE WHERE id = 'gone'`)
+		l := f.catchUp(t, "r")
+		f.storeEvents(t, l, hour,
+			told("sub_recorded", 1), told("sub_gone", 1), told("sub_padded", 1), told("sub_stranger", 1),
+			told("sub_new", 2, func(e *billing.Event) { e.OrgID = "named" }),
+			told("sub_both", 3, func(e *billing.Event) { e.OrgID = "NAMED" }),
+			told("sub_by_customer", 4, func(e *billing.Event) { e.CustomerID = "cus_c" }),
+			told("sub_of_nobody", 4, func(e *billing.Event) { e.OrgID, e.CustomerID = "gone", "" }),
+			told("sub_long", 4, func(e *billing.Event) { e.OrgID = strings.Repeat("named", 100) }),
+			told("", 5, func(e *billing.Event) { e.CustomerID, e.OrgID = "", "recorded" }))
+		f.nameAll(t, l)
+		want := []string{
+			"both sub_both", "customer sub_by_customer", "named sub_both", "named sub_new", "nothing sub_padded", "recorded ", "recorded sub_recorded", "shares sub_by_customer",
+		}
+		if diff := cmp.Diff(want, f.texts(t, `SELECT CONCAT(org_id, ' ', subscription_id) FROM reconciliation_named ORDER BY 1`)); diff != "" {
+			t.Error(diff)
+		}
+		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
+			t.Errorf("%d events are left", n)
+		}
+		got, err := f.store.NamedByEvents(t.Context(), []billing.Work{{RunID: "r", OrgID: "recorded"}, {RunID: "r", OrgID: "customer"}, {RunID: "x", OrgID: "both"}})
+		if diff := cmp.Diff(map[billing.Work][]string{{RunID: "r", OrgID: "recorded"}: {"sub_recorded"}, {RunID: "r", OrgID: "customer"}: {"sub_by_customer"}}, got); diff != "" || err != nil {
+			t.Error(diff, err)
+		}
+	})
+}
+
+func TestOneOfManyCatchUpsOpens(t *testing.T) {
+	f := onServer(t)
+	var all sync.WaitGroup
+	opened := make([]string, 12)
+	for i := range opened {
+		all.Go(func() {
+			run, err := f.store.OpenCatchUp(t.Context(), newCatchUp(fmt.Sprintf("run-%02d", i)), hour)
+			if err != nil {
+				t.Error(err)
+			}
+			opened[i] = run.ID
+		})
+	}
+	all.Wait()
+	if one := slices.Compact(slices.Sorted(slices.Values(opened))); len(one) != 1 {
+		t.Errorf("opened %v", one)
+	}
+	if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_windows`); n != 1 {
+		t.Errorf("%d windows", n)
+	}
+}
+
+func TestWhatIsCaughtUp(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		add := func(id string, status billing.RunStatus, listed bool, from, to time.Duration, changes ...func(*billing.Run, *billing.Window)) {
+			t.Helper()
+			run, w := newCatchUp(id), billing.Window{From: now.Add(from), To: now.Add(to)}
+			for _, change := range changes {
+				change(&run, &w)
+			}
+			if got, err := f.store.OpenCatchUp(t.Context(), run, w); err != nil || got.ID != id {
+				t.Fatal(got, err)
+			}
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, listed = ? WHERE id = ?`, status, listed, id)
+		}
+		want := func(through, undone time.Duration) {
+			t.Helper()
+			at, err := f.store.CaughtUp(t.Context(), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, one := range []struct {
+				got  time.Time
+				want time.Duration
+			}{{at.Through, through}, {at.Undone, undone}} {
+				if (one.want == 0) != one.got.IsZero() || one.want != 0 && !one.got.Equal(now.Add(one.want)) {
+					t.Errorf("%+v, want %v and %v before %v", at, through, undone, now)
+				}
+			}
+		}
+		want(0, 0)
+		add("first", billing.RunCompleted, true, -9*time.Hour, -8*time.Hour)
+		add("waits", billing.RunRunning, true, -8*time.Hour, -7*time.Hour)
+		add("dry", billing.RunCompleted, true, -7*time.Hour, -2*time.Hour, func(r *billing.Run, _ *billing.Window) { r.DryRun = true })
+		add("since", billing.RunCompleted, true, -7*time.Hour, -time.Hour, func(_ *billing.Run, w *billing.Window) { w.Since = true })
+		add("future", billing.RunCompleted, true, -time.Hour, time.Hour)
+		want(-7*time.Hour, 0)
+		add("stopped", billing.RunStopped, false, -7*time.Hour, -6*time.Hour)
+		add("incomplete", billing.RunIncomplete, true, -6*time.Hour, -5*time.Hour)
+		want(-7*time.Hour, -7*time.Hour)
+		add("behind them", billing.RunCompletedWithErrors, true, -5*time.Hour, -4*time.Hour)
+		want(-4*time.Hour, -7*time.Hour)
+		add("through one", billing.RunCompleted, true, -7*time.Hour, -5*time.Hour-time.Minute)
+		want(-4*time.Hour, -6*time.Hour)
+		add("through both", billing.RunCompleted, true, -8*time.Hour, -3*time.Hour)
+		want(-3*time.Hour, 0)
+		at, err := f.store.CaughtUp(t.Context(), now)
+		if err != nil || !at.Full.IsZero() {
+			t.Errorf("%+v, %v", at, err)
+		}
+		f.openRun(t, newRun("full"))
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed' WHERE id = 'full'`)
+		if at, err := f.store.CaughtUp(t.Context(), now); err != nil || !at.Full.Equal(now) {
+			t.Errorf("%+v, %v", at, err)
+		}
+	})
+}
+
+func TestACatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b")
+		l := f.catchUp(t, "r")
+		f.storeEvents(t, l, hour, told("sub_a", 1), told("sub_x", 1, func(e *billing.Event) { e.CustomerID = "cus_b" }))
+		f.MustExec(t, `INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
+			VALUES ('evt_late', 't', 1, 'sub_b', 'cus_b', '', ?, 0, ?)`, hour.From, hour.From)
+		l.Owner = "another"
+		undelivered := hour
+		undelivered.State = billing.WindowUndelivered
+		for name, write := range map[string]func() error{
+			"StoreEvents": func() error {
+				return f.store.StoreEvents(t.Context(), l, hour, []billing.Event{told("sub_b", 1)}, undelivered, now)
+			},
+			"StoreEvents undelivered": func() error {
+				return f.store.StoreEvents(t.Context(), l, undelivered, []billing.Event{told("sub_b", 1)}, undelivered, now)
+			},
+			"TakeLateEvents": func() error { _, err := f.store.TakeLateEvents(t.Context(), l, hour); return err },
+			"NameRecorded":   func() error { _, err := f.store.NameRecorded(t.Context(), l, ""); return err },
+			"NameByCustomer": func() error { _, err := f.store.NameByCustomer(t.Context(), l); return err },
+		} {
+			if err := write(); !errors.Is(err, billing.ErrLeaseLost) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for table, want := range map[string]int{"events": 2, "named": 0, "items": 0, "undelivered": 1} {
+			if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_`+table); n != want {
+				t.Errorf("%s has %d rows, want %d", table, n, want)
+			}
+		}
+		if w := f.run(t, "r").Window; w.State != billing.WindowEvents {
+			t.Errorf("%+v", w)
+		}
+	})
+}
+
+func TestTrimmingAndPruningTakeWhatACatchUpHasAlong(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addPaying(t, "a", "b")
+		l := f.catchUp(t, "r")
+		f.storeEvents(t, l, hour, told("sub_a", 1), told("sub_b", 1))
+		f.nameAll(t, l)
+		f.storeEvents(t, l, hour, told("sub_a", 1))
+		for org, outcome := range map[string]billing.Outcome{"a": billing.OutcomeSkipped, "b": billing.OutcomeError} {
+			if err := f.store.Decide(t.Context(), billing.Item{RunID: "r", OrgID: org, Outcome: outcome, Reason: billing.ReasonInSync}, false, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed_with_errors'`)
+		if err := f.store.Trim(t.Context(), now.Add(-time.Hour), now.Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"b"}, f.texts(t, `SELECT org_id FROM reconciliation_named`)); diff != "" {
+			t.Error(diff)
+		}
+		if n, err := f.store.PruneEmpty(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // it named somebody
+			t.Errorf("%d, %v", n, err)
+		}
+		if n, err := f.store.Prune(t.Context(), now.Add(time.Minute)); n != 1 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		for _, table := range []string{"runs", "windows", "events", "named", "items", "tallies"} {
+			if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_`+table); n != 0 {
+				t.Errorf("%s has %d rows", table, n)
+			}
+		}
+	})
+}
+
+// TestACatchUpReadsInProportionToTheEvents: by their index; only those that lead nowhere make it read the
+// application's tables through, once for many.
+func TestACatchUpReadsInProportionToTheEvents(t *testing.T) {
+	const events = 100
+	read := map[int]map[string]int{}
+	for _, n := range []int{500, 5000} {
+		f := newFixture(t, mysqltest.New(t))
+		f.addBulk(t, n, bulk{recorded: true})
+		l := f.catchUp(t, "catch-up")
+		var page []billing.Event
+		for i := range events {
+			id := fmt.Sprintf("org-%06d", 4*i)
+			e := told("sub_"+id, i, func(e *billing.Event) { e.CustomerID = "cus_" + id })
+			if i%2 == 1 {
+				e.SubscriptionID, e.OrgID = "sub_new_"+id, id
+			}
+			page = append(page, e)
+		}
+		calls := map[string]func(*mysqlstore.Store) error{
+			"1 CaughtUp":    func(s *mysqlstore.Store) error { _, err := s.CaughtUp(t.Context(), now); return err },
+			"2 StoreEvents": func(s *mysqlstore.Store) error { return s.StoreEvents(t.Context(), l, hour, page, hour, now) },
+			"3 TakeLateEvents": func(s *mysqlstore.Store) error {
+				_, err := s.TakeLateEvents(t.Context(), l, hour)
+				return err
+			},
+			"4 NameRecorded": func(s *mysqlstore.Store) error { _, err := s.NameRecorded(t.Context(), l, ""); return err },
+			"5 NameByCustomer": func(s *mysqlstore.Store) error {
+				_, err := s.NameByCustomer(t.Context(), l)
+				return err
+			},
+			"6 NamedByEvents": func(s *mysqlstore.Store) error {
+				_, err := s.NamedByEvents(t.Context(), []billing.Work{{RunID: "catch-up", OrgID: "org-000004"}})
+				return err
+			},
+			"7 LastCaughtUp": func(s *mysqlstore.Store) error { _, err := s.LastCaughtUp(t.Context(), now); return err },
+		}
+		read[n] = map[string]int{}
+		for _, name := range slices.Sorted(maps.Keys(calls)) {
+			read[n][name] = readBy(t, f, calls[name])
+		}
+		if got := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_named`); got != events {
+			t.Errorf("%d organizations are named", got)
+		}
+	}
+	for name, small := range read[500] {
+		if large := read[5000][name]; large > small+small/5+10 {
+			t.Errorf("%s reads %d rows beside 500 organizations, %d beside 5,000", name, small, large)
+		}
+	}
+	t.Log(read)
+}
