@@ -40,6 +40,9 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	case !b.lowers(plan) || t.run.LowersAnyhow():
 		return plan, nil, nil
 	case b.Rules.Tiers.LowersAccess(undone):
+		if err := b.stillStands(ctx, t); err != nil {
+			return plan, nil, err
+		}
 		return plan, billing.NotRepeated(by), nil
 	case t.run.OrgID == "":
 		return plan, nil, nil
@@ -49,6 +52,16 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 		return plan, nil, err
 	}
 	return plan, billing.HeldBackBy(holder), nil
+}
+
+// stillStands makes sure that the record is the one that was read. Else what was repaired may be a repair that another
+// run made since, and nothing has undone it: [billing.ErrRecordChanged].
+func (b *batch) stillStands(ctx context.Context, t *task) error {
+	records, err := b.Store.Records(ctx, []string{t.work.OrgID})
+	if err == nil && !records[t.work.OrgID].Same(t.record) {
+		err = billing.ErrRecordChanged
+	}
+	return err
 }
 
 // recentRepairs are those that runs other than the task's made for its organization. A record that was read

@@ -85,6 +85,28 @@ func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 	}
 }
 
+// A worker that read the record before another run repaired it would make the same change, and nothing has undone it.
+func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.openRun("first", []string{"org-1"})
+	f.openRun(runID, []string{"org-1"}, catchUp)
+	meanwhile := once(func() {
+		f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "") //nolint:contextcheck // another process
+	})
+	late := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+		if call == "Subscription" {
+			meanwhile()
+		}
+		return nil
+	}})
+	f.wantResult(f.deliver(late, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
+	if got, n := f.tier(), f.run(runID).Downgrades; got != "free canceled" || n != 0 {
+		t.Errorf("the record says %s, %d downgrades are counted", got, n)
+	}
+}
+
 func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
 	f := newFixture(t)
 	f.upgraded("org-1")
