@@ -195,7 +195,7 @@ func TestWhatIsCaughtUp(t *testing.T) {
 		add("first", billing.RunCompleted, true, -9*time.Hour, -8*time.Hour)
 		add("waits", billing.RunRunning, true, -8*time.Hour, -7*time.Hour)
 		add("dry", billing.RunCompleted, true, -7*time.Hour, -2*time.Hour, func(r *billing.Run, _ *billing.Window) { r.DryRun = true })
-		add("since", billing.RunCompleted, true, -7*time.Hour, -time.Hour, func(_ *billing.Run, w *billing.Window) { w.Since = true })
+		add("since", billing.RunCompleted, true, -2*time.Hour, -time.Hour, func(_ *billing.Run, w *billing.Window) { w.Since = true })
 		add("future", billing.RunCompleted, true, -time.Hour, time.Hour)
 		want(-7*time.Hour, 0)
 		add("stopped", billing.RunStopped, false, -7*time.Hour, -6*time.Hour)
