@@ -52,6 +52,12 @@ func (p *Page) toDo(s billing.Summary, v View) {
 	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
 		p.task(Attention, code.Advice(), s.Warnings[code], nil)
 	}
+	for _, missed := range s.DriftByCause.Missed() {
+		p.Blank()
+		p.Parts(0, deeper, Part(Attention, "%s", missed.What), Part(Plain, ", %d", missed.Organizations))
+		p.Line(2, "%s", missed.Means)
+		p.Line(2, "%s", missed.Do)
+	}
 }
 
 // ending says what the status means and what comes next, where not all is well.

@@ -71,7 +71,7 @@ func (p *Page) details(s billing.Summary, v View) {
 			continue
 		}
 		listed++
-		p.detail(d, s.DryRun, v)
+		p.detail(d, s, v)
 	}
 	rest := leftOut(s)
 	if v.OnlyErrors {
@@ -103,10 +103,10 @@ func whereTheRestIs(s billing.Summary, v View) string {
 	return s.Command("reconcile report RUN --csv changes.csv", "") + " has all of them"
 }
 
-func (p *Page) detail(d billing.Detail, dryRun bool, v View) {
+func (p *Page) detail(d billing.Detail, s billing.Summary, v View) {
 	const indent = 4
 	widest := billing.OutcomeSkipped
-	if dryRun {
+	if s.DryRun {
 		widest = billing.OutcomeDrifted
 	}
 	colour := ColourOf(d.Action, d.Reason)
@@ -115,6 +115,9 @@ func (p *Page) detail(d billing.Detail, dryRun bool, v View) {
 		parts = append(parts, Part(Plain, "  %s", telemetry.OneLine(name)))
 	}
 	p.Parts(0, indent, append(parts, Part(colour, "  %s", d.Reason))...)
+	if d.Event != nil {
+		p.Line(indent, "named by %s", d.Event.Words(s.StartedAt))
+	}
 	p.Changes(indent, d.Changes)
 	if d.Error != "" && d.Reason != billing.ReasonWithheld { // which is said once, below
 		p.Line(indent, "%s", d.Error)
@@ -180,6 +183,9 @@ func (p *Page) figures(s billing.Summary) {
 	Counts(p, "reasons", s.Reasons, colourOfReason)
 	Counts(p, "warnings", s.Warnings, func(billing.WarningCode) Colour { return Attention })
 	Counts(p, "drift by field", s.DriftByField, func(string) Colour { return Plain })
+	for _, missed := range s.DriftByCause.Missed() {
+		p.Count(2, missed.What, missed.Organizations, Attention)
+	}
 	p.downgrades(s)
 	p.sweep(s)
 	p.Line(2, "Stripe requests")

@@ -3,6 +3,7 @@ package present
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -44,6 +45,28 @@ func shown(t *testing.T, s billing.Summary, v View) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+func TestACatchUpTellsWhichEventNamedAnOrganizationAndWhatToDoAboutItsWebhook(t *testing.T) {
+	s := wholeRun()
+	s.StartedAt = time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
+	if text := shown(t, s, View{}); strings.Contains(text, "webhook") || strings.Contains(text, "named by") {
+		t.Errorf("a run that is no catch-up says\n%s", text)
+	}
+	s.Details[2].Event = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: s.StartedAt.Add(-47 * time.Minute), PendingWebhooks: 1}
+	s.DriftByCause = billing.DriftByCause{Pending: 4}
+	text := shown(t, s, View{})
+	for _, want := range []string{
+		"synced   org-3  repaired\n    named by customer.subscription.updated of 02:13 UTC, still pending at an endpoint\n",
+		"webhooks that were not delivered", "Some endpoint has not taken the event", "send the events again",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "not handled") {
+		t.Errorf("it tells of none that was not handled:\n%s", text)
+	}
 }
 
 func TestNamesStandBesideIDsAndTheWithheldSentenceOnce(t *testing.T) {

@@ -21,6 +21,7 @@ var (
 	changeHeader = []string{
 		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "field", "before", "after",
 		"tier_changed", "period_changed", "access_lowered", "subscription_id", "customer_id", "decided_at", "error", "warnings",
+		"event_id", "event_type", "event_at", "event_webhooks",
 	}
 	organizationHeader = []string{
 		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "tier_before", "tier_after", "status_before", "status_after",
@@ -83,6 +84,7 @@ func table(ctx context.Context, w io.Writer, header []string, items Items, rows 
 
 // changeRow is of one change, nil where the organization has none.
 func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
+	event := eventCells(i.Cause)
 	var field, before, after string
 	if c != nil {
 		field, before, after = c.Field, cell(c.From), cell(c.To)
@@ -91,15 +93,24 @@ func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), field, before, after,
 		yesNo(touches(i.Changes, billing.GroupTier)), yesNo(touches(i.Changes, billing.GroupPeriod)), yesNo(i.Lowers),
 		i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
+		event[0], event[1], event[2], event[3],
 	}
 }
 
+// eventCells are id, type, time and delivery of the event that named the organization in a catch-up.
+func eventCells(c *billing.Cause) [4]string {
+	if c == nil {
+		return [4]string{}
+	}
+	return [4]string{c.ID, c.Type, timestamp(c.Created), c.Delivery()}
+}
+
 func organizationRow(i mysqlstore.ReportItem) []string {
-	tier, status := tierOf(i), statusOf(i)
+	tier, status, event := tierOf(i), statusOf(i), eventCells(i.Cause)
 	return []string{
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), tier.before, tier.after, status.before, status.after,
 		accessCell(i), priceOf(i), i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
-		"", "", "", "",
+		event[0], event[1], event[2], event[3],
 	}
 }
 

@@ -19,6 +19,7 @@ type entry struct {
 	Name         string         `json:"name"`
 	Outcome      string         `json:"outcome"`
 	Reason       string         `json:"reason"`
+	Event        string         `json:"event,omitempty"` // that named it in a catch-up
 	Changes      []change       `json:"changes,omitempty"`
 	Error        string         `json:"error,omitempty"`
 	Next         string         `json:"next,omitempty"`     // the command for one in error
@@ -130,6 +131,9 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 		Finance: touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod), Lowered: i.Lowers,
 		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
 	}
+	if i.Cause != nil {
+		e.Event = clean(i.Cause.Words(s.StartedAt))
+	}
 	if i.Outcome == billing.OutcomeError {
 		e.NextDoes, e.Next = next(i, s)
 	}
@@ -148,7 +152,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 // forFinance is the entry with what concerns tier and period only.
 func (e entry) forFinance() entry {
 	e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c change) bool { return !c.Finance })
-	e.Error, e.Next, e.Warnings = "", "", nil
+	e.Error, e.Next, e.Warnings, e.Event = "", "", nil, ""
 	return e
 }
 

@@ -66,6 +66,7 @@ func hostile() mysqlstore.ReportItem {
 	i.OrgName, i.OrgCustomerID, i.SubscriptionID, i.Error = attack, attack, attack, attack
 	i.Warnings = []billing.Warning{{Code: attack, Message: attack}}
 	i.Reason = attack
+	i.Cause = &billing.Cause{ID: attack, Type: attack, Created: now}
 	return i
 }
 

@@ -36,6 +36,7 @@ type page struct {
 
 	Errors, Warnings, Reasons []reasonRow
 	Guard, Decided            string
+	Missed                    []billing.MissedWebhooks
 	Orphans                   []orphanRow
 	OrphansTotal              int
 	SweepAbandoned            bool
@@ -101,7 +102,7 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
+		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),

@@ -31,6 +31,7 @@
     if (e.lowered) outcome.append(el("small", "", "lowers access"));
     const what = el("td", "", ...(e.changes ?? []).filter(shape.change).map((c) => change(c, field)));
     if (shape.messages) {
+      if (e.event) what.append(el("p", "message", "named by " + e.event));
       if (e.error) what.append(el("p", "message", e.error));
       for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
       if (e.next) what.append(el("p", "message", e.nextDoes + ": ", el("code", "", e.next)));
@@ -85,7 +86,7 @@
     };
   };
 
-  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.error, e.subscription.id, e.customer.id,
+  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.event, e.error, e.subscription.id, e.customer.id,
     ...(e.changes ?? []).flatMap((c) => [c.field, c.from ?? "NULL", c.to ?? "NULL"]),
     ...(e.warnings ?? []).flatMap((w) => [w.code, w.message])].join("\n").toLowerCase();
   const haystack = entries.map(text);
