@@ -39,7 +39,12 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		if err != nil {
 			return err
 		}
-		return c.showExplanation(explanationOf(e), names[e.Record.Org.ID])
+		x := explanationOf(e)
+		x.Event, err = store.LatestCause(ctx, e.Record.Org.ID)
+		if err != nil {
+			return err
+		}
+		return c.showExplanation(x, names[e.Record.Org.ID])
 	})
 }
 
@@ -55,8 +60,10 @@ type explanation struct {
 	CustomerMissing bool      `json:"customerMissing"`
 	ReadAt          time.Time `json:"readAt"`
 	Governs         string    `json:"governs"` // "" if none does
-	Why             string    `json:"why"`
-	Plan            planned   `json:"plan"`
+	// Event is the latest by which a catch-up was led to the organization; nil if there is none.
+	Event *billing.Cause `json:"event"`
+	Why   string         `json:"why"`
+	Plan  planned        `json:"plan"`
 }
 
 // seen is a subscription in Stripe and what it counts for.
@@ -174,6 +181,9 @@ func (c *command) showExplanation(x explanation, name string) error {
 	p.Blank()
 	p.Line(0, "Stripe says, read at %s", x.ReadAt.Format(time.RFC3339))
 	writeSeen(p, x)
+	if x.Event != nil {
+		p.Line(2, "a catch-up was led here by %s", x.Event.Words(x.ReadAt))
+	}
 	p.Blank()
 	writePlan(p, x)
 	return p.Flush()

@@ -375,6 +375,19 @@ func (s *Store) addCauses(ctx context.Context, runID string, items []*billing.It
 		WHERE r.id = ? AND r.strategy = ? AND n.org_id IN `+in(len(items)), args...)
 }
 
+// LatestCause returns the latest of the events by which catch-ups were led to the organization, as far as they are
+// kept; nil if there is none.
+func (s *Store) LatestCause(ctx context.Context, orgID string) (latest *billing.Cause, err error) {
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		var c billing.Cause
+		err := r.Scan(&c.ID, &c.Type, &c.PendingWebhooks, &c.Created)
+		latest = &c
+		return err
+	}, `SELECT n.event_id, n.type, n.pending_webhooks, n.created_at FROM reconciliation_runs r JOIN reconciliation_named n ON n.run_key = r.run_key
+		WHERE r.strategy = ? AND n.org_id = ? ORDER BY n.created_at DESC, r.started_at DESC, n.event_id DESC LIMIT 1`, billing.StrategyEvents, orgID)
+	return latest, failure(err, "look for the events that name organization "+orgID)
+}
+
 // LastCaughtUp returns when the last catch-up, not a dry one, ended well by the given time; before the first one,
 // when this system's tables were made fit for it.
 func (s *Store) LastCaughtUp(ctx context.Context, by time.Time) (time.Time, error) {

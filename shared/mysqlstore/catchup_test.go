@@ -105,7 +105,22 @@ func TestTheLatestEventOfASubscriptionIsKept(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		later := f.catchUpAfter(t, "r", "s")
+		f.storeEvents(t, later, hour, told("sub_a", 35)) // an older one, named later
+		f.nameAll(t, later)
+		for org, want := range map[string]*billing.Cause{"a": want, "b": nil} {
+			if got, err := f.store.LatestCause(t.Context(), org); !cmp.Equal(got, want) || err != nil {
+				t.Errorf("the latest event of %s is %+v, %v", org, got, err)
+			}
+		}
 	})
+}
+
+// catchUpAfter opens one when the other lists no more.
+func (f *fixture) catchUpAfter(t *testing.T, before, id string) billing.Lease {
+	t.Helper()
+	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'running' WHERE id = ?`, before)
+	return f.catchUp(t, id)
 }
 
 func TestWhomEventsLeadTo(t *testing.T) {
