@@ -394,7 +394,7 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 	f.catchUp()
 	f.clock.advance(time.Hour)
 	statements := 0
-	count := &tap{before: func(_ context.Context, call string) error {
+	count := &tap{before: func(context.Context, string) error {
 		statements++
 		return nil
 	}}

@@ -92,7 +92,7 @@ func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 	f.openRun("first", []string{"org-1"})
 	f.openRun(runID, []string{"org-1"}, catchUp)
 	meanwhile := once(func() {
-		f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "") //nolint:contextcheck // another process
+		f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
 	})
 	late := f.reconciler(&tap{before: func(_ context.Context, call string) error {
 		if call == "Subscription" {

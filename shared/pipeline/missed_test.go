@@ -1,7 +1,6 @@
 package pipeline_test
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -64,25 +63,31 @@ func (f *fixture) fingerprints() map[string][2]uint32 {
 			COALESCE(current_period_start, ''), COALESCE(current_period_end, ''), COALESCE(trial_end, ''), cancel_at_period_end, COALESCE(canceled_at, ''), COALESCE(ended_at, '')))
 			FROM subscriptions`,
 	} {
-		rows, err := f.db.QueryContext(f.Context(), query)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for rows.Next() {
-			var id string
-			var sum uint32
-			if err := rows.Scan(&id, &sum); err != nil {
-				f.Fatal(err)
-			}
-			of := sums[id]
-			of[i] = sum
-			sums[id] = of
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			f.Fatal(err)
-		}
+		f.addFingerprints(sums, i, query)
 	}
 	return sums
+}
+
+func (f *fixture) addFingerprints(sums map[string][2]uint32, place int, query string) {
+	f.Helper()
+	rows, err := f.db.QueryContext(f.Context(), query)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var sum uint32
+		if err := rows.Scan(&id, &sum); err != nil {
+			f.Fatal(err)
+		}
+		of := sums[id]
+		of[place] = sum
+		sums[id] = of
+	}
+	if err := rows.Err(); err != nil {
+		f.Fatal(err)
+	}
 }
 
 // TestWhoseWebhookWasMissedIsRepairedWithinTheHour: a day of a business with 5,000 customers whose webhook is taken
