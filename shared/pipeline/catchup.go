@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -104,7 +105,7 @@ func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err er
 }
 
 // limit is how many organizations the run may lower, of so many that it listed. A catch-up lists the few that
-// events name, so that it goes by how many the last full run saw. Whoever allows to lower an organization
+// events name, so that it goes by how many the last full run saw; before the first one, by those. Whoever allows to lower an organization
 // allows one.
 func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (int, error) {
 	switch {
@@ -114,5 +115,5 @@ func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (in
 		return e.Downgrades(listed), nil
 	}
 	seen, err := e.Store.LastSeen(ctx, run.StartedAt)
-	return e.Downgrades(seen.Organizations), err
+	return e.Downgrades(cmp.Or(seen.Organizations, listed)), err
 }

@@ -403,7 +403,7 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 	if err := f.aggregator(count).Progress(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if f.status(id) != billing.RunCompleted || statements > 70 {
+	if f.status(id) != billing.RunCompleted || statements > 100 {
 		t.Errorf("%s after %d calls", f.status(id), statements)
 	}
 	t.Logf("%d calls of Stripe, MySQL and the queues, with begins and commits", statements)
@@ -435,6 +435,14 @@ func TestCatchUpsAreNoFullRuns(t *testing.T) {
 	f.startQueues()
 	f.inSync("a")
 	f.inSync("b")
+	percent := f.catchUpEnumerator(nil)
+	percent.Settle, percent.Downgrades = 0, func(listed int) int { return listed }
+	f.change("b", false, func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = true })
+	first := f.enumerate(percent, pipeline.Request{Strategy: billing.StrategyEvents, Since: start.Add(-time.Hour)})
+	f.finish(first.RunID)
+	if limit := f.run(first.RunID).DowngradeLimit; limit != 1 { // there was no full run to go by
+		t.Errorf("the limit of the first catch-up is %d", limit)
+	}
 	f.enumerate(f.enumerator(nil), scheduled)
 	f.finish(scheduledID)
 	for range 3 {

@@ -14,7 +14,8 @@
 // how long and how hard, all drawn from its seed before it begins. The same seed gives the same
 // organizations and the same plan; which process meets a fault is up to the machine. Workers,
 // enumerators and aggregators are processes, killed with SIGKILL. An enumerator lists and workers
-// reconcile through the two seconds of the plan while the application's webhook writes beside them; then
+// reconcile through the two seconds of the plan while the application's webhook writes beside them and
+// catch-ups are started over the same organizations; then
 // the faults and the webhook end, and what is left of the first run comes to its end. The
 // dead-letter queue is redriven, and one further run follows. After each of the three the invariants
 // that hold there are checked, each a function of its own.
