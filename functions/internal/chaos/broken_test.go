@@ -43,6 +43,12 @@ func sound() seen {
 			{seq: 2, who: systemAccount, table: "subscriptions", row: "c", org: "c", was: with(paid, "plan_tier", "free"), became: paid},
 		},
 		versions: map[string][]stripetest.Subscription{"sub_c": {version}},
+		told: told{
+			repairs: map[billing.Work][]billing.Change{
+				a: {{Field: billing.FieldOrgTier, From: "max", To: "pro"}}, c: {{Field: billing.FieldPlanTier, From: "free", To: "pro"}},
+			},
+			ends: map[string][]billing.Summary{firstRun: {{Status: billing.RunStopped}, {Status: billing.RunCompletedWithErrors, TotalOrganizations: 3, Synchronized: 2, Errors: 1}}},
+		},
 	}
 }
 
@@ -72,7 +78,7 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 		"nobodyIsLeftOut": nobodyIsLeftOut, "nobodyIsPending": nobodyIsPending, "totalsAddUp": totalsAddUp, "guardHolds": guardHolds,
 		"deadLettersAreTheErrors": deadLettersAreTheErrors, "onlyTheWrongAreInError": onlyTheWrongAreInError, "auditReplays": auditReplays,
 		"deadLettersAreJustTheErrors": deadLettersAreJustTheErrors, "unreadableProgressIsKept": unreadableProgressIsKept, "limitsAreAsSet": limitsAreAsSet,
-		"nothingStaleIsMixedIn": nothingStaleIsMixedIn, "nobodyLiveIsFree": func(s seen) error { return nobodyLiveIsFree(s, live) },
+		"announcedIsRepaired": announcedIsRepaired, "nothingStaleIsMixedIn": nothingStaleIsMixedIn, "nobodyLiveIsFree": func(s seen) error { return nobodyLiveIsFree(s, live) },
 	}
 	for name, holds := range invariants {
 		if err := holds(sound()); err != nil {
@@ -134,6 +140,14 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 			s.versions["sub_a"] = []stripetest.Subscription{{ID: "sub_a", Status: "active", PriceID: priceOf("MAX"), Metadata: map[string]string{"orgId": "a"}}}
 		}, "nothingStaleIsMixedIn"},
 		{"a row is half the webhook's", func(s *seen) { s.journal[1].became = with(s.journal[1].became, "status", "past_due") }, "nothingStaleIsMixedIn"},
+		{"a repair is not announced", func(s *seen) { delete(s.told.repairs, billing.Work{RunID: firstRun, OrgID: "a"}) }, "announcedIsRepaired"},
+		{"one of two changes is not announced", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Changes = append(i.Changes, i.Changes[0]) }) }, "announcedIsRepaired"},
+		{"what was not committed is announced", func(s *seen) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeError }) }, "announcedIsRepaired"},
+		{"so it is where others announce nothing", func(s *seen) {
+			change(s, "a", func(i *billing.Item) { i.Changes = nil })
+			s.mixed = true
+		}, "announcedIsRepaired"},
+		{"how a run ended is not announced", func(s *seen) { s.told.ends[firstRun] = s.told.ends[firstRun][:1] }, "announcedIsRepaired"},
 		{"who pays is cut off", func(s *seen) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "nobodyLiveIsFree"},
 		{"the row of who pays has the free tier", func(s *seen) { s.now["subscriptions/c"]["plan_tier"] = "free" }, "nobodyLiveIsFree"},
 	} {

@@ -53,7 +53,7 @@ func everythingStruck(t *testing.T, total map[string]int) {
 		"at work: worker killed", "at work: enumerator killed", "messages delivered once more", "rows locked by others",
 	}
 	for _, s := range strikes {
-		if strings.HasPrefix(s.kind, "SQS: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
+		if strings.HasPrefix(s.kind, "SQS: ") || strings.HasPrefix(s.kind, "EventBridge: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
 			wanted = append(wanted, "requests hit by "+s.kind)
 		} else if total[s.kind] == 0 {
 			t.Errorf("never: %s", s.kind)
@@ -234,7 +234,7 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 		}
 	}
 	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), limitsAreAsSet(s), deadLettersAreTheErrors(s), unreadableProgressIsKept(s),
-		auditReplays(s), nothingStaleIsMixedIn(s))
+		auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s))
 }
 
 func (r *round) redriven(ctx context.Context) error {
@@ -255,7 +255,7 @@ func (r *round) redriven(ctx context.Context) error {
 	}
 	s, err := r.look(ctx)
 	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s), onlyTheWrongAreInError(s),
-		auditReplays(s), nothingStaleIsMixedIn(s))
+		auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s))
 }
 
 // approveAll approves of whatever runs may have withheld, and lets the day pass in which what something undid is
@@ -294,7 +294,7 @@ func (r *round) further(ctx context.Context) error {
 	}
 	inStripe, listErr := r.inStripe(ctx)
 	return errors.Join(err, listErr, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s),
-		onlyTheWrongAreInError(s), auditReplays(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, inStripe), r.recordIsTruth(ctx))
+		onlyTheWrongAreInError(s), auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, inStripe), r.recordIsTruth(ctx))
 }
 
 // awaitRun returns when there is such a run.

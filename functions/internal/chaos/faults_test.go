@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
@@ -68,6 +69,12 @@ var strikes = []struct {
 	{"SQS: part of a batch not sent", entryFault("SendMessageBatch")},
 	{"SQS: delete lost", entryFault("DeleteMessageBatch")},
 	{"SQS: message not hidden", entryFault("ChangeMessageVisibilityBatch")},
+
+	{"EventBridge: down", busFault(eventserver.InternalException)},
+	{"EventBridge: throttled", busFault(eventserver.Throttled)},
+	{"EventBridge: answer lost", busFault(eventserver.LostAnswer)},
+	{"EventBridge: hangs", busFault(eventserver.Hanging)},
+	{"EventBridge: events refused", refuseEvents},
 
 	{"Stripe: 429", stripeFault(stripetest.RateLimited)},
 	{"Stripe: lock timeout", stripeFault(stripetest.LockTimeout)},

@@ -24,6 +24,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
@@ -92,6 +93,7 @@ type round struct {
 	stripe   *stripetest.Server
 	sqs      *sqsserver.Server
 	queues   *sqs.Client
+	bus      *eventserver.Server
 	urls     queueURLs
 	people   population
 	app      *application
@@ -110,6 +112,9 @@ type round struct {
 	// What fails requests, and single entries of batches.
 	failRequest hooks[func(action string) *sqsserver.Fault]
 	failEntry   hooks[func(sqsserver.Entry) *sqsserver.Fault]
+	failBus     hooks[func() *eventserver.Fault]
+	failEvent   hooks[func(eventserver.Entry) string]
+	mixed       bool     // programs take part that announce nothing
 	waited      []string // what for, after the faults
 
 	mu       sync.Mutex
@@ -163,6 +168,9 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	r.ends = append(r.ends, r.stripe.Close)
 	r.stripe.Before(func(*http.Request) { call(&r.atStripe) })
 	if err := r.buildQueues(ctx); err != nil {
+		return err
+	}
+	if err := r.startBus(); err != nil {
 		return err
 	}
 	if err := appschema.Create(ctx, r.db); err != nil {
@@ -283,6 +291,7 @@ func (r *round) environ(changes []string) []string {
 		"STRIPE_API_BASE": r.stripe.URL(), "STRIPE_SECRET_KEY": r.stripe.Key(), "STRIPE_RPS": strconv.Itoa(r.RPS), "STRIPE_ACCOUNT_ID": "acct_test",
 		"WORKER_CONCURRENCY": strconv.Itoa(r.Workers), "MAX_DOWNGRADES": r.Downgrades, "MAX_RECEIVE_COUNT": strconv.Itoa(r.MaxReceive), "RETRY_BACKOFF": "1s", "EVENTS_SETTLE": "0s",
 		"WORK_QUEUE_URL": r.urls.work, "RESULTS_QUEUE_URL": r.urls.results, "DEAD_LETTER_QUEUE_URL": r.urls.deadLetter, "AWS_ENDPOINT_URL_SQS": r.sqs.URL(),
+		"EVENT_BUS": "application", "AWS_ENDPOINT_URL_EVENTBRIDGE": r.bus.URL(),
 	}
 	maps.Copy(environ, demo.Prices())
 	for i := 0; i < len(changes); i += 2 {
@@ -355,6 +364,7 @@ func (r *round) tick(ctx context.Context, start string) {
 		}
 		if r.calm.Load() {
 			r.resumeStopped(ctx)
+			r.endPauses(ctx)
 			if r.invoking.Load() == 0 {
 				r.endLeases(ctx)
 			}
@@ -505,6 +515,12 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 		AND NOT EXISTS (SELECT 1 FROM reconciliation_items i WHERE i.run_key = reconciliation_runs.run_key AND i.outcome = 'pending'))`).Scan(&open)
 	if err == nil && open > 0 {
 		why = fmt.Sprintf("%d runs to send, to resume or to close", open)
+	}
+	if err == nil && why == "" {
+		waiting := 0
+		if err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_outbox`).Scan(&waiting); waiting > 0 {
+			why = fmt.Sprintf("%d announcements to send", waiting)
+		}
 	}
 	return why, err
 }

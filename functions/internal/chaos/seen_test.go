@@ -48,13 +48,15 @@ type seen struct {
 	unreported  []string // bodies in the dead-letter queue of results
 	downgrades  config.DowngradeLimit
 	budget      budget
+	told        told
+	mixed       bool // programs took part that announce nothing
 }
 
 // budget is what catch-ups together have lowered, and may.
 type budget struct{ used, most int }
 
 func (r *round) look(ctx context.Context) (seen, error) {
-	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk}
+	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, told: r.told(), mixed: r.mixed}
 	if err := s.downgrades.UnmarshalText([]byte(r.Downgrades)); err != nil {
 		return s, err
 	}

@@ -98,6 +98,7 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	}
 	p.Kill()
 	now := r.cast()
+	r.mixed = true
 	r.onStage.Store(old)
 	deploy := func(ctx context.Context, r *round, _ fault) {
 		if n, err := r.newTables(ctx); err == nil && n > 0 {

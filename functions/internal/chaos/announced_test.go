@@ -1,0 +1,163 @@
+package chaos_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
+)
+
+// told is what consumers made of what was announced: each announcement once, by its id.
+type told struct {
+	ids     map[string]bool
+	repairs map[billing.Work][]billing.Change
+	ends    map[string][]billing.Summary
+	wrong   []error
+}
+
+func (r *round) told() told {
+	all := told{map[string]bool{}, map[billing.Work][]billing.Change{}, map[string][]billing.Summary{}, nil}
+	for _, e := range r.bus.Events() {
+		all.hear(e.DetailType, e.Detail)
+	}
+	return all
+}
+
+func (t *told) hear(kind string, text []byte) {
+	var detail struct {
+		ID, OrgID, RunID string
+		Changes          []billing.Change
+	}
+	var end billing.Summary
+	err := json.Unmarshal(text, &detail)
+	if kind == string(billing.AnnounceRunFinished) {
+		err = errors.Join(err, json.Unmarshal(text, &end))
+	}
+	if err != nil {
+		t.wrong = append(t.wrong, fmt.Errorf("%s cannot be read: %w", text, err))
+	}
+	if t.ids[detail.ID] {
+		return
+	}
+	t.ids[detail.ID] = true
+	if kind == string(billing.AnnounceRunFinished) {
+		t.ends[detail.RunID] = append(t.ends[detail.RunID], end)
+		return
+	}
+	of := billing.Work{RunID: detail.RunID, OrgID: detail.OrgID}
+	t.repairs[of] = append(t.repairs[of], detail.Changes...)
+}
+
+// announcedIsRepaired: what was announced is what was repaired, no more and, unless programs of a version that
+// announces nothing were at it, no less; and the latest end of each run that is told of was told.
+func announcedIsRepaired(s seen) error {
+	problems := slices.Clone(s.told.wrong)
+	for of, changes := range s.told.repairs {
+		left := changeTexts(changes)
+		made := changeTexts(s.items[of].Changes)
+		if s.items[of].Outcome != billing.OutcomeSynced || s.runs[of.RunID].dryRun || !within(left, made) {
+			problems = append(problems, fmt.Errorf("of organization %s in run %s %v is announced; it is %s with %v", of.OrgID, of.RunID, left, s.items[of].Outcome, made))
+		}
+	}
+	if s.mixed {
+		return errors.Join(problems...)
+	}
+	for of, item := range s.items {
+		if item.Outcome == billing.OutcomeSynced && !within(changeTexts(item.Changes), changeTexts(s.told.repairs[of])) {
+			problems = append(problems, fmt.Errorf("organization %s was repaired in run %s and that was not announced: %v", of.OrgID, of.RunID, changeTexts(item.Changes)))
+		}
+	}
+	for id, run := range s.runs {
+		if run.org != "" || run.summary == nil || run.status.Open() {
+			continue
+		}
+		if run.catchUp && !billing.AnnouncesEnd(billing.Run{Strategy: billing.StrategyEvents}, *run.summary) {
+			continue
+		}
+		if !slices.ContainsFunc(s.told.ends[id], func(end billing.Summary) bool { return !run.summary.IsNewsAfter(end) }) {
+			problems = append(problems, fmt.Errorf("that run %s ended %s was not announced, only %d other ends", id, run.status, len(s.told.ends[id])))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func changeTexts(changes []billing.Change) []string {
+	var all []string
+	for _, c := range changes {
+		all = append(all, fmt.Sprintf("%s: %v -> %v", c.Field, c.From, c.To))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// within reports whether all of the sorted texts are among the others, as often.
+func within(texts, others []string) bool {
+	for _, text := range texts {
+		i := slices.Index(others, text)
+		if i < 0 {
+			return false
+		}
+		others = others[i+1:]
+	}
+	return true
+}
+
+// endPauses lets the time pass for which announcements wait that were refused, or that more may replace.
+func (r *round) endPauses(ctx context.Context) {
+	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET next_try_at = '2000-01-01' WHERE next_try_at > '2000-01-01'`) // there may be no table yet
+}
+
+// busFault fails requests to EventBridge.
+func busFault(answer eventserver.Fault) func(context.Context, *round, fault) {
+	return func(ctx context.Context, r *round, f fault) {
+		hit := r.hit(f)
+		defer r.failBus.add(func() *eventserver.Fault {
+			if !r.chance(0.2 + 0.8*f.hard) {
+				return nil
+			}
+			hit()
+			return &answer
+		})()
+		pause(ctx, f.lasts)
+	}
+}
+
+func refuseEvents(ctx context.Context, r *round, f fault) {
+	hit := r.hit(f)
+	defer r.failEvent.add(func(eventserver.Entry) string {
+		if !r.chance(0.2 + 0.6*f.hard) {
+			return ""
+		}
+		hit()
+		return "InternalFailure"
+	})()
+	pause(ctx, f.lasts)
+}
+
+func (r *round) startBus() (err error) {
+	if r.bus, err = eventserver.Start(eventserver.Options{Buses: []string{"application"}}); err != nil {
+		return err
+	}
+	r.ends = append(r.ends, r.bus.Close)
+	r.bus.SetFail(func() *eventserver.Fault {
+		for _, f := range r.failBus.list() {
+			if fault := f(); fault != nil {
+				return fault
+			}
+		}
+		return nil
+	})
+	r.bus.SetFailEntry(func(e eventserver.Entry) string {
+		for _, f := range r.failEvent.list() {
+			if code := f(e); code != "" {
+				return code
+			}
+		}
+		return ""
+	})
+	return nil
+}
