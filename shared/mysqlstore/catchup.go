@@ -83,6 +83,8 @@ const (
 	undeliveredOfs    = `INSERT INTO reconciliation_undelivered (seen_key, seen_at, ` + eventColumns + `) VALUES `
 	seenAgain         = ` ON DUPLICATE KEY UPDATE pending_webhooks = VALUES(pending_webhooks), seen_at = VALUES(seen_at), seen_key = GREATEST(seen_key, VALUES(seen_key))`
 	deleteUndelivered = `DELETE FROM reconciliation_undelivered WHERE event_id IN `
+	insertLate        = `INSERT INTO reconciliation_late (run_key, ` + eventColumns + `) VALUES `
+	lateAgain         = ` ON DUPLICATE KEY UPDATE run_key = VALUES(run_key), pending_webhooks = VALUES(pending_webhooks)`
 	deleteEvents      = `DELETE FROM reconciliation_events WHERE run_key = ? AND subject IN `
 	insertNamed       = `INSERT INTO reconciliation_named (run_key, org_id, event_id, type, pending_webhooks, subscription_id, created_at) VALUES `
 )
@@ -165,41 +167,106 @@ func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
 	return e, err
 }
 
-// TakeLateEvents moves some of the events that have left the list of those undelivered since it was last read
-// to those whose organizations are looked up, and reports whether there may be others. An endpoint has taken
-// them, at whatever time; or they are too old to be listed, and Stripe may have gone on sending them after they
-// were last seen.
+// TakeLateEvents puts some of the events that were taken late among those whose organizations are looked up, and
+// reports whether there may be others: those that have left the list of those undelivered since it was last read,
+// and those of catch-ups that were stopped or ran out of time. Each is kept until the catch-up that took it last has
+// ended well.
 func (s *Store) TakeLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error) {
 	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
 			return err
 		}
-		var gone []any
-		var late []billing.Event
-		err = query(ctx, tx, func(r *sql.Rows) error {
-			var seen time.Time
-			e, err := scanEvent(r, &seen)
-			gone = append(gone, e.ID)
-			if !e.Created.Before(w.UndeliveredFrom()) {
-				e.PendingWebhooks = 0
-				late = append(late, e)
-			} else if seen.Before(e.Created.Add(billing.Redelivery)) {
-				late = append(late, e)
-			}
-			return err
-		}, `SELECT `+eventColumns+`, seen_at FROM reconciliation_undelivered WHERE seen_key < ? AND created_at <= ? ORDER BY seen_key, event_id LIMIT ?`,
-			key, w.To, eventPage)
-		if more = len(gone) == eventPage; err != nil || len(gone) == 0 {
+		if more, err = takeOver(ctx, tx, key); err != nil || more {
 			return err
 		}
-		if err := putEvents(ctx, tx, key, late); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, deleteUndelivered+in(len(gone)), gone...)
+		more, err = takeDelivered(ctx, tx, key, w)
 		return err
 	})
 	return more, failure(err, "look for events that were delivered late")
+}
+
+// keepLate gives the run events that were taken late.
+func keepLate(ctx context.Context, tx *sql.Tx, key int64, late []billing.Event) error {
+	err := upsert(ctx, tx, insertLate, lateAgain, late, func(e billing.Event) []any { return append([]any{key}, eventValues(e)...) })
+	if err != nil {
+		return err
+	}
+	return putEvents(ctx, tx, key, late)
+}
+
+// takeDelivered takes events that have left the list of those undelivered since it was last read. An endpoint has
+// taken them, at whatever time; or they are too old to be listed, and Stripe may have gone on sending them after
+// they were last seen.
+func takeDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window) (more bool, err error) {
+	var gone []any
+	var late []billing.Event
+	err = query(ctx, tx, func(r *sql.Rows) error {
+		var seen time.Time
+		e, err := scanEvent(r, &seen)
+		gone = append(gone, e.ID)
+		if !e.Created.Before(w.UndeliveredFrom()) {
+			e.PendingWebhooks = 0
+			late = append(late, e)
+		} else if seen.Before(e.Created.Add(billing.Redelivery)) {
+			late = append(late, e)
+		}
+		return err
+	}, `SELECT `+eventColumns+`, seen_at FROM reconciliation_undelivered WHERE seen_key < ? AND created_at <= ? ORDER BY seen_key, event_id LIMIT ?`,
+		key, w.To, eventPage)
+	if err != nil || len(gone) == 0 {
+		return false, err
+	}
+	if err := keepLate(ctx, tx, key, late); err != nil {
+		return false, err
+	}
+	_, err = tx.ExecContext(ctx, deleteUndelivered+in(len(gone)), gone...)
+	return len(gone) == eventPage, err
+}
+
+// takeOver takes events of catch-ups that were stopped, ran out of time or are gone: who they concern may not have
+// been read. It forgets those of catch-ups that ended well.
+func takeOver(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error) {
+	others := map[int64]billing.RunStatus{}
+	err = query(ctx, tx, func(r *sql.Rows) error {
+		var other int64
+		var status billing.RunStatus
+		err := r.Scan(&other, &status)
+		others[other] = status
+		return err
+	}, `SELECT DISTINCT l.run_key, COALESCE(r.status, '') FROM reconciliation_late l LEFT JOIN reconciliation_runs r ON r.run_key = l.run_key WHERE l.run_key <> ?`, key)
+	if err != nil {
+		return false, err
+	}
+	for other, status := range others {
+		if status.Open() {
+			continue
+		}
+		var some bool
+		if status == billing.RunCompleted || status == billing.RunCompletedWithErrors {
+			some, err = hit(ctx, tx, `DELETE FROM reconciliation_late WHERE run_key = ? LIMIT ?`, other, prunePage)
+		} else {
+			some, err = takeLateOf(ctx, tx, other, key)
+		}
+		if err != nil {
+			return false, err
+		}
+		more = more || some
+	}
+	return more, nil
+}
+
+func takeLateOf(ctx context.Context, tx *sql.Tx, other, key int64) (some bool, err error) {
+	var late []billing.Event
+	err = query(ctx, tx, func(r *sql.Rows) error {
+		e, err := scanEvent(r)
+		late = append(late, e)
+		return err
+	}, `SELECT `+eventColumns+` FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ?`, other, eventPage)
+	if err != nil {
+		return false, err
+	}
+	return len(late) > 0, keepLate(ctx, tx, key, late)
 }
 
 // subject is an event with what the catch-up has it under, and the organizations that it leads to.

@@ -45,6 +45,8 @@
 //   - The guard is counted in the same transaction, by a conditional UPDATE: never a unit over. Catch-ups
 //     share one budget for 24 hours from its first lowering, by the server's clock, counted when a repair is
 //     written; what was approved for one of them is counted on it alone.
+//   - An event that an endpoint took late is kept until a catch-up that looked after it has ended well: it goes
+//     with no run that was stopped, ran out of time or was removed.
 //   - An item that is trimmed is counted in the transaction that deletes it.
 //   - What is asked for each organization, message or tick reads a number of rows that does not grow
 //     with the run; what goes through a run reads each row once (plans_test.go).

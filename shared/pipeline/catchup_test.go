@@ -344,6 +344,111 @@ func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 	}
 }
 
+// lateWebhook has the application's endpoint take an event of "late" now that happened two days ago, when it was
+// missed: it writes what the event says over what was repaired since.
+func (f *fixture) lateWebhook() (event string) {
+	f.Helper()
+	f.inSync("late")
+	f.change("late", true, price("price_starter"))
+	event = f.stripe.Events()[0].ID
+	f.clock.advance(time.Hour)
+	f.change("late", false, price("price_max"))
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.Synchronized != 1 {
+		f.Fatalf("%+v", s)
+	}
+	for range 3 { // beyond the overlap
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.TotalOrganizations != 0 {
+			f.Fatalf("%+v", s)
+		}
+	}
+	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.stripe.SetPendingWebhooks(event, 0)
+	f.clock.advance(time.Hour)
+	return event
+}
+
+func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.T) {
+	stop := func(f *fixture, id string) {
+		if ok, err := f.store.StopRun(f.Context(), id, billing.ReasonStripeUnauthorized, "no", f.clock.Now()); err != nil || !ok {
+			f.Fatal(ok, err)
+		}
+	}
+	tick := func(f *fixture) {
+		if _, err := f.aggregator(nil).Tick(f.Context()); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for name, end := range map[string]func(f *fixture){
+		"stopped before it looked up whom that concerns": func(f *fixture) {
+			req, id := f.due()
+			if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(f.Context(), req); err == nil {
+				f.Fatal("not killed")
+			}
+			stop(f, id)
+		},
+		"stopped when all was sent": func(f *fixture) {
+			req, id := f.due()
+			f.enumerate(f.catchUpEnumerator(nil), req)
+			stop(f, id)
+		},
+		"out of time": func(f *fixture) {
+			req, _ := f.due()
+			f.enumerate(f.catchUpEnumerator(nil), req)
+			f.clock.advance(13 * time.Hour)
+			tick(f)
+		},
+		"begun where somebody said, and stopped": func(f *fixture) {
+			id := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.clock.Now().Add(-30 * time.Minute)}).RunID
+			stop(f, id)
+		},
+		"stopped twice": func(f *fixture) {
+			for range 2 {
+				req, id := f.due()
+				f.enumerate(f.catchUpEnumerator(nil), req)
+				stop(f, id)
+				f.clock.advance(time.Hour)
+			}
+		},
+		"stopped, and removed since": func(f *fixture) {
+			req, id := f.due()
+			f.enumerate(f.catchUpEnumerator(nil), req)
+			stop(f, id)
+			f.exec(`DELETE FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id)
+			f.clock.advance(8 * 24 * time.Hour)
+			f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
+			tick(f)
+			if f.run(id).ID != "" {
+				f.Fatal("it is still there")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			event := f.lateWebhook()
+			end(f)
+			f.received(f.work)
+			f.clock.advance(time.Hour)
+			s := f.catchUp()
+			if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != event {
+				t.Errorf("%+v", s)
+			}
+			for range 2 {
+				f.clock.advance(time.Hour)
+				if s := f.catchUp(); s.TotalOrganizations != 0 {
+					t.Errorf("once it is repaired: %+v", s)
+				}
+			}
+			if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_late`); n != 0 {
+				t.Errorf("%d events are kept", n)
+			}
+		})
+	}
+}
+
 // One that was seen for the last time while Stripe went on sending it may have been taken since.
 func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
 	f := newFixture(t)
@@ -489,7 +594,7 @@ func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
 	f.clock.advance(time.Hour)
 	everyDeath(t, func(t *testing.T, k *killer) {
 		f.resetRuns()
-		for _, table := range []string{"windows", "events", "named", "undelivered"} {
+		for _, table := range []string{"windows", "events", "named", "undelivered", "late"} {
 			f.exec(`DELETE FROM reconciliation_` + table)
 		}
 		f.exec(`INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
