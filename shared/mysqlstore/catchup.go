@@ -114,7 +114,7 @@ func (s *Store) StoreEvents(ctx context.Context, l billing.Lease, w billing.Wind
 			return err
 		}
 		if w.State == billing.WindowUndelivered {
-			err = upsert(ctx, tx, undeliveredOfs, seenAgain, events, func(e billing.Event) []any { return append([]any{key, now}, eventValues(e)...) })
+			err = putUndelivered(ctx, tx, key, events, now)
 		} else {
 			err = putEvents(ctx, tx, key, events)
 		}
@@ -125,6 +125,39 @@ func (s *Store) StoreEvents(ctx context.Context, l billing.Lease, w billing.Wind
 		return err
 	})
 	return failure(err, "store the events of catch-up "+l.RunID)
+}
+
+// putUndelivered remembers events that some endpoint has not taken. Of one that fewer endpoints have not taken than
+// when it was last seen, one took it meanwhile.
+func putUndelivered(ctx context.Context, tx *sql.Tx, key int64, events []billing.Event, now time.Time) error {
+	if len(events) == 0 {
+		return nil
+	}
+	ids := make([]any, len(events))
+	for i, e := range events {
+		ids[i] = e.ID
+	}
+	pending := make(map[string]int, len(events))
+	err := query(ctx, tx, func(r *sql.Rows) error {
+		var id string
+		var n int
+		err := r.Scan(&id, &n)
+		pending[id] = n
+		return err
+	}, `SELECT event_id, pending_webhooks FROM reconciliation_undelivered WHERE event_id IN `+in(len(ids)), ids...)
+	if err != nil {
+		return err
+	}
+	var late []billing.Event
+	for _, e := range events {
+		if e.PendingWebhooks < pending[e.ID] {
+			late = append(late, e)
+		}
+	}
+	if err := keepLate(ctx, tx, key, late); err != nil {
+		return err
+	}
+	return upsert(ctx, tx, undeliveredOfs, seenAgain, events, func(e billing.Event) []any { return append([]any{key, now}, eventValues(e)...) })
 }
 
 // putEvents keeps the latest event of each subject.
@@ -169,8 +202,8 @@ func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
 
 // TakeLateEvents puts some of the events that were taken late among those whose organizations are looked up, and
 // reports whether there may be others: those that have left the list of those undelivered since it was last read,
-// and those of catch-ups that were stopped or ran out of time. Each is kept until the catch-up that took it last has
-// ended well.
+// and those of catch-ups that were stopped or ran out of time. [Store.StoreEvents] puts those there that the list
+// still has, for another endpoint. Each is kept until the catch-up that took it last has ended well.
 func (s *Store) TakeLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error) {
 	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)

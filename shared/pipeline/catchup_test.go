@@ -449,6 +449,44 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 	}
 }
 
+// An event of two endpoints stays undelivered as long as one of them does not take it.
+func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("late")
+	f.stripe.FailWebhooks(2)
+	f.stripe.UpdateSubscription("sub_late", price("price_starter"))
+	f.stripe.FailWebhooks(1) // the dead one takes none
+	late := f.stripe.Events()[0].ID
+	f.clock.advance(time.Hour)
+	f.stripe.UpdateSubscription("sub_late", price("price_max"))
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+	for range 3 {
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.TotalOrganizations != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.stripe.SetPendingWebhooks(late, 1)
+	f.clock.advance(time.Hour)
+	if s := f.catchUp(); s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != late {
+		t.Errorf("%+v", s)
+	}
+	for range 24 * 4 {
+		f.clock.advance(time.Hour)
+		if s := f.catchUp(); s.TotalOrganizations != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
+		t.Errorf("%d events are remembered", n)
+	}
+}
+
 // One that was seen for the last time while Stripe went on sending it may have been taken since.
 func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
 	f := newFixture(t)
