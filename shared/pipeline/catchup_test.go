@@ -530,6 +530,46 @@ func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 	}
 }
 
+// A worker has two reads a second and five minutes.
+func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCustomers(t *testing.T) {
+	for name, recorded := range map[string]string{"the recorded one is active": "active", "the recorded one is canceled": "canceled"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("a")
+			if recorded == "canceled" {
+				f.sub("a", canceled)
+			}
+			for i := range 600 {
+				f.sub("a", canceled, func(s *stripetest.Subscription) {
+					s.ID = fmt.Sprintf("sub_a_%03d", i)
+					if i%2 == 0 { // a checkout without a customer makes a new one
+						s.CustomerID, s.Metadata = "cus_second", map[string]string{"orgId": "a"}
+					}
+					if i == 500 {
+						s.Status, s.PriceID, s.CanceledAt, s.EndedAt = "active", "price_max", 0, 0
+					}
+				})
+				sub, _ := f.stripe.Subscription(fmt.Sprintf("sub_a_%03d", i))
+				f.stripe.AddEvent(stripetest.Event{Subscription: &sub})
+			}
+			f.clock.advance(time.Hour)
+			s := f.catchUp()
+			_, id := f.due()
+			item := f.item(id, "a")
+			if used := f.run(id).Usage; used.Retrieve > 10 || used.List > 20 {
+				t.Errorf("%+v", used)
+			}
+			if recorded == "canceled" && (s.Synchronized != 1 || item.SubscriptionID != "sub_a_500") {
+				t.Errorf("%+v", item)
+			}
+			if recorded == "active" && (s.Skipped != 1 || !item.Warns(billing.WarnMultipleLive)) {
+				t.Errorf("%+v", item)
+			}
+		})
+	}
+}
+
 func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()

@@ -119,10 +119,22 @@ func (r *reading) ask(ctx context.Context) error {
 			return err
 		}
 		if billing.Settled(r.found) {
-			return r.readNamed(ctx, r.known.told)
+			return r.readTold(ctx)
 		}
 	}
 	return r.askAll(ctx, r.known.named)
+}
+
+// readTold reads what events name of an organization that is settled without it.
+func (r *reading) readTold(ctx context.Context) error {
+	if own := r.customerIDs(); len(r.known.told) > readSingly {
+		for _, customer := range own {
+			if err := r.readNamedOf(ctx, customer, own); err != nil {
+				return err
+			}
+		}
+	}
+	return r.readNamed(ctx, r.known.told)
 }
 
 func (r *reading) askAll(ctx context.Context, named []string) error {
@@ -158,19 +170,53 @@ func (r *reading) note(id string, exists bool, err error) error {
 	return nil
 }
 
+// readSingly is how many subscriptions that name an organization are read one by one. Of more the customers' lists are
+// read too, a hundred at a time: a worker has few reads a second, and must come to an end.
+const readSingly = 20
+
 // readNamed adds those of the subscriptions whose metadata may still name the organization, or that are of one
 // of its customers.
 func (r *reading) readNamed(ctx context.Context, named []string) error {
-	for _, id := range named {
+	own := r.customerIDs()
+	ofCustomer := map[string]int{}
+	for i, id := range named {
 		sub, exists, err := r.retrieve(ctx, id)
 		if err != nil {
 			return err
 		}
-		if exists && (sub.MayName(r.record.Org.ID) || slices.Contains(r.customerIDs(), sub.CustomerID)) {
-			r.found.add(sub)
+		if !exists {
+			continue
+		}
+		r.addNamed(sub, own)
+		ofCustomer[sub.CustomerID]++
+		if ofCustomer[sub.CustomerID] == 2 && len(named)-i > readSingly {
+			if err := r.readNamedOf(ctx, sub.CustomerID, own); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// readNamedOf adds those of the customer's subscriptions that may name the organization, and has none of them read
+// singly any more. A list that cannot be used, because of a subscription that is none of the organization's perhaps,
+// saves nothing: then they are read singly.
+func (r *reading) readNamedOf(ctx context.Context, customerID string, own []string) error {
+	subs, _, err := r.Stripe.CustomerSubscriptions(ctx, customerID)
+	if err != nil && billing.AsFailure(err).Class == billing.Permanent {
+		return nil // each is asked for by itself
+	}
+	for _, sub := range subs {
+		r.retrieved[sub.ID] = true
+		r.addNamed(sub, own)
+	}
+	return err
+}
+
+func (r *reading) addNamed(sub billing.Subscription, own []string) {
+	if sub.MayName(r.record.Org.ID) || slices.Contains(own, sub.CustomerID) {
+		r.found.add(sub)
+	}
 }
 
 // retrieve returns a subscription that was not seen before.
