@@ -108,5 +108,12 @@ func UnknownRun(id string) error {
 	}
 }
 
+// CatchUpListing is the permanent failure of who would have a catch-up list beside the one that does, or that was
+// left before it had listed everybody.
+func CatchUpListing(id string) error {
+	return permanent(ReasonCatchUpListing, "catch-up %s has not yet listed everybody whom Stripe's events name, and there is one at a time, so nothing was started; "+
+		"try again in a few minutes, or go on with that one if nobody does any more: --resume %s", id, id)
+}
+
 // IsUnknownRun reports whether the error is one of [UnknownRun].
 func IsUnknownRun(err error) bool { return err != nil && AsFailure(err).Reason == ReasonUnknownRun }

@@ -247,7 +247,7 @@ var allAdvice = []Advice{
 	{
 		string(ReasonCatchUpListing), ConcernRefused,
 		"Another catch-up is still listing whom Stripe's events name, and there is one at a time.",
-		"Follow that one, or try again in a few minutes.", listed,
+		"Follow that one and try again in a few minutes, or go on with it (--resume) if nobody does any more.", listed,
 	},
 
 	{

@@ -3,7 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -35,14 +35,22 @@ func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since 
 }
 
 // leaveToOther is how a catch-up ends that found another one listing. To a schedule it is no error: the window
-// stays where it is, so that the next one goes on from there.
+// stays where it is, so that the next one goes on from there, and one whose enumerator is gone is gone on with, for
+// there may be no tick to do it. Who starts one by hand may have asked for a dry run, and decides.
 func (e *Enumerator) leaveToOther(ctx context.Context, req Request, other billing.Run) (Enumeration, error) {
-	if !req.ScheduledFor.IsZero() {
-		e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one goes on from there", telemetry.KeyRunID, other.ID)
-		return Enumeration{RunID: other.ID, Done: true}, nil
+	if req.ScheduledFor.IsZero() {
+		return Enumeration{}, billing.CatchUpListing(other.ID)
 	}
-	return Enumeration{}, &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonCatchUpListing, Message: fmt.Sprintf(
-		"catch-up %s is still listing whom Stripe's events name, and there is one at a time, so nothing was started; follow that one, or try again in a few minutes", other.ID)}
+	left, err := e.Store.EnumeratingRuns(ctx, e.now())
+	if err != nil {
+		return Enumeration{}, err
+	}
+	if slices.Contains(left, other.ID) {
+		e.Log.InfoContext(ctx, "this catch-up is skipped, another one was left before it had listed everybody; that one is gone on with", telemetry.KeyRunID, other.ID)
+		return e.goOn(ctx, other.ID)
+	}
+	e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one goes on from there", telemetry.KeyRunID, other.ID)
+	return Enumeration{RunID: other.ID, Done: true}, nil
 }
 
 // listNamed lists the organizations that events name: it reads what the run's window has left of Stripe's log,

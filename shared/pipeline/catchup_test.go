@@ -245,12 +245,17 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 		t.Fatal("not killed")
 	}
 	f.clock.advance(time.Hour)
+	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.clock.Now().Add(billing.LeaseLife)}
+	if held, err := f.store.AcquireLease(t.Context(), lease, f.clock.Now()); err != nil || !held {
+		t.Fatal(held, err)
+	}
 	again, second := f.due()
 	if got := f.enumerate(f.catchUpEnumerator(nil), again); got.RunID != first || got.Enqueued != 0 {
 		t.Errorf("%+v", got)
 	}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand"})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
+	f.clock.advance(2 * billing.LeaseLife)
 	if f.countRuns() != 1 || f.run(second).ID != "" {
 		t.Errorf("%d runs", f.countRuns())
 	}
@@ -270,6 +275,36 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 	}
 	if got := f.item(first, "a"); got.Outcome != billing.OutcomeSynced {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Where no functions run, nobody ticks.
+func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.change("a", true, pastDue)
+	f.clock.advance(time.Hour)
+	req, dead := f.due()
+	if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(t.Context(), req); err == nil {
+		t.Fatal("not killed")
+	}
+	f.clock.advance(2 * billing.LeaseLife)
+	byHand := pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand", DryRun: true}
+	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // which must not go on with one that writes
+	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
+	if err == nil || !strings.Contains(err.Error(), "--resume "+dead) || f.status(dead) != billing.RunEnumerating {
+		t.Errorf("%s: %v", f.status(dead), err)
+	}
+	next, _ := f.due()
+	if got := f.enumerate(f.catchUpEnumerator(nil), next); got.RunID != dead || got.Enqueued != 1 || !got.Done || f.status(dead) != billing.RunRunning {
+		t.Errorf("%s: %+v", f.status(dead), got)
+	}
+	if s := f.finish(dead); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand); err != nil {
+		t.Error(err)
 	}
 }
 
