@@ -55,8 +55,7 @@ func (s *Store) OpenCatchUp(ctx context.Context, run billing.Run, w billing.Wind
 		if stands, err = texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? OR request_id = ?`, run.ID, requestID(run)); err != nil || len(stands) > 0 {
 			return err
 		}
-		stands, err = texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE status = ? AND strategy = ? ORDER BY started_at`,
-			billing.RunEnumerating, billing.StrategyEvents)
+		stands, err = listingCatchUps(ctx, tx)
 		if err != nil || len(stands) > 0 {
 			return err
 		}
@@ -72,6 +71,28 @@ func (s *Store) OpenCatchUp(ctx context.Context, run billing.Run, w billing.Wind
 		return billing.Run{}, failure(err, "open catch-up "+run.ID)
 	}
 	return s.opened(ctx, billing.Run{ID: stands[0]})
+}
+
+func listingCatchUps(ctx context.Context, q querier) ([]string, error) {
+	return texts(ctx, q, `SELECT id FROM reconciliation_runs WHERE status = ? AND strategy = ? ORDER BY started_at`, billing.RunEnumerating, billing.StrategyEvents)
+}
+
+// beOnlyCatchUp refuses a catch-up while another one lists, until the transaction ends; it lets other runs pass.
+func beOnlyCatchUp(ctx context.Context, tx *sql.Tx, runID string) error {
+	catchUp, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND strategy = ?`, runID, billing.StrategyEvents)
+	if err != nil || len(catchUp) == 0 {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, takeTurns); err != nil {
+		return err
+	}
+	listing, err := listingCatchUps(ctx, tx)
+	for _, id := range listing {
+		if id != runID {
+			return billing.CatchUpListing(id)
+		}
+	}
+	return err
 }
 
 const (
@@ -245,7 +266,7 @@ func takeDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window)
 			late = append(late, e)
 		}
 		return err
-	}, `SELECT `+eventColumns+`, seen_at FROM reconciliation_undelivered WHERE seen_key < ? AND created_at <= ? ORDER BY seen_key, event_id LIMIT ?`,
+	}, `SELECT `+eventColumns+`, seen_at FROM reconciliation_undelivered WHERE seen_key < ? AND created_at <= ? ORDER BY seen_key, event_id LIMIT ? FOR UPDATE`,
 		key, w.To, eventPage)
 	if err != nil || len(gone) == 0 {
 		return false, err
@@ -295,7 +316,7 @@ func takeLateOf(ctx context.Context, tx *sql.Tx, other, key int64) (some bool, e
 		e, err := scanEvent(r)
 		late = append(late, e)
 		return err
-	}, `SELECT `+eventColumns+` FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ?`, other, eventPage)
+	}, `SELECT `+eventColumns+` FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ? FOR UPDATE`, other, eventPage)
 	if err != nil {
 		return false, err
 	}

@@ -272,13 +272,16 @@ func (s *Store) MarkRunning(ctx context.Context, l billing.Lease) error {
 // Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
 // and send what is pending again, after a sweep of its own. Where there is neither, only one that
 // stopped is reopened, without a sweep, to come to its end. It reports false for a run that needs
-// nothing or is enumerating anyway. From now on it reads the given Stripe account, "" where that is not known.
+// nothing or is enumerating anyway; a catch-up is refused while another one lists. From now on it reads the given Stripe account, "" where that is not known.
 func (s *Store) Reopen(ctx context.Context, runID, account string, deadline time.Time) (reopened bool, err error) {
 	pending, err := s.HasPending(ctx, runID)
 	if err != nil {
 		return false, err
 	}
 	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
+		if err := beOnlyCatchUp(ctx, tx, runID); err != nil {
+			return err
+		}
 		reopened, err = hit(ctx, tx, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
 			finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
 			WHERE id = ? AND ((status IN (?,?) AND (listed = FALSE OR ?)) OR status = ?)`, billing.RunEnumerating, deadline,

@@ -308,6 +308,39 @@ func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.change("a", true, pastDue)
+	f.clock.advance(time.Hour)
+	req, stopped := f.due()
+	f.enumerate(f.catchUpEnumerator(nil), req)
+	f.received(f.work)
+	if _, err := f.store.StopRun(t.Context(), stopped, billing.ReasonStoppedByOperator, "no", f.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	f.clock.advance(time.Hour)
+	next, lists := f.due()
+	if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(t.Context(), next); err == nil {
+		t.Fatal("not killed")
+	}
+	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: stopped})
+	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
+	if f.status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
+		t.Errorf("%s: %v", f.status(stopped), err)
+	}
+	f.clock.advance(2 * billing.LeaseLife)
+	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
+	if s := f.finish(lists); s.Synchronized != 1 {
+		t.Errorf("%+v", s)
+	}
+	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeRun: stopped})
+	if s := f.finish(stopped); s.Skipped != 1 || s.Status != billing.RunCompleted {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
