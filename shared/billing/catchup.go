@@ -61,8 +61,9 @@ type Window struct {
 type CaughtUp struct {
 	// Through is the end of the latest catch-up that listed to its end; zero if there is none.
 	Through time.Time
-	// Undone is the beginning of the earliest catch-up that was stopped or ran out of time, and whose window no
-	// other has been through; zero if there is none.
+	// Undone is the beginning of the earliest catch-up that was stopped or ran out of time, and whose window neither
+	// another nor a full run has been through, or when the last full run began, if that was later; zero if there is
+	// none.
 	Undone time.Time
 	// Full is when the last completed run over all organizations began; zero if there is none.
 	Full time.Time

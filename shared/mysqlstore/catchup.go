@@ -16,29 +16,38 @@ const (
 	windowsOfRuns = `reconciliation_windows w JOIN reconciliation_runs r ON r.id = w.run_id WHERE r.dry_run = FALSE AND w.own_since = FALSE`
 	// yardstick: the catch-up listed to its end, and what it listed is done or being done.
 	yardstick = `r.listed AND r.status NOT IN ('stopped','incomplete')`
-	// undone: it is not, and no other has been through the whole of its window.
-	undone = `r.status IN ('stopped','incomplete') AND NOT EXISTS (SELECT 1 FROM reconciliation_windows g JOIN reconciliation_runs q ON q.id = g.run_id
-		WHERE q.dry_run = FALSE AND q.listed AND q.status NOT IN ('stopped','incomplete') AND g.from_at <= w.from_at AND g.to_at >= w.to_at)`
+	// undone: it is not, and neither a full run nor another catch-up has been through what a catch-up can still read
+	// of its window. The parameters are when the last full run began, and the later of that and of where Stripe's log
+	// begins.
+	undone = `r.status IN ('stopped','incomplete') AND w.to_at > ? AND NOT EXISTS (SELECT 1 FROM reconciliation_windows g JOIN reconciliation_runs q ON q.id = g.run_id
+		WHERE q.dry_run = FALSE AND q.listed AND q.status NOT IN ('stopped','incomplete') AND (g.from_at <= w.from_at OR g.from_at <= ?) AND g.to_at >= w.to_at)`
 )
 
 // CaughtUp returns what runs have seen to by the given time: a wrong clock may have dated one into the future.
 func (s *Store) CaughtUp(ctx context.Context, by time.Time) (at billing.CaughtUp, err error) {
-	for _, one := range []struct {
-		into *time.Time
-		stmt string
-	}{
-		{&at.Through, `SELECT MAX(w.to_at) FROM ` + windowsOfRuns + ` AND w.to_at <= ? AND ` + yardstick},
-		{&at.Undone, `SELECT MIN(w.from_at) FROM ` + windowsOfRuns + ` AND w.to_at <= ? AND ` + undone},
-		{&at.Full, `SELECT MAX(started_at) FROM reconciliation_runs WHERE started_at <= ? AND ` + full + ` AND dry_run = FALSE
-			AND status IN ('completed','completed_with_errors')`},
-	} {
+	latest := func(stmt string, args ...any) (t time.Time) {
 		var found sql.NullTime
-		if err := s.db.QueryRowContext(ctx, one.stmt, by).Scan(&found); err != nil {
-			return at, failure(err, "look what earlier runs have seen to")
+		if err == nil {
+			err = s.db.QueryRowContext(ctx, stmt, args...).Scan(&found)
 		}
-		*one.into = found.Time
+		return found.Time
 	}
-	return at, nil
+	at.Full = latest(`SELECT MAX(started_at) FROM reconciliation_runs WHERE started_at <= ? AND `+full+` AND dry_run = FALSE
+		AND status IN ('completed','completed_with_errors')`, by)
+	at.Through = latest(`SELECT MAX(w.to_at) FROM `+windowsOfRuns+` AND w.to_at <= ? AND `+yardstick, by)
+	fullFrom := later(at.Full, time.Unix(0, 0).UTC()) // no database compares with the zero time
+	at.Undone = latest(`SELECT MIN(w.from_at) FROM `+windowsOfRuns+` AND w.to_at <= ? AND `+undone, by, fullFrom, later(fullFrom, by.Add(-billing.EventsReach)))
+	if !at.Undone.IsZero() {
+		at.Undone = later(at.Undone, at.Full)
+	}
+	return at, failure(err, "look what earlier runs have seen to")
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // takeTurns lets catch-ups be opened one after another: it locks a row until the transaction ends.

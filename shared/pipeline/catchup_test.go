@@ -341,6 +341,70 @@ func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
 	}
 }
 
+func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
+	const week = 7 * 24 * time.Hour
+	stopOne := func(f *fixture) {
+		f.change("a", true, pastDue)
+		f.clock.advance(time.Hour)
+		req, id := f.due()
+		f.enumerate(f.catchUpEnumerator(nil), req)
+		f.received(f.work)
+		if _, err := f.store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.clock.Now()); err != nil {
+			f.Fatal(err)
+		}
+	}
+	fullRun := func(f *fixture) {
+		id := f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: f.clock.Now()}).RunID
+		f.finish(id)
+	}
+	for name, test := range map[string]struct {
+		story   func(f *fixture)
+		expired bool          // no run knows what happened before Stripe's log begins
+		from    time.Duration // how long ago the next one begins
+	}{
+		"and no full run since": {func(f *fixture) {
+			stopOne(f)
+			f.clock.advance(5 * week)
+		}, true, billing.EventsReach},
+		"and a full run since": {func(f *fixture) {
+			stopOne(f)
+			f.clock.advance(4 * week)
+			fullRun(f)
+			f.clock.advance(week)
+		}, false, week},
+		"and a full run while it was listed": {func(f *fixture) {
+			f.clock.advance(time.Hour)
+			fullRun(f)
+			stopOne(f)
+			f.clock.advance(5 * week)
+		}, true, billing.EventsReach},
+		"and a full run began in the days that it was about": {func(f *fixture) {
+			f.clock.advance(46 * time.Hour)
+			fullRun(f)
+			stopOne(f)
+			f.clock.advance(29 * 24 * time.Hour)
+		}, false, 29*24*time.Hour + time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startQueues()
+			f.inSync("a")
+			f.catchUp()
+			test.story(f)
+			for range 3 {
+				s := f.catchUp()
+				_, id := f.due()
+				w := f.run(id).Window
+				if begins := f.clock.Now().Sub(w.From); begins != test.from || w.Expired != test.expired || (s.StatusReason != "") != test.expired {
+					t.Errorf("begins %s ago: %+v, %+v", begins, w, s)
+				}
+				f.clock.advance(time.Hour)
+				test.from, test.expired = time.Hour+settle+billing.Overlap, false
+			}
+		})
+	}
+}
+
 func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
