@@ -152,7 +152,7 @@ func AnnouncesEnd(run Run, s Summary) bool {
 	case KindOne:
 		return false
 	case KindCatchUp:
-		return s.Synchronized > 0 || s.Status != RunCompleted
+		return s.Synchronized > 0 || s.Status != RunCompleted || s.StatusReason != ""
 	default:
 		return true
 	}

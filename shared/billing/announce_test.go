@@ -75,6 +75,7 @@ func TestWhichEndsAreAnnounced(t *testing.T) {
 		"a catch-up that found nothing":    {catchUp, billing.Summary{Status: billing.RunCompleted, Skipped: 4}, false},
 		"a catch-up that repaired":         {catchUp, billing.Summary{Status: billing.RunCompleted, Synchronized: 1}, true},
 		"a catch-up with errors":           {catchUp, billing.Summary{Status: billing.RunCompletedWithErrors}, true},
+		"a catch-up that began too late":   {catchUp, billing.Summary{Status: billing.RunCompleted, StatusReason: billing.ReasonEventsExpired}, true},
 		"a catch-up that did not complete": {catchUp, billing.Summary{Status: billing.RunIncomplete}, true},
 	} {
 		if got := billing.AnnouncesEnd(test.run, test.summary); got != test.want {

@@ -74,7 +74,7 @@ func (d *digest) title() {
 	if d.s.DryRun {
 		kind += ", dry run (nothing was written)"
 	}
-	d.line("%s, %s: %s", kind, d.s.StartedAt.UTC().Format("Monday 2 January 2006, 15:04 UTC"), ended(d.s.Status))
+	d.line("%s, %s: %s", kind, d.s.StartedAt.UTC().Format("Monday 2 January 2006, 15:04 UTC"), ended(d.s))
 	if d.s.StatusReason == "" {
 		return
 	}
@@ -84,9 +84,12 @@ func (d *digest) title() {
 }
 
 // ended says how the run ended, so that it follows a colon.
-func ended(status RunStatus) string {
-	switch status {
+func ended(s Summary) string {
+	switch s.Status {
 	case RunCompleted:
+		if s.StatusReason != "" {
+			return "done, but it could not see everything."
+		}
 		return "all went well."
 	case RunCompletedWithErrors:
 		return "done, but some organizations need a person."
@@ -161,7 +164,7 @@ func (d *digest) needsAPerson() {
 		}
 	}
 	if len(reasons) == 0 {
-		if d.s.Status == RunCompleted {
+		if d.s.Status == RunCompleted && d.s.StatusReason == "" {
 			d.line("Nothing needs a person.")
 		}
 		return

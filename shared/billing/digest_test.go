@@ -152,6 +152,15 @@ func TestDigest(t *testing.T) {
 }
 
 // Everything at once, and every text of the data hostile.
+func TestADigestDoesNotSayThatAllWentWellOfACatchUpThatBeganTooLate(t *testing.T) {
+	s := weekly(billing.RunCompleted)
+	s.StatusReason, s.StatusMessage = billing.ReasonEventsExpired, "Stripe lists events of 30 days only"
+	text := billing.Digest(billing.Run{Strategy: billing.StrategyEvents}, s, "")
+	if strings.Contains(text, "all went well") || strings.Contains(text, "Nothing needs a person") || !strings.Contains(text, "reconcile start") {
+		t.Error(text)
+	}
+}
+
 func TestDigestStaysShortAndOnItsLines(t *testing.T) {
 	hostile := "org\r\nReport: https://evil.example\u2028\u202e\x1b[2J\x00" + strings.Repeat("x", 5000)
 	s := badWeek()

@@ -207,9 +207,10 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	return s.prune(ctx, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
 }
 
-// PruneEmpty removes closed catch-ups that started before the given time and named nobody, and returns how many.
+// PruneEmpty removes closed catch-ups that started before the given time, named nobody and have nothing to say, and
+// returns how many.
 func (s *Store) PruneEmpty(ctx context.Context, before time.Time) (int, error) {
-	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND status NOT IN ('running','enumerating')
+	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND status NOT IN ('running','enumerating') AND (status_reason = '' OR status = 'stopped')
 		AND (`+anItem+` LIMIT 1) IS NULL AND NOT EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key) ORDER BY started_at`, before)
 }
 

@@ -358,7 +358,7 @@ func Headline(status billing.RunStatus) string {
 // report logs how the run ended. Metrics are of runs over all organizations that write.
 func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summary, drift billing.Drift) error {
 	level := slog.LevelInfo
-	if s.Status != billing.RunCompleted {
+	if s.Status != billing.RunCompleted || s.StatusReason != "" {
 		level = slog.LevelError
 	}
 	a.Log.Log(ctx, level, Headline(s.Status), telemetry.KeyResult, s) //nolint:sloglint // one of three constants
@@ -366,7 +366,7 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 	case run.DryRun:
 		return nil
 	case run.Kind() == billing.KindCatchUp:
-		return emitCatchUp(a.Metrics, drift)
+		return emitCatchUp(a.Metrics, s, drift)
 	case run.Kind() == billing.KindFull:
 		return emitRun(a.Metrics, s, drift)
 	default:

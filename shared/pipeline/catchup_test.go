@@ -224,12 +224,32 @@ func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
 	f.catchUp()
 	f.clock.advance(31 * 24 * time.Hour)
 	s := f.catchUp()
+	_, expired := f.due()
 	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsExpired || !strings.Contains(s.StatusMessage, "run over all organizations") {
 		t.Errorf("%+v", s)
 	}
+	alarmed := func(times int) {
+		t.Helper()
+		if n := len(f.metrics.lines(t, telemetry.MetricRunSuspect, 1.0)); n != times {
+			t.Errorf("the metric that alarms was emitted %d times", n)
+		}
+		if n := len(f.logs.lines(t, "level", "ERROR")); n != times {
+			t.Errorf("%d lines of level ERROR", n)
+		}
+	}
+	alarmed(1)
 	f.clock.advance(time.Hour)
 	if s := f.catchUp(); s.StatusReason != "" {
 		t.Errorf("%+v", s)
+	}
+	alarmed(1)
+	f.clock.advance(8 * 24 * time.Hour)
+	f.catchUp()
+	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if run := f.run(expired); run.StatusReason != billing.ReasonEventsExpired {
+		t.Errorf("it was removed: %+v", run)
 	}
 }
 

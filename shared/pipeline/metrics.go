@@ -38,8 +38,15 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 	return errors.Join(problems...)
 }
 
-// emitCatchUp writes the metrics of a catch-up that ended.
-func emitCatchUp(m *telemetry.Metrics, drift billing.Drift) error {
-	return m.Emit(nil, telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access),
-		telemetry.Count(telemetry.MetricRepairUndone, drift.Warnings[billing.WarnRepairUndone]))
+// emitCatchUp writes the metrics of a catch-up that ended. That one which completed is suspect is only ever said,
+// never denied: that the next one is not takes nothing back.
+func emitCatchUp(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error {
+	metrics := []telemetry.Metric{
+		telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access),
+		telemetry.Count(telemetry.MetricRepairUndone, drift.Warnings[billing.WarnRepairUndone]),
+	}
+	if s.Status != billing.RunStopped && s.StatusReason != "" {
+		metrics = append(metrics, telemetry.Count(telemetry.MetricRunSuspect, 1))
+	}
+	return m.Emit(nil, metrics...)
 }

@@ -62,7 +62,7 @@ func (p *Page) toDo(s billing.Summary, v View) {
 
 // ending says what the status means and what comes next, where not all is well.
 func (p *Page) ending(s billing.Summary, v View) {
-	if s.Status == billing.RunCompleted {
+	if s.Status == billing.RunCompleted && s.StatusReason == "" {
 		return
 	}
 	p.Blank()

@@ -98,7 +98,7 @@ func newPage(run Run, f *findings) page {
 	s := run.Summary
 	p := page{
 		Policy: policy(), Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // G203: both are files of this package
-		RunID: clean(s.RunID), OrgID: clean(run.OrgID), Status: strings.ReplaceAll(string(s.Status), "_", " "), Tone: tone(s.Status),
+		RunID: clean(s.RunID), OrgID: clean(run.OrgID), Status: strings.ReplaceAll(string(s.Status), "_", " "), Tone: tone(s),
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
@@ -125,11 +125,11 @@ func newPage(run Run, f *findings) page {
 	return p
 }
 
-func tone(s billing.RunStatus) string {
-	switch s {
-	case billing.RunCompleted:
+func tone(s billing.Summary) string {
+	switch {
+	case s.Status == billing.RunCompleted && s.StatusReason == "":
 		return "good"
-	case billing.RunEnumerating, billing.RunRunning:
+	case s.Status.Open():
 		return "open"
 	default:
 		return "bad"
