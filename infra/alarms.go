@@ -137,8 +137,8 @@ func runAlarms(c stackConfig) []alarm {
 			do: "find out why the workers did not get through, then resume it", metric: c.runMetric(telemetry.MetricRunIncomplete),
 		},
 		{
-			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something",
-			do: "check the database and the Stripe account before you trust it", metric: c.runMetric(telemetry.MetricRunSuspect),
+			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something, or a catch-up could not see everything",
+			do: "check the database and the Stripe account before you trust it, or start a run over all organizations", metric: c.runMetric(telemetry.MetricRunSuspect),
 		},
 		{
 			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database login is wrong",

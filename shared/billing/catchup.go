@@ -53,8 +53,10 @@ type Window struct {
 	From, To time.Time // to the second, both included
 	Since    bool      // From is what somebody asked for, so that the next catch-up does not go on from here
 	Expired  bool      // From is where Stripe's log begins: what was before is not known
-	State    WindowState
-	After    string // the last event read of the list that is being read; "" before the first page
+	// Unreadable counts the events between them that could not be read in full: whom they concern may be missing.
+	Unreadable int
+	State      WindowState
+	After      string // the last event read of the list that is being read; "" before the first page
 }
 
 // CaughtUp is what earlier runs have seen to.
@@ -122,6 +124,9 @@ func (w Window) Query() EventQuery {
 // Behind is the window once the page is read. A dry run looks for nothing that is undelivered: what it found
 // would be found no more by the run that repairs it.
 func (w Window) Behind(p EventPage, dryRun bool) Window {
+	if w.State == WindowEvents {
+		w.Unreadable += p.Odd
+	}
 	switch {
 	case p.More && len(p.Events) > 0:
 		w.After = p.Events[len(p.Events)-1].ID

@@ -80,6 +80,7 @@ const (
 	ReasonNoOrganizations    Reason = "no_organizations"
 	ReasonNoSubscriptions    Reason = "no_subscriptions"
 	ReasonEventsExpired      Reason = "events_expired"
+	ReasonEventsUnreadable   Reason = "events_unreadable"
 )
 
 // WarningCode names something a person should look at; it changes no outcome.
@@ -304,6 +305,11 @@ var allAdvice = []Advice{
 		string(ReasonEventsExpired), ConcernRun,
 		"The catch-up had to begin before Stripe's log of events does, which reaches back 30 days.",
 		"Start a run over all organizations, which needs no events.", anew,
+	},
+	{
+		string(ReasonEventsUnreadable), ConcernRun,
+		"Events of Stripe's log could not be read in full, so whom they concern may be missing.",
+		"Start a run over all organizations. If it comes again, compare an event that the log names with Stripe's documentation.", anew,
 	},
 
 	{

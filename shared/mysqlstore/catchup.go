@@ -116,6 +116,7 @@ const (
 	insertLate        = `INSERT INTO reconciliation_late (run_key, ` + eventColumns + `) VALUES `
 	lateAgain         = ` ON DUPLICATE KEY UPDATE run_key = VALUES(run_key), pending_webhooks = VALUES(pending_webhooks)`
 	deleteEvents      = `DELETE FROM reconciliation_events WHERE run_key = ? AND subject IN `
+	keepUnreadable    = `INSERT INTO reconciliation_unreadable (run_id, events) VALUES (?,?) ON DUPLICATE KEY UPDATE events = VALUES(events)`
 	insertNamed       = `INSERT INTO reconciliation_named (run_key, org_id, event_id, type, pending_webhooks, subscription_id, created_at) VALUES `
 )
 
@@ -150,6 +151,11 @@ func (s *Store) StoreEvents(ctx context.Context, l billing.Lease, w billing.Wind
 		}
 		if err != nil {
 			return err
+		}
+		if next.Unreadable != w.Unreadable {
+			if _, err := tx.ExecContext(ctx, keepUnreadable, l.RunID, next.Unreadable); err != nil {
+				return err
+			}
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE reconciliation_windows SET state = ?, after_id = ? WHERE run_id = ?`, next.State, next.After, l.RunID)
 		return err
@@ -542,6 +548,9 @@ func (s *Store) pruneCatchUp(ctx context.Context, runID string, key int64) error
 				return err
 			}
 		}
+	}
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_unreadable WHERE run_id = ?`, runID); err != nil {
+		return err
 	}
 	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_windows WHERE run_id = ?`, runID)
 	return err

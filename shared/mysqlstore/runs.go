@@ -15,6 +15,7 @@ const runColumns = `id, request_id, status, dry_run, strategy, org_id, total, li
 	COALESCE(s.state, ''), s.began_at, s.orphans IS NOT NULL, EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key),
 	COALESCE(o.asked_by, ''), COALESCE(o.allow_downgrade, FALSE), o.approved_limit, COALESCE(o.approved_by, ''), o.approved_at,
 	w.run_id IS NOT NULL, w.from_at, w.to_at, COALESCE(w.own_since, FALSE), COALESCE(w.expired, FALSE), COALESCE(w.state, ''), COALESCE(w.after_id, ''),
+	COALESCE((SELECT u.events FROM reconciliation_unreadable u WHERE u.run_id = r.id), 0),
 	COALESCE((SELECT a.account_id FROM reconciliation_accounts a WHERE a.run_id = r.id), '')`
 
 func scanRun(r *sql.Rows) (billing.Run, error) {
@@ -32,7 +33,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
 		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed,
 		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt,
-		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After, &run.AccountID)
+		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After, &window.Unreadable, &run.AccountID)
 	if limit.Valid {
 		approval.Limit, approval.At = int(limit.Int64), approvedAt.Time
 		run.Approval = &approval

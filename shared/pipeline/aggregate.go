@@ -306,8 +306,8 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	}
 	subscriptions, err := a.Store.CountSubscriptions(ctx, run.ID)
 	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
-	if w := run.Window; w != nil && w.Expired && s.Status != billing.RunIncomplete {
-		s.StatusReason, s.StatusMessage = billing.ReasonEventsExpired, expired(*w)
+	if run.Window != nil && s.Status != billing.RunIncomplete {
+		s.StatusReason, s.StatusMessage = unseen(*run.Window)
 	}
 	if err != nil || run.Kind() != billing.KindFull || s.Status == billing.RunIncomplete {
 		return seen, err
@@ -398,6 +398,22 @@ func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
 
 func (a *Aggregator) age(name string, of time.Time) telemetry.Metric {
 	return telemetry.Metric{Name: name, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(of).Seconds())}
+}
+
+// unseen says what a catch-up could not see of what its window is about; nothing if it saw all.
+func unseen(w billing.Window) (reason billing.Reason, message string) {
+	if w.Expired {
+		reason, message = billing.ReasonEventsExpired, expired(w)
+	}
+	if w.Unreadable == 0 {
+		return reason, message
+	}
+	unreadable := fmt.Sprintf("%d events of Stripe's could not be read in full, so whom they concern may be missing (the enumerator's log names each); start a run over all organizations",
+		w.Unreadable)
+	if reason == "" {
+		return billing.ReasonEventsUnreadable, unreadable
+	}
+	return reason, message + "; and " + unreadable
 }
 
 // expired says of a catch-up that it could not begin where it had to.

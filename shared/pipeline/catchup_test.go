@@ -425,6 +425,27 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 	}
 }
 
+// If Stripe changed how it tells of a subscription, catch-ups would name nobody, and all would seem well.
+func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("a")
+	f.catchUp()
+	sub, _ := f.stripe.Subscription("sub_a")
+	for range 3 {
+		f.stripe.AddEvent(stripetest.Event{Subscription: &sub, PendingWebhooks: 1, Override: map[string]any{"data": map[string]any{"object": map[string]any{"object": "subscription.v2"}}}})
+	}
+	f.clock.advance(time.Hour)
+	s := f.catchUp()
+	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsUnreadable || !strings.HasPrefix(s.StatusMessage, "3 ") {
+		t.Errorf("%+v", s)
+	}
+	f.clock.advance(time.Hour) // they are in the list of those undelivered, and not in the window any more
+	if s := f.catchUp(); s.StatusReason != "" {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()

@@ -24,7 +24,7 @@ const (
 	MetricRunDuration   = "RunDuration" // milliseconds
 	MetricOrphans       = "Orphans"
 
-	// One of these is 1 where the run ended so, else 0.
+	// One of these is 1 where the run ended so, else 0. A catch-up that could not see everything is suspect.
 	MetricRunIncomplete = "RunIncomplete"
 	MetricRunSuspect    = "RunSuspect"
 	MetricRunStopped    = "RunStopped"
