@@ -1,0 +1,102 @@
+package mysqlstore_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+)
+
+func TestEventsThatWereTakenLateGoFromCatchUpToCatchUpUntilOneEndsWell(t *testing.T) {
+	const events = 1200 // more than two pages
+	onEach(t, func(t *testing.T, f *fixture) {
+		window := billing.Window{From: now.Add(-time.Hour), To: now}
+		undelivered := window
+		undelivered.State = billing.WindowUndelivered
+		open := func(id string) billing.Lease {
+			t.Helper()
+			run := newRun(id)
+			run.Strategy = billing.StrategyEvents
+			if got, err := f.store.OpenCatchUp(t.Context(), run, window); err != nil || got.ID != id {
+				t.Fatal(got, err)
+			}
+			f.lease(t, leaseOf(id))
+			return leaseOf(id)
+		}
+		var page []billing.Event
+		for i := range events {
+			id := fmt.Sprintf("%04d", i)
+			page = append(page, billing.Event{ID: "evt_" + id, Type: "t", Created: now.Add(-2 * time.Hour), SubscriptionID: "sub_" + id, PendingWebhooks: 2})
+		}
+		list := func(l billing.Lease) {
+			t.Helper()
+			for i := 0; i < len(page); i += 100 {
+				if err := f.store.StoreEvents(t.Context(), l, undelivered, page[i:min(i+100, len(page))], undelivered, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		take := func(l billing.Lease) {
+			t.Helper()
+			for more := true; more; {
+				var err error
+				if more, err = f.store.TakeLateEvents(t.Context(), l, window); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		want := func(what string, lookedUp, kept, remembered int) {
+			t.Helper()
+			for table, n := range map[string]int{"events": lookedUp, "late": kept, "undelivered": remembered} {
+				if got := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_`+table); got != n {
+					t.Errorf("%s: %d rows of reconciliation_%s, want %d", what, got, table, n)
+				}
+			}
+		}
+		end := func(id string, status billing.RunStatus) {
+			t.Helper()
+			f.MustExec(t, `UPDATE reconciliation_runs SET status = ? WHERE id = ?`, status, id)
+			f.MustExec(t, `DELETE FROM reconciliation_events`)
+		}
+
+		first := open("first")
+		list(first)
+		take(first)
+		want("listed", 0, 0, events)
+		end("first", billing.RunCompleted)
+
+		stopped := open("stopped")
+		for i := range page[:300] { // one endpoint took these, none the next, all the rest
+			page[i].PendingWebhooks = 1
+		}
+		page = page[:600]
+		list(stopped)
+		list(stopped) // after a crash
+		take(stopped)
+		want("taken", 900, 900, 600)
+		end("stopped", billing.RunStopped)
+
+		running := open("running")
+		list(running)
+		take(running)
+		want("taken over", 900, 900, 600)
+		end("running", billing.RunRunning)
+
+		beside := open("beside")
+		list(beside)
+		take(beside)
+		want("left to who is at it", 0, 900, 600)
+		end("running", billing.RunIncomplete)
+		f.MustExec(t, `DELETE FROM reconciliation_runs WHERE id = 'running'`)
+		take(beside)
+		want("taken over from one that is gone", 900, 900, 600)
+		end("beside", billing.RunCompletedWithErrors)
+
+		last := open("last")
+		list(last)
+		take(last)
+		want("done", 0, 0, 600)
+	})
+}
