@@ -27,6 +27,7 @@ const (
 	catchUpOverdue     = 3 * time.Hour // at least; catch-ups that are rarer may be three late
 	missedWithin       = 3 * time.Hour
 	statisticMax       = "Maximum"
+	statisticMin       = "Minimum"
 	statisticSum       = "Sum"
 	statisticP99       = "p99"
 	queueAgeOfDeadline = 4 // a message may wait for this fraction of a run's deadline
@@ -69,7 +70,8 @@ func alarms(c stackConfig, f functions, q queues) []alarm {
 	all := functionAlarms(f)
 	all = append(all, queueAlarms(c, q)...)
 	all = append(all, runAlarms(c)...)
-	return append(all, catchUpAlarms(c)...)
+	all = append(all, catchUpAlarms(c)...)
+	return append(all, archiveAlarms(c)...)
 }
 
 func functionAlarms(f functions) []alarm {

@@ -49,6 +49,7 @@ func TestAlarmsWatchWhatTheyPromise(t *testing.T) {
 		"repair-undone":        {own, "RepairUndone", "Sum", "", 0, 3600, 1, hidden},
 		"catch-up-age":         {own, "CatchUpAge", "Maximum", "", 10_800, 900, 2, heard},
 		"outbox-age":           {own, "OutboxAge", "Maximum", "", 86_400, 3600, 1, hidden},
+		"report-archive":       {own, "RunsToArchive", "Minimum", "", 0, 3600, 2, hidden},
 		"orphans":              {own, "Orphans", "Maximum", "", 10, 3600, 1, hidden},
 	}
 	topic := slices.Collect(maps.Keys(resources(t, "AWS::SNS::Topic")))[0]

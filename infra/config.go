@@ -31,6 +31,9 @@ type stackConfig struct {
 	Schedule      string // of runs over all organizations
 	CatchUp       string // the schedule of catch-ups; "" if there are none
 
+	ReportBucket string // in which reports are archived: newBucket for one of the stack's, "" for none
+	ArchiveDays  int    // after which the stack's own bucket removes them
+
 	Protected bool // from being deleted
 	Tags      map[string]string
 
@@ -91,6 +94,11 @@ var stackSettings = []setting{
 	},
 	{name: "CATCH_UP_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "5", remedy: "how many organizations with drifted access are usual in three hours of catch-ups, such as 5"},
 	{name: "ORPHANS_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
+	{
+		name: reportBucket, fits: regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`), optional: true,
+		remedy: "new, so that the stack makes a bucket, the name of one of this account and region, or leave it out to archive no reports",
+	},
+	{name: "ARCHIVE_DAYS", fits: regexp.MustCompile(`^[1-9]\d{0,3}$`), byItself: "400", remedy: "the days after which the stack's bucket removes reports, from 1 to 9999, such as 400"},
 	{name: "TERMINATION_PROTECTION", fits: regexp.MustCompile(`^(true|false)$`), byItself: "false", remedy: "true, so that nobody deletes the stack by mistake, or false"},
 	{
 		name: "TAGS", fits: regexp.MustCompile(`^` + oneTag + `(\s*,\s*` + oneTag + `)*$`), optional: true,
@@ -270,8 +278,9 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 	threshold, thresholdErr := strconv.Atoi(values["ACCESS_DRIFT_THRESHOLD"])
 	missed, missedErr := strconv.Atoi(values["CATCH_UP_DRIFT_THRESHOLD"])
 	orphans, orphansErr := strconv.Atoi(values["ORPHANS_THRESHOLD"])
+	archiveDays, archiveErr := strconv.Atoi(values["ARCHIVE_DAYS"])
 	retention, retentionErr := strconv.Atoi(values["LOG_RETENTION_DAYS"])
-	if err := errors.Join(thresholdErr, missedErr, orphansErr, retentionErr); err != nil {
+	if err := errors.Join(thresholdErr, missedErr, orphansErr, archiveErr, retentionErr); err != nil {
 		return stackConfig{}, err
 	}
 	// What the stack itself depends on is never left to a function's own default.
@@ -288,6 +297,7 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		AlarmTopic: values["ALARM_TOPIC_ARN"], Schedule: values["SCHEDULE"],
 		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
 		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: missed,
+		ReportBucket: values[reportBucket], ArchiveDays: archiveDays,
 		AccessDriftThreshold: threshold, LogRetentionDays: retention,
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline, WorkReceives: loaded.MaxReceiveCount,
 		Functions: functions,

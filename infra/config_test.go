@@ -21,6 +21,7 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 		Account: "123456789012", Region: "us-east-1", VPC: "vpc-0123456789abcdef0",
 		Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, SecurityGroup: "sg-0123456789abcdef0",
 		SecretName: "pixell/subscription-reconciliation", AlarmEmail: "operators@example.com", Schedule: "cron(0 3 ? * SUN *)",
+		ReportBucket: "new", ArchiveDays: 400,
 		Protected: true, Tags: map[string]string{}, AccessDriftThreshold: 10, CatchUp: "rate(1 hour)", CatchUpDriftThreshold: 5, OrphansThreshold: 10, LogRetentionDays: 90,
 		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour, WorkReceives: 30,
 		Functions: map[string]string{

@@ -61,7 +61,7 @@ func TestCloudFormationMayMakeTheStack(t *testing.T) {
 		"AWS::Lambda::EventSourceMapping": "lambda:CreateEventSourceMapping", "AWS::Lambda::EventInvokeConfig": "lambda:*",
 		"AWS::Scheduler::Schedule": "scheduler:*", "AWS::Scheduler::ScheduleGroup": "scheduler:*", "AWS::SNS::Topic": "sns:*",
 		"AWS::SNS::TopicPolicy": "sns:*", "AWS::SNS::Subscription": "sns:Subscribe", "AWS::CloudWatch::Alarm": "cloudwatch:*",
-		"AWS::CloudWatch::Dashboard": "cloudwatch:*",
+		"AWS::CloudWatch::Dashboard": "cloudwatch:*", "AWS::S3::Bucket": "s3:*", "AWS::S3::BucketPolicy": "s3:*",
 	}
 	for id, r := range synthesized.parsed.Resources {
 		if action := makes[r.Type]; !allowed[action] {

@@ -9,7 +9,7 @@ import (
 )
 
 // What each function reads of the configuration; the worker also each list of a tier's prices or
-// products. SECRET_NAME, the queues and MAX_RECEIVE_COUNT come from the stack itself.
+// products. SECRET_NAME, the queues, MAX_RECEIVE_COUNT and REPORT_BUCKET come from the stack itself.
 var (
 	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS"} // columns are checked against the tiers
 	stripeVariables     = []string{"STRIPE_MODE", "STRIPE_RPS"}
@@ -60,7 +60,11 @@ func workerEnvironment(c stackConfig, q queues) []pair {
 		pair{"DEAD_LETTER_QUEUE_URL", *q.deadLetter.QueueUrl()})
 }
 
-func aggregatorEnvironment(c stackConfig) []pair {
+func aggregatorEnvironment(c stackConfig, reports *archive) []pair {
 	mode := []string{"STRIPE_MODE"} // announcements say it
-	return environment(c, databaseVariables, aggregatorVariables, mode, announceVariables, commonVariables)
+	pairs := environment(c, databaseVariables, aggregatorVariables, mode, announceVariables, commonVariables)
+	if reports != nil {
+		pairs = append(pairs, pair{reportBucket, *reports.name})
+	}
+	return pairs
 }

@@ -49,7 +49,7 @@ type function struct {
 	environment    []pair
 }
 
-func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) functions {
+func newFunctions(stack awscdk.Stack, c stackConfig, q queues, reports *archive, assets string) functions {
 	n := existingNetwork(stack, c)
 	f := functions{
 		enumerator: newFunction(stack, c, n, assets, function{
@@ -61,11 +61,12 @@ func newFunctions(stack awscdk.Stack, c stackConfig, q queues, assets string) fu
 			memory: 256, timeout: workerTimeout, environment: workerEnvironment(c, q),
 		}),
 		aggregator: newFunction(stack, c, n, assets, function{
-			id: "Aggregator", name: "aggregator", says: "Closes runs and writes their summaries",
-			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c),
+			id: "Aggregator", name: "aggregator", says: "Closes runs, writes their summaries and archives their reports",
+			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c, reports),
 		}),
 	}
 	grantQueues(stack, c, f, q)
+	allowArchive(stack, c, f.aggregator.Role(), reports)
 	f.work = newEventSources(c, f, q)
 	newTickInvocations(f)
 	return f

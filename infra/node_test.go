@@ -32,9 +32,10 @@ type cloudFormation struct {
 }
 
 type resource struct {
-	Type           string
-	Properties     map[string]any
-	DeletionPolicy string
+	Type       string
+	Properties map[string]any
+
+	DeletionPolicy, UpdateReplacePolicy string
 }
 
 func TestMain(m *testing.M) {

@@ -43,7 +43,8 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	})
 	awscdk.Annotations_Of(stack).AcknowledgeWarning(jsii.String("@aws-cdk/aws-ec2:noSubnetRouteTableId"), jsii.String("nothing here reads a route table"))
 	q := newQueues(stack, c)
-	f := newFunctions(stack, c, q, assets)
+	reports := newArchive(stack, c)
+	f := newFunctions(stack, c, q, reports, assets)
 	newSchedules(stack, c, f, q)
 	operators := newOperatorPolicy(stack, c, f, q)
 	newBreakGlassPolicy(stack, c, f)
@@ -51,6 +52,9 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	topic := newAlarms(stack, c, f, q)
 	newDashboard(stack, c, f, q)
 	newOutputs(stack, c, f, q, operators, topic)
+	if reports != nil {
+		newOutput(stack, "ReportBucket", "Where the reports of runs are archived: they hold customer data", reports.name)
+	}
 	return stack
 }
 
@@ -98,7 +102,10 @@ func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operat
 		})
 	}
 	for _, output := range outputs {
-		awscdk.NewCfnOutput(stack, jsii.String("Output"+output.id), &awscdk.CfnOutputProps{Value: output.value, Description: &output.says}).
-			OverrideLogicalId(&output.id)
+		newOutput(stack, output.id, output.says, output.value)
 	}
+}
+
+func newOutput(stack awscdk.Stack, id, says string, value *string) {
+	awscdk.NewCfnOutput(stack, jsii.String("Output"+id), &awscdk.CfnOutputProps{Value: value, Description: &says}).OverrideLogicalId(&id)
 }

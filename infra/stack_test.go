@@ -40,7 +40,7 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 		"AWS::SQS::Queue": 6, "AWS::SQS::QueuePolicy": 6, "AWS::Logs::LogGroup": 3, "AWS::IAM::Role": 4, "AWS::IAM::Policy": 4,
 		"AWS::IAM::ManagedPolicy": 2, "AWS::Lambda::Function": 3, "AWS::Lambda::EventSourceMapping": 3, "AWS::Lambda::EventInvokeConfig": 2,
 		"AWS::Scheduler::Schedule": 4, "AWS::Scheduler::ScheduleGroup": 1, "AWS::SNS::Topic": 1, "AWS::SNS::TopicPolicy": 1,
-		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 22, "AWS::CloudWatch::Dashboard": 1,
+		"AWS::SNS::Subscription": 1, "AWS::CloudWatch::Alarm": 23, "AWS::CloudWatch::Dashboard": 1, "AWS::S3::Bucket": 1, "AWS::S3::BucketPolicy": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -153,7 +153,7 @@ func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
 			"STRIPE_PRODUCT_ID_STARTER", "STRIPE_PRODUCT_ID_PRO", "STRIPE_PRODUCT_ID_MAX", "STRIPE_PRICE_ID_ADDON", "STRIPE_PRODUCT_ID_ADDON", "DEFAULT_TIER", "WORKER_CONCURRENCY", "EVENT_BUS",
 			"RETRY_BACKOFF", "MAX_RECEIVE_COUNT", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL", "DEAD_LETTER_QUEUE_URL",
 		}),
-		"aggregator": slices.Concat(database, []string{"RETENTION_DAYS", "STRIPE_MODE", "EVENT_BUS"}),
+		"aggregator": slices.Concat(database, []string{"RETENTION_DAYS", "STRIPE_MODE", "EVENT_BUS", "REPORT_BUCKET"}),
 	} {
 		slices.Sort(want)
 		if diff := cmp.Diff(want, variablesOf(made, prefix+"-"+name)); diff != "" {

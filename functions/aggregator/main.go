@@ -1,5 +1,5 @@
 // Aggregator is the Lambda function that hears of progress, closes runs, writes their summaries and
-// announces what was repaired; a tick lets it close what nobody reports on any more.
+// announces what was repaired and archives their reports; a tick lets it close what nobody reports on any more.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
@@ -27,6 +28,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lambda.StartWithOptions(wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log).Invoke, lambda.WithContext(ctx))
+	aggregator := wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
+	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil {
+		return err
+	}
+	lambda.StartWithOptions(aggregator.Invoke, lambda.WithContext(ctx))
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
@@ -97,11 +98,11 @@ func onDemonstration(ctx context.Context, o options, environ map[string]string, 
 }
 
 // ownSettings are those of the own parts and, beneath them, the given ones: but what those say of
-// other databases and accounts does not hold here, nor are made-up organizations announced to the application.
+// other databases and accounts does not hold here, nor are made-up organizations announced to the application, or archived.
 func ownSettings(environ, own map[string]string) map[string]string {
 	merged := maps.Clone(own)
 	for name, value := range environ {
-		if _, ours := merged[name]; !ours && name != "EVENT_BUS" && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
+		if _, ours := merged[name]; !ours && name != "EVENT_BUS" && name != "REPORT_BUCKET" && !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "STRIPE_") {
 			merged[name] = value
 		}
 	}
@@ -185,10 +186,22 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	if err == nil {
 		s.Pipeline, err = inprocess.Start(ctx, c, store, stripe, log)
 	}
+	if err == nil {
+		s.archiveReports(ctx, c)
+	}
 	if err != nil {
 		return s, errors.Join(err, store.Close())
 	}
 	return s, nil
+}
+
+// archiveReports has the report archived where REPORT_BUCKET and AWS settings are set.
+func (s session) archiveReports(ctx context.Context, c config.Config) {
+	reports, err := archive.New(ctx, c, s.store)
+	if err != nil {
+		s.progress.Note("the report is not archived: %v", err)
+	}
+	s.Aggregator.Step.Archive = reports
 }
 
 // checkApplication refuses a database that is not the application's, before this system's own tables

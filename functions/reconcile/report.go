@@ -21,9 +21,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// reportHistory is how many runs a page looks back on.
-const reportHistory = 13
-
 // toStdout is the file name that means standard output.
 const toStdout = "-"
 
@@ -105,9 +102,7 @@ func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 		if err != nil {
 			return err
 		}
-		items := func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
-			return store.EachReportItem(ctx, run.ID, fn, outcomes...)
-		}
+		items := report.ItemsOf(store, run.ID)
 		n := written{RunID: run.ID, File: o.file()}
 		err = c.toFile(n.File, func(w io.Writer) error {
 			switch {
@@ -116,7 +111,7 @@ func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 			case o.organizations != "":
 				n.Written, err = report.OrganizationsCSV(ctx, w, items)
 			default:
-				n.Written, err = writePage(ctx, w, store, run, settings.Stripe.Mode, items)
+				n.Written, err = writePage(ctx, w, store, run, settings.Stripe.Mode)
 			}
 			return err
 		})
@@ -127,23 +122,17 @@ func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 	})
 }
 
-func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run billing.Run, mode config.Mode, items report.Items) (report.Written, error) {
+func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run billing.Run, mode config.Mode) (report.Written, error) {
 	summary, err := (&pipeline.Aggregator{Store: store}).Summary(ctx, run.ID)
 	if err != nil {
 		return report.Written{}, err
 	}
-	history, err := store.RunsBefore(ctx, run.StartedAt, reportHistory)
+	about, err := report.Of(ctx, store, run, summary)
 	if err != nil {
 		return report.Written{}, err
 	}
-	for i := range history { // a redrive may be ahead of what was written at the end
-		if history[i].ID == run.ID {
-			history[i].Figures = summary
-		}
-	}
-	return report.HTML(ctx, w, report.Run{
-		Summary: summary, OrgID: run.OrgID, History: history, Mode: mode, WrittenAt: time.Now(), Items: items,
-	})
+	about.Mode, about.WrittenAt = mode, time.Now()
+	return report.HTML(ctx, w, about)
 }
 
 // showWritten tells where the report is; beside a report on standard output, on standard error.

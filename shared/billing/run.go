@@ -60,6 +60,10 @@ type Lease struct {
 	End   time.Time // unless a write under the lease moves it
 }
 
+// ArchiveLife is how long whoever archives the reports of a run has it for itself: far more than it takes, and
+// short enough for the next tick but one after a crash.
+const ArchiveLife = 10 * time.Minute
+
 // Run is one pass over all organizations, or over one.
 type Run struct {
 	ID            string

@@ -40,6 +40,8 @@ type Config struct {
 	RetentionDays int `json:"retentionDays"`
 	// EventBus is the name or ARN of the EventBridge bus that repairs are announced on; empty: on none.
 	EventBus string `json:"eventBus"`
+	// ReportBucket is the S3 bucket that the reports of full runs are archived in; empty: none are.
+	ReportBucket string `json:"reportBucket"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `json:"logLevel"`
 }

@@ -72,6 +72,8 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 		{"EVENTS_SETTLE", "10m", "a duration from 0s to 6h, such as 10m: the webhook gets so long before a catch-up looks", between(&c.EventsSettle, time.ParseDuration, 0, 6*time.Hour)},
 		{"RETENTION_DAYS", "90", "a whole number of days from 19 to 3650: a run must outlive the messages that name it", between(&c.RetentionDays, strconv.Atoi, 19, 3650)},
 
+		{"REPORT_BUCKET", "", "the name of an S3 bucket for the reports of runs, or leave it out to archive none", word(&c.ReportBucket, bucketName.MatchString, "is not the name of a bucket")},
+
 		{"WORK_QUEUE_URL", "", "the URL of the SQS queue with one message for each organization", queue(&c.Queues.Work, "WORK_QUEUE_URL", queues)},
 		{"RESULTS_QUEUE_URL", "", "the URL of the SQS queue that the workers report to", queue(&c.Queues.Results, "RESULTS_QUEUE_URL", queues)},
 		{"DEAD_LETTER_QUEUE_URL", "", "the URL of the SQS queue for what could not be reconciled", queue(&c.Queues.DeadLetter, "DEAD_LETTER_QUEUE_URL", queues)},
@@ -98,6 +100,7 @@ var (
 	accountID   = regexp.MustCompile(`^acct_[A-Za-z0-9]+$`)
 	lambdaName  = regexp.MustCompile(`^[A-Za-z0-9_:$-]{1,170}$`)
 	busName     = regexp.MustCompile(`^(arn:aws[a-z-]*:events:[a-z0-9-]+:\d{12}:event-bus/)?[A-Za-z0-9_./-]{1,256}$`)
+	bucketName  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 	stageName   = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	unprintable = regexp.MustCompile(`[^\x21-\x7e]`)
 )

@@ -274,6 +274,9 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 	if err := replaceAccount(ctx, s.db, runID, ""); err != nil {
 		return err
 	}
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_archives WHERE run_id = ?`, runID); err != nil {
+		return err
+	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_tallies WHERE run_key = ?`, key); err != nil {
 		return err
 	}

@@ -70,8 +70,10 @@ type Aggregator struct {
 		ageTeller
 		historyPruner
 		outbox
+		archives
 	}
-	Bus EventBus // where announcements go; nil: nowhere
+	Bus     EventBus // where announcements go; nil: nowhere
+	Archive Archive  // of the reports of runs; nil: there is none
 	// AmendmentPause is how long what a run's amendment tells waits for the next amendment.
 	AmendmentPause time.Duration
 	Retention      time.Duration // how long before the latest run closed ones are kept
@@ -126,7 +128,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	defer cancel()
 	tick := Tick{Closed: []string{}}
 	var problems []error
-	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.announceAll, a.prune} {
+	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.announceAll, a.archiveAll, a.prune} {
 		err := step(ctx, &tick)
 		problems = append(problems, err)
 		if billing.IsDatabaseAway(err) {
@@ -227,8 +229,11 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	if err != nil || !closed {
 		return false, err
 	}
-	// The tick removes what is left of a snapshot; a report that is missing stays missing.
-	return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
+	// The tick removes what is left of a snapshot, and archives what is not archived; a report that is missing
+	// in the log stays missing.
+	err = errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
+	a.archiveClosed(ctx, run.ID)
+	return true, err
 }
 
 // amend brings the summary of a closed run up to date after a redrive. Where another aggregator
@@ -280,7 +285,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) billing.End {
 	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), At: a.now()}
 	if billing.AnnouncesEnd(run, s) {
-		end.Text = billing.Digest(run, s, "")
+		end.Text = billing.Digest(run, s, a.reportAddress(run))
 	}
 	return end
 }

@@ -52,6 +52,10 @@ const (
 // before the first one, since this system's tables were created.
 const MetricLastRunAge = "LastRunAge"
 
+// MetricRunsToArchive is emitted at each tick where reports are archived: runs whose reports are not, or not as
+// they were amended last.
+const MetricRunsToArchive = "RunsToArchive"
+
 // Metrics of catch-ups, without dimensions. Those of a full run say nothing of a catch-up.
 const (
 	// MetricCatchUpAccessDrift is emitted when a catch-up ends: its organizations whose tier, status or
@@ -87,7 +91,7 @@ func All() []Emitted {
 		MetricOrganizations, MetricSynchronized, MetricErrors, MetricSkipped, MetricPending, MetricWithheld, MetricDowngrades,
 		MetricRunDuration, MetricOrphans, MetricRunIncomplete, MetricRunSuspect, MetricRunStopped,
 		MetricAccessDrift, MetricDetailDrift, MetricTierMetadataMismatch,
-		MetricStripeList, MetricStripeRetrieve, MetricStripeOther, MetricStripeThrottled, MetricLastRunAge,
+		MetricStripeList, MetricStripeRetrieve, MetricStripeOther, MetricStripeThrottled, MetricLastRunAge, MetricRunsToArchive,
 		MetricCatchUpAccessDrift, MetricCatchUpAge, MetricRepairUndone,
 		MetricAnnounced, MetricAnnouncementErrors, MetricOutboxSize, MetricOutboxAge,
 	} {

@@ -31,6 +31,7 @@ var mayImport = map[string]string{
 	"shared/mysqlstore/appschema":    "sql",
 	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
 	"shared/sqsqueue":                "shared/billing sqs",
+	"shared/s3bucket":                "",
 	"shared/eventbus":                "shared/billing eventbridge",
 
 	// What stands in for AWS on one machine.
@@ -40,10 +41,12 @@ var mayImport = map[string]string{
 	"shared/localaws/lambdasource": "shared/telemetry sqs",
 	"shared/localaws/localdb":      "sql go-sql-driver dolthub",
 	"shared/localaws/runtimeapi":   "",
+	"shared/localaws/s3server":     "",
 	"shared/localaws/sqsserver":    "",
 
 	// What runs in AWS: nothing local in it.
-	"functions/aggregator":       "functions/internal/wire shared/config",
+	"functions/aggregator":       "functions/internal/archive functions/internal/wire shared/config",
+	"functions/internal/archive": "functions/internal/report shared/billing shared/config shared/mysqlstore shared/pipeline shared/s3bucket",
 	"functions/enumerator":       "functions/internal/wire shared/config",
 	"functions/worker":           "functions/internal/wire shared/config",
 	"functions/internal/handler": "shared/billing shared/pipeline shared/sqsqueue shared/telemetry",
@@ -58,7 +61,7 @@ var mayImport = map[string]string{
 	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
 
 	// The whole pipeline in one process; local seeds the database that it starts.
-	"functions/local": "functions/internal/follow functions/internal/inprocess functions/internal/present functions/internal/wire " +
+	"functions/local": "functions/internal/archive functions/internal/follow functions/internal/inprocess functions/internal/present functions/internal/wire " +
 		"shared/billing shared/config shared/localaws/demo shared/localaws/localdb shared/mysqlstore shared/mysqlstore/appschema " +
 		"shared/pipeline shared/stripesource shared/stripesource/stripetest shared/telemetry sql go-sql-driver",
 	"functions/internal/inprocess": "functions/internal/handler functions/internal/wire shared/config shared/localaws/lambdaserver " +
@@ -77,7 +80,7 @@ var mayImport = map[string]string{
 var testsMayImport = map[string]string{
 	"functions":           "functions/... shared/... sql go-sql-driver sqs secretsmanager chromedp",
 	"infra":               "infra/... shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
-	"shared":              "shared/... sql go-sql-driver sqs secretsmanager dolthub",
+	"shared":              "shared/... sql go-sql-driver sqs s3 secretsmanager dolthub",
 	"shared/config":       "shared/billing shared/config shared/telemetry",
 	"shared/stripesource": "shared/... stripe-go sql go-sql-driver",
 	"shared/telemetry":    "shared/config shared/telemetry",
@@ -89,6 +92,7 @@ var guarded = []string{
 	"database/sql",
 	"github.com/aws/aws-cdk-go",
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge",
+	"github.com/aws/aws-sdk-go-v2/service/s3",
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager",
 	"github.com/aws/aws-sdk-go-v2/service/sqs",
 	"github.com/aws/constructs-go",

@@ -18,7 +18,7 @@ import (
 )
 
 // maxZip keeps the functions quick to deploy and to start; AWS allows ten times as much.
-const maxZip = 5_000_000
+const maxZip = 6_000_000
 
 func TestMain(m *testing.M) {
 	mysqltest.Main(m, func() error { return os.RemoveAll(builds.dir) })

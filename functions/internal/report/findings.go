@@ -50,36 +50,44 @@ type findings struct {
 	mode  config.Mode
 	limit int // of entries of one outcome
 
-	entries  []entry
-	listed   map[billing.Outcome]int
-	found    map[billing.Outcome]int
-	fields   map[string]int // organizations by field, applied or not
-	warnings map[billing.WarningCode]int
-	reasons  map[billing.Reason]int
-	errors   map[billing.Reason]int
-	lowers   map[billing.Reason]bool // an organization in error would lose access by its changes
+	entries        *spool
+	plain, finance []entry // the first, for where scripts do not run
+	listed         map[billing.Outcome]int
+	found          map[billing.Outcome]int
+	fields         map[string]int // organizations by field, applied or not
+	warnings       map[billing.WarningCode]int
+	reasons        map[billing.Reason]int
+	errors         map[billing.Reason]int
+	lowers         map[billing.Reason]bool // an organization in error would lose access by its changes
 
 	changed, changes int // organizations, single changes
 	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
-	tiers, periods, lowered, finance, unapplied int
+	tiers, periods, lowered, financed, unapplied int
 }
 
 func newFindings(mode config.Mode, limit int) *findings {
 	return &findings{
-		mode: mode, limit: limit, entries: []entry{},
+		mode: mode, limit: limit, entries: newSpool(),
 		listed: map[billing.Outcome]int{}, found: map[billing.Outcome]int{}, fields: map[string]int{},
 		warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
 		lowers: map[billing.Reason]bool{},
 	}
 }
 
-func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) {
+func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) error {
 	f.count(i)
 	if f.listed[i.Outcome] == f.limit {
-		return
+		return nil
 	}
 	f.listed[i.Outcome]++
-	f.entries = append(f.entries, f.entry(i, s))
+	e := f.entry(i, s)
+	if len(f.plain) < maxPlain {
+		f.plain = append(f.plain, e)
+	}
+	if e.Finance && len(f.finance) < maxPlain {
+		f.finance = append(f.finance, e.forFinance())
+	}
+	return f.entries.add(e)
 }
 
 func (f *findings) count(i mysqlstore.ReportItem) {
@@ -104,7 +112,7 @@ func (f *findings) count(i mysqlstore.ReportItem) {
 	f.tiers += one(tier)
 	f.periods += one(period)
 	f.lowered += one((tier || period) && i.Lowers)
-	f.finance += one(tier || period)
+	f.financed += one(tier || period)
 	f.unapplied += one((tier || period) && !applied(i.Item))
 }
 

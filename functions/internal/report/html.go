@@ -2,13 +2,16 @@ package report
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"sync"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -26,13 +29,19 @@ var (
 const (
 	// maxShown is how many organizations of one outcome the page holds.
 	maxShown = 25_000
+	// entriesMark stands in the template for the entries, which are not all in memory at once. No text of
+	// the data can be taken for it: its quotation marks would be escaped.
+	entriesMark = `"the entries"`
 	// maxPlain is how many of them it shows where scripts do not run.
 	maxPlain = 200
 )
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
-}).Parse(markup))
+// pageTemplate is parsed once it is needed: a function that only closes runs starts without it.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Funcs(template.FuncMap{
+		"number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
+	}).Parse(markup))
+})
 
 // HTML writes the page.
 func HTML(ctx context.Context, w io.Writer, run Run) (Written, error) {
@@ -41,10 +50,7 @@ func HTML(ctx context.Context, w io.Writer, run Run) (Written, error) {
 
 func writeHTML(ctx context.Context, w io.Writer, run Run, limit int) (Written, error) {
 	found := newFindings(run.Mode, limit)
-	add := func(i mysqlstore.ReportItem) error {
-		found.add(i, run.Summary)
-		return nil
-	}
+	add := func(i mysqlstore.ReportItem) error { return found.add(i, run.Summary) }
 	err := run.Items(ctx, add, billing.OutcomeError) // first on the page
 	if err == nil {
 		err = run.Items(ctx, add, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeSkipped)
@@ -52,8 +58,22 @@ func writeHTML(ctx context.Context, w io.Writer, run Run, limit int) (Written, e
 	if err != nil {
 		return Written{}, err
 	}
+	var text bytes.Buffer
+	if err := pageTemplate().Execute(&text, newPage(run, found)); err != nil {
+		return Written{}, err
+	}
+	before, after, ok := bytes.Cut(text.Bytes(), []byte(entriesMark))
+	if !ok {
+		return Written{}, errors.New("the page has no place for its entries")
+	}
 	out := bufio.NewWriter(w)
-	if err := pageTemplate.Execute(out, newPage(run, found)); err != nil {
+	if _, err := out.Write(before); err != nil {
+		return Written{}, err
+	}
+	if err := found.entries.writeTo(out); err != nil {
+		return Written{}, err
+	}
+	if _, err := out.Write(after); err != nil {
 		return Written{}, err
 	}
 	return Written{Organizations: found.changed, Changes: found.changes}, out.Flush()

@@ -43,7 +43,12 @@ func wantSaid(t *testing.T, page string, sentences ...string) {
 	}
 }
 
-// island is the data that the script reads.
+// data is what the script reads.
+type data struct {
+	Entries []entry `json:"entries"`
+}
+
+// island is the data of the page.
 func island(t *testing.T, page string) data {
 	t.Helper()
 	_, rest, found := strings.Cut(page, `<script type="application/json" id="data">`)
@@ -58,7 +63,7 @@ func island(t *testing.T, page string) data {
 	return d
 }
 
-const attack = `</script><script>alert(1)</script>--><!--<img src=x onerror=alert(1)>{{.}}"'` + "`${1}"
+const attack = `{"entries":"the entries"}</script><script>alert(1)</script>--><!--<img src=x onerror=alert(1)>{{.}}"'` + "`${1}"
 
 // hostile is an organization that tries everything, everywhere.
 func hostile() mysqlstore.ReportItem {

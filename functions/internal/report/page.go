@@ -53,12 +53,6 @@ type page struct {
 	Plain                              []entry
 	Omitted                            []string
 	OutcomeOptions, ReasonOptions      []option
-	Data                               data
-}
-
-// data is what the script reads.
-type data struct {
-	Entries []entry `json:"entries"`
 }
 
 type outcomeFigure struct {
@@ -107,20 +101,14 @@ func newPage(run Run, f *findings) page {
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
 		Organizations: f.changed, Changes: f.changes,
-		FinanceTotal: f.finance, Tiers: f.tiers, Periods: f.periods, Lowered: f.lowered, Unapplied: f.unapplied,
-		Plain: f.entries[:min(len(f.entries), maxPlain)], Omitted: f.omitted(),
+		Finance: f.finance, FinanceTotal: f.financed, Tiers: f.tiers, Periods: f.periods, Lowered: f.lowered, Unapplied: f.unapplied,
+		Plain: f.plain, Omitted: f.omitted(),
 		OutcomeOptions: options(f.found), ReasonOptions: options(f.reasons),
-		Data: data{Entries: f.entries},
 	}
 	p.StatusMeans, p.StatusCommand = s.Ending()
 	p.StatusCommand = clean(p.StatusCommand)
 	if s.FinishedAt != nil {
 		p.Finished, p.Took = moment(*s.FinishedAt), duration(time.Duration(s.DurationMs)*time.Millisecond)
-	}
-	for _, e := range f.entries {
-		if e.Finance && len(p.Finance) < maxPlain {
-			p.Finance = append(p.Finance, e.forFinance())
-		}
 	}
 	return p
 }

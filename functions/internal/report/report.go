@@ -23,6 +23,30 @@ type Run struct {
 	Items     Items
 }
 
+// historyRuns is how many runs a report looks back on.
+const historyRuns = 13
+
+// Of returns what a report of the run with this summary is about, but for the mode and the time.
+func Of(ctx context.Context, store *mysqlstore.Store, run billing.Run, s billing.Summary) (Run, error) {
+	history, err := store.RunsBefore(ctx, run.StartedAt, historyRuns)
+	if err != nil {
+		return Run{}, err
+	}
+	for i := range history { // a redrive may be ahead of what was written at the end
+		if history[i].ID == run.ID {
+			history[i].Figures = s
+		}
+	}
+	return Run{Summary: s, OrgID: run.OrgID, History: history, Items: ItemsOf(store, run.ID)}, nil
+}
+
+// ItemsOf are the run's items in the database.
+func ItemsOf(store *mysqlstore.Store, runID string) Items {
+	return func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
+		return store.EachReportItem(ctx, runID, fn, outcomes...)
+	}
+}
+
 // Items calls fn for each item of these outcomes that is not plainly skipped.
 type Items func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error
 

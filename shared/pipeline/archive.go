@@ -1,0 +1,128 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+)
+
+// archives is what the aggregator needs of the database to archive reports.
+type archives interface {
+	RunsToArchive(ctx context.Context) ([]billing.Run, error)
+	StartArchive(ctx context.Context, lease billing.Lease, now time.Time) (bool, error)
+	EndArchive(ctx context.Context, lease billing.Lease, revision int) error
+}
+
+// Archive keeps the reports of runs.
+type Archive interface {
+	// Put writes the reports of the run, in the place of those that stand there.
+	Put(ctx context.Context, run billing.Run, s billing.Summary) error
+	// Address is where people find the report of the run.
+	Address(runID string) string
+}
+
+// archiveTime bounds the writing of one run's reports, well within the lease.
+const archiveTime = billing.ArchiveLife / 2
+
+// reportAddress is where the report of the run is, or will be; "" where none is archived.
+func (a *Aggregator) reportAddress(run billing.Run) string {
+	if a.Archive == nil || run.Kind() != billing.KindFull {
+		return ""
+	}
+	return a.Archive.Address(run.ID)
+}
+
+// archiveClosed archives a run that was just closed. It fails nobody: what is missing, the tick tries again.
+// What is amended later is left to the tick, for a redrive amends a run many times.
+func (a *Aggregator) archiveClosed(ctx context.Context, runID string) {
+	if a.Archive == nil {
+		return
+	}
+	run, err := a.Store.Run(ctx, runID)
+	if err == nil && run.Kind() == billing.KindFull && !run.Status.Open() {
+		err = a.archive(ctx, run)
+	}
+	a.logUnarchived(ctx, runID, err)
+}
+
+// archiveAll is the tick's: it archives what is left to be, until half of the time is over or one fails,
+// for the next one would probably fail alike, and tells how many runs are left.
+func (a *Aggregator) archiveAll(ctx context.Context, _ *Tick) error {
+	if a.Archive == nil {
+		return nil
+	}
+	runs, err := a.Store.RunsToArchive(ctx)
+	if err != nil {
+		return err
+	}
+	inTime := firstHalf(ctx)
+	for _, run := range runs {
+		if !inTime() {
+			break
+		}
+		if err := a.archive(ctx, run); err != nil {
+			a.logUnarchived(ctx, run.ID, err)
+			break
+		}
+	}
+	left, err := a.Store.RunsToArchive(ctx)
+	if err != nil {
+		return err
+	}
+	return a.Metrics.Emit(nil, telemetry.Count(telemetry.MetricRunsToArchive, len(left)))
+}
+
+func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error) {
+	if err != nil {
+		a.Log.ErrorContext(ctx, "the reports were not archived, the next tick tries again", telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
+	}
+}
+
+// archive writes the reports of the run as its items stand now, unless somebody else is at it. They are of the
+// revision that it had before they were read, so that what is amended meanwhile is archived again.
+func (a *Aggregator) archive(ctx context.Context, run billing.Run) (err error) {
+	now := a.now()
+	lease := billing.Lease{RunID: run.ID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLife)}
+	started, err := a.Store.StartArchive(ctx, lease, now)
+	if err != nil || !started {
+		return err
+	}
+	err = a.putReports(ctx, run)
+	revision := run.SummaryRevision
+	if err != nil {
+		revision = 0
+	}
+	// Though the time be over: else nobody may try again before the lease ends.
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if endErr := a.Store.EndArchive(ctx, lease, revision); endErr != nil && err == nil {
+		return endErr
+	}
+	return err
+}
+
+func (a *Aggregator) putReports(ctx context.Context, run billing.Run) error {
+	ctx, cancel := context.WithTimeout(ctx, timeFor(ctx, archiveTime))
+	defer cancel()
+	summary, _, err := a.summarize(ctx, run)
+	if err != nil {
+		return err
+	}
+	if err := a.Archive.Put(ctx, run, summary); err != nil {
+		return fmt.Errorf("archive the reports of run %s: %w", run.ID, err)
+	}
+	return nil
+}
+
+// timeFor is how long something may take that is worth so much time, and not more than half of what is left.
+func timeFor(ctx context.Context, most time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(most, time.Until(deadline)/2)
+	}
+	return most
+}
