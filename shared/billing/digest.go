@@ -28,6 +28,7 @@ func Digest(run Run, s Summary, reportURL string) string {
 	d.title()
 	d.counts()
 	d.access()
+	d.causes()
 	d.needsAPerson()
 	d.warnings()
 	d.orphans()
@@ -147,6 +148,20 @@ func (d *digest) access() {
 	}
 	if d.s.DryRun && d.s.Downgrades > d.s.DowngradeLimit {
 		d.line("A run that writes would stop lowering access at its limit of %s and leave the rest to a person.", thousands(d.s.DowngradeLimit))
+	}
+}
+
+// causes tells of a catch-up whether Stripe could deliver what led to the drift.
+func (d *digest) causes() {
+	var all []string
+	if n := d.s.DriftByCause.Pending; n > 0 {
+		all = append(all, fmt.Sprintf("of %s Stripe could not deliver yet (an endpoint fails)", organizations(n)))
+	}
+	if n := d.s.DriftByCause.NotPending; n > 0 {
+		all = append(all, fmt.Sprintf("of %s none waits for delivery (the application mishandled it, or no endpoint asks for such events)", organizations(n)))
+	}
+	if len(all) > 0 {
+		d.line("Missed webhooks: %s.", strings.Join(all, "; "))
 	}
 }
 

@@ -69,6 +69,8 @@ func TestDigest(t *testing.T) {
 	suspect.TotalOrganizations, suspect.StatusReason, suspect.StatusMessage = 0, billing.ReasonNoOrganizations, "no organization was found, the last run had 24811"
 	incomplete := weekly(billing.RunIncomplete)
 	incomplete.Pending, incomplete.Skipped, incomplete.SweepAbandoned = 12, 24_800, true
+	missed := weekly(billing.RunCompleted)
+	missed.TotalOrganizations, missed.Synchronized, missed.DriftByCause = 3, 3, billing.DriftByCause{Pending: 2, NotPending: 1}
 	one := weekly(billing.RunCompleted)
 	one.RunID, one.TotalOrganizations, one.Skipped = "0193", 1, 1
 
@@ -135,6 +137,13 @@ func TestDigest(t *testing.T) {
 			"Stripe's list could not be read to its end, so nobody looked for subscriptions without an organization.",
 			"Report: reconcile report 2026-11-29T03:00:00Z --html report.html",
 		}},
+		"a catch-up": {s: missed, want: []string{
+			"Subscription reconciliation, Sunday 29 November 2026, 03:00 UTC: all went well.",
+			"Compared with Stripe: 3 organizations; 3 were repaired, 0 need a person, 0 needed nothing.",
+			"Missed webhooks: of 2 organizations Stripe could not deliver yet (an endpoint fails); of 1 organization none waits for delivery (the application mishandled it, or no endpoint asks for such events).",
+			"Nothing needs a person.",
+			"Report: reconcile report 2026-11-29T03:00:00Z --html report.html",
+		}},
 		"one organization": {run: billing.Run{OrgID: "org_03"}, s: one, want: []string{
 			"Subscription reconciliation of organization org_03, Sunday 29 November 2026, 03:00 UTC: all went well.",
 			"Compared with Stripe: 1 organization; 0 were repaired, 0 need a person, 1 needed nothing.",
@@ -168,6 +177,7 @@ func TestDigestStaysShortAndOnItsLines(t *testing.T) {
 	s.StatusReason, s.StatusMessage = billing.ReasonNoSubscriptions, hostile
 	s.Access.Raised = billing.Moved{Organizations: 1_000_000, First: []string{hostile, hostile}}
 	s.Access.Lowered = billing.Moved{Organizations: 1_000_000, First: []string{hostile, hostile}}
+	s.DriftByCause = billing.DriftByCause{Pending: 1, NotPending: 1}
 	s.Reasons, s.Warnings = map[billing.Reason]int{}, map[billing.WarningCode]int{}
 	for n, a := range billing.AllAdvice() {
 		if a.Concern == billing.ConcernWarning {
