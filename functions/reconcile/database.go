@@ -128,8 +128,9 @@ func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s bi
 	return present.Summary(c.out, s, view)
 }
 
-// say writes one line of a result, made of what a terminal may show.
+// say writes a result, made of what a terminal may show.
 func say(w io.Writer, format string, args ...any) error {
-	_, err := fmt.Fprintln(w, telemetry.Clean(fmt.Sprintf(format, args...)))
-	return err
+	p := present.NewPage(w)
+	p.Lines(fmt.Sprintf(format, args...))
+	return p.Flush()
 }

@@ -205,7 +205,11 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	h.run(present.ExitOK, "migrate")
 	h.organization("org-1")
 	goOn := make(chan struct{})
-	h.stripe.Before(func(*http.Request) { <-goOn }) // a worker is at it
+	h.stripe.Before(func(r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/subscriptions") {
+			<-goOn // a worker is at it
+		}
+	})
 	runID := h.run(present.ExitOK, "start", "--strategy", "retrieve").RunID
 	if open := h.run(present.ExitOK, "status"); open.Message != "Reconciliation running" || open.Result.Pending != 1 || open.Result.FinishedAt != nil {
 		t.Errorf("a run that is going: %+v", open)
