@@ -61,6 +61,7 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 	root.AddCommand(c.redrive(ctx))
 	root.AddCommand(c.approve(ctx))
 	root.AddCommand(c.stop(ctx))
+	root.AddCommand(c.accept(ctx))
 	root.AddCommand(c.report(ctx))
 	root.AddCommand(c.runs(ctx))
 	root.AddCommand(c.migrate(ctx))

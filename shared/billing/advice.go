@@ -96,6 +96,9 @@ func (s Summary) Ending() (means, command string) {
 		means, command = "The run is still going; the figures are of the moment.", "reconcile status RUN --watch"
 	case RunCompleted:
 		means = "Every organization has an outcome, none an error."
+		if s.AcceptedErrors > 0 {
+			means = "Every organization has an outcome, and each error is known and accepted."
+		}
 	case RunCompletedWithErrors:
 		means = "Every organization has an outcome, but some need a person."
 	case RunIncomplete:

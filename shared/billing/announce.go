@@ -124,6 +124,9 @@ type RunFinished struct {
 	Text string  `json:"text"` // the digest that a person reads
 	Summary
 	Details *struct{} `json:"details,omitempty"` // takes those of the summary out: there may be too many for an event
+	// By and Approval take out who asked and who approved: what is announced names no person.
+	By       *struct{} `json:"by,omitempty"`
+	Approval *struct{} `json:"approval,omitempty"`
 }
 
 // End is what is kept and told of a run that ended.

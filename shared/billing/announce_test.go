@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +85,8 @@ func TestWhichEndsAreAnnounced(t *testing.T) {
 	}
 }
 
-func TestTheEndOfARunIsToldWithoutDetails(t *testing.T) {
-	text, err := json.Marshal(billing.RunFinished{Summary: billing.Summary{RunID: "run", Details: []billing.Detail{{OrgID: "org"}}}})
+func TestTheEndOfARunIsToldWithoutDetailsAndWithoutPeople(t *testing.T) {
+	text, err := json.Marshal(billing.RunFinished{Summary: billing.Summary{RunID: "run", By: "alice@desk", Approval: &billing.Approval{By: "bob@desk"}, Details: []billing.Detail{{OrgID: "org"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestTheEndOfARunIsToldWithoutDetails(t *testing.T) {
 	if err := json.Unmarshal(text, &told); err != nil {
 		t.Fatal(err)
 	}
-	if _, has := told["details"]; has || told["runId"] != "run" {
+	if _, has := told["details"]; has || told["runId"] != "run" || strings.Contains(string(text), "@desk") {
 		t.Errorf("%s", text)
 	}
 }

@@ -123,7 +123,10 @@ func (d *digest) counts() {
 		differed = "would be repaired"
 	}
 	text := fmt.Sprintf("Compared with Stripe: %s; %s %s, %s need a person, %s needed nothing",
-		organizations(s.TotalOrganizations), thousands(s.Synchronized), differed, thousands(s.Errors), thousands(s.Skipped))
+		organizations(s.TotalOrganizations), thousands(s.Synchronized), differed, thousands(s.Errors-s.AcceptedErrors), thousands(s.Skipped))
+	if s.AcceptedErrors > 0 {
+		text += fmt.Sprintf(", %s are in error as is known", thousands(s.AcceptedErrors))
+	}
 	if s.Pending > 0 {
 		text += fmt.Sprintf(", %s not looked at", thousands(s.Pending))
 	}
@@ -171,11 +174,12 @@ func (d *digest) needsAPerson() {
 	left := 0
 	for _, reason := range byCount(d.s.Reasons) {
 		switch concern := reason.Advice().Concern; {
+		case d.s.Unaccepted(reason) == 0:
 		case concern != ConcernPerson && concern != ConcernPassing && concern != "":
 		case len(reasons) < digestReasons:
 			reasons = append(reasons, reason)
 		default:
-			left += d.s.Reasons[reason]
+			left += d.s.Unaccepted(reason)
 		}
 	}
 	if len(reasons) == 0 {
@@ -187,7 +191,7 @@ func (d *digest) needsAPerson() {
 	d.line("Needs a person:")
 	for _, reason := range reasons {
 		advice := reason.Advice()
-		d.line("- %s, %s: %s", organizations(d.s.Reasons[reason]), reason, advice.Means)
+		d.line("- %s, %s: %s", organizations(d.s.Unaccepted(reason)), reason, advice.Means)
 		d.do(advice.Do, advice.Repair(d.s, ""))
 	}
 	if left > 0 {

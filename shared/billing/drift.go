@@ -12,6 +12,11 @@ type Drift struct {
 	Warnings map[WarningCode]int
 	Moves    AccessMoves
 	ByCause  DriftByCause
+	// Accepted counts organizations by the code of an error or a warning that somebody accepted: such warnings
+	// are not among the others, and what differs in such an error is not in Access and Detail. AcceptedErrors are
+	// those in error.
+	Accepted       map[string]int
+	AcceptedErrors int
 }
 
 // AccessMoves tells whose access the changes of a run raised or lowered, or in a dry run would.
@@ -39,7 +44,8 @@ func (m *Moved) add(orgID string) {
 // Add counts one organization's item; tiers tells which of two ranks higher. What was withheld
 // moved nobody's access.
 func (d *Drift) Add(i Item, tiers Tiers) {
-	d.addWarnings(i.Warnings)
+	d.addAccepted(i)
+	d.addWarnings(i)
 	if len(i.Changes) == 0 || !i.Differed() {
 		return
 	}
@@ -55,9 +61,11 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 		}
 	}
 	d.ByCause.add(i.Cause)
-	if access {
+	switch {
+	case i.AcceptedError():
+	case access:
 		d.Access++
-	} else {
+	default:
 		d.Detail++
 	}
 	switch {
@@ -69,10 +77,25 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 	}
 }
 
-func (d *Drift) addWarnings(warnings []Warning) {
+func (d *Drift) addAccepted(i Item) {
+	d.AcceptedErrors += one(i.AcceptedError())
+	for _, code := range i.Codes() {
+		if !i.Accepts(code) {
+			continue
+		}
+		if d.Accepted == nil {
+			d.Accepted = map[string]int{}
+		}
+		d.Accepted[code]++
+	}
+}
+
+func (d *Drift) addWarnings(i Item) {
 	codes := map[WarningCode]int{}
-	for _, w := range warnings {
-		codes[w.Code] = 1
+	for _, w := range i.Warnings {
+		if !i.Accepts(string(w.Code)) {
+			codes[w.Code] = 1
+		}
 	}
 	for code := range maps.Keys(codes) {
 		if d.Warnings == nil {
@@ -106,4 +129,11 @@ func (d *DriftByCause) add(c *Cause) {
 	default:
 		d.NotPending++
 	}
+}
+
+func one(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }

@@ -176,7 +176,8 @@ type Item struct {
 	Changes        []Change
 	Warnings       []Warning
 	Error          string
-	Cause          *Cause // in a catch-up; nil in other runs
+	Cause          *Cause       // in a catch-up; nil in other runs
+	Accepted       []Acceptance // of what it says; only of an item that was read for people
 	// Revision counts the writes of the item; a later write names the one it builds on.
 	Revision int
 }

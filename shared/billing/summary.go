@@ -35,7 +35,9 @@ type Summary struct {
 	Pending            int                 `json:"pending"`
 	Details            []Detail            `json:"details"`
 	Reasons            map[Reason]int      `json:"reasons"`
-	Warnings           map[WarningCode]int `json:"warnings"` // organizations by warning
+	Warnings           map[WarningCode]int `json:"warnings"`                 // organizations by warning, those accepted left out
+	Accepted           map[string]int      `json:"accepted"`                 // organizations by the code of an error or a warning that somebody accepted
+	AcceptedErrors     int                 `json:"acceptedErrors,omitempty"` // of the errors, those that are accepted
 	DriftByField       map[string]int      `json:"driftByField"`
 	DriftByCause       DriftByCause        `json:"driftByCause"`
 	Access             AccessMoves         `json:"access"`
@@ -58,13 +60,14 @@ type Summary struct {
 
 // Detail is one organization of a summary.
 type Detail struct {
-	OrgID    string    `json:"orgId"`
-	Action   Outcome   `json:"action"`
-	Reason   Reason    `json:"reason"`
-	Changes  []Change  `json:"changes"`
-	Error    string    `json:"error"`
-	Warnings []Warning `json:"warnings"`
-	Event    *Cause    `json:"event,omitempty"` // in a catch-up
+	OrgID    string       `json:"orgId"`
+	Action   Outcome      `json:"action"`
+	Reason   Reason       `json:"reason"`
+	Changes  []Change     `json:"changes"`
+	Error    string       `json:"error"`
+	Warnings []Warning    `json:"warnings"`
+	Event    *Cause       `json:"event,omitempty"`    // in a catch-up
+	Accepted []Acceptance `json:"accepted,omitempty"` // of its error and warnings
 }
 
 // Orphan is a live Stripe subscription that no organization accounts for.
@@ -80,7 +83,7 @@ type Orphan struct {
 func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	s := Summary{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
-		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
+		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, Accepted: map[string]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
 		Access:         drift.Moves.listed(),
 		StripeRequests: run.Usage, Downgrades: run.Downgrades,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
@@ -93,6 +96,8 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	maps.Copy(s.DriftByField, drift.ByField)
 	s.DriftByCause = drift.ByCause
 	maps.Copy(s.Warnings, drift.Warnings)
+	maps.Copy(s.Accepted, drift.Accepted)
+	s.AcceptedErrors = drift.AcceptedErrors
 	if run.FinishedAt != nil {
 		s.DurationMs = max(0, run.FinishedAt.Sub(run.StartedAt).Milliseconds()) // clocks differ
 	}
@@ -117,6 +122,9 @@ func (s Summary) Withheld() int {
 // Drifted is how many organizations differed from Stripe: they were repaired or withheld, or a dry run
 // found them.
 func (s Summary) Drifted() int { return s.Synchronized + s.Withheld() }
+
+// Unaccepted is how many organizations have the reason, those left out for whom it is accepted.
+func (s Summary) Unaccepted(r Reason) int { return s.Reasons[r] - s.Accepted[string(r)] }
 
 // OtherErrors are the organizations in error that were not withheld: whether they differ is not known.
 func (s Summary) OtherErrors() int { return s.Errors - s.Withheld() }
@@ -184,7 +192,7 @@ func notabilityOf(i Item) notability {
 }
 
 func detail(i Item) Detail {
-	d := Detail{OrgID: i.OrgID, Action: i.Outcome, Reason: i.Reason, Changes: i.Changes, Error: i.Error, Warnings: i.Warnings, Event: i.Cause}
+	d := Detail{OrgID: i.OrgID, Action: i.Outcome, Reason: i.Reason, Changes: i.Changes, Error: i.Error, Warnings: i.Warnings, Event: i.Cause, Accepted: i.Accepted}
 	if d.Changes == nil {
 		d.Changes = []Change{}
 	}
@@ -213,13 +221,13 @@ func (now Seen) Suspicion(last Seen) (Reason, string) {
 	}
 }
 
-// EndStatus is the status of a run whose organizations stand as counted: completed, with or
-// without errors, or incomplete where some are pending.
+// EndStatus is the status of a run whose organizations stand as counted: completed, with or without errors, or
+// incomplete where some are pending. Errors that somebody accepted are no reason to end with errors.
 func (s Summary) EndStatus() RunStatus {
 	switch {
 	case s.Pending > 0:
 		return RunIncomplete
-	case s.Errors > 0:
+	case s.Errors > s.AcceptedErrors:
 		return RunCompletedWithErrors
 	default:
 		return RunCompleted

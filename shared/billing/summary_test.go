@@ -28,6 +28,7 @@ func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
   "details": [],
   "reasons": {},
   "warnings": {},
+  "accepted": {},
   "driftByField": {},
   "driftByCause": {
     "pending": 0,
@@ -147,6 +148,7 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
   "warnings": {
     "multiple_subscription_rows": 4
   },
+  "accepted": {},
   "driftByField": {
     "subscriptions.plan_tier": 6,
     "subscriptions.status": 2

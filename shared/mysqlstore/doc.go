@@ -4,7 +4,7 @@
 // (what it has yet to read), _snapshots (what it read), _outbox (what is to be announced), _budgets (what
 // catch-ups may lower together), _windows (which part of Stripe's log of events a catch-up reads), _events (what it
 // read and has yet to look up), _named (the subscriptions that events name for its organizations), _undelivered
-// (events that an endpoint had not taken), _repairs (when a run repaired whom), _orders (who asked for a run, and what was approved), _settings and
+// (events that an endpoint had not taken), _repairs (when a run repaired whom), _accepted (errors and warnings that people know), _orders (who asked for a run, and what was approved), _settings and
 // _migrations.
 //
 // Invariants:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -101,7 +100,7 @@ func insertOrder(ctx context.Context, e execer, run billing.Run) error {
 	if run.By == "" && !run.AllowDowngrade {
 		return nil
 	}
-	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, asked_by, allow_downgrade) VALUES (?,?,?)`, run.ID, who(run.By), run.AllowDowngrade)
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, asked_by, allow_downgrade) VALUES (?,?,?)`, run.ID, atMost(billing.MaxWho, run.By), run.AllowDowngrade)
 	return err
 }
 
@@ -121,14 +120,8 @@ func (s *Store) Approve(ctx context.Context, runID string, a billing.Approval) (
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, approved_limit, approved_by, approved_at) VALUES (?,?,?,?)
 			ON DUPLICATE KEY UPDATE approved_limit = VALUES(approved_limit), approved_by = VALUES(approved_by), approved_at = VALUES(approved_at)`,
-			runID, a.Limit, who(a.By), a.At)
+			runID, a.Limit, atMost(billing.MaxWho, a.By), a.At)
 		return err
 	})
 	return approved && err == nil, failure(err, "set the limit of run "+runID)
-}
-
-// who makes a name fit its column.
-func who(name string) string {
-	letters := []rune(strings.ToValidUTF8(name, ""))
-	return string(letters[:min(len(letters), billing.MaxWho)])
 }

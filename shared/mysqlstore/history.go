@@ -202,7 +202,7 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 	for i := range page {
 		of[i] = &page[i].Item
 	}
-	if err := s.addCauses(ctx, runID, of); err != nil {
+	if err := s.addToItems(ctx, runID, of); err != nil {
 		return nil, err
 	}
 	return page, s.addOrganizations(ctx, page)

@@ -68,7 +68,7 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 		}
 		after := tables(t, db)
 		want := []string{
-			"organizations", "reconciliation_accounts", "reconciliation_archives", "reconciliation_budgets", "reconciliation_events", "reconciliation_items", "reconciliation_late", "reconciliation_migrations", "reconciliation_named", "reconciliation_orders", "reconciliation_outbox",
+			"organizations", "reconciliation_accepted", "reconciliation_accounts", "reconciliation_archives", "reconciliation_budgets", "reconciliation_events", "reconciliation_items", "reconciliation_late", "reconciliation_migrations", "reconciliation_named", "reconciliation_orders", "reconciliation_outbox",
 			"reconciliation_ranges", "reconciliation_repairs", "reconciliation_runs", "reconciliation_settings", "reconciliation_snapshots", "reconciliation_sweeps",
 			"reconciliation_tallies", "reconciliation_undelivered", "reconciliation_unreadable", "reconciliation_windows", "subscriptions",
 		}

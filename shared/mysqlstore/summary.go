@@ -109,9 +109,17 @@ func (s *Store) itemsWhere(ctx context.Context, runID, condition string, args ..
 		for i := range items {
 			of[i] = &items[i]
 		}
-		err = s.addCauses(ctx, runID, of)
+		err = s.addToItems(ctx, runID, of)
 	}
 	return items, failure(err, "read items")
+}
+
+// addToItems gives the items what stands beside them.
+func (s *Store) addToItems(ctx context.Context, runID string, items []*billing.Item) error {
+	if err := s.addCauses(ctx, runID, items); err != nil {
+		return err
+	}
+	return s.addAcceptances(ctx, runID, items)
 }
 
 // CloseRun ends the run with its summary if its status still is from, and reports whether this

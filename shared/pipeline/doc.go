@@ -27,6 +27,9 @@
 //     was repaired lately is asked for once a batch, when the first of it has something to write. A run over
 //     one organization does not lower what the latest run over several holds back. Both yield to a person, who
 //     allows a run over one organization to lower it, or approves it.
+//   - An error that somebody accepted is decided like any other, but its message is acknowledged: nobody has to
+//     look at it. A run whose every error is accepted ends completed. What is accepted is what holds when the run
+//     starts, so that its summary stays the same whenever it is made.
 //   - A snapshot is complete or there is none. It decides only that nothing is to be done, only for
 //     organizations not tried before, in its own run while that is open, and for two hours; the
 //     decision is refused by the statement that records it if the run was closed or swept anew

@@ -334,3 +334,37 @@ func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 		}
 	}
 }
+
+// The message of an error that somebody accepted waits for nobody, and the run ends completed, without an alarm.
+// When the time has passed, all is as before.
+func TestAnAcceptedErrorWaitsForNobodyUntilItsTimePasses(t *testing.T) {
+	f := newFixture(t)
+	f.org("org-1")
+	f.row("org-1")
+	f.sub("org-1", price("price_of_nothing"))
+	until := f.clock.Now().Add(24 * time.Hour)
+	if err := f.store.Accept(t.Context(), []billing.Acceptance{{OrgID: "org-1", Code: "tier_unresolved", Why: "known", By: "ops@desk", At: f.clock.Now(), Until: &until}}); err != nil {
+		t.Fatal(err)
+	}
+	f.openRun("week", []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+	f.wantResult(f.deliver(f.reconciler(nil), "week", "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
+	if item := f.item("week", "org-1"); item.Outcome != billing.OutcomeError || f.tier() != "pro active" {
+		t.Errorf("%+v", item)
+	}
+	if err := f.aggregator(nil).Progress(t.Context(), "week"); err != nil {
+		t.Fatal(err)
+	}
+	if lines := f.metrics.lines(t, "Errors", nil); len(lines) != 1 || lines[0]["Errors"] != 0.0 || f.status("week") != billing.RunCompleted {
+		t.Errorf("the run is %s, metrics: %v", f.status("week"), lines)
+	}
+
+	f.clock.advance(24 * time.Hour)
+	f.openRun(runID, []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonTierUnresolved)
+	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	if lines := f.metrics.lines(t, "Errors", nil); len(lines) != 2 || lines[1]["Errors"] != 1.0 || f.status(runID) != billing.RunCompletedWithErrors {
+		t.Errorf("the run is %s, metrics: %v", f.status(runID), lines)
+	}
+}

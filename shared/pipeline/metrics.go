@@ -7,15 +7,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// emitRun writes the metrics of a run that ended.
+// emitRun writes the metrics of a run that ended. What somebody accepted is no reason for an alarm and not counted
+// among errors, warnings and drift of access.
 func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error {
 	problems := []error{m.Emit(nil,
 		telemetry.Count(telemetry.MetricOrganizations, s.TotalOrganizations),
 		telemetry.Count(telemetry.MetricSynchronized, s.Synchronized),
-		telemetry.Count(telemetry.MetricErrors, s.Errors),
+		telemetry.Count(telemetry.MetricErrors, s.Errors-s.AcceptedErrors),
 		telemetry.Count(telemetry.MetricSkipped, s.Skipped),
 		telemetry.Count(telemetry.MetricPending, s.Pending),
-		telemetry.Count(telemetry.MetricWithheld, s.Withheld()),
+		telemetry.Count(telemetry.MetricWithheld, s.Unaccepted(billing.ReasonWithheld)+s.Unaccepted(billing.ReasonNotRepeated)),
 		telemetry.Count(telemetry.MetricDowngrades, s.Downgrades),
 		telemetry.Metric{Name: telemetry.MetricRunDuration, Unit: telemetry.UnitMilliseconds, Value: float64(s.DurationMs)},
 		telemetry.Count(telemetry.MetricOrphans, s.OrphansTotal),

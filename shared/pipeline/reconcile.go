@@ -36,6 +36,7 @@ type (
 		Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 		Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
 		AllOfOtherMode(ctx context.Context, runID string, more int) (bool, error)
+		IsAccepted(ctx context.Context, run billing.Run, orgID, code string) (bool, error)
 	}
 )
 
@@ -434,10 +435,23 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	if f.Reason == billing.ReasonOtherMode && t.run.Status.Open() {
 		b.stopIfOtherMode(ctx, t)
 	}
-	if t.run.DryRun {
+	if t.run.DryRun || b.accepted(ctx, t, f) {
 		return Result{Disposition: Acknowledge, Failure: f}
 	}
 	return Result{DeadLetter, f}
+}
+
+// accepted reports whether the failure is known about its organization: then its message need not wait for anybody.
+// If that cannot be told, it waits.
+func (b *batch) accepted(ctx context.Context, t *task, f *billing.Failure) bool {
+	if f.Class != billing.Permanent {
+		return false
+	}
+	known, err := b.Store.IsAccepted(ctx, t.run, t.work.OrgID, string(f.Reason))
+	if err != nil {
+		b.Log.WarnContext(ctx, "it could not be told whether the error is accepted", telemetry.KeyRunID, t.work.RunID, telemetry.KeyOrgID, t.work.OrgID, telemetry.KeyError, err.Error())
+	}
+	return known && err == nil
 }
 
 // stopIfOtherMode stops the run once so many organizations have ids of the other mode, and none one of the key's,

@@ -47,7 +47,7 @@ func (p *Page) toDo(s billing.Summary, v View) {
 	p.ending(s, v)
 	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
 		a := reason.Advice()
-		p.task(ColourOf(billing.OutcomeError, reason), a, s.Reasons[reason], v.ifQueued(a.Repair(s, "")))
+		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.Repair(s, "")))
 	}
 	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
 		p.task(Attention, code.Advice(), s.Warnings[code], nil)
@@ -76,7 +76,7 @@ func (p *Page) ending(s billing.Summary, v View) {
 
 // task is what one reason or warning, met n times, asks of people.
 func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
-	if a.Do == "" {
+	if a.Do == "" || n == 0 {
 		return
 	}
 	p.Blank()

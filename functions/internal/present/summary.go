@@ -123,6 +123,18 @@ func (p *Page) detail(d billing.Detail, s billing.Summary, v View) {
 		p.Line(indent, "%s", d.Error)
 	}
 	p.Warnings(indent, d.Warnings)
+	for _, a := range d.Accepted {
+		p.Line(indent, "%s", Accepted(a))
+	}
+}
+
+// Accepted says what is accepted, by whom and until when.
+func Accepted(a billing.Acceptance) string {
+	until := "until it is removed"
+	if a.Until != nil {
+		until = "until " + a.Until.UTC().Format(time.RFC3339)
+	}
+	return telemetry.OneLine(fmt.Sprintf("accepted: %s, by %s at %s, %s: %s", a.Code, a.By, a.At.UTC().Format(time.RFC3339), until, a.Why))
 }
 
 // Did says in words what became of an organization, or would.
@@ -182,6 +194,7 @@ func (p *Page) figures(s billing.Summary) {
 	p.Count(4, "pending", s.Pending, Plain)
 	Counts(p, "reasons", s.Reasons, colourOfReason)
 	Counts(p, "warnings", s.Warnings, func(billing.WarningCode) Colour { return Attention })
+	Counts(p, "accepted, counted apart", s.Accepted, func(string) Colour { return Plain })
 	Counts(p, "drift by field", s.DriftByField, func(string) Colour { return Plain })
 	for _, missed := range s.DriftByCause.Missed() {
 		p.Count(2, missed.What, missed.Organizations, Attention)

@@ -59,6 +59,7 @@ type findings struct {
 	reasons        map[billing.Reason]int
 	errors         map[billing.Reason]int
 	lowers         map[billing.Reason]bool // an organization in error would lose access by its changes
+	accepted       []acceptedRow           // errors and warnings that somebody accepted, which are not among the others
 
 	changed, changes int // organizations, single changes
 	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
@@ -93,12 +94,17 @@ func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) error {
 func (f *findings) count(i mysqlstore.ReportItem) {
 	f.found[i.Outcome]++
 	f.reasons[i.Reason]++
-	if i.Outcome == billing.OutcomeError {
+	for _, a := range i.Accepted {
+		f.accepted = append(f.accepted, newAcceptedRow(i, a))
+	}
+	if i.Outcome == billing.OutcomeError && !i.AcceptedError() {
 		f.errors[i.Reason]++
 		f.lowers[i.Reason] = f.lowers[i.Reason] || i.Lowers
 	}
 	for _, w := range i.Warnings {
-		f.warnings[w.Code]++
+		if !i.Accepts(string(w.Code)) {
+			f.warnings[w.Code]++
+		}
 	}
 	if len(i.Changes) == 0 {
 		return
@@ -142,7 +148,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	if i.Cause != nil {
 		e.Event = clean(i.Cause.Words(s.StartedAt))
 	}
-	if i.Outcome == billing.OutcomeError {
+	if i.Outcome == billing.OutcomeError && !i.AcceptedError() {
 		e.NextDoes, e.Next = next(i, s)
 	}
 	for _, c := range i.Changes {

@@ -283,3 +283,29 @@ func TestPageThatCannotBeReadOrWrittenIsAnError(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsAcceptedIsNamedApart(t *testing.T) {
+	known := item("known", billing.OutcomeError, billing.ReasonTierUnresolved)
+	until := december
+	known.Warnings = []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two rows"}, {Code: billing.WarnSeveralTiers, Message: "several"}}
+	known.Accepted = []billing.Acceptance{
+		{OrgID: "known", Code: string(billing.ReasonTierUnresolved), Why: attack, By: "ops@desk", At: november, Until: &until},
+		{OrgID: "known", Code: string(billing.WarnMultipleRows), Why: "both are needed", By: "ops@desk", At: november},
+	}
+	page := render(t, runOf(known, item("new", billing.OutcomeError, billing.ReasonUnknownStatus)))
+	wantSaid(t, page, "Known and accepted", "both are needed ops@desk on 1 November 2026, 00:00 UTC, until it is removed", "until 1 December 2026, 00:00 UTC")
+	_, errors, _ := strings.Cut(page, `<section id="errors">`)
+	errors, rest, _ := strings.Cut(errors, "</section>")
+	if strings.Contains(errors, "tier_unresolved") || !strings.Contains(errors, "unknown_status") {
+		t.Errorf("errors that need a person: %s", seen(errors))
+	}
+	warnings, _, _ := strings.Cut(rest, `<section id="accepted">`)
+	if strings.Contains(warnings, "multiple_subscription_rows") || !strings.Contains(warnings, "several_tiers") {
+		t.Errorf("warnings: %s", seen(warnings))
+	}
+	for _, e := range island(t, page).Entries {
+		if (e.Next == "") != (e.Org == "known") {
+			t.Errorf("%s: next %q", e.Org, e.Next)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
 // page is what the template shows.
@@ -35,6 +36,7 @@ type page struct {
 	Segments []segment
 
 	Errors, Warnings, Reasons []reasonRow
+	Accepted                  []acceptedRow
 	Guard, Decided            string
 	Missed                    []billing.MissedWebhooks
 	Orphans                   []orphanRow
@@ -72,6 +74,24 @@ type reasonRow struct {
 	N int
 }
 
+// acceptedRow is an error or a warning that somebody accepted.
+type acceptedRow struct {
+	billing.Advice
+
+	Org, Name, Why, By, At, Until string
+}
+
+func newAcceptedRow(i mysqlstore.ReportItem, a billing.Acceptance) acceptedRow {
+	row := acceptedRow{
+		Advice: billing.Reason(a.Code).Advice(), Org: clean(i.OrgID), Name: clean(i.OrgName),
+		Why: clean(a.Why), By: clean(a.By), At: moment(a.At), Until: "until it is removed",
+	}
+	if a.Until != nil {
+		row.Until = "until " + moment(*a.Until)
+	}
+	return row
+}
+
 type orphanRow struct {
 	Subscription, Customer stripeLink
 	Status, OrgID          string
@@ -96,7 +116,7 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings),
+		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings), Accepted: f.accepted,
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),

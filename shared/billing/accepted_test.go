@@ -1,0 +1,78 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+func TestOnlyWhatAPersonDecidesCanBeAccepted(t *testing.T) {
+	for code, want := range map[string]bool{
+		string(billing.ReasonTierUnresolved): true, string(billing.ReasonWithheld): true, string(billing.WarnPaidWithoutSubscription): true,
+		string(billing.ReasonStripeUnavailable): false, string(billing.ReasonInSync): false, string(billing.ReasonStripeUnauthorized): false, "unheard_of": false, "": false,
+	} {
+		if got := billing.Acceptable(code); got != want {
+			t.Errorf("%q: %t", code, got)
+		}
+	}
+}
+
+func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
+	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	accepted := func(codes ...string) (all []billing.Acceptance) {
+		for _, code := range codes {
+			all = append(all, billing.Acceptance{Code: code, At: at})
+		}
+		return all
+	}
+	tier := []billing.Change{{Field: billing.FieldPlanTier, From: "pro", To: "free"}}
+	rows := billing.Warning{Code: billing.WarnMultipleRows}
+	paid := billing.Warning{Code: billing.WarnPaidWithoutSubscription}
+	items := []billing.Item{
+		{OrgID: "1", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Warnings: []billing.Warning{rows, rows}, Accepted: accepted("tier_unresolved")},
+		{OrgID: "2", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Changes: tier, Accepted: accepted("withheld")},
+		{OrgID: "3", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription, Warnings: []billing.Warning{paid, rows}, Accepted: accepted("paid_without_subscription", "tier_unresolved")},
+	}
+	var drift billing.Drift
+	tallies := []billing.Tally{}
+	for _, i := range items {
+		drift.Add(i, billing.DefaultTiers)
+		tallies = append(tallies, billing.Tally{Outcome: i.Outcome, Reason: i.Reason, Items: 1})
+	}
+	s := billing.Summarize(billing.Run{}, tallies, drift, items)
+	if s.TotalOrganizations != 3 || s.Errors != 2 || s.Skipped != 1 || s.AcceptedErrors != 2 || s.Drifted() != 1 || s.DriftByField[billing.FieldPlanTier] != 1 || drift.Access != 0 {
+		t.Errorf("%+v", s)
+	}
+	if diff := cmp.Diff(map[string]int{"tier_unresolved": 1, "withheld": 1, "paid_without_subscription": 1}, s.Accepted); diff != "" {
+		t.Errorf("accepted (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[billing.WarningCode]int{billing.WarnMultipleRows: 2}, s.Warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	if s.EndStatus() != billing.RunCompleted {
+		t.Errorf("the run ends %s", s.EndStatus())
+	}
+	items[1].Accepted = nil
+	drift = billing.Drift{}
+	for _, i := range items {
+		drift.Add(i, billing.DefaultTiers)
+	}
+	if s = billing.Summarize(billing.Run{}, tallies, drift, items); s.EndStatus() != billing.RunCompletedWithErrors || s.Unaccepted(billing.ReasonWithheld) != 1 || drift.Access != 1 {
+		t.Errorf("with one that is not accepted: %+v", s)
+	}
+}
+
+func TestAnAcceptanceHoldsUntilItsTime(t *testing.T) {
+	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		until *time.Time
+		want  bool
+	}{{nil, true}, {ptr(at.Add(time.Second)), true}, {ptr(at), false}, {ptr(at.Add(-time.Hour)), false}} {
+		if got := (billing.Acceptance{Until: c.until}).Holds(at); got != c.want {
+			t.Errorf("until %v: %t", c.until, got)
+		}
+	}
+}

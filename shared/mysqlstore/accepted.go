@@ -1,0 +1,113 @@
+package mysqlstore
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+const acceptanceColumns = `a.org_id, a.code, a.why, a.accepted_by, a.accepted_at, a.until_at`
+
+func scanAcceptance(r *sql.Rows) (a billing.Acceptance, err error) {
+	err = r.Scan(&a.OrgID, &a.Code, &a.Why, &a.By, &a.At, &a.Until)
+	return a, err
+}
+
+const (
+	insertAccepted  = `INSERT INTO reconciliation_accepted (org_id, code, why, accepted_by, accepted_at, until_at) VALUES (?,?,?,?,?,?)`
+	replaceAccepted = ` ON DUPLICATE KEY UPDATE why = VALUES(why), accepted_by = VALUES(accepted_by), accepted_at = VALUES(accepted_at), until_at = VALUES(until_at)`
+)
+
+// Accept keeps that these are known. Who accepts again what is accepted replaces it.
+func (s *Store) Accept(ctx context.Context, all []billing.Acceptance) error {
+	if len(all) == 0 {
+		return nil
+	}
+	var args []any
+	for _, a := range all {
+		args = append(args, a.OrgID, a.Code, atMost(billing.MaxWhy, a.Why), atMost(billing.MaxWho, a.By), a.At, a.Until)
+	}
+	more := strings.Repeat(`,(?,?,?,?,?,?)`, len(all)-1)
+	_, err := s.db.ExecContext(ctx, insertAccepted+more+replaceAccepted, args...)
+	return failure(err, "keep what is accepted")
+}
+
+// atMost makes a text fit its column: its first letters, at most so many.
+func atMost(letters int, s string) string {
+	all := []rune(strings.ToValidUTF8(s, ""))
+	return string(all[:min(len(all), letters)])
+}
+
+// Accepted returns everything that is accepted or was until its time passed, by organization and code.
+func (s *Store) Accepted(ctx context.Context) ([]billing.Acceptance, error) {
+	all, err := s.acceptances(ctx, `TRUE`)
+	return all, failure(err, "read what is accepted")
+}
+
+func (s *Store) acceptances(ctx context.Context, condition string, args ...any) ([]billing.Acceptance, error) {
+	var all []billing.Acceptance
+	err := query(ctx, s.db, func(r *sql.Rows) error {
+		a, err := scanAcceptance(r)
+		all = append(all, a)
+		return err
+	}, `SELECT `+acceptanceColumns+` FROM reconciliation_accepted a WHERE `+condition+` ORDER BY a.org_id, a.code`, args...)
+	return all, err
+}
+
+// Unaccept removes what is accepted for the organization, all of it where code is "", and returns how much.
+func (s *Store) Unaccept(ctx context.Context, orgID, code string) (int, error) {
+	res, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_accepted WHERE org_id = ? AND (code = ? OR ? = '')`, orgID, code, code)
+	var n int64
+	if err == nil {
+		n, err = res.RowsAffected()
+	}
+	return int(n), failure(err, "remove what is accepted for organization "+orgID)
+}
+
+// IsAccepted reports whether the code is accepted for the organization in the run.
+func (s *Store) IsAccepted(ctx context.Context, run billing.Run, orgID, code string) (bool, error) {
+	all, err := s.acceptances(ctx, `a.org_id = ? AND a.code = ?`, orgID, code)
+	return len(all) > 0 && all[0].Holds(run.StartedAt), failure(err, "look what is accepted for organization "+orgID)
+}
+
+// addAcceptances gives the items what is accepted of what they say, in their run.
+func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billing.Item) error {
+	saying := map[string]*billing.Item{}
+	var ids []any
+	for _, i := range items {
+		if len(i.Codes()) > 0 {
+			saying[i.OrgID] = i
+			ids = append(ids, i.OrgID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	all, err := s.acceptances(ctx, `a.org_id IN `+in(len(ids))+` AND (a.until_at IS NULL OR a.until_at > (SELECT r.started_at FROM reconciliation_runs r WHERE r.id = ?))`,
+		append(ids, runID)...)
+	for _, a := range all {
+		if i := saying[a.OrgID]; i != nil {
+			for _, code := range i.Codes() {
+				if code == a.Code {
+					i.Accepted = append(i.Accepted, a)
+				}
+			}
+		}
+	}
+	return err
+}
+
+// LastSaid returns the item of the run that decided last about the organization; false where none is kept.
+func (s *Store) LastSaid(ctx context.Context, orgID string) (item billing.Item, found bool, err error) {
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		found = true
+		var runID string
+		item, err = scanItem(r, "", &runID)
+		item.RunID = runID
+		return err
+	}, `SELECT `+itemColumns+`, r.id FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
+		WHERE i.outcome <> 'pending' ORDER BY i.updated_at DESC LIMIT 1`, orgID)
+	return item, found, failure(err, "look what the last run said of organization "+orgID)
+}
