@@ -28,7 +28,7 @@ func newAnnouncements(stack awscdk.Stack, c stackConfig, f functions) {
 	if c.eventBus() == "" {
 		return
 	}
-	allowIf(f.aggregator.Role(), calledBy(stack, c, "aggregator"), []string{"events:PutEvents"}, busArn(stack, c))
+	allowIf(f.aggregator.Role(), calledBy(stack, c, "aggregator"), []string{"events:PutEvents", "events:DescribeEventBus"}, busArn(stack, c))
 	registry := awseventschemas.NewCfnRegistry(stack, jsii.String("Announcements"), &awseventschemas.CfnRegistryProps{
 		RegistryName: jsii.String(c.name("announcements")), Description: jsii.String("What the subscription reconciliation announces on " + c.eventBus()),
 	})

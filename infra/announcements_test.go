@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestOnlyTheAggregatorMaySendAndOnlyToTheBus(t *testing.T) {
 	} {
 		_, made := announcing(t, bus, "")
 		text, err := json.Marshal(made.Resources)
-		if err != nil || strings.Count(string(text), "events:") != strings.Count(string(text), "events:PutEvents")+strings.Count(string(text), ":events:") {
+		if err != nil || strings.Count(string(text), "events:") != strings.Count(string(text), "events:PutEvents")+strings.Count(string(text), "events:DescribeEventBus")+strings.Count(string(text), ":events:") {
 			t.Errorf("other rights on events, %v", err)
 		}
 		allowed := 0
@@ -45,11 +46,11 @@ func TestOnlyTheAggregatorMaySendAndOnlyToTheBus(t *testing.T) {
 				continue
 			}
 			for _, s := range statements(t, r.Properties) {
-				if len(s.Action) != 1 || s.Action[0] != "events:PutEvents" {
+				if !slices.Contains(s.Action, any("events:PutEvents")) && !slices.Contains(s.Action, any("events:DescribeEventBus")) {
 					continue
 				}
 				allowed++
-				if !strings.HasPrefix(id, "AggregatorRole") || s.Effect != "Allow" || len(s.Resource) != 1 {
+				if !strings.HasPrefix(id, "AggregatorRole") || s.Effect != "Allow" || len(s.Resource) != 1 || len(s.Action) != 2 {
 					t.Errorf("%s: %+v", id, s)
 				}
 				if diff := cmp.Diff(want, s.Resource[0]); diff != "" {

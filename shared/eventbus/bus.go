@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,16 +32,25 @@ const (
 	// answerTime bounds one try of a request, callTime all of them.
 	answerTime = 5 * time.Second
 	callTime   = 20 * time.Second
+
+	// lookEvery is for how long a bus that was seen counts as there.
+	lookEvery = 15 * time.Minute
 )
 
-// Bus is one event bus.
+// Bus is one event bus. It is safe for use by several goroutines.
 type Bus struct {
 	client *eventbridge.Client
 	name   string
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu   sync.Mutex
+	arn  arn.ARN
+	seen time.Time // when it was last known to exist
 }
 
 // New returns the bus with this name in the region of the settings, or with this ARN.
-func New(settings aws.Config, bus string) *Bus {
+func New(settings aws.Config, bus string, log *slog.Logger) *Bus {
 	client := eventbridge.NewFromConfig(settings, func(o *eventbridge.Options) {
 		if named, err := arn.Parse(bus); err == nil && named.Region != "" {
 			o.Region = named.Region
@@ -50,12 +61,75 @@ func New(settings aws.Config, bus string) *Bus {
 		}
 		o.HTTPClient = own.WithTimeout(answerTime)
 	})
-	return &Bus{client: client, name: bus}
+	full, err := arn.Parse(bus)
+	if err != nil {
+		full = arn.ARN{Partition: "aws", Service: "events", Region: settings.Region, Resource: "event-bus/" + bus}
+	}
+	return &Bus{client: client, name: bus, log: log, now: time.Now, arn: full}
 }
 
-// Send sends the announcements. It returns the ids of those that EventBridge accepted, and for those that it
-// refused why. With an error, nothing is known of the others.
+// ARN is that of the bus. Of one that was named by its name it lacks the account until it was looked at.
+func (b *Bus) ARN() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.arn.String()
+}
+
+// Look returns an error where the bus does not exist, or where that cannot be found out; within 15 minutes after
+// it was seen it is not looked at again. Who may not look, may send all the same: the bus of another account lets
+// few look.
+func (b *Bus) Look(ctx context.Context) error {
+	if b.seenLately() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	out, err := b.client.DescribeEventBus(ctx, &eventbridge.DescribeEventBusInput{Name: &b.name})
+	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
+		return fmt.Errorf("event bus %s does not exist in %s: create it, or correct EVENT_BUS and deploy; EventBridge would accept what is sent there and drop it", b.name, b.region())
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == accessDenied {
+		b.log.WarnContext(ctx, "event bus "+b.name+" is sent to without a look whether it exists: the right to events:DescribeEventBus is lacking")
+		b.keep(nil)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at event bus %s: %w", b.name, err)
+	}
+	b.keep(out.Arn)
+	return nil
+}
+
+const accessDenied = "AccessDeniedException"
+
+func (b *Bus) region() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.arn.Region
+}
+
+func (b *Bus) seenLately() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now().Before(b.seen.Add(lookEvery))
+}
+
+// keep keeps that the bus is there, and its ARN where EventBridge told it.
+func (b *Bus) keep(full *string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen = b.now()
+	if told, err := arn.Parse(aws.ToString(full)); err == nil && b.arn.AccountID == "" {
+		b.arn = told
+	}
+}
+
+// Send sends the announcements, to a bus that exists. It returns the ids of those that EventBridge accepted, and
+// for those that it refused why. With an error, nothing is known of the others.
 func (b *Bus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
+	if err := b.Look(ctx); err != nil {
+		return nil, nil, err
+	}
 	refused = map[string]string{}
 	for rest := all; len(rest) > 0 && err == nil; {
 		n := fitting(rest)

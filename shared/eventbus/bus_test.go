@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,6 +19,18 @@ import (
 )
 
 const busName = "application"
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// seenBus returns a bus that was looked at.
+func seenBus(t *testing.T, server *eventserver.Server) *eventbus.Bus {
+	t.Helper()
+	bus := eventbus.New(server.AWSConfig(), busName, quiet)
+	if err := bus.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return bus
+}
 
 func startServer(t *testing.T) *eventserver.Server {
 	t.Helper()
@@ -65,7 +78,7 @@ func TestAllAreSentInTens(t *testing.T) {
 		t.Run("to "+name, func(t *testing.T) {
 			server := startServer(t)
 			all, ids := numbered(25)
-			accepted, refused, err := eventbus.New(server.AWSConfig(), named).Send(t.Context(), all)
+			accepted, refused, err := eventbus.New(server.AWSConfig(), named, quiet).Send(t.Context(), all)
 			if err != nil || len(refused) > 0 {
 				t.Fatal(refused, err)
 			}
@@ -90,7 +103,7 @@ func TestLargeOnesGoAlone(t *testing.T) {
 		announcement("id-5", 1_200_000), // no request takes it
 		announcement("id-6", 10),
 	}
-	accepted, refused, err := eventbus.New(server.AWSConfig(), busName).Send(t.Context(), all)
+	accepted, refused, err := eventbus.New(server.AWSConfig(), busName, quiet).Send(t.Context(), all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +130,7 @@ func TestWhatCannotBeReadIsRefusedAlone(t *testing.T) {
 		}
 		return ""
 	})
-	bus := eventbus.New(server.AWSConfig(), busName)
+	bus := eventbus.New(server.AWSConfig(), busName, quiet)
 	accepted, refused, err := bus.Send(t.Context(), all)
 	if err != nil || !slices.Equal(accepted, []string{"id-00"}) {
 		t.Errorf("accepted %v, %v", accepted, err)
@@ -137,6 +150,7 @@ func TestAPassingFailureIsTriedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)
+			bus := seenBus(t, server)
 			var asked atomic.Int64
 			server.SetFail(func() *eventserver.Fault {
 				if asked.Add(1) == 1 {
@@ -145,7 +159,7 @@ func TestAPassingFailureIsTriedAgain(t *testing.T) {
 				return nil
 			})
 			all, ids := numbered(3)
-			accepted, refused, err := eventbus.New(server.AWSConfig(), busName).Send(t.Context(), all)
+			accepted, refused, err := bus.Send(t.Context(), all)
 			if err != nil || len(refused) > 0 || !slices.Equal(accepted, ids) {
 				t.Errorf("accepted %v, refused %v, %v", accepted, refused, err)
 			}
@@ -166,6 +180,7 @@ func TestOfWhatFailsNothingIsSaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)
+			bus := seenBus(t, server)
 			var asked atomic.Int64
 			server.SetFail(func() *eventserver.Fault {
 				if asked.Add(1) > 1 { // the first request is accepted
@@ -174,7 +189,7 @@ func TestOfWhatFailsNothingIsSaid(t *testing.T) {
 				return nil
 			})
 			all, ids := numbered(15)
-			accepted, refused, err := eventbus.New(server.AWSConfig(), busName).Send(t.Context(), all)
+			accepted, refused, err := bus.Send(t.Context(), all)
 			if err == nil || !strings.Contains(err.Error(), "event bus application") || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error: %v", err)
 			}
@@ -187,22 +202,100 @@ func TestOfWhatFailsNothingIsSaid(t *testing.T) {
 
 func TestASilentEventBridgeEndsWithTheContext(t *testing.T) {
 	server := startServer(t)
+	bus := seenBus(t, server)
 	server.SetFail(func() *eventserver.Fault { return &eventserver.Hanging })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	all, _ := numbered(1)
-	accepted, refused, err := eventbus.New(server.AWSConfig(), busName).Send(ctx, all)
+	accepted, refused, err := bus.Send(ctx, all)
 	if !errors.Is(err, context.DeadlineExceeded) || len(accepted)+len(refused) > 0 {
 		t.Errorf("accepted %v, refused %v, %v", accepted, refused, err)
 	}
 }
 
-// TestABusThatDoesNotExistTakesAllTheSame holds what the package's doc says of EventBridge to the fake.
-func TestABusThatDoesNotExistTakesAllTheSame(t *testing.T) {
+// EventBridge accepts what is sent to a bus that does not exist, and drops it.
+func TestNothingIsSentToABusThatDoesNotExist(t *testing.T) {
 	server := startServer(t)
+	all, ids := numbered(3)
+	bus := eventbus.New(server.AWSConfig(), "applications", quiet)
+	accepted, refused, err := bus.Send(t.Context(), all)
+	if err == nil || !strings.Contains(err.Error(), "event bus applications does not exist in us-east-1: create it, or correct EVENT_BUS") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error: %v", err)
+	}
+	if len(accepted)+len(refused) > 0 || server.Requests() != 0 {
+		t.Errorf("accepted %v, refused %v, %d requests", accepted, refused, server.Requests())
+	}
+	server.SetBuses("applications")
+	if accepted, _, err = bus.Send(t.Context(), all); err != nil || !slices.Equal(accepted, ids) || len(server.Events()) != 3 {
+		t.Errorf("once it is there: accepted %v, %v", accepted, err)
+	}
+}
+
+func TestABusIsLookedAtEveryFifteenMinutes(t *testing.T) {
+	server := startServer(t)
+	all, _ := numbered(1)
+	bus := eventbus.New(server.AWSConfig(), busName, quiet)
+	now := time.Now()
+	bus.SetClock(func() time.Time { return now })
+	for range 3 {
+		if _, _, err := bus.Send(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := server.Looks(); n != 1 {
+		t.Errorf("looked at %d times", n)
+	}
+	server.SetBuses()
+	now = now.Add(15 * time.Minute)
+	if accepted, _, err := bus.Send(t.Context(), all); err == nil || len(accepted) > 0 {
+		t.Errorf("deleted, and it accepts %v", accepted)
+	}
+}
+
+func TestWhoMayNotLookSendsWithAWarning(t *testing.T) {
+	server := startServer(t)
+	var asked atomic.Int64
+	server.SetFail(func() *eventserver.Fault {
+		if asked.Add(1) == 1 {
+			return &eventserver.AccessDenied
+		}
+		return nil
+	})
+	var said strings.Builder
 	all, ids := numbered(1)
-	accepted, _, err := eventbus.New(server.AWSConfig(), "another").Send(t.Context(), all)
-	if err != nil || !slices.Equal(accepted, ids) || len(server.Events()) > 0 {
+	accepted, _, err := eventbus.New(server.AWSConfig(), busName, slog.New(slog.NewTextHandler(&said, nil))).Send(t.Context(), all)
+	if err != nil || !slices.Equal(accepted, ids) {
 		t.Errorf("accepted %v, %v", accepted, err)
+	}
+	if !strings.Contains(said.String(), "events:DescribeEventBus") || strings.Count(said.String(), "\n") != 1 {
+		t.Errorf("said %q", said.String())
+	}
+}
+
+func TestWhileABusCannotBeLookedAtNothingIsSent(t *testing.T) {
+	server := startServer(t)
+	server.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
+	all, _ := numbered(1)
+	accepted, refused, err := eventbus.New(server.AWSConfig(), busName, quiet).Send(t.Context(), all)
+	if err == nil || !strings.Contains(err.Error(), "look at event bus application") || len(accepted)+len(refused) > 0 || server.Requests() != 0 {
+		t.Errorf("accepted %v, refused %v, %v", accepted, refused, err)
+	}
+}
+
+func TestTheARNIsAsMuchAsIsKnown(t *testing.T) {
+	server := startServer(t)
+	bus := eventbus.New(server.AWSConfig(), busName, quiet)
+	if got := bus.ARN(); got != "arn:aws:events:us-east-1::event-bus/application" {
+		t.Errorf("before it was looked at: %s", got)
+	}
+	if err := bus.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := bus.ARN(); got != "arn:aws:events:us-east-1:000000000000:event-bus/application" {
+		t.Errorf("after it was looked at: %s", got)
+	}
+	const foreign = "arn:aws:events:eu-central-1:999999999999:event-bus/application"
+	if got := eventbus.New(server.AWSConfig(), foreign, quiet).ARN(); got != foreign {
+		t.Errorf("given as an ARN: %s", got)
 	}
 }

@@ -8,7 +8,8 @@
 //     may hold was raised to 1 MB, but not for every target of a rule.
 //   - An entry that EventBridge cannot read is refused alone, whatever request it was in.
 //   - A call ends within 20 s, and with its context.
-//
-// EventBridge accepts events for a bus that does not exist, and drops them
-// (https://github.com/aws/aws-sdk/issues/186): whether there is one is looked at when it is deployed.
+//   - Nothing is sent to a bus that does not exist: EventBridge would accept it and drop it
+//     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html). It is looked at before the first
+//     request and again every 15 minutes: what is sent within that time after a bus was deleted is lost. Who lacks
+//     the right to look sends unseen, with a warning.
 package eventbus

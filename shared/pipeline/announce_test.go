@@ -63,7 +63,7 @@ func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accept
 // announcer is an aggregator that sends to the bus.
 func (f *fixture) announcer(server *eventserver.Server, p *tap) *pipeline.Aggregator {
 	a := f.aggregator(p)
-	a.Bus, a.AmendmentPause = tappedBus{eventbus.New(server.AWSConfig(), busName), p}, billing.AmendmentPause
+	a.Bus, a.AmendmentPause = tappedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentPause
 	return a
 }
 
@@ -381,6 +381,34 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 	}
 }
 
+// EventBridge would accept them and drop them.
+func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	server.SetBuses("another")
+	ids := f.announcing("in-sync", "upgraded", "canceled")
+	f.deliver(f.reconciler(nil), runID, ids...)
+	a := f.announcer(server, nil)
+	if err := a.Progress(t.Context(), runID); err != nil {
+		t.Fatal(err)
+	}
+	waiting := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.Requests() != 0 {
+		t.Errorf("%d of %d wait, %d requests", n, waiting, server.Requests())
+	}
+	if len(f.metrics.lines(t, "AnnouncementErrors", float64(waiting))) != 1 {
+		t.Errorf("metrics: %v", f.metrics.lines(t, "AnnouncementErrors", nil))
+	}
+	server.SetBuses(busName)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantAllTold(server.Events(), runID)
+}
+
 // TestWhatCannotBeAnnouncedHoldsUpNothing: more than a request has of those that are refused stand before one that
 // is not.
 func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
@@ -491,7 +519,7 @@ func drain(t testing.TB, n int) {
 	}
 	began := time.Now()
 	(&pipeline.Aggregator{
-		Store: store, Bus: eventbus.New(server.AWSConfig(), busName), Now: func() time.Time { return start },
+		Store: store, Bus: eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), Now: func() time.Time { return start },
 		Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewMetrics(io.Discard, "Test", time.Now),
 	}).Announce(t.Context())
 	took := time.Since(began)

@@ -66,7 +66,7 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 	if c.Queues, err = createQueues(ctx, client, c.MaxReceiveCount); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	bus, err := wire.EventBus(ctx, c)
+	bus, err := wire.EventBus(ctx, c, log)
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}

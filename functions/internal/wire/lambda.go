@@ -104,7 +104,7 @@ func checkMode(c config.Config) error {
 // EventBus returns the bus that is announced on; nil where there is none. That the functions announce, or do not,
 // is kept in the database for who works on it without being one of them.
 func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
-	bus, err := EventBus(ctx, f.Config)
+	bus, err := EventBus(ctx, f.Config, f.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func Database(c config.Config) mysqlstore.Config {
 }
 
 // EventBus returns the bus that is announced on, reached with the process's AWS settings; nil where there is none.
-func EventBus(ctx context.Context, c config.Config) (pipeline.EventBus, error) {
+func EventBus(ctx context.Context, c config.Config, log *slog.Logger) (pipeline.EventBus, error) {
 	if c.EventBus == "" {
 		return nil, nil //nolint:nilnil // no bus is as good as one
 	}
@@ -48,7 +48,7 @@ func EventBus(ctx context.Context, c config.Config) (pipeline.EventBus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("AWS settings: %w", err)
 	}
-	return eventbus.New(settings, c.EventBus), nil
+	return eventbus.New(settings, c.EventBus, log), nil
 }
 
 // Stripe returns the client; clients is how many of them share the configured rate.

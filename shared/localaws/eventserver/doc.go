@@ -1,5 +1,5 @@
 // Package eventserver is an Amazon EventBridge for one machine, as far as this system speaks to it: it answers
-// PutEvents in the AWS JSON 1.1 protocol over HTTP. Tests and the fault campaign run it; in production the same
+// PutEvents and DescribeEventBus in the AWS JSON 1.1 protocol over HTTP. Tests and the fault campaign run it; in production the same
 // code talks to Amazon EventBridge.
 //
 // Point an AWS SDK at it with the environment variable AWS_ENDPOINT_URL_EVENTBRIDGE=URL, any credentials and any
@@ -12,7 +12,8 @@
 //     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html), as a whole;
 //   - refuses an entry without source, detail-type or detail, or whose detail is no JSON object, alone, unless
 //     all are such;
-//   - accepts events for a bus that does not exist, and drops them: https://github.com/aws/aws-sdk/issues/186;
+//   - accepts events for a bus that does not exist, and drops them
+//     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html): only DescribeEventBus tells;
 //   - gives each accepted event an id of its own, one that is sent twice too.
 //
 // It has no rules and no targets: events are handed to [Options.Take], or kept, as a target gets them.

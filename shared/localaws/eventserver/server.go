@@ -82,14 +82,15 @@ type Options struct {
 
 // Server is an EventBridge. It is safe for use by several goroutines.
 type Server struct {
-	buses []string
-	take  func(Event)
-	url   string
-	http  *http.Server
+	take func(Event)
+	url  string
+	http *http.Server
 
 	mu        sync.Mutex
+	buses     []string
 	events    []Event
 	requests  int
+	looks     int
 	fail      func() *Fault
 	failEntry func(Entry) (code string)
 }
@@ -147,14 +148,34 @@ func (s *Server) Events() []Event {
 	return slices.Clone(s.events)
 }
 
-// Requests returns how many there were.
+// Requests returns how many PutEvents there were.
 func (s *Server) Requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests
 }
 
-// SetFail has f asked before each request. A nil answer lets it through. A nil f ends the faults. f may be
+// Looks returns how many DescribeEventBus there were.
+func (s *Server) Looks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.looks
+}
+
+// SetBuses has these buses exist from now on, and no others.
+func (s *Server) SetBuses(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.buses = names
+}
+
+func (s *Server) has(bus string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.buses, busName(bus))
+}
+
+// SetFail has f asked before each request, whatever it is for. A nil answer lets it through. A nil f ends the faults. f may be
 // called by several goroutines at once.
 func (s *Server) SetFail(f func() *Fault) {
 	s.mu.Lock()
@@ -176,33 +197,51 @@ func (s *Server) keep(e Event) {
 	s.events = append(s.events, e)
 }
 
+const (
+	putEvents = "AWSEvents.PutEvents"
+	describe  = "AWSEvents.DescribeEventBus"
+)
+
 // hooks counts a request and returns what is asked for it.
-func (s *Server) hooks() (fail func() *Fault, failEntry func(Entry) string) {
+func (s *Server) hooks(target string) (fail func() *Fault, failEntry func(Entry) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests++
+	if target == putEvents {
+		s.requests++
+	} else {
+		s.looks++
+	}
 	return s.fail, s.failEntry
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	fail, failEntry := s.hooks()
-	if r.Method != http.MethodPost || r.Header.Get("X-Amz-Target") != "AWSEvents.PutEvents" {
-		refuse(w, http.StatusBadRequest, "UnknownOperationException", "This server speaks the AWS JSON 1.1 protocol of EventBridge: POST with X-Amz-Target AWSEvents.PutEvents.")
+	target := r.Header.Get("X-Amz-Target")
+	if r.Method != http.MethodPost || (target != putEvents && target != describe) {
+		refuse(w, http.StatusBadRequest, "UnknownOperationException", "This server speaks the AWS JSON 1.1 protocol of EventBridge: POST with X-Amz-Target "+putEvents+" or "+describe+".")
 		return
 	}
 	if r.Header.Get("Authorization") == "" {
 		refuse(w, http.StatusBadRequest, "MissingAuthenticationTokenException", "Missing Authentication Token")
 		return
 	}
+	fail, failEntry := s.hooks(target)
 	var fault *Fault
 	if fail != nil {
 		fault = fail()
 	}
-	if fault != nil && !fault.After {
+	switch {
+	case fault != nil && !fault.After:
 		answerFault(w, r, *fault)
-		return
+	case target == describe:
+		s.describe(w, r, fault)
+	default:
+		s.putEvents(w, r, fault, failEntry)
 	}
+}
+
+// putEvents answers with the fault, if there is one, once the work is done.
+func (s *Server) putEvents(w http.ResponseWriter, r *http.Request, fault *Fault, failEntry func(Entry) string) {
 	entries, err := read(w, r)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "ValidationException", err.Error())
@@ -214,6 +253,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	write(w, http.StatusOK, answer)
+}
+
+// describe tells of one bus of the account.
+func (s *Server) describe(w http.ResponseWriter, r *http.Request, fault *Fault) {
+	var in struct{ Name string }
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in); err != nil {
+		refuse(w, http.StatusBadRequest, "SerializationException", err.Error())
+		return
+	}
+	name := busName(in.Name)
+	switch {
+	case fault != nil:
+		answerFault(w, r, *fault)
+	case !s.has(name):
+		refuse(w, http.StatusBadRequest, "ResourceNotFoundException", "Event bus "+name+" does not exist.")
+	default:
+		arn := in.Name
+		if !strings.HasPrefix(arn, "arn:") {
+			arn = "arn:aws:events:" + region + ":" + account + ":event-bus/" + name
+		}
+		write(w, http.StatusOK, map[string]string{"Name": name, "Arn": arn})
+	}
 }
 
 // read refuses what EventBridge refuses as a whole.
@@ -291,7 +352,7 @@ func (s *Server) put(entries []Entry, failEntry func(Entry) string) answer {
 		}
 		id := uuid.NewString()
 		a.Entries = append(a.Entries, result{EventID: id})
-		if slices.Contains(s.buses, busName(e.EventBusName)) {
+		if s.has(e.EventBusName) {
 			s.take(Event{
 				Version: "0", ID: id, DetailType: e.DetailType, Source: e.Source, Account: account, Time: time.Now().UTC().Truncate(time.Second),
 				Region: region, Resources: append([]string{}, e.Resources...), Detail: json.RawMessage(e.Detail),
