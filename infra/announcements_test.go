@@ -30,7 +30,7 @@ func TestWithoutABusNothingIsAnnounced(t *testing.T) {
 }
 
 func TestOnlyTheAggregatorMaySendAndOnlyToTheBus(t *testing.T) {
-	foreign := "arn:aws:events:eu-central-1:999999999999:event-bus/application"
+	foreign := "arn:aws:events:eu-central-1:000000000000:event-bus/application"
 	for bus, want := range map[string]any{
 		"application": object{"Fn::Join": []any{"", []any{"arn:", object{"Ref": "AWS::Partition"}, ":events:us-east-1:123456789012:event-bus/application"}}},
 		foreign:       foreign,

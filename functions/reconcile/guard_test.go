@@ -82,14 +82,14 @@ func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {
 			t.Errorf("asked for %v (%v)", r.PostForm, err)
 		}
 		_, _ = w.Write([]byte(`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>` +
-			`<Arn>arn:aws:sts::111122223333:assumed-role/ops/someone</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>`))
+			`<Arn>arn:aws:sts::123456789012:assumed-role/ops/someone</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>`))
 	}))
 	defer server.Close()
 	t.Setenv("AWS_ENDPOINT_URL_STS", server.URL)
 	settings := aws.Config{Region: "eu-central-1", Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""), BaseEndpoint: &server.URL}
 	settings.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	c := &command{environ: map[string]string{}}
-	if got, want := c.asker(t.Context(), settings), "arn:aws:sts::111122223333:assumed-role/ops/someone"; got != want {
+	if got, want := c.asker(t.Context(), settings), "arn:aws:sts::123456789012:assumed-role/ops/someone"; got != want {
 		t.Errorf("it is %q, want %q", got, want)
 	}
 	answer = http.StatusForbidden

@@ -71,8 +71,10 @@ func (s *Store) FindOrganizations(ctx context.Context, text string, limit int) (
 		by      string
 		queries []string
 	}{
-		{ByID, []string{selectByID}}, {ByCustomer, []string{selectByOrgCustomer, selectByRowCustomer}},
-		{BySubscription, []string{selectBySubscription}}, {ByName, []string{selectByName}},
+		{ByID, []string{selectByID}},
+		{ByCustomer, []string{selectByOrgCustomer, selectByRowCustomer}},
+		{BySubscription, []string{selectBySubscription}},
+		{ByName, []string{selectByName}},
 	} {
 		var ids []string
 		for _, selectIDs := range look.queries {
