@@ -2,6 +2,7 @@ package report
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -12,32 +13,39 @@ const maxColumns = 13
 
 // The chart's measures in its own units.
 const (
-	columnStep   = 60.0
-	columnWidth  = 34.0
+	columnStep   = 48.0
+	columnWidth  = 30.0
 	chartHeight  = 190.0
 	chartTop     = 26.0
 	chartBottom  = 150.0
 	chartCaption = 168.0
 )
 
-// history is the chart of drift rates, the earliest run first.
+// history is the chart of the runs, the earliest first.
 type history struct {
 	Width, Height, Bottom float64
 	Columns               []column
 }
 
+// column stacks what a run repaired, what it withheld and its other errors, as parts of its organizations.
 type column struct {
-	X, Y, Width, Height, Middle float64
-	LabelY, DateY, KindY        float64
-	Rate, Date, Kind            string
-	This, DryRun                bool
+	X, Width, Middle      float64
+	LabelY, DateY, KindY  float64
+	Bars                  []bar
+	Rate, Date, Kind, Say string
+	This, DryRun          bool
 }
 
-// pastRow is a line of the table below the chart.
+type bar struct {
+	Key       string
+	Y, Height float64
+}
+
+// pastRow is a line of the table of runs.
 type pastRow struct {
-	RunID, Status, Started, Rate, Kind string
-	Total, Drifted, Errors             int
-	This                               bool
+	RunID, Status, Started, Rate, Kind        string
+	Total, Repaired, Withheld, Drifted, Other int
+	This                                      bool
 }
 
 // driftLabel is the drift rate for people.
@@ -62,7 +70,7 @@ func chart(runs []mysqlstore.PastRun, thisID string) *history {
 	slices.Reverse(runs)
 	highest := 0.0
 	for _, run := range runs {
-		highest = max(highest, run.Figures.DriftRate())
+		highest = max(highest, share(run.Figures.Drifted()+run.Figures.OtherErrors(), run.Figures))
 	}
 	h := &history{Width: columnStep * float64(len(runs)), Height: chartHeight, Bottom: chartBottom}
 	for i, run := range runs {
@@ -71,17 +79,35 @@ func chart(runs []mysqlstore.PastRun, thisID string) *history {
 	return h
 }
 
+// share is the part that n are of the run's organizations.
+func share(n int, s billing.Summary) float64 {
+	return float64(n) / float64(max(s.TotalOrganizations, 1))
+}
+
 func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string) column {
+	f := run.Figures
 	c := column{
 		X: columnStep*float64(place) + (columnStep-columnWidth)/2, Width: columnWidth,
 		DateY: chartCaption, KindY: chartCaption + 15, Middle: columnStep * (float64(place) + 0.5),
-		Rate: driftLabel(run.Figures), Date: run.StartedAt.UTC().Format("2 Jan"), Kind: kind(run), This: run.ID == thisID, DryRun: run.DryRun,
+		Rate: driftLabel(f), Date: run.StartedAt.UTC().Format("2 Jan"), Kind: kind(run), This: run.ID == thisID, DryRun: run.DryRun,
+		Say: number(f.Synchronized) + " repaired, " + number(f.Withheld()) + " withheld, " + count(f.OtherErrors(), "other error") + " of " + count(f.TotalOrganizations, "organization"),
 	}
-	if highest > 0 {
-		c.Height = (chartBottom - chartTop) * run.Figures.DriftRate() / highest
+	if run.DryRun {
+		c.Say = strings.Replace(c.Say, "repaired", "would be repaired", 1)
 	}
-	c.Y = chartBottom - c.Height
-	c.LabelY = c.Y - 6
+	top := chartBottom
+	for _, part := range []struct {
+		key string
+		n   int
+	}{{"synced", f.Synchronized}, {"withheld", f.Withheld()}, {"error", f.OtherErrors()}} {
+		if part.n <= 0 {
+			continue
+		}
+		height := (chartBottom - chartTop) * share(part.n, f) / highest
+		top -= height
+		c.Bars = append(c.Bars, bar{Key: part.key, Y: top, Height: height})
+	}
+	c.LabelY = top - 6
 	return c
 }
 
@@ -99,7 +125,7 @@ func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 		f := run.Figures
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
-			Total: f.TotalOrganizations, Drifted: f.Drifted(), Errors: f.Errors, This: run.ID == thisID, Rate: driftLabel(f),
+			Total: f.TotalOrganizations, Repaired: f.Synchronized, Withheld: f.Withheld(), Drifted: f.Drifted(), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
 		})
 	}
 	return all

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"html"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -241,18 +242,34 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 	past := func(id string, week, drifted, total int, dry bool) mysqlstore.PastRun {
 		return mysqlstore.PastRun{
-			Run:     billing.Run{ID: id, StartedAt: now.AddDate(0, 0, -7*week), Status: billing.RunCompleted, DryRun: dry},
-			Figures: billing.Summary{Synchronized: drifted, TotalOrganizations: total},
+			Run: billing.Run{ID: id, StartedAt: now.AddDate(0, 0, -7*week), Status: billing.RunCompleted, DryRun: dry},
+			Figures: billing.Summary{
+				Synchronized: drifted, TotalOrganizations: total, Errors: 3 * drifted, Reasons: map[billing.Reason]int{billing.ReasonWithheld: drifted},
+			},
 		}
 	}
 	run := runOf()
 	run.History = []mysqlstore.PastRun{past("run-1", 0, 1, 100, false), past("run-0", 1, 4, 100, true), past("run-z", 2, 0, 0, false)}
 	h := chart(run.History, "run-1")
-	if len(h.Columns) != 3 || h.Columns[1].Height != chartBottom-chartTop || h.Columns[2].Height*4 != h.Columns[1].Height || h.Columns[0].Height != 0 {
-		t.Errorf("columns: %+v", h.Columns)
+	highest := chartBottom - chartTop
+	for i, want := range []float64{0, highest, highest / 4} {
+		bars, top := h.Columns[i].Bars, chartBottom
+		if want == 0 && len(bars) == 0 {
+			continue
+		}
+		for j, part := range []struct {
+			key  string
+			part float64
+		}{{"synced", 1}, {"withheld", 1}, {"error", 2}} {
+			height := want * part.part / 4
+			top -= height
+			if got := bars[j]; got.Key != part.key || math.Abs(got.Height-height) > 1e-9 || math.Abs(got.Y-top) > 1e-9 {
+				t.Errorf("run %d: %+v, want %s of %v at %v", i, got, part.key, height, top)
+			}
+		}
 	}
-	wantSaid(t, render(t, run), "none 8 Nov 4.0 % 15 Nov dry run 1.0 % 22 Nov this run",
-		"2026-11-22 03:00 run-1 this run completed 100 1 1.0 % 0 2026-11-15 03:00 run-0 completed, dry run 100 4 4.0 % 0")
+	wantSaid(t, render(t, run), "4 would be repaired, 4 withheld, 8 other errors of 100 organizations", "none 8 Nov", "8.0 % 15 Nov dry run", "2.0 % 22 Nov this run",
+		"2026-11-22 03:00 run-1 this run completed 100 1 1 2 2.0 % 2 2026-11-15 03:00 run-0 completed, dry run 100 4 4 8 8.0 % 8")
 
 	if chart(run.History[:1], "run-1") != nil {
 		t.Error("one run makes no history")
@@ -262,6 +279,28 @@ func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 	}
 	if n := len(chart(run.History, "run-1").Columns); n != maxColumns {
 		t.Errorf("%d columns, want %d", n, maxColumns)
+	}
+}
+
+// A wave of downgrades that the guard holds back is not drowned among the errors.
+func TestOutcomesTellWithheldFromOtherErrors(t *testing.T) {
+	page := render(t, runOf(
+		item("a", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
+		item("b", billing.OutcomeError, billing.ReasonNotRepeated, tierChange("pro", "free")),
+		item("c", billing.OutcomeError, billing.ReasonUnknownStatus),
+		item("d", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
+	))
+	wantSaid(t, page, "1 repaired, 25.0 %", "2 withheld, 50.0 %", "1 other errors, 25.0 %")
+}
+
+func TestSectionLinksLeadToSections(t *testing.T) {
+	for name, run := range map[string]Run{"empty": runOf(), "errors": runOf(many(20)...)} {
+		page := render(t, run)
+		for _, link := range regexp.MustCompile(`href="#([a-z]+)"`).FindAllStringSubmatch(page, -1) {
+			if !strings.Contains(page, `<section id="`+link[1]+`">`) {
+				t.Errorf("%s: a link leads to #%s, which is not there", name, link[1])
+			}
+		}
 	}
 }
 

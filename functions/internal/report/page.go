@@ -152,7 +152,8 @@ func outcomeFigures(s billing.Summary) []outcomeFigure {
 	}
 	all := []outcomeFigure{
 		drift,
-		{Key: "error", Label: "errors", Note: "need a person", N: s.Errors},
+		{Key: "withheld", Label: "withheld", Note: "differ, and wait for a person’s approval", N: s.Withheld()},
+		{Key: "error", Label: "other errors", Note: "need a person", N: s.OtherErrors()},
 		{Key: "skipped", Label: "nothing to do", Note: "in sync, or nothing in Stripe", N: s.Skipped},
 	}
 	if s.Pending > 0 {
