@@ -38,13 +38,14 @@ func TestNoJumpOfAClockLosesAnything(t *testing.T) {
 	f.spread(350) // of nobody: the sweep takes some pages
 	f.keepTables()
 	want := map[billing.Strategy]clockEnd{}
-	for _, strategy := range billing.Strategies() {
+	strategies := []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} // of runs over all organizations
+	for _, strategy := range strategies {
 		want[strategy] = f.undisturbed(strategy)
 	}
 	ends := map[string]int{}
 	for n := range uint64(clockRounds) {
 		r := &clockRound{fixture: f, rand: rand.New(rand.NewPCG(seed, n)), ends: ends}
-		strategy := billing.Strategies()[n%2]
+		strategy := strategies[n%uint64(len(strategies))]
 		r.begin(strategy)
 		for range clockTrouble {
 			r.trouble()
