@@ -29,6 +29,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	aggregator := wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
+	aggregator.Step.Deployed = true
 	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil {
 		return err
 	}

@@ -16,9 +16,15 @@ func (s session) sayAnnounced(ctx context.Context, c config.Config) error {
 		return err
 	}
 	waiting, _, err := s.store.Outbox(ctx)
+	var why error
+	if c.EventBus != "" && waiting > 0 {
+		why = s.Aggregator.Step.CheckBus(ctx)
+	}
 	switch {
 	case err != nil:
 		return err
+	case why != nil:
+		s.progress.Note("announcements: %d wait in the database: %s", waiting, why)
 	case c.EventBus == "" && waiting > 0:
 		s.progress.Note("announcements: %d wait in the database, for the functions that announce to send them", waiting)
 	case waiting > 0:

@@ -62,6 +62,34 @@ func TestLocalAnnouncesOnTheBusThatIsConfigured(t *testing.T) {
 	}
 }
 
+// The functions' consumers would never hear of what is sent to a developer's bus.
+func TestLocalSendsNothingToAnotherBusThanTheFunctions(t *testing.T) {
+	events, err := eventserver.Start(eventserver.Options{Buses: []string{"application", "dev"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL_EVENTBRIDGE": events.URL(), "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local",
+	} {
+		t.Setenv(name, value)
+	}
+	p := newPlace(t, mysqltest.New(t))
+	store := mysqlstore.New(p.db.DB)
+	if _, err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const kept = "arn:aws:events:us-east-1:000000000000:event-bus/application"
+	if err := store.KeepAnnouncing(t.Context(), kept); err != nil {
+		t.Fatal(err)
+	}
+	summary, said := runOn(t, p.with("EVENT_BUS", "dev"))
+	wantSaid(t, said, fmt.Sprintf("%d wait in the database: the functions of this database announce on %s", summary.Synchronized+1, kept))
+	if bus, _, err := store.Announcing(t.Context()); bus != kept || err != nil || len(events.Events()) > 0 {
+		t.Errorf("kept %q, %v; %d events", bus, err, len(events.Events()))
+	}
+}
+
 func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	store := mysqlstore.New(p.db.DB)
@@ -71,7 +99,7 @@ func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
 	if _, err := store.KeepStage(t.Context(), "production"); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.KeepAnnouncing(t.Context(), true); err != nil {
+	if err := store.KeepAnnouncing(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
 		t.Fatal(err)
 	}
 	summary, said := runOn(t, p.environ)

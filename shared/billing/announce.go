@@ -1,6 +1,10 @@
 package billing
 
-import "time"
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
 
 // AnnouncementSource is who announces, as a rule's pattern names it.
 const AnnouncementSource = "subscription-reconciliation"
@@ -51,6 +55,30 @@ func (a Announcement) Wait() time.Duration {
 type Origin struct {
 	Stage    string `json:"stage"`    // "" is the one without a name
 	LiveMode bool   `json:"livemode"` // of the Stripe key, as Stripe's objects say it
+}
+
+// Origin returns where the announcement says that it comes from.
+func (a Announcement) Origin() (from Origin, err error) {
+	err = json.Unmarshal(a.Detail, &from)
+	return from, err
+}
+
+// SameBus reports whether two ARNs are of one event bus. One without an account, that of a bus that was named by its
+// name alone, is that of the account in the other. The partition follows from the region.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+func SameBus(a, b string) bool {
+	const partition, account, parts = 1, 4, 6
+	left, right := strings.SplitN(a, ":", parts), strings.SplitN(b, ":", parts)
+	if len(left) != parts || len(right) != parts {
+		return a == b
+	}
+	for i := range parts {
+		either := i == partition || i == account && (left[i] == "" || right[i] == "")
+		if !either && left[i] != right[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // OrganizationReconciled tells of one committed repair. It is the sign to read the row anew and never what to

@@ -29,7 +29,7 @@
 //   - Connecting takes 4 s at most, and the server ends a session that was idle for as long as the pool
 //     would use its connection: what a frozen process holds goes by itself.
 //   - What is announced is written into the outbox by the transaction that it tells of, and removed by its id
-//     once it was accepted: nothing is announced that was not committed, and nothing committed is forgotten.
+//     once it was accepted, by who announces on the bus of the database's functions: nothing is announced that was not committed, and nothing committed is forgotten.
 //   - What MySQL refuses of one organization's rows for good is that organization's failure; of a
 //     statement about many, nobody's.
 //   - An outcome moves only from pending or error; changes once recorded as applied are kept.

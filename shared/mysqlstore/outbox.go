@@ -17,46 +17,53 @@ var announcementNamespace = uuid.MustParse("0c0d9ac4-3f57-4b0c-8f3e-6d3cf1e0a4b1
 
 const announceSetting = "announce"
 
-// KeepAnnouncing records whether the functions of this database announce, for who works on it without being
-// one of them.
-func (s *Store) KeepAnnouncing(ctx context.Context, announces bool) error {
-	stmt := `DELETE FROM reconciliation_settings WHERE name = ?`
-	if announces {
-		stmt = `INSERT INTO reconciliation_settings (name, content) VALUES (?, 'true') ON DUPLICATE KEY UPDATE content = 'true'`
+// KeepAnnouncing records on which bus the functions of this database announce, for who works on it without being
+// one of them; "" is on none.
+func (s *Store) KeepAnnouncing(ctx context.Context, bus string) error {
+	stmt, args := `DELETE FROM reconciliation_settings WHERE name = ?`, []any{announceSetting}
+	if bus != "" {
+		stmt, args = `INSERT INTO reconciliation_settings (name, content) VALUES (?, ?) ON DUPLICATE KEY UPDATE content = VALUES(content)`, append(args, bus)
 	}
-	_, err := s.db.ExecContext(ctx, stmt, announceSetting)
-	return failure(err, "keep whether repairs are announced")
+	_, err := s.db.ExecContext(ctx, stmt, args...)
+	return failure(err, "keep on which bus repairs are announced")
+}
+
+// Announcing returns the bus that the functions of this database announce on, "" if they have told none, and
+// where what this store announces comes from.
+func (s *Store) Announcing(ctx context.Context) (bus string, from billing.Origin, err error) {
+	bus, from, err = s.announcing(ctx, s.db)
+	return bus, from, failure(err, "look on which bus repairs are announced")
 }
 
 // Announces reports whether what is done through this store is announced: its own configuration says so, or
 // the database's functions do.
 func (s *Store) Announces(ctx context.Context) (bool, error) {
-	announces, _, err := s.announcing(ctx, s.db)
-	return announces, failure(err, "look whether repairs are announced")
+	bus, _, err := s.announcing(ctx, s.db)
+	return s.announce || bus != "", failure(err, "look whether repairs are announced")
 }
 
 // announcing is asked anew in each transaction that has something to tell: these are few, and the functions may
 // have begun to announce since this process started.
-func (s *Store) announcing(ctx context.Context, q querier) (announces bool, from billing.Origin, err error) {
-	announces, from = s.announce, billing.Origin{Stage: s.origin.Stage, LiveMode: s.origin.LiveMode}
+func (s *Store) announcing(ctx context.Context, q querier) (bus string, from billing.Origin, err error) {
+	from = billing.Origin{Stage: s.origin.Stage, LiveMode: s.origin.LiveMode}
 	err = query(ctx, q, func(r *sql.Rows) error {
 		var name, content string
 		err := r.Scan(&name, &content)
 		if name == announceSetting {
-			announces = true
+			bus = content
 		} else {
 			from.Stage = content
 		}
 		return err
 	}, `SELECT name, content FROM reconciliation_settings WHERE name IN (?, 'stage')`, announceSetting)
-	return announces, from, err
+	return bus, from, err
 }
 
 // tellRepair puts what is told of a repair into its transaction. An item is written once at each revision, and
 // so repaired once.
 func (s *Store) tellRepair(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan, item billing.Item, now time.Time) error {
-	announces, from, err := s.announcing(ctx, tx)
-	if err != nil || !announces {
+	bus, from, err := s.announcing(ctx, tx)
+	if err != nil || !s.announce && bus == "" {
 		return err
 	}
 	told := s.tiers.Reconciled(before, plan, item.RunID, now)
@@ -68,8 +75,8 @@ func (s *Store) tellRepair(ctx context.Context, tx *sql.Tx, before billing.Recor
 // tellEnd puts what is told of a run's end into the transaction that writes it, in the place of what waits there
 // of an end before.
 func (s *Store) tellEnd(ctx context.Context, tx *sql.Tx, end billing.End) error {
-	announces, from, err := s.announcing(ctx, tx)
-	if err != nil || !announces {
+	bus, from, err := s.announcing(ctx, tx)
+	if err != nil || !s.announce && bus == "" {
 		return err
 	}
 	runID := end.Summary.RunID

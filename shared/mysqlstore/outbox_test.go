@@ -17,7 +17,7 @@ import (
 
 func (f *fixture) announcing(t *testing.T) {
 	t.Helper()
-	if err := f.store.KeepAnnouncing(t.Context(), true); err != nil {
+	if err := f.store.KeepAnnouncing(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -155,12 +155,15 @@ func TestWhoAnnouncesNeedNotAskTheDatabase(t *testing.T) {
 
 func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		for _, announces := range []bool{false, true, true, false, true} {
-			if err := f.store.KeepAnnouncing(t.Context(), announces); err != nil {
+		for _, bus := range []string{"", "one", "one", "another", "", "one"} {
+			if err := f.store.KeepAnnouncing(t.Context(), bus); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := f.store.Announces(t.Context()); got != announces || err != nil {
-				t.Errorf("announces: %v, %v, want %v", got, err, announces)
+			if got, err := f.store.Announces(t.Context()); got != (bus != "") || err != nil {
+				t.Errorf("announces: %v, %v, on %q", got, err, bus)
+			}
+			if got, _, err := f.store.Announcing(t.Context()); got != bus || err != nil {
+				t.Errorf("announces on %q, %v, want %q", got, err, bus)
 			}
 		}
 	})

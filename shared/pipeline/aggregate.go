@@ -72,8 +72,10 @@ type Aggregator struct {
 		outbox
 		archives
 	}
-	Bus     EventBus // where announcements go; nil: nowhere
-	Archive Archive  // of the reports of runs; nil: there is none
+	Bus EventBus // where announcements go; nil: nowhere
+	// Deployed: it is the database's own, and its Bus that on which the database announces, whoever else works on it.
+	Deployed bool
+	Archive  Archive // of the reports of runs; nil: there is none
 	// AmendmentPause is how long what a run's amendment tells waits for the next amendment.
 	AmendmentPause time.Duration
 	Retention      time.Duration // how long before the latest run closed ones are kept

@@ -14,12 +14,19 @@ type outbox interface {
 	DueAnnouncements(ctx context.Context, now time.Time, limit int) ([]billing.Announcement, error)
 	RemoveAnnouncements(ctx context.Context, ids []string) error
 	PostponeAnnouncement(ctx context.Context, id, reason string, until time.Time) error
+	Announcing(ctx context.Context) (bus string, from billing.Origin, err error)
+	KeepAnnouncing(ctx context.Context, bus string) error
 	Outbox(ctx context.Context) (waiting int, since *time.Time, err error)
 }
 
-// EventBus takes announcements. It returns the ids of those it accepted, and for those it refused why; with an
-// error, nothing is known of the others.
+// EventBus takes announcements.
 type EventBus interface {
+	// ARN is the bus's, without the account where that is not known.
+	ARN() string
+	// Look returns an error if there is no such bus.
+	Look(ctx context.Context) error
+	// Send returns the ids of those that the bus accepted, and for those it refused why; with an error, nothing is
+	// known of the others.
 	Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error)
 }
 
@@ -42,12 +49,12 @@ func (a *Aggregator) announce(ctx context.Context) {
 	inTime := firstHalf(ctx)
 	var sent, failed int
 	for more := true; more && inTime(); {
-		n, all, err := a.announcePage(ctx)
+		n, all, foreign, err := a.announcePage(ctx)
 		sent, failed = sent+n, failed+all-n
 		if err != nil {
 			a.Log.ErrorContext(ctx, "announcements could not be sent, they stay in the outbox until the next try", telemetry.KeyCount, all-n, telemetry.KeyError, err.Error())
 		}
-		more = err == nil && n > 0 // where a whole page is refused, the next one is no better
+		more = err == nil && n+foreign > 0 // where the bus refuses a whole page, the next one is no better
 	}
 	if sent+failed == 0 {
 		return
@@ -59,18 +66,71 @@ func (a *Aggregator) announce(ctx context.Context) {
 	}
 }
 
-// announcePage sends the next announcements and returns how many of how many were accepted.
-func (a *Aggregator) announcePage(ctx context.Context) (sent, all int, err error) {
-	due, err := a.Store.DueAnnouncements(ctx, a.now(), announcementPage)
-	if err != nil || len(due) == 0 {
-		return 0, 0, err
+// CheckBus returns why nothing is sent: the bus does not exist, or it is another than that of the database's
+// functions, whose consumers would never hear of what is sent elsewhere.
+func (a *Aggregator) CheckBus(ctx context.Context) error {
+	_, err := a.announcesAs(ctx)
+	return err
+}
+
+// announcesAs returns whose announcements may be sent.
+func (a *Aggregator) announcesAs(ctx context.Context) (from billing.Origin, err error) {
+	if err := a.Bus.Look(ctx); err != nil {
+		return from, err
 	}
+	bus, from, err := a.Store.Announcing(ctx)
+	if err == nil && bus != "" && !billing.SameBus(bus, a.Bus.ARN()) {
+		err = fmt.Errorf("the functions of this database announce on %s, and EVENT_BUS is %s: they send what waits; leave EVENT_BUS out, or deploy them with that bus", bus, a.Bus.ARN())
+	}
+	return from, err
+}
+
+// ours returns the announcements that come from there. Of a copied database others may wait: these stay, behind
+// the others, or consumers would take them for news.
+func (a *Aggregator) ours(ctx context.Context, due []billing.Announcement, from billing.Origin) (ours []billing.Announcement, err error) {
+	for _, announcement := range due {
+		its, err := announcement.Origin()
+		if err != nil || its == from { // what cannot be read the bus refuses
+			ours = append(ours, announcement)
+			continue
+		}
+		reason := fmt.Sprintf("it is of stage %q, livemode %t, and this is stage %q, livemode %t: it was copied with the database, delete it", its.Stage, its.LiveMode, from.Stage, from.LiveMode)
+		a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, announcement.ID, telemetry.KeyError, reason)
+		if err := a.Store.PostponeAnnouncement(ctx, announcement.ID, reason, a.now().Add(billing.AnnouncementWait)); err != nil {
+			return nil, err
+		}
+	}
+	return ours, nil
+}
+
+// announcePage sends the next announcements and returns how many of how many were accepted, and how many are not
+// to be sent from here.
+func (a *Aggregator) announcePage(ctx context.Context) (sent, all, foreign int, err error) {
+	waiting, err := a.Store.DueAnnouncements(ctx, a.now(), announcementPage)
+	if err != nil || len(waiting) == 0 {
+		return 0, 0, 0, err
+	}
+	from, err := a.announcesAs(ctx)
+	if err != nil {
+		return 0, len(waiting), 0, err
+	}
+	due, err := a.ours(ctx, waiting, from)
+	foreign = len(waiting) - len(due)
+	if err != nil || len(due) == 0 {
+		return 0, len(waiting), foreign, err
+	}
+	sent, err = a.send(ctx, due)
+	return sent, len(waiting), foreign, err
+}
+
+// send returns how many the bus accepted.
+func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent int, err error) {
 	accepted, refused, err := a.Bus.Send(ctx, due)
 	// What was accepted goes, though the time be over: else it would be sent again for nothing.
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if removeErr := a.Store.RemoveAnnouncements(ctx, accepted); removeErr != nil {
-		return len(accepted), len(due), removeErr
+		return len(accepted), removeErr
 	}
 	for _, announcement := range due {
 		reason, is := refused[announcement.ID]
@@ -79,14 +139,24 @@ func (a *Aggregator) announcePage(ctx context.Context) (sent, all int, err error
 		}
 		a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, announcement.ID, telemetry.KeyError, reason)
 		if postponeErr := a.Store.PostponeAnnouncement(ctx, announcement.ID, reason, a.now().Add(announcement.Wait())); postponeErr != nil {
-			return len(accepted), len(due), postponeErr
+			return len(accepted), postponeErr
 		}
 	}
-	return len(accepted), len(due), err
+	return len(accepted), err
 }
 
-// announceAll is the tick's: it also tells how many announcements wait, and for how long.
+// announceAll is the tick's: it also keeps, as the last one deployed, on which bus this database announces, and
+// tells how many announcements wait, and for how long.
 func (a *Aggregator) announceAll(ctx context.Context, _ *Tick) error {
+	if a.Deployed {
+		bus := ""
+		if a.Bus != nil {
+			bus = a.Bus.ARN()
+		}
+		if err := a.Store.KeepAnnouncing(ctx, bus); err != nil {
+			return err
+		}
+	}
 	a.announce(ctx)
 	waiting, since, err := a.Store.Outbox(ctx)
 	if err != nil || a.Bus == nil && waiting == 0 {

@@ -39,7 +39,7 @@ func (f *fixture) startBus() *eventserver.Server {
 			f.Error(err)
 		}
 	})
-	if err := f.store.KeepAnnouncing(f.Context(), true); err != nil {
+	if err := f.store.KeepAnnouncing(f.Context(), "arn:aws:events:us-east-1::event-bus/"+busName); err != nil {
 		f.Fatal(err)
 	}
 	return server
@@ -378,6 +378,65 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 				t.Errorf("the last tick: %v", lines)
 			}
 		})
+	}
+}
+
+func (f *fixture) waiting() int {
+	return mysqltest.Value[int](f, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`)
+}
+
+func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	for _, kept := range []string{
+		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:999999999999:event-bus/" + busName,
+	} {
+		if err := f.store.KeepAnnouncing(t.Context(), kept); err != nil {
+			t.Fatal(err)
+		}
+		a := f.announcer(server, nil)
+		if _, err := a.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.Requests() > 0 {
+			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.Requests())
+		}
+		if bus, _, err := f.store.Announcing(t.Context()); bus != kept || err != nil {
+			t.Errorf("kept is %s, %v", bus, err)
+		}
+	}
+	deployed := f.announcer(server, nil)
+	deployed.Deployed = true
+	if _, err := deployed.Tick(t.Context()); err != nil || f.waiting() != 0 || len(server.Events()) != 1 {
+		t.Errorf("%v; %d wait, %d were sent", err, f.waiting(), len(server.Events()))
+	}
+}
+
+// A copied database keeps what another stage has yet to send; on a shared bus it would match that stage's rule.
+func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
+	f := newFixture(t)
+	server := f.startBus()
+	if _, err := f.store.KeepStage(t.Context(), "staging"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 24 {
+		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`,
+			fmt.Sprint("foreign-", i), fmt.Sprintf(`{"stage":%q,"livemode":%t}`, []string{"production", "staging"}[i%2], true), start)
+	}
+	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('own', 'Organization Reconciled', '{"stage":"staging","livemode":false}', ?)`, start)
+	a := f.announcer(server, nil)
+	if _, err := a.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if events := server.Events(); len(events) != 1 || f.waiting() != 24 {
+		t.Errorf("%d were sent, %d wait", len(events), f.waiting())
+	}
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox WHERE attempts = 1 AND last_error LIKE 'it is of stage "%livemode true, and this is stage "staging", livemode false%'`); n != 24 {
+		t.Errorf("%d have the reason", n)
+	}
+	if len(f.metrics.lines(t, "AnnouncementErrors", 24.0)) != 1 {
+		t.Errorf("metrics: %v", f.metrics.lines(t, "AnnouncementErrors", nil))
 	}
 }
 

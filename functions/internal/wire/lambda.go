@@ -101,14 +101,17 @@ func checkMode(c config.Config) error {
 	}}}
 }
 
-// EventBus returns the bus that is announced on; nil where there is none. That the functions announce, or do not,
-// is kept in the database for who works on it without being one of them.
+// EventBus returns the bus that is announced on; nil where there is none. Which one, or that it is none, is
+// kept in the database for who works on it without being one of its functions.
 func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
 	bus, err := EventBus(ctx, f.Config, f.Log)
 	if err != nil {
 		return nil, err
 	}
-	return bus, f.Store.KeepAnnouncing(ctx, bus != nil)
+	if bus == nil {
+		return nil, f.Store.KeepAnnouncing(ctx, "")
+	}
+	return bus, f.Store.KeepAnnouncing(ctx, bus.ARN())
 }
 
 // checkStage keeps two stages from working on one database: each would repair for the other, by its own
@@ -121,7 +124,7 @@ func checkStage(ctx context.Context, store *mysqlstore.Store, stage string) erro
 	return &config.Error{Problems: []config.Problem{{
 		Variable: "STAGE",
 		Wrong:    fmt.Sprintf("is %q, and this database is that of %q", stage, kept),
-		Remedy:   `that, or DB_HOST and DB_NAME of this stage's database ("" is the stage without a name; a copied database is freed by DELETE FROM reconciliation_settings WHERE name = 'stage')`,
+		Remedy:   `that, or DB_HOST and DB_NAME of this stage's database ("" is the stage without a name; a copied database is freed by DELETE FROM reconciliation_outbox; DELETE FROM reconciliation_settings WHERE name IN ('stage', 'announce'))`,
 	}}}
 }
 
