@@ -168,16 +168,16 @@ func TestSearchAndFiltersFindOrganizations(t *testing.T) {
 	items[4].Changes = []billing.Change{{Field: billing.FieldStatus, From: "active", To: "canceled"}}
 	items[5].Warnings = []billing.Warning{{Code: billing.WarnMultipleLive, Message: "two of them"}}
 	b := open(t, render(t, runOf(items...)))
-	want(t, b, countText, "1 to 25 of 60 organizations")
-	want(t, b, rowCount, 25)
+	want(t, b, countText, "1 to 10 of 60 organizations")
+	want(t, b, rowCount, 10)
 
 	const search chromedp.CSS = "#changes input[type=search]"
 	b.do(t, chromedp.SendKeys(search, "ümlaut  gmbh"))
 	want(t, b, countText, "1 to 1 of 1 organizations")
 	want(t, b, firstName, "Ümlaut <b>GmbH</b>")
 	click(t, b, "#changes button[type=reset]")
-	b.do(t, chromedp.WaitReady(chromedp.CSS("#changes tbody tr:nth-child(25)")))
-	want(t, b, countText, "1 to 25 of 60 organizations")
+	b.do(t, chromedp.WaitReady(chromedp.CSS("#changes tbody tr:nth-child(10)")))
+	want(t, b, countText, "1 to 10 of 60 organizations")
 
 	choose(t, b, "outcome", "error")
 	want(t, b, countText, "1 to 6 of 6 organizations")
@@ -189,7 +189,7 @@ func TestSearchAndFiltersFindOrganizations(t *testing.T) {
 	choose(t, b, "query", "")
 	choose(t, b, "outcome", "")
 	choose(t, b, "reason", "repaired")
-	want(t, b, countText, "1 to 25 of 54 organizations")
+	want(t, b, countText, "1 to 10 of 54 organizations")
 	choose(t, b, "field", billing.FieldStatus)
 	want(t, b, countText, "1 to 1 of 1 organizations")
 	want(t, b, `document.querySelector("#changes .match").textContent`, "subscriptions.statusactive → canceled")
@@ -206,15 +206,18 @@ func TestPagesTurn(t *testing.T) {
 	b := open(t, render(t, runOf(many(60)...)))
 	next, back := chromedp.CSS("#changes .pager button:last-child"), chromedp.CSS("#changes .pager button:nth-last-child(2)")
 	click(t, b, next)
-	want(t, b, countText, "26 to 50 of 60 organizations")
-	click(t, b, next)
+	want(t, b, countText, "11 to 20 of 60 organizations")
+	choose(t, b, "query", "")
+	for range 5 {
+		click(t, b, next)
+	}
 	want(t, b, countText, "51 to 60 of 60 organizations")
 	want(t, b, `document.querySelector("#changes .pager button:last-child").disabled`, true)
 	click(t, b, back)
-	want(t, b, countText, "26 to 50 of 60 organizations")
+	want(t, b, countText, "41 to 50 of 60 organizations")
 	choose(t, b, "reason", "repaired") // begins at the first again
-	want(t, b, countText, "1 to 25 of 54 organizations")
-	want(t, b, `document.querySelector("#finance .count").textContent`, "1 to 25 of 60 organizations")
+	want(t, b, countText, "1 to 10 of 54 organizations")
+	want(t, b, `document.querySelector("#finance .count").textContent`, "1 to 10 of 60 organizations")
 	eval[bool](t, b, `(() => {
 		const size = document.querySelector("#finance select");
 		size.value = "all";
@@ -312,8 +315,32 @@ func TestPageWithoutScriptsShowsTheFirst(t *testing.T) {
 		return err
 	}))
 	want(t, b, rowCount, maxPlain)
+	want(t, b, `[...document.querySelectorAll("#changes tbody tr")].filter((e) => e.checkVisibility({ contentVisibilityAuto: true })).length`, shortRows)
+	want(t, b, `document.querySelector("#changes .rest summary").textContent`, "190 more organizations")
+	b.do(t, media("print", "light"))
+	want(t, b, `document.querySelector("#changes .rest tbody tr").getBoundingClientRect().height > 0`, true)
 	want(t, b, `document.querySelector("#changes form").checkVisibility()`, false)
 	want(t, b, `document.querySelector("#changes noscript").checkVisibility()`, true)
+}
+
+func TestLongTablesAreFoldedButOnPaper(t *testing.T) {
+	run := runOf(many(60)...)
+	for i := range 25 {
+		run.Summary.Orphans = append(run.Summary.Orphans, billing.Orphan{SubscriptionID: fmt.Sprintf("sub_%d", i), Status: "active"})
+	}
+	b := open(t, render(t, run))
+	const orphans = `[...document.querySelectorAll("#warnings tbody tr")].filter((e) => e.getBoundingClientRect().height > 0 && e.checkVisibility()).length`
+	want(t, b, `document.querySelector("#warnings .rest summary").textContent`, "15 more orphans")
+	want(t, b, orphans, 10)
+	click(t, b, "#changes .pager button:last-child")
+	eval[bool](t, b, `window.dispatchEvent(new Event("beforeprint"))`)
+	want(t, b, orphans, 25)
+	want(t, b, countText, "1 to 60 of 60 organizations")
+	want(t, b, rowCount, 60)
+	eval[bool](t, b, `window.dispatchEvent(new Event("afterprint"))`)
+	want(t, b, orphans, 10)
+	want(t, b, countText, "11 to 20 of 60 organizations")
+	b.noProblems(t)
 }
 
 func TestTwentyThousandChangesStayUsable(t *testing.T) {
@@ -322,7 +349,7 @@ func TestTwentyThousandChangesStayUsable(t *testing.T) {
 	t.Logf("rendered %.1f MB in %v", float64(len(page))/1e6, time.Since(start))
 	start = time.Now()
 	b := open(t, page)
-	want(t, b, countText, "1 to 25 of 20,000 organizations")
+	want(t, b, countText, "1 to 10 of 20,000 organizations")
 	want(t, b, `document.querySelectorAll("*").length < 3000`, true) // only a page of them is in the document
 	t.Logf("browser started and page shown in %v; script done %v ms after navigation", time.Since(start),
 		eval[float64](t, b, `Math.round(performance.getEntriesByType("navigation")[0].domComplete)`))
@@ -339,10 +366,13 @@ func TestTwentyThousandChangesStayUsable(t *testing.T) {
 		return worst;
 	})()`)
 	t.Logf("the slowest keystroke took %.0f ms", worst)
+	eval[bool](t, b, `window.dispatchEvent(new Event("beforeprint"))`)
+	want(t, b, countText, "1 to 1,000 of 20,000 organizations; 19,000 are not printed, the CSV has every change")
+	eval[bool](t, b, `window.dispatchEvent(new Event("afterprint"))`)
 	choose(t, b, "query", "org-01234")
 	want(t, b, countText, "1 to 1 of 1 organizations")
 	choose(t, b, "query", "")
 	choose(t, b, "outcome", "error")
-	want(t, b, countText, "1 to 25 of 2,000 organizations")
+	want(t, b, countText, "1 to 10 of 2,000 organizations")
 	b.noProblems(t)
 }

@@ -43,9 +43,9 @@ type bar struct {
 
 // pastRow is a line of the table of runs.
 type pastRow struct {
-	RunID, Status, Started, Rate, Kind        string
-	Total, Repaired, Withheld, Drifted, Other int
-	This                                      bool
+	RunID, Status, Started, Rate, Kind string
+	Total, Repaired, Withheld, Other   int
+	This                               bool
 }
 
 // driftLabel is the drift rate for people.
@@ -125,7 +125,7 @@ func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 		f := run.Figures
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
-			Total: f.TotalOrganizations, Repaired: f.Synchronized, Withheld: f.Withheld(), Drifted: f.Drifted(), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
+			Total: f.TotalOrganizations, Repaired: f.Synchronized, Withheld: f.Withheld(), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
 		})
 	}
 	return all

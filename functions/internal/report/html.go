@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"reflect"
 	"sync"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -34,14 +35,27 @@ const (
 	entriesMark = `"the entries"`
 	// maxPlain is how many of them it shows where scripts do not run.
 	maxPlain = 200
+	// shortRows is how many rows of a table stand open.
+	shortRows = 10
 )
 
 // pageTemplate is parsed once it is needed: a function that only closes runs starts without it.
 var pageTemplate = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(template.FuncMap{
-		"number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
+		"first": first, "rest": rest, "number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
 	}).Parse(markup))
 })
+
+// first and rest are the rows of a list that stand open, and those that a person unfolds.
+func first(list any) any {
+	rows := reflect.ValueOf(list)
+	return rows.Slice(0, min(rows.Len(), shortRows)).Interface()
+}
+
+func rest(list any) any {
+	rows := reflect.ValueOf(list)
+	return rows.Slice(min(rows.Len(), shortRows), rows.Len()).Interface()
+}
 
 // HTML writes the page.
 func HTML(ctx context.Context, w io.Writer, run Run) (Written, error) {

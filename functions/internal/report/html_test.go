@@ -269,7 +269,7 @@ func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 		}
 	}
 	wantSaid(t, render(t, run), "4 would be repaired, 4 withheld, 8 other errors of 100 organizations", "none 8 Nov", "8.0 % 15 Nov dry run", "2.0 % 22 Nov this run",
-		"2026-11-22 03:00 run-1 this run completed 100 1 1 2 2.0 % 2 2026-11-15 03:00 run-0 completed, dry run 100 4 4 8 8.0 % 8")
+		"2026-11-22 03:00 run-1 this run completed 100 1 1 2.0 % 2 2026-11-15 03:00 run-0 completed, dry run 100 4 4 8.0 % 8")
 
 	if chart(run.History[:1], "run-1") != nil {
 		t.Error("one run makes no history")

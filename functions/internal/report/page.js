@@ -3,6 +3,7 @@
 // from the data becomes a text node, never markup.
 (() => {
   const entries = JSON.parse(document.getElementById("data").textContent).entries;
+  const maxPrinted = 1000; // rows of a table on paper: a browser takes minutes to lay tens of thousands out
   const number = new Intl.NumberFormat("en-US");
 
   const el = (tag, name, ...children) => {
@@ -48,15 +49,20 @@
     const count = el("span", "count");
     const back = el("button", "", "Previous");
     const next = el("button", "", "Next");
-    const size = el("select", "", ...["25", "100", "1000", "all"].map((n) => el("option", "", n)));
+    const size = el("select", "", ...["10", "25", "100", "1000", "all"].map((n) => el("option", "", n)));
     back.type = next.type = "button";
     count.role = "status";
     size.name = "size";
     pager.append(count, el("label", "", "Show ", size), back, next);
-    let rows = [], field = "", start = 0;
+    let rows = [], field = "", start = 0, printing = false;
+    section.querySelector(".rest")?.remove(); // the rows for where scripts do not run
 
+    const perPage = () => {
+      if (printing) return maxPrinted;
+      return size.value === "all" ? Math.max(rows.length, 1) : Number(size.value);
+    };
     const show = () => {
-      const per = size.value === "all" ? Math.max(rows.length, 1) : Number(size.value);
+      const per = perPage();
       start = Math.min(start, Math.max(0, Math.floor((rows.length - 1) / per) * per));
       const shown = rows.slice(start, start + per);
       body.replaceChildren(...shown.map((e) => row(e, shape, field)));
@@ -68,6 +74,7 @@
       count.textContent = shown.length
         ? `${number.format(start + 1)} to ${number.format(start + shown.length)} of ${number.format(rows.length)} organizations`
         : "0 organizations";
+      if (printing && rows.length > shown.length) count.textContent += `; ${number.format(rows.length - shown.length)} are not printed, the CSV has every change`;
       back.disabled = start === 0;
       next.disabled = start + per >= rows.length;
     };
@@ -78,6 +85,18 @@
     back.addEventListener("click", () => turn(-1));
     next.addEventListener("click", () => turn(1));
     size.addEventListener("change", show);
+    let before = 0;
+    window.addEventListener("beforeprint", () => {
+      before = start;
+      start = 0;
+      printing = true;
+      show();
+    });
+    window.addEventListener("afterprint", () => {
+      start = before;
+      printing = false;
+      show();
+    });
     return (chosen, ofField = "") => {
       rows = chosen;
       field = ofField;
@@ -119,6 +138,16 @@
       section.scrollIntoView({ block: "start" });
     });
   }
+
+  // Paper has no way to unfold anything.
+  let unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    for (const details of unfolded) details.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const details of unfolded) details.open = false;
+  });
 
   // The latest runs stand at the end of the chart.
   for (const chart of document.querySelectorAll(".scroll:has(.chart)")) chart.scrollLeft = chart.scrollWidth;
