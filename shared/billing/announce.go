@@ -157,6 +157,13 @@ type RunFinished struct {
 	Approval *struct{} `json:"approval,omitempty"`
 }
 
+// ForAnnouncement returns the summary with what its reason means in the place of the message: that may quote the
+// database's driver, with hosts and users, and is for the run's row and the log.
+func (s Summary) ForAnnouncement() Summary {
+	s.StatusMessage = s.StatusReason.Advice().Means
+	return s
+}
+
 // End is what is kept and told of a run that ended.
 type End struct {
 	Summary Summary

@@ -80,7 +80,8 @@ func (d *digest) title() {
 		return
 	}
 	advice := d.s.StatusReason.Advice()
-	d.line("Why: %s (%s)", cmp.Or(advice.Means, string(d.s.StatusReason)), d.s.StatusMessage)
+	// Not the message: it may quote the database's driver, with hosts and users, and this goes to every subscriber.
+	d.line("Why: %s (%s)", cmp.Or(advice.Means, "see the report"), d.s.StatusReason)
 	d.do(advice.Do, advice.Resolve(d.s))
 }
 

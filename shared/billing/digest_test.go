@@ -118,14 +118,14 @@ func TestDigest(t *testing.T) {
 		}},
 		"a stopped run": {s: stopped, want: []string{
 			"Subscription reconciliation, Sunday 29 November 2026, 03:00 UTC: stopped before its end.",
-			"Why: Stripe refuses the key: it was rolled, has expired, or is wrong. (Invalid API Key provided)",
+			"Why: Stripe refuses the key: it was rolled, has expired, or is wrong. (stripe_unauthorized)",
 			"  To do: Put a valid key into STRIPE_SECRET_KEY or the secret. Then run: reconcile start --resume 2026-11-29T03:00:00Z",
 			"Compared with Stripe: 300 organizations; 0 were repaired, 0 need a person, 0 needed nothing, 300 not looked at.",
 			"Report: reconcile report 2026-11-29T03:00:00Z --html report.html",
 		}},
 		"a suspect run": {s: suspect, want: []string{
 			"Subscription reconciliation, Sunday 29 November 2026, 03:00 UTC: done, but do not trust it yet.",
-			"Why: No organization was found where the last run found some. (no organization was found, the last run had 24811)",
+			"Why: No organization was found where the last run found some. (no_organizations)",
 			"  To do: Check DB_HOST, DB_NAME and the organizations table before you trust it. Then run: reconcile start",
 			"Compared with Stripe: 0 organizations; 0 were repaired, 0 need a person, 0 needed nothing.",
 			"Report: reconcile report 2026-11-29T03:00:00Z --html report.html",

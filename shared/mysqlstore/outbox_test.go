@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -151,6 +152,31 @@ func TestWhoAnnouncesNeedNotAskTheDatabase(t *testing.T) {
 	if told := details(t, f.due(t, now)); len(told) != 1 || told[0]["livemode"] != true || told[0]["stage"] != "blue" {
 		t.Errorf("%v", told)
 	}
+}
+
+// A message may quote the driver, with hosts and users, and what is announced goes to every subscriber of the bus.
+func TestAnEndIsToldWithWhatItsReasonMeansAndNotWithItsMessage(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.startRun(t, "r", 1)
+		f.announcing(t)
+		const raw = "Access denied for user 'recon'@'10.0.3.7' (database db.internal)"
+		summary := summaryOf("r", billing.RunStopped)
+		summary.StatusReason, summary.StatusMessage = billing.ReasonDatabaseLogin, raw
+		text := billing.Digest(billing.Run{ID: "r"}, summary, "")
+		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Kind: billing.KindFull, Text: text, At: now}, billing.RunRunning); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		due := f.due(t, now)
+		if len(due) != 1 || strings.Contains(string(due[0].Detail), "recon'@") || strings.Contains(string(due[0].Detail), "internal") {
+			t.Fatalf("announced: %v", due)
+		}
+		if got := details(t, due)[0]; got["statusReason"] != "database_login" || got["statusMessage"] != billing.ReasonDatabaseLogin.Advice().Means {
+			t.Errorf("announced: %v", got)
+		}
+		if got := f.run(t, "r").StatusMessage; got != raw {
+			t.Errorf("the row says %q", got)
+		}
+	})
 }
 
 func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
