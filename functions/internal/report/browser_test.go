@@ -217,13 +217,14 @@ func TestPagesTurn(t *testing.T) {
 	want(t, b, countText, "41 to 50 of 60 organizations")
 	choose(t, b, "reason", "repaired") // begins at the first again
 	want(t, b, countText, "1 to 10 of 54 organizations")
-	want(t, b, `document.querySelector("#finance .count").textContent`, "1 to 10 of 60 organizations")
+	want(t, b, `document.querySelector("#finance-written .count").textContent`, "1 to 10 of 54 organizations")
 	eval[bool](t, b, `(() => {
-		const size = document.querySelector("#finance select");
+		const size = document.querySelector("#finance-written select");
 		size.value = "all";
 		return size.dispatchEvent(new Event("change"));
 	})()`)
-	want(t, b, `document.querySelectorAll("#finance tbody tr").length`, 60)
+	want(t, b, `document.querySelectorAll("#finance-written tbody tr").length`, 54)
+	want(t, b, `document.querySelector("#finance-withheld .count").textContent`, "1 to 6 of 6 organizations")
 	b.noProblems(t)
 }
 

@@ -20,6 +20,7 @@ type entry struct {
 	Outcome      string         `json:"outcome"`
 	Reason       string         `json:"reason"`
 	Event        string         `json:"event,omitempty"` // that named it in a catch-up
+	Wrong        string         `json:"wrong,omitempty"` // for how long access was wrong
 	Changes      []change       `json:"changes,omitempty"`
 	Error        string         `json:"error,omitempty"`
 	Next         string         `json:"next,omitempty"`     // the command for one in error
@@ -27,9 +28,10 @@ type entry struct {
 	Warnings     []entryWarning `json:"warnings,omitempty"`
 	Subscription stripeLink     `json:"subscription"`
 	Customer     stripeLink     `json:"customer"`
-	Finance      bool           `json:"finance,omitempty"`   // tier or period changed
-	Lowered      bool           `json:"lowered,omitempty"`   // the changes lower access
-	Unapplied    bool           `json:"unapplied,omitempty"` // there are changes, but they were not written
+	Group        state          `json:"group,omitempty"`   // of finance: tier or period changed
+	Lowered      bool           `json:"lowered,omitempty"` // the changes lower access
+	Raised       bool           `json:"raised,omitempty"`  // the changes raise access
+	Note         string         `json:"note,omitempty"`    // there are changes, but they were not written
 }
 
 // change has nil for NULL.
@@ -50,25 +52,24 @@ type findings struct {
 	mode  config.Mode
 	limit int // of entries of one outcome
 
-	entries        *spool
-	plain, finance []entry // the first, for where scripts do not run
-	listed         map[billing.Outcome]int
-	found          map[billing.Outcome]int
-	fields         map[string]int // organizations by field, applied or not
-	warnings       map[billing.WarningCode]int
-	reasons        map[billing.Reason]int
-	errors         map[billing.Reason]int
-	lowers         map[billing.Reason]bool // an organization in error would lose access by its changes
-	accepted       []acceptedRow           // errors and warnings that somebody accepted, which are not among the others
+	entries  *spool
+	plain    []entry // the first, for where scripts do not run
+	finance  finance
+	listed   map[billing.Outcome]int
+	found    map[billing.Outcome]int
+	fields   map[string]int // organizations by field, applied or not
+	warnings map[billing.WarningCode]int
+	reasons  map[billing.Reason]int
+	errors   map[billing.Reason]int
+	lowers   map[billing.Reason]bool // an organization in error would lose access by its changes
+	accepted []acceptedRow           // errors and warnings that somebody accepted, which are not among the others
 
 	changed, changes int // organizations, single changes
-	// organizations whose tier, period, or either changed, and how many of these lose access or were not written
-	tiers, periods, lowered, financed, unapplied int
 }
 
 func newFindings(mode config.Mode, limit int) *findings {
 	return &findings{
-		mode: mode, limit: limit, entries: newSpool(),
+		mode: mode, limit: limit, entries: newSpool(), finance: newFinance(),
 		listed: map[billing.Outcome]int{}, found: map[billing.Outcome]int{}, fields: map[string]int{},
 		warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
 		lowers: map[billing.Reason]bool{},
@@ -85,8 +86,8 @@ func (f *findings) add(i mysqlstore.ReportItem, s billing.Summary) error {
 	if len(f.plain) < maxPlain {
 		f.plain = append(f.plain, e)
 	}
-	if e.Finance && len(f.finance) < maxPlain {
-		f.finance = append(f.finance, e.forFinance())
+	if g := f.finance.groups[e.Group]; g != nil && len(g.First) < maxPlain {
+		g.First = append(g.First, e.forFinance())
 	}
 	return f.entries.add(e)
 }
@@ -114,12 +115,7 @@ func (f *findings) count(i mysqlstore.ReportItem) {
 	for _, field := range fieldsOf(i.Changes) {
 		f.fields[field]++
 	}
-	tier, period := touches(i.Changes, billing.GroupTier), touches(i.Changes, billing.GroupPeriod)
-	f.tiers += one(tier)
-	f.periods += one(period)
-	f.lowered += one((tier || period) && i.Lowers)
-	f.financed += one(tier || period)
-	f.unapplied += one((tier || period) && !applied(i.Item))
+	f.finance.add(i)
 }
 
 func one(yes bool) int {
@@ -142,8 +138,13 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	e := entry{
 		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
 		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
-		Finance: touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod), Lowered: i.Lowers,
-		Unapplied: len(i.Changes) > 0 && !applied(i.Item),
+		Lowered: i.Lowers, Raised: i.Raises, Wrong: wrong(i),
+	}
+	if len(i.Changes) > 0 {
+		e.Note = stateOf(i.Item).note()
+	}
+	if touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod) {
+		e.Group = stateOf(i.Item)
 	}
 	if i.Cause != nil {
 		e.Event = clean(i.Cause.Words(s.StartedAt))

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html"
 	"math"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
@@ -228,7 +230,8 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
 		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: december}),
 	))
-	wantSaid(t, page, "3 organizations: the tier of 2, the billing period of 1; the changes lower access for 2. Of 1 organization the changes were not written",
+	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written until somebody approves. 1 1 0 0 1",
+		"Written: 2 organizations", "Withheld: 1 organization",
 		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")
 	_, section, _ := strings.Cut(page, `<section id="finance">`)
 	section, _, _ = strings.Cut(section, "</section>")
@@ -236,6 +239,68 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 		if got := strings.Contains(seen(section), "Name of "+org); got != want {
 			t.Errorf("%s in the section: %v", org, got)
 		}
+	}
+}
+
+func TestFinanceTellsApartWhatWasWritten(t *testing.T) {
+	up := func(org string, outcome billing.Outcome, reason billing.Reason) mysqlstore.ReportItem {
+		return item(org, outcome, reason, tierChange("free", "max"))
+	}
+	run := runOf(up("a", billing.OutcomeDrifted, billing.ReasonRepaired), up("b", billing.OutcomeError, billing.ReasonStripeUnavailable))
+	wantSaid(t, render(t, run), "Would be written A dry run writes nothing. 1 1 0 1 0", "Not written An error came first. 1 1 0 1 0",
+		"would be written raises access", "not written raises access")
+	groups := map[string]state{}
+	for _, e := range island(t, render(t, run)).Entries {
+		groups[e.Org] = e.Group
+	}
+	if groups["a"] != stateWouldBe || groups["b"] != stateUnwritten {
+		t.Errorf("groups: %v", groups)
+	}
+}
+
+func TestMatrixCountsFromTierToTier(t *testing.T) {
+	page := render(t, runOf(
+		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
+		item("b", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
+		item("c", billing.OutcomeSynced, billing.ReasonRepaired, tierChange(nil, "max")),
+		item("d", billing.OutcomeError, billing.ReasonWithheld, tierChange("max", "free")),
+		item("e", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("max", "free")),
+		item("f", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
+	))
+	wantSaid(t, page, "From to free to pro to max none 1 free 2 max 1 and 1 not written")
+
+	var odd []mysqlstore.ReportItem
+	for i := range 100 {
+		odd = append(odd, item(fmt.Sprint(i), billing.OutcomeSynced, billing.ReasonRepaired, tierChange(fmt.Sprint("tier-", i), "pro")))
+	}
+	f := newFinance()
+	for _, i := range odd {
+		f.add(i)
+	}
+	if m := f.matrix(); len(m.Rows) != maxTiers || m.Rows[0].From != otherTiers || m.Rows[0].Cells[0].N != 100-maxTiers+1 {
+		t.Errorf("a hundred tiers make %+v", m)
+	}
+}
+
+func TestPageTellsForHowLongAccessWasWrong(t *testing.T) {
+	since := func(d time.Duration, i mysqlstore.ReportItem) mysqlstore.ReportItem {
+		i.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-d)}
+		return i
+	}
+	page := render(t, runOf(
+		since(3*time.Hour+5*time.Minute, item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro"))),
+		since(72*time.Hour, item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free"))),
+		since(time.Hour, item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december})),
+		item("d", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
+	))
+	wantSaid(t, page, "too little access for at least 3 h 5 min", "too much access since 19 November 2026, 03:00 UTC or longer (3 days 0 h when it was looked at)")
+	for _, e := range island(t, page).Entries {
+		if (e.Wrong != "") != (e.Org == "a" || e.Org == "b") {
+			t.Errorf("%s: %q", e.Org, e.Wrong)
+		}
+	}
+	if strings.Contains(seen(render(t, runOf(item("d", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro"))))), "longest known") {
+		t.Error("nothing is known, and the page has a column for it")
 	}
 }
 

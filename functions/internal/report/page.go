@@ -48,13 +48,14 @@ type page struct {
 	History      *history
 	Past         []pastRow
 
-	Organizations, Changes             int
-	Finance                            []entry // the first, for where scripts do not run
-	FinanceTotal                       int
-	Tiers, Periods, Lowered, Unapplied int
-	Plain                              []entry
-	Omitted                            []string
-	OutcomeOptions, ReasonOptions      []option
+	Organizations, Changes        int
+	Finance                       []financeGroup
+	FinanceTotal                  int
+	TierMatrix                    *matrix
+	Knows                         bool // for how long access was wrong
+	Plain                         []entry
+	Omitted                       []string
+	OutcomeOptions, ReasonOptions []option
 }
 
 type outcomeFigure struct {
@@ -121,9 +122,13 @@ func newPage(run Run, f *findings) page {
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
 		Organizations: f.changed, Changes: f.changes,
-		Finance: f.finance, FinanceTotal: f.financed, Tiers: f.tiers, Periods: f.periods, Lowered: f.lowered, Unapplied: f.unapplied,
+		Finance: f.finance.list(), TierMatrix: f.finance.matrix(),
 		Plain: f.plain, Omitted: f.omitted(),
 		OutcomeOptions: options(f.found), ReasonOptions: options(f.reasons),
+	}
+	for _, g := range p.Finance {
+		p.FinanceTotal += g.N
+		p.Knows = p.Knows || g.longest > 0
 	}
 	p.StatusMeans, p.StatusCommand = s.Ending()
 	p.StatusCommand = clean(p.StatusCommand)

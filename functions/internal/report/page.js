@@ -28,9 +28,11 @@
   // shape is how a table differs from another: the changes it shows, and whether messages too.
   const row = (e, shape, field) => {
     const outcome = el("td", "", el("span", "outcome " + e.outcome, e.outcome), el("code", "", e.reason));
-    if (e.unapplied) outcome.append(el("small", "", "not written"));
+    if (e.note) outcome.append(el("small", "", e.note));
     if (e.lowered) outcome.append(el("small", "", "lowers access"));
+    if (e.raised) outcome.append(el("small", "", "raises access"));
     const what = el("td", "", ...(e.changes ?? []).filter(shape.change).map((c) => change(c, field)));
+    if (e.wrong) what.append(el("p", "message", e.wrong));
     if (shape.messages) {
       if (e.event) what.append(el("p", "message", "named by " + e.event));
       if (e.error) what.append(el("p", "message", e.error));
@@ -105,13 +107,14 @@
     };
   };
 
-  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.event, e.error, e.subscription.id, e.customer.id,
+  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.event, e.wrong, e.error, e.subscription.id, e.customer.id,
     ...(e.changes ?? []).flatMap((c) => [c.field, c.from ?? "NULL", c.to ?? "NULL"]),
     ...(e.warnings ?? []).flatMap((w) => [w.code, w.message])].join("\n").toLowerCase();
   const haystack = entries.map(text);
 
-  const finance = document.querySelector("#finance:has(.entries)");
-  if (finance) table(finance, { change: (c) => c.finance, messages: false })(entries.filter((e) => e.finance));
+  for (const group of document.querySelectorAll("#finance .group")) {
+    table(group, { change: (c) => c.finance, messages: false })(entries.filter((e) => e.group === group.dataset.group));
+  }
 
   const section = document.getElementById("changes");
   const form = section.querySelector(".filters");
