@@ -150,6 +150,8 @@ type RunFinished struct {
 	Origin
 	Kind RunKind `json:"kind"`
 	Text string  `json:"text"` // the digest that a person reads
+	// Lines are those of Text as [TemplateLines] returns them.
+	Lines []string `json:"lines"`
 	Summary
 	Details *struct{} `json:"details,omitempty"` // takes those of the summary out: there may be too many for an event
 	// By and Approval take out who asked and who approved: what is announced names no person.
@@ -162,6 +164,15 @@ type RunFinished struct {
 func (s Summary) ForAnnouncement() Summary {
 	s.StatusMessage = s.StatusReason.Advice().Means
 	return s
+}
+
+// TemplateLines returns the lines of a digest, at most [MaxDigestLines], so that a rule's input transformer can put
+// each between the double quotes of its template. A template names single values, and EventBridge does not escape
+// what it puts in: a double quote would end the string, and how a line break or a backslash arrives is not documented.
+// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html#eb-transform-input-issues
+func TemplateLines(digest string) []string {
+	lines := strings.Split(strings.NewReplacer(`"`, "'", `\`, "/").Replace(digest), "\n")
+	return lines[:min(len(lines), MaxDigestLines)]
 }
 
 // End is what is kept and told of a run that ended.

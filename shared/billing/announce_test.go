@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
@@ -143,4 +144,25 @@ func TestOneBusHasOneARN(t *testing.T) {
 			t.Errorf("%s: want %t", other, same)
 		}
 	}
+}
+
+// Whatever the digest has in it, each line fits between the quotes of a template.
+func TestLinesFitIntoATemplate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		digest := strings.Join(rapid.SliceOfN(rapid.StringMatching(`[a-z"\\\\ <>é]{0,9}`), 1, 30).Draw(t, "lines"), "\n")
+		lines := billing.TemplateLines(digest)
+		want := strings.Split(digest, "\n")
+		if len(lines) != min(len(want), billing.MaxDigestLines) {
+			t.Fatalf("%d lines of %d", len(lines), len(want))
+		}
+		for i, line := range lines {
+			var read string
+			if err := json.Unmarshal([]byte(`"`+line+`"`), &read); err != nil || read != line {
+				t.Fatalf("%q breaks its template: %q, %v", line, read, err)
+			}
+			if strings.NewReplacer(`"`, "'", `\`, "/").Replace(want[i]) != line {
+				t.Fatalf("%q became %q", want[i], line)
+			}
+		}
+	})
 }

@@ -86,7 +86,7 @@ func (s *Store) tellEnd(ctx context.Context, tx *sql.Tx, end billing.End) error 
 	}
 	told := billing.RunFinished{
 		Version: billing.AnnouncementVersion, ID: announcementID(runID, "", revision), Origin: from,
-		Kind: end.Kind, Text: end.Text, Summary: end.Summary.ForAnnouncement(),
+		Kind: end.Kind, Text: end.Text, Lines: billing.TemplateLines(end.Text), Summary: end.Summary.ForAnnouncement(),
 	}
 	next := end.NotBefore
 	if next.IsZero() {

@@ -82,6 +82,8 @@ func heard(t testing.TB, events []eventserver.Event) told {
 		var detail struct {
 			ID, RunID, OrgID, Status any
 			Changes                  []billing.Change
+			Text                     string
+			Lines                    []string
 		}
 		if err := json.Unmarshal(e.Detail, &detail); err != nil {
 			t.Fatal(err)
@@ -96,6 +98,9 @@ func heard(t testing.TB, events []eventserver.Event) told {
 		known[id] = string(e.Detail)
 		if e.DetailType == string(billing.AnnounceRunFinished) {
 			run := detail.RunID.(string)
+			if diff := cmp.Diff(billing.TemplateLines(detail.Text), detail.Lines); diff != "" {
+				t.Errorf("the lines are not the text's (-want +got):\n%s", diff)
+			}
 			all.ends[run] = append(all.ends[run], detail.Status.(string))
 			continue
 		}
