@@ -117,7 +117,7 @@ func queueAlarms(c stackConfig, q queues) []alarm {
 			do: "repair the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
 		},
 		{
-			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled run failed for a day, or a schedule could not deliver",
+			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled run failed for a day, or a schedule or a digest could not be delivered",
 			do: "read the message, repair the cause, start the run by hand", metric: queueMetric(q.failed, visible),
 		},
 		{

@@ -2,7 +2,7 @@ package main
 
 import (
 	_ "embed" // the schemas
-	"fmt"
+	"encoding/json"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -52,7 +52,7 @@ func schemaName(of billing.AnnouncementType) string {
 }
 
 // eventBus is the name or ARN of the bus that is announced on; "" if nothing is announced.
-func (c stackConfig) eventBus() string { return c.Functions["EVENT_BUS"] }
+func (c stackConfig) eventBus() string { return c.Functions[eventBus] }
 
 func busArn(stack awscdk.Stack, c stackConfig) *string {
 	if strings.HasPrefix(c.eventBus(), "arn:") {
@@ -61,10 +61,21 @@ func busArn(stack awscdk.Stack, c stackConfig) *string {
 	return stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("events"), Resource: jsii.String("event-bus"), ResourceName: jsii.String(c.eventBus())})
 }
 
-// announcementPattern is the pattern of a rule that gets announcements of this type, of this stage and mode and of
+// announced is the pattern of a rule that gets announcements of this type, of this stage and mode and of
 // no other: a stage over a copied database would have the application change what another's users may do. The
 // configuration has a mode where it has a bus.
+func (c stackConfig) announced(of billing.AnnouncementType) map[string]any {
+	return map[string]any{
+		"source": []string{billing.AnnouncementSource}, "detail-type": []string{string(of)},
+		"detail": map[string]any{"stage": []string{c.Stage}, "livemode": []bool{c.Functions["STRIPE_MODE"] == string(config.ModeLive)}},
+	}
+}
+
+// announcementPattern is the same as text.
 func (c stackConfig) announcementPattern(of billing.AnnouncementType) string {
-	return fmt.Sprintf(`{"source":[%q],"detail-type":[%q],"detail":{"stage":[%q],"livemode":[%t]}}`,
-		billing.AnnouncementSource, of, c.Stage, c.Functions["STRIPE_MODE"] == string(config.ModeLive))
+	text, err := json.Marshal(c.announced(of))
+	if err != nil {
+		panic(err) // words and a truth value
+	}
+	return string(text)
 }

@@ -144,16 +144,25 @@ func TestCloudFormationMayMakeWhatAnnouncementsNeed(t *testing.T) {
 			}
 		}
 	}
-	registries := 0
+	registries, rules := 0, 0
 	for _, r := range made.Resources {
-		if r.Type == "AWS::EventSchemas::Registry" {
+		switch r.Type {
+		case "AWS::EventSchemas::Registry":
 			registries++
 			if name := r.Properties["RegistryName"].(string); !strings.HasPrefix(name, prefix) {
+				t.Errorf("%s fits no resource of the policy", name)
+			}
+		case "AWS::Events::Rule":
+			rules++
+			if name := r.Properties["Name"].(string); !strings.HasPrefix(name, prefix) {
 				t.Errorf("%s fits no resource of the policy", name)
 			}
 		}
 	}
 	if registries != 1 || !allowed["schemas:*"] {
 		t.Errorf("%d registries; schemas:* allowed: %t", registries, allowed["schemas:*"])
+	}
+	if rules != 1 || !allowed["events:*"] {
+		t.Errorf("%d rules; events:* allowed: %t", rules, allowed["events:*"])
 	}
 }

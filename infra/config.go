@@ -28,6 +28,7 @@ type stackConfig struct {
 	SecretKey     string // ARN of the customer-managed key that encrypts the secret; empty: AWS's own
 	AlarmEmail    string // "" only with AlarmTopic
 	AlarmTopic    string // ARN of one that exists; "" makes one
+	DigestEmail   string // "": digests go where alarms go
 	Schedule      string // of runs over all organizations
 	CatchUp       string // the schedule of catch-ups; "" if there are none
 
@@ -91,6 +92,10 @@ var stackSettings = []setting{
 	{
 		name: "ALARM_TOPIC_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$`), optional: true,
 		remedy: "the ARN of an SNS topic in the stack's region that CloudWatch may publish to, or leave it out",
+	},
+	{
+		name: digestEmail, fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true,
+		remedy: "the e-mail address that digests of runs go to, or leave it out: they go where alarms go",
 	},
 	{name: "CATCH_UP_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "5", remedy: "how many organizations with drifted access are usual in three hours of catch-ups, such as 5"},
 	{name: "ORPHANS_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
@@ -189,6 +194,7 @@ func checkStack(values map[string]string) []config.Problem {
 	if every, on := catchUpEvery(values[catchUpSchedule]); on && (every < 5*time.Minute || every > day) {
 		found = append(found, config.Problem{Variable: catchUpSchedule, Wrong: "is too often or too rarely", Remedy: "from rate(5 minutes) to rate(24 hours), or off"})
 	}
+	found = append(found, checkDigest(values)...)
 	return append(found, checkAlarms(values)...)
 }
 
@@ -294,7 +300,7 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		Stage: loaded.Stage, Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
 		VPC: values["VPC_ID"], Subnets: subnets, SecurityGroup: values["SECURITY_GROUP_ID"],
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
-		AlarmTopic: values["ALARM_TOPIC_ARN"], Schedule: values["SCHEDULE"],
+		AlarmTopic: values["ALARM_TOPIC_ARN"], DigestEmail: values[digestEmail], Schedule: values["SCHEDULE"],
 		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
 		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: missed,
 		ReportBucket: values[reportBucket], ArchiveDays: archiveDays,

@@ -30,7 +30,11 @@ func TestWhatAwsSolutionsFindIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	app := newApp(filepath.Join(folder, "cdk.out"))
-	stack := newStack(app, example(t), filepath.Join(folder, "dist"))
+	c, err := loadConfig(map[string]string{"INFRA_CONFIG": "config.example.env", "EVENT_BUS": "application", "DIGEST_EMAIL": "finance@example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack := newStack(app, c, filepath.Join(folder, "dist"))
 	awscdk.Aspects_Of(stack).Add(cdknag.NewAwsSolutionsChecks(&cdknag.NagPackProps{}), nil)
 	all := assertions.Match_StringLikeRegexp(ptr("(AwsSolutions-|CdkNagValidationFailure).*"))
 	annotations := assertions.Annotations_FromStack(stack)

@@ -50,6 +50,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	newBreakGlassPolicy(stack, c, f)
 	newAnnouncements(stack, c, f)
 	topic := newAlarms(stack, c, f, q)
+	newDigest(stack, c, q, topic)
 	newDashboard(stack, c, f, q)
 	newOutputs(stack, c, f, q, operators, topic)
 	if reports != nil {

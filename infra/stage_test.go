@@ -37,9 +37,10 @@ func physicalNames(t *testing.T, made cloudFormation) map[string]bool {
 			}
 			switch r.Type + "." + property {
 			case "AWS::IAM::Policy.PolicyName", "AWS::CloudWatch::Alarm.MetricName": // of its role; of the namespace
+			case "AWS::EventSchemas::Schema.SchemaName", "AWS::Events::Rule.EventBusName", "AWS::SNS::Topic.DisplayName": // of its registry; the application's; no name
 			case "AWS::SQS::Queue.QueueName", "AWS::Lambda::Function.FunctionName", "AWS::Logs::LogGroup.LogGroupName", "AWS::SNS::Topic.TopicName",
 				"AWS::Scheduler::Schedule.Name", "AWS::Scheduler::ScheduleGroup.Name", "AWS::CloudWatch::Alarm.AlarmName",
-				"AWS::CloudWatch::Dashboard.DashboardName", "AWS::IAM::ManagedPolicy.ManagedPolicyName":
+				"AWS::CloudWatch::Dashboard.DashboardName", "AWS::IAM::ManagedPolicy.ManagedPolicyName", "AWS::Events::Rule.Name", "AWS::EventSchemas::Registry.RegistryName":
 				names[r.Type+" "+name] = true
 			default:
 				t.Errorf("%s: is %s a name of its own?", id, property)
@@ -50,11 +51,16 @@ func physicalNames(t *testing.T, made cloudFormation) map[string]bool {
 }
 
 func TestTwoStagesShareNoName(t *testing.T) {
-	synthesizeOnce(t)
-	c := example(t)
-	c.Stage, c.Functions["STAGE"] = "staging", "staging"
-	made, text := synthOf(t, c)
-	one, other := physicalNames(t, synthesized.parsed), physicalNames(t, made)
+	everything := func(stage string) (cloudFormation, []byte) {
+		c, err := loadConfig(map[string]string{"INFRA_CONFIG": "config.example.env", "EVENT_BUS": "application", "DIGEST_EMAIL": "finance@example.com", "STAGE": stage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return synthOf(t, c)
+	}
+	first, _ := everything("")
+	made, text := everything("staging")
+	one, other := physicalNames(t, first), physicalNames(t, made)
 	if len(one) < 30 || len(one) != len(other) {
 		t.Errorf("%d and %d names", len(one), len(other))
 	}
