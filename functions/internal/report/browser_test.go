@@ -344,6 +344,30 @@ func TestLongTablesAreFoldedButOnPaper(t *testing.T) {
 	b.noProblems(t)
 }
 
+func TestCommandsAreCopiedAsTheyStand(t *testing.T) {
+	run := runOf(item("a", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")))
+	run.Summary.RunID, run.Summary.Downgrades = "01a22649-a68c-7d9f-b0cc-c6f0dbba943f", 1234
+	const approve = "reconcile approve 01a22649-a68c-7d9f-b0cc-c6f0dbba943f --limit 1235"
+	b := open(t, render(t, run))
+	eval[bool](t, b, `Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => { window.copied = text; } } }) !== null`)
+	click(t, b, "#errors .command:nth-of-type(2) button")
+	want(t, b, `window.copied`, approve)
+	want(t, b, `document.querySelector("#errors .command:nth-of-type(2) button").textContent`, "Copied")
+	click(t, b, "#changes .command button")
+	want(t, b, `window.copied`, "reconcile org a --explain")
+
+	eval[bool](t, b, `(navigator.clipboard.writeText = () => Promise.reject(new Error("not allowed"))) !== null`)
+	click(t, b, "#errors .command:nth-of-type(2) button")
+	want(t, b, `getSelection().toString()`, approve)
+
+	for width := int64(320); width < 1300; width += 35 {
+		b.do(t, chromedp.EmulateViewport(width, 800))
+		want(t, b, `[...document.querySelectorAll("#errors .command span")].filter((e) => e.getClientRects().length !== 1).length`, 0)
+		want(t, b, `document.documentElement.scrollWidth`, int(width))
+	}
+	b.noProblems(t)
+}
+
 func TestTwentyThousandChangesStayUsable(t *testing.T) {
 	start := time.Now()
 	page := render(t, runOf(many(20_000)...))

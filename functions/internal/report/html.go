@@ -12,6 +12,7 @@ import (
 	"html/template"
 	"io"
 	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -42,7 +43,7 @@ const (
 // pageTemplate is parsed once it is needed: a function that only closes runs starts without it.
 var pageTemplate = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(template.FuncMap{
-		"first": first, "rest": rest, "number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
+		"first": first, "rest": rest, "parts": parts, "number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
 	}).Parse(markup))
 })
 
@@ -55,6 +56,15 @@ func first(list any) any {
 func rest(list any) any {
 	rows := reflect.ValueOf(list)
 	return rows.Slice(min(rows.Len(), shortRows), rows.Len()).Interface()
+}
+
+// parts are the command, cut where a line may end: before a flag, but not between a flag and its value.
+func parts(command string) []string {
+	all := strings.Split(command, " --")
+	for i := 1; i < len(all); i++ {
+		all[i] = "--" + all[i]
+	}
+	return all
 }
 
 // HTML writes the page.

@@ -25,6 +25,35 @@
     el("code", "", c.field),
     el("span", "value", value(c.from), " ", el("span", "arrow", "→"), " ", value(c.to)));
 
+  // copy puts a command into the clipboard; where the browser does not let it, the command is selected.
+  const copy = async (code) => {
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      return "Copied";
+    } catch {
+      getSelection().selectAllChildren(code);
+      return "Selected: press Ctrl+C";
+    }
+  };
+  const addCopy = (command) => {
+    const code = command.querySelector("code");
+    const button = el("button", "copy", "Copy");
+    button.type = "button";
+    button.ariaLabel = "Copy " + code.textContent;
+    button.addEventListener("click", async () => {
+      button.textContent = button.ariaLabel = await copy(code);
+      setTimeout(() => {
+        button.textContent = "Copy";
+        button.ariaLabel = "Copy " + code.textContent;
+      }, 2000);
+    });
+    command.append(button);
+    return command;
+  };
+  // A line ends before a flag, but not between a flag and its value.
+  const command = (text) => addCopy(el("div", "command", el("code", "scroll",
+    ...text.split(/ (?=--)/).flatMap((part, i) => (i ? [" ", el("span", "", part)] : [el("span", "", part)])))));
+
   // shape is how a table differs from another: the changes it shows, and whether messages too.
   const row = (e, shape, field) => {
     const outcome = el("td", "", el("span", "outcome " + e.outcome, e.outcome), el("code", "", e.reason));
@@ -37,7 +66,7 @@
       if (e.event) what.append(el("p", "message", "named by " + e.event));
       if (e.error) what.append(el("p", "message", e.error));
       for (const w of e.warnings ?? []) what.append(el("p", "message", el("code", "", w.code), " ", w.message));
-      if (e.next) what.append(el("p", "message", e.nextDoes + ": ", el("code", "", e.next)));
+      if (e.next) what.append(el("p", "message", e.nextDoes + ":"), command(e.next));
     }
     return el("tr", "",
       el("td", "", el("b", "", el("bdi", "", e.name)), el("bdi", "id", e.org)), outcome, what,
@@ -141,6 +170,8 @@
       section.scrollIntoView({ block: "start" });
     });
   }
+
+  for (const command of document.querySelectorAll(".command:not(:has(.copy))")) addCopy(command);
 
   // Paper has no way to unfold anything.
   let unfolded = [];
