@@ -68,6 +68,7 @@ func (s *stack) incident() (orgID string) {
 	if _, err := worker.HandleSQS(s.Context(), batch); err != nil {
 		s.Fatal(err)
 	}
+	s.archiveRefuses.Store(true)
 	s.bus.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
 	if _, err := aggregator.HandleSQS(s.Context(), s.receive(s.results)); err != nil {
 		s.Fatal(err)

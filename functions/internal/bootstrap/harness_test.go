@@ -22,6 +22,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/s3server"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
@@ -42,7 +43,8 @@ type stack struct {
 	stripe                    *stripetest.Server
 	queues                    *sqs.Client
 	bus                       *eventserver.Server
-	work, results, deadLetter string // URLs
+	archiveRefuses            atomic.Bool // the bucket does
+	work, results, deadLetter string      // URLs
 	secrets                   *httptest.Server
 	password                  atomic.Value // of the database's user, in the secret
 	key                       atomic.Value // what the secret says of Stripe's key, if it is not what Stripe accepts
@@ -77,10 +79,14 @@ func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits 
 	if s.bus, err = eventserver.Start(eventserver.Options{Buses: []string{"application"}}); err != nil {
 		t.Fatal(err)
 	}
+	archive, err := s3server.Start(s3server.Options{Buckets: []string{"reports"}, Fault: s.archiveFault})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.secrets = httptest.NewServer(http.HandlerFunc(s.answerSecret))
 	t.Cleanup(func() {
 		s.secrets.Close()
-		if err := errors.Join(server.Close(), s.bus.Close(), s.stripe.Close()); err != nil {
+		if err := errors.Join(server.Close(), s.bus.Close(), archive.Close(), s.stripe.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -101,9 +107,17 @@ func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits 
 		"WORK_QUEUE_URL": s.work, "RESULTS_QUEUE_URL": s.results, "DEAD_LETTER_QUEUE_URL": s.deadLetter,
 		"SECRET_NAME": secretName, "AWS_ENDPOINT_URL_SQS": server.URL(), "AWS_ENDPOINT_URL_SECRETS_MANAGER": s.secrets.URL,
 		"EVENT_BUS": "application", "AWS_ENDPOINT_URL_EVENTBRIDGE": s.bus.URL(),
+		"REPORT_BUCKET": "reports", "AWS_ENDPOINT_URL_S3": archive.URL(),
 	}
 	maps.Copy(s.environ, demo.Prices())
 	return s
+}
+
+func (s *stack) archiveFault(string) *s3server.Fault {
+	if !s.archiveRefuses.Load() {
+		return nil
+	}
+	return &s3server.Fault{Status: http.StatusForbidden, Code: "AccessDenied"}
 }
 
 // answerSecret is AWS Secrets Manager with one secret.
