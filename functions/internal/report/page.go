@@ -202,7 +202,8 @@ func guard(s billing.Summary) string {
 	}
 }
 
-// decided says who asked for the run and who approved its downgrades; "" where nobody did.
+// decided says who asked for the run, who approved its downgrades, and how many errors somebody accepted; ""
+// where nobody did.
 func decided(s billing.Summary) string {
 	var all []string
 	if s.By != "" {
@@ -213,6 +214,9 @@ func decided(s billing.Summary) string {
 	}
 	if a := s.Approval; a != nil {
 		all = append(all, "Approved: "+count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
+	}
+	if s.AcceptedErrors > 0 {
+		all = append(all, "Of the errors, "+number(s.AcceptedErrors)+" known and accepted.")
 	}
 	return clean(strings.Join(all, " "))
 }
