@@ -34,11 +34,11 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	held := mysqltest.Value[string](t, h.db, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
 
 	explained := h.run(present.ExitOK, "org", held, "--explain")
-	if explained.Plan.Reason != billing.ReasonWithheld || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
+	if explained.Plan.Reason != billing.ReasonHeldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
 		t.Errorf("%+v", explained.Plan)
 	}
 	one := h.run(present.ExitNotOK, "org", held, "--watch").Result
-	if one.Reasons[billing.ReasonWithheld] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
+	if one.Reasons[billing.ReasonHeldByRun] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
 		t.Errorf("%+v", one)
 	}
 	allowed := h.run(present.ExitOK, "org", held, "--allow-downgrade", "--watch").Result

@@ -36,12 +36,13 @@ const (
 	ReasonOtherMode            Reason = "other_mode"
 	ReasonDatabaseRefused      Reason = "database_refused"
 	ReasonWithheld             Reason = "withheld"
+	ReasonHeldByRun            Reason = "withheld_by_run"
 	ReasonNotRepeated          Reason = "not_repeated"
 )
 
 // Withholding are the reasons of organizations that differ from Stripe and were not written, because a
 // guard held the lowering back.
-func Withholding() []Reason { return []Reason{ReasonWithheld, ReasonNotRepeated} }
+func Withholding() []Reason { return []Reason{ReasonWithheld, ReasonHeldByRun, ReasonNotRepeated} }
 
 // Withholds reports whether the reason is one of [Withholding].
 func (r Reason) Withholds() bool { return slices.Contains(Withholding(), r) }
@@ -111,6 +112,7 @@ const (
 var (
 	again    = []string{redrive}
 	allowed  = []string{lookAtOne, approve, redrive}
+	heldBack = []string{lookAtOne, redrive}
 	repeated = []string{lookAtOne, allowOne}
 	resumed  = []string{"reconcile start --resume RUN"}
 	anew     = []string{startAnew}
@@ -177,6 +179,11 @@ var allAdvice = []Advice{
 		string(ReasonWithheld), ConcernPerson,
 		"It would lower access, and the run's limit of downgrades was reached, so nothing was written.",
 		"Look at the changes. If they are right, raise the limit.", allowed,
+	},
+	{
+		string(ReasonHeldByRun), ConcernPerson,
+		"It would lower access, and another run withholds that, so this one, which is over the one organization, wrote nothing.",
+		"Look at the changes. If they are right, approve the run that the error names, then redrive.", heldBack,
 	},
 	{
 		string(ReasonNotRepeated), ConcernPerson,

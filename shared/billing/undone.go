@@ -82,7 +82,7 @@ func NotRepeated(by Repair) *Failure {
 
 // HeldBackBy is the failure of a run over one organization that would lower what another run holds back.
 func HeldBackBy(runID string) *Failure {
-	return permanent(ReasonWithheld,
+	return permanent(ReasonHeldByRun,
 		"run %s holds this lowering back, and a run over one organization does not lead around that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
 		runID, runID)
 }

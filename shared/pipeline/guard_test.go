@@ -212,9 +212,9 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 		one       func(*billing.Run)
 		reason    billing.Reason // "" where it lowers
 	}{
-		"withheld by a full run":      {holder: func(*billing.Run) {}, reason: billing.ReasonWithheld},
-		"withheld by a catch-up":      {holder: catchUp, reason: billing.ReasonWithheld},
-		"withheld by an open run":     {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonWithheld},
+		"withheld by a full run":      {holder: func(*billing.Run) {}, reason: billing.ReasonHeldByRun},
+		"withheld by a catch-up":      {holder: catchUp, reason: billing.ReasonHeldByRun},
+		"withheld by an open run":     {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
 		"a dry run withholds nothing": {holder: dryRun},
 		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
 		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.clock.advance(15 * 24 * time.Hour) }},
