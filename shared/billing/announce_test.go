@@ -134,10 +134,10 @@ func TestAFewMoreRequestsAreNoNews(t *testing.T) {
 }
 
 func TestOneBusHasOneARN(t *testing.T) {
-	const bus = "arn:aws:events:us-east-1:111111111111:event-bus/application"
+	const bus = "arn:aws:events:us-east-1:123456789012:event-bus/application"
 	for other, same := range map[string]bool{
-		bus: true, "arn:aws:events:us-east-1::event-bus/application": true, "arn:aws-us-gov:events:us-east-1:111111111111:event-bus/application": true,
-		"arn:aws:events:us-east-1:222222222222:event-bus/application": false, "arn:aws:events:eu-west-1::event-bus/application": false,
+		bus: true, "arn:aws:events:us-east-1::event-bus/application": true, "arn:aws-us-gov:events:us-east-1:123456789012:event-bus/application": true,
+		"arn:aws:events:us-east-1:000000000000:event-bus/application": false, "arn:aws:events:eu-west-1::event-bus/application": false,
 		"arn:aws:events:us-east-1::event-bus/app": false, "true": false, "": false,
 	} {
 		if billing.SameBus(bus, other) != same || billing.SameBus(other, bus) != same {

@@ -294,7 +294,7 @@ func TestTheARNIsAsMuchAsIsKnown(t *testing.T) {
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1:000000000000:event-bus/application" {
 		t.Errorf("after it was looked at: %s", got)
 	}
-	const foreign = "arn:aws:events:eu-central-1:999999999999:event-bus/application"
+	const foreign = "arn:aws:events:eu-central-1:123456789012:event-bus/application"
 	if got := eventbus.New(server.AWSConfig(), foreign, quiet).ARN(); got != foreign {
 		t.Errorf("given as an ARN: %s", got)
 	}

@@ -395,7 +395,7 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 	server := f.startBus()
 	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
 	for _, kept := range []string{
-		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:999999999999:event-bus/" + busName,
+		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:123456789012:event-bus/" + busName,
 	} {
 		if err := f.store.KeepAnnouncing(t.Context(), kept); err != nil {
 			t.Fatal(err)
