@@ -41,11 +41,17 @@ func (e *Error) Error() string {
 // unknown is the problem with a variable that means nothing. where, if it is not empty, is "in ..."
 // and a space.
 func unknown(name, where string, known []string) Problem {
-	nearest, _ := Nearest(name, known)
+	nearest, letters := Nearest(name, known)
+	isNear := letters <= max(2, len(name)/3)
 	p := Problem{name, where + "is unknown", nearest + " instead, which is the nearest name there is, or remove it"}
 	if IsTierList(name) {
 		p.Wrong = where + "is of no tier in " + tiersVariable
-		p.Remedy = nearest + " instead, which is the nearest name there is, or " + tiersVariable + " to a list with its tier"
+		p.Remedy = tiersVariable + " to a list with its tier"
+		if isNear {
+			p.Remedy = nearest + " instead, which is the nearest name there is, or " + p.Remedy
+		}
+	} else if !isNear {
+		p.Remedy = "what the example file names, and remove this"
 	}
 	return p
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 const (
@@ -89,7 +90,7 @@ func (b *Bus) Look(ctx context.Context) error {
 		return fmt.Errorf("event bus %s does not exist in %s: create it, or correct EVENT_BUS and deploy; EventBridge would accept what is sent there and drop it", b.name, b.region())
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == accessDenied {
-		b.log.WarnContext(ctx, "event bus "+b.name+" is sent to without a look whether it exists: the right to events:DescribeEventBus is lacking")
+		b.log.WarnContext(ctx, "the event bus is sent to without a look whether it exists: the right to events:DescribeEventBus is lacking", telemetry.KeyBus, b.name)
 		b.keep(nil)
 		return nil
 	}

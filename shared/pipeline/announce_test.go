@@ -122,7 +122,7 @@ func (f *fixture) repaired(runID string) map[string][]billing.Change {
 }
 
 // wantAllTold: what was announced is what was repaired, and the outbox is empty.
-func (f *fixture) wantAllTold(events []eventserver.Event, runID string) told {
+func (f *fixture) wantAllTold(events []eventserver.Event) told {
 	f.Helper()
 	for _, e := range events {
 		wantAsPublished(f, e)
@@ -161,7 +161,7 @@ func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Announce(t.Context())
-	got := f.wantAllTold(server.Events(), runID)
+	got := f.wantAllTold(server.Events())
 	if len(got.repairs) < 4 || got.events != len(got.repairs)+1 {
 		t.Errorf("%d events, %d repairs", got.events, len(got.repairs))
 	}
@@ -300,7 +300,7 @@ func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := server.Events()
-		got := f.wantAllTold(all[seen:], runID)
+		got := f.wantAllTold(all[seen:])
 		if len(got.ends[runID]) != 1 {
 			t.Errorf("ends: %v", got.ends)
 		}
@@ -378,7 +378,7 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 			if _, err := a.Tick(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			f.wantAllTold(server.Events(), runID)
+			f.wantAllTold(server.Events())
 			if lines := f.metrics.lines(t, "OutboxSize", 0.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 0.0 {
 				t.Errorf("the last tick: %v", lines)
 			}
@@ -470,7 +470,7 @@ func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.wantAllTold(server.Events(), runID)
+	f.wantAllTold(server.Events())
 }
 
 // TestWhatCannotBeAnnouncedHoldsUpNothing: more than a request has of those that are refused stand before one that

@@ -4,6 +4,7 @@ package telemetry
 const (
 	KeyMessage = "message" // of the line itself
 
+	KeyBus               = "bus"
 	KeyCount             = "count"
 	KeyDelayMs           = "delayMs"
 	KeyEndpoint          = "endpoint"

@@ -32,7 +32,7 @@ var mayImport = map[string]string{
 	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
 	"shared/sqsqueue":                "shared/billing sqs",
 	"shared/s3bucket":                "",
-	"shared/eventbus":                "shared/billing eventbridge",
+	"shared/eventbus":                "shared/billing shared/telemetry eventbridge",
 
 	// What stands in for AWS on one machine.
 	"shared/localaws/demo":         "shared/billing shared/mysqlstore/appschema shared/stripesource/stripetest sql",
