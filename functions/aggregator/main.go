@@ -11,6 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
+	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 func main() {
@@ -30,8 +31,8 @@ func run(ctx context.Context) error {
 	}
 	aggregator := wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
 	aggregator.Step.Deployed = true
-	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil {
-		return err
+	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // which fails no run
+		f.Log.ErrorContext(ctx, "reports are not archived until this function starts anew", telemetry.KeyError, err.Error())
 	}
 	lambda.StartWithOptions(aggregator.Invoke, lambda.WithContext(ctx))
 	return nil

@@ -91,13 +91,13 @@ func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 		says string
 	}{
 		"nothing":                 {nil, present.ExitUsage, "usage", "--list"},
-		"no reason":               {[]string{"org-1", "withheld"}, present.ExitUsage, "usage", "--reason"},
+		"no reason":               {[]string{"org-1", "other_mode"}, present.ExitUsage, "usage", "--reason"},
 		"what passes":             {[]string{"org-1", "stripe_unavailable", "--reason", "x"}, present.ExitUsage, "usage", "paid_without_subscription"},
 		"unknown code":            {[]string{"org-1", "x", "--reason", "x"}, present.ExitUsage, "usage", `"x"`},
-		"no date":                 {[]string{"org-1", "withheld", "--reason", "x", "--until", "soon"}, present.ExitUsage, "usage", "2027-01-31"},
-		"a date that passed":      {[]string{"org-1", "withheld", "--reason", "x", "--until", "2020-01-01"}, present.ExitUsage, "usage", "passed"},
+		"no date":                 {[]string{"org-1", "other_mode", "--reason", "x", "--until", "soon"}, present.ExitUsage, "usage", "2027-01-31"},
+		"a date that passed":      {[]string{"org-1", "other_mode", "--reason", "x", "--until", "2020-01-01"}, present.ExitUsage, "usage", "passed"},
 		"a name without quotes":   {[]string{"Name", "of", "org-1", "--reason", "x"}, present.ExitUsage, "usage", "quotes"},
-		"unknown organization":    {[]string{"org-2", "withheld", "--reason", "x"}, present.ExitFailed, "unknown_organization", "org-2"},
+		"unknown organization":    {[]string{"org-2", "other_mode", "--reason", "x"}, present.ExitFailed, "unknown_organization", "org-2"},
 		"no run said anything":    {[]string{"org-1", "--reason", "x"}, present.ExitUsage, "nothing_to_accept", "org-1"},
 		"nothing to remove":       {[]string{"--remove", "org-1"}, present.ExitUsage, "nothing_accepted", "org-1"},
 		"list and remove":         {[]string{"--remove", "--list"}, present.ExitUsage, "usage", "--list"},

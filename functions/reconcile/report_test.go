@@ -138,7 +138,7 @@ func TestPageHasFiguresHistoryAndLinks(t *testing.T) {
 	_, environ := withRuns(t)
 	page, _ := reconcile(t, environ, present.ExitOK, "report", "--html", "-")
 	for _, want := range []string{
-		"tier_unresolved", "no tier for price_x", "reconcile start --dry-run", "https://dashboard.stripe.com/subscriptions/sub_b",
+		"tier_unresolved", "no tier for price_x", "<span>reconcile start</span> <span>--dry-run</span>", "https://dashboard.stripe.com/subscriptions/sub_b",
 		"https://dashboard.stripe.com/customers/cus_b", "2026-11-15 03:00", "subscriptions.plan_tier", "100.0\u00a0%", "Gamma",
 	} {
 		if !strings.Contains(page, want) {

@@ -24,10 +24,10 @@ type Acceptance struct {
 func (a Acceptance) Holds(started time.Time) bool { return a.Until == nil || a.Until.After(started) }
 
 // Acceptable reports whether people can accept what the code stands for: a warning, or an error that only a person
-// can mend. What passes by itself they cannot.
+// can mend. What passes by itself they cannot, nor what a guard holds back: that is approved, or it is wrong.
 func Acceptable(code string) bool {
 	concern := adviceOn(code).Concern
-	return concern == ConcernWarning || concern == ConcernPerson
+	return concern == ConcernWarning || concern == ConcernPerson && !Reason(code).Withholds()
 }
 
 // AcceptableCodes are those codes, in the order in which people are shown them.

@@ -11,8 +11,8 @@ import (
 
 func TestOnlyWhatAPersonDecidesCanBeAccepted(t *testing.T) {
 	for code, want := range map[string]bool{
-		string(billing.ReasonTierUnresolved): true, string(billing.ReasonWithheld): true, string(billing.WarnPaidWithoutSubscription): true,
-		string(billing.ReasonStripeUnavailable): false, string(billing.ReasonInSync): false, string(billing.ReasonStripeUnauthorized): false, "unheard_of": false, "": false,
+		string(billing.ReasonTierUnresolved): true, string(billing.ReasonOtherMode): true, string(billing.WarnPaidWithoutSubscription): true,
+		string(billing.ReasonWithheld): false, string(billing.ReasonNotRepeated): false, string(billing.ReasonStripeUnavailable): false, string(billing.ReasonInSync): false, string(billing.ReasonStripeUnauthorized): false, "unheard_of": false, "": false,
 	} {
 		if got := billing.Acceptable(code); got != want {
 			t.Errorf("%q: %t", code, got)
@@ -28,12 +28,11 @@ func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
 		}
 		return all
 	}
-	tier := []billing.Change{{Field: billing.FieldPlanTier, From: "pro", To: "free"}}
 	rows := billing.Warning{Code: billing.WarnMultipleRows}
 	paid := billing.Warning{Code: billing.WarnPaidWithoutSubscription}
 	items := []billing.Item{
 		{OrgID: "1", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Warnings: []billing.Warning{rows, rows}, Accepted: accepted("tier_unresolved")},
-		{OrgID: "2", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Changes: tier, Accepted: accepted("withheld")},
+		{OrgID: "2", Outcome: billing.OutcomeError, Reason: billing.ReasonOtherMode, Accepted: accepted("other_mode")},
 		{OrgID: "3", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription, Warnings: []billing.Warning{paid, rows}, Accepted: accepted("paid_without_subscription", "tier_unresolved")},
 	}
 	var drift billing.Drift
@@ -43,10 +42,10 @@ func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
 		tallies = append(tallies, billing.Tally{Outcome: i.Outcome, Reason: i.Reason, Items: 1})
 	}
 	s := billing.Summarize(billing.Run{}, tallies, drift, items)
-	if s.TotalOrganizations != 3 || s.Errors != 2 || s.Skipped != 1 || s.AcceptedErrors != 2 || s.Drifted() != 1 || s.DriftByField[billing.FieldPlanTier] != 1 || drift.Access != 0 {
+	if s.TotalOrganizations != 3 || s.Errors != 2 || s.Skipped != 1 || s.AcceptedErrors != 2 || s.Drifted() != 0 {
 		t.Errorf("%+v", s)
 	}
-	if diff := cmp.Diff(map[string]int{"tier_unresolved": 1, "withheld": 1, "paid_without_subscription": 1}, s.Accepted); diff != "" {
+	if diff := cmp.Diff(map[string]int{"tier_unresolved": 1, "other_mode": 1, "paid_without_subscription": 1}, s.Accepted); diff != "" {
 		t.Errorf("accepted (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[billing.WarningCode]int{billing.WarnMultipleRows: 2}, s.Warnings); diff != "" {
@@ -60,7 +59,7 @@ func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
 	for _, i := range items {
 		drift.Add(i, billing.DefaultTiers)
 	}
-	if s = billing.Summarize(billing.Run{}, tallies, drift, items); s.EndStatus() != billing.RunCompletedWithErrors || s.Unaccepted(billing.ReasonWithheld) != 1 || drift.Access != 1 {
+	if s = billing.Summarize(billing.Run{}, tallies, drift, items); s.EndStatus() != billing.RunCompletedWithErrors || s.Unaccepted(billing.ReasonOtherMode) != 1 {
 		t.Errorf("with one that is not accepted: %+v", s)
 	}
 }

@@ -184,7 +184,7 @@ func (d *digest) needsAPerson() {
 		}
 	}
 	if len(reasons) == 0 {
-		if d.s.Status == RunCompleted && d.s.StatusReason == "" {
+		if d.s.Status == RunCompleted && d.s.StatusReason == "" && d.s.OrphansTotal == 0 {
 			d.line("Nothing needs a person.")
 		}
 		return

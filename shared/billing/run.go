@@ -140,9 +140,9 @@ func (r Run) Allowed() int {
 	}
 }
 
-// LowersAnyhow reports whether a person has looked at the only organization of the run and lets it be lowered,
-// whatever another run holds back.
-func (r Run) LowersAnyhow() bool { return r.OrgID != "" && (r.AllowDowngrade || r.Approval != nil) }
+// LowersAnyhow reports whether a person lets the only organization of the run be lowered, whatever another run
+// holds back. An approval does not: it sets how many the run may lower, and is no look at what another one holds.
+func (r Run) LowersAnyhow() bool { return r.OrgID != "" && r.AllowDowngrade }
 
 // MaxWho is the most characters that are kept of who asked for something.
 const MaxWho = 255

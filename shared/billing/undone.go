@@ -21,25 +21,31 @@ type Repair struct {
 	Changes []Change
 }
 
-// Undone returns those of the changes that the repairs made already, from the same value to the same one, and
-// the latest repair that did: something has undone them. Where a repair wrote a column several times, what it
-// came to counts.
+// Undone returns those of the changes that the latest repair of their column made already, from the same value to
+// the same one, and the latest of these repairs: something has undone them. Where a later repair wrote the column
+// back, Stripe itself went back and forth, and nothing was undone. Where a repair wrote a column several times, what
+// it came to counts.
 func Undone(changes []Change, repairs []Repair) (undone []Change, by Repair) {
 	for _, c := range changes {
-		made := false
+		var latest Repair
 		for _, r := range repairs {
-			if r.made(c) {
-				made = true
-				if r.At.After(by.At) {
-					by = r
-				}
+			if r.At.After(latest.At) && r.wrote(c.Field) {
+				latest = r
 			}
 		}
-		if made {
-			undone = append(undone, c)
+		if !latest.made(c) {
+			continue
+		}
+		undone = append(undone, c)
+		if latest.At.After(by.At) {
+			by = latest
 		}
 	}
 	return undone, by
+}
+
+func (r Repair) wrote(field string) bool {
+	return slices.ContainsFunc(r.Changes, func(c Change) bool { return c.Field == field })
 }
 
 // made reports whether the repair changed the column as c would.

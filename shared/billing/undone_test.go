@@ -35,7 +35,8 @@ func TestARepairIsUndoneWhereTheSameChangeWouldBeMadeAgain(t *testing.T) {
 		"to another value":           {[]billing.Change{tier("pro", "starter")}, []billing.Repair{made("1", 0, tier("pro", "free"))}, nil, ""},
 		"the other way":              {[]billing.Change{tier("free", "pro")}, []billing.Repair{made("1", 0, tier("pro", "free"))}, nil, ""},
 		"another column":             {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("1", 0, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "free"})}, nil, ""},
-		"the latest of several":      {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("2", 2, tier("pro", "free")), made("3", 3, tier("free", "pro")), made("1", 1, tier("pro", "free"))}, []billing.Change{tier("pro", "free")}, "2"},
+		"the latest of several":      {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("2", 2, tier("pro", "free")), made("3", 3, ends(nil, at)), made("1", 1, tier("pro", "free"))}, []billing.Change{tier("pro", "free")}, "2"},
+		"Stripe went back and forth": {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("1", 1, tier("pro", "free")), made("2", 2, tier("free", "pro"))}, nil, ""},
 		"written twice in one":       {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("1", 0, tier("pro", "starter"), ends(nil, at), tier("starter", "free"))}, []billing.Change{tier("pro", "free")}, "1"},
 		"taken back in the same one": {[]billing.Change{tier("pro", "free")}, []billing.Repair{made("1", 0, tier("pro", "free"), tier("free", "pro"))}, nil, ""},
 	} {

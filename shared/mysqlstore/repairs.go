@@ -41,8 +41,10 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 }
 
 // HeldBack returns the run that decided last about the organization, of those over several that write and were
-// started since the given time, if a guard held the organization back in it; else "".
+// started since the given time, if a guard held the organization back in it; else "". A run that could not
+// read the organization decided nothing.
 func (s *Store) HeldBack(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
+	held := billing.Withholding()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
 		var reason billing.Reason
@@ -52,7 +54,8 @@ func (s *Store) HeldBack(ctx context.Context, orgID string, since time.Time) (ru
 		}
 		return err
 	}, `SELECT r.id, i.reason FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
-		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND i.outcome <> 'pending' ORDER BY i.updated_at DESC LIMIT 1`, orgID, since)
+		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND (i.outcome NOT IN ('pending','error') OR i.reason IN `+in(len(held))+`)
+		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{orgID, since}, anys(held)...)...)
 	return runID, failure(err, "look whether a run holds back organization "+orgID)
 }
 

@@ -43,21 +43,37 @@ func otherAccount(run billing.Run, got string) error {
 		"STRIPE_SECRET_KEY belongs to account %s, but run %s reads account %s; give all functions the same key, and set STRIPE_ACCOUNT_ID", got, run.ID, run.AccountID)}
 }
 
-// accounts remembers of which runs the key's account was compared with theirs.
+// accounts remembers which comparisons of the key's account with a run's came out well.
 type accounts struct {
 	mu       sync.Mutex
-	compared map[string]bool
+	compared map[comparison]bool
 }
 
-// sameAccount insists once for each run that the key is of the account that the run reads, where that is known: what
-// another account does not have is no truth. Whoever comes meanwhile waits for the answer.
+// comparison is good for one key, and for the account that the run reads: a run that is resumed may read another.
+type comparison struct {
+	runID, account string
+	renewals       int64
+}
+
+// stillSameAccount is asked before Stripe is read for the task and before what was read is written, for the key may
+// have been replaced in between.
+func (b *batch) stillSameAccount(ctx context.Context, t *task) error {
+	if !t.asked {
+		return nil
+	}
+	return b.sameAccount(ctx, t.run)
+}
+
+// sameAccount insists that the key is of the account that the run reads, where that is known: what another account
+// does not have is no truth. It asks Stripe once for each key and run. Whoever comes meanwhile waits for the answer.
 func (r *Reconciler) sameAccount(ctx context.Context, run billing.Run) error {
 	if run.AccountID == "" {
 		return nil
 	}
 	r.accounts.mu.Lock()
 	defer r.accounts.mu.Unlock()
-	if r.accounts.compared[run.ID] {
+	asked := comparison{run.ID, run.AccountID, r.Stripe.Renewals()}
+	if r.accounts.compared[asked] {
 		return nil
 	}
 	got, err := CheckAccount(ctx, r.Stripe, "", "")
@@ -71,8 +87,8 @@ func (r *Reconciler) sameAccount(ctx context.Context, run billing.Run) error {
 		r.Log.WarnContext(ctx, "the Stripe key may not read its account, so it is not compared with that of the run", telemetry.KeyRunID, run.ID)
 	}
 	if r.accounts.compared == nil {
-		r.accounts.compared = map[string]bool{}
+		r.accounts.compared = map[comparison]bool{}
 	}
-	r.accounts.compared[run.ID] = true
+	r.accounts.compared[asked] = true
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -508,6 +509,64 @@ func TestAWorkerWithAKeyOfAnotherAccountStopsTheRunBeforeItsFirstWrite(t *testin
 	}
 	if n := len(f.texts(`SELECT org_id FROM reconciliation_items WHERE reason = 'in_sync'`)); n != len(ids) || f.checksum() != before {
 		t.Errorf("%d in sync", n)
+	}
+}
+
+// rotatedStripe answers for its account until Stripe is read for the first time: from then on the key is another one's.
+type rotatedStripe struct {
+	pipeline.Stripe // of the other account
+	before          pipeline.Stripe
+	renewals        atomic.Int64
+}
+
+func (s *rotatedStripe) Renewals() int64 { return s.renewals.Load() }
+
+func (s *rotatedStripe) Account(ctx context.Context) (string, error) {
+	if s.renewals.Load() == 0 {
+		return s.before.Account(ctx)
+	}
+	return s.Stripe.Account(ctx)
+}
+
+func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
+	s.renewals.Store(1)
+	return s.Stripe.Subscription(ctx, id)
+}
+
+// In the other account every subscription is missing: what was read with its key is not written.
+func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	ids := numbered(3)
+	for _, id := range ids {
+		f.inSync(id)
+	}
+	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	before := f.checksum()
+	r := f.reconciler(nil)
+	r.Stripe = &rotatedStripe{Stripe: f.otherStripe(nil), before: r.Stripe}
+	f.deliver(r, scheduledID, ids...)
+	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
+		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
+	}
+	if f.checksum() != before {
+		t.Error("somebody was lowered")
+	}
+}
+
+// A warm worker has compared its key with the run: resumed with another account's, the run is another one's.
+func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
+	f := newFixture(t)
+	f.startQueues()
+	f.inSync("org-1")
+	f.inSync("org-2")
+	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	r := f.reconciler(nil)
+	f.deliver(r, scheduledID, "org-1")
+	f.exec(`UPDATE reconciliation_accounts SET account_id = 'acct_other'`)
+	f.deliver(r, scheduledID, "org-2")
+	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
+		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
 }
 

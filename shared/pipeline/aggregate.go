@@ -319,7 +319,7 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	if err != nil || run.Kind() != billing.KindFull || s.Status == billing.RunIncomplete {
 		return seen, err
 	}
-	if s.OtherErrors() > 0 { // not all could be read: the errors say why
+	if s.OtherErrors() > s.AcceptedErrors { // not all could be read: the errors say why
 		return seen, nil
 	}
 	last, err := a.Store.LastSeen(ctx, run.StartedAt)

@@ -92,10 +92,15 @@ func (a *Aggregator) archive(ctx context.Context, run billing.Run) (err error) {
 	if err != nil || !started {
 		return err
 	}
-	err = a.putReports(ctx, run)
-	revision := run.SummaryRevision
-	if err != nil {
-		revision = 0
+	// As it is now: since it was listed, somebody may have resumed it, or archived a later revision.
+	run, err = a.Store.Run(ctx, run.ID)
+	written := err == nil && !run.Status.Open()
+	if written {
+		err = a.putReports(ctx, run)
+	}
+	revision := 0
+	if written && err == nil {
+		revision = run.SummaryRevision
 	}
 	// Though the time be over: else nobody may try again before the lease ends.
 	ctx, cancel := detached(ctx)

@@ -12,8 +12,8 @@
 //   - A run begins, and is gone on with, only where the Stripe account and the application's tables
 //     are as they must be: whoever is refused finds all that is wrong in one message.
 //   - A run is read from one Stripe account: it keeps the one that its enumerator saw, unless the key may not tell, and
-//     a worker whose key is of another stops it before it reads anything for it. A key that is replaced in a process
-//     that goes on is compared with STRIPE_ACCOUNT_ID alone.
+//     a worker whose key is of another stops it before it writes anything for it. A key that is replaced while it
+//     works is compared again before what was read is written.
 //   - Access is lowered only after everything that could name a candidate answered: the recorded subscriptions, all
 //     subscriptions of every customer, and what metadata names, by the snapshot or by Stripe's search. Search lags by
 //     about a minute; where the account has none, the lowering says so.
@@ -26,7 +26,7 @@
 //     warned of: the same change, from and to the same values. A repair and its second look are one, and what
 //     was repaired lately is asked for once a batch, when the first of it has something to write. A run over
 //     one organization does not lower what the latest run over several holds back. Both yield to a person, who
-//     allows a run over one organization to lower it, or approves it.
+//     allows a run over one organization to lower it.
 //   - An error that somebody accepted is decided like any other, but its message is acknowledged: nobody has to
 //     look at it. A run whose every error is accepted ends completed. What is accepted is what holds when the run
 //     starts, so that its summary stays the same whenever it is made.

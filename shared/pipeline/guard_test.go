@@ -212,9 +212,14 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 		one       func(*billing.Run)
 		reason    billing.Reason // "" where it lowers
 	}{
-		"withheld by a full run":      {holder: func(*billing.Run) {}, reason: billing.ReasonHeldByRun},
-		"withheld by a catch-up":      {holder: catchUp, reason: billing.ReasonHeldByRun},
-		"withheld by an open run":     {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
+		"withheld by a full run":  {holder: func(*billing.Run) {}, reason: billing.ReasonHeldByRun},
+		"withheld by a catch-up":  {holder: catchUp, reason: billing.ReasonHeldByRun},
+		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
+		"a later run could not read it": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
+			f.clock.advance(time.Hour)
+			f.openRun("later", []string{"org-1"})
+			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.clock.Now())
+		}, reason: billing.ReasonHeldByRun},
 		"a dry run withholds nothing": {holder: dryRun},
 		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
 		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.clock.advance(15 * 24 * time.Hour) }},
@@ -255,12 +260,14 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 				t.Errorf("the record says %s", got)
 			}
 
-			// A person approves this run: they have looked at its only organization.
+			// An approval says how many this run may lower, not that nobody holds the organization back.
 			if ok, err := f.store.Approve(t.Context(), runID, billing.Approval{Limit: 1, By: "ops@desk", At: f.clock.Now()}); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
+			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, c.reason)
+			if got := f.tier(); got != "pro active" {
+				t.Errorf("approved, the record says %s", got)
+			}
 		})
 	}
 }

@@ -47,6 +47,7 @@ type Stripe interface {
 	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
 	CustomerExists(ctx context.Context, customerID string) (bool, error)
 	SubscriptionsNaming(ctx context.Context, orgID string) (ids []string, available bool, err error)
+	Renewals() int64
 	TakeUsage() billing.Usage
 }
 
@@ -522,6 +523,9 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	if len(plan.Changes) == 0 {
 		return plan, b.Store.Decide(ctx, item, false, b.now())
 	}
+	if err := b.stillSameAccount(ctx, t); err != nil {
+		return plan, err
+	}
 	plan, held, err := b.guard(ctx, t, plan)
 	if err != nil {
 		return plan, err
@@ -569,10 +573,8 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	}
 	known := t.hints()
 	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
-	if t.asked {
-		if err := b.sameAccount(ctx, t.run); err != nil {
-			return billing.Plan{}, err
-		}
+	if err := b.stillSameAccount(ctx, t); err != nil {
+		return billing.Plan{}, err
 	}
 	reading := b.newReading(t.record, known)
 	truth, err := reading.read(ctx)
@@ -647,6 +649,9 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 	}
 	plan, err := b.plan(ctx, t)
 	if err != nil || len(plan.Changes) == 0 {
+		return err
+	}
+	if err := b.stillSameAccount(ctx, t); err != nil {
 		return err
 	}
 	item := items[t.work]

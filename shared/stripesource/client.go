@@ -47,6 +47,7 @@ type Client struct {
 	http     *http.Client
 	backend  *stripe.BackendImplementation // makes requests, and errors of answers
 	key      atomic.Pointer[string]
+	renewals atomic.Int64 // of the key
 	renew    func(ctx context.Context, refused string) (string, error)
 	refusals billing.Refusals
 	liveMode bool
@@ -318,6 +319,9 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 	return nil, failed
 }
 
+// Renewals is how often the key was replaced: what was found out about one does not hold for the next.
+func (c *Client) Renewals() int64 { return c.renewals.Load() }
+
 // sendRenewed sends a request once more if there is another key by now.
 func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path string, query url.Values, refusal error) (jsontext.Value, error) {
 	key, err := c.renew(ctx, refused)
@@ -328,6 +332,7 @@ func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path stri
 		return nil, refusal
 	}
 	c.key.Store(&key)
+	c.renewals.Add(1)
 	c.log.InfoContext(ctx, "Stripe's key was rotated, going on with the new one")
 	c.count(e)
 	return c.send(ctx, key, path, query)

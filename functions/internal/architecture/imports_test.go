@@ -45,7 +45,7 @@ var mayImport = map[string]string{
 	"shared/localaws/sqsserver":    "",
 
 	// What runs in AWS: nothing local in it.
-	"functions/aggregator":       "functions/internal/archive functions/internal/wire shared/config",
+	"functions/aggregator":       "functions/internal/archive functions/internal/wire shared/config shared/telemetry",
 	"functions/internal/archive": "functions/internal/report shared/billing shared/config shared/mysqlstore shared/pipeline shared/s3bucket",
 	"functions/enumerator":       "functions/internal/wire shared/config",
 	"functions/worker":           "functions/internal/wire shared/config",
