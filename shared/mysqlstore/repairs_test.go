@@ -67,7 +67,7 @@ func TestTheRunThatDecidedLastHoldsBack(t *testing.T) {
 		for minute, run := range []string{"withheld", "not repeated", "dry", "one", "other", "pending"} {
 			latest(run, minute)
 		}
-		for minute, c := range []struct{ latest, want string }{{"other", ""}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
+		for minute, c := range []struct{ latest, want string }{{"other", "not repeated"}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
 			latest(c.latest, 10+minute)
 			if got, err := f.store.HeldBack(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != c.want {
 				t.Errorf("with %s as the latest: %q, %v, want %q", c.latest, got, err, c.want)
