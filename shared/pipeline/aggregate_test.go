@@ -543,7 +543,7 @@ func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 	keysOf := func(v any) []string { return slices.Sorted(maps.Keys(v.(map[string]any))) }
 	for what, test := range map[string]struct{ got, want []string }{
 		"result": {keysOf(result), []string{
-			"access", "details", "downgradeLimit", "downgrades", "driftByCause", "driftByField", "dryRun", "durationMs", "errors", "finishedAt", "orphans", "orphansTotal",
+			"accepted", "access", "details", "downgradeLimit", "downgrades", "driftByCause", "driftByField", "dryRun", "durationMs", "errors", "finishedAt", "orphans", "orphansTotal",
 			"pending", "reasons", "runId", "skipped", "startedAt", "status", "stripeRequests", "synchronized", "totalOrganizations", "warnings",
 		}},
 		"stripeRequests": {keysOf(result["stripeRequests"]), []string{"list", "other", "retrieve", "throttled"}},

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -67,7 +68,7 @@ func New(o Options) *Bucket {
 }
 
 // Put writes the file. The body is read from its beginning, more than once where a try fails.
-func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReadSeeker) error {
+func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReaderAt) error {
 	size, sum, err := measure(body)
 	if err != nil {
 		return err
@@ -86,20 +87,15 @@ func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReadS
 }
 
 // measure returns how many bytes the body has, and their SHA-256, with which S3 checks what came.
-func measure(body io.ReadSeeker) (size int64, sum string, err error) {
-	if _, err := body.Seek(0, io.SeekStart); err != nil {
-		return 0, "", err
-	}
+func measure(body io.ReaderAt) (size int64, sum string, err error) {
 	hash := sha256.New()
-	size, err = io.Copy(hash, body)
+	size, err = io.Copy(hash, io.NewSectionReader(body, 0, math.MaxInt64))
 	return size, hex.EncodeToString(hash.Sum(nil)), err
 }
 
-func (b *Bucket) try(ctx context.Context, key, contentType string, size int64, sum string, body io.ReadSeeker) (err error) {
-	if _, err := body.Seek(0, io.SeekStart); err != nil {
-		return backoff.Permanent(err)
-	}
-	request, err := b.request(ctx, key, contentType, size, sum, body)
+// try reads the body by a reader of its own: after an early answer the transport may still be reading the last one's.
+func (b *Bucket) try(ctx context.Context, key, contentType string, size int64, sum string, body io.ReaderAt) (err error) {
+	request, err := b.request(ctx, key, contentType, size, sum, io.NewSectionReader(body, 0, size))
 	if err != nil {
 		return backoff.Permanent(err)
 	}

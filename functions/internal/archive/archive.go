@@ -20,7 +20,7 @@ import (
 
 // bucket is where the reports go.
 type bucket interface {
-	Put(ctx context.Context, key, contentType string, body io.ReadSeeker) error
+	Put(ctx context.Context, key, contentType string, body io.ReaderAt) error
 	Address(key string) string
 }
 
