@@ -115,39 +115,13 @@ func (l *eventLog) forget(now time.Time) {
 // where the cursor is none of the log's events.
 func (l *eventLog) page(q eventQuery, now time.Time) (page []*Event, more, ok bool) {
 	l.forget(now)
-	events := l.between(q.from, q.to)
+	var cursor *Event
 	if q.cursor != "" {
-		cursor := l.byID[q.cursor]
-		if cursor == nil {
+		if cursor = l.byID[q.cursor]; cursor == nil {
 			return nil, false, false
 		}
-		at, found := slices.BinarySearchFunc(events, cursor, compareEvents)
-		switch {
-		case !q.before:
-			events = events[:at]
-		case found:
-			events = events[at+1:]
-		default:
-			events = events[at:]
-		}
 	}
-	for n := range events {
-		e := events[len(events)-1-n]
-		if q.before {
-			e = events[n]
-		}
-		if !q.matches(e) {
-			continue
-		}
-		if len(page) == q.limit {
-			more = true
-			break
-		}
-		page = append(page, e)
-	}
-	if q.before {
-		slices.Reverse(page)
-	}
+	page, more = pageOf(l.between(q.from, q.to), cursor, compareEvents, q.before, q.limit, q.matches)
 	return page, more, true
 }
 

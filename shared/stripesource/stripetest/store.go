@@ -232,33 +232,38 @@ func (tl *timeline) sorted() []*Subscription {
 
 // page reads newest first from the cursor on, or, before a cursor, those next to it.
 func (tl *timeline) page(q listQuery, cursor *Subscription) (page []*Subscription, more bool) {
-	subs := tl.between(q.from, q.to)
+	return pageOf(tl.between(q.from, q.to), cursor, compareAge, q.before, q.limit, q.matches)
+}
+
+// pageOf reads a list that is in the order of compare, the newest last, as Stripe does: newest first from the cursor
+// on, or, before a cursor, those next to it. It returns at most limit of those that match, and whether there are more.
+func pageOf[T any](list []*T, cursor *T, compare func(a, b *T) int, before bool, limit int, matches func(*T) bool) (page []*T, more bool) {
 	if cursor != nil {
-		i, found := slices.BinarySearchFunc(subs, cursor, compareAge)
+		i, found := slices.BinarySearchFunc(list, cursor, compare)
 		switch {
-		case !q.before:
-			subs = subs[:i]
+		case !before:
+			list = list[:i]
 		case found:
-			subs = subs[i+1:]
+			list = list[i+1:]
 		default:
-			subs = subs[i:]
+			list = list[i:]
 		}
 	}
-	for n := range subs {
-		sub := subs[len(subs)-1-n]
-		if q.before {
-			sub = subs[n]
+	for n := range list {
+		one := list[len(list)-1-n]
+		if before {
+			one = list[n]
 		}
-		if !q.matches(sub) {
+		if !matches(one) {
 			continue
 		}
-		if len(page) == q.limit {
+		if len(page) == limit {
 			more = true
 			break
 		}
-		page = append(page, sub)
+		page = append(page, one)
 	}
-	if q.before {
+	if before {
 		slices.Reverse(page)
 	}
 	return page, more
