@@ -16,7 +16,7 @@ func scanAcceptance(r *sql.Rows) (a billing.Acceptance, err error) {
 }
 
 const (
-	insertAccepted  = `INSERT INTO reconciliation_accepted (org_id, code, why, accepted_by, accepted_at, until_at) VALUES (?,?,?,?,?,?)`
+	insertAccepted  = `INSERT INTO reconciliation_accepted (org_id, code, why, accepted_by, accepted_at, until_at) VALUES `
 	replaceAccepted = ` ON DUPLICATE KEY UPDATE why = VALUES(why), accepted_by = VALUES(accepted_by), accepted_at = VALUES(accepted_at), until_at = VALUES(until_at)`
 )
 
@@ -29,8 +29,7 @@ func (s *Store) Accept(ctx context.Context, all []billing.Acceptance) error {
 	for _, a := range all {
 		args = append(args, a.OrgID, a.Code, atMost(billing.MaxWhy, a.Why), atMost(billing.MaxWho, a.By), a.At, a.Until)
 	}
-	more := strings.Repeat(`,(?,?,?,?,?,?)`, len(all)-1)
-	_, err := s.db.ExecContext(ctx, insertAccepted+more+replaceAccepted, args...)
+	err := insertRows(ctx, s.db, insertAccepted, 6, args, replaceAccepted)
 	return failure(err, "keep what is accepted")
 }
 

@@ -9,7 +9,7 @@ import (
 
 // isToBeArchived: the run is over all organizations and closed, and its summary is of a later revision than
 // its reports.
-const isToBeArchived = `org_id = '' AND strategy <> 'events' AND status NOT IN ('enumerating','running') AND summary IS NOT NULL
+const isToBeArchived = full + ` AND status NOT IN ('enumerating','running') AND summary IS NOT NULL
 	AND summary_revision > COALESCE((SELECT a.revision FROM reconciliation_archives a WHERE a.run_id = r.id), 0)`
 
 // RunsToArchive returns the runs whose reports are to be written, those that nobody tried first, then those
@@ -26,7 +26,7 @@ func (s *Store) StartArchive(ctx context.Context, l billing.Lease, now time.Time
 		return false, failure(err, "note that run "+l.RunID+" is to be archived")
 	}
 	ok, err := hit(ctx, s.db, `UPDATE reconciliation_archives SET lease_owner = ?, lease_expires_at = ?, tried_at = ?
-		WHERE run_id = ? AND (lease_owner = '' OR lease_expires_at < ? OR lease_expires_at > ?)`,
+		WHERE run_id = ? AND `+leaseIsFree,
 		l.Owner, l.End, now, l.RunID, now, now.Add(billing.ArchiveLife+billing.ClockSkew))
 	return ok, failure(err, "take the lease to archive run "+l.RunID)
 }

@@ -227,8 +227,7 @@ func upsert[T any](ctx context.Context, tx *sql.Tx, insert, otherwise string, ro
 		of := values(row)
 		args, columns = append(args, of...), len(of)
 	}
-	_, err := tx.ExecContext(ctx, insert+in(columns)+strings.Repeat(`,`+in(columns), len(rows)-1)+otherwise, args...)
-	return err
+	return insertRows(ctx, tx, insert, columns, args, otherwise)
 }
 
 func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
@@ -313,7 +312,7 @@ func takeOver(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error)
 		}
 		var some bool
 		if status == billing.RunCompleted || status == billing.RunCompletedWithErrors {
-			some, err = hit(ctx, tx, `DELETE FROM reconciliation_late WHERE run_key = ? LIMIT ?`, other, prunePage)
+			some, err = hit(ctx, tx, `DELETE FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ?`, other, prunePage)
 		} else {
 			some, err = takeLateOf(ctx, tx, other, key)
 		}
@@ -541,10 +540,13 @@ const catchUpMigration = 5
 
 // pruneCatchUp removes what a run has of a catch-up.
 func (s *Store) pruneCatchUp(ctx context.Context, runID string, key int64) error {
-	for _, table := range []string{"reconciliation_named", "reconciliation_events"} {
+	for _, rows := range []string{
+		`DELETE FROM reconciliation_named WHERE run_key = ? ORDER BY org_id, subscription_id LIMIT ?`,
+		`DELETE FROM reconciliation_events WHERE run_key = ? ORDER BY subject LIMIT ?`,
+	} {
 		for more := true; more; {
 			var err error
-			if more, err = hit(ctx, s.db, `DELETE FROM `+table+` WHERE run_key = ? LIMIT ?`, key, prunePage); err != nil {
+			if more, err = hit(ctx, s.db, rows, key, prunePage); err != nil {
 				return err
 			}
 		}

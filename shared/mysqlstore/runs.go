@@ -3,7 +3,6 @@ package mysqlstore
 import (
 	"context"
 	"database/sql"
-	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -191,7 +190,7 @@ func eligible(ctx context.Context, q querier, only, after string, limit int) (n 
 	return n, through, items, err
 }
 
-const insertItemRows = `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES (?,?,?)`
+const insertItemRows = `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES `
 
 // insertItems adds pending items. Of one that is there already only the subscription is written.
 func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.Item) error {
@@ -206,9 +205,7 @@ func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.
 	for _, i := range items {
 		args = append(args, key, i.OrgID, i.SubscriptionID)
 	}
-	more := strings.Repeat(`,(?,?,?)`, len(items)-1)
-	_, err = tx.ExecContext(ctx, insertItemRows+more+` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`, args...)
-	return err
+	return insertRows(ctx, tx, insertItemRows, 3, args, ` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`)
 }
 
 // advance writes to a run that enumerates under the lease, and to no other.

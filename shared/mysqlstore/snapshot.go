@@ -77,8 +77,7 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier,
 			created, start, end, sql.NullString{String: string(text), Valid: string(text) != "{}"})
 	}
-	_, err = tx.ExecContext(ctx, insertSnapshotRows+in(columns)+strings.Repeat(`,`+in(columns), len(subs)-1)+newerSnapshot, args...)
-	return err
+	return insertRows(ctx, tx, insertSnapshotRows, columns, args, newerSnapshot)
 }
 
 // scanSnapshot scans snapshotColumns, and behind them what else there is.

@@ -107,6 +107,14 @@ func hasOtherThanASCII(s string) bool {
 // in returns "(?,?,?)" for n values; n must be positive.
 func in(n int) string { return "(?" + strings.Repeat(",?", n-1) + ")" }
 
+// insertRows is one statement for all rows, whose values follow each other in args, so many for each row; args must
+// not be empty. insert ends with VALUES, otherwise says what becomes of a row that is there already.
+func insertRows(ctx context.Context, e execer, insert string, columns int, args []any, otherwise string) error {
+	more := strings.Repeat(","+in(columns), len(args)/columns-1)
+	_, err := e.ExecContext(ctx, insert+in(columns)+more+otherwise, args...)
+	return err
+}
+
 func anys[T any](values []T) []any {
 	all := make([]any, len(values))
 	for i, v := range values {

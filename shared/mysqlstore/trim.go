@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
@@ -119,14 +118,12 @@ func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) erro
 	return err
 }
 
-const insertTallies = `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES (?,?,?,?)`
+const insertTallies = `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES `
 
 func addTallies(ctx context.Context, tx *sql.Tx, key int64, counts map[said]int) error {
 	var args []any
 	for one, n := range counts {
 		args = append(args, key, one.reason, one.governed, n)
 	}
-	more := strings.Repeat(`,(?,?,?,?)`, len(counts)-1)
-	_, err := tx.ExecContext(ctx, insertTallies+more+` ON DUPLICATE KEY UPDATE items = items + VALUES(items)`, args...)
-	return err
+	return insertRows(ctx, tx, insertTallies, 4, args, ` ON DUPLICATE KEY UPDATE items = items + VALUES(items)`)
 }
