@@ -234,7 +234,7 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	// The tick removes what is left of a snapshot, and archives what is not archived; a report that is missing
 	// in the log stays missing.
 	err = errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
-	a.archiveClosed(ctx, run.ID)
+	a.archiveClosed(ctx, run)
 	return true, err
 }
 

@@ -95,8 +95,7 @@ func (a *Aggregator) ours(ctx context.Context, due []billing.Announcement, from 
 			continue
 		}
 		reason := fmt.Sprintf("it is of stage %q, livemode %t, and this is stage %q, livemode %t: it was copied with the database, delete it", its.Stage, its.LiveMode, from.Stage, from.LiveMode)
-		a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, announcement.ID, telemetry.KeyError, reason)
-		if err := a.Store.PostponeAnnouncement(ctx, announcement.ID, reason, a.now().Add(billing.AnnouncementWait)); err != nil {
+		if err := a.postpone(ctx, announcement.ID, reason, billing.AnnouncementWait); err != nil {
 			return nil, err
 		}
 	}
@@ -137,12 +136,17 @@ func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent
 		if !is {
 			continue
 		}
-		a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, announcement.ID, telemetry.KeyError, reason)
-		if postponeErr := a.Store.PostponeAnnouncement(ctx, announcement.ID, reason, a.now().Add(announcement.Wait())); postponeErr != nil {
+		if postponeErr := a.postpone(ctx, announcement.ID, reason, announcement.Wait()); postponeErr != nil {
 			return len(accepted), postponeErr
 		}
 	}
 	return len(accepted), err
+}
+
+// postpone keeps a refused announcement behind the others for a while.
+func (a *Aggregator) postpone(ctx context.Context, id, reason string, wait time.Duration) error {
+	a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, id, telemetry.KeyError, reason)
+	return a.Store.PostponeAnnouncement(ctx, id, reason, a.now().Add(wait))
 }
 
 // announceAll is the tick's: it also keeps, as the last one deployed, on which bus this database announces, and

@@ -39,15 +39,11 @@ func (a *Aggregator) reportAddress(run billing.Run) string {
 
 // archiveClosed archives a run that was just closed. It fails nobody: what is missing, the tick tries again.
 // What is amended later is left to the tick, for a redrive amends a run many times.
-func (a *Aggregator) archiveClosed(ctx context.Context, runID string) {
-	if a.Archive == nil {
+func (a *Aggregator) archiveClosed(ctx context.Context, run billing.Run) {
+	if a.Archive == nil || run.Kind() != billing.KindFull {
 		return
 	}
-	run, err := a.Store.Run(ctx, runID)
-	if err == nil && run.Kind() == billing.KindFull && !run.Status.Open() {
-		err = a.archive(ctx, run)
-	}
-	a.logUnarchived(ctx, runID, err)
+	a.logUnarchived(ctx, run.ID, a.archive(ctx, run.ID))
 }
 
 // archiveAll is the tick's: it archives what is left to be, until half of the time is over or one fails,
@@ -65,7 +61,7 @@ func (a *Aggregator) archiveAll(ctx context.Context, _ *Tick) error {
 		if !inTime() {
 			break
 		}
-		if err := a.archive(ctx, run); err != nil {
+		if err := a.archive(ctx, run.ID); err != nil {
 			a.logUnarchived(ctx, run.ID, err)
 			break
 		}
@@ -85,15 +81,15 @@ func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error)
 
 // archive writes the reports of the run as its items stand now, unless somebody else is at it. They are of the
 // revision that it had before they were read, so that what is amended meanwhile is archived again.
-func (a *Aggregator) archive(ctx context.Context, run billing.Run) (err error) {
+func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	now := a.now()
-	lease := billing.Lease{RunID: run.ID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLife)}
+	lease := billing.Lease{RunID: runID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLife)}
 	started, err := a.Store.StartArchive(ctx, lease, now)
 	if err != nil || !started {
 		return err
 	}
 	// As it is now: since it was listed, somebody may have resumed it, or archived a later revision.
-	run, err = a.Store.Run(ctx, run.ID)
+	run, err := a.Store.Run(ctx, runID)
 	written := err == nil && !run.Status.Open()
 	if written {
 		err = a.putReports(ctx, run)
