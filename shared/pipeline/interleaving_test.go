@@ -22,7 +22,7 @@ import (
 )
 
 // interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
-const interleavings = 3000
+const interleavings = 600
 
 // world is one organization that two workers reconcile while Stripe changes and the application's
 // webhook writes. One party moves at a time, one call to the outside at a step, so that what is
