@@ -9,19 +9,20 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/startup"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
 func main() {
 	if err := run(context.Background()); err != nil {
-		wire.Exit(err)
+		startup.Exit(err)
 	}
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.AggregatorConnections, config.NeedDatabase)
+	f, err := startup.Start(ctx, config.AggregatorConnections, config.NeedDatabase)
 	if err != nil {
 		return err
 	}
@@ -29,7 +30,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	aggregator := wire.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
+	aggregator := wiring.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
 	aggregator.Step.Deployed = true
 	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // which fails no run
 		f.Log.ErrorContext(ctx, "reports are not archived until this function starts anew", telemetry.KeyError, err.Error())

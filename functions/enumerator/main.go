@@ -7,22 +7,23 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/startup"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 func main() {
 	if err := run(context.Background()); err != nil {
-		wire.Exit(err)
+		startup.Exit(err)
 	}
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.EnumeratorConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)
+	f, err := startup.Start(ctx, config.EnumeratorConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)
 	if err != nil {
 		return err
 	}
 	stripe := f.Stripe(1)
-	lambda.StartWithOptions(wire.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Invoke, lambda.WithContext(ctx))
+	lambda.StartWithOptions(wiring.Enumerator(f.Config, f.Store, stripe, f.Queues, f.Log).Invoke, lambda.WithContext(ctx))
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -20,7 +20,7 @@ func runOn(t *testing.T, environ map[string]string, args ...string) (billing.Sum
 	var out, errs bytes.Buffer
 	code := realMain(t.Context(), append(args, "--json"), environ, &out, &errs)
 	var a answer
-	if err := json.Unmarshal(out.Bytes(), &a); err != nil || code != present.ExitOK {
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil || code != cli.ExitOK {
 		t.Fatalf("exit %d, %v\n%s%s", code, err, &out, &errs)
 	}
 	return a.Result, errs.String()
@@ -121,7 +121,7 @@ func TestADemonstrationTellsWhatItWouldHaveAnnounced(t *testing.T) {
 				t.Fatal("nothing was repaired")
 			}
 			var out, errs bytes.Buffer
-			if code := realMain(t.Context(), args, environ, &out, &errs); code != present.ExitOK {
+			if code := realMain(t.Context(), args, environ, &out, &errs); code != cli.ExitOK {
 				t.Fatalf("exit %d\n%s", code, &errs)
 			}
 			wantSaid(t, errs.String(), fmt.Sprintf("%d repairs and the end of the run would have been announced", summary.Synchronized))

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/s3server"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -32,7 +32,7 @@ func TestReportsAreArchivedWhereABucketAndAWSSettingsAre(t *testing.T) {
 	says := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if code := realMain(t.Context(), args, environ, &out, &errs); code != present.ExitOK {
+		if code := realMain(t.Context(), args, environ, &out, &errs); code != cli.ExitOK {
 			t.Fatalf("exit %d: %s", code, &errs)
 		}
 		return errs.String()

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -36,7 +36,7 @@ func runLocal(ctx context.Context, o options, environ map[string]string, out, er
 	if err != nil {
 		return err
 	}
-	return present.Ended(status)
+	return cli.Ended(status)
 }
 
 // reconcileAndShow reconciles once and writes the summary.
@@ -44,7 +44,7 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 	if err := o.check(); err != nil {
 		return "", err
 	}
-	progress := present.NewProgress(errs)
+	progress := output.NewProgress(errs)
 	if environ, err = readSettings(ctx, o, environ); err != nil {
 		return "", err
 	}
@@ -73,14 +73,14 @@ func readSettings(ctx context.Context, o options, environ map[string]string) (_ 
 	if o.demo.only {
 		return environ, nil
 	}
-	if environ, err = present.WithDotEnv(environ); err != nil {
+	if environ, err = cli.WithDotEnv(environ); err != nil {
 		return nil, err
 	}
-	return wire.Environment(ctx, environ)
+	return wiring.Environment(ctx, environ)
 }
 
 // onDemonstration reconciles on own parts. Settings are checked before the parts are started.
-func onDemonstration(ctx context.Context, o options, environ map[string]string, out, errs io.Writer, progress *present.Progress) (status billing.RunStatus, err error) {
+func onDemonstration(ctx context.Context, o options, environ map[string]string, out, errs io.Writer, progress *output.Progress) (status billing.RunStatus, err error) {
 	if _, err := config.Load(ownSettings(environ, placeholders()), config.NeedDatabase, config.NeedStripe); err != nil {
 		return "", err
 	}
@@ -110,7 +110,7 @@ func ownSettings(environ, own map[string]string) map[string]string {
 }
 
 // onSession reconciles once and shows the summary; with --hold it then waits until ctx ends.
-func onSession(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, out io.Writer, progress *present.Progress) (summary billing.Summary, err error) {
+func onSession(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, out io.Writer, progress *output.Progress) (summary billing.Summary, err error) {
 	s, err := connect(ctx, o, c, own, log, progress)
 	if err != nil {
 		return summary, err
@@ -137,11 +137,11 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 
 func (s session) show(ctx context.Context, o options, summary billing.Summary, out io.Writer) error {
 	if o.json {
-		return present.JSON(out, summary)
+		return output.JSON(out, summary)
 	}
 	view := o.view
-	view.Queued, view.Stored, view.Names = o.demo.hold, o.demo.hold || s.stays, follow.Names(ctx, s.store, summary)
-	return present.Summary(out, summary, view)
+	view.Queued, view.Stored, view.Names = o.demo.hold, o.demo.hold || s.stays, cli.OrganizationNames(ctx, s.store, summary)
+	return output.Summary(out, summary, view)
 }
 
 // sayHowToGoOn with a run that has not come to its end: its queue ends with this process.
@@ -161,8 +161,8 @@ func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Lo
 }
 
 // connect starts a pipeline on the database and the Stripe that c names.
-func connect(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *present.Progress) (s session, err error) {
-	database := wire.Database(c)
+func connect(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *output.Progress) (s session, err error) {
+	database := wiring.DatabaseConfig(c)
 	if own != nil && !own.database.Concurrent() {
 		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
 	}
@@ -176,7 +176,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 		return s, err
 	}
 	s = session{store: store, progress: progress, stays: own == nil}
-	stripe := wire.Stripe(c, 1, log)
+	stripe := wiring.Stripe(c, 1, log)
 	if err = reachable(ctx, stripe); err == nil {
 		err = s.checkApplication(ctx, o)
 	}

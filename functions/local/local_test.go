@@ -24,8 +24,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
@@ -120,7 +121,7 @@ func TestRetrieveTellsAMissingCustomer(t *testing.T) {
 
 func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 	code, a := local(t.Context(), t, nil)
-	if code != present.ExitOK || a.Result.Status != billing.RunCompleted || a.Message != "Reconciliation completed" {
+	if code != cli.ExitOK || a.Result.Status != billing.RunCompleted || a.Message != "Reconciliation completed" {
 		t.Fatalf("exit %d, status %s, message %q", code, a.Result.Status, a.Message)
 	}
 	for _, reason := range []billing.Reason{
@@ -149,7 +150,7 @@ func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 func TestAWrongServerProgramIsRefusedInOneLine(t *testing.T) {
 	t.Setenv("MYSQLD", "/nowhere/mysqld")
 	code, a := local(t.Context(), t, nil)
-	if code != present.ExitUsage || a.Error.Code != "configuration" || a.Error.Hint == "" || strings.Contains(a.Error.Message, "\n") ||
+	if code != cli.ExitUsage || a.Error.Code != "configuration" || a.Error.Hint == "" || strings.Contains(a.Error.Message, "\n") ||
 		!strings.Contains(a.Error.Message, "MYSQLD") || !strings.Contains(a.Error.Message, "/nowhere/mysqld") {
 		t.Errorf("exit %d, error %+v", code, a.Error)
 	}
@@ -158,7 +159,7 @@ func TestAWrongServerProgramIsRefusedInOneLine(t *testing.T) {
 // onOwnParts starts own parts on the given database; they end with the test.
 func onOwnParts(t *testing.T, database func(context.Context) (*localdb.Server, error)) *ownParts {
 	t.Helper()
-	own, err := startOwnParts(t.Context(), demoOptions{orgs: orgs, drift: 100 * drift, seed: 7}, database, present.NewProgress(t.Output()))
+	own, err := startOwnParts(t.Context(), demoOptions{orgs: orgs, drift: 100 * drift, seed: 7}, database, output.NewProgress(t.Output()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +178,7 @@ func reconcileOn(t *testing.T, own *ownParts) billing.Summary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := connect(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), present.NewProgress(t.Output()))
+	s, err := connect(t.Context(), options{}, c, own, slog.New(slog.DiscardHandler), output.NewProgress(t.Output()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +279,7 @@ func TestDryRunPlansTheSameAndWritesNothing(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	before := checksum(t, p.db.DB)
 	code, dry := local(t.Context(), t, p.environ, "--dry-run")
-	if code != present.ExitOK || !dry.Result.DryRun || dry.Result.Synchronized == 0 {
+	if code != cli.ExitOK || !dry.Result.DryRun || dry.Result.Synchronized == 0 {
 		t.Fatalf("dry run: exit %d, %+v", code, dry.Result)
 	}
 	if checksum(t, p.db.DB) != before {
@@ -305,7 +306,7 @@ func TestARefusedRowEndsItsOrganizationAloneAndAtOnce(t *testing.T) {
 			BEGIN IF NEW.`+column+` = '`+refused+`' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'frozen by support'; END IF; END`)
 	}
 	code, a := local(t.Context(), t, p.environ)
-	if code != present.ExitNotOK || a.Result.Reasons[billing.ReasonDatabaseRefused] != 1 || a.Result.Errors != dry.Result.Errors+1 ||
+	if code != cli.ExitNotOK || a.Result.Reasons[billing.ReasonDatabaseRefused] != 1 || a.Result.Errors != dry.Result.Errors+1 ||
 		a.Result.Synchronized != dry.Result.Synchronized-1 {
 		t.Errorf("exit %d, %+v; dry: %+v", code, a.Result, dry.Result)
 	}
@@ -339,33 +340,33 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 		code    string
 		says    string
 	}{
-		"no server at the address":     {p.with("DB_PORT", "1"), nil, present.ExitFailed, "database_unavailable", "DB_HOST"},
-		"wrong password":               {p.with("DB_PASSWORD", "wrong-password"), nil, present.ExitFailed, "database_login", "DB_PASSWORD"},
-		"no such database":             {p.with("DB_NAME", "nowhere"), nil, present.ExitFailed, "database_login", "DB_NAME"},
-		"wrong key":                    {p.with("STRIPE_SECRET_KEY", "sk_test_wrong"), nil, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
-		"no Stripe at the address":     {p.with("STRIPE_API_BASE", "http://127.0.0.1:1"), nil, present.ExitFailed, "stripe_unavailable", "STRIPE_API_BASE"},
-		"account of somebody else":     {p.with("STRIPE_ACCOUNT_ID", "acct_other"), nil, present.ExitFailed, "wrong_account", "STRIPE_ACCOUNT_ID"},
-		"key of the other mode":        {p.with("STRIPE_MODE", "live"), nil, present.ExitUsage, "configuration", "STRIPE_MODE"},
-		"database without Stripe":      {p.with("STRIPE_SECRET_KEY", ""), nil, present.ExitUsage, "usage", "STRIPE_SECRET_KEY"},
-		"two problems of the settings": {p.with("DB_PORT", "x"), nil, present.ExitUsage, "configuration", "DB_PORT"},
-		"unknown flag":                 {p.environ, []string{"--nonsense"}, present.ExitUsage, "usage", "nonsense"},
-		"unknown argument":             {p.environ, []string{"nonsense"}, present.ExitUsage, "usage", "nonsense"},
-		"empty organization":           {p.environ, []string{"--org", ""}, present.ExitUsage, "usage", "after --org is empty"},
-		"empty run":                    {p.environ, []string{"--resume= "}, present.ExitUsage, "usage", "--resume is empty"},
-		"a beginning of no catch-up":   {p.environ, []string{"--since", "2h"}, present.ExitUsage, "usage", "--strategy events"},
-		"a catch-up of one":            {p.environ, []string{"--strategy", "events", "--org", "org-1"}, present.ExitUsage, "usage", "for one organization"},
-		"a beginning to come":          {p.environ, []string{"--strategy", "events", "--since", "2099-01-01"}, present.ExitUsage, "usage", "still to come"},
-		"unknown strategy":             {p.environ, []string{"--strategy", "guess"}, present.ExitUsage, "usage", "guess"},
-		"unknown organization":         {p.environ, []string{"--org", "nobody"}, present.ExitFailed, "unknown_organization", "nobody"},
-		"unknown run":                  {p.environ, []string{"--resume", "never"}, present.ExitFailed, "unknown_run", "never"},
-		"hold of parts of others":      {p.environ, []string{"--hold"}, present.ExitUsage, "usage", "--hold"},
-		"shape of parts of others":     {p.environ, []string{"--orgs", "5"}, present.ExitUsage, "usage", "--orgs"},
-		"live key, nobody to ask":      {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), nil, present.ExitUsage, "usage", "--yes"},
-		"live key, a dry run":          {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--dry-run"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
-		"live key, said yes":           {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--yes"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
-		"settings of a demonstration":  {map[string]string{"MAX_DOWNGRADES": "many"}, nil, present.ExitUsage, "configuration", "MAX_DOWNGRADES"},
-		"run of a demonstration":       {p.environ, []string{"--demo", "--resume", "run"}, present.ExitUsage, "usage", "--resume"},
-		"impossible demonstration":     {nil, []string{"--orgs", "0"}, present.ExitUsage, "usage", "--orgs"},
+		"no server at the address":     {p.with("DB_PORT", "1"), nil, cli.ExitFailed, "database_unavailable", "DB_HOST"},
+		"wrong password":               {p.with("DB_PASSWORD", "wrong-password"), nil, cli.ExitFailed, "database_login", "DB_PASSWORD"},
+		"no such database":             {p.with("DB_NAME", "nowhere"), nil, cli.ExitFailed, "database_login", "DB_NAME"},
+		"wrong key":                    {p.with("STRIPE_SECRET_KEY", "sk_test_wrong"), nil, cli.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"no Stripe at the address":     {p.with("STRIPE_API_BASE", "http://127.0.0.1:1"), nil, cli.ExitFailed, "stripe_unavailable", "STRIPE_API_BASE"},
+		"account of somebody else":     {p.with("STRIPE_ACCOUNT_ID", "acct_other"), nil, cli.ExitFailed, "wrong_account", "STRIPE_ACCOUNT_ID"},
+		"key of the other mode":        {p.with("STRIPE_MODE", "live"), nil, cli.ExitUsage, "configuration", "STRIPE_MODE"},
+		"database without Stripe":      {p.with("STRIPE_SECRET_KEY", ""), nil, cli.ExitUsage, "usage", "STRIPE_SECRET_KEY"},
+		"two problems of the settings": {p.with("DB_PORT", "x"), nil, cli.ExitUsage, "configuration", "DB_PORT"},
+		"unknown flag":                 {p.environ, []string{"--nonsense"}, cli.ExitUsage, "usage", "nonsense"},
+		"unknown argument":             {p.environ, []string{"nonsense"}, cli.ExitUsage, "usage", "nonsense"},
+		"empty organization":           {p.environ, []string{"--org", ""}, cli.ExitUsage, "usage", "after --org is empty"},
+		"empty run":                    {p.environ, []string{"--resume= "}, cli.ExitUsage, "usage", "--resume is empty"},
+		"a beginning of no catch-up":   {p.environ, []string{"--since", "2h"}, cli.ExitUsage, "usage", "--strategy events"},
+		"a catch-up of one":            {p.environ, []string{"--strategy", "events", "--org", "org-1"}, cli.ExitUsage, "usage", "for one organization"},
+		"a beginning to come":          {p.environ, []string{"--strategy", "events", "--since", "2099-01-01"}, cli.ExitUsage, "usage", "still to come"},
+		"unknown strategy":             {p.environ, []string{"--strategy", "guess"}, cli.ExitUsage, "usage", "guess"},
+		"unknown organization":         {p.environ, []string{"--org", "nobody"}, cli.ExitFailed, "unknown_organization", "nobody"},
+		"unknown run":                  {p.environ, []string{"--resume", "never"}, cli.ExitFailed, "unknown_run", "never"},
+		"hold of parts of others":      {p.environ, []string{"--hold"}, cli.ExitUsage, "usage", "--hold"},
+		"shape of parts of others":     {p.environ, []string{"--orgs", "5"}, cli.ExitUsage, "usage", "--orgs"},
+		"live key, nobody to ask":      {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), nil, cli.ExitUsage, "usage", "--yes"},
+		"live key, a dry run":          {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--dry-run"}, cli.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"live key, said yes":           {p.with("STRIPE_SECRET_KEY", "rk_live_wrong"), []string{"--yes"}, cli.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY"},
+		"settings of a demonstration":  {map[string]string{"MAX_DOWNGRADES": "many"}, nil, cli.ExitUsage, "configuration", "MAX_DOWNGRADES"},
+		"run of a demonstration":       {p.environ, []string{"--demo", "--resume", "run"}, cli.ExitUsage, "usage", "--resume"},
+		"impossible demonstration":     {nil, []string{"--orgs", "0"}, cli.ExitUsage, "usage", "--orgs"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -395,11 +396,11 @@ func TestADemonstrationLeavesOtherDatabasesAlone(t *testing.T) {
 	if err := os.WriteFile(".env", []byte("DB_HOST=db.example.com\nnot a line of it\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, a := local(t.Context(), t, nil); code != present.ExitUsage || a.Error.Code != "configuration" {
+	if code, a := local(t.Context(), t, nil); code != cli.ExitUsage || a.Error.Code != "configuration" {
 		t.Errorf("a broken .env: exit %d, %+v", code, a.Error)
 	}
 	code, a := local(t.Context(), t, p.environ, "--demo", "--orgs", "7", "--drift", "100")
-	if code != present.ExitOK || a.Result.TotalOrganizations != 7 || a.Result.Synchronized != 7 {
+	if code != cli.ExitOK || a.Result.TotalOrganizations != 7 || a.Result.Synchronized != 7 {
 		t.Errorf("exit %d, %+v", code, a)
 	}
 	if checksum(t, p.db.DB) != before {
@@ -410,14 +411,14 @@ func TestADemonstrationLeavesOtherDatabasesAlone(t *testing.T) {
 func TestSettingsAreCheckedBeforeOwnPartsAreStarted(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := realMain(t.Context(), nil, map[string]string{"MAX_DOWNGRADES": "many"}, &out, &errs)
-	if code != present.ExitUsage || strings.Contains(errs.String(), "seeding") || strings.Contains(errs.String(), "database:") {
+	if code != cli.ExitUsage || strings.Contains(errs.String(), "seeding") || strings.Contains(errs.String(), "database:") {
 		t.Errorf("exit %d\n%s", code, &errs)
 	}
 }
 
 func TestADemonstrationTellsWhatItPlantedAndWhereToLook(t *testing.T) {
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"--orgs", "60"}, nil, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"--orgs", "60"}, nil, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
 	_, end, found := strings.Cut(errs.String(), "Webhooks that the demonstration lost on purpose: changed plans ")
@@ -430,12 +431,12 @@ func TestRevokedKeyStopsTheRunAndResumingCompletesIt(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	p.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unauthorized, After: 5})
 	code, a := local(t.Context(), t, p.environ)
-	if code != present.ExitNotOK || a.Result.Status != billing.RunStopped || a.Result.StatusReason != billing.ReasonStripeUnauthorized || a.Result.Errors != 0 || a.Result.Pending == 0 {
+	if code != cli.ExitNotOK || a.Result.Status != billing.RunStopped || a.Result.StatusReason != billing.ReasonStripeUnauthorized || a.Result.Errors != 0 || a.Result.Pending == 0 {
 		t.Fatalf("exit %d, %+v", code, a.Result)
 	}
 	p.stripe.ClearFaults()
 	code, b := local(t.Context(), t, p.environ, "--resume", a.Result.RunID)
-	if code != present.ExitOK || b.Result.RunID != a.Result.RunID || b.Result.TotalOrganizations != a.Result.TotalOrganizations || b.Result.Pending != 0 {
+	if code != cli.ExitOK || b.Result.RunID != a.Result.RunID || b.Result.TotalOrganizations != a.Result.TotalOrganizations || b.Result.Pending != 0 {
 		t.Errorf("resumed: exit %d, %+v", code, b.Result)
 	}
 }
@@ -454,14 +455,14 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 	p.stripe.Before(nil)
 	_, rest, found := strings.Cut(a.Error.Hint, "--resume ")
 	runID := strings.TrimSuffix(rest, " goes on")
-	if code != present.ExitFailed || a.Error.Code != "interrupted" || !found {
+	if code != cli.ExitFailed || a.Error.Code != "interrupted" || !found {
 		t.Fatalf("exit %d, error %+v", code, a.Error)
 	}
 	if status := mysqltest.Value[billing.RunStatus](t, p.db, `SELECT status FROM reconciliation_runs`); status != billing.RunStopped {
 		t.Errorf("the interrupted run is %s: another process would take it up", status)
 	}
 	code, b := local(t.Context(), t, p.environ, "--resume", runID)
-	if code != present.ExitOK || b.Result.Pending != 0 || b.Result.RunID != runID {
+	if code != cli.ExitOK || b.Result.Pending != 0 || b.Result.RunID != runID {
 		t.Errorf("resumed: exit %d, %+v", code, b.Result)
 	}
 }
@@ -478,7 +479,7 @@ func TestOtherRunsInTheDatabaseAreLeftAlone(t *testing.T) {
 	const others = `SELECT GROUP_CONCAT(CONCAT(id, status) ORDER BY id) FROM reconciliation_runs WHERE id IN ('old','late','unfinished','drained')`
 	before := mysqltest.Value[string](t, p.db, others)
 	p.stripe.SetLatency(200 * time.Millisecond) // longer than it takes to look after the run
-	if code, a := local(t.Context(), t, p.environ); code != present.ExitOK {
+	if code, a := local(t.Context(), t, p.environ); code != cli.ExitOK {
 		t.Fatalf("exit %d, %+v", code, a)
 	}
 	if after := mysqltest.Value[string](t, p.db, others); after != before {
@@ -491,7 +492,7 @@ func TestOneOrganizationIsARunOfOne(t *testing.T) {
 	_, dry := local(t.Context(), t, p.environ, "--dry-run")
 	drifted := dry.Result.Details[slices.IndexFunc(dry.Result.Details, func(d billing.Detail) bool { return d.Reason == billing.ReasonRepaired })]
 	code, a := local(t.Context(), t, p.environ, "--org", drifted.OrgID)
-	if code != present.ExitOK || a.Result.TotalOrganizations != 1 || a.Result.Synchronized != 1 || a.Result.Details[0].OrgID != drifted.OrgID {
+	if code != cli.ExitOK || a.Result.TotalOrganizations != 1 || a.Result.Synchronized != 1 || a.Result.Details[0].OrgID != drifted.OrgID {
 		t.Errorf("exit %d, %+v", code, a.Result)
 	}
 }
@@ -502,7 +503,7 @@ func TestACatchUpRepairsWhomEventsNameAndNobodyElse(t *testing.T) {
 	named := p.planted.Named
 	code, a := local(t.Context(), t, p.environ, "--strategy", "events")
 	s := a.Result
-	if code != present.ExitOK || s.Status != billing.RunCompleted || s.TotalOrganizations != named.Organizations || s.Synchronized != named.Pending+named.NotPending || s.Errors != 0 {
+	if code != cli.ExitOK || s.Status != billing.RunCompleted || s.TotalOrganizations != named.Organizations || s.Synchronized != named.Pending+named.NotPending || s.Errors != 0 {
 		t.Fatalf("exit %d, %+v; events name %+v", code, s, named)
 	}
 	if s.DriftByCause != (billing.DriftByCause{Pending: named.Pending, NotPending: named.NotPending}) || s.DriftByCause.Pending == 0 || s.DriftByCause.NotPending == 0 {
@@ -521,12 +522,12 @@ func TestACatchUpRepairsWhomEventsNameAndNobodyElse(t *testing.T) {
 	sub := p.stripe.Events()[0].Subscription.ID
 	p.stripe.UpdateSubscription(sub, func(s *stripetest.Subscription) { s.TrialEnd = 1_900_000_000 })
 	code, a = local(t.Context(), t, p.environ, "--strategy", "events", "--since", "1m")
-	if s := a.Result; code != present.ExitOK || s.TotalOrganizations != 1 || s.Synchronized != 1 || s.DriftByCause.Pending != 1 || s.Details[0].Event.Type != "customer.subscription.updated" {
+	if s := a.Result; code != cli.ExitOK || s.TotalOrganizations != 1 || s.Synchronized != 1 || s.DriftByCause.Pending != 1 || s.Details[0].Event.Type != "customer.subscription.updated" {
 		t.Errorf("of the last minute: exit %d, %+v", code, s)
 	}
 
 	code, a = local(t.Context(), t, p.environ)
-	if left := p.planted.Outcomes[billing.OutcomeSynced] - s.Synchronized; code != present.ExitOK || a.Result.Synchronized != left || a.Result.Reasons[billing.ReasonSubscriptionMissing] != left || left == 0 {
+	if left := p.planted.Outcomes[billing.OutcomeSynced] - s.Synchronized; code != cli.ExitOK || a.Result.Synchronized != left || a.Result.Reasons[billing.ReasonSubscriptionMissing] != left || left == 0 {
 		t.Errorf("the run over all: exit %d, %+v", code, a.Result)
 	}
 }
@@ -536,7 +537,7 @@ func TestTablesThatAreNotAsNeededAreRefusedBeforeAnythingIsMade(t *testing.T) {
 	p.db.MustExec(t, `ALTER TABLE organizations MODIFY is_deleted INT NULL`)
 	p.db.MustExec(t, `ALTER TABLE subscriptions DROP COLUMN trial_end`)
 	code, a := local(t.Context(), t, p.environ)
-	if code != present.ExitFailed || a.Error.Code != "database_schema" || !strings.HasPrefix(a.Error.Message, "nothing was started: ") ||
+	if code != cli.ExitFailed || a.Error.Code != "database_schema" || !strings.HasPrefix(a.Error.Message, "nothing was started: ") ||
 		!strings.Contains(a.Error.Message, "organizations.is_deleted") || !strings.Contains(a.Error.Message, "subscriptions.trial_end") || strings.Contains(a.Error.Message, "\n") {
 		t.Errorf("exit %d, %+v", code, a.Error)
 	}
@@ -549,7 +550,7 @@ func TestKeysThatAreMissedArePrinted(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	p.db.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != present.ExitOK || !strings.Contains(errs.String(), "warning: subscriptions has no foreign key") {
+	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != cli.ExitOK || !strings.Contains(errs.String(), "warning: subscriptions has no foreign key") {
 		t.Errorf("exit %d\n%s", code, &errs)
 	}
 }
@@ -557,7 +558,7 @@ func TestKeysThatAreMissedArePrinted(t *testing.T) {
 func TestPeopleSeeEveryChangeAndTheFigures(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
 	for _, want := range []string{"organizations", billing.FieldPlanTier, "synced", "drift by field", "Stripe requests"} {
@@ -653,7 +654,7 @@ func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
 	if err != nil || answer.FunctionError != nil {
 		t.Fatalf("%s, %v", answer.Payload, err)
 	}
-	store, err := mysqlstore.Open(t.Context(), wire.Database(c))
+	store, err := mysqlstore.Open(t.Context(), wiring.DatabaseConfig(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -665,7 +666,7 @@ func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
 		}
 	}
 	stop()
-	if code := <-ended; code != present.ExitOK {
+	if code := <-ended; code != cli.ExitOK {
 		t.Errorf("exit %d\n%s", code, &held.text)
 	}
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {

@@ -9,10 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 )
 
-func main() { present.Main(realMain) }
+func main() { cli.Main(realMain) }
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
 	var o options
@@ -35,9 +35,9 @@ or configuration, 3 it ended any other way.`,
   local --resume RUN          go on with a run that was interrupted or stopped
   local --demo --hold         own parts whatever .env says, and keep them for reconcile
   local --orgs 10000 --drift 1 --json`,
-		Args: present.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runLocal(ctx, o, environ, out, errs) },
 	}
 	o.bind(cmd)
-	return present.Execute(ctx, cmd, args, out, errs)
+	return cli.Execute(ctx, cmd, args, out, errs)
 }

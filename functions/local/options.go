@@ -10,7 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
@@ -18,10 +19,10 @@ import (
 type options struct {
 	dryRun, json, yes bool
 	org, resume       string
-	reading           present.Reading
+	reading           cli.StrategyFlags
 	given             func(flag string) bool // on the command line
 	demo              demoOptions
-	view              present.View // of the run, as the flags say
+	view              output.View // of the run, as the flags say
 }
 
 // demoOptions shape the own parts.
@@ -37,7 +38,7 @@ type demoOptions struct {
 
 func (o demoOptions) check() error {
 	if o.orgs < 1 || o.drift < 0 || o.drift > 100 || o.latency < 0 || o.rate < 0 {
-		return present.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
+		return cli.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
 	}
 	return nil
 }
@@ -47,7 +48,7 @@ func (o options) check() error {
 	if err := o.reading.Check(o.org, o.resume); err != nil {
 		return err
 	}
-	if err := o.view.Check(); err != nil {
+	if err := cli.CheckView(o.view); err != nil {
 		return err
 	}
 	return o.demo.check()
@@ -59,15 +60,15 @@ func (o options) onOwnParts(environ map[string]string) (bool, error) {
 	database, key := environ["DB_HOST"] != "", environ["STRIPE_SECRET_KEY"] != ""
 	switch {
 	case o.demo.only && o.resume != "":
-		return false, present.Usage("--resume goes on with a run in a database that stays; a demonstration's ends with it")
+		return false, cli.Usage("--resume goes on with a run in a database that stays; a demonstration's ends with it")
 	case o.demo.only:
 		return true, nil
 	case database != key:
-		return false, present.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration (--demo)")
+		return false, cli.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration (--demo)")
 	case database:
 		return false, o.refuseOwnFlags()
 	case o.resume != "":
-		return false, present.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
+		return false, cli.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
 	default:
 		return true, nil
 	}
@@ -77,7 +78,7 @@ func (o options) onOwnParts(environ map[string]string) (bool, error) {
 func (o options) refuseOwnFlags() error {
 	for _, name := range ownFlags {
 		if o.given(name) {
-			return present.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env); --demo leaves those alone", name)
+			return cli.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env); --demo leaves those alone", name)
 		}
 	}
 	return nil
@@ -88,12 +89,12 @@ func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) e
 	if o.dryRun || o.yes || c.Stripe.Mode != config.ModeLive {
 		return nil
 	}
-	yes, err := present.Ask(ctx, os.Stdin, errs, fmt.Sprintf("This repairs database %s at %s as Stripe's live account says.", c.Database.Name, c.Database.Host))
+	yes, err := cli.Ask(ctx, os.Stdin, errs, fmt.Sprintf("This repairs database %s at %s as Stripe's live account says.", c.Database.Name, c.Database.Host))
 	switch {
-	case errors.Is(err, present.ErrNobodyToAsk):
-		return present.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
+	case errors.Is(err, cli.ErrNobodyToAsk):
+		return cli.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
 	case err == nil && !yes:
-		return &present.Error{Exit: present.ExitUsage, Code: "usage", Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
+		return &cli.Error{Exit: cli.ExitUsage, Code: "usage", Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
 	default:
 		return err
 	}
@@ -105,7 +106,7 @@ var ownFlags = []string{"orgs", "drift", "latency", "rate", "seed", "hold"}
 func (o *options) bind(cmd *cobra.Command) {
 	o.given = func(name string) bool { return cmd.Flags().Changed(name) }
 
-	o.view.Bind(cmd)
+	cli.BindView(cmd, &o.view)
 	o.reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")

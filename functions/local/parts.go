@@ -11,7 +11,8 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
@@ -38,13 +39,13 @@ func startDatabase(ctx context.Context) (*localdb.Server, error) {
 	case errors.Is(err, localdb.ErrNoServer):
 		return localdb.StartInProcess(ctx)
 	case errors.Is(err, localdb.ErrNoProgram):
-		return nil, &present.Error{Exit: present.ExitUsage, Code: "configuration", Hint: "without MYSQLD, a server is looked for on this machine", Err: err}
+		return nil, &cli.Error{Exit: cli.ExitUsage, Code: "configuration", Hint: "without MYSQLD, a server is looked for on this machine", Err: err}
 	}
 	return database, err
 }
 
 // startOwnParts starts and seeds them.
-func startOwnParts(ctx context.Context, o demoOptions, database func(context.Context) (*localdb.Server, error), progress *present.Progress) (parts *ownParts, err error) {
+func startOwnParts(ctx context.Context, o demoOptions, database func(context.Context) (*localdb.Server, error), progress *output.Progress) (parts *ownParts, err error) {
 	parts = &ownParts{unlimited: o.rate == 0}
 	defer func() {
 		if err != nil {
@@ -61,7 +62,7 @@ func startOwnParts(ctx context.Context, o demoOptions, database func(context.Con
 	}
 	progress.Note("database: %s", parts.database.Kind())
 	if o.hold && !parts.database.Concurrent() {
-		return parts, present.Usage("--hold needs a database that others can connect to, and there is none on PATH; install one (apt-get install mariadb-server-core)")
+		return parts, cli.Usage("--hold needs a database that others can connect to, and there is none on PATH; install one (apt-get install mariadb-server-core)")
 	}
 	progress.Note("Stripe: a fake one at %s", parts.stripe.URL())
 	err = parts.seed(ctx, o, progress)
@@ -72,7 +73,7 @@ func startOwnParts(ctx context.Context, o demoOptions, database func(context.Con
 // https://docs.stripe.com/rate-limits
 const globalRate = 4
 
-func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *present.Progress) (err error) {
+func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *output.Progress) (err error) {
 	if err := p.database.CreateDatabase(ctx, databaseName); err != nil {
 		return fmt.Errorf("create the database: %w", err)
 	}

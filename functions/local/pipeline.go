@@ -10,9 +10,9 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
@@ -26,7 +26,7 @@ type session struct {
 	*inprocess.Pipeline
 
 	store    *mysqlstore.Store
-	progress *present.Progress
+	progress *output.Progress
 	stays    bool // the database outlives this process
 }
 
@@ -61,12 +61,12 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 	if err == nil || runID == "" || !s.stays {
 		return err
 	}
-	e := &present.Error{
-		Exit: present.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
+	e := &cli.Error{
+		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
 		Hint: "run " + runID + " keeps what was decided; on the same database, --resume " + runID + " goes on",
 	}
 	if ctx.Err() != nil {
-		e.Code, e.Err = present.CodeInterrupted, errors.New("interrupted")
+		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
 	}
 	if !ours {
 		return e
@@ -91,7 +91,7 @@ const stopTime = 5 * time.Second
 // enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
 // everything was sent. The run is ours unless another process enumerates it.
 func (s session) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
-	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": present.Operator()}
+	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": cli.Operator()}
 	if !o.reading.Since.At.IsZero() {
 		event["since"] = o.reading.Since.At
 	}
@@ -102,7 +102,7 @@ func (s session) enumerate(ctx context.Context, o options) (runID string, ours b
 		event["resume"] = o.resume
 	}
 	var result pipeline.Enumeration
-	err = follow.While(ctx, s.store, s.progress, pollEvery, o.resume, func() (err error) {
+	err = cli.ShowProgressWhile(ctx, s.store, s.progress, pollEvery, o.resume, func() (err error) {
 		result, err = s.invoke(ctx, event)
 		return err
 	})
@@ -136,14 +136,14 @@ func (s session) invoke(ctx context.Context, event map[string]any) (pipeline.Enu
 // this database is not its business.
 func (s session) follow(ctx context.Context, runID string) error {
 	ticked := time.Now()
-	return follow.Until(ctx, pollEvery, func() (ended bool, err error) {
+	return cli.Poll(ctx, pollEvery, func() (ended bool, err error) {
 		if time.Since(ticked) > inprocess.TickEvery {
 			ticked = time.Now()
 			if err := s.Aggregator.Step.Progress(ctx, runID); err != nil {
 				return false, err
 			}
 		}
-		run, err := follow.Look(ctx, s.store, s.progress, runID)
+		run, err := cli.ShowProgress(ctx, s.store, s.progress, runID)
 		return !run.Status.Open() && run.Summarized, err
 	})
 }

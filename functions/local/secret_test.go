@@ -6,7 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -32,14 +32,14 @@ func TestSettingsMayComeFromASecret(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	environ := map[string]string{"SECRET_NAME": "pixell/prod"}
-	if code, a := local(t.Context(), t, environ, "--dry-run"); code != present.ExitOK && code != present.ExitNotOK || a.Result.TotalOrganizations == 0 {
+	if code, a := local(t.Context(), t, environ, "--dry-run"); code != cli.ExitOK && code != cli.ExitNotOK || a.Result.TotalOrganizations == 0 {
 		t.Errorf("exit %d, %+v", code, a)
 	}
 	if runs := mysqltest.Value[int](t, p.db, `SELECT COUNT(*) FROM reconciliation_runs WHERE status NOT IN (?, ?)`, billing.RunEnumerating, billing.RunRunning); runs != 1 {
 		t.Errorf("%d runs in the secret's database", runs)
 	}
 	server.Close()
-	if code, a := local(t.Context(), t, environ, "--dry-run"); code != present.ExitUsage || a.Error.Code != "configuration" {
+	if code, a := local(t.Context(), t, environ, "--dry-run"); code != cli.ExitUsage || a.Error.Code != "configuration" {
 		t.Errorf("without an answer: exit %d, %+v", code, a.Error)
 	}
 }

@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -95,21 +96,21 @@ func second(args []string) string {
 func (o acceptOptions) check(args []string) error {
 	switch {
 	case o.list && o.remove:
-		return present.Usage("--list and --remove are two commands: give one of them")
+		return cli.Usage("--list and --remove are two commands: give one of them")
 	case o.list && (len(args) > 0 || o.why != "" || o.until != ""):
-		return present.Usage("--list lists all that is accepted: leave out the rest")
+		return cli.Usage("--list lists all that is accepted: leave out the rest")
 	case o.list:
 		return nil
 	case len(args) > 2:
-		return present.Usage("give an organization and at most one code, not %d arguments; a name of several words needs quotes", len(args))
+		return cli.Usage("give an organization and at most one code, not %d arguments; a name of several words needs quotes", len(args))
 	case len(args) == 0:
-		return present.Usage("name the organization, or say --list")
+		return cli.Usage("name the organization, or say --list")
 	case o.remove && (o.why != "" || o.until != ""):
-		return present.Usage("--remove needs no --reason and no --until")
+		return cli.Usage("--remove needs no --reason and no --until")
 	case !o.remove && strings.TrimSpace(o.why) == "":
-		return present.Usage("--reason must say why it is all right, for whoever reads the report")
+		return cli.Usage("--reason must say why it is all right, for whoever reads the report")
 	case second(args) != "" && !billing.Acceptable(second(args)):
-		return present.Usage("%q cannot be accepted; these can: %s", second(args), strings.Join(billing.AcceptableCodes(), ", "))
+		return cli.Usage("%q cannot be accepted; these can: %s", second(args), strings.Join(billing.AcceptableCodes(), ", "))
 	default:
 		return nil
 	}
@@ -125,10 +126,10 @@ func endOf(until string, now time.Time) (*time.Time, error) {
 		at, err = time.Parse(time.RFC3339, until)
 	}
 	if err != nil {
-		return nil, present.Usage("--until %q is no date: write 2027-01-31, or a time such as 2027-01-31T12:00:00Z", until)
+		return nil, cli.Usage("--until %q is no date: write 2027-01-31, or a time such as 2027-01-31T12:00:00Z", until)
 	}
 	if !at.After(now) {
-		return nil, present.Usage("--until %s has passed already", until)
+		return nil, cli.Usage("--until %s has passed already", until)
 	}
 	at = at.UTC()
 	return &at, nil
@@ -151,7 +152,7 @@ func (c *command) noteAccepted(ctx context.Context, args []string, o acceptOptio
 		}
 		var all []billing.Acceptance
 		for _, code := range codes {
-			all = append(all, billing.Acceptance{OrgID: orgID, Code: code, Why: strings.TrimSpace(o.why), By: present.Operator(), At: now, Until: until})
+			all = append(all, billing.Acceptance{OrgID: orgID, Code: code, Why: strings.TrimSpace(o.why), By: cli.Operator(), At: now, Until: until})
 		}
 		if err := store.Accept(ctx, all); err != nil {
 			return err
@@ -180,8 +181,8 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	}
 	codes := item.Codes()
 	if !found || len(codes) == 0 {
-		return nil, &present.Error{
-			Exit: present.ExitUsage, Code: "nothing_to_accept", Err: errors.New("the last run said nothing about organization " + orgID + " that can be accepted"),
+		return nil, &cli.Error{
+			Exit: cli.ExitUsage, Code: "nothing_to_accept", Err: errors.New("the last run said nothing about organization " + orgID + " that can be accepted"),
 			Hint: "name the code: " + strings.Join(billing.AcceptableCodes(), ", "),
 		}
 	}
@@ -195,8 +196,8 @@ func (c *command) removeAccepted(ctx context.Context, orgID, code string) error 
 			return err
 		}
 		if n == 0 {
-			return &present.Error{
-				Exit: present.ExitUsage, Code: "nothing_accepted", Err: errors.New("nothing of that is accepted for organization " + orgID),
+			return &cli.Error{
+				Exit: cli.ExitUsage, Code: "nothing_accepted", Err: errors.New("nothing of that is accepted for organization " + orgID),
 				Hint: "reconcile accept --list shows what is, with the ids",
 			}
 		}
@@ -230,10 +231,10 @@ func (c *command) showAccepted(ctx context.Context, store *mysqlstore.Store, all
 	if c.json {
 		return json.NewEncoder(c.out).Encode(answer)
 	}
-	p := present.NewPage(c.out)
+	p := output.NewPage(c.out)
 	for _, a := range answer.Accepted {
 		p.Line(0, "%s  %s", telemetry.OneLine(a.OrgID), telemetry.OneLine(a.Name))
-		p.Line(2, "%s", present.Accepted(a.Acceptance))
+		p.Line(2, "%s", output.Accepted(a.Acceptance))
 		p.Line(2, "%s", adviceOn(a.Code).Means)
 		if !a.Holds {
 			p.Line(2, "its time has passed: it counts again")

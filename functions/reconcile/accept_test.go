@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -18,7 +18,7 @@ func (h held) accepted(args ...string) accepted {
 	var out, errs bytes.Buffer
 	code := realMain(h.Context(), append(append([]string{"accept"}, args...), "--json"), h.environ, &out, &errs)
 	var a accepted
-	if err := json.Unmarshal(out.Bytes(), &a); err != nil || code != present.ExitOK {
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil || code != cli.ExitOK {
 		h.Fatalf("%v: exit %d, %v: %s%s", args, code, err, &out, &errs)
 	}
 	return a
@@ -26,27 +26,27 @@ func (h held) accepted(args ...string) accepted {
 
 func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-known", price("price_of_nothing"))
 	h.organization("org-drifted", price("price_max"))
-	if first := h.run(present.ExitNotOK, "start", "--watch").Result; first.Status != billing.RunCompletedWithErrors {
+	if first := h.run(cli.ExitNotOK, "start", "--watch").Result; first.Status != billing.RunCompletedWithErrors {
 		t.Fatalf("%+v", first)
 	}
 	// Without a code it is what the last run said.
 	a := h.accepted("Name of org-known", "--reason", "a contract of its own", "--until", time.Now().AddDate(0, 0, 2).Format(time.DateOnly))
-	if len(a.Accepted) != 1 || a.Accepted[0].Code != "tier_unresolved" || a.Accepted[0].OrgID != "org-known" || a.Accepted[0].By != present.Operator() || !a.Accepted[0].Holds {
+	if len(a.Accepted) != 1 || a.Accepted[0].Code != "tier_unresolved" || a.Accepted[0].OrgID != "org-known" || a.Accepted[0].By != cli.Operator() || !a.Accepted[0].Holds {
 		t.Fatalf("%+v", a)
 	}
-	h.run(present.ExitOK, "redrive", "--watch") // takes the message out of the queue, and sums the run up again
-	second := h.run(present.ExitOK, "start", "--watch").Result
+	h.run(cli.ExitOK, "redrive", "--watch") // takes the message out of the queue, and sums the run up again
+	second := h.run(cli.ExitOK, "start", "--watch").Result
 	if second.Status != billing.RunCompleted || second.Errors != 1 || second.AcceptedErrors != 1 || second.Accepted["tier_unresolved"] != 1 || second.TotalOrganizations != 2 {
 		t.Errorf("%+v", second)
 	}
-	if again := h.run(present.ExitOK, "redrive", "--watch"); again.Status != "empty" {
+	if again := h.run(cli.ExitOK, "redrive", "--watch"); again.Status != "empty" {
 		t.Errorf("a known error waits in the dead-letter queue: %+v", again)
 	}
 	text := h.prints("status", second.RunID)
-	for _, want := range []string{"accepted, counted apart", "a contract of its own", "by " + present.Operator()} {
+	for _, want := range []string{"accepted, counted apart", "a contract of its own", "by " + cli.Operator()} {
 		if !strings.Contains(text, want) {
 			t.Errorf("status does not say %q:\n%s", want, text)
 		}
@@ -62,7 +62,7 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	}
 
 	h.db.MustExec(t, `UPDATE reconciliation_accepted SET until_at = UTC_TIMESTAMP(6)`)
-	if third := h.run(present.ExitNotOK, "start", "--watch").Result; third.Status != billing.RunCompletedWithErrors || len(third.Accepted) != 0 {
+	if third := h.run(cli.ExitNotOK, "start", "--watch").Result; third.Status != billing.RunCompletedWithErrors || len(third.Accepted) != 0 {
 		t.Errorf("its time has passed: %+v", third)
 	}
 	if list := h.accepted("--list"); len(list.Accepted) != 1 || list.Accepted[0].Holds {
@@ -74,7 +74,7 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	// What can be repaired is repaired, accepted or not.
 	h.accepted("org-known", "tier_unresolved", "--reason", "known")
 	h.subscription("org-known", price("price_max"))
-	h.run(present.ExitOK, "start", "--watch")
+	h.run(cli.ExitOK, "start", "--watch")
 	if tier := mysqltest.Value[string](t, h.db, `SELECT subscription_tier FROM organizations WHERE id = 'org-known'`); tier != "max" {
 		t.Errorf("the tier is %s", tier)
 	}
@@ -82,7 +82,7 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 
 func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1")
 	for name, c := range map[string]struct {
 		args []string
@@ -90,18 +90,18 @@ func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 		code string
 		says string
 	}{
-		"nothing":                 {nil, present.ExitUsage, "usage", "--list"},
-		"no reason":               {[]string{"org-1", "other_mode"}, present.ExitUsage, "usage", "--reason"},
-		"what passes":             {[]string{"org-1", "stripe_unavailable", "--reason", "x"}, present.ExitUsage, "usage", "paid_without_subscription"},
-		"unknown code":            {[]string{"org-1", "x", "--reason", "x"}, present.ExitUsage, "usage", `"x"`},
-		"no date":                 {[]string{"org-1", "other_mode", "--reason", "x", "--until", "soon"}, present.ExitUsage, "usage", "2027-01-31"},
-		"a date that passed":      {[]string{"org-1", "other_mode", "--reason", "x", "--until", "2020-01-01"}, present.ExitUsage, "usage", "passed"},
-		"a name without quotes":   {[]string{"Name", "of", "org-1", "--reason", "x"}, present.ExitUsage, "usage", "quotes"},
-		"unknown organization":    {[]string{"org-2", "other_mode", "--reason", "x"}, present.ExitFailed, "unknown_organization", "org-2"},
-		"no run said anything":    {[]string{"org-1", "--reason", "x"}, present.ExitUsage, "nothing_to_accept", "org-1"},
-		"nothing to remove":       {[]string{"--remove", "org-1"}, present.ExitUsage, "nothing_accepted", "org-1"},
-		"list and remove":         {[]string{"--remove", "--list"}, present.ExitUsage, "usage", "--list"},
-		"list of an organization": {[]string{"--list", "org-1"}, present.ExitUsage, "usage", "--list"},
+		"nothing":                 {nil, cli.ExitUsage, "usage", "--list"},
+		"no reason":               {[]string{"org-1", "other_mode"}, cli.ExitUsage, "usage", "--reason"},
+		"what passes":             {[]string{"org-1", "stripe_unavailable", "--reason", "x"}, cli.ExitUsage, "usage", "paid_without_subscription"},
+		"unknown code":            {[]string{"org-1", "x", "--reason", "x"}, cli.ExitUsage, "usage", `"x"`},
+		"no date":                 {[]string{"org-1", "other_mode", "--reason", "x", "--until", "soon"}, cli.ExitUsage, "usage", "2027-01-31"},
+		"a date that passed":      {[]string{"org-1", "other_mode", "--reason", "x", "--until", "2020-01-01"}, cli.ExitUsage, "usage", "passed"},
+		"a name without quotes":   {[]string{"Name", "of", "org-1", "--reason", "x"}, cli.ExitUsage, "usage", "quotes"},
+		"unknown organization":    {[]string{"org-2", "other_mode", "--reason", "x"}, cli.ExitFailed, "unknown_organization", "org-2"},
+		"no run said anything":    {[]string{"org-1", "--reason", "x"}, cli.ExitUsage, "nothing_to_accept", "org-1"},
+		"nothing to remove":       {[]string{"--remove", "org-1"}, cli.ExitUsage, "nothing_accepted", "org-1"},
+		"list and remove":         {[]string{"--remove", "--list"}, cli.ExitUsage, "usage", "--list"},
+		"list of an organization": {[]string{"--list", "org-1"}, cli.ExitUsage, "usage", "--list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, a := run(t.Context(), t, h.environ, append([]string{"accept"}, c.args...)...)

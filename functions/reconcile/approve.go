@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -39,11 +39,11 @@ approved it, and when, is kept with the run.`,
 		Example: `  reconcile status 2026-11-22T03:00:00Z             what was withheld?
   reconcile approve 2026-11-22T03:00:00Z --limit 40
   reconcile redrive --watch                         have it applied`,
-		Args:              present.OneArg("run"),
+		Args:              cli.OneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("limit") || limit < 0 {
-				return present.Usage("--limit must say how many downgrades the run may make in all")
+				return cli.Usage("--limit must say how many downgrades the run may make in all")
 			}
 			return c.setLimit(ctx, args[0], limit, force)
 		},
@@ -60,10 +60,10 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if most := before.Downgrades + before.Withheld; limit > most && limit > before.DowngradeLimit && !force {
-			return present.Usage("run %s has downgraded %d organizations and withheld %d: --limit %d allows those; more would let pass what nobody has looked at, and takes --force",
+			return cli.Usage("run %s has downgraded %d organizations and withheld %d: --limit %d allows those; more would let pass what nobody has looked at, and takes --force",
 				runID, before.Downgrades, before.Withheld, most)
 		}
-		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: present.Operator(), At: time.Now().UTC()})
+		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: cli.Operator(), At: time.Now().UTC()})
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if !approved {
-			return present.Usage("run %s has downgraded %d organizations already; --limit cannot be less", runID, a.Downgrades)
+			return cli.Usage("run %s has downgraded %d organizations already; --limit cannot be less", runID, a.Downgrades)
 		}
 		return c.showApproval(a)
 	})

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -41,10 +41,10 @@ func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
 func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3; approved by " + present.Operator() + "\nreconcile redrive --watch has those applied\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3; approved by " + cli.Operator() + "\nreconcile redrive --watch has those applied\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {
@@ -56,10 +56,10 @@ func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_items SET reason = 'repaired'`)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--force"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--force"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 0; approved by " + present.Operator() + "\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 0; approved by " + cli.Operator() + "\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 }
@@ -67,10 +67,10 @@ func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
 func TestApproveAnswersMachines(t *testing.T) {
 	_, environ := runWithWithheld(t)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--json"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--json"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := `{"runId":"run-1","downgrades":2,"downgradeLimit":5,"withheld":3,"by":"` + present.Operator() + `"}` + "\n"; out.String() != want {
+	if want := `{"runId":"run-1","downgrades":2,"downgradeLimit":5,"withheld":3,"by":"` + cli.Operator() + `"}` + "\n"; out.String() != want {
 		t.Errorf("printed %s, want %s", &out, want)
 	}
 }
@@ -97,12 +97,12 @@ func TestApproveRefusesWhatItCannotDo(t *testing.T) {
 		code string
 		says string
 	}{
-		"no run":             {[]string{"approve", "--limit", "5"}, present.ExitUsage, "usage", "run"},
-		"no limit":           {[]string{"approve", "run-1"}, present.ExitUsage, "usage", "--limit"},
-		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, present.ExitUsage, "usage", "already"},
-		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, present.ExitUsage, "usage", "--force"},
-		"unknown run":        {[]string{"approve", "run-2", "--limit", "5"}, present.ExitFailed, "unknown_run", "run-2"},
-		"unknown command":    {[]string{"aprove"}, present.ExitUsage, "usage", "aprove"},
+		"no run":             {[]string{"approve", "--limit", "5"}, cli.ExitUsage, "usage", "run"},
+		"no limit":           {[]string{"approve", "run-1"}, cli.ExitUsage, "usage", "--limit"},
+		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, cli.ExitUsage, "usage", "already"},
+		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, cli.ExitUsage, "usage", "--force"},
+		"unknown run":        {[]string{"approve", "run-2", "--limit", "5"}, cli.ExitFailed, "unknown_run", "run-2"},
+		"unknown command":    {[]string{"aprove"}, cli.ExitUsage, "usage", "aprove"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
@@ -127,14 +127,14 @@ func TestApproveSetsTheLimitBothWaysAndKeepsWhoDidIt(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	for _, args := range [][]string{{"--limit", "40", "--force"}, {"--limit", "30"}, {"--limit", "2"}} { // 30 is more than was withheld, but less than before
 		var out, errs bytes.Buffer
-		if code := realMain(t.Context(), append([]string{"approve", "run-1"}, args...), environ, &out, &errs); code != present.ExitOK {
+		if code := realMain(t.Context(), append([]string{"approve", "run-1"}, args...), environ, &out, &errs); code != cli.ExitOK {
 			t.Fatalf("%v: exit %d: %s", args, code, &errs)
 		}
 		if limit := mysqltest.Value[string](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != args[1] {
 			t.Errorf("%v: the limit is %s", args, limit)
 		}
 		kept := mysqltest.Value[string](t, db, `SELECT CONCAT(approved_limit, ' by ', approved_by, ' ', approved_at > UTC_TIMESTAMP() - INTERVAL 1 MINUTE) FROM reconciliation_orders`)
-		if want := args[1] + " by " + present.Operator() + " 1"; kept != want {
+		if want := args[1] + " by " + cli.Operator() + " 1"; kept != want {
 			t.Errorf("%v: kept %q, want %q", args, kept, want)
 		}
 	}
@@ -144,10 +144,10 @@ func TestWhatIsApprovedForACatchUpIsItsOwn(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_runs SET strategy = 'events', downgrade_limit = 50`)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "6"}, environ, &out, &errs); code != present.ExitUsage {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "6"}, environ, &out, &errs); code != cli.ExitUsage {
 		t.Errorf("exit %d: %s%s", code, &out, &errs)
 	}
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
 	if !strings.HasPrefix(out.String(), "run run-1 may now downgrade 5 organizations") {

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
@@ -24,7 +24,7 @@ const (
 	codeThrottled   = "aws_throttled"
 	codeUnreachable = "aws_unreachable"
 	codeRefused     = "aws_refused"
-	codeInterrupted = present.CodeInterrupted
+	codeInterrupted = cli.CodeInterrupted
 )
 
 // awsSettings are the SDK's, from the environment and ~/.aws. They are tried before they are
@@ -32,13 +32,13 @@ const (
 func awsSettings(ctx context.Context) (aws.Config, error) {
 	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // what matters comes as an error
 	if err != nil {
-		return settings, &present.Error{
-			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + telemetry.OneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
+		return settings, &cli.Error{
+			Exit: cli.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + telemetry.OneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
 		}
 	}
 	if settings.Region == "" {
-		return settings, &present.Error{
-			Exit: present.ExitUsage, Code: "configuration", Err: errors.New("AWS_REGION is not set"), Hint: "set it to the region of the stack, or use a profile that has one (AWS_PROFILE)",
+		return settings, &cli.Error{
+			Exit: cli.ExitUsage, Code: "configuration", Err: errors.New("AWS_REGION is not set"), Hint: "set it to the region of the stack, or use a profile that has one (AWS_PROFILE)",
 		}
 	}
 	if _, err := settings.Credentials.Retrieve(ctx); err != nil {
@@ -55,8 +55,8 @@ func noCredentials(err error) error {
 	if last, ok := errors.AsType[*smithy.OperationError](err); ok && last.ServiceID == "ec2imds" {
 		why = "none are set here" // the last place that the SDK looks in
 	}
-	return &present.Error{
-		Exit: present.ExitFailed, Code: codeCredentials, Err: errors.New("there are no AWS credentials: " + why),
+	return &cli.Error{
+		Exit: cli.ExitFailed, Code: codeCredentials, Err: errors.New("there are no AWS credentials: " + why),
 		Hint: "sign in (aws sso login) and set AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
 	}
 }
@@ -68,13 +68,13 @@ const identityTime = 3 * time.Second
 // enumerator is not AWS's but local's, it is who runs this here.
 func (c *command) asker(ctx context.Context, settings aws.Config) string {
 	if c.environ["AWS_ENDPOINT_URL_LAMBDA"] != "" && c.environ["AWS_ENDPOINT_URL_STS"] == "" {
-		return present.Operator()
+		return cli.Operator()
 	}
 	ctx, cancel := context.WithTimeout(ctx, identityTime)
 	defer cancel()
 	out, err := sts.NewFromConfig(settings).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil || aws.ToString(out.Arn) == "" {
-		return present.Operator()
+		return cli.Operator()
 	}
 	return aws.ToString(out.Arn)
 }
@@ -92,10 +92,10 @@ func awsError(ctx context.Context, err error, about target) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if _, explained := errors.AsType[*present.Error](err); explained {
+	if _, explained := errors.AsType[*cli.Error](err); explained {
 		return err
 	}
-	e := &present.Error{Exit: present.ExitFailed}
+	e := &cli.Error{Exit: cli.ExitFailed}
 	refused, answered := errors.AsType[smithy.APIError](err)
 	if !answered {
 		e.Code, e.Err = codeUnreachable, errors.New("AWS did not answer about "+about.what+" in region "+about.region+": "+rootCause(err))

@@ -7,9 +7,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -31,7 +31,7 @@ func (c *command) withDatabase(ctx context.Context, do func(*mysqlstore.Store, c
 
 // onStore opens the database that the settings name.
 func onStore(ctx context.Context, settings config.Config, do func(*mysqlstore.Store) error) (err error) {
-	store, err := mysqlstore.Open(ctx, wire.Database(settings))
+	store, err := mysqlstore.Open(ctx, wiring.DatabaseConfig(settings))
 	if err != nil {
 		return err
 	}
@@ -59,15 +59,15 @@ func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.R
 }
 
 func unknownRun(err error, hint string) error {
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: err, Hint: hint}
+	return &cli.Error{Exit: cli.ExitFailed, Code: string(billing.ReasonUnknownRun), Err: err, Hint: hint}
 }
 
 // watch follows the run to its end, and shows how it ended.
 func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID string) error {
-	progress := present.NewProgress(c.errs)
+	progress := output.NewProgress(c.errs)
 	var run billing.Run
-	err := follow.Until(ctx, lookEvery, func() (ended bool, err error) {
-		run, err = follow.Look(ctx, store, progress, runID)
+	err := cli.Poll(ctx, lookEvery, func() (ended bool, err error) {
+		run, err = cli.ShowProgress(ctx, store, progress, runID)
 		return !run.Status.Open(), err
 	})
 	if err == nil && run.ID == "" {
@@ -82,15 +82,15 @@ func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID stri
 
 // notFollowed says that the run goes on although nobody watches it.
 func notFollowed(ctx context.Context, runID string, err error) error {
-	if known, ok := errors.AsType[*present.Error](err); ok {
+	if known, ok := errors.AsType[*cli.Error](err); ok {
 		return known
 	}
-	e := &present.Error{
-		Exit: present.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
+	e := &cli.Error{
+		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
 		Hint: "run " + telemetry.Clean(runID) + " goes on; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
 	}
 	if ctx.Err() != nil {
-		e.Code, e.Err = present.CodeInterrupted, errors.New("interrupted")
+		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
 	}
 	return e
 }
@@ -104,7 +104,7 @@ func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run bill
 	if err := c.showSummary(ctx, store, summary); err != nil || summary.Status.Open() {
 		return err
 	}
-	return present.Ended(summary.Status)
+	return cli.Ended(summary.Status)
 }
 
 // summaryOf is the summary that was written when the run was closed; without one, the run is
@@ -121,16 +121,16 @@ func summaryOf(ctx context.Context, store *mysqlstore.Store, run billing.Run) (b
 
 func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s billing.Summary) error {
 	if c.json {
-		return present.JSON(c.out, s)
+		return output.JSON(c.out, s)
 	}
 	view := c.view
-	view.Queued, view.Stored, view.Names = true, true, follow.Names(ctx, store, s)
-	return present.Summary(c.out, s, view)
+	view.Queued, view.Stored, view.Names = true, true, cli.OrganizationNames(ctx, store, s)
+	return output.Summary(c.out, s, view)
 }
 
 // say writes a result, made of what a terminal may show.
 func say(w io.Writer, format string, args ...any) error {
-	p := present.NewPage(w)
+	p := output.NewPage(w)
 	p.Lines(fmt.Sprintf(format, args...))
 	return p.Flush()
 }

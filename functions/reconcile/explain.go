@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -24,14 +24,14 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		return err
 	}
 	log := slog.New(slog.DiscardHandler)
-	stripe := wire.Stripe(settings, 1, log)
+	stripe := wiring.Stripe(settings, 1, log)
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
 		if want := settings.Stripe.AccountID; want != "" {
 			if _, err := pipeline.CheckAccount(ctx, stripe, want, ""); err != nil {
 				return err
 			}
 		}
-		e, err := wire.Reconciler(settings, store, stripe, log).Explain(ctx, orgID)
+		e, err := wiring.Reconciler(settings, store, stripe, log).Explain(ctx, orgID)
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (c *command) showExplanation(x explanation, name string) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(x)
 	}
-	p := present.NewPage(c.out)
+	p := output.NewPage(c.out)
 	p.Line(0, "organization %s  %s", telemetry.OneLine(x.OrgID), telemetry.OneLine(name))
 	p.Blank()
 	p.Line(0, "the database says")
@@ -198,18 +198,18 @@ func compared(table string) (names []string) {
 }
 
 // writeColumns writes a row of the database, the columns in the order given.
-func writeColumns(p *present.Page, table string, row map[string]any, columns []string) {
+func writeColumns(p *output.Page, table string, row map[string]any, columns []string) {
 	p.Line(2, "%s", table)
 	for _, column := range columns {
 		writeField(p, column, row[column])
 	}
 }
 
-func writeField(p *present.Page, name string, value any) {
-	p.Line(4, "%-24s %s", name, present.Value(value))
+func writeField(p *output.Page, name string, value any) {
+	p.Line(4, "%-24s %s", name, output.Value(value))
 }
 
-func writeSeen(p *present.Page, x explanation) {
+func writeSeen(p *output.Page, x explanation) {
 	if len(x.Stripe) == 0 {
 		p.Line(2, "no subscription")
 	}
@@ -230,15 +230,15 @@ func writeSeen(p *present.Page, x explanation) {
 	}
 }
 
-func writePlan(p *present.Page, x explanation) {
+func writePlan(p *output.Page, x explanation) {
 	const indent = 4
 	governs := "none"
 	if x.Governs != "" {
 		governs = x.Governs
 	}
-	colour := present.ColourOf(x.Plan.Outcome, x.Plan.Reason)
+	colour := output.ColourOf(x.Plan.Outcome, x.Plan.Reason)
 	p.Line(0, "governs  %s: %s", governs, x.Why)
-	p.Parts(0, indent, present.Part(present.Plain, "plan     "), present.Part(colour, "%s, %s", wouldBe(x.Plan), x.Plan.Reason))
+	p.Parts(0, indent, output.Part(output.Plain, "plan     "), output.Part(colour, "%s, %s", wouldBe(x.Plan), x.Plan.Reason))
 	p.Changes(indent, x.Plan.Changes)
 	advice, commands := x.Plan.Reason.Advice(), []string(nil)
 	if x.Plan.Error != "" {
@@ -256,7 +256,7 @@ func writePlan(p *present.Page, x explanation) {
 // wouldBe is what a run would do: an explanation does nothing.
 func wouldBe(p planned) string {
 	if p.Outcome == billing.OutcomeSynced {
-		return present.Did(billing.OutcomeDrifted)
+		return output.Did(billing.OutcomeDrifted)
 	}
-	return present.Did(p.Outcome)
+	return output.Did(p.Outcome)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -33,7 +33,7 @@ func (h held) with(t *testing.T, changes map[string]string) map[string]string {
 
 func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1")
 	for name, c := range map[string]struct {
 		changes map[string]string
@@ -43,43 +43,43 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		says    string // in the message
 		hint    string // in the hint
 	}{
-		"no such function": {map[string]string{"ENUMERATOR_FUNCTION": "other"}, []string{"start"}, present.ExitFailed, codeNotFound, "function other in region us-east-1", "AWS_REGION"},
-		"no such queue":    {map[string]string{"DEAD_LETTER_QUEUE_URL": h.environ["WORK_QUEUE_URL"] + "-other"}, []string{"redrive"}, present.ExitFailed, codeNotFound, "queue in region us-east-1", "DEAD_LETTER_QUEUE_URL"},
-		"no credentials":   {map[string]string{"AWS_ACCESS_KEY_ID": ""}, []string{"start"}, present.ExitFailed, codeCredentials, "credentials", "aws sso login"},
+		"no such function": {map[string]string{"ENUMERATOR_FUNCTION": "other"}, []string{"start"}, cli.ExitFailed, codeNotFound, "function other in region us-east-1", "AWS_REGION"},
+		"no such queue":    {map[string]string{"DEAD_LETTER_QUEUE_URL": h.environ["WORK_QUEUE_URL"] + "-other"}, []string{"redrive"}, cli.ExitFailed, codeNotFound, "queue in region us-east-1", "DEAD_LETTER_QUEUE_URL"},
+		"no credentials":   {map[string]string{"AWS_ACCESS_KEY_ID": ""}, []string{"start"}, cli.ExitFailed, codeCredentials, "credentials", "aws sso login"},
 		"no credentials for queues": {
-			map[string]string{"AWS_ACCESS_KEY_ID": ""}, []string{"redrive"}, present.ExitFailed, codeCredentials, "credentials", "AWS_PROFILE",
+			map[string]string{"AWS_ACCESS_KEY_ID": ""}, []string{"redrive"}, cli.ExitFailed, codeCredentials, "credentials", "AWS_PROFILE",
 		},
-		"no such profile":      {map[string]string{"AWS_PROFILE": "nobody"}, []string{"start"}, present.ExitUsage, "configuration", "nobody", "AWS_PROFILE"},
-		"no region":            {map[string]string{"AWS_REGION": ""}, []string{"start"}, present.ExitUsage, "configuration", "AWS_REGION", "region"},
-		"nobody answers":       {map[string]string{"AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:1"}, []string{"start"}, present.ExitFailed, codeUnreachable, "refused", "network"},
-		"no queue settings":    {map[string]string{"WORK_QUEUE_URL": ""}, []string{"redrive"}, present.ExitUsage, "configuration", "WORK_QUEUE_URL", ".env.example"},
-		"no function setting":  {map[string]string{"ENUMERATOR_FUNCTION": ""}, []string{"org", "org-1"}, present.ExitUsage, "configuration", "ENUMERATOR_FUNCTION", ".env.example"},
-		"watch needs database": {map[string]string{"DB_HOST": ""}, []string{"start", "--watch"}, present.ExitUsage, "configuration", "DB_HOST", ".env.example"},
-		"database is away":     {map[string]string{"DB_PORT": "1"}, []string{"start", "--watch"}, present.ExitFailed, "database_unavailable", "DB_HOST", ""},
-		"unknown run":          {nil, []string{"status", "never"}, present.ExitFailed, "unknown_run", "pruned", "reconcile runs"},
-		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, present.ExitFailed, "unknown_run", "never", ""},
-		"unknown organization": {nil, []string{"org", "org-2"}, present.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
-		"near organization":    {nil, []string{"org", "ORG-"}, present.ExitFailed, "unknown_organization", "ORG-", "org-1"},
-		"unknown, no database": {map[string]string{"DB_HOST": ""}, []string{"org", "org-2"}, present.ExitFailed, "unknown_organization", "org-2", ""},
-		"unknown to explain":   {nil, []string{"org", "org-2", "--explain"}, present.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
-		"wrong account":        {map[string]string{"STRIPE_ACCOUNT_ID": "acct_other"}, []string{"org", "org-1", "--explain"}, present.ExitFailed, "wrong_account", "acct_other", ""},
-		"wrong key":            {map[string]string{"STRIPE_SECRET_KEY": "sk_test_wrong"}, []string{"org", "org-1", "--explain"}, present.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY", ""},
-		"unknown strategy":     {nil, []string{"start", "--strategy", "guess"}, present.ExitUsage, "usage", "guess", "--help"},
-		"beginning of no run":  {nil, []string{"start", "--since", "2h"}, present.ExitUsage, "usage", "--strategy events", "--help"},
-		"no moment":            {nil, []string{"start", "--strategy", "events", "--since", "lunch"}, present.ExitUsage, "usage", `--since "lunch" is neither`, "--help"},
-		"organization missing": {nil, []string{"org"}, present.ExitUsage, "usage", "organization id", "--help"},
-		"organization empty":   {nil, []string{"org", " "}, present.ExitUsage, "usage", "argument 2 is empty", "--help"},
-		"run to go on empty":   {nil, []string{"start", "--resume", ""}, present.ExitUsage, "usage", "after --resume is empty", "--help"},
-		"run empty":            {nil, []string{"status", ""}, present.ExitUsage, "usage", "argument 2 is empty", "--help"},
-		"explain and watch":    {nil, []string{"org", "org-1", "--explain", "--watch"}, present.ExitUsage, "usage", "--explain", "--help"},
-		"two runs":             {nil, []string{"status", "a", "b"}, present.ExitUsage, "usage", "one run", "--help"},
-		"other shell":          {nil, []string{"completion", "csh"}, present.ExitUsage, "usage", "csh", "--help"},
-		"no shell":             {nil, []string{"completion"}, present.ExitUsage, "usage", "bash, zsh", "--help"},
-		"misspelt flag":        {nil, []string{"start", "--dryrun"}, present.ExitUsage, "usage", "did you mean --dry-run?", "--help"},
-		"unlike any flag":      {nil, []string{"start", "--nonsense"}, present.ExitUsage, "usage", "unknown flag --nonsense", "--help"},
-		"no number":            {nil, []string{"approve", "run", "--limit", "ten"}, present.ExitUsage, "usage", `--limit is "ten", which is no whole number`, "--help"},
-		"neither yes nor no":   {nil, []string{"start", "--dry-run=maybe"}, present.ExitUsage, "usage", `--dry-run is "maybe", which is no true or false`, "--help"},
-		"misspelt command":     {nil, []string{"statsu"}, present.ExitUsage, "usage", "did you mean status", "--help"},
+		"no such profile":      {map[string]string{"AWS_PROFILE": "nobody"}, []string{"start"}, cli.ExitUsage, "configuration", "nobody", "AWS_PROFILE"},
+		"no region":            {map[string]string{"AWS_REGION": ""}, []string{"start"}, cli.ExitUsage, "configuration", "AWS_REGION", "region"},
+		"nobody answers":       {map[string]string{"AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:1"}, []string{"start"}, cli.ExitFailed, codeUnreachable, "refused", "network"},
+		"no queue settings":    {map[string]string{"WORK_QUEUE_URL": ""}, []string{"redrive"}, cli.ExitUsage, "configuration", "WORK_QUEUE_URL", ".env.example"},
+		"no function setting":  {map[string]string{"ENUMERATOR_FUNCTION": ""}, []string{"org", "org-1"}, cli.ExitUsage, "configuration", "ENUMERATOR_FUNCTION", ".env.example"},
+		"watch needs database": {map[string]string{"DB_HOST": ""}, []string{"start", "--watch"}, cli.ExitUsage, "configuration", "DB_HOST", ".env.example"},
+		"database is away":     {map[string]string{"DB_PORT": "1"}, []string{"start", "--watch"}, cli.ExitFailed, "database_unavailable", "DB_HOST", ""},
+		"unknown run":          {nil, []string{"status", "never"}, cli.ExitFailed, "unknown_run", "pruned", "reconcile runs"},
+		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, cli.ExitFailed, "unknown_run", "never", ""},
+		"unknown organization": {nil, []string{"org", "org-2"}, cli.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
+		"near organization":    {nil, []string{"org", "ORG-"}, cli.ExitFailed, "unknown_organization", "ORG-", "org-1"},
+		"unknown, no database": {map[string]string{"DB_HOST": ""}, []string{"org", "org-2"}, cli.ExitFailed, "unknown_organization", "org-2", ""},
+		"unknown to explain":   {nil, []string{"org", "org-2", "--explain"}, cli.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
+		"wrong account":        {map[string]string{"STRIPE_ACCOUNT_ID": "acct_other"}, []string{"org", "org-1", "--explain"}, cli.ExitFailed, "wrong_account", "acct_other", ""},
+		"wrong key":            {map[string]string{"STRIPE_SECRET_KEY": "sk_test_wrong"}, []string{"org", "org-1", "--explain"}, cli.ExitFailed, "stripe_unauthorized", "STRIPE_SECRET_KEY", ""},
+		"unknown strategy":     {nil, []string{"start", "--strategy", "guess"}, cli.ExitUsage, "usage", "guess", "--help"},
+		"beginning of no run":  {nil, []string{"start", "--since", "2h"}, cli.ExitUsage, "usage", "--strategy events", "--help"},
+		"no moment":            {nil, []string{"start", "--strategy", "events", "--since", "lunch"}, cli.ExitUsage, "usage", `--since "lunch" is neither`, "--help"},
+		"organization missing": {nil, []string{"org"}, cli.ExitUsage, "usage", "organization id", "--help"},
+		"organization empty":   {nil, []string{"org", " "}, cli.ExitUsage, "usage", "argument 2 is empty", "--help"},
+		"run to go on empty":   {nil, []string{"start", "--resume", ""}, cli.ExitUsage, "usage", "after --resume is empty", "--help"},
+		"run empty":            {nil, []string{"status", ""}, cli.ExitUsage, "usage", "argument 2 is empty", "--help"},
+		"explain and watch":    {nil, []string{"org", "org-1", "--explain", "--watch"}, cli.ExitUsage, "usage", "--explain", "--help"},
+		"two runs":             {nil, []string{"status", "a", "b"}, cli.ExitUsage, "usage", "one run", "--help"},
+		"other shell":          {nil, []string{"completion", "csh"}, cli.ExitUsage, "usage", "csh", "--help"},
+		"no shell":             {nil, []string{"completion"}, cli.ExitUsage, "usage", "bash, zsh", "--help"},
+		"misspelt flag":        {nil, []string{"start", "--dryrun"}, cli.ExitUsage, "usage", "did you mean --dry-run?", "--help"},
+		"unlike any flag":      {nil, []string{"start", "--nonsense"}, cli.ExitUsage, "usage", "unknown flag --nonsense", "--help"},
+		"no number":            {nil, []string{"approve", "run", "--limit", "ten"}, cli.ExitUsage, "usage", `--limit is "ten", which is no whole number`, "--help"},
+		"neither yes nor no":   {nil, []string{"start", "--dry-run=maybe"}, cli.ExitUsage, "usage", `--dry-run is "maybe", which is no true or false`, "--help"},
+		"misspelt command":     {nil, []string{"statsu"}, cli.ExitUsage, "usage", "did you mean status", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, a := run(t.Context(), t, h.with(t, c.changes), c.args...)
@@ -98,7 +98,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 
 func TestAFlagWithoutItsValueIsNamed(t *testing.T) {
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"start", "--strategy"}, nil, &out, &errs); code != present.ExitUsage || !strings.HasPrefix(errs.String(), "error: --strategy needs a value\n") {
+	if code := realMain(t.Context(), []string{"start", "--strategy"}, nil, &out, &errs); code != cli.ExitUsage || !strings.HasPrefix(errs.String(), "error: --strategy needs a value\n") {
 		t.Errorf("exit %d\n%s", code, &errs)
 	}
 }
@@ -148,7 +148,7 @@ func TestTheEnumeratorIsAskedOnceWhateverItAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			environ, asked := lambdaSays(t, c.status, c.header, c.body)
 			code, a := run(t.Context(), t, environ, "start")
-			if code != present.ExitFailed || a.Error.Code != c.code || !strings.Contains(a.Error.Message, c.says) || strings.Contains(a.Error.Message, "\n") {
+			if code != cli.ExitFailed || a.Error.Code != c.code || !strings.Contains(a.Error.Message, c.says) || strings.Contains(a.Error.Message, "\n") {
 				t.Errorf("exit %d, %+v; want code %s, %q", code, a.Error, c.code, c.says)
 			}
 			if n := asked.Load(); n != 1 {
@@ -161,7 +161,7 @@ func TestTheEnumeratorIsAskedOnceWhateverItAnswers(t *testing.T) {
 func TestARunThatIsNotSentOutYetSaysThatItGoesOn(t *testing.T) {
 	environ, _ := lambdaSays(t, http.StatusOK, nil, `{"runId":"run-1","enqueued":5000,"done":false}`)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"start"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"start"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
 	if want := "run run-1: organizations enqueued so far: 5000; the rest follows by itself, within 15 minutes\n"; out.String() != want {
@@ -187,7 +187,7 @@ func TestLeavingAStartSaysThatTheRunGoesOn(t *testing.T) {
 	}
 	onlyTheseAWSSettings(t, environ)
 	code, a := run(ctx, t, environ, "start")
-	if code != present.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "goes on in AWS: reconcile status --watch") {
+	if code != cli.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "goes on in AWS: reconcile status --watch") {
 		t.Errorf("exit %d, %+v", code, a.Error)
 	}
 }
@@ -202,7 +202,7 @@ func (w writer) Write(p []byte) (int, error) {
 
 func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1")
 	goOn := make(chan struct{})
 	h.stripe.Before(func(r *http.Request) {
@@ -210,8 +210,8 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 			<-goOn // a worker is at it
 		}
 	})
-	runID := h.run(present.ExitOK, "start", "--strategy", "retrieve").RunID
-	if open := h.run(present.ExitOK, "status"); open.Message != "Reconciliation running" || open.Result.Pending != 1 || open.Result.FinishedAt != nil {
+	runID := h.run(cli.ExitOK, "start", "--strategy", "retrieve").RunID
+	if open := h.run(cli.ExitOK, "status"); open.Message != "Reconciliation running" || open.Result.Pending != 1 || open.Result.FinishedAt != nil {
 		t.Errorf("a run that is going: %+v", open)
 	}
 	if text := h.prints("status"); !strings.Contains(text, "not finished") {
@@ -221,19 +221,19 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	var out bytes.Buffer
 	code := realMain(ctx, []string{"status", "--watch", "--json"}, h.environ, &out, writer(leave)) // at the first sign of progress
 	close(goOn)
-	if code != present.ExitFailed || !strings.Contains(out.String(), `"code":"interrupted"`) || !strings.Contains(out.String(), "reconcile status "+runID+" --watch") {
+	if code != cli.ExitFailed || !strings.Contains(out.String(), `"code":"interrupted"`) || !strings.Contains(out.String(), "reconcile status "+runID+" --watch") {
 		t.Errorf("exit %d, %s", code, &out)
 	}
-	if code, a := run(t.Context(), t, h.environ, "status", runID, "--watch"); code != present.ExitOK || a.Result.Pending != 0 {
+	if code, a := run(t.Context(), t, h.environ, "status", runID, "--watch"); code != cli.ExitOK || a.Result.Pending != 0 {
 		t.Errorf("exit %d, %+v", code, a)
 	}
 }
 
 func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1")
-	runID := h.run(present.ExitOK, "org", "org-1", "--watch").Result.RunID
+	runID := h.run(cli.ExitOK, "org", "org-1", "--watch").Result.RunID
 	settings, err := awsconfig.LoadDefaultConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -261,11 +261,11 @@ func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	environ := h.with(t, map[string]string{"DB_HOST": ""}) // the queues alone are enough
-	if code, a := run(t.Context(), t, environ, "redrive"); code != present.ExitOK || a.Status != "running" || a.Moved >= 3 {
+	if code, a := run(t.Context(), t, environ, "redrive"); code != cli.ExitOK || a.Status != "running" || a.Moved >= 3 {
 		t.Errorf("exit %d, %+v", code, a)
 	}
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"redrive", "--watch"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"redrive", "--watch"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
 	if !strings.Contains(errs.String(), "under way since") || !strings.HasPrefix(out.String(), "messages moved back to the work queue: ") {
@@ -276,7 +276,7 @@ func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 func TestHelpTeachesWithExamples(t *testing.T) {
 	for _, name := range []string{"start", "org", "status", "redrive", "approve", "stop", "migrate"} {
 		var out, errs bytes.Buffer
-		if code := realMain(t.Context(), []string{name, "--help"}, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 {
+		if code := realMain(t.Context(), []string{name, "--help"}, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 {
 			t.Errorf("%s: exit %d, %s", name, code, &errs)
 		}
 		if !strings.Contains(out.String(), "Examples:\n  ") || !strings.Contains(out.String(), "reconcile "+name) {
@@ -285,7 +285,7 @@ func TestHelpTeachesWithExamples(t *testing.T) {
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		var out, errs bytes.Buffer
-		if code := realMain(t.Context(), []string{"completion", shell}, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 || !strings.Contains(out.String(), "reconcile") {
+		if code := realMain(t.Context(), []string{"completion", shell}, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 || !strings.Contains(out.String(), "reconcile") {
 			t.Errorf("%s: exit %d, %s", shell, code, &errs)
 		}
 	}
@@ -294,7 +294,7 @@ func TestHelpTeachesWithExamples(t *testing.T) {
 func TestHelpTellsWhatEachReasonAndWarningMeans(t *testing.T) {
 	for _, args := range [][]string{{"help", "reasons"}, {"reasons", "--help"}, {"reasons"}} {
 		var out, errs bytes.Buffer
-		if code := realMain(t.Context(), args, nil, &out, &errs); code != present.ExitOK || errs.Len() != 0 {
+		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 {
 			t.Errorf("%s: exit %d, %s", args, code, &errs)
 		}
 		for _, a := range billing.AllAdvice() {
@@ -313,7 +313,7 @@ func TestEachCommandThatAdviceNamesIsThere(t *testing.T) {
 			args := strings.Fields(strings.Replace(command, "--limit N", "--limit 1", 1))[1:]
 			var out, errs bytes.Buffer
 			code := realMain(t.Context(), append(args, "--help"), nil, &out, &errs) // flags are read up to --help
-			if code != present.ExitOK || !strings.Contains(out.String(), "Usage:\n  reconcile "+args[0]) {
+			if code != cli.ExitOK || !strings.Contains(out.String(), "Usage:\n  reconcile "+args[0]) {
 				t.Errorf("%s: %s: exit %d, %s%s", a.Code, command, code, &errs, &out)
 			}
 		}

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -18,7 +19,7 @@ import (
 func (c *command) organization(ctx context.Context, text string) (string, error) {
 	if !c.hasDatabase() {
 		if isNoID(text) {
-			return "", present.Usage("%s is no organization's id; to find the organization, set DB_HOST and what else .env.example names for the database", text)
+			return "", cli.Usage("%s is no organization's id; to find the organization, set DB_HOST and what else .env.example names for the database", text)
 		}
 		return text, nil
 	}
@@ -39,22 +40,22 @@ func (c *command) organization(ctx context.Context, text string) (string, error)
 	case err != nil:
 		return text, nil // whoever needs the database says what is wrong with it
 	case len(found.Organizations) > 1:
-		return "", &present.Error{
-			Exit: present.ExitUsage, Code: "ambiguous_organization", Err: errors.New("several organizations have the " + found.By + " " + telemetry.OneLine(text)),
+		return "", &cli.Error{
+			Exit: cli.ExitUsage, Code: "ambiguous_organization", Err: errors.New("several organizations have the " + found.By + " " + telemetry.OneLine(text)),
 			Hint: "say which one, by its id:" + named(found.Organizations),
 		}
 	case len(found.Organizations) == 0 && isStripeID(text):
-		return "", &present.Error{
-			Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New("no organization is known under " + text + " in the database"),
+		return "", &cli.Error{
+			Exit: cli.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New("no organization is known under " + text + " in the database"),
 			Hint: "Stripe's metadata.orgId may name one: look at it in the dashboard",
 		}
 	case len(found.Organizations) == 0:
 		return text, nil
 	}
 	if o := found.Organizations[0]; found.By == mysqlstore.ByName {
-		present.NewProgress(c.errs).Note("%s is organization %s", telemetry.OneLine(o.Name), telemetry.OneLine(o.ID))
+		output.NewProgress(c.errs).Note("%s is organization %s", telemetry.OneLine(o.Name), telemetry.OneLine(o.ID))
 	} else if found.By != mysqlstore.ByID {
-		present.NewProgress(c.errs).Note("%s %s is organization %s  %s", found.By, telemetry.OneLine(text), telemetry.OneLine(o.ID), telemetry.OneLine(o.Name))
+		output.NewProgress(c.errs).Note("%s %s is organization %s  %s", found.By, telemetry.OneLine(text), telemetry.OneLine(o.ID), telemetry.OneLine(o.Name))
 	}
 	return found.Organizations[0].ID, nil
 }

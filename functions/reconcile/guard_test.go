@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
@@ -19,56 +19,56 @@ import (
 // and after.
 func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	for _, id := range []string{"org-1", "org-2", "org-3"} {
 		h.organization(id, canceled)
 	}
-	week := h.run(present.ExitNotOK, "start", "--watch").Result
-	if week.Synchronized != 1 || week.Withheld() != 2 || week.Drifted() != 3 || week.DriftByField[billing.FieldPlanTier] != 3 || week.By != present.Operator() {
+	week := h.run(cli.ExitNotOK, "start", "--watch").Result
+	if week.Synchronized != 1 || week.Withheld() != 2 || week.Drifted() != 3 || week.DriftByField[billing.FieldPlanTier] != 3 || week.By != cli.Operator() {
 		t.Fatalf("%+v", week)
 	}
-	dry := h.run(present.ExitOK, "start", "--dry-run", "--watch").Result
+	dry := h.run(cli.ExitOK, "start", "--dry-run", "--watch").Result
 	if dry.Drifted() != week.Withheld() || dry.DriftByField[billing.FieldPlanTier] != 2 {
 		t.Errorf("a dry run right after shows %d that differ: %+v", dry.Drifted(), dry.DriftByField)
 	}
 	held := mysqltest.Value[string](t, h.db, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
 
-	explained := h.run(present.ExitOK, "org", held, "--explain")
+	explained := h.run(cli.ExitOK, "org", held, "--explain")
 	if explained.Plan.Reason != billing.ReasonHeldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
 		t.Errorf("%+v", explained.Plan)
 	}
-	one := h.run(present.ExitNotOK, "org", held, "--watch").Result
+	one := h.run(cli.ExitNotOK, "org", held, "--watch").Result
 	if one.Reasons[billing.ReasonHeldByRun] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
 		t.Errorf("%+v", one)
 	}
-	allowed := h.run(present.ExitOK, "org", held, "--allow-downgrade", "--watch").Result
-	if allowed.Synchronized != 1 || !allowed.AllowDowngrade || allowed.By != present.Operator() {
+	allowed := h.run(cli.ExitOK, "org", held, "--allow-downgrade", "--watch").Result
+	if allowed.Synchronized != 1 || !allowed.AllowDowngrade || allowed.By != cli.Operator() {
 		t.Errorf("%+v", allowed)
 	}
 
-	h.run(present.ExitUsage, "approve", week.RunID, "--limit", "4")
-	h.run(present.ExitOK, "approve", week.RunID, "--limit", "3")
-	h.run(present.ExitOK, "redrive", "--watch")
+	h.run(cli.ExitUsage, "approve", week.RunID, "--limit", "4")
+	h.run(cli.ExitOK, "approve", week.RunID, "--limit", "3")
+	h.run(cli.ExitOK, "redrive", "--watch")
 	if left := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM organizations WHERE subscription_tier <> 'free'`); left != 0 {
 		t.Errorf("%d were not lowered", left)
 	}
-	status := h.run(present.ExitOK, "status", week.RunID).Result
-	if status.Approval == nil || status.Approval.Limit != 3 || status.Approval.By != present.Operator() || status.DowngradeLimit != 3 {
+	status := h.run(cli.ExitOK, "status", week.RunID).Result
+	if status.Approval == nil || status.Approval.Limit != 3 || status.Approval.By != cli.Operator() || status.DowngradeLimit != 3 {
 		t.Errorf("%+v", status.Approval)
 	}
-	for _, want := range []string{"3 approved by " + present.Operator(), "asked for by"} {
+	for _, want := range []string{"3 approved by " + cli.Operator(), "asked for by"} {
 		if text := h.prints("status", week.RunID); !strings.Contains(text, want) {
 			t.Errorf("status does not say %q:\n%s", want, text)
 		}
 	}
-	if page := h.prints("report", week.RunID, "--html", "-"); !strings.Contains(page, "Approved: 3 downgrades in all, by "+present.Operator()) {
+	if page := h.prints("report", week.RunID, "--html", "-"); !strings.Contains(page, "Approved: 3 downgrades in all, by "+cli.Operator()) {
 		t.Error("the page does not say who approved")
 	}
 }
 
 func TestExplainEnqueuesNothingWhateverIsAllowed(t *testing.T) {
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"org", "a", "--explain", "--allow-downgrade"}, nil, &out, &errs); code != present.ExitUsage {
+	if code := realMain(t.Context(), []string{"org", "a", "--explain", "--allow-downgrade"}, nil, &out, &errs); code != cli.ExitUsage {
 		t.Errorf("exit %d: %s", code, &errs)
 	}
 }
@@ -93,11 +93,11 @@ func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {
 		t.Errorf("it is %q, want %q", got, want)
 	}
 	answer = http.StatusForbidden
-	if got := c.asker(t.Context(), settings); got != present.Operator() {
+	if got := c.asker(t.Context(), settings); got != cli.Operator() {
 		t.Errorf("refused, it is %q", got)
 	}
 	c.environ["AWS_ENDPOINT_URL_LAMBDA"] = "http://127.0.0.1:1" // local's
-	if got := c.asker(t.Context(), settings); got != present.Operator() {
+	if got := c.asker(t.Context(), settings); got != cli.Operator() {
 		t.Errorf("with an enumerator of local's it is %q", got)
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -69,7 +69,7 @@ func (h held) serve() {
 		h.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	p, err := inprocess.Start(h.Context(), c, mysqlstore.New(h.db.DB), wire.Stripe(c, 1, log), log)
+	p, err := inprocess.Start(h.Context(), c, mysqlstore.New(h.db.DB), wiring.Stripe(c, 1, log), log)
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func (h held) run(wantExit int, args ...string) answer {
 func (h held) prints(args ...string) string {
 	h.Helper()
 	var out, errs bytes.Buffer
-	if code := realMain(h.Context(), args, h.environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(h.Context(), args, h.environ, &out, &errs); code != cli.ExitOK {
 		h.Fatalf("%v: exit %d\n%s", args, code, &errs)
 	}
 	return out.String()
@@ -209,53 +209,53 @@ func (h held) prints(args ...string) string {
 
 func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
 	h := hold(t)
-	if first, second := h.run(present.ExitOK, "migrate"), h.run(present.ExitOK, "migrate"); first.Steps == 0 || second.Steps != 0 {
+	if first, second := h.run(cli.ExitOK, "migrate"), h.run(cli.ExitOK, "migrate"); first.Steps == 0 || second.Steps != 0 {
 		t.Errorf("migrate took %d steps, then %d", first.Steps, second.Steps)
 	}
-	h.run(present.ExitFailed, "status") // there is no run yet
+	h.run(cli.ExitFailed, "status") // there is no run yet
 	h.organization("org-fine")
 	h.organization("org-drifted", price("price_max"))
 	h.organization("org-left-1", canceled)
 	h.organization("org-left-2", canceled)
 	h.organization("org-unknown-price", price("price_of_nothing"))
 
-	started := h.run(present.ExitNotOK, "start", "--watch").Result
+	started := h.run(cli.ExitNotOK, "start", "--watch").Result
 	if started.Status != billing.RunCompletedWithErrors || started.TotalOrganizations != 5 || started.Reasons[billing.ReasonWithheld] != 1 || started.Reasons[billing.ReasonTierUnresolved] != 1 {
 		t.Fatalf("%+v", started)
 	}
-	if status := h.run(present.ExitNotOK, "status"); status.Result.RunID != started.RunID || status.Result.Errors != 2 || status.Message != "Reconciliation completed" {
+	if status := h.run(cli.ExitNotOK, "status"); status.Result.RunID != started.RunID || status.Result.Errors != 2 || status.Message != "Reconciliation completed" {
 		t.Errorf("%+v", status)
 	}
 
 	h.subscription("org-unknown-price", price("price_max"))
-	h.run(present.ExitOK, "approve", started.RunID, "--limit", "2")
-	redrive := h.run(present.ExitOK, "redrive", "--watch")
+	h.run(cli.ExitOK, "approve", started.RunID, "--limit", "2")
+	redrive := h.run(cli.ExitOK, "redrive", "--watch")
 	if redrive.Status != "completed" || redrive.Moved < 2 || len(redrive.Runs) != 1 || redrive.Runs[0].RunID != started.RunID || redrive.Runs[0].Errors != 0 || redrive.Runs[0].Synchronized != 4 {
 		t.Errorf("%+v", redrive)
 	}
-	if status := h.run(present.ExitOK, "status", started.RunID, "--watch"); status.Result.Status != billing.RunCompleted || status.Result.Errors != 0 {
+	if status := h.run(cli.ExitOK, "status", started.RunID, "--watch"); status.Result.Status != billing.RunCompleted || status.Result.Errors != 0 {
 		t.Errorf("%+v", status)
 	}
-	if again := h.run(present.ExitOK, "redrive", "--watch"); again.Status != "empty" || again.Moved != 0 {
+	if again := h.run(cli.ExitOK, "redrive", "--watch"); again.Status != "empty" || again.Moved != 0 {
 		t.Errorf("%+v", again)
 	}
-	if resumed := h.run(present.ExitOK, "start", "--resume", started.RunID); resumed.RunID != started.RunID || !resumed.Done || resumed.Enqueued != 0 {
+	if resumed := h.run(cli.ExitOK, "start", "--resume", started.RunID); resumed.RunID != started.RunID || !resumed.Done || resumed.Enqueued != 0 {
 		t.Errorf("%+v", resumed)
 	}
-	dry := h.run(present.ExitOK, "start", "--dry-run")
+	dry := h.run(cli.ExitOK, "start", "--dry-run")
 	if dry.RunID == started.RunID || !dry.Done || dry.Enqueued != 5 {
 		t.Errorf("%+v", dry)
 	}
-	if status := h.run(present.ExitOK, "status", "--watch"); status.Result.RunID != dry.RunID || !status.Result.DryRun || status.Result.Synchronized != 0 {
+	if status := h.run(cli.ExitOK, "status", "--watch"); status.Result.RunID != dry.RunID || !status.Result.DryRun || status.Result.Synchronized != 0 {
 		t.Errorf("%+v", status)
 	}
 }
 
 func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-drifted", price("price_max"))
-	explained := h.run(present.ExitOK, "org", "org-drifted", "--explain")
+	explained := h.run(cli.ExitOK, "org", "org-drifted", "--explain")
 	if explained.Governs != "sub_org-drifted" || explained.Why == "" || explained.Plan.Outcome != billing.OutcomeSynced || len(explained.Plan.Changes) != 3 || explained.Plan.LowersAccess {
 		t.Errorf("%+v", explained)
 	}
@@ -271,24 +271,24 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("explaining opened %d runs", n)
 	}
-	if dry := h.run(present.ExitOK, "org", "org-drifted", "--dry-run", "--watch"); dry.Result.TotalOrganizations != 1 || len(dry.Result.Details) != 1 || dry.Result.Details[0].Action != billing.OutcomeDrifted {
+	if dry := h.run(cli.ExitOK, "org", "org-drifted", "--dry-run", "--watch"); dry.Result.TotalOrganizations != 1 || len(dry.Result.Details) != 1 || dry.Result.Details[0].Action != billing.OutcomeDrifted {
 		t.Errorf("%+v", dry)
 	}
 	if text := h.prints("org", "org-drifted", "--watch"); !strings.Contains(text, "synced") || !strings.Contains(text, billing.FieldPlanTier) || !strings.Contains(text, "pro -> max") {
 		t.Errorf("%s", text)
 	}
-	if settled := h.run(present.ExitOK, "org", "org-drifted", "--explain"); settled.Plan.Reason != billing.ReasonInSync {
+	if settled := h.run(cli.ExitOK, "org", "org-drifted", "--explain"); settled.Plan.Reason != billing.ReasonInSync {
 		t.Errorf("%+v", settled)
 	}
 	h.subscription("org-drifted", price("price_of_nothing"))
-	if refused := h.run(present.ExitOK, "org", "org-drifted", "--explain"); refused.Plan.Outcome != billing.OutcomeError || refused.Plan.Reason != billing.ReasonTierUnresolved || refused.Plan.Error == "" {
+	if refused := h.run(cli.ExitOK, "org", "org-drifted", "--explain"); refused.Plan.Outcome != billing.OutcomeError || refused.Plan.Reason != billing.ReasonTierUnresolved || refused.Plan.Error == "" {
 		t.Errorf("%+v", refused)
 	}
 	text = h.prints("org", "org-drifted", "--explain")
 	if a := billing.ReasonTierUnresolved.Advice(); !strings.Contains(text, a.Means) || !strings.Contains(text, a.Do) || !strings.Contains(text, "reconcile org org-drifted\n") {
 		t.Errorf("what to do is not in\n%s", text)
 	}
-	if enqueued := h.run(present.ExitOK, "org", "org-drifted"); !enqueued.Done || enqueued.Enqueued != 1 {
+	if enqueued := h.run(cli.ExitOK, "org", "org-drifted"); !enqueued.Done || enqueued.Enqueued != 1 {
 		t.Errorf("%+v", enqueued)
 	}
 }
@@ -297,7 +297,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 // the third waits for the next run over all organizations.
 func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	var events []stripetest.Event
 	for id, hours := range map[string]int{"org-failed": 2, "org-mishandled": 1, "org-long-ago": 30} {
 		h.organization(id, price("price_max"))
@@ -310,7 +310,7 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 	for _, e := range events {
 		h.stripe.AddEvent(e)
 	}
-	caught := h.run(present.ExitOK, "start", "--strategy", "events", "--since", "3h", "--watch").Result
+	caught := h.run(cli.ExitOK, "start", "--strategy", "events", "--since", "3h", "--watch").Result
 	if caught.Status != billing.RunCompleted || caught.TotalOrganizations != 2 || caught.Synchronized != 2 || caught.DriftByCause != (billing.DriftByCause{Pending: 1, NotPending: 1}) {
 		t.Errorf("%+v", caught)
 	}
@@ -320,10 +320,10 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 			t.Errorf("%s is explained without %q:\n%s", id, want, text)
 		}
 	}
-	if again := h.run(present.ExitOK, "start", "--strategy", "events", "--watch").Result; again.TotalOrganizations != 2 || again.Synchronized != 0 {
+	if again := h.run(cli.ExitOK, "start", "--strategy", "events", "--watch").Result; again.TotalOrganizations != 2 || again.Synchronized != 0 {
 		t.Errorf("of the last day, for nobody has asked for that before: %+v", again)
 	}
-	if full := h.run(present.ExitOK, "start", "--watch").Result; full.TotalOrganizations != 3 || full.Synchronized != 1 {
+	if full := h.run(cli.ExitOK, "start", "--watch").Result; full.TotalOrganizations != 3 || full.Synchronized != 1 {
 		t.Errorf("%+v", full)
 	}
 	if listed := h.prints("runs", "--kind", "catch-up"); strings.Count(listed, "completed") != 2 {
@@ -333,7 +333,7 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 
 func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1")
 	h.organization("org-2")
 	for text, says := range map[string]string{
@@ -342,19 +342,19 @@ func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		code := realMain(t.Context(), []string{"org", text, "--explain"}, h.environ, &out, &errs)
-		if code != present.ExitOK || !strings.HasPrefix(out.String(), "organization org-1  Name of org-1\n") || errs.String() != says {
+		if code != cli.ExitOK || !strings.HasPrefix(out.String(), "organization org-1  Name of org-1\n") || errs.String() != says {
 			t.Errorf("%s: exit %d\n%s%s", text, code, &out, &errs)
 		}
 	}
 	h.db.MustExec(t, `UPDATE organizations SET name = 'Twin'`)
-	if a := h.run(present.ExitUsage, "org", "Twin"); a.Error.Code != "ambiguous_organization" || !strings.Contains(a.Error.Hint, "org-1") || !strings.Contains(a.Error.Hint, "org-2") {
+	if a := h.run(cli.ExitUsage, "org", "Twin"); a.Error.Code != "ambiguous_organization" || !strings.Contains(a.Error.Hint, "org-1") || !strings.Contains(a.Error.Hint, "org-2") {
 		t.Errorf("%+v", a.Error)
 	}
-	if a := h.run(present.ExitFailed, "org", "cus_of_nobody"); a.Error.Code != "unknown_organization" || !strings.Contains(a.Error.Message, "cus_of_nobody") {
+	if a := h.run(cli.ExitFailed, "org", "cus_of_nobody"); a.Error.Code != "unknown_organization" || !strings.Contains(a.Error.Message, "cus_of_nobody") {
 		t.Errorf("%+v", a.Error)
 	}
 	delete(h.environ, "DB_HOST")
-	if a := h.run(present.ExitUsage, "org", "cus_org-1"); !strings.Contains(a.Error.Message, "DB_HOST") {
+	if a := h.run(cli.ExitUsage, "org", "cus_org-1"); !strings.Contains(a.Error.Message, "DB_HOST") {
 		t.Errorf("without a database: %+v", a.Error)
 	}
 	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
@@ -364,7 +364,7 @@ func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 
 func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("0a4f6c1e-one")
 	h.db.MustExec(t, "UPDATE organizations SET name = ?", "evil\x1b[2J\nname")
 	for _, explain := range []bool{false, true} {
@@ -374,7 +374,7 @@ func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 		}
 		var out, errs bytes.Buffer
 		code := realMain(t.Context(), args, h.environ, &out, &errs)
-		if code != present.ExitFailed || out.Len() != 0 || !strings.Contains(errs.String(), "did you mean") || !strings.Contains(errs.String(), "0a4f6c1e-one evil") {
+		if code != cli.ExitFailed || out.Len() != 0 || !strings.Contains(errs.String(), "did you mean") || !strings.Contains(errs.String(), "0a4f6c1e-one evil") {
 			t.Errorf("exit %d, standard output %q\n%s", code, &out, &errs)
 		}
 		if strings.ContainsRune(errs.String(), '\x1b') {

@@ -8,18 +8,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 )
 
-func main() { present.Main(realMain) }
+func main() { cli.Main(realMain) }
 
 // command is what every subcommand works with.
 type command struct {
 	environ   map[string]string
 	out, errs io.Writer
 	json      bool
-	view      present.View // of a run, as the flags say
+	view      output.View // of a run, as the flags say
 }
 
 func realMain(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int {
@@ -67,12 +68,12 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 	root.AddCommand(c.migrate(ctx))
 	root.AddCommand(&cobra.Command{ // without Run it is a help topic
 		Use: "reasons", Short: "What each reason and warning means, what to do, and the command that follows",
-		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + present.Reasons(),
+		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + output.Reasons(),
 	})
 	root.SetOut(out) // where the scripts go is settled now
 	root.InitDefaultCompletionCmd(args...)
 	refuseOtherShells(root)
-	return present.Execute(ctx, root, args, out, errs)
+	return cli.Execute(ctx, root, args, out, errs)
 }
 
 // refuseOtherShells: a shell's start file would take the help for a script.
@@ -81,9 +82,9 @@ func refuseOtherShells(root *cobra.Command) {
 		if cmd.Name() == "completion" {
 			cmd.RunE = func(_ *cobra.Command, args []string) error {
 				if len(args) == 0 {
-					return present.Usage("say for which shell: bash, zsh, fish or powershell")
+					return cli.Usage("say for which shell: bash, zsh, fish or powershell")
 				}
-				return present.Usage("there is no completion for %q; there is for bash, zsh, fish and powershell", args[0])
+				return cli.Usage("there is no completion for %q; there is for bash, zsh, fish and powershell", args[0])
 			}
 			cmd.Args = cobra.ArbitraryArgs
 		}
@@ -92,8 +93,8 @@ func refuseOtherShells(root *cobra.Command) {
 
 // readSettings adds what .env and the secret say to the environment.
 func (c *command) readSettings(ctx context.Context) (err error) {
-	if c.environ, err = present.WithDotEnv(c.environ); err == nil {
-		c.environ, err = wire.Environment(ctx, c.environ)
+	if c.environ, err = cli.WithDotEnv(c.environ); err == nil {
+		c.environ, err = wiring.Environment(ctx, c.environ)
 	}
 	return err
 }
@@ -104,7 +105,7 @@ func knownCommand(root *cobra.Command, args []string) error {
 		return nil
 	}
 	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
-		return present.Usage("unknown command %q; did you mean %s?", args[0], strings.Join(near, " or "))
+		return cli.Usage("unknown command %q; did you mean %s?", args[0], strings.Join(near, " or "))
 	}
-	return present.Usage("unknown command %q", args[0])
+	return cli.Usage("unknown command %q", args[0])
 }

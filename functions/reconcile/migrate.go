@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
@@ -19,7 +19,7 @@ func (c *command) migrate(ctx context.Context) *cobra.Command {
 tables are not touched, and running it again does nothing. Every function does the same
 when it starts; run this where its database user may not create tables.`,
 		Example:           `  DB_USER=admin DB_PASSWORD=... reconcile migrate`,
-		Args:              present.NoArgs,
+		Args:              cli.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {

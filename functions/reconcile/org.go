@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -46,11 +46,11 @@ whatever is held back. Who asked for it is kept with the run.`,
   reconcile org 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --watch
   reconcile org cus_NffrFeUfNV2Hib --explain
   reconcile org "Acme GmbH" --explain`,
-		Args:              present.OneArg("organization id"),
+		Args:              cli.OneArg("organization id"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			if explains && (watches || e.DryRun || e.AllowDowngrade) {
-				return present.Usage("--explain enqueues nothing: leave out --watch, --dry-run and --allow-downgrade")
+				return cli.Usage("--explain enqueues nothing: leave out --watch, --dry-run and --allow-downgrade")
 			}
 			if e.OrgID, err = c.organization(ctx, strings.TrimSpace(args[0])); err != nil {
 				return err
@@ -95,12 +95,12 @@ func (c *command) withNearest(ctx context.Context, id string, err error) error {
 	if len(near) > 0 {
 		hint = "did you mean one of these?" + named(near)
 	}
-	return &present.Error{Exit: present.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(telemetry.OneLine(err.Error())), Hint: hint}
+	return &cli.Error{Exit: cli.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(telemetry.OneLine(err.Error())), Hint: hint}
 }
 
 // reasonOf an error, whoever it comes from.
 func reasonOf(err error) string {
-	if e, ok := errors.AsType[*present.Error](err); ok {
+	if e, ok := errors.AsType[*cli.Error](err); ok {
 		return e.Code
 	}
 	return string(billing.AsFailure(err).Reason)

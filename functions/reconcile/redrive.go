@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -50,16 +50,16 @@ again. What the guard withheld needs reconcile approve first.
 and prints the amended summary of each run that they belong to.`,
 		Example: `  reconcile redrive --watch
   reconcile approve 2026-11-22T03:00:00Z --limit 40 && reconcile redrive --watch`,
-		Args:              present.NoArgs,
+		Args:              cli.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			if err := c.view.Check(); err != nil {
+			if err := cli.CheckView(c.view); err != nil {
 				return err
 			}
 			return c.moveBack(ctx, watches)
 		},
 	}
-	c.view.Bind(cmd)
+	cli.BindView(cmd, &c.view)
 	cmd.Flags().BoolVar(&watches, "watch", false, "show its progress, then the summaries that it amends")
 	return cmd
 }
@@ -96,7 +96,7 @@ func newMover(ctx context.Context, urls config.Queues) (m mover, err error) {
 	if err != nil {
 		return m, err
 	}
-	client := wire.Queues(settings)
+	client := wiring.Queues(settings)
 	m = mover{deadLetter: sqsqueue.New(client, urls.DeadLetter), work: sqsqueue.New(client, urls.Work), region: settings.Region}
 	m.Redrive, err = sqsqueue.NewRedrive(ctx, m.deadLetter, m.work)
 	return m, m.explained(ctx, err)
@@ -107,7 +107,7 @@ func (m mover) explained(ctx context.Context, err error) error {
 }
 
 // begin starts to move, unless there is nothing to move or a move is under way; it says which.
-func (m mover) begin(ctx context.Context, progress *present.Progress) (begun bool, move sqsqueue.Move, err error) {
+func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool, move sqsqueue.Move, err error) {
 	last, found, err := m.Last(ctx)
 	if err != nil {
 		return false, last, m.explained(ctx, err)
@@ -136,7 +136,7 @@ func (m mover) begin(ctx context.Context, progress *present.Progress) (begun boo
 // move starts to move and, if asked to, waits until SQS has moved everything and, with a database,
 // until the outcomes are there.
 func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqlstore.Store) error {
-	progress := present.NewProgress(c.errs)
+	progress := output.NewProgress(c.errs)
 	before, err := lookAtUnfinished(ctx, store)
 	if err != nil {
 		return err
@@ -164,9 +164,9 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 }
 
 // untilMoved follows SQS to the end of the move.
-func (m mover) untilMoved(ctx context.Context, progress *present.Progress, move sqsqueue.Move) (sqsqueue.Move, error) {
+func (m mover) untilMoved(ctx context.Context, progress *output.Progress, move sqsqueue.Move) (sqsqueue.Move, error) {
 	defer progress.Done()
-	err := follow.Until(ctx, lookEvery, func() (ended bool, err error) {
+	err := cli.Poll(ctx, lookEvery, func() (ended bool, err error) {
 		if move, _, err = m.Last(ctx); move.Running() {
 			progress.Count("moving", "messages", move.Moved, move.ToMove)
 		}
@@ -176,8 +176,8 @@ func (m mover) untilMoved(ctx context.Context, progress *present.Progress, move 
 		return move, notMoved(ctx, m.explained(ctx, err))
 	}
 	if !move.Completed() {
-		return move, &present.Error{
-			Exit: present.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, telemetry.OneLine(move.Failure)),
+		return move, &cli.Error{
+			Exit: cli.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, telemetry.OneLine(move.Failure)),
 			Hint: "what was not moved is still in the dead-letter queue: redrive again",
 		}
 	}
@@ -189,8 +189,8 @@ func notMoved(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	return &present.Error{
-		Exit: present.ExitFailed, Code: codeInterrupted, Err: errors.New("interrupted"),
+	return &cli.Error{
+		Exit: cli.ExitFailed, Code: codeInterrupted, Err: errors.New("interrupted"),
 		Hint: "SQS goes on moving, and the workers go on; reconcile redrive --watch and reconcile status show how far it is",
 	}
 }
@@ -228,7 +228,7 @@ func (u unfinished) changed(ctx context.Context, store *mysqlstore.Store) (runs 
 }
 
 // outcomes waits for those of what was moved, and returns the summary of each run that they belong to.
-func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before unfinished, moved int) ([]billing.Summary, error) {
+func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *output.Progress, before unfinished, moved int) ([]billing.Summary, error) {
 	changed, err := m.untilSettled(ctx, store, progress, before, moved)
 	progress.Done()
 	if err != nil {
@@ -247,9 +247,9 @@ func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *
 // so long that the rest has none to come: SQS may count a minute late. It returns the runs in which
 // something was decided.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-monitoring-using-cloudwatch.html
-func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *present.Progress, before unfinished, moved int) (changed []billing.Run, err error) {
+func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *output.Progress, before unfinished, moved int) (changed []billing.Run, err error) {
 	busy := time.Now()
-	err = follow.Until(ctx, lookEvery, func() (settled bool, err error) {
+	err = cli.Poll(ctx, lookEvery, func() (settled bool, err error) {
 		depth, err := m.work.Depth(ctx)
 		if err != nil {
 			return false, m.explained(ctx, err)
@@ -269,7 +269,7 @@ func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progre
 // decided. Should it not come to that, the run is counted here.
 func amendedSummary(ctx context.Context, store *mysqlstore.Store, before billing.Run, patience time.Duration) (summary billing.Summary, err error) {
 	began, amended := time.Now(), false
-	err = follow.Until(ctx, lookEvery, func() (done bool, err error) {
+	err = cli.Poll(ctx, lookEvery, func() (done bool, err error) {
 		summary, amended, err = summaryAfter(ctx, store, before)
 		return amended || time.Since(began) > patience, err
 	})
@@ -296,7 +296,7 @@ func summaryAfter(ctx context.Context, store *mysqlstore.Store, before billing.R
 // endedAll is an error if one of the runs did not end completed.
 func endedAll(runs []billing.Summary) error {
 	for _, s := range runs {
-		if err := present.Ended(s.Status); err != nil {
+		if err := cli.Ended(s.Status); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/report"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
@@ -77,7 +77,7 @@ is replaced once the new one is complete.`,
   reconcile report 2026-11-22T03:00:00Z --csv changes.csv
   reconcile report --csv-organizations organizations.csv
   reconcile report --csv - | grep subscriptions.plan_tier`,
-		Args:              present.AtMostOneArg("run"),
+		Args:              cli.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.run = first(args)
@@ -92,10 +92,10 @@ is replaced once the new one is complete.`,
 
 func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 	if !o.onlyOne() {
-		return present.Usage("say --html FILE, --csv FILE or --csv-organizations FILE, one of them; - is standard output")
+		return cli.Usage("say --html FILE, --csv FILE or --csv-organizations FILE, one of them; - is standard output")
 	}
 	if c.json && o.file() == toStdout {
-		return present.Usage("--json answers on standard output, where the report would go: give it a file")
+		return cli.Usage("--json answers on standard output, where the report would go: give it a file")
 	}
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
 		run, err := findRun(ctx, store, o.run)
@@ -181,7 +181,7 @@ func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 // toSpecial writes to a device or a pipe, such as a shell's >(gzip): there is nothing to replace.
 func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err error) {
 	if info.IsDir() {
-		return present.Usage("%s is a folder; name a file", name)
+		return cli.Usage("%s is a folder; name a file", name)
 	}
 	file, err := os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // G304: the operator names the file
 	if err != nil {
@@ -196,7 +196,7 @@ func cannotWrite(name string, err error) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		err = failed.Err
 	}
-	return present.Usage("cannot write %s: %w", name, err)
+	return cli.Usage("cannot write %s: %w", name, err)
 }
 
 // ignoreClosed: a file that failed to close is closed all the same.

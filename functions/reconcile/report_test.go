@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
@@ -83,7 +83,7 @@ func TestReportIsOfTheLastRunUnlessOneIsNamed(t *testing.T) {
 		{[]string{"report", "old", "--csv", "-"}, "a a", "2 changes of 1 organizations, 2 rows"},
 		{[]string{"report", "old", "--csv-organizations", "-"}, "a", "2 changes of 1 organizations, 1 rows"},
 	} {
-		out, errs := reconcile(t, environ, present.ExitOK, c.args...)
+		out, errs := reconcile(t, environ, cli.ExitOK, c.args...)
 		rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
 		if err != nil {
 			t.Fatal(err)
@@ -106,7 +106,7 @@ func TestReportIsAFileOfItsOwnersAlone(t *testing.T) {
 		if err := os.WriteFile(file, []byte("an older report"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		out, errs := reconcile(t, environ, present.ExitOK, "report", "--"+format, file)
+		out, errs := reconcile(t, environ, cli.ExitOK, "report", "--"+format, file)
 		if out != "wrote run new to "+file+": 1 changes of 1 organizations"+rows+"\n" || errs != "" {
 			t.Errorf("said %q and %q", out, errs)
 		}
@@ -127,7 +127,7 @@ func TestReportIsAFileOfItsOwnersAlone(t *testing.T) {
 func TestReportAnswersMachines(t *testing.T) {
 	_, environ := withRuns(t)
 	file := filepath.Join(t.TempDir(), "r.html")
-	out, _ := reconcile(t, environ, present.ExitOK, "report", "old", "--html", file, "--json")
+	out, _ := reconcile(t, environ, cli.ExitOK, "report", "old", "--html", file, "--json")
 	var got written
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.RunID != "old" || got.File != file || got.Changes != 2 || got.Organizations != 1 {
 		t.Errorf("%v: %s", err, out)
@@ -136,7 +136,7 @@ func TestReportAnswersMachines(t *testing.T) {
 
 func TestPageHasFiguresHistoryAndLinks(t *testing.T) {
 	_, environ := withRuns(t)
-	page, _ := reconcile(t, environ, present.ExitOK, "report", "--html", "-")
+	page, _ := reconcile(t, environ, cli.ExitOK, "report", "--html", "-")
 	for _, want := range []string{
 		"tier_unresolved", "no tier for price_x", "<span>reconcile start</span> <span>--dry-run</span>", "https://dashboard.stripe.com/subscriptions/sub_b",
 		"https://dashboard.stripe.com/customers/cus_b", "2026-11-15 03:00", "subscriptions.plan_tier", "100.0\u00a0%", "Gamma",
@@ -146,7 +146,7 @@ func TestPageHasFiguresHistoryAndLinks(t *testing.T) {
 		}
 	}
 	delete(environ, "STRIPE_MODE")
-	if page, _ := reconcile(t, environ, present.ExitOK, "report", "--html", "-"); strings.Contains(page, "dashboard.stripe.com") {
+	if page, _ := reconcile(t, environ, cli.ExitOK, "report", "--html", "-"); strings.Contains(page, "dashboard.stripe.com") {
 		t.Error("there are links, though the mode is not known")
 	}
 }
@@ -159,7 +159,7 @@ func TestReportThatFailsLeavesTheFileAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.MustExec(t, `UPDATE reconciliation_items SET changes = 'broken' WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'new') AND org_id = 'b'`)
-	_, errs := reconcile(t, environ, present.ExitFailed, "report", "--csv", file)
+	_, errs := reconcile(t, environ, cli.ExitFailed, "report", "--csv", file)
 	if !strings.HasPrefix(errs, "error: the report was not written: ") {
 		t.Errorf("said %q", errs)
 	}
@@ -173,7 +173,7 @@ func TestReportThatFailsLeavesTheFileAlone(t *testing.T) {
 
 func TestReportGoesThroughADevice(t *testing.T) {
 	_, environ := withRuns(t)
-	reconcile(t, environ, present.ExitOK, "report", "--csv", os.DevNull)
+	reconcile(t, environ, cli.ExitOK, "report", "--csv", os.DevNull)
 	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
 		t.Fatalf("%s was replaced: %v, %v", os.DevNull, info, err)
 	}
@@ -188,17 +188,17 @@ func TestReportRefusesWhatItCannotDo(t *testing.T) {
 		code string
 		says string
 	}{
-		"no format":      {[]string{"report"}, present.ExitUsage, "usage", "--csv FILE"},
-		"two tables":     {[]string{"report", "--csv", "a", "--csv-organizations", "b"}, present.ExitUsage, "usage", "one of them"},
-		"both formats":   {[]string{"report", "--csv", "a", "--html", "b"}, present.ExitUsage, "usage", "one of them"},
-		"two runs":       {[]string{"report", "old", "new", "--csv", "a"}, present.ExitUsage, "usage", "one run"},
-		"unknown run":    {[]string{"report", "older", "--csv", "a"}, present.ExitFailed, "unknown_run", "older"},
-		"json to stdout": {[]string{"report", "--csv", "-"}, present.ExitUsage, "usage", "standard output"},
-		"a folder":       {[]string{"report", "--csv", folder}, present.ExitUsage, "usage", "is a folder"},
-		"no such folder": {[]string{"report", "--csv", filepath.Join(folder, "no", "a")}, present.ExitUsage, "usage", "no such file"},
-		"no limit":       {[]string{"runs", "--limit", "0"}, present.ExitUsage, "usage", "--limit"},
-		"unknown kind":   {[]string{"runs", "--kind", "daily"}, present.ExitUsage, "usage", "all, full, catch-up, one"},
-		"too many runs":  {[]string{"runs", "--limit", "501"}, present.ExitUsage, "usage", "--limit"},
+		"no format":      {[]string{"report"}, cli.ExitUsage, "usage", "--csv FILE"},
+		"two tables":     {[]string{"report", "--csv", "a", "--csv-organizations", "b"}, cli.ExitUsage, "usage", "one of them"},
+		"both formats":   {[]string{"report", "--csv", "a", "--html", "b"}, cli.ExitUsage, "usage", "one of them"},
+		"two runs":       {[]string{"report", "old", "new", "--csv", "a"}, cli.ExitUsage, "usage", "one run"},
+		"unknown run":    {[]string{"report", "older", "--csv", "a"}, cli.ExitFailed, "unknown_run", "older"},
+		"json to stdout": {[]string{"report", "--csv", "-"}, cli.ExitUsage, "usage", "standard output"},
+		"a folder":       {[]string{"report", "--csv", folder}, cli.ExitUsage, "usage", "is a folder"},
+		"no such folder": {[]string{"report", "--csv", filepath.Join(folder, "no", "a")}, cli.ExitUsage, "usage", "no such file"},
+		"no limit":       {[]string{"runs", "--limit", "0"}, cli.ExitUsage, "usage", "--limit"},
+		"unknown kind":   {[]string{"runs", "--kind", "daily"}, cli.ExitUsage, "usage", "all, full, catch-up, one"},
+		"too many runs":  {[]string{"runs", "--limit", "501"}, cli.ExitUsage, "usage", "--limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, _ := reconcile(t, environ, c.exit, append(c.args, "--json")...)
@@ -206,7 +206,7 @@ func TestReportRefusesWhatItCannotDo(t *testing.T) {
 		})
 	}
 	db.MustExec(t, `DELETE FROM reconciliation_runs`)
-	out, _ := reconcile(t, environ, present.ExitFailed, "report", "--csv", filepath.Join(folder, "a"), "--json")
+	out, _ := reconcile(t, environ, cli.ExitFailed, "report", "--csv", filepath.Join(folder, "a"), "--json")
 	wantError(t, out, "unknown_run", "no run yet")
 }
 
@@ -227,7 +227,7 @@ func TestRunsAreListedLatestFirst(t *testing.T) {
 	db, environ := withRuns(t)
 	db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at)
 		VALUES ('one', 'stopped', FALSE, 'retrieve', 'a', ?, ?)`, lastSunday.Add(time.Hour), lastSunday.Add(2*time.Hour))
-	out, errs := reconcile(t, environ, present.ExitOK, "runs", "--kind", "all")
+	out, errs := reconcile(t, environ, cli.ExitOK, "runs", "--kind", "all")
 	want := `RUN                                     TOTAL  DRIFTED  ERRORS    DRIFT
 one                                         0        0       0    0.0 %
   stopped, 2026-11-22 04:00 UTC, organization a
@@ -239,10 +239,10 @@ old                                         1        1       0  100.0 %
 	if out != want || errs != "" {
 		t.Errorf("got\n%s%s, want\n%s", out, errs, want)
 	}
-	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--limit", "1"); strings.Count(out, "\n") != 3 {
+	if out, _ := reconcile(t, environ, cli.ExitOK, "runs", "--limit", "1"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--limit 1 shows\n%s", out)
 	}
-	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--kind", "all", "--json")
+	out, _ = reconcile(t, environ, cli.ExitOK, "runs", "--kind", "all", "--json")
 	var runs []pastRun
 	if err := json.Unmarshal([]byte(out), &runs); err != nil || len(runs) != 3 {
 		t.Fatalf("%v: %s", err, out)
@@ -257,10 +257,10 @@ old                                         1        1       0  100.0 %
 		t.Errorf("got %+v", runs)
 	}
 	db.MustExec(t, `DELETE FROM reconciliation_runs`)
-	if out, errs := reconcile(t, environ, present.ExitOK, "runs"); out != "" || !strings.Contains(errs, "no run yet") {
+	if out, errs := reconcile(t, environ, cli.ExitOK, "runs"); out != "" || !strings.Contains(errs, "no run yet") {
 		t.Errorf("without runs: %q and %q", out, errs)
 	}
-	if out, _ := reconcile(t, environ, present.ExitOK, "runs", "--json"); out != "[]\n" {
+	if out, _ := reconcile(t, environ, cli.ExitOK, "runs", "--json"); out != "[]\n" {
 		t.Errorf("without runs: %q", out)
 	}
 }
@@ -274,7 +274,7 @@ func TestCatchUpsStandBetweenTheRunsSummedUpByDay(t *testing.T) {
 	}
 	db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at)
 		VALUES ('one', 'completed', FALSE, 'retrieve', 'a', ?, ?)`, lastSunday, lastSunday)
-	out, errs := reconcile(t, environ, present.ExitOK, "runs")
+	out, errs := reconcile(t, environ, cli.ExitOK, "runs")
 	want := `RUN                                     TOTAL  DRIFTED  ERRORS    DRIFT
 catch-ups of 2026-11-22                    12        6       3   50.0 %
   1 completed, 1 completed_with_errors, 1 stopped, the last at 05:00 UTC
@@ -286,7 +286,7 @@ old                                         1        1       0  100.0 %
 	if out != want || errs != "" {
 		t.Errorf("got\n%s%s, want\n%s", out, errs, want)
 	}
-	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--json", "--limit", "2")
+	out, _ = reconcile(t, environ, cli.ExitOK, "runs", "--json", "--limit", "2")
 	var runs []pastRun
 	if err := json.Unmarshal([]byte(out), &runs); err != nil || len(runs) != 2 {
 		t.Fatalf("%v: %s", err, out)
@@ -294,11 +294,11 @@ old                                         1        1       0  100.0 %
 	if day := runs[0]; day.Kind != billing.KindCatchUp || day.Day != "2026-11-22" || day.Statuses[billing.RunStopped] != 1 || day.Withheld != 3 || runs[1].RunID != "new" {
 		t.Errorf("got %+v", runs)
 	}
-	out, _ = reconcile(t, environ, present.ExitOK, "runs", "--kind", "catch-up")
+	out, _ = reconcile(t, environ, cli.ExitOK, "runs", "--kind", "catch-up")
 	if strings.Count(out, "catch-up") != 3 || !strings.Contains(out, "events-2 ") || strings.Contains(out, "new") {
 		t.Errorf("each of them:\n%s", out)
 	}
-	out, _ = reconcile(t, environ, present.ExitOK, "status", "--json", "--summary")
+	out, _ = reconcile(t, environ, cli.ExitOK, "status", "--json", "--summary")
 	if !strings.Contains(out, `"runId":"new"`) {
 		t.Errorf("the last run over all organizations is not %s", out)
 	}

@@ -11,7 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -71,14 +72,14 @@ the last complete one for as long as there is no later one.`,
   reconcile runs --limit 5
   reconcile runs --kind catch-up        each catch-up
   reconcile runs --json | jq '.[0].driftRate'`,
-		Args:              present.NoArgs,
+		Args:              cli.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if limit < 1 || limit > maxRuns {
-				return present.Usage("--limit must be from 1 to %d", maxRuns)
+				return cli.Usage("--limit must be from 1 to %d", maxRuns)
 			}
 			if kind != "" && !slices.Contains(runKinds(), kind) {
-				return present.Usage("--kind %q is unknown; there are %s", kind, strings.Join(runKinds(), ", "))
+				return cli.Usage("--kind %q is unknown; there are %s", kind, strings.Join(runKinds(), ", "))
 			}
 			return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 				runs, err := pastRuns(ctx, store, kind, limit)
@@ -171,37 +172,37 @@ func (r pastRun) title() string {
 }
 
 // state says how the run ended, or how many of the day's catch-ups ended how.
-func (r pastRun) state() []present.Span {
+func (r pastRun) state() []output.Span {
 	if r.Day == "" {
-		return []present.Span{present.Part(present.ColourOfStatus(r.Status), "%s", r.Status), present.Part(present.Plain, ", %s", strings.Join(remarks(r), ", "))}
+		return []output.Span{output.Part(output.ColourOfStatus(r.Status), "%s", r.Status), output.Part(output.Plain, ", %s", strings.Join(remarks(r), ", "))}
 	}
-	var parts []present.Span
+	var parts []output.Span
 	for _, status := range billing.RunStatuses() {
 		n := r.Statuses[status]
 		if n == 0 {
 			continue
 		}
 		if len(parts) > 0 {
-			parts = append(parts, present.Part(present.Plain, ", "))
+			parts = append(parts, output.Part(output.Plain, ", "))
 		}
-		parts = append(parts, present.Part(present.ColourOfStatus(status), "%d %s", n, status))
+		parts = append(parts, output.Part(output.ColourOfStatus(status), "%d %s", n, status))
 	}
-	return append(parts, present.Part(present.Plain, ", the last at %s", r.StartedAt.UTC().Format("15:04 UTC")))
+	return append(parts, output.Part(output.Plain, ", the last at %s", r.StartedAt.UTC().Format("15:04 UTC")))
 }
 
 // writeRuns writes two lines for each run, which together fit 80 columns: an id alone may take 36.
 func writeRuns(w io.Writer, runs []pastRun) error {
-	p := present.NewPage(w)
+	p := output.NewPage(w)
 	const line = "%-36s %8s %8s %7s %8s"
 	p.Line(0, line, "RUN", "TOTAL", "DRIFTED", "ERRORS", "DRIFT")
 	for _, r := range runs {
-		errors := present.Plain
+		errors := output.Plain
 		if r.Errors > 0 {
-			errors = present.Failed
+			errors = output.Failed
 		}
 		p.Parts(0, 2,
-			present.Part(present.Plain, "%-36s %8d %8d", r.title(), r.TotalOrganizations, r.Synchronized+r.Withheld),
-			present.Part(errors, " %7d", r.Errors), present.Part(present.Plain, " %8s", fmt.Sprintf("%.1f %%", 100*r.DriftRate)))
+			output.Part(output.Plain, "%-36s %8d %8d", r.title(), r.TotalOrganizations, r.Synchronized+r.Withheld),
+			output.Part(errors, " %7d", r.Errors), output.Part(output.Plain, " %8s", fmt.Sprintf("%.1f %%", 100*r.DriftRate)))
 		p.Parts(2, 4, r.state()...)
 	}
 	return p.Flush()

@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/follow"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -46,7 +46,7 @@ func (e event) patience() string {
 
 func (c *command) start(ctx context.Context) *cobra.Command {
 	var e event
-	var reading present.Reading
+	var reading cli.StrategyFlags
 	watches := false
 	cmd := &cobra.Command{
 		Use:   "start",
@@ -65,20 +65,20 @@ incomplete, and sends again what is pending.`,
   reconcile start --watch               change it
   reconcile start --strategy events --since 3d --watch
   reconcile start --resume 2026-11-22T03:00:00Z`,
-		Args:              present.NoArgs,
+		Args:              cli.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if err := reading.Check("", e.Resume); err != nil {
 				return err
 			}
 			e.Strategy, e.Since = reading.Strategy, reading.Since.At
-			if err := c.view.Check(); err != nil {
+			if err := cli.CheckView(c.view); err != nil {
 				return err
 			}
 			return c.enqueue(ctx, e, watches)
 		},
 	}
-	c.view.Bind(cmd)
+	cli.BindView(cmd, &c.view)
 	reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
@@ -106,9 +106,9 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	}
 	// Opened first: who wants to watch hears that this is not possible before anything is started.
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
-		progress := present.NewProgress(c.errs)
+		progress := output.NewProgress(c.errs)
 		var result pipeline.Enumeration
-		err := follow.While(ctx, store, progress, lookEvery, e.Resume, func() (err error) {
+		err := cli.ShowProgressWhile(ctx, store, progress, lookEvery, e.Resume, func() (err error) {
 			result, err = c.invoke(ctx, settings.EnumeratorFunction, e)
 			return err
 		})
@@ -135,7 +135,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	client := lambda.NewFromConfig(settings, func(o *lambda.Options) { o.Retryer = aws.NopRetryer{} })
 	waiting, cancel := context.WithTimeout(ctx, enumeratorTime)
 	defer cancel()
-	present.NewProgress(c.errs).Note("asking %s in %s%s", function, settings.Region, e.patience())
+	output.NewProgress(c.errs).Note("asking %s in %s%s", function, settings.Region, e.patience())
 	out, err := client.Invoke(waiting, &lambda.InvokeInput{FunctionName: &function, Payload: payload})
 	if waiting.Err() != nil {
 		return result, notAwaited(ctx)
@@ -147,8 +147,8 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 		return result, functionError(function, out.Payload)
 	}
 	if err := json.Unmarshal(out.Payload, &result); err != nil || result.RunID == "" {
-		return result, &present.Error{
-			Exit: present.ExitFailed, Code: codeRefused, Err: errors.New("function " + function + " did not answer as the enumerator does"), Hint: "check ENUMERATOR_FUNCTION",
+		return result, &cli.Error{
+			Exit: cli.ExitFailed, Code: codeRefused, Err: errors.New("function " + function + " did not answer as the enumerator does"), Hint: "check ENUMERATOR_FUNCTION",
 		}
 	}
 	return result, nil
@@ -156,8 +156,8 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 
 // notAwaited: what was asked for may have begun, or not.
 func notAwaited(ctx context.Context) error {
-	e := &present.Error{
-		Exit: present.ExitFailed, Code: "no_answer", Err: errors.New("the enumerator did not answer in time"),
+	e := &cli.Error{
+		Exit: cli.ExitFailed, Code: "no_answer", Err: errors.New("the enumerator did not answer in time"),
 		Hint: "a run that was started goes on in AWS: reconcile status --watch follows it",
 	}
 	if ctx.Err() != nil {
@@ -176,7 +176,7 @@ func functionError(function string, payload []byte) error {
 	if err := json.Unmarshal(payload, &answer); err != nil || answer.Message == "" {
 		answer.Message = "it failed without a message"
 	}
-	e := &present.Error{Exit: present.ExitFailed, Code: answer.Type, Err: errors.New(telemetry.OneLine(answer.Message))}
+	e := &cli.Error{Exit: cli.ExitFailed, Code: answer.Type, Err: errors.New(telemetry.OneLine(answer.Message))}
 	if strings.Trim(answer.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || answer.Type == "" || answer.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
 		e.Hint = "its log in CloudWatch says more; a run that was opened goes on with the next tick: reconcile status"

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
@@ -23,10 +23,10 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
   reconcile status --watch
   reconcile status --errors             of the organizations, those in error alone
   reconcile status 2026-11-22T03:00:00Z --json | jq .result.driftByField`,
-		Args:              present.AtMostOneArg("run"),
+		Args:              cli.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := c.view.Check(); err != nil {
+			if err := cli.CheckView(c.view); err != nil {
 				return err
 			}
 			return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
@@ -41,7 +41,7 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
 			})
 		},
 	}
-	c.view.Bind(cmd)
+	cli.BindView(cmd, &c.view)
 	cmd.Flags().BoolVar(&follows, "watch", false, "show its progress until it has ended")
 	return cmd
 }

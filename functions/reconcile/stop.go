@@ -7,8 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -43,11 +44,11 @@ set and AWS can be reached; else that is done within 15 minutes. The alarm of st
 runs tells the others, and the summary who stopped it and why.`,
 		Example: `  reconcile stop 2026-11-22T03:00:00Z --reason "prices are being migrated"
   reconcile start --resume 2026-11-22T03:00:00Z     when it may go on`,
-		Args:              present.OneArg("run"),
+		Args:              cli.OneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if why == "" {
-				return present.Usage("--reason must say why, for whoever is to resume the run")
+				return cli.Usage("--reason must say why, for whoever is to resume the run")
 			}
 			return c.halt(ctx, args[0], why)
 		},
@@ -58,7 +59,7 @@ runs tells the others, and the summary who stopped it and why.`,
 
 func (c *command) halt(ctx context.Context, runID, why string) error {
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
-		stopped, err := store.StopRun(ctx, runID, billing.ReasonStoppedByOperator, present.Operator()+": "+why, time.Now().UTC())
+		stopped, err := store.StopRun(ctx, runID, billing.ReasonStoppedByOperator, cli.Operator()+": "+why, time.Now().UTC())
 		if err != nil {
 			return err
 		}
@@ -67,10 +68,10 @@ func (c *command) halt(ctx context.Context, runID, why string) error {
 			return err
 		}
 		if !stopped {
-			return present.Usage("run %s is %s already; only one that is enumerating or running can be stopped", runID, run.Status)
+			return cli.Usage("run %s is %s already; only one that is enumerating or running can be stopped", runID, run.Status)
 		}
 		if err := tellAggregator(ctx, settings.Queues.Results, runID); err != nil {
-			present.NewProgress(c.errs).Note("the run will be summed up within 15 minutes, for the aggregator could not be told: %s", telemetry.OneLine(err.Error()))
+			output.NewProgress(c.errs).Note("the run will be summed up within 15 minutes, for the aggregator could not be told: %s", telemetry.OneLine(err.Error()))
 		}
 		tallies, err := store.Tallies(ctx, runID)
 		if err != nil {
@@ -97,7 +98,7 @@ func tellAggregator(ctx context.Context, queue, runID string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, progressTime)
 	defer cancel()
-	return sqsqueue.New(wire.Queues(settings), queue).SendProgress(ctx, runID)
+	return sqsqueue.New(wiring.Queues(settings), queue).SendProgress(ctx, runID)
 }
 
 func (c *command) showHalt(h halt) error {

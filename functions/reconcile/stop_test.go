@@ -8,14 +8,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/present"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
 func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
 	h := hold(t)
-	h.run(present.ExitOK, "migrate")
+	h.run(cli.ExitOK, "migrate")
 	h.organization("org-1", price("price_max"))
 	h.organization("org-2", price("price_max"))
 	var first sync.Once
@@ -27,26 +27,26 @@ func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
 		first.Do(func() { close(asked) })
 		<-goOn
 	})
-	runID := h.run(present.ExitOK, "start", "--strategy", "retrieve").RunID
+	runID := h.run(cli.ExitOK, "start", "--strategy", "retrieve").RunID
 	<-asked // a worker has it in hand
 
 	var out, errs bytes.Buffer
 	code := realMain(t.Context(), []string{"stop", runID, "--reason", "prices are being migrated", "--json"}, h.environ, &out, &errs)
 	var stopped halt
-	if err := json.Unmarshal(out.Bytes(), &stopped); err != nil || code != present.ExitOK {
+	if err := json.Unmarshal(out.Bytes(), &stopped); err != nil || code != cli.ExitOK {
 		t.Fatalf("exit %d, %v: %s\n%s", code, err, &out, &errs)
 	}
-	want := halt{RunID: runID, Status: billing.RunStopped, Reason: billing.ReasonStoppedByOperator, Message: present.Operator() + ": prices are being migrated", Pending: 2}
+	want := halt{RunID: runID, Status: billing.RunStopped, Reason: billing.ReasonStoppedByOperator, Message: cli.Operator() + ": prices are being migrated", Pending: 2}
 	if stopped != want {
 		t.Errorf("%+v, want %+v", stopped, want)
 	}
 	close(goOn)
-	status := h.run(present.ExitNotOK, "status", runID).Result
+	status := h.run(cli.ExitNotOK, "status", runID).Result
 	if status.Status != billing.RunStopped || status.StatusReason != billing.ReasonStoppedByOperator || !strings.Contains(status.StatusMessage, "prices are being migrated") {
 		t.Errorf("%+v", status)
 	}
-	h.run(present.ExitOK, "start", "--resume", runID)
-	if ended := h.run(present.ExitOK, "status", runID, "--watch").Result; ended.Status != billing.RunCompleted || ended.Synchronized != 2 || ended.StatusReason != "" {
+	h.run(cli.ExitOK, "start", "--resume", runID)
+	if ended := h.run(cli.ExitOK, "status", runID, "--watch").Result; ended.Status != billing.RunCompleted || ended.Synchronized != 2 || ended.StatusReason != "" {
 		t.Errorf("%+v", ended)
 	}
 }
@@ -63,7 +63,7 @@ func openRun(t *testing.T) (*mysqltest.DB, map[string]string) {
 func TestStopSaysWhatIsPendingAndWhatIsNext(t *testing.T) {
 	db, environ := openRun(t)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"stop", "run-1", "--reason", "why"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"stop", "run-1", "--reason", "why"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
 	if want := "run run-1 is stopped; organizations pending: 1\n"; out.String() != want {
@@ -72,7 +72,7 @@ func TestStopSaysWhatIsPendingAndWhatIsNext(t *testing.T) {
 	if want := "reconcile start --resume run-1 goes on with it\n"; errs.String() != want {
 		t.Errorf("standard error %q, want %q", &errs, want)
 	}
-	if got := mysqltest.Value[string](t, db, `SELECT CONCAT(status, ' ', status_reason, ' ', status_message) FROM reconciliation_runs`); got != "stopped stopped_by_operator "+present.Operator()+": why" {
+	if got := mysqltest.Value[string](t, db, `SELECT CONCAT(status, ' ', status_reason, ' ', status_message) FROM reconciliation_runs`); got != "stopped stopped_by_operator "+cli.Operator()+": why" {
 		t.Errorf("the run's row has %q", got)
 	}
 }
@@ -82,7 +82,7 @@ func TestARunIsStoppedAlthoughTheAggregatorCannotBeTold(t *testing.T) {
 	environ["RESULTS_QUEUE_URL"] = "http://127.0.0.1:1/000000000000/results"
 	onlyTheseAWSSettings(t, nil) // no credentials
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"stop", "run-1", "--reason", "why"}, environ, &out, &errs); code != present.ExitOK {
+	if code := realMain(t.Context(), []string{"stop", "run-1", "--reason", "why"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
 	if !strings.Contains(errs.String(), "summed up within 15 minutes") || strings.Count(errs.String(), "\n") != 2 {
@@ -101,10 +101,10 @@ func TestStopRefusesWhatItCannotStop(t *testing.T) {
 		code string
 		says string
 	}{
-		"no run":      {[]string{"stop", "--reason", "why"}, present.ExitUsage, "usage", "run"},
-		"no reason":   {[]string{"stop", "run-1"}, present.ExitUsage, "usage", "--reason"},
-		"closed run":  {[]string{"stop", "run-1", "--reason", "why"}, present.ExitUsage, "usage", "completed_with_errors already"},
-		"unknown run": {[]string{"stop", "run-2", "--reason", "why"}, present.ExitFailed, "unknown_run", "run-2"},
+		"no run":      {[]string{"stop", "--reason", "why"}, cli.ExitUsage, "usage", "run"},
+		"no reason":   {[]string{"stop", "run-1"}, cli.ExitUsage, "usage", "--reason"},
+		"closed run":  {[]string{"stop", "run-1", "--reason", "why"}, cli.ExitUsage, "usage", "completed_with_errors already"},
+		"unknown run": {[]string{"stop", "run-2", "--reason", "why"}, cli.ExitFailed, "unknown_run", "run-2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, a := run(t.Context(), t, environ, c.args...)

@@ -7,23 +7,24 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/startup"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 func main() {
 	if err := run(context.Background()); err != nil {
-		wire.Exit(err)
+		startup.Exit(err)
 	}
 }
 
 func run(ctx context.Context) error {
-	f, err := wire.Start(ctx, config.WorkerConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
+	f, err := startup.Start(ctx, config.WorkerConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
 	if err != nil {
 		return err
 	}
 	// The workers share what Stripe allows the account.
 	stripe := f.Stripe(f.Config.WorkerConcurrency)
-	lambda.StartWithOptions(wire.Worker(f.Config, f.Store, stripe, f.Queues, f.Log), lambda.WithContext(ctx))
+	lambda.StartWithOptions(wiring.Worker(f.Config, f.Store, stripe, f.Queues, f.Log), lambda.WithContext(ctx))
 	return nil
 }

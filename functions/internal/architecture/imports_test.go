@@ -45,26 +45,28 @@ var mayImport = map[string]string{
 	"shared/localaws/sqsserver":    "",
 
 	// What runs in AWS: nothing local in it.
-	"functions/aggregator":       "functions/internal/archive functions/internal/wire shared/config shared/telemetry",
+	"functions/aggregator":       "functions/internal/archive functions/internal/startup functions/internal/wiring shared/config shared/telemetry",
 	"functions/internal/archive": "functions/internal/report shared/billing shared/config shared/mysqlstore shared/pipeline shared/s3bucket",
-	"functions/enumerator":       "functions/internal/wire shared/config",
-	"functions/worker":           "functions/internal/wire shared/config",
+	"functions/enumerator":       "functions/internal/startup functions/internal/wiring shared/config",
+	"functions/worker":           "functions/internal/startup functions/internal/wiring shared/config",
 	"functions/internal/handler": "shared/billing shared/pipeline shared/sqsqueue shared/telemetry",
-	"functions/internal/wire": "functions/internal/handler shared/billing shared/config shared/eventbus shared/mysqlstore shared/pipeline " +
+	"functions/internal/startup": "functions/internal/handler functions/internal/wiring shared/config shared/mysqlstore shared/pipeline " +
+		"shared/stripesource shared/telemetry sqs",
+	"functions/internal/wiring": "functions/internal/handler shared/billing shared/config shared/eventbus shared/mysqlstore shared/pipeline " +
 		"shared/sqsqueue shared/stripesource shared/telemetry sqs secretsmanager",
 
 	// The operator's command line carries none of local's parts.
-	"functions/reconcile": "functions/internal/follow functions/internal/present functions/internal/report functions/internal/wire " +
+	"functions/reconcile": "functions/internal/cli functions/internal/output functions/internal/report functions/internal/wiring " +
 		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/telemetry",
-	"functions/internal/follow":  "functions/internal/present shared/billing",
-	"functions/internal/present": "shared/billing shared/config shared/pipeline shared/telemetry",
-	"functions/internal/report":  "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
+	"functions/internal/cli":    "functions/internal/output shared/billing shared/config",
+	"functions/internal/output": "shared/billing shared/pipeline shared/telemetry",
+	"functions/internal/report": "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
 
 	// The whole pipeline in one process; local seeds the database that it starts.
-	"functions/local": "functions/internal/archive functions/internal/follow functions/internal/inprocess functions/internal/present functions/internal/wire " +
+	"functions/local": "functions/internal/archive functions/internal/cli functions/internal/inprocess functions/internal/output functions/internal/wiring " +
 		"shared/billing shared/config shared/localaws/demo shared/localaws/localdb shared/mysqlstore shared/mysqlstore/appschema " +
 		"shared/pipeline shared/stripesource shared/stripesource/stripetest shared/telemetry sql go-sql-driver",
-	"functions/internal/inprocess": "functions/internal/handler functions/internal/wire shared/config shared/localaws/lambdaserver " +
+	"functions/internal/inprocess": "functions/internal/handler functions/internal/wiring shared/config shared/localaws/lambdaserver " +
 		"shared/localaws/lambdasource shared/localaws/sqsserver shared/mysqlstore shared/pipeline shared/stripesource shared/telemetry sqs",
 
 	// The stack deploys programs and imports none: it shares names and rules only.
@@ -72,7 +74,7 @@ var mayImport = map[string]string{
 	"infra/preflight": "",
 
 	"functions/internal/architecture": "",
-	"functions/internal/bootstrap":    "",
+	"functions/internal/lambdabuild":  "",
 	"functions/internal/chaos":        "",
 }
 

@@ -18,7 +18,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/bootstrap"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/lambdabuild"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
 )
 
@@ -86,12 +86,12 @@ func prepare() (err error) {
 	if shared.dir, err = os.MkdirTemp("", "chaos-"); err != nil {
 		return err
 	}
-	root, err := bootstrap.Root()
+	root, err := lambdabuild.Root()
 	if err != nil {
 		return err
 	}
-	for _, name := range bootstrap.Functions() {
-		if err := bootstrap.Build(ctx, root, "./functions/"+name, program(name), runtime.GOARCH); err != nil {
+	for _, name := range lambdabuild.Functions() {
+		if err := lambdabuild.Build(ctx, root, "./functions/"+name, program(name), runtime.GOARCH); err != nil {
 			return err
 		}
 	}

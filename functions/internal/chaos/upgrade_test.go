@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/bootstrap"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/lambdabuild"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
@@ -50,7 +50,7 @@ func earlier(t *testing.T) string {
 	if commit != "" {
 		return commit
 	}
-	root, err := bootstrap.Root()
+	root, err := lambdabuild.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func earlier(t *testing.T) string {
 // buildOld builds the programs of a commit and returns their folder.
 func buildOld(t *testing.T, commit string) string {
 	t.Helper()
-	root, err := bootstrap.Root()
+	root, err := lambdabuild.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +77,8 @@ func buildOld(t *testing.T, commit string) string {
 			t.Fatalf("%v: %v\n%s", command, err, output)
 		}
 	}
-	for _, name := range bootstrap.Functions() {
-		if err := bootstrap.Build(t.Context(), source, "./functions/"+name, filepath.Join(programs, name, "bootstrap"), runtime.GOARCH); err != nil {
+	for _, name := range lambdabuild.Functions() {
+		if err := lambdabuild.Build(t.Context(), source, "./functions/"+name, filepath.Join(programs, name, "bootstrap"), runtime.GOARCH); err != nil {
 			t.Fatal(err)
 		}
 	}

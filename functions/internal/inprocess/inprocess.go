@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
-	"github.com/pixell-global/subscription-reconciliation/functions/internal/wire"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdaserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
@@ -66,16 +66,16 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 	if c.Queues, err = createQueues(ctx, client, c.MaxReceiveCount); err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	bus, err := wire.EventBus(ctx, c, log)
+	bus, err := wiring.EventBus(ctx, c, log)
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	aggregator := wire.Aggregator(c, store, bus, io.Discard, log)
+	aggregator := wiring.Aggregator(c, store, bus, io.Discard, log)
 	aggregator.Step.AmendmentPause = 0 // this process may end any moment
 	return &Pipeline{
-		Enumerator: wire.Enumerator(c, store, stripe, client, log),
+		Enumerator: wiring.Enumerator(c, store, stripe, client, log),
 		Aggregator: aggregator,
-		worker:     wire.Worker(c, store, stripe, client, log),
+		worker:     wiring.Worker(c, store, stripe, client, log),
 		server:     server, client: client, urls: c.Queues, log: log,
 	}, nil
 }

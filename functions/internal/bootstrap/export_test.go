@@ -1,4 +1,0 @@
-package bootstrap
-
-// Flags are what the functions are built with.
-var Flags = flags

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// StrategyFlags are the flags that say how a run reads Stripe.
+type StrategyFlags struct {
+	Strategy string
+	Since    SinceFlag // where a catch-up begins
+}
+
+// Bind adds the flags.
+func (r *StrategyFlags) Bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&r.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first, the default), retrieve (ask for each organization) or events (only whom the latest events name: a catch-up)")
+	f.Var(&r.Since, "since", "with --strategy events: begin at this `TIME` or so long ago (2h, 3d) and not where the last catch-up ended")
+	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not the one above
+	}
+}
+
+func strategies() []string {
+	var names []string
+	for _, s := range billing.Strategies() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+// Check refuses what no run could be started with. The organization is the only one of the run, and the run
+// one to go on with; "" is none.
+func (r *StrategyFlags) Check(orgID, resume string) error {
+	catchUp := r.Strategy == string(billing.StrategyEvents)
+	switch {
+	case r.Strategy != "" && !slices.Contains(strategies(), r.Strategy):
+		return Usage("--strategy %q is unknown; there are %s", r.Strategy, strings.Join(strategies(), ", "))
+	case catchUp && orgID != "":
+		return Usage("--strategy events is over those whom Stripe's events name; for one organization leave it out")
+	case r.Since.At.IsZero():
+		return nil
+	case !catchUp:
+		return Usage("--since says where a catch-up begins; add --strategy events")
+	case resume != "":
+		return Usage("--resume goes on with a run as it was started; leave out --since")
+	default:
+		return nil
+	}
+}
+
+// BindView adds the flags that choose what is listed of a run.
+func BindView(cmd *cobra.Command, v *output.View) {
+	cmd.Flags().BoolVar(&v.OnlyErrors, "errors", false, "of the organizations, list only those in error")
+	cmd.Flags().BoolVar(&v.OnlyFigures, "summary", false, "list no organization: only the figures and what to do")
+}
+
+// CheckView refuses flags that contradict each other.
+func CheckView(v output.View) error {
+	if v.OnlyErrors && v.OnlyFigures {
+		return Usage("--errors lists organizations and --summary lists none: give one of them")
+	}
+	return nil
+}
+
+// SinceFlag is the value of a flag that takes a time, or a duration before now.
+type SinceFlag struct {
+	At time.Time // zero: nothing was given
+
+	text string
+}
+
+// Set reads the value.
+func (s *SinceFlag) Set(text string) error {
+	at, err := moment(text, time.Now())
+	if err != nil {
+		return err
+	}
+	s.At, s.text = at, text
+	return nil
+}
+
+// String is what was given.
+func (s *SinceFlag) String() string { return s.text }
+
+// Type is what the help calls it.
+func (s *SinceFlag) Type() string { return "TIME" }
+
+// noMoment says why a value is none.
+type noMoment string
+
+func (e noMoment) Error() string { return string(e) }
+
+// moment reads a duration, in which d is a day, or a time.
+func moment(text string, now time.Time) (time.Time, error) {
+	if ago, ok := duration(text); ok {
+		return now.Add(-ago).UTC().Truncate(time.Second), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z", time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			if at.After(now) {
+				return time.Time{}, noMoment(text + " is still to come")
+			}
+			return at.UTC(), nil
+		}
+	}
+	return time.Time{}, noMoment(strconv.Quote(text) + " is neither so long ago, such as 2h or 3d, nor a time, such as 2026-11-22T03:00:00Z or 2026-11-22")
+}
+
+func duration(text string) (time.Duration, bool) {
+	if days, isDays := strings.CutSuffix(text, "d"); isDays {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0
+	}
+	d, err := time.ParseDuration(text)
+	return d, err == nil && d > 0
+}

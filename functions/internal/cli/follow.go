@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// runStore reads the state of a run.
+type runStore interface {
+	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
+	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
+	Swept(ctx context.Context, runID string) (int, error)
+}
+
+// ShowProgress shows how far the run is and returns it; a run that does not exist is returned empty.
+func ShowProgress(ctx context.Context, store runStore, progress *output.Progress, runID string) (billing.Run, error) {
+	runs, err := store.Runs(ctx, []string{runID})
+	if err != nil {
+		return billing.Run{}, err
+	}
+	run, found := runs[runID]
+	if !found {
+		return billing.Run{}, nil
+	}
+	if sweeping(run) {
+		n, err := store.Swept(ctx, runID)
+		if err == nil {
+			progress.Tally("listing subscriptions", n)
+		}
+		return run, err
+	}
+	tallies, err := store.Tallies(ctx, runID)
+	if err != nil {
+		return run, err
+	}
+	all, done := 0, 0
+	for _, t := range tallies {
+		all += t.Items
+		if t.Outcome != billing.OutcomePending {
+			done += t.Items
+		}
+	}
+	if run.Status == billing.RunEnumerating && !run.Listed {
+		progress.Tally("listing organizations", all)
+		return run, nil
+	}
+	progress.Show(run.Status, done, max(run.Total, all))
+	return run, nil
+}
+
+// sweeping reports whether the run lists Stripe's subscriptions and has not listed all organizations yet.
+func sweeping(run billing.Run) bool {
+	return run.Status == billing.RunEnumerating && run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen && !run.Listed
+}
+
+// latestRunStore also finds a run whose id is not known yet.
+type latestRunStore interface {
+	runStore
+	LatestRun(ctx context.Context) (billing.Run, bool, error)
+}
+
+// ShowProgressWhile calls do and meanwhile shows the progress of the run with this id or, where the id is empty,
+// of the run that do starts. It ignores errors of the database: progress is a convenience.
+func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *output.Progress, every time.Duration, runID string, do func() error) error {
+	began := time.Now().Add(-time.Minute) // clocks differ
+	looking, stop := context.WithCancel(ctx)
+	var looks sync.WaitGroup
+	looks.Go(func() {
+		_ = Poll(looking, every, func() (done bool, err error) {
+			id := runID
+			if id == "" {
+				run, found, err := store.LatestRun(looking)
+				if err != nil || !found || run.StartedAt.Before(began) || run.Status != billing.RunEnumerating {
+					return false, nil //nolint:nilerr // the next look may tell
+				}
+				id = run.ID
+			}
+			_, _ = ShowProgress(looking, store, progress, id)
+			return false, nil
+		})
+	})
+	err := do()
+	stop()
+	looks.Wait()
+	progress.Done()
+	return err
+}
+
+// Poll calls look until it reports done or fails. It pauses between two calls for at least the given time, and for
+// longer after a slow call: counting many organizations must not take most of the database's time.
+func Poll(ctx context.Context, least time.Duration, look func() (done bool, err error)) error {
+	for {
+		began := time.Now()
+		if done, err := look(); done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(max(least, 10*time.Since(began))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nameStore reads the names of organizations.
+type nameStore interface {
+	OrganizationNames(ctx context.Context, ids []string) (map[string]string, error)
+}
+
+// OrganizationNames returns the names of the organizations that the summary lists, by id. It returns none where
+// they cannot be read: names are a convenience.
+func OrganizationNames(ctx context.Context, store nameStore, s billing.Summary) map[string]string {
+	ids := make([]string, len(s.Details))
+	for i, d := range s.Details {
+		ids[i] = d.OrgID
+	}
+	found, err := store.OrganizationNames(ctx, ids)
+	if err != nil {
+		return nil
+	}
+	return found
+}

@@ -1,0 +1,96 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// runAs is a database with one run.
+type runAs struct {
+	billing.Run
+
+	swept  int
+	tally  []billing.Tally
+	asked  chan struct{} // one for each look
+	broken error
+}
+
+func (r runAs) Runs(_ context.Context, ids []string) (map[string]billing.Run, error) {
+	found := map[string]billing.Run{}
+	for _, id := range ids {
+		if id == r.ID {
+			found[id] = r.Run
+		}
+	}
+	return found, nil
+}
+
+func (r runAs) Swept(context.Context, string) (int, error) { return r.swept, nil }
+
+func (r runAs) Tallies(context.Context, string) ([]billing.Tally, error) { return r.tally, nil }
+
+func (r runAs) LatestRun(ctx context.Context) (billing.Run, bool, error) {
+	select {
+	case r.asked <- struct{}{}:
+	case <-ctx.Done():
+	}
+	return r.Run, r.ID != "", r.broken
+}
+
+func TestARunIsFollowedThroughEachOfItsPhases(t *testing.T) {
+	pending := []billing.Tally{{Outcome: billing.OutcomePending, Items: 1200}}
+	for name, c := range map[string]struct {
+		run  runAs
+		want string
+	}{
+		"sweep":             {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepOpen}, swept: 4300}, "listing subscriptions: 4,300\n"},
+		"organizations":     {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepComplete}, tally: pending}, "listing organizations: 1,200\n"},
+		"without a sweep":   {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategyRetrieve, Sweep: billing.SweepOpen}, tally: pending}, "listing organizations: 1,200\n"},
+		"sending":           {runAs{Run: billing.Run{Status: billing.RunEnumerating, Listed: true, Total: 1200}, tally: pending}, "enumerating: 0 of 1200 organizations\n"},
+		"workers are at it": {runAs{Run: billing.Run{Status: billing.RunRunning, Total: 1201}, tally: append(pending, billing.Tally{Outcome: billing.OutcomeSynced, Items: 1})}, "running: 1 of 1201 organizations\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.run.ID = "run"
+			var out bytes.Buffer
+			if _, err := cli.ShowProgress(t.Context(), c.run, output.NewProgress(&out), "run"); err != nil || out.String() != c.want {
+				t.Errorf("%v, %q, want %q", err, &out, c.want)
+			}
+		})
+	}
+}
+
+func TestARunThatIsBeingOpenedIsShown(t *testing.T) {
+	failed := errors.New("refused")
+	sweep := billing.Run{ID: "run", Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepOpen, StartedAt: time.Now()}
+	older := sweep
+	older.StartedAt = time.Now().Add(-time.Hour)
+	for name, c := range map[string]struct {
+		run  runAs
+		want string
+	}{
+		"it is":                   {runAs{Run: sweep, swept: 100}, "listing subscriptions: 100\n"},
+		"one of an hour ago":      {runAs{Run: older}, ""},
+		"no run":                  {runAs{}, ""},
+		"a database that is away": {runAs{broken: errors.New("away")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.run.asked = make(chan struct{})
+			var out bytes.Buffer
+			err := cli.ShowProgressWhile(t.Context(), c.run, output.NewProgress(&out), time.Nanosecond, "", func() error {
+				<-c.run.asked
+				<-c.run.asked // the first look is over
+				return failed
+			})
+			if !errors.Is(err, failed) || out.String() != c.want {
+				t.Errorf("%v, %q, want %q", err, &out, c.want)
+			}
+		})
+	}
+}

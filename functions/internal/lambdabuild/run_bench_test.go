@@ -1,0 +1,269 @@
+package lambdabuild_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+)
+
+const (
+	// stripeAllows is what the fake Stripe enforces for each endpoint, as Stripe does; all together
+	// may ask four times as often. https://docs.stripe.com/rate-limits
+	stripeAllows = 25.0
+	// stripeTakes is how long an answer of Stripe's is under way.
+	stripeTakes   = 120 * time.Millisecond
+	workersAtOnce = 10
+	workBatch     = 50
+)
+
+// setting is a list of numbers from the environment: the full table takes hours.
+func setting(b *testing.B, name, otherwise string) []int {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		text = otherwise
+	}
+	var all []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			b.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+// BenchmarkRunAtStripesPace runs the deployed programs against a Stripe that answers as slowly and
+// as rarely as the real one, beside the ideal: the pages of the sweep and the subscriptions retrieved,
+// one after the other at the configured rate (other requests have a limit of their own). BENCH_ORGS
+// and BENCH_RPS say how many organizations and how many requests a second, BENCH_STRATEGIES how.
+func BenchmarkRunAtStripesPace(b *testing.B) {
+	strategies := strings.Split(os.Getenv("BENCH_STRATEGIES"), ",")
+	if strategies[0] == "" {
+		strategies = []string{"sweep"}
+	}
+	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
+		for _, rps := range setting(b, "BENCH_RPS", "20") {
+			for _, strategy := range strategies {
+				b.Run(fmt.Sprintf("orgs=%d/rps=%d/%s", orgs, rps, strategy), func(b *testing.B) {
+					for b.Loop() {
+						r := measure(b, orgs, strategy, rps, stripetest.Options{
+							Latency: stripeTakes, EndpointRate: stripeAllows, GlobalRate: 4 * stripeAllows,
+						})
+						ideal := r.ideal(strategy, rps)
+						b.ReportMetric(r.wall.Seconds(), "s/run")
+						b.ReportMetric(ideal, "s/ideal")
+						b.ReportMetric(r.wall.Seconds()/ideal, "times-ideal")
+						r.report(b)
+					}
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkRunAtFullSpeed runs the deployed programs against a Stripe without limits, asked as often
+// as the configuration allows (100 a second), and tells the work they are: organizations for a second
+// of their processors' time, the database's, the queues' and Stripe's not counted, and the memory of
+// the largest process of each.
+func BenchmarkRunAtFullSpeed(b *testing.B) {
+	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
+		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
+			for b.Loop() {
+				r := measure(b, orgs, "sweep", 100, stripetest.Options{})
+				b.ReportMetric(r.wall.Seconds(), "s/run")
+				b.ReportMetric(float64(orgs)/(r.cpu["enumerator"]+r.cpu["worker"]).Seconds(), "orgs/cpu-s")
+				for _, name := range []string{"enumerator", "worker", "aggregator"} {
+					b.ReportMetric(1e6*r.cpu[name].Seconds()/float64(orgs), name+"-cpu-us/org")
+					b.ReportMetric(r.peakMiB[name], name+"-peak-MiB")
+				}
+				r.report(b)
+			}
+		})
+	}
+}
+
+// measured is what came of a run.
+type measured struct {
+	orgs, drifted int
+	pages         float64 // that all subscriptions fill
+	wall          time.Duration
+	requests      billing.Usage
+	cpu           map[string]time.Duration // of all processes of a function
+	peakMiB       map[string]float64       // of its largest process
+}
+
+// ideal is the time that the requests to the busiest endpoint take, sweep and single reads one after
+// the other.
+func (m measured) ideal(strategy string, rps int) float64 {
+	if strategy == "sweep" {
+		return (m.pages + float64(m.requests.Retrieve)) / float64(rps)
+	}
+	return float64(max(m.requests.Retrieve, m.requests.List)) / float64(rps)
+}
+
+func (m measured) report(b *testing.B) {
+	b.Helper()
+	requests := float64(m.requests.List + m.requests.Retrieve + m.requests.Other)
+	b.ReportMetric(requests/float64(m.orgs), "requests/org")
+	b.ReportMetric((requests-0.01*float64(m.orgs))/float64(m.drifted), "further-requests/drifted")
+	b.ReportMetric(float64(m.requests.List)-m.pages, "lists-beyond-pages")
+	b.ReportMetric(float64(m.requests.Throttled), "throttled")
+}
+
+// measure has the deployed programs reconcile so many organizations, one in a hundred drifted.
+func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest.Options) measured {
+	b.Helper()
+	b.StopTimer()
+	defer b.StartTimer()
+	s := newStackOn(b, demo.Options{Orgs: orgs, Drift: 0.01, Plain: true, Seed: 1, Now: time.Now().UTC().Truncate(time.Second)}, limits)
+	functions, stop := s.deploy(rps)
+	began := time.Now()
+	runID := s.enumerateAll(functions["enumerator"], strategy)
+	s.awaitDecided(b.Context(), runID)
+	m := measured{orgs: orgs, wall: time.Since(began), pages: math.Ceil(float64(s.population.Subscriptions) / 100)}
+	s.awaitClosed(b.Context(), runID)
+	m.cpu, m.peakMiB = usage(b, functions)
+	stop()
+	m.drifted, m.requests = s.outcome(runID)
+	return m
+}
+
+// deploy starts the functions and what feeds them from the queues, which stop ends.
+func (s *stack) deploy(rps int) (functions map[string]*runtimeapi.Function, stop func()) {
+	s.Helper()
+	s.environ["STRIPE_RPS"], s.environ["WORKER_CONCURRENCY"] = strconv.Itoa(rps), strconv.Itoa(workersAtOnce)
+	s.timeout = 15 * time.Minute // the longest of Lambda
+	functions = map[string]*runtimeapi.Function{}
+	for _, name := range []string{"enumerator", "worker", "aggregator"} {
+		functions[name] = s.function(name)
+	}
+	ctx, cancel := context.WithCancel(s.Context())
+	var sources sync.WaitGroup
+	for _, source := range []*lambdasource.Source{
+		{Queue: s.work, Handler: functions["worker"].HandleSQS, MaxConcurrency: workersAtOnce, BatchSize: workBatch, BatchWindow: time.Second},
+		{Queue: s.results, Handler: functions["aggregator"].HandleSQS, BatchSize: 100, BatchWindow: time.Second},
+	} {
+		source.Client, source.Timeout, source.Log = s.queues, s.timeout, slog.New(slog.DiscardHandler)
+		sources.Go(func() {
+			if err := source.Run(ctx); err != nil {
+				s.Error(err)
+			}
+		})
+	}
+	return functions, func() {
+		cancel()
+		sources.Wait()
+	}
+}
+
+// enumerateAll invokes the enumerator until it is done.
+func (s *stack) enumerateAll(f *runtimeapi.Function, strategy string) string {
+	s.Helper()
+	event := `{"strategy":"` + strategy + `"}`
+	for {
+		var answer struct {
+			RunID string
+			Done  bool
+		}
+		if err := json.Unmarshal([]byte(s.invoke(f, event)), &answer); err != nil {
+			s.Fatal(err)
+		}
+		if answer.Done {
+			return answer.RunID
+		}
+		event = `{"resume":true}`
+	}
+}
+
+func (s *stack) awaitDecided(ctx context.Context, runID string) {
+	s.Helper()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for pending := 1; pending > 0; <-look.C {
+		err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'pending' LIMIT 1) p`, runID).Scan(&pending)
+		if err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+func (s *stack) outcome(runID string) (drifted int, requests billing.Usage) {
+	s.Helper()
+	drifted = mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'synced'`, runID)
+	if errors := mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'error'`, runID); errors > 0 {
+		s.Errorf("%d organizations are in error", errors)
+	}
+	err := s.db.QueryRowContext(s.Context(), `SELECT stripe_list, stripe_retrieve, stripe_other, stripe_throttled FROM reconciliation_runs WHERE id = ?`, runID).
+		Scan(&requests.List, &requests.Retrieve, &requests.Other, &requests.Throttled)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return drifted, requests
+}
+
+// usage of the processes that run, as Linux counts it.
+// https://man7.org/linux/man-pages/man5/proc.5.html
+func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[string]time.Duration, peakMiB map[string]float64) {
+	b.Helper()
+	cpu, peakMiB = map[string]time.Duration{}, map[string]float64{}
+	for name, f := range functions {
+		for _, p := range f.Processes() {
+			folder := fmt.Sprintf("/proc/%d/", p.PID())
+			cpu[name] += processorTime(b, folder+"stat")
+			peakMiB[name] = max(peakMiB[name], peak(b, folder+"status"))
+		}
+	}
+	return cpu, peakMiB
+}
+
+func processorTime(b *testing.B, file string) time.Duration {
+	b.Helper()
+	const perSecond = 100 // USER_HZ, everywhere
+	_, rest, _ := strings.Cut(read(b, file), ") ")
+	fields := strings.Fields(rest) // from the third on
+	ticks := 0
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / perSecond
+}
+
+func peak(b *testing.B, file string) float64 {
+	b.Helper()
+	_, rest, _ := strings.Cut(read(b, file), "VmHWM:")
+	kiB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kiB / 1024
+}
+
+func read(b *testing.B, file string) string {
+	b.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		b.Skipf("this system does not tell what a process used: %v", err)
+	}
+	return string(text)
+}

@@ -1,0 +1,97 @@
+package output
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// Reasons lists every reason and every warning: what it means, what to do, and what to run then.
+func Reasons() string {
+	var p Page
+	var concern billing.Concern
+	for i, a := range billing.AllAdvice() {
+		if a.Concern != concern {
+			if concern = a.Concern; i > 0 {
+				p.Blank()
+			}
+			p.Line(0, "%s", strings.ToUpper(string(concern)))
+		}
+		p.Line(2, "%s", a.Code)
+		p.Advice(6, a, a.Commands)
+	}
+	return p.text.String()
+}
+
+// Advice writes what a code means, what to do, and the commands, each on a line.
+func (p *Page) Advice(indent int, a billing.Advice, commands []string) {
+	for _, line := range []string{a.Means, a.Do} {
+		if line != "" {
+			p.Line(indent, "%s", line)
+		}
+	}
+	p.commands(indent, commands)
+}
+
+// commands are to be copied: each stays whole.
+func (p *Page) commands(indent int, commands []string) {
+	for _, command := range commands {
+		p.whole(indent, command)
+	}
+}
+
+// toDo tells what the run's end, its reasons and its warnings ask of people.
+func (p *Page) toDo(s billing.Summary, v View) {
+	p.ending(s, v)
+	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
+		a := reason.Advice()
+		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.Repair(s, "")))
+	}
+	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
+		p.task(Attention, code.Advice(), s.Warnings[code], nil)
+	}
+	for _, missed := range s.DriftByCause.Missed() {
+		p.Blank()
+		p.Parts(0, deeper, Part(Attention, "%s", missed.What), Part(Plain, ", %d", missed.Organizations))
+		p.Line(2, "%s", missed.Means)
+		p.Line(2, "%s", missed.Do)
+	}
+}
+
+// ending says what the status means and what comes next, where not all is well.
+func (p *Page) ending(s billing.Summary, v View) {
+	if s.Status == billing.RunCompleted && s.StatusReason == "" {
+		return
+	}
+	p.Blank()
+	means, command := s.Ending()
+	p.Parts(0, deeper, Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, ": %s", means))
+	p.Advice(2, s.StatusReason.Advice(), nil)
+	if command != "" && v.Queued {
+		p.whole(2, command)
+	}
+}
+
+// task is what one reason or warning, met n times, asks of people.
+func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
+	if a.Do == "" || n == 0 {
+		return
+	}
+	p.Blank()
+	title := []Span{Part(colour, "%s", a.Code)}
+	if a.Concern == billing.ConcernWarning {
+		title = []Span{Part(Plain, "warning "), Part(colour, "%s", a.Code)}
+	}
+	p.Parts(0, deeper, append(title, Part(Plain, ", %d", n))...)
+	p.Advice(2, a, commands)
+}
+
+// ifQueued: where the queues went with the program, there is nothing for the commands to work on.
+func (v View) ifQueued(commands []string) []string {
+	if v.Queued {
+		return commands
+	}
+	return nil
+}

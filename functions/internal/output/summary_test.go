@@ -1,0 +1,173 @@
+package output
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+)
+
+// Without orphans in it, a summary must not read as if there were none.
+func TestASummaryTellsThatNobodyLookedForOrphans(t *testing.T) {
+	for _, abandoned := range []bool{true, false} {
+		var b strings.Builder
+		if err := Summary(&b, billing.Summary{RunID: "run", Status: billing.RunCompleted, SweepAbandoned: abandoned}, View{Queued: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(b.String(), "nobody looked for orphans"); got != abandoned {
+			t.Errorf("given up %t:\n%s", abandoned, b.String())
+		}
+	}
+}
+
+// wholeRun has one organization of each kind.
+func wholeRun() billing.Summary {
+	withheld := billing.Detail{
+		OrgID: "org-1", Action: billing.OutcomeError, Reason: billing.ReasonWithheld, Error: "withheld: the limit was reached",
+		Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "pro", To: "free"}},
+	}
+	return billing.Summary{
+		RunID: "run-1", Status: billing.RunCompletedWithErrors, TotalOrganizations: 160, Synchronized: 150, Errors: 10, Downgrades: 2, DowngradeLimit: 2,
+		Reasons: map[billing.Reason]int{billing.ReasonRepaired: 150, billing.ReasonWithheld: 8, billing.ReasonTierUnresolved: 2},
+		Details: []billing.Detail{
+			withheld,
+			{OrgID: "org-2", Action: billing.OutcomeError, Reason: billing.ReasonTierUnresolved, Error: "no tier for price_x"},
+			{OrgID: "org-3", Action: billing.OutcomeSynced, Reason: billing.ReasonRepaired, Changes: []billing.Change{{Field: billing.FieldOrgTier, From: nil, To: "pro"}}},
+		},
+	}
+}
+
+func shown(t *testing.T, s billing.Summary, v View) string {
+	t.Helper()
+	var b strings.Builder
+	if err := Summary(&b, s, v); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestACatchUpTellsWhichEventNamedAnOrganizationAndWhatToDoAboutItsWebhook(t *testing.T) {
+	s := wholeRun()
+	s.StartedAt = time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
+	if text := shown(t, s, View{}); strings.Contains(text, "webhook") || strings.Contains(text, "named by") {
+		t.Errorf("a run that is no catch-up says\n%s", text)
+	}
+	s.Details[2].Event = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: s.StartedAt.Add(-47 * time.Minute), PendingWebhooks: 1}
+	s.DriftByCause = billing.DriftByCause{Pending: 4}
+	text := shown(t, s, View{})
+	for _, want := range []string{
+		"synced   org-3  repaired\n    named by customer.subscription.updated of 02:13 UTC, still pending at an endpoint\n",
+		"webhooks that were not delivered", "Some endpoint has not taken the event", "send the events again",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "not handled") {
+		t.Errorf("it tells of none that was not handled:\n%s", text)
+	}
+}
+
+func TestNamesStandBesideIDsAndTheWithheldSentenceOnce(t *testing.T) {
+	text := shown(t, wholeRun(), View{Names: map[string]string{"org-1": "Acme\x1b[2J GmbH"}})
+	for _, want := range []string{
+		"error    org-1  Acme [2J GmbH  withheld\n    subscriptions.plan_tier              pro -> free\n",
+		"error    org-2  tier_unresolved\n    no tier for price_x\n", "synced   org-3  repaired\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "the limit was reached\n") {
+		t.Errorf("the guard's sentence stands beside the organization too:\n%s", text)
+	}
+}
+
+func TestPeopleChooseWhichOrganizationsAreListed(t *testing.T) {
+	s := wholeRun()
+	all, errors, none := shown(t, s, View{Stored: true}), shown(t, s, View{Stored: true, OnlyErrors: true}), shown(t, s, View{OnlyFigures: true})
+	for text, want := range map[string]string{
+		all: "... and 157 more; reconcile report run-1 --csv changes.csv has all of them\n", errors: "... and 8 more; ", none: "run run-1: ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(errors, "org-3") || !strings.Contains(errors, "org-2") || strings.Contains(none, "org-") {
+		t.Errorf("errors only:\n%s\nfigures only:\n%s", errors, none)
+	}
+	if text := shown(t, s, View{}); !strings.Contains(text, "local --hold") {
+		t.Errorf("where the database is gone:\n%s", text)
+	}
+}
+
+func TestADryRunWouldRepair(t *testing.T) {
+	s := wholeRun()
+	s.DryRun, s.Status, s.Downgrades = true, billing.RunCompleted, 5
+	s.Details[2].Action = billing.OutcomeDrifted
+	for _, want := range []string{"would repair  org-3  repaired\n", "error         org-2", "    would repair ", "    would be withheld                            3\n"} {
+		if text := shown(t, s, View{}); !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+}
+
+func TestTheNextCommandOfEachEndIsShown(t *testing.T) {
+	for status, want := range map[billing.RunStatus]string{
+		billing.RunStopped: "  reconcile start --resume r\n", billing.RunIncomplete: "  reconcile start --resume r\n", billing.RunRunning: "  reconcile status r --watch\n",
+	} {
+		s := billing.Summary{RunID: "r", Status: status}
+		if text := shown(t, s, View{Queued: true}); !strings.HasSuffix(text, want) {
+			t.Errorf("%s: %q is not the end of\n%s", status, want, text)
+		}
+		if text := shown(t, s, View{}); strings.Contains(text, "reconcile ") {
+			t.Errorf("%s: there is no queue for\n%s", status, text)
+		}
+	}
+}
+
+func TestASummaryTellsWhatToDo(t *testing.T) {
+	s := billing.Summary{
+		RunID: "run-1", Status: billing.RunCompletedWithErrors, Downgrades: 2, DowngradeLimit: 2,
+		Reasons:  map[billing.Reason]int{billing.ReasonInSync: 7, billing.ReasonWithheld: 3, billing.ReasonTierUnresolved: 1},
+		Warnings: map[billing.WarningCode]int{billing.WarnMultipleLive: 240, "unheard_of": 1},
+	}
+	tasks := func(queued bool) string {
+		var b strings.Builder
+		if err := Summary(&b, s, View{Queued: queued}); err != nil {
+			t.Fatal(err)
+		}
+		_, tasks, _ := strings.Cut(b.String(), "not finished\n")
+		return tasks
+	}
+	unresolved, withheld, several := billing.ReasonTierUnresolved.Advice(), billing.ReasonWithheld.Advice(), billing.WarnMultipleLive.Advice()
+	want := "\ncompleted_with_errors: Every organization has an outcome, but some need a person.\n\ntier_unresolved, 1\n  " + unresolved.Means + "\n  " + unresolved.Do + "\n  reconcile redrive --watch\n" +
+		"\nwithheld, 3\n  " + withheld.Means + "\n  " + withheld.Do +
+		"\n  reconcile org ORG --explain\n  reconcile approve run-1 --limit 5\n  reconcile redrive --watch\n" +
+		"\nwarning multiple_live_subscriptions, 240\n  " + several.Means + "\n  " + several.Do + "\n"
+	if got := tasks(true); got != want {
+		t.Errorf("%s\nwant%s", got, want)
+	}
+	if got := tasks(false); strings.Contains(got, "reconcile") || !strings.Contains(got, withheld.Do) {
+		t.Errorf("without queues:%s", got)
+	}
+	s = billing.Summary{RunID: "run-1", Status: billing.RunStopped, StatusReason: billing.ReasonWrongMode}
+	if got := tasks(true); !strings.Contains(got, billing.ReasonWrongMode.Advice().Means) || !strings.Contains(got, "reconcile start --resume run-1") {
+		t.Errorf("stopped:%s", got)
+	}
+}
+
+func TestASummaryCountsWarningsAndWhatItDoesNotList(t *testing.T) {
+	s := billing.Summary{
+		Synchronized: 150, Errors: 2,
+		Warnings: map[billing.WarningCode]int{billing.WarnMultipleRows: 3, billing.WarnMultipleLive: 240},
+		Details:  []billing.Detail{{Action: "error"}, {Action: "skipped"}, {Action: "synced"}},
+	}
+	text := shown(t, s, View{})
+	for _, want := range []string{"  warnings\n    multiple_live_subscriptions                240\n    multiple_subscription_rows                   3\n", "... and 150 more;"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
