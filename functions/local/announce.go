@@ -11,11 +11,11 @@ import (
 // sayAnnounced tells what became of what the run has to announce: sent to the bus that is configured, or left
 // for the functions to send.
 func (s session) sayAnnounced(ctx context.Context, c config.Config) error {
-	announces, err := s.store.Announces(ctx)
+	announces, err := s.store.AnnouncesRepairs(ctx)
 	if err != nil || !announces {
 		return err
 	}
-	waiting, _, err := s.store.Outbox(ctx)
+	waiting, _, err := s.store.OutboxBacklog(ctx)
 	var why error
 	if c.EventBus != "" && waiting > 0 {
 		why = s.Aggregator.Step.CheckBus(ctx)

@@ -80,12 +80,12 @@ func TestLocalSendsNothingToAnotherBusThanTheFunctions(t *testing.T) {
 		t.Fatal(err)
 	}
 	const kept = "arn:aws:events:us-east-1:000000000000:event-bus/application"
-	if err := store.KeepAnnouncing(t.Context(), kept); err != nil {
+	if err := store.SetEventBus(t.Context(), kept); err != nil {
 		t.Fatal(err)
 	}
 	summary, said := runOn(t, p.with("EVENT_BUS", "dev"))
 	wantSaid(t, said, fmt.Sprintf("%d wait in the database: the functions of this database announce on %s", summary.Synchronized+1, kept))
-	if bus, _, err := store.Announcing(t.Context()); bus != kept || err != nil || len(events.Events()) > 0 {
+	if bus, _, err := store.EventBus(t.Context()); bus != kept || err != nil || len(events.Events()) > 0 {
 		t.Errorf("kept %q, %v; %d events", bus, err, len(events.Events()))
 	}
 }
@@ -96,10 +96,10 @@ func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
 	if _, err := store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.KeepStage(t.Context(), "production"); err != nil {
+	if _, err := store.EnsureStage(t.Context(), "production"); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.KeepAnnouncing(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
+	if err := store.SetEventBus(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
 		t.Fatal(err)
 	}
 	summary, said := runOn(t, p.environ)

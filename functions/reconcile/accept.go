@@ -175,7 +175,7 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	if code != "" {
 		return []string{code}, nil
 	}
-	item, found, err := store.LastSaid(ctx, orgID)
+	item, found, err := store.LatestItem(ctx, orgID)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 
 func (c *command) removeAccepted(ctx context.Context, orgID, code string) error {
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
-		n, err := store.Unaccept(ctx, orgID, code)
+		n, err := store.DeleteAccepted(ctx, orgID, code)
 		if err != nil {
 			return err
 		}

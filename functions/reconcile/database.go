@@ -45,7 +45,7 @@ func (c *command) hasDatabase() bool { return c.environ["DB_HOST"] != "" }
 // findRun returns the run with this id; without one, the last over all organizations.
 func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.Run, error) {
 	if id == "" {
-		run, found, err := store.LatestOverAll(ctx)
+		run, found, err := store.LatestFullRun(ctx)
 		if err == nil && !found {
 			err = unknownRun(errors.New("there is no run yet"), "reconcile start begins one")
 		}

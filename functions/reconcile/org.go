@@ -85,7 +85,7 @@ func (c *command) withNearest(ctx context.Context, id string, err error) error {
 	defer cancel()
 	var near []mysqlstore.NamedOrganization
 	lookErr := onStore(ctx, settings, func(store *mysqlstore.Store) (err error) {
-		near, err = store.NearestOrganizations(ctx, id, nearest)
+		near, err = store.SimilarOrganizations(ctx, id, nearest)
 		return err
 	})
 	hint := "no id begins like it and no name contains it"

@@ -212,13 +212,13 @@ func lookAtUnfinished(ctx context.Context, store *mysqlstore.Store) (u unfinishe
 	if u.runs, err = store.Runs(ctx, u.ids); err != nil {
 		return u, err
 	}
-	u.decisions, err = store.Decisions(ctx, u.ids)
+	u.decisions, err = store.CountDecisions(ctx, u.ids)
 	return u, err
 }
 
 // changed returns those that decided something since, and how much.
 func (u unfinished) changed(ctx context.Context, store *mysqlstore.Store) (runs []billing.Run, decided int, err error) {
-	now, err := store.Decisions(ctx, u.ids)
+	now, err := store.CountDecisions(ctx, u.ids)
 	for _, id := range u.ids {
 		if n := now[id] - u.decisions[id]; n > 0 {
 			runs, decided = append(runs, u.runs[id]), decided+n

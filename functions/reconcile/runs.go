@@ -141,7 +141,7 @@ func (c *command) showRuns(past []pastRun) error {
 }
 
 func pastRunOf(run mysqlstore.PastRun) pastRun {
-	f := run.Figures
+	f := run.Totals
 	p := pastRun{
 		Kind: run.Kind(), RunID: run.ID, Status: run.Status, DryRun: run.DryRun, OrgID: run.OrgID, StartedAt: run.StartedAt, FinishedAt: run.FinishedAt,
 		TotalOrganizations: f.TotalOrganizations, Synchronized: f.Synchronized, Withheld: f.Withheld(), Errors: f.Errors, Skipped: f.Skipped, Pending: f.Pending,
@@ -154,7 +154,7 @@ func pastRunOf(run mysqlstore.PastRun) pastRun {
 }
 
 func pastDayOf(day mysqlstore.CatchUpDay) pastRun {
-	f := day.Figures
+	f := day.Totals
 	return pastRun{
 		Kind: billing.KindCatchUp, Day: day.Day.Format(time.DateOnly), Statuses: day.Statuses, StartedAt: day.Last,
 		TotalOrganizations: f.Organizations, Synchronized: f.Synchronized, Withheld: f.Withheld, Errors: f.Errors, Skipped: f.Skipped,

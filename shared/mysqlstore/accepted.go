@@ -55,8 +55,8 @@ func (s *Store) acceptances(ctx context.Context, condition string, args ...any) 
 	return all, err
 }
 
-// Unaccept removes what is accepted for the organization, all of it where code is "", and returns how much.
-func (s *Store) Unaccept(ctx context.Context, orgID, code string) (int, error) {
+// DeleteAccepted removes what is accepted for the organization, all of it where code is "", and returns how much.
+func (s *Store) DeleteAccepted(ctx context.Context, orgID, code string) (int, error) {
 	res, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_accepted WHERE org_id = ? AND (code = ? OR ? = '')`, orgID, code, code)
 	var n int64
 	if err == nil {
@@ -98,8 +98,8 @@ func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billi
 	return err
 }
 
-// LastSaid returns the item of the run that decided last about the organization; false where none is kept.
-func (s *Store) LastSaid(ctx context.Context, orgID string) (item billing.Item, found bool, err error) {
+// LatestItem returns the item of the run that decided last about the organization; false where none is kept.
+func (s *Store) LatestItem(ctx context.Context, orgID string) (item billing.Item, found bool, err error) {
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		found = true
 		var runID string

@@ -40,7 +40,7 @@ func TestWhatIsAcceptedIsKeptReplacedAndRemoved(t *testing.T) {
 			org, code string
 			want      int
 		}{{"b", "several_tiers", 0}, {"b", "withheld", 1}, {"b", "", 1}, {"b", "", 0}, {"a", "", 1}} {
-			if n, err := f.store.Unaccept(t.Context(), c.org, c.code); err != nil || n != c.want {
+			if n, err := f.store.DeleteAccepted(t.Context(), c.org, c.code); err != nil || n != c.want {
 				t.Errorf("%s %s: removed %d, %v, want %d", c.org, c.code, n, err, c.want)
 			}
 		}
@@ -86,10 +86,10 @@ func TestTheLastWordOnAnOrganizationIsFound(t *testing.T) {
 			billing.Item{RunID: "1", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved},
 			billing.Item{RunID: "2", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld}, pendingItem("3", "a"))
 		f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ? WHERE reason = 'withheld'`, now.Add(24*365*time.Hour))
-		if item, found, err := f.store.LastSaid(t.Context(), "a"); err != nil || !found || item.RunID != "2" || item.Reason != billing.ReasonWithheld {
+		if item, found, err := f.store.LatestItem(t.Context(), "a"); err != nil || !found || item.RunID != "2" || item.Reason != billing.ReasonWithheld {
 			t.Errorf("%+v, %t, %v", item, found, err)
 		}
-		if _, found, err := f.store.LastSaid(t.Context(), "b"); err != nil || found {
+		if _, found, err := f.store.LatestItem(t.Context(), "b"); err != nil || found {
 			t.Errorf("found %t, %v", found, err)
 		}
 	})

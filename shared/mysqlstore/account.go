@@ -6,9 +6,9 @@ import (
 
 const keepAccount = `INSERT INTO reconciliation_accounts (run_id, account_id) VALUES (?,?) ON DUPLICATE KEY UPDATE `
 
-// KeepAccount returns the Stripe account that the run reads. Where nobody has said so yet it is the given one, from
+// EnsureAccount returns the Stripe account that the run reads. Where nobody has said so yet it is the given one, from
 // now on.
-func (s *Store) KeepAccount(ctx context.Context, runID, account string) (kept string, err error) {
+func (s *Store) EnsureAccount(ctx context.Context, runID, account string) (kept string, err error) {
 	_, err = s.db.ExecContext(ctx, keepAccount+`run_id = VALUES(run_id)`, runID, account)
 	if err == nil {
 		err = s.db.QueryRowContext(ctx, `SELECT account_id FROM reconciliation_accounts WHERE run_id = ?`, runID).Scan(&kept)

@@ -19,9 +19,9 @@ func (s *Store) RunsToArchive(ctx context.Context) ([]billing.Run, error) {
 		ORDER BY (SELECT a.tried_at FROM reconciliation_archives a WHERE a.run_id = r.id), started_at DESC`)
 }
 
-// StartArchive makes the lease's owner the only one who writes the reports of its run until its end, unless
+// AcquireArchiveLease makes the lease's owner the only one who writes the reports of its run until its end, unless
 // another is at it.
-func (s *Store) StartArchive(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
+func (s *Store) AcquireArchiveLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
 	if _, err := s.db.ExecContext(ctx, `INSERT INTO reconciliation_archives (run_id) VALUES (?) ON DUPLICATE KEY UPDATE run_id = VALUES(run_id)`, l.RunID); err != nil {
 		return false, failure(err, "note that run "+l.RunID+" is to be archived")
 	}
@@ -31,9 +31,9 @@ func (s *Store) StartArchive(ctx context.Context, l billing.Lease, now time.Time
 	return ok, failure(err, "take the lease to archive run "+l.RunID)
 }
 
-// EndArchive gives the run free for the next writer of its reports. Those that stand there now are of the
+// ReleaseArchiveLease gives the run free for the next writer of its reports. Those that stand there now are of the
 // revision; 0 where nothing was written.
-func (s *Store) EndArchive(ctx context.Context, l billing.Lease, revision int) error {
+func (s *Store) ReleaseArchiveLease(ctx context.Context, l billing.Lease, revision int) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_archives SET lease_owner = '', lease_expires_at = NULL, revision = GREATEST(revision, ?)
 		WHERE run_id = ? AND lease_owner = ?`, revision, l.RunID, l.Owner)
 	return failure(err, "note that run "+l.RunID+" was archived")

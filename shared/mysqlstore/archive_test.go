@@ -48,7 +48,7 @@ func TestClosedFullRunsAreToBeArchivedUntilTheirLatestRevisionIs(t *testing.T) {
 		lease := billing.Lease{RunID: "dry", Owner: "me", End: now.Add(billing.ArchiveLife)}
 		start := func(l billing.Lease, at time.Time) bool {
 			t.Helper()
-			ok, err := f.store.StartArchive(t.Context(), l, at)
+			ok, err := f.store.AcquireArchiveLease(t.Context(), l, at)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +56,7 @@ func TestClosedFullRunsAreToBeArchivedUntilTheirLatestRevisionIs(t *testing.T) {
 		}
 		end := func(l billing.Lease, revision int) {
 			t.Helper()
-			if err := f.store.EndArchive(t.Context(), l, revision); err != nil {
+			if err := f.store.ReleaseArchiveLease(t.Context(), l, revision); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -91,7 +91,7 @@ func TestClosedFullRunsAreToBeArchivedUntilTheirLatestRevisionIs(t *testing.T) {
 func TestPruningForgetsWhatWasArchived(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.setStatus(t, newRun("old"), billing.RunStopped)
-		if _, err := f.store.StartArchive(t.Context(), billing.Lease{RunID: "old", Owner: "me", End: now}, now); err != nil {
+		if _, err := f.store.AcquireArchiveLease(t.Context(), billing.Lease{RunID: "old", Owner: "me", End: now}, now); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Hour)); n != 1 || err != nil {

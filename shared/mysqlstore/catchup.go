@@ -23,8 +23,8 @@ const (
 		WHERE q.dry_run = FALSE AND q.listed AND q.status NOT IN ('stopped','incomplete') AND (g.from_at <= w.from_at OR g.from_at <= ?) AND g.to_at >= w.to_at)`
 )
 
-// CaughtUp returns what runs have seen to by the given time: a wrong clock may have dated one into the future.
-func (s *Store) CaughtUp(ctx context.Context, by time.Time) (at billing.CaughtUp, err error) {
+// CatchUpCoverage returns what runs have seen to by the given time: a wrong clock may have dated one into the future.
+func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.CaughtUp, err error) {
 	latest := func(stmt string, args ...any) (t time.Time) {
 		var found sql.NullTime
 		if err == nil {
@@ -135,9 +135,9 @@ var (
 	latestCause = keepLatest("event_id", "type", "pending_webhooks")
 )
 
-// StoreEvents keeps what a page of the list that the window reads tells, and that the window stands at next
+// SaveEvents keeps what a page of the list that the window reads tells, and that the window stands at next
 // from now on, in one transaction. Events that name nobody are left out.
-func (s *Store) StoreEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error {
+func (s *Store) SaveEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error {
 	events = slices.DeleteFunc(slices.Clone(events), billing.Event.NamesNobody)
 	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
@@ -235,11 +235,11 @@ func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
 	return e, err
 }
 
-// TakeLateEvents puts some of the events that were taken late among those whose organizations are looked up, and
+// AddLateEvents puts some of the events that were taken late among those whose organizations are looked up, and
 // reports whether there may be others: those that have left the list of those undelivered since it was last read,
-// and those of catch-ups that were stopped or ran out of time. [Store.StoreEvents] puts those there that the list
+// and those of catch-ups that were stopped or ran out of time. [Store.SaveEvents] puts those there that the list
 // still has, for another endpoint. Each is kept until the catch-up that took it last has ended well.
-func (s *Store) TakeLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error) {
+func (s *Store) AddLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error) {
 	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
@@ -355,10 +355,10 @@ func (s *Store) subjects(ctx context.Context, runID, after string, limit int) (p
 	return page, err
 }
 
-// NameRecorded lists the organizations whose row records a subscription that events tell of, and those that its
+// ListFromEvents lists the organizations whose row records a subscription that events tell of, and those that its
 // metadata names, of some of the events behind one. through is where to go on; empty at the end. What leads
-// nowhere stays for [Store.NameByCustomer].
-func (s *Store) NameRecorded(ctx context.Context, l billing.Lease, after string) (through string, err error) {
+// nowhere stays for [Store.ListByEventCustomers].
+func (s *Store) ListFromEvents(ctx context.Context, l billing.Lease, after string) (through string, err error) {
 	page, err := s.subjects(ctx, l.RunID, after, eventPage)
 	if err != nil {
 		return "", failure(err, "look whom the events of catch-up "+l.RunID+" name")
@@ -396,9 +396,9 @@ func (s *Store) NameRecorded(ctx context.Context, l billing.Lease, after string)
 	return through, s.name(ctx, l, page)
 }
 
-// NameByCustomer lists the organizations that are known under the customer of a subscription that leads nowhere
+// ListByEventCustomers lists the organizations that are known under the customer of a subscription that leads nowhere
 // else, of some of the events, and reports whether there may be others. The application has no index for that: each call goes through its tables once, if there are any.
-func (s *Store) NameByCustomer(ctx context.Context, l billing.Lease) (more bool, err error) {
+func (s *Store) ListByEventCustomers(ctx context.Context, l billing.Lease) (more bool, err error) {
 	page, err := s.subjects(ctx, l.RunID, "", customerPage)
 	if err != nil || len(page) == 0 {
 		return false, failure(err, "look whom the events of catch-up "+l.RunID+" name")
@@ -464,8 +464,8 @@ func (s *Store) name(ctx context.Context, l billing.Lease, page []subject) error
 	return failure(err, "list whom the events of catch-up "+l.RunID+" name")
 }
 
-// NamedByEvents returns the subscriptions that events name for these organizations of catch-ups, in one query a run.
-func (s *Store) NamedByEvents(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error) {
+// EventSubscriptions returns the subscriptions that events name for these organizations of catch-ups, in one query a run.
+func (s *Store) EventSubscriptions(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error) {
 	named := map[billing.Work][]string{}
 	orgs := map[string][]any{}
 	for _, w := range work {
@@ -523,9 +523,9 @@ func (s *Store) LatestCause(ctx context.Context, orgID string) (latest *billing.
 	return latest, failure(err, "look for the events that name organization "+orgID)
 }
 
-// LastCaughtUp returns when the last catch-up, not a dry one, ended well by the given time; before the first one,
+// LastCatchUpAt returns when the last catch-up, not a dry one, ended well by the given time; before the first one,
 // when this system's tables were made fit for it.
-func (s *Store) LastCaughtUp(ctx context.Context, by time.Time) (time.Time, error) {
+func (s *Store) LastCatchUpAt(ctx context.Context, by time.Time) (time.Time, error) {
 	var at sql.NullTime
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
 		WHERE strategy = ? AND dry_run = FALSE AND status IN ('completed','completed_with_errors') AND finished_at <= ?`, billing.StrategyEvents, by).Scan(&at)

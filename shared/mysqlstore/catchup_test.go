@@ -51,7 +51,7 @@ func told(subscription string, second int, changes ...func(*billing.Event)) bill
 
 func (f *fixture) storeEvents(t *testing.T, l billing.Lease, w billing.Window, events ...billing.Event) {
 	t.Helper()
-	if err := f.store.StoreEvents(t.Context(), l, w, events, w, now); err != nil {
+	if err := f.store.SaveEvents(t.Context(), l, w, events, w, now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -61,13 +61,13 @@ func (f *fixture) nameAll(t *testing.T, l billing.Lease) {
 	t.Helper()
 	for after, first := "", true; first || after != ""; first = false {
 		var err error
-		if after, err = f.store.NameRecorded(t.Context(), l, after); err != nil {
+		if after, err = f.store.ListFromEvents(t.Context(), l, after); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for more := true; more; {
 		var err error
-		if more, err = f.store.NameByCustomer(t.Context(), l); err != nil {
+		if more, err = f.store.ListByEventCustomers(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestWhomEventsLeadTo(t *testing.T) {
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
 			t.Errorf("%d events are left", n)
 		}
-		got, err := f.store.NamedByEvents(t.Context(), []billing.Work{{RunID: "r", OrgID: "recorded"}, {RunID: "r", OrgID: "customer"}, {RunID: "x", OrgID: "both"}})
+		got, err := f.store.EventSubscriptions(t.Context(), []billing.Work{{RunID: "r", OrgID: "recorded"}, {RunID: "r", OrgID: "customer"}, {RunID: "x", OrgID: "both"}})
 		if diff := cmp.Diff(map[billing.Work][]string{{RunID: "r", OrgID: "recorded"}: {"sub_recorded"}, {RunID: "r", OrgID: "customer"}: {"sub_by_customer"}}, got); diff != "" || err != nil {
 			t.Error(diff, err)
 		}
@@ -193,7 +193,7 @@ func TestWhatIsCaughtUp(t *testing.T) {
 		}
 		want := func(through, undone time.Duration) {
 			t.Helper()
-			at, err := f.store.CaughtUp(t.Context(), now)
+			at, err := f.store.CatchUpCoverage(t.Context(), now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -222,13 +222,13 @@ func TestWhatIsCaughtUp(t *testing.T) {
 		want(-4*time.Hour, -6*time.Hour)
 		add("through both", billing.RunCompleted, true, -8*time.Hour, -3*time.Hour)
 		want(-3*time.Hour, 0)
-		at, err := f.store.CaughtUp(t.Context(), now)
+		at, err := f.store.CatchUpCoverage(t.Context(), now)
 		if err != nil || !at.Full.IsZero() {
 			t.Errorf("%+v, %v", at, err)
 		}
 		f.openRun(t, newRun("full"))
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed' WHERE id = 'full'`)
-		if at, err := f.store.CaughtUp(t.Context(), now); err != nil || !at.Full.Equal(now) {
+		if at, err := f.store.CatchUpCoverage(t.Context(), now); err != nil || !at.Full.Equal(now) {
 			t.Errorf("%+v, %v", at, err)
 		}
 	})
@@ -245,15 +245,15 @@ func TestACatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
 		undelivered := hour
 		undelivered.State = billing.WindowUndelivered
 		for name, write := range map[string]func() error{
-			"StoreEvents": func() error {
-				return f.store.StoreEvents(t.Context(), l, hour, []billing.Event{told("sub_b", 1)}, undelivered, now)
+			"SaveEvents": func() error {
+				return f.store.SaveEvents(t.Context(), l, hour, []billing.Event{told("sub_b", 1)}, undelivered, now)
 			},
-			"StoreEvents undelivered": func() error {
-				return f.store.StoreEvents(t.Context(), l, undelivered, []billing.Event{told("sub_b", 1)}, undelivered, now)
+			"SaveEvents undelivered": func() error {
+				return f.store.SaveEvents(t.Context(), l, undelivered, []billing.Event{told("sub_b", 1)}, undelivered, now)
 			},
-			"TakeLateEvents": func() error { _, err := f.store.TakeLateEvents(t.Context(), l, hour); return err },
-			"NameRecorded":   func() error { _, err := f.store.NameRecorded(t.Context(), l, ""); return err },
-			"NameByCustomer": func() error { _, err := f.store.NameByCustomer(t.Context(), l); return err },
+			"AddLateEvents":        func() error { _, err := f.store.AddLateEvents(t.Context(), l, hour); return err },
+			"ListFromEvents":       func() error { _, err := f.store.ListFromEvents(t.Context(), l, ""); return err },
+			"ListByEventCustomers": func() error { _, err := f.store.ListByEventCustomers(t.Context(), l); return err },
 		} {
 			if err := write(); !errors.Is(err, billing.ErrLeaseLost) {
 				t.Errorf("%s: %v", name, err)
@@ -289,7 +289,7 @@ func TestTrimmingAndPruningTakeWhatACatchUpHasAlong(t *testing.T) {
 		if diff := cmp.Diff([]string{"b"}, f.texts(t, `SELECT org_id FROM reconciliation_named`)); diff != "" {
 			t.Error(diff)
 		}
-		if n, err := f.store.PruneEmpty(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // it named somebody
+		if n, err := f.store.PruneEmptyCatchUps(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // it named somebody
 			t.Errorf("%d, %v", n, err)
 		}
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Minute)); n != 1 || err != nil {
@@ -322,22 +322,22 @@ func TestACatchUpReadsInProportionToTheEvents(t *testing.T) {
 			page = append(page, e)
 		}
 		calls := map[string]func(*mysqlstore.Store) error{
-			"1 CaughtUp":    func(s *mysqlstore.Store) error { _, err := s.CaughtUp(t.Context(), now); return err },
-			"2 StoreEvents": func(s *mysqlstore.Store) error { return s.StoreEvents(t.Context(), l, hour, page, hour, now) },
-			"3 TakeLateEvents": func(s *mysqlstore.Store) error {
-				_, err := s.TakeLateEvents(t.Context(), l, hour)
+			"1 CaughtUp":   func(s *mysqlstore.Store) error { _, err := s.CatchUpCoverage(t.Context(), now); return err },
+			"2 SaveEvents": func(s *mysqlstore.Store) error { return s.SaveEvents(t.Context(), l, hour, page, hour, now) },
+			"3 AddLateEvents": func(s *mysqlstore.Store) error {
+				_, err := s.AddLateEvents(t.Context(), l, hour)
 				return err
 			},
-			"4 NameRecorded": func(s *mysqlstore.Store) error { _, err := s.NameRecorded(t.Context(), l, ""); return err },
-			"5 NameByCustomer": func(s *mysqlstore.Store) error {
-				_, err := s.NameByCustomer(t.Context(), l)
+			"4 ListFromEvents": func(s *mysqlstore.Store) error { _, err := s.ListFromEvents(t.Context(), l, ""); return err },
+			"5 ListByEventCustomers": func(s *mysqlstore.Store) error {
+				_, err := s.ListByEventCustomers(t.Context(), l)
 				return err
 			},
-			"6 NamedByEvents": func(s *mysqlstore.Store) error {
-				_, err := s.NamedByEvents(t.Context(), []billing.Work{{RunID: "catch-up", OrgID: "org-000004"}})
+			"6 EventSubscriptions": func(s *mysqlstore.Store) error {
+				_, err := s.EventSubscriptions(t.Context(), []billing.Work{{RunID: "catch-up", OrgID: "org-000004"}})
 				return err
 			},
-			"7 LastCaughtUp": func(s *mysqlstore.Store) error { _, err := s.LastCaughtUp(t.Context(), now); return err },
+			"7 LastCatchUpAt": func(s *mysqlstore.Store) error { _, err := s.LastCatchUpAt(t.Context(), now); return err },
 		}
 		read[n] = map[string]int{}
 		for _, name := range slices.Sorted(maps.Keys(calls)) {

@@ -74,10 +74,10 @@ func wholeRun(t *testing.T, f *fixture) {
 		{ID: "sub_orphan", CustomerID: "cus_x", Status: billing.StatusActive, OrgID: "日本 Ü 🙂", Created: old},
 	}
 	f.swept(t, "run", subs...)
-	if n, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); n != 4 || err != nil {
+	if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); n != 4 || err != nil {
 		t.Fatalf("%d listed, %v", n, err)
 	}
-	if _, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
+	if _, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
 		t.Fatal(through, err)
 	}
 	if got := f.item(t, "run", named).SubscriptionID; got != "sub_named" {
@@ -123,11 +123,11 @@ func wholeRun(t *testing.T, f *fixture) {
 		t.Errorf("%d decided, %v", n, err)
 	}
 
-	unclaimed, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
+	unclaimed, _, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	orphans, err := f.store.WithoutCustomer(t.Context(), unclaimed)
+	orphans, err := f.store.WithoutKnownCustomer(t.Context(), unclaimed)
 	if err != nil || len(orphans) != 1 || orphans[0].SubscriptionID != "sub_orphan" {
 		t.Errorf("orphans %+v, %v", orphans, err)
 	}
@@ -184,7 +184,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 	store, _ := f.one(t)
 	record := f.record(t, ids[0])
 	page := func(through string) error {
-		_, _, err := store.ListPage(t.Context(), leaseOf("run"), "", through, 20)
+		_, _, err := store.ListOrganizations(t.Context(), leaseOf("run"), "", through, 20)
 		return err
 	}
 	for _, read := range []struct {
@@ -202,7 +202,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 			return err
 		}},
 		{"what is unclaimed", func() error {
-			_, _, err := store.ListSnapshot(t.Context(), leaseOf("small"), "") // which reads the snapshot through
+			_, _, err := store.ListFromSnapshot(t.Context(), leaseOf("small"), "") // which reads the snapshot through
 			return err
 		}},
 		{"one organization", func() error {

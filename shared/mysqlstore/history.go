@@ -14,7 +14,7 @@ import (
 type PastRun struct {
 	billing.Run
 
-	Figures billing.Summary
+	Totals billing.Summary
 }
 
 // ofKind are the conditions that [billing.Run.Kind] makes of a run; "" is of any kind.
@@ -32,13 +32,13 @@ type CatchUpDay struct {
 	Day      time.Time // its beginning, in UTC
 	Last     time.Time // when the last of them started
 	Statuses map[billing.RunStatus]int
-	// Figures are their organizations, as far as they have been summed up; one that several of them
+	// Totals are their organizations, as far as they have been summed up; one that several of them
 	// were about counts in each.
-	Figures DayFigures
+	Totals DayTotals
 }
 
-// DayFigures are sums over the summaries of runs.
-type DayFigures struct{ Organizations, Synchronized, Withheld, Errors, Skipped int }
+// DayTotals are sums over the summaries of runs.
+type DayTotals struct{ Organizations, Synchronized, Withheld, Errors, Skipped int }
 
 // CatchUpDays returns the last days with catch-ups, at most limit, the latest first.
 func (s *Store) CatchUpDays(ctx context.Context, limit int) ([]CatchUpDay, error) {
@@ -48,7 +48,7 @@ func (s *Store) CatchUpDays(ctx context.Context, limit int) ([]CatchUpDay, error
 		var last time.Time
 		var status billing.RunStatus
 		var n int
-		var f DayFigures
+		var f DayTotals
 		if err := r.Scan(&date, &last, &status, &n, &f.Organizations, &f.Synchronized, &f.Withheld, &f.Errors, &f.Skipped); err != nil {
 			return err
 		}
@@ -81,21 +81,21 @@ func sumOfWithheld() string {
 	return strings.Join(sums, " + ")
 }
 
-func (d *CatchUpDay) add(last time.Time, status billing.RunStatus, n int, f DayFigures) {
+func (d *CatchUpDay) add(last time.Time, status billing.RunStatus, n int, f DayTotals) {
 	if last.After(d.Last) {
 		d.Last = last
 	}
 	d.Statuses[status] += n
-	d.Figures.Organizations += f.Organizations
-	d.Figures.Synchronized += f.Synchronized
-	d.Figures.Withheld += f.Withheld
-	d.Figures.Errors += f.Errors
-	d.Figures.Skipped += f.Skipped
+	d.Totals.Organizations += f.Organizations
+	d.Totals.Synchronized += f.Synchronized
+	d.Totals.Withheld += f.Withheld
+	d.Totals.Errors += f.Errors
+	d.Totals.Skipped += f.Skipped
 }
 
-// RunsBefore returns the last runs over all organizations that started no later than the given
+// RecentFullRuns returns the last runs over all organizations that started no later than the given
 // time, at most limit, the latest first.
-func (s *Store) RunsBefore(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
+func (s *Store) RecentFullRuns(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
 	return s.pastRuns(ctx, full+` AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
 }
 
@@ -118,7 +118,7 @@ func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]
 			}
 			figures = billing.Summarize(run, tallies, billing.Drift{}, nil)
 		}
-		past[i] = PastRun{Run: run, Figures: figures}
+		past[i] = PastRun{Run: run, Totals: figures}
 	}
 	return past, nil
 }

@@ -56,7 +56,7 @@ func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
 			{time.Hour, 2, []string{"run-3", "run-2"}},
 			{-time.Hour, 2, []string{}},
 		} {
-			runs, err := f.store.RunsBefore(t.Context(), now.Add(c.until), c.limit)
+			runs, err := f.store.RecentFullRuns(t.Context(), now.Add(c.until), c.limit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,10 +88,10 @@ func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		open, closed := runs[0], runs[1]
-		if closed.ID != "closed" || closed.Status != billing.RunCompleted || closed.Figures.TotalOrganizations != 50 || closed.Figures.Synchronized != 20 {
+		if closed.ID != "closed" || closed.Status != billing.RunCompleted || closed.Totals.TotalOrganizations != 50 || closed.Totals.Synchronized != 20 {
 			t.Errorf("the closed run: %+v", closed)
 		}
-		if g := open.Figures; open.ID != "open" || g.TotalOrganizations != 3 || g.Errors != 1 || g.Synchronized != 1 || g.Pending != 1 || g.Reasons[billing.ReasonWithheld] != 1 {
+		if g := open.Totals; open.ID != "open" || g.TotalOrganizations != 3 || g.Errors != 1 || g.Synchronized != 1 || g.Pending != 1 || g.Reasons[billing.ReasonWithheld] != 1 {
 			t.Errorf("the open run: %+v", open)
 		}
 	})
@@ -219,10 +219,10 @@ func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
 		if diff := gocmp.Diff(want, f.texts(t, `SELECT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
-		if last, err := f.store.LastCompleted(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
+		if last, err := f.store.LastFullRunAt(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
 			t.Errorf("the last completed run: %v, %v", last, err)
 		}
-		if seen, err := f.store.LastSeen(t.Context(), now); err != nil || seen.Organizations != 2 {
+		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen.Organizations != 2 {
 			t.Errorf("the last seen: %+v, %v", seen, err)
 		}
 	})
@@ -269,13 +269,13 @@ func TestRunsAreToldApartByKind(t *testing.T) {
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET started_at = ? WHERE id = 'run-2'`, now.Add(9*time.Hour))
 		for _, want := range []string{"run-3", "run-2"} {
-			if run, found, err := f.store.LatestOverAll(t.Context()); run.ID != want || !found || err != nil {
+			if run, found, err := f.store.LatestFullRun(t.Context()); run.ID != want || !found || err != nil {
 				t.Errorf("the latest is %q, %t, %v; want %s", run.ID, found, err, want)
 			}
 			f.MustExec(t, `DELETE FROM reconciliation_runs WHERE `+`org_id = '' AND strategy <> 'events'`)
 		}
 		f.MustExec(t, `DELETE FROM reconciliation_runs`)
-		if run, found, err := f.store.LatestOverAll(t.Context()); found || err != nil {
+		if run, found, err := f.store.LatestFullRun(t.Context()); found || err != nil {
 			t.Errorf("of no run the latest is %q, %v", run.ID, err)
 		}
 	})
@@ -305,7 +305,7 @@ func TestCatchUpsAreSummedUpByDay(t *testing.T) {
 		want := []mysqlstore.CatchUpDay{
 			{
 				Day: midnight, Last: midnight.Add(23*time.Hour + 59*time.Minute), Statuses: map[billing.RunStatus]int{billing.RunCompleted: 2, billing.RunStopped: 1},
-				Figures: mysqlstore.DayFigures{Organizations: 14, Synchronized: 4, Withheld: 1, Errors: 2, Skipped: 8},
+				Totals: mysqlstore.DayTotals{Organizations: 14, Synchronized: 4, Withheld: 1, Errors: 2, Skipped: 8},
 			},
 			{Day: midnight.AddDate(0, 0, -1), Last: midnight.Add(-time.Second), Statuses: map[billing.RunStatus]int{billing.RunCompleted: 1}},
 		}

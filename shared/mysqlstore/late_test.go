@@ -33,7 +33,7 @@ func TestEventsThatWereTakenLateGoFromCatchUpToCatchUpUntilOneEndsWell(t *testin
 		list := func(l billing.Lease) {
 			t.Helper()
 			for i := 0; i < len(page); i += 100 {
-				if err := f.store.StoreEvents(t.Context(), l, undelivered, page[i:min(i+100, len(page))], undelivered, now); err != nil {
+				if err := f.store.SaveEvents(t.Context(), l, undelivered, page[i:min(i+100, len(page))], undelivered, now); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -42,7 +42,7 @@ func TestEventsThatWereTakenLateGoFromCatchUpToCatchUpUntilOneEndsWell(t *testin
 			t.Helper()
 			for more := true; more; {
 				var err error
-				if more, err = f.store.TakeLateEvents(t.Context(), l, window); err != nil {
+				if more, err = f.store.AddLateEvents(t.Context(), l, window); err != nil {
 					t.Fatal(err)
 				}
 			}

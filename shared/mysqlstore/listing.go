@@ -16,14 +16,14 @@ import (
 // these the optimizer thinks that the whole table is read sooner.
 const snapshotPage = 500
 
-// ListSnapshot looks at the next subscriptions of the run's snapshot, by id. Each whose metadata names an
+// ListFromSnapshot looks at the next subscriptions of the run's snapshot, by id. Each whose metadata names an
 // organization and that no row of it records leads the run there: the organization is listed if it was not, for
 // nothing else may connect it with Stripe, and its item keeps the subscription, of several the one that would
 // govern, for the time when the snapshot is gone. A run that was listed before it was swept anew keeps the
 // organizations that it has. unclaimed are the live ones that no organization claims by
 // itself: no row of one that is not deleted records it, and its metadata names none. through is where to go on;
 // empty at the end.
-func (s *Store) ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
+func (s *Store) ListFromSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		subs, err := pageOfSnapshot(ctx, tx, l.RunID, after)
 		if err != nil {
@@ -170,10 +170,10 @@ func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[stri
 	return led, err
 }
 
-// WithoutCustomer returns those of the subscriptions whose customer no organization that is not
+// WithoutKnownCustomer returns those of the subscriptions whose customer no organization that is not
 // deleted knows, and that no row of one records with white space around the id. The application has no
 // index for that: each call goes through its tables.
-func (s *Store) WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
+func (s *Store) WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
 	customer := func(o billing.Orphan) string { return o.CustomerID }
 	rest, err := s.without(ctx, unclaimed, customer, selectCustomersOfOrgs)
 	if err == nil {
@@ -220,8 +220,8 @@ func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(bil
 	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return known[key(o)] }), err
 }
 
-// KeepOrphans records what the run's sweep found: the first of the orphans and how many there are.
-func (s *Store) KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
+// SaveOrphans records what the run's sweep found: the first of the orphans and how many there are.
+func (s *Store) SaveOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
 	text, err := json.Marshal(first)
 	if err != nil {
 		return err
@@ -233,8 +233,8 @@ func (s *Store) KeepOrphans(ctx context.Context, l billing.Lease, first []billin
 	return failure(err, "record the orphans of run "+l.RunID)
 }
 
-// FoundOrphans returns what the run's sweep found: the first of the orphans and how many there are.
-func (s *Store) FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error) {
+// Orphans returns what the run's sweep found: the first of the orphans and how many there are.
+func (s *Store) Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error) {
 	first = []billing.Orphan{}
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var text sql.NullString

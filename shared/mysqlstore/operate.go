@@ -21,9 +21,9 @@ func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	return runs[0], true, nil
 }
 
-// LatestOverAll returns the run over all organizations that was started last; where there never was one, the
+// LatestFullRun returns the run over all organizations that was started last; where there never was one, the
 // last run of any kind; false if there was none at all.
-func (s *Store) LatestOverAll(ctx context.Context) (billing.Run, bool, error) {
+func (s *Store) LatestFullRun(ctx context.Context) (billing.Run, bool, error) {
 	runs, err := s.runsWhere(ctx, full+` ORDER BY started_at DESC, id DESC LIMIT 1`)
 	if err != nil || len(runs) > 0 {
 		return first(runs), len(runs) > 0, err
@@ -108,9 +108,9 @@ func (s *Store) named(ctx context.Context, ids []string) ([]NamedOrganization, e
 // nearPrefix is how many characters of an id must be right for it to count as near.
 const nearPrefix = 8
 
-// NearestOrganizations returns organizations, not deleted, whose id begins like the text or whose
+// SimilarOrganizations returns organizations, not deleted, whose id begins like the text or whose
 // name contains it, at most limit of them, the ids first.
-func (s *Store) NearestOrganizations(ctx context.Context, text string, limit int) ([]NamedOrganization, error) {
+func (s *Store) SimilarOrganizations(ctx context.Context, text string, limit int) ([]NamedOrganization, error) {
 	start := []rune(text)
 	start = start[:min(len(start), nearPrefix)]
 	id := likeText(string(start)) + "%"
@@ -163,9 +163,9 @@ func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
 	return ids, failure(err, "look for runs with errors")
 }
 
-// Decisions returns how often an organization of each run got its outcome, by run: one that failed
+// CountDecisions returns how often an organization of each run got its outcome, by run: one that failed
 // and was tried again got it twice.
-func (s *Store) Decisions(ctx context.Context, runIDs []string) (map[string]int, error) {
+func (s *Store) CountDecisions(ctx context.Context, runIDs []string) (map[string]int, error) {
 	made := make(map[string]int, len(runIDs))
 	if len(runIDs) == 0 {
 		return made, nil

@@ -64,7 +64,7 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 			"_":             nil,
 			"ff":            {"ffff", "0a4f6c1e-aaaa"},
 		} {
-			near, err := f.store.NearestOrganizations(t.Context(), text, 5)
+			near, err := f.store.SimilarOrganizations(t.Context(), text, 5)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +76,7 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 				t.Errorf("%q: %s", text, diff)
 			}
 		}
-		near, err := f.store.NearestOrganizations(t.Context(), "0a4f6c1e", 1)
+		near, err := f.store.SimilarOrganizations(t.Context(), "0a4f6c1e", 1)
 		if diff := cmp.Diff([]mysqlstore.NamedOrganization{{ID: "0a4f6c1e-bbbb", Name: "Acme"}}, near); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
@@ -165,11 +165,11 @@ func TestRunsThatARedriveMayChangeAndHowMuchTheyDecided(t *testing.T) {
 		if diff := cmp.Diff([]string{"pending", "failed"}, runs); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		decided, err := f.store.Decisions(t.Context(), runs)
+		decided, err := f.store.CountDecisions(t.Context(), runs)
 		if diff := cmp.Diff(map[string]int{"failed": 3, "pending": 0}, decided); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		if none, err := f.store.Decisions(t.Context(), nil); err != nil || len(none) != 0 {
+		if none, err := f.store.CountDecisions(t.Context(), nil); err != nil || len(none) != 0 {
 			t.Errorf("%v, %v", none, err)
 		}
 	})

@@ -17,9 +17,9 @@ var announcementNamespace = uuid.MustParse("0c0d9ac4-3f57-4b0c-8f3e-6d3cf1e0a4b1
 
 const announceSetting = "announce"
 
-// KeepAnnouncing records on which bus the functions of this database announce, for who works on it without being
+// SetEventBus records on which bus the functions of this database announce, for who works on it without being
 // one of them; "" is on none.
-func (s *Store) KeepAnnouncing(ctx context.Context, bus string) error {
+func (s *Store) SetEventBus(ctx context.Context, bus string) error {
 	stmt, args := `DELETE FROM reconciliation_settings WHERE name = ?`, []any{announceSetting}
 	if bus != "" {
 		stmt, args = `INSERT INTO reconciliation_settings (name, content) VALUES (?, ?) ON DUPLICATE KEY UPDATE content = VALUES(content)`, append(args, bus)
@@ -28,16 +28,16 @@ func (s *Store) KeepAnnouncing(ctx context.Context, bus string) error {
 	return failure(err, "keep on which bus repairs are announced")
 }
 
-// Announcing returns the bus that the functions of this database announce on, "" if they have told none, and
+// EventBus returns the bus that the functions of this database announce on, "" if they have told none, and
 // where what this store announces comes from.
-func (s *Store) Announcing(ctx context.Context) (bus string, from billing.Origin, err error) {
+func (s *Store) EventBus(ctx context.Context) (bus string, from billing.Origin, err error) {
 	bus, from, err = s.announcing(ctx, s.db)
 	return bus, from, failure(err, "look on which bus repairs are announced")
 }
 
-// Announces reports whether what is done through this store is announced: its own configuration says so, or
+// AnnouncesRepairs reports whether what is done through this store is announced: its own configuration says so, or
 // the database's functions do.
-func (s *Store) Announces(ctx context.Context) (bool, error) {
+func (s *Store) AnnouncesRepairs(ctx context.Context) (bool, error) {
 	bus, _, err := s.announcing(ctx, s.db)
 	return s.announce || bus != "", failure(err, "look whether repairs are announced")
 }
@@ -145,8 +145,8 @@ func (s *Store) PostponeAnnouncement(ctx context.Context, id, reason string, unt
 	return failure(err, "keep what could not be announced")
 }
 
-// Outbox returns how many announcements wait and since when the first does; nil if none does.
-func (s *Store) Outbox(ctx context.Context) (waiting int, since *time.Time, err error) {
+// OutboxBacklog returns how many announcements wait and since when the first does; nil if none does.
+func (s *Store) OutboxBacklog(ctx context.Context) (waiting int, since *time.Time, err error) {
 	err = s.db.QueryRowContext(ctx, `SELECT COUNT(*), (SELECT created_at FROM reconciliation_outbox ORDER BY seq LIMIT 1) FROM reconciliation_outbox`).Scan(&waiting, &since)
 	return waiting, since, failure(err, "count what is to be announced")
 }

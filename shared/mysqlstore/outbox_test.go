@@ -18,7 +18,7 @@ import (
 
 func (f *fixture) announcing(t *testing.T) {
 	t.Helper()
-	if err := f.store.KeepAnnouncing(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
+	if err := f.store.SetEventBus(t.Context(), "arn:aws:events:us-east-1::event-bus/application"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -60,7 +60,7 @@ func TestARepairIsToldInItsOwnTransaction(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		f.startRun(t, "r", 1)
-		if _, err := f.store.KeepStage(t.Context(), "staging"); err != nil {
+		if _, err := f.store.EnsureStage(t.Context(), "staging"); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.apply(t, "r", f.record(t, "a"), upgrade("a")); err != nil {
@@ -182,13 +182,13 @@ func TestAnEndIsToldWithWhatItsReasonMeansAndNotWithItsMessage(t *testing.T) {
 func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, bus := range []string{"", "one", "one", "another", "", "one"} {
-			if err := f.store.KeepAnnouncing(t.Context(), bus); err != nil {
+			if err := f.store.SetEventBus(t.Context(), bus); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := f.store.Announces(t.Context()); got != (bus != "") || err != nil {
+			if got, err := f.store.AnnouncesRepairs(t.Context()); got != (bus != "") || err != nil {
 				t.Errorf("announces: %v, %v, on %q", got, err, bus)
 			}
-			if got, _, err := f.store.Announcing(t.Context()); got != bus || err != nil {
+			if got, _, err := f.store.EventBus(t.Context()); got != bus || err != nil {
 				t.Errorf("announces on %q, %v, want %q", got, err, bus)
 			}
 		}
@@ -232,14 +232,14 @@ func TestWhatWasRefusedGoesBehindTheOthers(t *testing.T) {
 		if err := f.store.RemoveAnnouncements(t.Context(), all[1:]); err != nil { // another aggregator sent them too
 			t.Fatal(err)
 		}
-		waiting, since, err := f.store.Outbox(t.Context())
+		waiting, since, err := f.store.OutboxBacklog(t.Context())
 		if err != nil || waiting != 1 || !since.Equal(now) {
 			t.Errorf("%d wait since %v, %v", waiting, since, err)
 		}
 		if err := f.store.RemoveAnnouncements(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
-		if waiting, since, err := f.store.Outbox(t.Context()); err != nil || waiting != 0 || since != nil {
+		if waiting, since, err := f.store.OutboxBacklog(t.Context()); err != nil || waiting != 0 || since != nil {
 			t.Errorf("%d wait since %v, %v", waiting, since, err)
 		}
 	})

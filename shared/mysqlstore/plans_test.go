@@ -107,8 +107,8 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 			_, err := s.RunsToClose(ctx, now)
 			return err
 		},
-		"SnapshotsToDrop": func(ctx context.Context, s *mysqlstore.Store) error {
-			_, err := s.SnapshotsToDrop(ctx)
+		"ClosedRunsWithSnapshot": func(ctx context.Context, s *mysqlstore.Store) error {
+			_, err := s.ClosedRunsWithSnapshot(ctx)
 			return err
 		},
 		"Runs": func(ctx context.Context, s *mysqlstore.Store) error {
@@ -155,15 +155,15 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 // organization must not be the whole run, nor a page all that came before it.
 func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
-		"ListPage": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			n, through, err := s.ListPage(ctx, leaseOf(run.ID), "", after, 250)
+		"ListOrganizations": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			n, through, err := s.ListOrganizations(ctx, leaseOf(run.ID), "", after, 250)
 			if n < 250 {
 				through = ""
 			}
 			return through, err
 		},
-		"ListSnapshot": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			_, through, err := s.ListSnapshot(ctx, leaseOf(run.ID), after)
+		"ListFromSnapshot": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
+			_, through, err := s.ListFromSnapshot(ctx, leaseOf(run.ID), after)
 			return through, err
 		},
 		"PendingAfter": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
@@ -198,7 +198,7 @@ func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
 				f := newFixture(t, mysqltest.New(t))
 				f.addBulk(t, n, b)
 				run := f.run(t, fmt.Sprintf("sweep-%d", n))
-				for _, step := range []string{"ListPage", "ListSnapshot", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
+				for _, step := range []string{"ListOrganizations", "ListFromSnapshot", "PendingAfter", "Drift", "EachReportItem", "Tallies"} {
 					total := readBy(t, f, func(s *mysqlstore.Store) error {
 						after, err := steps[step](t.Context(), s, run, "")
 						for after != "" && err == nil {

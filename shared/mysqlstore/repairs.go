@@ -40,10 +40,10 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 	return repairs, failure(err, "read what was repaired lately")
 }
 
-// HeldBack returns the run that decided last about the organization, of those over several that write and were
+// WithholdingRun returns the run that decided last about the organization, of those over several that write and were
 // started since the given time, if a guard held the organization back in it; else "". A run that could not
 // read the organization decided nothing.
-func (s *Store) HeldBack(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
+func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
 	held := billing.Withholding()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
@@ -59,10 +59,10 @@ func (s *Store) HeldBack(ctx context.Context, orgID string, since time.Time) (ru
 	return runID, failure(err, "look whether a run holds back organization "+orgID)
 }
 
-// ForgetRepairs removes that something was repaired before the given time, in small transactions; with much
+// PruneRepairs removes that something was repaired before the given time, in small transactions; with much
 // to do it goes on next time. What was written stays in the items. The condition is turned round because
 // go-mysql-server deletes nothing by a range of the index.
-func (s *Store) ForgetRepairs(ctx context.Context, before time.Time) error {
+func (s *Store) PruneRepairs(ctx context.Context, before time.Time) error {
 	more, err := true, error(nil)
 	for left := trimPages; more && err == nil && left > 0; left-- {
 		more, err = hit(ctx, s.db, `DELETE FROM reconciliation_repairs WHERE NOT written_at >= ? ORDER BY written_at LIMIT ?`, before, trimPage)

@@ -43,7 +43,7 @@ func TestWhatWasRepairedLatelyIsFoundByOrganization(t *testing.T) {
 		if got, err := f.store.RecentRepairs(t.Context(), nil, now); err != nil || len(got) != 0 {
 			t.Errorf("of nobody: %v, %v", got, err)
 		}
-		if err := f.store.ForgetRepairs(t.Context(), now.Add(time.Second)); err != nil {
+		if err := f.store.PruneRepairs(t.Context(), now.Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_repairs`); n != 1 {
@@ -69,12 +69,12 @@ func TestTheRunThatDecidedLastHoldsBack(t *testing.T) {
 		}
 		for minute, c := range []struct{ latest, want string }{{"other", "not repeated"}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
 			latest(c.latest, 10+minute)
-			if got, err := f.store.HeldBack(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != c.want {
+			if got, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != c.want {
 				t.Errorf("with %s as the latest: %q, %v, want %q", c.latest, got, err, c.want)
 			}
 		}
 		for org, since := range map[string]time.Time{"a": now.Add(time.Hour), "b": now.Add(-time.Hour)} {
-			if got, err := f.store.HeldBack(t.Context(), org, since); err != nil || got != "" {
+			if got, err := f.store.WithholdingRun(t.Context(), org, since); err != nil || got != "" {
 				t.Errorf("%s since %s: %q, %v", org, since, got, err)
 			}
 		}

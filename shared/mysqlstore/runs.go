@@ -126,8 +126,8 @@ const leaseIsFree = `(lease_owner = '' OR lease_expires_at < ? OR lease_expires_
 // latestLease is when a lease ends at the latest by a clock that is right.
 func latestLease(now time.Time) time.Time { return now.Add(billing.LeaseLife + billing.ClockSkew) }
 
-// EnumeratingRuns returns the ids of runs that are still enumerating and whose lease is free.
-func (s *Store) EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error) {
+// ResumableRuns returns the ids of runs that are still enumerating and whose lease is free.
+func (s *Store) ResumableRuns(ctx context.Context, now time.Time) ([]string, error) {
 	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs
 		WHERE status = ? AND `+leaseIsFree+` ORDER BY started_at`, billing.RunEnumerating, now, latestLease(now))
 	return ids, failure(err, "find runs to resume")
@@ -149,11 +149,11 @@ func (s *Store) ReleaseLease(ctx context.Context, l billing.Lease) error {
 	return failure(err, "release the lease of run "+l.RunID)
 }
 
-// ListPage looks at the next organizations by id, those behind one, or of a run over one
+// ListOrganizations looks at the next organizations by id, those behind one, or of a run over one
 // organization at that one: it writes those that the database connects with Stripe as pending items and
 // moves the run's cursor in one transaction. It returns how many it looked at and up to which; fewer than
 // limit is the end.
-func (s *Store) ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
+func (s *Store) ListOrganizations(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		var items []billing.Item
 		if n, through, items, err = eligible(ctx, tx, only, after, limit); err != nil {

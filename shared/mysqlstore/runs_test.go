@@ -116,7 +116,7 @@ func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
 		if err := f.store.ReleaseLease(t.Context(), leaseOf("released")); err != nil {
 			t.Fatal(err)
 		}
-		got, err := f.store.EnumeratingRuns(t.Context(), now)
+		got, err := f.store.ResumableRuns(t.Context(), now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,8 +227,8 @@ func TestALeaseOfTheFutureIsTaken(t *testing.T) {
 // leasedWrites are the writes that only the holder of the lease may do.
 func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) error {
 	return map[string]func(t *testing.T) error{
-		"ListPage": func(t *testing.T) error {
-			_, _, err := f.store.ListPage(t.Context(), l, "", "", 10)
+		"ListOrganizations": func(t *testing.T) error {
+			_, _, err := f.store.ListOrganizations(t.Context(), l, "", "", 10)
 			return err
 		},
 		"FinishListing": func(t *testing.T) error { return f.store.FinishListing(t.Context(), l, 7, 3) },
@@ -287,7 +287,7 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 		lease := leaseOf("r")
 		f.lease(t, lease)
 		lease.End = now.Add(time.Hour)
-		if n, through, err := f.store.ListPage(t.Context(), lease, "", "", 10); n != 2 || through != "b" || err != nil {
+		if n, through, err := f.store.ListOrganizations(t.Context(), lease, "", "", 10); n != 2 || through != "b" || err != nil {
 			t.Fatalf("listed %d through %q, %v", n, through, err)
 		}
 		if err := f.store.FinishListing(t.Context(), lease, 2, 10); err != nil {
@@ -337,7 +337,7 @@ func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
 func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
 	t.Helper()
 	for {
-		n, through, err := f.store.ListPage(t.Context(), leaseOf(run.ID), run.OrgID, run.ListedThrough, limit)
+		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf(run.ID), run.OrgID, run.ListedThrough, limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -540,7 +540,7 @@ func TestReopen(t *testing.T) {
 			if diff := cmp.Diff(want, f.run(t, id)); diff != "" {
 				t.Errorf("reopened from %s (-want +got):\n%s", status, diff)
 			}
-			if ids, err := f.store.EnumeratingRuns(t.Context(), now); !slices.Contains(ids, id) || err != nil {
+			if ids, err := f.store.ResumableRuns(t.Context(), now); !slices.Contains(ids, id) || err != nil {
 				t.Errorf("the lease of %s is not free (%v)", id, err)
 			}
 		}

@@ -23,7 +23,7 @@ var tracked = []string{"autocommit", "time_zone", "sql_mode", "wait_timeout"}
 
 func TestSessionsSetOnlyWhatRDSProxyTracks(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, mysqltest.Alone(t))
+	f := newFixture(t, mysqltest.WithOwnServer(t))
 	f.addPaying(t, "a")
 	f.startRun(t, "r", 5)
 	config := f.userConfig(t, "worker")

@@ -13,7 +13,7 @@ import (
 // What a server's own settings do to us. Each case puts back what it set, for the next.
 func TestSettingsOfTheServer(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, mysqltest.Alone(t))
+	f := newFixture(t, mysqltest.WithOwnServer(t))
 	f.addPaying(t, "a", "b", "c")
 	f.startRun(t, "r", 5)
 	config := f.userConfig(t, "worker")

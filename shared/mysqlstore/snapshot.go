@@ -179,9 +179,9 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
-// DropSnapshot removes the snapshot of a run that is closed, a small transaction at a time.
+// DeleteSnapshot removes the snapshot of a run that is closed, a small transaction at a time.
 // Interrupted, it goes on next time; if the run is reopened meanwhile, it leaves off.
-func (s *Store) DropSnapshot(ctx context.Context, runID string) error {
+func (s *Store) DeleteSnapshot(ctx context.Context, runID string) error {
 	return s.dropSnapshot(ctx, runID, `status NOT IN (?,?)`, billing.RunEnumerating, billing.RunRunning)
 }
 
@@ -225,9 +225,9 @@ func dropPage(ctx context.Context, tx *sql.Tx, runID string, after int64) (throu
 	return through, err
 }
 
-// SnapshotsToDrop returns the closed runs that still have a snapshot: whoever closed one did not
+// ClosedRunsWithSnapshot returns the closed runs that still have a snapshot: whoever closed one did not
 // live to remove it. Each run is looked up by itself: a join would go through the whole snapshot.
-func (s *Store) SnapshotsToDrop(ctx context.Context) ([]string, error) {
+func (s *Store) ClosedRunsWithSnapshot(ctx context.Context) ([]string, error) {
 	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE status NOT IN (?,?)
 		AND (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_key = r.run_key LIMIT 1) = 1`, billing.RunEnumerating, billing.RunRunning)
 	return ids, failure(err, "look for snapshots to remove")

@@ -6,9 +6,9 @@ import (
 	"errors"
 )
 
-// KeepStage returns the stage whose functions work on this database. Where nobody has said so yet it
+// EnsureStage returns the stage whose functions work on this database. Where nobody has said so yet it
 // is the given one, from now on.
-func (s *Store) KeepStage(ctx context.Context, stage string) (kept string, err error) {
+func (s *Store) EnsureStage(ctx context.Context, stage string) (kept string, err error) {
 	const look = `SELECT content FROM reconciliation_settings WHERE name = 'stage'`
 	err = s.db.QueryRowContext(ctx, look).Scan(&kept)
 	if errors.Is(err, sql.ErrNoRows) {

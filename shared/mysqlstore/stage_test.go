@@ -13,7 +13,7 @@ func TestTheFirstStageKeepsTheDatabase(t *testing.T) {
 		for i := range kept { // functions start all at once
 			first.Go(func() {
 				var err error
-				if kept[i], err = f.store.KeepStage(t.Context(), stages[i%len(stages)]); err != nil {
+				if kept[i], err = f.store.EnsureStage(t.Context(), stages[i%len(stages)]); err != nil {
 					t.Error(err)
 				}
 			})
@@ -25,7 +25,7 @@ func TestTheFirstStageKeepsTheDatabase(t *testing.T) {
 			}
 		}
 		for _, stage := range stages {
-			if got, err := f.store.KeepStage(t.Context(), stage); err != nil || got != kept[0] {
+			if got, err := f.store.EnsureStage(t.Context(), stage); err != nil || got != kept[0] {
 				t.Errorf("%q came and found %q, %v; want %q", stage, got, err, kept[0])
 			}
 		}

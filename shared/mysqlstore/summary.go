@@ -161,8 +161,8 @@ func (s *Store) putSummary(ctx context.Context, end billing.End, text, condition
 	return ok && err == nil, failure(err, "write the summary of run "+summary.RunID)
 }
 
-// CountSubscriptions returns how many organizations of the run a Stripe subscription governs.
-func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, error) {
+// CountGoverned returns how many organizations of the run a Stripe subscription governs.
+func (s *Store) CountGoverned(ctx context.Context, runID string) (int, error) {
 	var n int
 	err := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*)`+itemsOfRun+`i.governed) + (SELECT COALESCE(SUM(t.items), 0)`+talliesOfRun+`t.governed)`, runID, runID).Scan(&n)
 	return n, failure(err, "count the subscriptions of run "+runID)
@@ -171,10 +171,10 @@ func (s *Store) CountSubscriptions(ctx context.Context, runID string) (int, erro
 // full is of runs over all organizations, as [billing.Run.Kind] says.
 const full = `(org_id = '' AND strategy <> 'events')`
 
-// LastSeen returns what the last run over all organizations that started before the given time
+// LastFullRunCounts returns what the last run over all organizations that started before the given time
 // and may be trusted saw; nothing if there is none. One that met errors and no subscription at all
 // may not: Stripe did not answer it.
-func (s *Store) LastSeen(ctx context.Context, before time.Time) (billing.Seen, error) {
+func (s *Store) LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error) {
 	var seen billing.Seen
 	err := query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&seen.Organizations, &seen.Subscriptions) },
 		`SELECT total, subscriptions FROM reconciliation_runs WHERE `+full+` AND status IN ('completed','completed_with_errors')
@@ -189,9 +189,9 @@ func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, 
 		OR (status IN ('running','enumerating') AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
 }
 
-// LastCompleted returns when the last run over all organizations, not a dry one, completed by the
+// LastFullRunAt returns when the last run over all organizations, not a dry one, completed by the
 // given time, for a wrong clock may have dated one into the future; nil if none did.
-func (s *Store) LastCompleted(ctx context.Context, by time.Time) (*time.Time, error) {
+func (s *Store) LastFullRunAt(ctx context.Context, by time.Time) (*time.Time, error) {
 	var at *time.Time
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
 		WHERE `+full+` AND dry_run = FALSE AND status IN ('completed','completed_with_errors') AND finished_at <= ?`, by).Scan(&at)
@@ -215,9 +215,9 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	return s.prune(ctx, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
 }
 
-// PruneEmpty removes closed catch-ups that started before the given time, named nobody and have nothing to say, and
+// PruneEmptyCatchUps removes closed catch-ups that started before the given time, named nobody and have nothing to say, and
 // returns how many.
-func (s *Store) PruneEmpty(ctx context.Context, before time.Time) (int, error) {
+func (s *Store) PruneEmptyCatchUps(ctx context.Context, before time.Time) (int, error) {
 	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND status NOT IN ('running','enumerating') AND (status_reason = '' OR status = 'stopped')
 		AND (`+anItem+` LIMIT 1) IS NULL AND NOT EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key) ORDER BY started_at`, before)
 }
@@ -241,7 +241,7 @@ func (s *Store) prune(ctx context.Context, closed string, before time.Time) (int
 	return len(ids), nil
 }
 
-// yardsticks are the runs that [Store.LastSeen], [Store.LastCompleted] and [Store.CaughtUp] answer with, unless the
+// yardsticks are the runs that [Store.LastFullRunCounts], [Store.LastFullRunAt] and [Store.CatchUpCoverage] answer with, unless the
 // latest is one that a wrong clock dated into the future. They stay
 // however old they are: where nothing has completed for months, the age of the last run and the
 // comparison with it matter most.
@@ -254,7 +254,7 @@ func (s *Store) yardsticks(ctx context.Context) ([]string, error) {
 }
 
 func (s *Store) pruneRun(ctx context.Context, runID string) error {
-	if err := s.DropSnapshot(ctx, runID); err != nil {
+	if err := s.DeleteSnapshot(ctx, runID); err != nil {
 		return err
 	}
 	key, err := runKey(ctx, s.db, runID)

@@ -210,7 +210,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 
 func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		if seen, err := f.store.LastSeen(t.Context(), now); err != nil || seen != (billing.Seen{}) {
+		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen != (billing.Seen{}) {
 			t.Errorf("before the first run: %+v, %v", seen, err)
 		}
 		for i, c := range []struct {
@@ -246,7 +246,7 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 			now.Add(-6 * time.Hour):  {Organizations: 106, Subscriptions: 16},
 			now.Add(-20 * time.Hour): {},
 		} {
-			if seen, err := f.store.LastSeen(t.Context(), before); err != nil || seen != want {
+			if seen, err := f.store.LastFullRunCounts(t.Context(), before); err != nil || seen != want {
 				t.Errorf("before %s: %+v, %v, want %+v", before, seen, err, want)
 			}
 		}
@@ -300,7 +300,7 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		last := func() *time.Time {
 			t.Helper()
-			at, err := f.store.LastCompleted(t.Context(), *at(25))
+			at, err := f.store.LastFullRunAt(t.Context(), *at(25))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,8 +31,8 @@ func putRange(ctx context.Context, e execer, runID string, r billing.Range) erro
 	return err
 }
 
-// Ranges returns what the run's sweep has yet to read.
-func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, error) {
+// RemainingRanges returns what the run's sweep has yet to read.
+func (s *Store) RemainingRanges(ctx context.Context, runID string) ([]billing.Range, error) {
 	var ranges []billing.Range
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var one billing.Range
@@ -43,16 +43,16 @@ func (s *Store) Ranges(ctx context.Context, runID string) ([]billing.Range, erro
 	return ranges, failure(err, "read how far the sweep of run "+runID+" is")
 }
 
-// Swept returns how many subscriptions the run's snapshot holds so far.
-func (s *Store) Swept(ctx context.Context, runID string) (n int, err error) {
+// CountSwept returns how many subscriptions the run's snapshot holds so far.
+func (s *Store) CountSwept(ctx context.Context, runID string) (n int, err error) {
 	err = query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&n) }, `SELECT COUNT(*) FROM reconciliation_snapshots
 		WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, runID)
 	return n, failure(err, "count what the sweep of run "+runID+" has listed")
 }
 
-// StorePage adds a page of a range to the run's snapshot and, in the same transaction, puts what
+// SaveSweepPage adds a page of a range to the run's snapshot and, in the same transaction, puts what
 // is left of the range in its place: nothing where the page was the last.
-func (s *Store) StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error {
+func (s *Store) SaveSweepPage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error {
 	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
 		if err := insertSnapshot(ctx, tx, l.RunID, page.Subscriptions); err != nil {
 			return err

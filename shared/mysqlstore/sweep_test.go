@@ -43,7 +43,7 @@ func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) {
 
 func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, left ...billing.Range) {
 	t.Helper()
-	if err := f.store.StorePage(t.Context(), leaseOf(id), of, page, left); err != nil {
+	if err := f.store.SaveSweepPage(t.Context(), leaseOf(id), of, page, left); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -51,7 +51,7 @@ func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page bill
 // ranges of the run called run.
 func (f *fixture) ranges(t *testing.T) []billing.Range {
 	t.Helper()
-	ranges, err := f.store.Ranges(t.Context(), "run")
+	ranges, err := f.store.RemainingRanges(t.Context(), "run")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,16 +101,16 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 		f.sweeping(t, "run")
 		f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'another'`)
 		for name, err := range map[string]error{
-			"page": f.store.StorePage(t.Context(), leaseOf("run"), billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil),
+			"page": f.store.SaveSweepPage(t.Context(), leaseOf("run"), billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: "sub"}}}, nil),
 			"end":  f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepAbandoned),
 			"new beginning": func() error {
 				f.MustExec(t, `INSERT INTO reconciliation_snapshots (run_key, subscription_id, customer_hash, customer_id, org_id, status, price_id, metadata_tier)
 					SELECT run_key, 'theirs', 0, '', '', '', '', '' FROM reconciliation_runs`)
 				return f.store.BeginSweep(t.Context(), leaseOf("run"), now.Add(time.Hour))
 			}(),
-			"orphans": f.store.KeepOrphans(t.Context(), leaseOf("run"), []billing.Orphan{{SubscriptionID: "sub"}}, 1),
+			"orphans": f.store.SaveOrphans(t.Context(), leaseOf("run"), []billing.Orphan{{SubscriptionID: "sub"}}, 1),
 			"listing": func() error {
-				_, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
+				_, _, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), "")
 				return err
 			}(),
 		} {
@@ -118,7 +118,7 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if _, total, err := f.store.FoundOrphans(t.Context(), "run"); total != 0 || err != nil {
+		if _, total, err := f.store.Orphans(t.Context(), "run"); total != 0 || err != nil {
 			t.Errorf("%d orphans, %v", total, err)
 		}
 		run := f.run(t, "run")
@@ -315,12 +315,12 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_b-paying", OrgID: "b-paying", Status: billing.StatusActive},
 			billing.Subscription{ID: "sub_f-recorded", OrgID: "f-recorded"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
 		)
-		n, through, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10)
+		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10)
 		if err != nil || n != 5 || through != "f-recorded" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
 		for range 2 { // an answer may be lost
-			if _, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
+			if _, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
 				t.Fatal(through, err)
 			}
 		}
@@ -333,7 +333,7 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 		if diff := cmp.Diff(map[string]string{"A-named": "sub_2", "b-paying": "sub_3", "e-customer": "", "f-recorded": ""}, got); diff != "" {
 			t.Error(diff)
 		}
-		if n, err := f.store.CountSubscriptions(t.Context(), "run"); n != 0 || err != nil {
+		if n, err := f.store.CountGoverned(t.Context(), "run"); n != 0 || err != nil {
 			t.Errorf("%d subscriptions govern before anything is decided, %v", n, err)
 		}
 	})
@@ -346,12 +346,12 @@ func TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata(t *testing.T) {
 		const id = "ä23456789012345678901234567890123456" // 36 characters
 		f.addOrganizations(t, appschema.Organization{ID: id}, appschema.Organization{ID: "z-deleted", IsDeleted: true})
 		f.swept(t, "run", billing.Subscription{ID: "sub", OrgID: id}, billing.Subscription{ID: "sub_z", OrgID: "z-deleted"})
-		if n, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); n != 1 || err != nil {
+		if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 		f.addRows(t, appschema.Subscription{ID: "row", OrgID: id, StripeSubscriptionID: new("sub")},
 			appschema.Subscription{ID: "row-z", OrgID: "z-deleted", StripeSubscriptionID: new("sub_z")})
-		if _, _, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), ""); err != nil {
+		if _, _, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); err != nil {
 			t.Fatal(err)
 		}
 		if ids := f.texts(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
@@ -375,7 +375,7 @@ func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testi
 	pages := 0
 	for after, more := "", true; more; pages++ {
 		var err error
-		if _, after, err = f.store.ListSnapshot(t.Context(), leaseOf("run"), after); err != nil {
+		if _, after, err = f.store.ListFromSnapshot(t.Context(), leaseOf("run"), after); err != nil {
 			t.Fatal(err)
 		}
 		more = after != ""
@@ -411,11 +411,11 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 			live("sub_o4", "cus_of_deleted_row", "", billing.StatusActive),  // a row's customer, of a deleted one
 			live("sub_of_deleted", "cus_z", "", billing.StatusActive),
 		)
-		unclaimed, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), "")
+		unclaimed, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), "")
 		if err != nil || through != "" {
 			t.Fatal(through, err)
 		}
-		orphans, err := f.store.WithoutCustomer(t.Context(), unclaimed)
+		orphans, err := f.store.WithoutKnownCustomer(t.Context(), unclaimed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,10 +429,10 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 		if diff := cmp.Diff(want, orphans); diff != "" {
 			t.Error(diff)
 		}
-		if err := f.store.KeepOrphans(t.Context(), leaseOf("run"), orphans[:2], 5); err != nil {
+		if err := f.store.SaveOrphans(t.Context(), leaseOf("run"), orphans[:2], 5); err != nil {
 			t.Fatal(err)
 		}
-		first, total, err := f.store.FoundOrphans(t.Context(), "run")
+		first, total, err := f.store.Orphans(t.Context(), "run")
 		if diff := cmp.Diff(want[:2], first); diff != "" || total != 5 || err != nil {
 			t.Errorf("%d, %v; %s", total, err, diff)
 		}
@@ -452,7 +452,7 @@ func TestOrphansAreLookedForAPageAtATime(t *testing.T) {
 	}
 	total, pages := 0, 0
 	for after, more := "", true; more; pages++ {
-		orphans, through, err := f.store.ListSnapshot(t.Context(), leaseOf("run"), after)
+		orphans, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), after)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -476,7 +476,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		f.swept(t, "run")
-		if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'c'`)
@@ -515,7 +515,7 @@ func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
 				f.addPaying(t, "a")
 				f.swept(t, "run")
-				if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+				if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 					t.Fatal(err)
 				}
 				f.MustExec(t, change)
@@ -533,23 +533,23 @@ func TestASnapshotGoesOnlyOnceItsRunIsClosed(t *testing.T) {
 		f.swept(t, "run", billing.Subscription{ID: "sub_1"}, billing.Subscription{ID: "sub_2"})
 		for _, status := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
 			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?`, status)
-			ids, err := f.store.SnapshotsToDrop(t.Context())
+			ids, err := f.store.ClosedRunsWithSnapshot(t.Context())
 			if err != nil || len(ids) != 0 {
 				t.Errorf("%s: %v, %v", status, ids, err)
 			}
-			if err := f.store.DropSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 2 {
+			if err := f.store.DeleteSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 2 {
 				t.Errorf("%s: %d left, %v", status, f.snapshotSize(t, "run"), err)
 			}
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
-		ids, err := f.store.SnapshotsToDrop(t.Context())
+		ids, err := f.store.ClosedRunsWithSnapshot(t.Context())
 		if err != nil || !slices.Equal(ids, []string{"run"}) {
 			t.Errorf("%v, %v", ids, err)
 		}
-		if err := f.store.DropSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 0 {
+		if err := f.store.DeleteSnapshot(t.Context(), "run"); err != nil || f.snapshotSize(t, "run") != 0 {
 			t.Errorf("%d left, %v", f.snapshotSize(t, "run"), err)
 		}
-		if ids, err := f.store.SnapshotsToDrop(t.Context()); len(ids) != 0 || err != nil {
+		if ids, err := f.store.ClosedRunsWithSnapshot(t.Context()); len(ids) != 0 || err != nil {
 			t.Errorf("%v, %v", ids, err)
 		}
 	})
@@ -572,7 +572,7 @@ func TestDroppingWaitsForWhoReopensTheRun(t *testing.T) {
 	reopening := f.lock(t, `UPDATE reconciliation_runs SET status = 'enumerating'`)
 	store, connection := f.one(t)
 	dropped := make(chan error, 1)
-	go func() { dropped <- store.DropSnapshot(t.Context(), "run") }()
+	go func() { dropped <- store.DeleteSnapshot(t.Context(), "run") }()
 	f.awaitStatement(t, connection, "SELECT id FROM reconciliation_runs")
 	if err := reopening.Commit(); err != nil {
 		t.Fatal(err)
@@ -592,7 +592,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))
 	dropper, dropping := f.one(t)
 	dropped := make(chan error, 1)
-	go func() { dropped <- dropper.DropSnapshot(t.Context(), "run") }()
+	go func() { dropped <- dropper.DeleteSnapshot(t.Context(), "run") }()
 	for deadline := time.Now().Add(patience); f.snapshotSize(t, "run") > 2*page; {
 		if time.Now().After(deadline) {
 			t.Fatal("the first page was not removed")
@@ -621,7 +621,7 @@ func TestAReopenedRunIsSweptAnew(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.swept(t, "run")
-		if _, _, err := f.store.ListPage(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
@@ -656,12 +656,12 @@ func TestWhatIsSweptIsCountedWhileItIsSwept(t *testing.T) {
 		f.swept(t, "other", billing.Subscription{ID: "sub_of_another_run"})
 		f.sweeping(t, "run")
 		for n, id := range []string{"sub_1", "sub_2"} {
-			if got, err := f.store.Swept(t.Context(), "run"); err != nil || got != n {
+			if got, err := f.store.CountSwept(t.Context(), "run"); err != nil || got != n {
 				t.Errorf("counted %d, %v, want %d", got, err, n)
 			}
 			f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: id}}}, billing.Range{})
 		}
-		if got, err := f.store.Swept(t.Context(), "nobody's"); err != nil || got != 0 {
+		if got, err := f.store.CountSwept(t.Context(), "nobody's"); err != nil || got != 0 {
 			t.Errorf("of no run: %d, %v", got, err)
 		}
 	})

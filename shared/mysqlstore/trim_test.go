@@ -27,7 +27,7 @@ func (f *fixture) counted(t *testing.T, runID string) (c counted) {
 	if c.Items, err = f.store.CountItems(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	if c.Subscriptions, err = f.store.CountSubscriptions(t.Context(), runID); err != nil {
+	if c.Subscriptions, err = f.store.CountGoverned(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
 	return c

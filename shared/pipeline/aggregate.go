@@ -21,9 +21,9 @@ type (
 	}
 	// sightKeeper tells what runs saw.
 	sightKeeper interface {
-		FoundOrphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
-		CountSubscriptions(ctx context.Context, runID string) (int, error)
-		LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
+		Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
+		CountGoverned(ctx context.Context, runID string) (int, error)
+		LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error)
 	}
 	runCloser interface {
 		StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error)
@@ -34,20 +34,20 @@ type (
 	// leftovers is what a tick looks for.
 	leftovers interface {
 		RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
-		SnapshotsToDrop(ctx context.Context) ([]string, error)
-		DropSnapshot(ctx context.Context, runID string) error
+		ClosedRunsWithSnapshot(ctx context.Context) ([]string, error)
+		DeleteSnapshot(ctx context.Context, runID string) error
 	}
 	ageTeller interface {
-		LastCompleted(ctx context.Context, by time.Time) (*time.Time, error)
-		LastCaughtUp(ctx context.Context, by time.Time) (time.Time, error)
+		LastFullRunAt(ctx context.Context, by time.Time) (*time.Time, error)
+		LastCatchUpAt(ctx context.Context, by time.Time) (time.Time, error)
 		CreatedAt(ctx context.Context) (time.Time, error)
 	}
 	historyPruner interface {
 		LatestRun(ctx context.Context) (run billing.Run, found bool, err error)
 		Trim(ctx context.Context, before, catchUps time.Time) error
 		Prune(ctx context.Context, before time.Time) (int, error)
-		PruneEmpty(ctx context.Context, before time.Time) (int, error)
-		ForgetRepairs(ctx context.Context, before time.Time) error
+		PruneEmptyCatchUps(ctx context.Context, before time.Time) (int, error)
+		PruneRepairs(ctx context.Context, before time.Time) error
 	}
 )
 
@@ -173,18 +173,18 @@ func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 		until = latest.StartedAt
 	}
 	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
-	empty, emptyErr := a.Store.PruneEmpty(ctx, until.Add(-catchUpsKept))
+	empty, emptyErr := a.Store.PruneEmptyCatchUps(ctx, until.Add(-catchUpsKept))
 	tick.Pruned = pruned + empty
 	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-untrimmed), until.Add(-catchUpsKept)),
-		a.Store.ForgetRepairs(ctx, until.Add(-2*billing.UndoneWithin)))
+		a.Store.PruneRepairs(ctx, until.Add(-2*billing.UndoneWithin)))
 }
 
 // dropSnapshots removes what whoever closed a run did not live to remove.
 func (a *Aggregator) dropSnapshots(ctx context.Context, _ *Tick) error {
-	ids, err := a.Store.SnapshotsToDrop(ctx)
+	ids, err := a.Store.ClosedRunsWithSnapshot(ctx)
 	problems := []error{err}
 	for _, id := range ids {
-		problems = append(problems, a.Store.DropSnapshot(ctx, id))
+		problems = append(problems, a.Store.DeleteSnapshot(ctx, id))
 	}
 	return errors.Join(problems...)
 }
@@ -233,7 +233,7 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	}
 	// The tick removes what is left of a snapshot, and archives what is not archived; a report that is missing
 	// in the log stays missing.
-	err = errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
+	err = errors.Join(a.report(ctx, run, summary, drift), a.Store.DeleteSnapshot(ctx, run.ID))
 	a.archiveClosed(ctx, run)
 	return true, err
 }
@@ -277,7 +277,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 		return false, err
 	}
 	if !run.Summarized { // stopped by a worker: the first summary
-		return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DropSnapshot(ctx, run.ID))
+		return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DeleteSnapshot(ctx, run.ID))
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return true, nil
@@ -311,7 +311,7 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	if !run.Listed {
 		s.Status = billing.RunIncomplete // organizations may be missing from the list itself
 	}
-	subscriptions, err := a.Store.CountSubscriptions(ctx, run.ID)
+	subscriptions, err := a.Store.CountGoverned(ctx, run.ID)
 	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
 	if run.Window != nil && s.Status != billing.RunIncomplete {
 		s.StatusReason, s.StatusMessage = unseen(*run.Window)
@@ -322,7 +322,7 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	if s.OtherErrors() > s.AcceptedErrors { // not all could be read: the errors say why
 		return seen, nil
 	}
-	last, err := a.Store.LastSeen(ctx, run.StartedAt)
+	last, err := a.Store.LastFullRunCounts(ctx, run.StartedAt)
 	if err != nil {
 		return seen, err
 	}
@@ -346,7 +346,7 @@ func (a *Aggregator) summarize(ctx context.Context, run billing.Run) (billing.Su
 		return billing.Summary{}, billing.Drift{}, err
 	}
 	summary := billing.Summarize(run, tallies, drift, notable)
-	summary.Orphans, summary.OrphansTotal, err = a.Store.FoundOrphans(ctx, run.ID)
+	summary.Orphans, summary.OrphansTotal, err = a.Store.Orphans(ctx, run.ID)
 	return summary, drift, err
 }
 
@@ -385,7 +385,7 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 // one it tells how long this system has been there: a fresh one is not late, one that never
 // completes a run is.
 func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
-	last, err := a.Store.LastCompleted(ctx, a.now().Add(billing.ClockSkew))
+	last, err := a.Store.LastFullRunAt(ctx, a.now().Add(billing.ClockSkew))
 	if err != nil {
 		return err
 	}
@@ -396,7 +396,7 @@ func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
 		}
 		last = &created
 	}
-	caughtUp, err := a.Store.LastCaughtUp(ctx, a.now().Add(billing.ClockSkew))
+	caughtUp, err := a.Store.LastCatchUpAt(ctx, a.now().Add(billing.ClockSkew))
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ type outbox interface {
 	DueAnnouncements(ctx context.Context, now time.Time, limit int) ([]billing.Announcement, error)
 	RemoveAnnouncements(ctx context.Context, ids []string) error
 	PostponeAnnouncement(ctx context.Context, id, reason string, until time.Time) error
-	Announcing(ctx context.Context) (bus string, from billing.Origin, err error)
-	KeepAnnouncing(ctx context.Context, bus string) error
-	Outbox(ctx context.Context) (waiting int, since *time.Time, err error)
+	EventBus(ctx context.Context) (bus string, from billing.Origin, err error)
+	SetEventBus(ctx context.Context, bus string) error
+	OutboxBacklog(ctx context.Context) (waiting int, since *time.Time, err error)
 }
 
 // EventBus takes announcements.
@@ -78,7 +78,7 @@ func (a *Aggregator) announcesAs(ctx context.Context) (from billing.Origin, err 
 	if err := a.Bus.Look(ctx); err != nil {
 		return from, err
 	}
-	bus, from, err := a.Store.Announcing(ctx)
+	bus, from, err := a.Store.EventBus(ctx)
 	if err == nil && bus != "" && !billing.SameBus(bus, a.Bus.ARN()) {
 		err = fmt.Errorf("the functions of this database announce on %s, and EVENT_BUS is %s: they send what waits; leave EVENT_BUS out, or deploy them with that bus", bus, a.Bus.ARN())
 	}
@@ -157,12 +157,12 @@ func (a *Aggregator) announceAll(ctx context.Context, _ *Tick) error {
 		if a.Bus != nil {
 			bus = a.Bus.ARN()
 		}
-		if err := a.Store.KeepAnnouncing(ctx, bus); err != nil {
+		if err := a.Store.SetEventBus(ctx, bus); err != nil {
 			return err
 		}
 	}
 	a.announce(ctx)
-	waiting, since, err := a.Store.Outbox(ctx)
+	waiting, since, err := a.Store.OutboxBacklog(ctx)
 	if err != nil || a.Bus == nil && waiting == 0 {
 		return err
 	}

@@ -39,7 +39,7 @@ func (f *fixture) startBus() *eventserver.Server {
 			f.Error(err)
 		}
 	})
-	if err := f.store.KeepAnnouncing(f.Context(), "arn:aws:events:us-east-1::event-bus/"+busName); err != nil {
+	if err := f.store.SetEventBus(f.Context(), "arn:aws:events:us-east-1::event-bus/"+busName); err != nil {
 		f.Fatal(err)
 	}
 	return server
@@ -397,7 +397,7 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 	for _, kept := range []string{
 		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:123456789012:event-bus/" + busName,
 	} {
-		if err := f.store.KeepAnnouncing(t.Context(), kept); err != nil {
+		if err := f.store.SetEventBus(t.Context(), kept); err != nil {
 			t.Fatal(err)
 		}
 		a := f.announcer(server, nil)
@@ -407,7 +407,7 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.Requests() > 0 {
 			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.Requests())
 		}
-		if bus, _, err := f.store.Announcing(t.Context()); bus != kept || err != nil {
+		if bus, _, err := f.store.EventBus(t.Context()); bus != kept || err != nil {
 			t.Errorf("kept is %s, %v", bus, err)
 		}
 	}
@@ -422,7 +422,7 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	if _, err := f.store.KeepStage(t.Context(), "staging"); err != nil {
+	if _, err := f.store.EnsureStage(t.Context(), "staging"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 24 {
@@ -590,7 +590,7 @@ func drain(t testing.TB, n int) {
 	if err := server.Close(); err != nil {
 		t.Error(err)
 	}
-	if waiting, _, err := store.Outbox(t.Context()); err != nil || waiting != 0 || events != n {
+	if waiting, _, err := store.OutboxBacklog(t.Context()); err != nil || waiting != 0 || events != n {
 		t.Errorf("%d wait, %d of %d arrived, %v", waiting, events, n, err)
 	}
 	grown := int64(peak) - int64(before)

@@ -14,8 +14,8 @@ import (
 // archives is what the aggregator needs of the database to archive reports.
 type archives interface {
 	RunsToArchive(ctx context.Context) ([]billing.Run, error)
-	StartArchive(ctx context.Context, lease billing.Lease, now time.Time) (bool, error)
-	EndArchive(ctx context.Context, lease billing.Lease, revision int) error
+	AcquireArchiveLease(ctx context.Context, lease billing.Lease, now time.Time) (bool, error)
+	ReleaseArchiveLease(ctx context.Context, lease billing.Lease, revision int) error
 }
 
 // Archive keeps the reports of runs.
@@ -84,7 +84,7 @@ func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error)
 func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	now := a.now()
 	lease := billing.Lease{RunID: runID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLife)}
-	started, err := a.Store.StartArchive(ctx, lease, now)
+	started, err := a.Store.AcquireArchiveLease(ctx, lease, now)
 	if err != nil || !started {
 		return err
 	}
@@ -101,7 +101,7 @@ func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	// Though the time be over: else nobody may try again before the lease ends.
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if endErr := a.Store.EndArchive(ctx, lease, revision); endErr != nil && err == nil {
+	if endErr := a.Store.ReleaseArchiveLease(ctx, lease, revision); endErr != nil && err == nil {
 		return endErr
 	}
 	return err

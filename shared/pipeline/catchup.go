@@ -12,13 +12,13 @@ import (
 
 // catchUps are what the enumerator needs of the database for runs over whom Stripe's events name.
 type catchUps interface {
-	CaughtUp(ctx context.Context, by time.Time) (billing.CaughtUp, error)
+	CatchUpCoverage(ctx context.Context, by time.Time) (billing.CaughtUp, error)
 	OpenCatchUp(ctx context.Context, run billing.Run, w billing.Window) (billing.Run, error)
-	StoreEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error
-	TakeLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error)
-	NameRecorded(ctx context.Context, l billing.Lease, after string) (through string, err error)
-	NameByCustomer(ctx context.Context, l billing.Lease) (more bool, err error)
-	LastSeen(ctx context.Context, before time.Time) (billing.Seen, error)
+	SaveEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error
+	AddLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error)
+	ListFromEvents(ctx context.Context, l billing.Lease, after string) (through string, err error)
+	ListByEventCustomers(ctx context.Context, l billing.Lease) (more bool, err error)
+	LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error)
 }
 
 // openCatchUp opens a catch-up with the window that follows from those before it, and returns the run that
@@ -26,7 +26,7 @@ type catchUps interface {
 func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
 	return retry(ctx, e.Retry, func() (billing.Run, error) {
 		now := e.now()
-		at, err := e.Store.CaughtUp(ctx, now.Add(billing.ClockSkew))
+		at, err := e.Store.CatchUpCoverage(ctx, now.Add(billing.ClockSkew))
 		if err != nil {
 			return billing.Run{}, err
 		}
@@ -41,7 +41,7 @@ func (e *Enumerator) leaveToOther(ctx context.Context, req Request, other billin
 	if req.ScheduledFor.IsZero() {
 		return Enumeration{}, billing.CatchUpListing(other.ID)
 	}
-	left, err := e.Store.EnumeratingRuns(ctx, e.now())
+	left, err := e.Store.ResumableRuns(ctx, e.now())
 	if err != nil {
 		return Enumeration{}, err
 	}
@@ -66,13 +66,13 @@ func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billi
 			telemetry.KeyReason, billing.ReasonEventsExpired, telemetry.KeyError, expired(w))
 	}
 	if !run.DryRun {
-		if err := e.whileMore(ctx, func() (bool, error) { return e.Store.TakeLateEvents(ctx, e.renewed(lease), w) }); err != nil {
+		if err := e.whileMore(ctx, func() (bool, error) { return e.Store.AddLateEvents(ctx, e.renewed(lease), w) }); err != nil {
 			return err
 		}
 	}
 	after := ""
 	err = e.whileMore(ctx, func() (bool, error) {
-		through, err := e.Store.NameRecorded(ctx, e.renewed(lease), after)
+		through, err := e.Store.ListFromEvents(ctx, e.renewed(lease), after)
 		if err == nil {
 			after = through
 		}
@@ -81,7 +81,7 @@ func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billi
 	if err != nil {
 		return err
 	}
-	return e.whileMore(ctx, func() (bool, error) { return e.Store.NameByCustomer(ctx, e.renewed(lease)) })
+	return e.whileMore(ctx, func() (bool, error) { return e.Store.ListByEventCustomers(ctx, e.renewed(lease)) })
 }
 
 // readWindow reads the pages that the window has left. Each is stored with the place behind it.
@@ -93,7 +93,7 @@ func (e *Enumerator) readWindow(ctx context.Context, run billing.Run, lease bill
 			return w, err
 		}
 		next := w.Behind(page, run.DryRun)
-		err = e.Retry.do(ctx, func() error { return e.Store.StoreEvents(ctx, e.renewed(lease), w, page.Events, next, e.now()) })
+		err = e.Retry.do(ctx, func() error { return e.Store.SaveEvents(ctx, e.renewed(lease), w, page.Events, next, e.now()) })
 		if err != nil {
 			return w, err
 		}
@@ -122,6 +122,6 @@ func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (in
 	case run.Kind() != billing.KindCatchUp:
 		return e.Downgrades(listed), nil
 	}
-	seen, err := e.Store.LastSeen(ctx, run.StartedAt)
+	seen, err := e.Store.LastFullRunCounts(ctx, run.StartedAt)
 	return e.Downgrades(cmp.Or(seen.Organizations, listed)), err
 }

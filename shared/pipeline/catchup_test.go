@@ -807,7 +807,7 @@ func TestCatchUpsAreNoFullRuns(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if seen, err := f.store.LastSeen(t.Context(), f.clock.Now()); err != nil || seen.Organizations != 2 {
+	if seen, err := f.store.LastFullRunCounts(t.Context(), f.clock.Now()); err != nil || seen.Organizations != 2 {
 		t.Errorf("%+v, %v", seen, err)
 	}
 	f.clock.advance(time.Hour)
@@ -872,7 +872,7 @@ func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
 		if run := f.run(id); run.Status != billing.RunRunning || run.Total != len(want) {
 			t.Errorf("%+v", run)
 		}
-		named, err := f.store.NamedByEvents(t.Context(), []billing.Work{{RunID: id, OrgID: "late"}, {RunID: id, OrgID: "customer"}})
+		named, err := f.store.EventSubscriptions(t.Context(), []billing.Work{{RunID: id, OrgID: "late"}, {RunID: id, OrgID: "customer"}})
 		if err != nil || len(named) != 2 {
 			t.Errorf("%v, %v", named, err)
 		}

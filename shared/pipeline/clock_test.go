@@ -325,7 +325,7 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.enumerator(&tap{after: func(_ context.Context, call string) error {
-		if call == "commit ListPage" {
+		if call == "commit ListOrganizations" {
 			other()
 		}
 		return nil
@@ -363,7 +363,7 @@ func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	f := newFixture(t)
 	f.startQueues()
 	f.inSync("org-1")
-	ahead := f.enumerator(dyingAt("begin StorePage"))
+	ahead := f.enumerator(dyingAt("begin SaveSweepPage"))
 	ahead.Now = f.clock.ahead(24 * time.Hour)
 	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) {
 		t.Fatalf("it ended with %v", err)
@@ -391,7 +391,7 @@ func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing
 }
 
 func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
-	for _, call := range []string{"SweepPage", "begin StorePage", "begin ListPage", "SendWork", "MarkSent"} {
+	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
 			f.startQueues()

@@ -45,16 +45,16 @@ type (
 		OpenRun(ctx context.Context, run billing.Run) (billing.Run, error)
 	}
 	runResumer interface {
-		EnumeratingRuns(ctx context.Context, now time.Time) ([]string, error)
+		ResumableRuns(ctx context.Context, now time.Time) ([]string, error)
 		Reopen(ctx context.Context, runID, account string, deadline time.Time) (bool, error)
-		KeepAccount(ctx context.Context, runID, account string) (kept string, err error)
+		EnsureAccount(ctx context.Context, runID, account string) (kept string, err error)
 	}
 	runLeaser interface {
 		AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error)
 		ReleaseLease(ctx context.Context, l billing.Lease) error
 	}
 	runLister interface {
-		ListPage(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
+		ListOrganizations(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
 		CountItems(ctx context.Context, runID string) (int, error)
 		FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error
 	}
@@ -225,7 +225,7 @@ func (e *Enumerator) keepAccount(ctx context.Context, run billing.Run, account s
 	if account == "" || account == run.AccountID {
 		return nil
 	}
-	kept, err := retry(ctx, e.Retry, func() (string, error) { return e.Store.KeepAccount(ctx, run.ID, account) })
+	kept, err := retry(ctx, e.Retry, func() (string, error) { return e.Store.EnsureAccount(ctx, run.ID, account) })
 	if err == nil && kept != account {
 		run.AccountID = kept
 		err = otherAccount(run, account)
@@ -266,7 +266,7 @@ func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error 
 
 // resumeAll goes on with every run whose enumerator stopped early or died.
 func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
-	ids, err := e.Store.EnumeratingRuns(ctx, e.now())
+	ids, err := e.Store.ResumableRuns(ctx, e.now())
 	if err != nil {
 		return Enumeration{}, err
 	}
@@ -462,7 +462,7 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease bi
 func (e *Enumerator) listAll(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			n, through, err := e.Store.ListPage(ctx, e.renewed(lease), only, after, e.page())
+			n, through, err := e.Store.ListOrganizations(ctx, e.renewed(lease), only, after, e.page())
 			if err == nil {
 				after, more = through, n == e.page()
 			}

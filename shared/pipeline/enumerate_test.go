@@ -528,7 +528,7 @@ func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
-		if _, err := f.enumerator(dyingAt("begin ListPage")).Run(t.Context(), req); err == nil {
+		if _, err := f.enumerator(dyingAt("begin ListOrganizations")).Run(t.Context(), req); err == nil {
 			t.Fatal("not killed")
 		}
 		f.clock.advance(time.Hour)
@@ -558,7 +558,7 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 			f.openRun("ended", []string{"org-1"})
 			f.exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
 			meanwhile := &tap{after: func(_ context.Context, call string) error {
-				if call == "EnumeratingRuns" {
+				if call == "ResumableRuns" {
 					f.exec(`UPDATE reconciliation_runs SET status = ?`, status) //nolint:contextcheck // the test's own statement
 				}
 				return nil
@@ -614,7 +614,7 @@ func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
-		if _, err := f.enumerator(dyingAt("begin ListPage")).Run(t.Context(), req); err == nil {
+		if _, err := f.enumerator(dyingAt("begin ListOrganizations")).Run(t.Context(), req); err == nil {
 			t.Fatal("not killed")
 		}
 		f.clock.advance(time.Hour)
@@ -811,7 +811,7 @@ func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	failed := map[string]bool{}
 	e := f.enumerator(&tap{before: func(_ context.Context, call string) error {
 		switch call {
-		case "OpenRun", "begin ListPage", "CountItems", "FinishListing", "PendingAfter", "MarkSent", "MarkRunning":
+		case "OpenRun", "begin ListOrganizations", "CountItems", "FinishListing", "PendingAfter", "MarkSent", "MarkRunning":
 			if !failed[call] {
 				failed[call] = true
 				return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}

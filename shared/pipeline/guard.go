@@ -13,7 +13,7 @@ import (
 // it writes.
 type guardReader interface {
 	RecentRepairs(ctx context.Context, orgIDs []string, since time.Time) ([]billing.Repair, error)
-	HeldBack(ctx context.Context, orgID string, since time.Time) (runID string, err error)
+	WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error)
 }
 
 // recent are the repairs of a batch's organizations within a day. They are read at once, when the first of them
@@ -47,7 +47,7 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	case t.run.OrgID == "":
 		return plan, nil, nil
 	}
-	holder, err := b.Store.HeldBack(ctx, t.work.OrgID, b.now().Add(-billing.HeldFor))
+	holder, err := b.Store.WithholdingRun(ctx, t.work.OrgID, b.now().Add(-billing.HeldFor))
 	if err != nil || holder == "" {
 		return plan, nil, err
 	}

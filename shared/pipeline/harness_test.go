@@ -246,7 +246,7 @@ func (f *fixture) log() *slog.Logger { return telemetry.NewLogger(&f.logs, slog.
 // --- steps ---
 
 // tap stands between a step and what it calls: methods of Stripe and the queues, and what goes to the
-// database, as [mysqltest.Tap] names it.
+// database, as [mysqltest.Interceptor] names it.
 type tap struct {
 	before func(ctx context.Context, call string) error // an error keeps the call from happening
 	after  func(ctx context.Context, call string) error // an error takes the place of the call's answer
@@ -363,7 +363,7 @@ func (f *fixture) storeBehind(p *tap) *mysqlstore.Store {
 	if p == nil {
 		return f.store
 	}
-	pool := f.db.Tapped(f.T, p.do)
+	pool := f.db.Intercepted(f.T, p.do)
 	f.pools = append(f.pools, pool)
 	return mysqlstore.New(pool)
 }
@@ -630,7 +630,7 @@ func (f *fixture) sweepInto() {
 		if page.More {
 			left = []billing.Range{of.Rest(page)}
 		}
-		err = f.store.StorePage(f.Context(), lease, of, page, left)
+		err = f.store.SaveSweepPage(f.Context(), lease, of, page, left)
 	}
 	if err == nil {
 		err = f.store.FinishSweep(f.Context(), lease, billing.SweepComplete)

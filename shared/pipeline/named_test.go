@@ -40,7 +40,7 @@ func (f *fixture) reconciled() (reasons map[string]string, orphans []billing.Orp
 		item := f.item(scheduledID, id)
 		reasons[id] = string(item.Reason) + " " + item.SubscriptionID
 	}
-	orphans, _, err := f.store.FoundOrphans(f.Context(), scheduledID)
+	orphans, _, err := f.store.Orphans(f.Context(), scheduledID)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -25,7 +25,7 @@ type (
 	}
 	recordReader interface {
 		Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error)
-		NamedByEvents(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error)
+		EventSubscriptions(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error)
 		Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error)
 	}
 	ownerFinder interface {
@@ -35,7 +35,7 @@ type (
 	decider interface {
 		Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error
 		Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error
-		AllOfOtherMode(ctx context.Context, runID string, more int) (bool, error)
+		OnlyOtherMode(ctx context.Context, runID string, more int) (bool, error)
 		IsAccepted(ctx context.Context, run billing.Run, orgID, code string) (bool, error)
 	}
 )
@@ -208,7 +208,7 @@ func (r *Reconciler) loadTold(ctx context.Context, tasks map[billing.Work]*task)
 	if len(work) == 0 {
 		return nil
 	}
-	told, err := r.Store.NamedByEvents(ctx, work)
+	told, err := r.Store.EventSubscriptions(ctx, work)
 	for w, t := range tasks {
 		t.told = told[w]
 	}
@@ -458,7 +458,7 @@ func (b *batch) accepted(ctx context.Context, t *task, f *billing.Failure) bool 
 // stopIfOtherMode stops the run once so many organizations have ids of the other mode, and none one of the key's,
 // that it is the key which is wrong. What fails here is tried with the next such organization.
 func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
-	wrong, err := b.Store.AllOfOtherMode(ctx, t.work.RunID, billing.MaxOtherMode)
+	wrong, err := b.Store.OnlyOtherMode(ctx, t.work.RunID, billing.MaxOtherMode)
 	if err == nil && wrong {
 		f := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: fmt.Sprintf(
 			"more than %d organizations have ids of Stripe's other mode and none has one of the key's; use a key of the mode that the database's ids belong to", billing.MaxOtherMode)}

@@ -1285,7 +1285,7 @@ func TestALostConnectionIsTriedAgain(t *testing.T) {
 	f.openRun(runID, []string{"org-1"})
 	id := 0
 	lose := once(func() { f.exec(fmt.Sprintf(`KILL CONNECTION %d`, id)) })
-	pool := f.db.Tapped(t, (&tap{before: func(_ context.Context, call string) error {
+	pool := f.db.Intercepted(t, (&tap{before: func(_ context.Context, call string) error {
 		if call == "begin Apply" {
 			lose()
 		}

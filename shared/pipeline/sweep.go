@@ -20,13 +20,13 @@ type (
 		FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error
 	}
 	sweptRanges interface {
-		Ranges(ctx context.Context, runID string) ([]billing.Range, error)
-		StorePage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
+		RemainingRanges(ctx context.Context, runID string) ([]billing.Range, error)
+		SaveSweepPage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
 	}
 	orphanSeeker interface {
-		ListSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
-		WithoutCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
-		KeepOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
+		ListFromSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
+		WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
+		SaveOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
 	}
 )
 
@@ -75,7 +75,7 @@ func (e *Enumerator) finishSweep(ctx context.Context, lease billing.Lease, state
 func (e *Enumerator) readRanges(ctx context.Context, lease billing.Lease) error {
 	var ranges []billing.Range
 	err := e.Retry.do(ctx, func() (err error) {
-		ranges, err = e.Store.Ranges(ctx, lease.RunID)
+		ranges, err = e.Store.RemainingRanges(ctx, lease.RunID)
 		return err
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 	}
 	left, divided := s.left(r, page)
 	err = s.Retry.do(ctx, func() error {
-		return s.Store.StorePage(ctx, s.renewed(s.lease), r, page, left)
+		return s.Store.SaveSweepPage(ctx, s.renewed(s.lease), r, page, left)
 	})
 	if err != nil {
 		return r, false, err // it ends the whole group, so a place that was acquired is no loss
@@ -188,7 +188,7 @@ func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) erro
 	total, after := 0, ""
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			next, through, err := e.Store.ListSnapshot(ctx, e.renewed(lease), after)
+			next, through, err := e.Store.ListFromSnapshot(ctx, e.renewed(lease), after)
 			if err != nil {
 				return err
 			}
@@ -203,7 +203,7 @@ func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) erro
 			continue
 		}
 		orphans, err := retry(ctx, e.Retry, func() ([]billing.Orphan, error) {
-			return e.Store.WithoutCustomer(ctx, slices.Clone(unclaimed))
+			return e.Store.WithoutKnownCustomer(ctx, slices.Clone(unclaimed))
 		})
 		if err != nil {
 			return err
@@ -212,5 +212,5 @@ func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) erro
 		total += len(orphans)
 		unclaimed = nil
 	}
-	return e.Retry.do(ctx, func() error { return e.Store.KeepOrphans(ctx, e.renewed(lease), first, total) })
+	return e.Retry.do(ctx, func() error { return e.Store.SaveOrphans(ctx, e.renewed(lease), first, total) })
 }

@@ -13,7 +13,7 @@ import (
 type runStore interface {
 	Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
 	Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
-	Swept(ctx context.Context, runID string) (int, error)
+	CountSwept(ctx context.Context, runID string) (int, error)
 }
 
 // ShowProgress shows how far the run is and returns it; a run that does not exist is returned empty.
@@ -27,7 +27,7 @@ func ShowProgress(ctx context.Context, store runStore, progress *output.Progress
 		return billing.Run{}, nil
 	}
 	if sweeping(run) {
-		n, err := store.Swept(ctx, runID)
+		n, err := store.CountSwept(ctx, runID)
 		if err == nil {
 			progress.Tally("listing subscriptions", n)
 		}

@@ -32,7 +32,7 @@ func (r runAs) Runs(_ context.Context, ids []string) (map[string]billing.Run, er
 	return found, nil
 }
 
-func (r runAs) Swept(context.Context, string) (int, error) { return r.swept, nil }
+func (r runAs) CountSwept(context.Context, string) (int, error) { return r.swept, nil }
 
 func (r runAs) Tallies(context.Context, string) ([]billing.Tally, error) { return r.tally, nil }
 

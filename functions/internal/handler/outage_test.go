@@ -20,7 +20,7 @@ func TestElevenHoursOfAnOutageDeadLetterNothing(t *testing.T) {
 			return f.store, f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 		},
 		"of the database": func(f *fixture) (*mysqlstore.Store, func()) {
-			away := f.db.Tapped(f.T, func(context.Context, string, func() error) error { return driver.ErrBadConn })
+			away := f.db.Intercepted(f.T, func(context.Context, string, func() error) error { return driver.ErrBadConn })
 			return mysqlstore.New(away), func() {}
 		},
 	} {

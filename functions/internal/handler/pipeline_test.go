@@ -131,7 +131,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	n := p.invocations
 	p.mu.Unlock()
 	process := &life{calls: 1 + n/patience, after: n%4 < 2, http: p.connections()}
-	pool := p.db.Tapped(p.T, process.tap)
+	pool := p.db.Intercepted(p.T, process.tap)
 	defer pool.Close()
 	w := p.workerOn(mysqlstore.New(pool), p.client(process))
 	w.MaxReceive = 1000 // dying so often must not give anything up

@@ -48,7 +48,7 @@ func stored(b *testing.B, orgs int) {
 		}
 	})
 	population := demo.Options{Orgs: orgs, Drift: 0.01, Plain: true, Seed: 1, Now: time.Now().UTC().Truncate(time.Second)}
-	s := newStackIn(b, mysqltest.On(b, server), population, stripetest.Options{})
+	s := newStackIn(b, mysqltest.NewOn(b, server), population, stripetest.Options{})
 	logged := s.binlogBytes()
 
 	runID := s.enumerateAll(s.function("enumerator"), string(billing.StrategySweep))

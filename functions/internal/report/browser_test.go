@@ -298,7 +298,7 @@ func TestPageFitsAPhone(t *testing.T) {
 	run := runOf(items...)
 	run.Summary.Orphans = []billing.Orphan{{SubscriptionID: "sub_" + strings.Repeat("1", 80), CustomerID: "cus_1", Status: "active"}}
 	for i := range 13 {
-		run.History = append(run.History, mysqlstore.PastRun{Run: billing.Run{ID: fmt.Sprintf("run-%d", i), StartedAt: now.AddDate(0, 0, -7*i)}, Figures: run.Summary})
+		run.History = append(run.History, mysqlstore.PastRun{Run: billing.Run{ID: fmt.Sprintf("run-%d", i), StartedAt: now.AddDate(0, 0, -7*i)}, Totals: run.Summary})
 	}
 	b := open(t, render(t, run))
 	for _, width := range []int64{320, 390, 768, 1280} {

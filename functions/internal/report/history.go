@@ -70,7 +70,7 @@ func chart(runs []mysqlstore.PastRun, thisID string) *history {
 	slices.Reverse(runs)
 	highest := 0.0
 	for _, run := range runs {
-		highest = max(highest, share(run.Figures.Drifted()+run.Figures.OtherErrors(), run.Figures))
+		highest = max(highest, share(run.Totals.Drifted()+run.Totals.OtherErrors(), run.Totals))
 	}
 	h := &history{Width: columnStep * float64(len(runs)), Height: chartHeight, Bottom: chartBottom}
 	for i, run := range runs {
@@ -85,7 +85,7 @@ func share(n int, s billing.Summary) float64 {
 }
 
 func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string) column {
-	f := run.Figures
+	f := run.Totals
 	c := column{
 		X: columnStep*float64(place) + (columnStep-columnWidth)/2, Width: columnWidth,
 		DateY: chartCaption, KindY: chartCaption + 15, Middle: columnStep * (float64(place) + 0.5),
@@ -122,7 +122,7 @@ func kind(run mysqlstore.PastRun) string {
 func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 	var all []pastRow
 	for _, run := range shownRuns(runs) {
-		f := run.Figures
+		f := run.Totals
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
 			Total: f.TotalOrganizations, Repaired: f.Synchronized, Withheld: f.Withheld(), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),

@@ -309,7 +309,7 @@ func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 	past := func(id string, week, drifted, total int, dry bool) mysqlstore.PastRun {
 		return mysqlstore.PastRun{
 			Run: billing.Run{ID: id, StartedAt: now.AddDate(0, 0, -7*week), Status: billing.RunCompleted, DryRun: dry},
-			Figures: billing.Summary{
+			Totals: billing.Summary{
 				Synchronized: drifted, TotalOrganizations: total, Errors: 3 * drifted, Reasons: map[billing.Reason]int{billing.ReasonWithheld: drifted},
 			},
 		}

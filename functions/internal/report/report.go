@@ -28,13 +28,13 @@ const historyRuns = 13
 
 // Of returns what a report of the run with this summary is about, but for the mode and the time.
 func Of(ctx context.Context, store *mysqlstore.Store, run billing.Run, s billing.Summary) (Run, error) {
-	history, err := store.RunsBefore(ctx, run.StartedAt, historyRuns)
+	history, err := store.RecentFullRuns(ctx, run.StartedAt, historyRuns)
 	if err != nil {
 		return Run{}, err
 	}
 	for i := range history { // a redrive may be ahead of what was written at the end
 		if history[i].ID == run.ID {
-			history[i].Figures = s
+			history[i].Totals = s
 		}
 	}
 	return Run{Summary: s, OrgID: run.OrgID, History: history, Items: ItemsOf(store, run.ID)}, nil

@@ -111,15 +111,15 @@ func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
 		return nil, err
 	}
 	if bus == nil {
-		return nil, f.Store.KeepAnnouncing(ctx, "")
+		return nil, f.Store.SetEventBus(ctx, "")
 	}
-	return bus, f.Store.KeepAnnouncing(ctx, bus.ARN())
+	return bus, f.Store.SetEventBus(ctx, bus.ARN())
 }
 
 // checkStage keeps two stages from working on one database: each would repair for the other, by its own
 // settings, and neither would hear of its runs.
 func checkStage(ctx context.Context, store *mysqlstore.Store, stage string) error {
-	kept, err := store.KeepStage(ctx, stage)
+	kept, err := store.EnsureStage(ctx, stage)
 	if err != nil || kept == stage {
 		return err
 	}

@@ -94,18 +94,18 @@ func InProcess(t testing.TB) *DB {
 			t.Errorf("stop go-mysql-server: %v", err)
 		}
 	})
-	return On(t, local)
+	return NewOn(t, local)
 }
 
-// On returns an empty database on a server of the caller's.
-func On(t testing.TB, local *localdb.Server) *DB {
+// NewOn returns an empty database on a server of the caller's.
+func NewOn(t testing.TB, local *localdb.Server) *DB {
 	t.Helper()
 	return localServer(local).newDatabase(t)
 }
 
-// Alone returns an empty database on a server of the test's own, whose settings it may change. It
+// WithOwnServer returns an empty database on a server of the test's own, whose settings it may change. It
 // takes seconds to start. Where there is no program to start the test is skipped as by [New].
-func Alone(t testing.TB) *DB {
+func WithOwnServer(t testing.TB) *DB {
 	t.Helper()
 	local, err := localdb.Start(t.Context())
 	if errors.Is(err, localdb.ErrNoServer) {

@@ -12,17 +12,17 @@ import (
 	"testing"
 )
 
-// Tap stands between a pool and its server. It makes a call have its effect, or not, and returns what
+// Interceptor stands between a pool and its server. It makes a call have its effect, or not, and returns what
 // the pool is to hear of it: the effect's error, or one of its own.
 //
 // A call bears the name of the mysqlstore.Store's method that makes it, "Runs". Of a transaction the
 // calls are "begin Apply", "in Apply" for each statement, and "commit Apply"; one whose begin or
 // commit is answered with an error is rolled back, as the server does where a process dies, unless it
 // was committed.
-type Tap func(ctx context.Context, call string, effect func() error) error
+type Interceptor func(ctx context.Context, call string, effect func() error) error
 
-// Tapped returns a pool like [DB.Open]'s whose every statement, begin and commit goes through the tap.
-func (d *DB) Tapped(t testing.TB, tap Tap) *sql.DB {
+// Intercepted returns a pool like [DB.Open]'s whose every statement, begin and commit goes through the tap.
+func (d *DB) Intercepted(t testing.TB, tap Interceptor) *sql.DB {
 	t.Helper()
 	return d.open(t, func(c driver.Connector) driver.Connector { return tappedConnector{c, tap} })
 }
@@ -30,7 +30,7 @@ func (d *DB) Tapped(t testing.TB, tap Tap) *sql.DB {
 type tappedConnector struct {
 	driver.Connector
 
-	tap Tap
+	tap Interceptor
 }
 
 func (c tappedConnector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -61,7 +61,7 @@ type driverConn interface {
 type tappedConn struct {
 	driverConn
 
-	tap  Tap
+	tap  Interceptor
 	inTx bool // one goroutine at a time uses a connection
 }
 
