@@ -143,7 +143,7 @@ func (p *ownParts) explained(dryRun bool) string {
 	if dryRun {
 		next = "without --dry-run it is repaired; " + next
 	}
-	return "\nWebhooks that the demonstration lost on purpose: " + p.planted.Story() +
+	return "\nWebhooks that the demonstration lost on purpose: " + p.planted.Summary() +
 		"\nWhat is warned of, and live subscriptions that lead to no organization, need a person: reconcile help reasons tells of each warning, infra/runbooks/orphans.md of those subscriptions" +
 		"\nNext: " + next
 }

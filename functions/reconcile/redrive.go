@@ -107,7 +107,7 @@ func (m mover) explained(ctx context.Context, err error) error {
 }
 
 // begin starts to move, unless there is nothing to move or a move is under way; it says which.
-func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool, move sqsqueue.Move, err error) {
+func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool, move sqsqueue.MoveTask, err error) {
 	last, found, err := m.Last(ctx)
 	if err != nil {
 		return false, last, m.explained(ctx, err)
@@ -164,7 +164,7 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 }
 
 // untilMoved follows SQS to the end of the move.
-func (m mover) untilMoved(ctx context.Context, progress *output.Progress, move sqsqueue.Move) (sqsqueue.Move, error) {
+func (m mover) untilMoved(ctx context.Context, progress *output.Progress, move sqsqueue.MoveTask) (sqsqueue.MoveTask, error) {
 	defer progress.Done()
 	err := cli.Poll(ctx, lookEvery, func() (ended bool, err error) {
 		if move, _, err = m.Last(ctx); move.Running() {

@@ -17,9 +17,9 @@ var (
 	ErrLeaseLost = errors.New("another enumerator holds this run")
 )
 
-// IsAnswer reports whether a store told one of these about the work: no failure, and trying again
-// would hear the same.
-func IsAnswer(err error) bool {
+// IsConflict reports whether the store refused a write because its state had changed. Trying the same
+// write again would be refused again.
+func IsConflict(err error) bool {
 	return errors.Is(err, ErrRecordChanged) || errors.Is(err, ErrAlreadyDecided) || errors.Is(err, ErrLeaseLost)
 }
 
@@ -56,11 +56,11 @@ func (c Class) String() string {
 // Failure is an error with its class and reason. Packages that talk to Stripe or MySQL map
 // their errors to it once, at their border.
 type Failure struct {
-	Class   Class
-	Reason  Reason
-	Message string        // one line: what happened and what to do next
-	Wait    time.Duration // what the other side asked for (Retry-After); 0 if it did not
-	Err     error         // the cause, may be nil
+	Class      Class
+	Reason     Reason
+	Message    string        // one line: what happened and what to do next
+	RetryAfter time.Duration // the Retry-After of the response; 0 if it had none
+	Err        error         // the cause, may be nil
 }
 
 func (f *Failure) Error() string {

@@ -79,7 +79,7 @@ func (b *Bus) ARN() string {
 // Look returns an error where the bus does not exist, or where that cannot be found out; within 15 minutes after
 // it was seen it is not looked at again. Who may not look, may send all the same: the bus of another account lets
 // few look.
-func (b *Bus) Look(ctx context.Context) error {
+func (b *Bus) CheckExists(ctx context.Context) error {
 	if b.seenLately() {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (b *Bus) keep(full *string) {
 // Send sends the announcements, to a bus that exists. It returns the ids of those that EventBridge accepted, and
 // for those that it refused why. With an error, nothing is known of the others.
 func (b *Bus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
-	if err := b.Look(ctx); err != nil {
+	if err := b.CheckExists(ctx); err != nil {
 		return nil, nil, err
 	}
 	refused = map[string]string{}

@@ -26,7 +26,7 @@ var quiet = slog.New(slog.DiscardHandler)
 func seenBus(t *testing.T, server *eventserver.Server) *eventbus.Bus {
 	t.Helper()
 	bus := eventbus.New(server.AWSConfig(), busName, quiet)
-	if err := bus.Look(t.Context()); err != nil {
+	if err := bus.CheckExists(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return bus
@@ -88,7 +88,7 @@ func TestAllAreSentInTens(t *testing.T) {
 			if diff := cmp.Diff(ids, arrived(t, server)); diff != "" {
 				t.Errorf("arrived (-want +got):\n%s", diff)
 			}
-			if n := server.Requests(); n != 3 {
+			if n := server.PutRequests(); n != 3 {
 				t.Errorf("%d requests", n)
 			}
 		})
@@ -114,7 +114,7 @@ func TestLargeOnesGoAlone(t *testing.T) {
 	if len(refused) != 1 || !strings.Contains(refused["id-5"], "size") {
 		t.Errorf("refused: %v", refused)
 	}
-	if n := server.Requests(); n != 6 {
+	if n := server.PutRequests(); n != 6 {
 		t.Errorf("%d requests", n)
 	}
 }
@@ -222,8 +222,8 @@ func TestNothingIsSentToABusThatDoesNotExist(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "event bus applications does not exist in us-east-1: create it, or correct EVENT_BUS") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error: %v", err)
 	}
-	if len(accepted)+len(refused) > 0 || server.Requests() != 0 {
-		t.Errorf("accepted %v, refused %v, %d requests", accepted, refused, server.Requests())
+	if len(accepted)+len(refused) > 0 || server.PutRequests() != 0 {
+		t.Errorf("accepted %v, refused %v, %d requests", accepted, refused, server.PutRequests())
 	}
 	server.SetBuses("applications")
 	if accepted, _, err = bus.Send(t.Context(), all); err != nil || !slices.Equal(accepted, ids) || len(server.Events()) != 3 {
@@ -242,7 +242,7 @@ func TestABusIsLookedAtEveryFifteenMinutes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := server.Looks(); n != 1 {
+	if n := server.DescribeRequests(); n != 1 {
 		t.Errorf("looked at %d times", n)
 	}
 	server.SetBuses()
@@ -277,7 +277,7 @@ func TestWhileABusCannotBeLookedAtNothingIsSent(t *testing.T) {
 	server.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
 	all, _ := numbered(1)
 	accepted, refused, err := eventbus.New(server.AWSConfig(), busName, quiet).Send(t.Context(), all)
-	if err == nil || !strings.Contains(err.Error(), "look at event bus application") || len(accepted)+len(refused) > 0 || server.Requests() != 0 {
+	if err == nil || !strings.Contains(err.Error(), "look at event bus application") || len(accepted)+len(refused) > 0 || server.PutRequests() != 0 {
 		t.Errorf("accepted %v, refused %v, %v", accepted, refused, err)
 	}
 }
@@ -288,7 +288,7 @@ func TestTheARNIsAsMuchAsIsKnown(t *testing.T) {
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1::event-bus/application" {
 		t.Errorf("before it was looked at: %s", got)
 	}
-	if err := bus.Look(t.Context()); err != nil {
+	if err := bus.CheckExists(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1:000000000000:event-bus/application" {

@@ -92,7 +92,7 @@ func failure(err error, doing string) error {
 	if f, ok := errors.AsType[*billing.Failure](err); ok {
 		return f
 	}
-	if billing.IsAnswer(err) {
+	if billing.IsConflict(err) {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -23,8 +23,8 @@ type outbox interface {
 type EventBus interface {
 	// ARN is the bus's, without the account where that is not known.
 	ARN() string
-	// Look returns an error if there is no such bus.
-	Look(ctx context.Context) error
+	// CheckExists returns an error if there is no such bus.
+	CheckExists(ctx context.Context) error
 	// Send returns the ids of those that the bus accepted, and for those it refused why; with an error, nothing is
 	// known of the others.
 	Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error)
@@ -75,7 +75,7 @@ func (a *Aggregator) CheckBus(ctx context.Context) error {
 
 // announcesAs returns whose announcements may be sent.
 func (a *Aggregator) announcesAs(ctx context.Context) (from billing.Origin, err error) {
-	if err := a.Bus.Look(ctx); err != nil {
+	if err := a.Bus.CheckExists(ctx); err != nil {
 		return from, err
 	}
 	bus, from, err := a.Store.EventBus(ctx)

@@ -404,8 +404,8 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 		if _, err := a.Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.Requests() > 0 {
-			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.Requests())
+		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.PutRequests() > 0 {
+			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.PutRequests())
 		}
 		if bus, _, err := f.store.EventBus(t.Context()); bus != kept || err != nil {
 			t.Errorf("kept is %s, %v", bus, err)
@@ -460,8 +460,8 @@ func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.Requests() != 0 {
-		t.Errorf("%d of %d wait, %d requests", n, waiting, server.Requests())
+	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.PutRequests() != 0 {
+		t.Errorf("%d of %d wait, %d requests", n, waiting, server.PutRequests())
 	}
 	if len(f.metrics.lines(t, "AnnouncementErrors", float64(waiting))) != 1 {
 		t.Errorf("metrics: %v", f.metrics.lines(t, "AnnouncementErrors", nil))
@@ -573,7 +573,7 @@ func drain(t testing.TB, n int) {
 			strings.Repeat(`, (?, 'Organization Reconciled', ?, ?)`, batch-1), args...)
 	}
 	before, peak, events := inUse(), uint64(0), 0
-	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}, Take: func(eventserver.Event) {
+	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}, OnEvent: func(eventserver.Event) {
 		if events++; events%(n/20) == 0 {
 			peak = max(peak, inUse())
 		}

@@ -419,9 +419,9 @@ func (s tappedStripe) CustomerExists(ctx context.Context, id string) (bool, erro
 	return tapped(ctx, s.tap, "CustomerExists", func() (bool, error) { return s.Client.CustomerExists(ctx, id) })
 }
 
-func (s tappedStripe) SubscriptionsNaming(ctx context.Context, orgID string) (ids []string, available bool, err error) {
-	err = s.tap.do(ctx, "SubscriptionsNaming", func() (err error) {
-		ids, available, err = s.Client.SubscriptionsNaming(ctx, orgID)
+func (s tappedStripe) SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error) {
+	err = s.tap.do(ctx, "SearchByOrgID", func() (err error) {
+		ids, available, err = s.Client.SearchByOrgID(ctx, orgID)
 		return err
 	})
 	return ids, available, err

@@ -45,7 +45,7 @@ func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bo
 	named := r.known.named
 	if !swept {
 		var found []string
-		if found, searched, err = r.Stripe.SubscriptionsNaming(ctx, r.record.Org.ID); err != nil {
+		if found, searched, err = r.Stripe.SearchByOrgID(ctx, r.record.Org.ID); err != nil {
 			return truth, false, err
 		}
 		named = append(slices.Clone(named), found...)

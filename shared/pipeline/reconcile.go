@@ -46,7 +46,7 @@ type Stripe interface {
 	Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error)
 	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
 	CustomerExists(ctx context.Context, customerID string) (bool, error)
-	SubscriptionsNaming(ctx context.Context, orgID string) (ids []string, available bool, err error)
+	SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error)
 	Renewals() int64
 	TakeUsage() billing.Usage
 }

@@ -54,11 +54,11 @@ func retryable(err error) error {
 		return nil
 	}
 	f := billing.AsFailure(err)
-	if !f.Retryable() || billing.IsAnswer(err) {
+	if !f.Retryable() || billing.IsConflict(err) {
 		return backoff.Permanent(err)
 	}
-	if f.Wait > 0 {
-		return errors.Join(err, &backoff.RetryAfterError{Duration: f.Wait})
+	if f.RetryAfter > 0 {
+		return errors.Join(err, &backoff.RetryAfterError{Duration: f.RetryAfter})
 	}
 	return err
 }

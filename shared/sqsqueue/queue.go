@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ const (
 	// sendTries bounds how often refused entries are sent again before the page is an error.
 	sendTries   = 5
 	sendBackoff = 100 * time.Millisecond
-	// maxVisibility is SQS's bound on hiding a message.
+	// maxVisibility is the longest visibility timeout that SQS takes.
 	maxVisibility = 12 * time.Hour
 	// maxAttribute bounds the error text a dead letter carries.
 	maxAttribute = 2048
@@ -46,8 +47,7 @@ func New(client *sqs.Client, url string) *Queue { return &Queue{client: client, 
 func (q *Queue) SendWork(ctx context.Context, runID string, orgIDs []string) error {
 	var sends errgroup.Group
 	sends.SetLimit(parallelBatches)
-	for start := 0; start < len(orgIDs); start += batchSize {
-		batch := orgIDs[start:min(start+batchSize, len(orgIDs))]
+	for batch := range slices.Chunk(orgIDs, batchSize) {
 		sends.Go(func() error { return q.sendBatch(ctx, runID, batch) })
 	}
 	return sends.Wait()
@@ -151,40 +151,39 @@ func attributeText(s string) string {
 	return clean
 }
 
-// Delay is a received message and how long it stays hidden.
-type Delay struct {
+// Visibility is a received message and its new visibility timeout, from now on.
+type Visibility struct {
 	ReceiptHandle string
-	For           time.Duration
+	Timeout       time.Duration
 }
 
-// Hide keeps the messages from being received again for as long as each says, to the second.
-// Where some cannot be hidden, the others are.
-func (q *Queue) Hide(ctx context.Context, delays []Delay) error {
-	refused, why := 0, error(nil)
-	for start := 0; start < len(delays); start += batchSize {
-		n, err := q.hideBatch(ctx, delays[start:min(start+batchSize, len(delays))])
+// ChangeVisibility sets the visibility timeouts, in whole seconds. An error says how many SQS refused.
+func (q *Queue) ChangeVisibility(ctx context.Context, messages []Visibility) error {
+	refused, cause := 0, error(nil)
+	for batch := range slices.Chunk(messages, batchSize) {
+		n, err := q.changeVisibilityBatch(ctx, batch)
 		if err != nil {
-			refused, why = refused+n, err
+			refused, cause = refused+n, err
 		}
 	}
-	if why != nil {
-		return unavailable(fmt.Sprintf("delay %d of %d messages of %s", refused, len(delays), q.url), why)
+	if cause != nil {
+		return unavailable(fmt.Sprintf("delay %d of %d messages of %s", refused, len(messages), q.url), cause)
 	}
 	return nil
 }
 
-// hideBatch returns how many messages it could not hide, and why.
-func (q *Queue) hideBatch(ctx context.Context, delays []Delay) (int, error) {
-	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(delays))
-	for i, d := range delays {
-		hidden := max(0, min(d.For, maxVisibility)).Round(time.Second)
+// changeVisibilityBatch returns how many messages SQS refused, and why.
+func (q *Queue) changeVisibilityBatch(ctx context.Context, batch []Visibility) (int, error) {
+	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))
+	for i, m := range batch {
+		timeout := max(0, min(m.Timeout, maxVisibility)).Round(time.Second)
 		entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
-			Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &delays[i].ReceiptHandle, VisibilityTimeout: int32(hidden.Seconds()),
+			Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &batch[i].ReceiptHandle, VisibilityTimeout: int32(timeout.Seconds()),
 		}
 	}
 	out, err := q.client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
 	if err != nil {
-		return len(delays), err
+		return len(batch), err
 	}
 	if len(out.Failed) > 0 {
 		return len(out.Failed), errors.New(aws.ToString(out.Failed[0].Message))

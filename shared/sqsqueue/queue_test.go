@@ -273,7 +273,7 @@ func TestAQueueThatStaysDownIsUnavailable(t *testing.T) {
 			wantUnavailable(t, l.SendWork(t.Context(), "run-1", organizations(11)))
 			wantUnavailable(t, l.SendProgress(t.Context(), "run-1"))
 			wantUnavailable(t, l.SendDeadLetter(t.Context(), sqsqueue.DeadLetter{Body: "b"}))
-			wantUnavailable(t, l.Hide(t.Context(), slices.Repeat([]sqsqueue.Delay{{ReceiptHandle: "x", For: time.Second}}, 21)))
+			wantUnavailable(t, l.ChangeVisibility(t.Context(), slices.Repeat([]sqsqueue.Visibility{{ReceiptHandle: "x", Timeout: time.Second}}, 21)))
 		})
 	}
 }
@@ -394,13 +394,13 @@ func TestEachMessageIsHiddenForItsOwnTime(t *testing.T) {
 	if err := l.SendWork(t.Context(), "run-1", organizations(25)); err != nil { // three batches
 		t.Fatal(err)
 	}
-	var delays []sqsqueue.Delay
+	var delays []sqsqueue.Visibility
 	var order []string
 	for i, m := range l.receiveAll(t) {
-		delays = append(delays, sqsqueue.Delay{ReceiptHandle: *m.ReceiptHandle, For: time.Duration(i+1) * time.Minute})
+		delays = append(delays, sqsqueue.Visibility{ReceiptHandle: *m.ReceiptHandle, Timeout: time.Duration(i+1) * time.Minute})
 		order = append(order, *m.Body)
 	}
-	if err := l.Hide(t.Context(), delays); err != nil {
+	if err := l.ChangeVisibility(t.Context(), delays); err != nil {
 		t.Fatal(err)
 	}
 	for i, body := range order {
@@ -437,7 +437,7 @@ func TestHidingIsBoundedByWhatSQSTakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		handle := *l.receiveAll(t)[0].ReceiptHandle
-		if err := l.Hide(t.Context(), []sqsqueue.Delay{{ReceiptHandle: handle, For: hidden}}); err != nil {
+		if err := l.ChangeVisibility(t.Context(), []sqsqueue.Visibility{{ReceiptHandle: handle, Timeout: hidden}}); err != nil {
 			t.Errorf("hidden for %v: %v", hidden, err)
 			continue
 		}
@@ -459,12 +459,12 @@ func TestHidingReportsWhatSQSRefused(t *testing.T) {
 	if err := l.SendWork(t.Context(), "run-1", organizations(22)); err != nil {
 		t.Fatal(err)
 	}
-	var delays []sqsqueue.Delay
+	var delays []sqsqueue.Visibility
 	for _, m := range l.receiveAll(t) {
-		delays = append(delays, sqsqueue.Delay{ReceiptHandle: *m.ReceiptHandle, For: time.Hour})
+		delays = append(delays, sqsqueue.Visibility{ReceiptHandle: *m.ReceiptHandle, Timeout: time.Hour})
 	}
 	delays[1].ReceiptHandle, delays[12].ReceiptHandle, delays[13].ReceiptHandle = "x", "y", "z"
-	err := l.Hide(t.Context(), delays)
+	err := l.ChangeVisibility(t.Context(), delays)
 	wantUnavailable(t, err)
 	if !strings.Contains(err.Error(), "3 of 22") {
 		t.Errorf("error %v", err)
@@ -473,7 +473,7 @@ func TestHidingReportsWhatSQSRefused(t *testing.T) {
 	if got := l.receiveAll(t); len(got) != 3 {
 		t.Errorf("%d messages came back early, want 3", len(got))
 	}
-	if err := l.Hide(t.Context(), nil); err != nil {
+	if err := l.ChangeVisibility(t.Context(), nil); err != nil {
 		t.Errorf("nothing to hide: %v", err)
 	}
 }

@@ -86,7 +86,7 @@ func (r *Redrive) Start(ctx context.Context) error {
 }
 
 // Move is how far SQS is with moving messages.
-type Move struct {
+type MoveTask struct {
 	Status  string // RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED
 	Moved   int
 	ToMove  int // when it began, approximately
@@ -95,22 +95,22 @@ type Move struct {
 }
 
 // Running reports whether messages may still be moved.
-func (m Move) Running() bool { return m.Status == "RUNNING" || m.Status == "CANCELLING" }
+func (m MoveTask) Running() bool { return m.Status == "RUNNING" || m.Status == "CANCELLING" }
 
 // Completed reports whether it came to its end by itself.
-func (m Move) Completed() bool { return m.Status == "COMPLETED" }
+func (m MoveTask) Completed() bool { return m.Status == "COMPLETED" }
 
 // Last returns the latest move from the dead-letter queue; there may never have been one.
-func (r *Redrive) Last(ctx context.Context) (move Move, found bool, err error) {
+func (r *Redrive) Last(ctx context.Context) (last MoveTask, found bool, err error) {
 	out, err := r.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: &r.from, MaxResults: aws.Int32(1)})
 	if err != nil {
-		return Move{}, false, unavailable("ask how far the redrive of "+r.fromURL+" is", err)
+		return MoveTask{}, false, unavailable("ask how far the redrive of "+r.fromURL+" is", err)
 	}
 	if len(out.Results) == 0 {
-		return Move{}, false, nil
+		return MoveTask{}, false, nil
 	}
 	task := out.Results[0]
-	return Move{
+	return MoveTask{
 		Status: aws.ToString(task.Status), Moved: int(task.ApproximateNumberOfMessagesMoved),
 		ToMove:  int(aws.ToInt64(task.ApproximateNumberOfMessagesToMove)),
 		Failure: aws.ToString(task.FailureReason), Started: time.UnixMilli(task.StartedTimestamp).UTC(),

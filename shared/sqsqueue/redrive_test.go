@@ -76,7 +76,7 @@ func TestRedriveMovesEverythingAndTellsHowFarItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	move, found, err := redrive.Last(t.Context())
-	want := sqsqueue.Move{Status: "COMPLETED", Moved: 25, ToMove: 25, Started: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)}
+	want := sqsqueue.MoveTask{Status: "COMPLETED", Moved: 25, ToMove: 25, Started: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)}
 	if err != nil || !found || move != want || !move.Completed() || move.Running() {
 		t.Errorf("%+v, found %t, %v; want %+v", move, found, err, want)
 	}

@@ -95,7 +95,7 @@ var reads = []read{
 		return err
 	}},
 	{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
-		_, _, err := c.SubscriptionsNaming(ctx, "org-1")
+		_, _, err := c.SearchByOrgID(ctx, "org-1")
 		return err
 	}},
 }

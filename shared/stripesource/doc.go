@@ -23,5 +23,5 @@
 // Events are rendered at the API version that the account had when they were made. So of their objects
 // only what no version has changed is read: id, customer and metadata. See [Client.EventsPage].
 //
-// Search is eventually consistent and not for every account: see [Client.SubscriptionsNaming].
+// Search is eventually consistent and not for every account: see [Client.SearchByOrgID].
 package stripesource

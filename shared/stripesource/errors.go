@@ -61,9 +61,9 @@ func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 		// The last object of the page before vanished: the list must start over.
 		f.Class, f.Reason, f.Err = billing.Unavailable, billing.ReasonStripeUnavailable, errCursorGone
 	case status == http.StatusTooManyRequests && e.Code != stripe.ErrorCodeLockTimeout:
-		f.Class, f.Reason, f.Wait = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)
+		f.Class, f.Reason, f.RetryAfter = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)
 	case status == http.StatusTooManyRequests, status == http.StatusConflict, status >= http.StatusInternalServerError:
-		f.Class, f.Reason, f.Wait = billing.Unavailable, billing.ReasonStripeUnavailable, retryAfter(e)
+		f.Class, f.Reason, f.RetryAfter = billing.Unavailable, billing.ReasonStripeUnavailable, retryAfter(e)
 	default:
 		f.Class, f.Reason = billing.Permanent, billing.ReasonStripeRefused
 	}

@@ -86,7 +86,7 @@ func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
 				})
 				err := r.do(t.Context(), c)
 				wantFailure(t, err, test.class, test.reason)
-				if got := billing.AsFailure(err).Wait; got != test.wait {
+				if got := billing.AsFailure(err).RetryAfter; got != test.wait {
 					t.Errorf("wait %v, want %v", got, test.wait)
 				}
 				if strings.Contains(err.Error(), key) {
@@ -163,7 +163,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		})
 		err := reads[0].do(t.Context(), connect(fake, at(baseURL)))
 		wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
-		if got := billing.AsFailure(err).Wait; got != want {
+		if got := billing.AsFailure(err).RetryAfter; got != want {
 			t.Errorf("Retry-After %q: wait %v, want %v", header, got, want)
 		}
 	}

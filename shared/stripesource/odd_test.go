@@ -54,7 +54,7 @@ var oddReads = map[string]func(context.Context, *stripesource.Client) (said, err
 		return said{Exists: page.More, Events: page.Events}, err
 	},
 	"search": func(ctx context.Context, c *stripesource.Client) (said, error) {
-		ids, available, err := c.SubscriptionsNaming(ctx, "org-1")
+		ids, available, err := c.SearchByOrgID(ctx, "org-1")
 		return said{Exists: available, IDs: ids}, err
 	},
 }
@@ -105,7 +105,7 @@ func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
 			}
 			unharmed, refused := 0, 0
 			for draw := range uint64(2000) {
-				change = func(body []byte) []byte { return stripetest.Odd(body, draw) }
+				change = func(body []byte) []byte { return stripetest.WithWrongType(body, draw) }
 				got, err := read(t.Context(), client)
 				if err != nil && billing.AsFailure(err).Class == billing.RunFatal {
 					t.Errorf("draw %d stops the run: %v", draw, err)

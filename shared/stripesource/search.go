@@ -14,7 +14,7 @@ const searchRPS = 20
 // errNoSearch is inside the failure of a search that the account does not have.
 var errNoSearch = errors.New("the account has no search")
 
-// SubscriptionsNaming returns the ids of the subscriptions, ended ones too, whose metadata.orgId is the
+// SearchByOrgID returns the ids of the subscriptions, ended ones too, whose metadata.orgId is the
 // organization's id, and whether the account has search at all: merchants in India do not.
 // https://docs.stripe.com/api/subscriptions/search
 //
@@ -22,7 +22,7 @@ var errNoSearch = errors.New("the account has no search")
 // to an hour later. So only ids are returned, what they stand for is to be read singly, and its metadata
 // decides whom it names: Stripe compares without case, and metadata with white space around the id is
 // not found. https://docs.stripe.com/search#data-freshness
-func (c *Client) SubscriptionsNaming(ctx context.Context, orgID string) (ids []string, available bool, err error) {
+func (c *Client) SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error) {
 	orgID = strings.TrimSpace(orgID)
 	if orgID == "" {
 		return nil, true, nil // metadata cannot name it

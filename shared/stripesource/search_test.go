@@ -32,17 +32,17 @@ func TestTheSubscriptionsThatNameAnOrganizationAreFound(t *testing.T) {
 	c := connect(s)
 	for i, org := range oddOrgs {
 		for _, asked := range []string{org, " " + org + "\n"} {
-			ids, available, err := c.SubscriptionsNaming(t.Context(), asked)
+			ids, available, err := c.SearchByOrgID(t.Context(), asked)
 			if diff := cmp.Diff([]string{fmt.Sprintf("sub_%d", i)}, ids); diff != "" || !available || err != nil {
 				t.Errorf("%q: available %t, error %v: %s", asked, available, err, diff)
 			}
 		}
 	}
-	if ids, available, err := c.SubscriptionsNaming(t.Context(), "nobody"); ids != nil || !available || err != nil {
+	if ids, available, err := c.SearchByOrgID(t.Context(), "nobody"); ids != nil || !available || err != nil {
 		t.Errorf("nobody: %v, available %t, error %v", ids, available, err)
 	}
 	sent := s.Requests().Total()
-	if ids, available, err := c.SubscriptionsNaming(t.Context(), " \n"); ids != nil || !available || err != nil || s.Requests().Total() != sent {
+	if ids, available, err := c.SearchByOrgID(t.Context(), " \n"); ids != nil || !available || err != nil || s.Requests().Total() != sent {
 		t.Errorf("an empty id: %v, available %t, error %v", ids, available, err)
 	}
 	if used := c.TakeUsage(); used.Other != int64(s.Requests().SearchSubscriptions) || used.List+used.Retrieve != 0 {
@@ -56,13 +56,13 @@ func TestAllPagesOfASearchAreRead(t *testing.T) {
 		for i := range n {
 			putNamed(s, fmt.Sprintf("sub_%03d", i), "org-1")
 		}
-		ids, available, err := connect(s).SubscriptionsNaming(t.Context(), "org-1")
+		ids, available, err := connect(s).SearchByOrgID(t.Context(), "org-1")
 		if len(ids) != n || !available || err != nil || s.Requests().SearchSubscriptions != requests {
 			t.Errorf("of %d: %d in %d requests, available %t, error %v", n, len(ids), s.Requests().SearchSubscriptions, available, err)
 		}
 		for after := range requests {
 			s.AddFault(stripetest.Fault{Endpoint: stripetest.SearchSubscriptions, Kind: stripetest.InternalError, After: after, Times: 1})
-			ids, _, err := connect(s).SubscriptionsNaming(t.Context(), "org-1")
+			ids, _, err := connect(s).SearchByOrgID(t.Context(), "org-1")
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 			if ids != nil {
 				t.Errorf("a failure on page %d: %d ids", after+1, len(ids))
@@ -97,7 +97,7 @@ func TestASearchThatContradictsItselfIsAnError(t *testing.T) {
 				test.answers = test.answers[1:]
 				return say(w, http.StatusOK, body)
 			})
-			ids, _, err := connect(fake, at(baseURL)).SubscriptionsNaming(t.Context(), "org-1")
+			ids, _, err := connect(fake, at(baseURL)).SearchByOrgID(t.Context(), "org-1")
 			if ids != nil || err == nil || billing.AsFailure(err).Class != test.class {
 				t.Errorf("%v, %v", ids, err)
 			}
@@ -109,7 +109,7 @@ func TestASearchThatContradictsItselfIsAnError(t *testing.T) {
 func TestAnAccountWithoutSearch(t *testing.T) {
 	s := serve(t, stripetest.Options{NoSearch: true})
 	putNamed(s, "sub_1", "org-1")
-	if ids, available, err := connect(s).SubscriptionsNaming(t.Context(), "org-1"); ids != nil || available || err != nil {
+	if ids, available, err := connect(s).SearchByOrgID(t.Context(), "org-1"); ids != nil || available || err != nil {
 		t.Errorf("%v, available %t, error %v", ids, available, err)
 	}
 	for message, test := range map[string]struct {
@@ -128,7 +128,7 @@ func TestAnAccountWithoutSearch(t *testing.T) {
 		fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 			return say(w, test.status, `{"error":{"type":"invalid_request_error","message":"`+message+`"}}`)
 		})
-		ids, available, err := connect(fake, at(baseURL)).SubscriptionsNaming(t.Context(), "org-1")
+		ids, available, err := connect(fake, at(baseURL)).SearchByOrgID(t.Context(), "org-1")
 		if available != test.available || (err == nil) != (test.class == 0) || ids != nil {
 			t.Errorf("%s: available %t, error %v", message, available, err)
 		}
@@ -150,12 +150,12 @@ func TestSearchIsReadAsOldAsItIs(t *testing.T) {
 	s := serve(t, stripetest.Options{Now: func() time.Time { return now }, SearchLag: time.Minute})
 	c := connect(s)
 	putNamed(s, "sub_1", "org-1")
-	if ids, _, err := c.SubscriptionsNaming(t.Context(), "org-1"); ids != nil || err != nil {
+	if ids, _, err := c.SearchByOrgID(t.Context(), "org-1"); ids != nil || err != nil {
 		t.Errorf("at once: %v, %v", ids, err)
 	}
 	now = now.Add(time.Minute)
 	s.UpdateSubscription("sub_1", func(sub *stripetest.Subscription) { sub.Metadata["orgId"] = "org-2" })
-	ids, _, err := c.SubscriptionsNaming(t.Context(), "ORG-1")
+	ids, _, err := c.SearchByOrgID(t.Context(), "ORG-1")
 	if err != nil || !cmp.Equal(ids, []string{"sub_1"}) {
 		t.Fatalf("%v, %v", ids, err)
 	}
@@ -184,7 +184,7 @@ func TestSearchKeepsToItsOwnRate(t *testing.T) {
 			c := connect(s, func(c *stripesource.Config) {
 				c.RPS, c.Clients, c.Log = test.rps, test.clients, slog.New(slog.NewJSONHandler(&log, nil))
 			})
-			_, _, err := c.SubscriptionsNaming(t.Context(), "org-1")
+			_, _, err := c.SearchByOrgID(t.Context(), "org-1")
 			wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
 			_, _, err = c.CustomerSubscriptions(t.Context(), "cus_1")
 			wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)

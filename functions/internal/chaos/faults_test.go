@@ -82,13 +82,13 @@ var strikes = []struct {
 	{"Stripe: connection cut", stripeFault(stripetest.CutConnection)},
 	{"Stripe: body truncated", stripeFault(stripetest.TruncatedBody)},
 	{"Stripe: not JSON", stripeFault(stripetest.NotJSON)},
-	{"Stripe: value of another type", stripeFault(stripetest.OddValue)},
+	{"Stripe: value of another type", stripeFault(stripetest.WrongType)},
 	{"Stripe: hangs", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard), Struck: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard), OnFailure: r.hit(f)})()
 		pause(ctx, f.lasts)
 	}},
 	{"Stripe: down", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Struck: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, OnFailure: r.hit(f)})()
 		pause(ctx, f.lasts)
 	}},
 	{"Stripe: slow", func(ctx context.Context, r *round, f fault) {
@@ -97,7 +97,7 @@ var strikes = []struct {
 		r.stripe.SetLatency(stripeTakes)
 	}},
 	{"Stripe: key refused", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, Struck: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, OnFailure: r.hit(f)})()
 		pause(ctx, f.lasts)
 	}},
 
@@ -206,7 +206,7 @@ func entryFault(action string) func(context.Context, *round, fault) {
 
 func stripeFault(kind stripetest.Kind) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.hard, Struck: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.hard, OnFailure: r.hit(f)})()
 		pause(ctx, f.lasts)
 	}
 }

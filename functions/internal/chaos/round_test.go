@@ -98,7 +98,7 @@ type round struct {
 	people   population
 	app      *application
 	before   tables
-	printed  runtimeapi.Printed
+	printed  runtimeapi.OutputBuffer
 
 	onStage atomic.Pointer[cast]
 	// How many invocations are under way.

@@ -10,7 +10,7 @@ import (
 )
 
 // redriven moves the dead letters back and returns how that went.
-func (f *fixture) redriven() sqsqueue.Move {
+func (f *fixture) redriven() sqsqueue.MoveTask {
 	f.Helper()
 	redrive, err := sqsqueue.NewRedrive(f.Context(), sqsqueue.New(f.queues, f.deadLetter), sqsqueue.New(f.queues, f.work))
 	if err != nil {

@@ -148,7 +148,7 @@ func (h Worker) progress(ctx context.Context, letters []letter) {
 // not slow down for what a batch reports as failed.
 func (h Worker) answer(ctx context.Context, letters []letter) events.SQSEventResponse {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
-	var delays []sqsqueue.Delay
+	var delays []sqsqueue.Visibility
 	for i := range letters {
 		l := &letters[i]
 		if l.result.Disposition != pipeline.Return {
@@ -156,11 +156,11 @@ func (h Worker) answer(ctx context.Context, letters []letter) events.SQSEventRes
 		}
 		h.Log.WarnContext(ctx, "message returned to the queue", h.attributes(l)...)
 		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: l.message.MessageId})
-		delays = append(delays, sqsqueue.Delay{
-			ReceiptHandle: l.message.ReceiptHandle, For: sqsqueue.Backoff(h.Backoff, receiveCount(l.message)),
+		delays = append(delays, sqsqueue.Visibility{
+			ReceiptHandle: l.message.ReceiptHandle, Timeout: sqsqueue.Backoff(h.Backoff, receiveCount(l.message)),
 		})
 	}
-	if err := h.Work.Hide(ctx, delays); err != nil {
+	if err := h.Work.ChangeVisibility(ctx, delays); err != nil {
 		// They come back after the queue's own visibility timeout instead.
 		h.Log.WarnContext(ctx, "messages could not be delayed", telemetry.Err(err))
 	}

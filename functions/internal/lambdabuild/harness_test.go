@@ -49,8 +49,8 @@ type stack struct {
 	password                  atomic.Value // of the database's user, in the secret
 	key                       atomic.Value // what the secret says of Stripe's key, if it is not what Stripe accepts
 	environ                   map[string]string
-	printed                   map[string]*runtimeapi.Printed // by function
-	timeout                   time.Duration                  // of a function
+	printed                   map[string]*runtimeapi.OutputBuffer // by function
+	timeout                   time.Duration                       // of a function
 	population                demo.Population
 }
 
@@ -66,7 +66,7 @@ func newStackOn(t testing.TB, population demo.Options, limits stripetest.Options
 
 func newStackIn(t testing.TB, db *mysqltest.DB, population demo.Options, limits stripetest.Options) *stack {
 	t.Helper()
-	s := &stack{TB: t, db: db, printed: map[string]*runtimeapi.Printed{}, timeout: timeout}
+	s := &stack{TB: t, db: db, printed: map[string]*runtimeapi.OutputBuffer{}, timeout: timeout}
 	s.password.Store(db.Password)
 	var err error
 	if s.stripe, err = stripetest.Start(limits); err != nil {
@@ -153,7 +153,7 @@ func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 		environ[changes[i]] = changes[i+1]
 	}
 	if s.printed[name] == nil {
-		s.printed[name] = &runtimeapi.Printed{}
+		s.printed[name] = &runtimeapi.OutputBuffer{}
 	}
 	program := runtimeapi.Program{Path: built(s.TB, name), Name: name, Timeout: s.timeout, Output: s.printed[name]}
 	for variable, value := range environ {

@@ -200,7 +200,7 @@ func TestEveryOrganizationIsWhatItIsExpectedToBe(t *testing.T) {
 		}
 		w.repair(e.OrgID, plan)
 	}
-	for _, kind := range slices.Concat(demo.Drifts(), demo.Situations(), []demo.Kind{demo.Live, demo.Canceled, demo.WithoutSubscription}) {
+	for _, kind := range slices.Concat(demo.Drifts(), demo.EdgeCases(), []demo.Kind{demo.Live, demo.Canceled, demo.WithoutSubscription}) {
 		if seen[kind] == 0 {
 			t.Errorf("there is no %s", kind)
 		}
@@ -281,7 +281,7 @@ func TestFiguresAddUp(t *testing.T) {
 			want.Drifted[kind] = 2
 		}
 	}
-	for _, kind := range demo.Situations() {
+	for _, kind := range demo.EdgeCases() {
 		if kind != demo.SharedCustomer {
 			want.Other[kind] = 1
 		}
@@ -412,7 +412,7 @@ func TestSmallPopulations(t *testing.T) {
 					drifted++
 					kinds[e.Kind] = true
 				}
-				if slices.Contains(demo.Situations(), e.Kind) {
+				if slices.Contains(demo.EdgeCases(), e.Kind) {
 					situational++
 				}
 			}

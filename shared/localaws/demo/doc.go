@@ -35,7 +35,7 @@
 //	resumed                 record canceled, Stripe active
 //	subscription_missing    (-) Stripe does not know the recorded subscription
 //
-// Situations that are no drift, present from [SituationsFrom] organizations on, every thousand
+// Situations that are no drift, present from [EdgeCasesFrom] organizations on, every thousand
 // organizations once:
 //
 //	no_stripe_identity          a row without any id of Stripe

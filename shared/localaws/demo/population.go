@@ -13,8 +13,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// SituationsFrom is how many organizations there must be for the situations that are no drift.
-const SituationsFrom = 60
+// EdgeCasesFrom is how many organizations there must be for the situations that are no drift.
+const EdgeCasesFrom = 60
 
 const (
 	// situationsEvery is how many organizations there are to each further set of situations.
@@ -142,7 +142,7 @@ func (o Options) at(i int) script {
 }
 
 func (o Options) situated() int {
-	if o.Plain || o.Orgs < SituationsFrom {
+	if o.Plain || o.Orgs < EdgeCasesFrom {
 		return 0
 	}
 	return len(situations) * max(1, o.Orgs/situationsEvery)

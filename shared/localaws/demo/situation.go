@@ -34,8 +34,8 @@ var situations = []script{
 	{kind: NoTrace, play: noTrace, unlisted: true},
 }
 
-// Situations returns the kinds of situations that are no drift.
-func Situations() []Kind { return kindsOf(situations) }
+// EdgeCases returns the kinds of situations that are no drift.
+func EdgeCases() []Kind { return kindsOf(situations) }
 
 func noStripeIdentity(s *specimen) { s.rows = append(s.rows, s.emptyRow(s.org.CreatedAt)) }
 

@@ -19,8 +19,8 @@ var chapters = []struct {
 	{"half-written copies", []Kind{OrganizationStale, OrgCustomerMissing}},
 }
 
-// Story tells of the drift that was planted, in a few words: what it is about, and how often.
-func (p Population) Story() string {
+// Summary tells of the drift that was planted, in a few words: what it is about, and how often.
+func (p Population) Summary() string {
 	var all []string
 	for _, chapter := range chapters {
 		n := 0

@@ -17,10 +17,10 @@ func TestTheStoryTellsOfEachKindOnce(t *testing.T) {
 		t.Errorf("told of %v, want %v", told, want)
 	}
 	p := Population{Drifted: map[Kind]int{MissedUpgrade: 2, Replaced: 1, RowMissing: 4}}
-	if got := p.Story(); got != "changed plans 3, checkouts 4" {
+	if got := p.Summary(); got != "changed plans 3, checkouts 4" {
 		t.Errorf("%q", got)
 	}
-	if got := (Population{}).Story(); got != "none" {
+	if got := (Population{}).Summary(); got != "none" {
 		t.Errorf("%q", got)
 	}
 }

@@ -16,5 +16,5 @@
 //     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html): only DescribeEventBus tells;
 //   - gives each accepted event an id of its own, one that is sent twice too.
 //
-// It has no rules and no targets: events are handed to [Options.Take], or kept, as a target gets them.
+// It has no rules and no targets: events are handed to [Options.OnEvent], or kept, as a target gets them.
 package eventserver

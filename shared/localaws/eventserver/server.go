@@ -76,8 +76,8 @@ var (
 // Options of a server.
 type Options struct {
 	Buses []string // names; nil: "default" only
-	// Take gets each accepted event; nil: they are kept, for Events.
-	Take func(Event)
+	// OnEvent gets each accepted event; nil: they are kept, for Events.
+	OnEvent func(Event)
 }
 
 // Server is an EventBridge. It is safe for use by several goroutines.
@@ -101,7 +101,7 @@ func Start(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("eventserver: %w", err)
 	}
-	s := &Server{buses: o.Buses, take: o.Take, url: "http://" + l.Addr().String()}
+	s := &Server{buses: o.Buses, take: o.OnEvent, url: "http://" + l.Addr().String()}
 	if s.buses == nil {
 		s.buses = []string{"default"}
 	}
@@ -148,15 +148,15 @@ func (s *Server) Events() []Event {
 	return slices.Clone(s.events)
 }
 
-// Requests returns how many PutEvents there were.
-func (s *Server) Requests() int {
+// PutRequests returns how many PutEvents there were.
+func (s *Server) PutRequests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests
 }
 
-// Looks returns how many DescribeEventBus there were.
-func (s *Server) Looks() int {
+// DescribeRequests returns how many DescribeEventBus there were.
+func (s *Server) DescribeRequests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.looks

@@ -23,7 +23,7 @@ const (
 	CutConnection                 // the connection ends in the middle of the headers
 	TruncatedBody                 // 200 whose body ends halfway through its Content-Length
 	NotJSON                       // 200 with a page of HTML
-	OddValue                      // the true answer, with one of its values replaced by one of another type
+	WrongType                     // the true answer, with one of its values replaced by one of another type
 )
 
 // A Fault makes requests fail. The zero value of each field but Kind means no restriction.
@@ -35,7 +35,7 @@ type Fault struct {
 	Probability float64       // fail a matching request by this chance, drawn from Options.Seed
 	RetryAfter  time.Duration // sent in whole seconds, rounded up, with the kinds that have a status
 	Reason      string        // of RateLimited; default "endpoint-rate"
-	Struck      func()        // called for each request that fails; it must not call the server
+	OnFailure   func()        // called for each request that fails; it must not call the server
 
 	draw uint64 // which value of an answer is odd, and what stands there
 }
@@ -64,8 +64,8 @@ func (f *faults) next(endpoint Endpoint) *Fault {
 		} else if fault.Times > 1 {
 			fault.Times--
 		}
-		if fault.Struck != nil {
-			fault.Struck()
+		if fault.OnFailure != nil {
+			fault.OnFailure()
 		}
 		met := *fault
 		met.draw = f.random.Uint64()
@@ -111,8 +111,8 @@ func (f *Fault) apply(a *answer) {
 		a.header.Set("Content-Type", "text/html; charset=utf-8")
 		a.body = []byte("<!doctype html><title>Stripe</title><h1>We will be back soon</h1>\n")
 	}
-	if f.Kind == OddValue {
-		a.body = Odd(a.body, f.draw)
+	if f.Kind == WrongType {
+		a.body = WithWrongType(a.body, f.draw)
 	}
 	if f.RetryAfter > 0 {
 		seconds := (f.RetryAfter + time.Second - 1) / time.Second

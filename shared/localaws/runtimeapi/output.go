@@ -5,21 +5,21 @@ import (
 	"sync"
 )
 
-// Printed keeps what programs print. It may be read while they do.
-type Printed struct {
+// OutputBuffer keeps what programs print. It may be read while they do.
+type OutputBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
 // Write implements io.Writer; it never fails.
-func (p *Printed) Write(text []byte) (int, error) {
+func (p *OutputBuffer) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.buf.Write(text)
 }
 
 // String returns all of it so far.
-func (p *Printed) String() string {
+func (p *OutputBuffer) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.buf.String()

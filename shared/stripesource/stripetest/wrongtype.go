@@ -12,9 +12,9 @@ import (
 // replaced: many of Stripe's values may be null, so that nobody could tell.
 var oddities = []any{"odd", json.Number("5"), true, []any{}, []any{"odd"}, map[string]any{}}
 
-// Odd returns a JSON text in which one value is replaced by one of another type. Each draw makes
+// WithWrongType returns a JSON text in which one value is replaced by one of another type. Each draw makes
 // one of the choices there are; what is no JSON, or only null, stays as it is.
-func Odd(text []byte, draw uint64) []byte {
+func WithWrongType(text []byte, draw uint64) []byte {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	var root any
