@@ -279,7 +279,7 @@ exit 3
 	}
 	openToAll(t, filepath.Dir(path))
 	tmp := ownTempDir(t)
-	_, err := start(t.Context(), path)
+	_, err := start(t.Context(), "", path)
 	if err == nil || !strings.Contains(err.Error(), "made of cheese") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v", err)
 	}
@@ -392,7 +392,7 @@ func TestTakenPortIsRecognised(t *testing.T) {
 	}
 	s := started(t, Start)
 
-	second, err := newHome(p, as)
+	second, err := newHome("", p, as)
 	if err != nil {
 		t.Fatal(err)
 	}

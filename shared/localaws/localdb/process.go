@@ -57,15 +57,24 @@ const programEnv = "MYSQLD"
 // start carries the last lines of its log.
 func Start(ctx context.Context) (*Server, error) { return StartWith(ctx) }
 
+// StartInMemory is Start with the server's directory in memory, where the machine has room for it there: tables
+// are created and dropped ten times as fast.
+func StartInMemory(ctx context.Context) (*Server, error) { return startIn(ctx, memoryDir()) }
+
 // StartWith is Start with further options of the server program, which override the usual ones.
 func StartWith(ctx context.Context, options ...string) (*Server, error) {
+	return startIn(ctx, "", options...)
+}
+
+// startIn starts a server below a directory, "" for the usual one of temporary files.
+func startIn(ctx context.Context, dir string, options ...string) (*Server, error) {
 	path, err := find()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s, err := start(ctx, path, options...)
+	s, err := start(ctx, dir, path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
@@ -99,7 +108,7 @@ func findIn(dirs []string) (string, error) {
 	return "", ErrNoServer
 }
 
-func start(ctx context.Context, path string, options ...string) (*Server, error) {
+func start(ctx context.Context, dir, path string, options ...string) (*Server, error) {
 	p, err := identify(ctx, path)
 	if err != nil {
 		return nil, err
@@ -108,7 +117,7 @@ func start(ctx context.Context, path string, options ...string) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHome(p, as)
+	h, err := newHome(dir, p, as)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +158,8 @@ type home struct {
 	janitor *janitor
 }
 
-func newHome(p program, as *account) (*home, error) {
-	dir, err := os.MkdirTemp("", "reconciliation-db-")
+func newHome(parent string, p program, as *account) (*home, error) {
+	dir, err := os.MkdirTemp(parent, "reconciliation-db-")
 	if err != nil {
 		return nil, err
 	}

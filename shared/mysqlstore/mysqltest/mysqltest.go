@@ -107,7 +107,7 @@ func NewOn(t testing.TB, local *localdb.Server) *DB {
 // takes seconds to start. Where there is no program to start the test is skipped as by [New].
 func WithOwnServer(t testing.TB) *DB {
 	t.Helper()
-	local, err := localdb.Start(t.Context())
+	local, err := localdb.StartInMemory(t.Context())
 	if errors.Is(err, localdb.ErrNoServer) {
 		missing(t)
 	}
@@ -238,7 +238,7 @@ func findServer() (*server, error) {
 	if dsn := os.Getenv(dsnEnv); dsn != "" {
 		return namedServer(dsn)
 	}
-	local, err := localdb.Start(context.Background())
+	local, err := localdb.StartInMemory(context.Background())
 	if err != nil {
 		return nil, err
 	}
