@@ -26,26 +26,25 @@ type Config struct {
 	BaseURL  string        // without a slash at its end; "" is Stripe's
 	LiveMode bool          // the mode objects must have
 	RPS      float64       // requests a second for each endpoint; 0 or less is no limit
-	Clients  int           // how many share the limits; 0 is this one alone
+	Clients  int           // how many clients share the limits; 0 is one
 	Timeout  time.Duration // of one request, connecting included; 0 means 20 s
 	Log      *slog.Logger
-	// Renew returns the key that has taken the place of a refused one, or the same if none has. Without it, a
-	// key that is refused is about the run at once.
+	// Renew returns the key that replaced a refused one, or the refused key if there is no other. Without
+	// Renew, a refused key stops the run at once.
 	Renew func(ctx context.Context, refused string) (string, error)
 }
 
 const (
 	defaultTimeout = 20 * time.Second
 	connectTimeout = 5 * time.Second
-	// pageLimit is the most Stripe gives in one page. https://docs.stripe.com/api/pagination
+	// pageLimit is Stripe's largest page. https://docs.stripe.com/api/pagination
 	pageLimit = 100
 )
 
-// Client reads Stripe. Its methods may be called from several goroutines; white space around the ids
-// that they are given is not sent.
+// Client reads Stripe. It is safe for concurrent use. It trims the ids that it is given.
 type Client struct {
 	http     *http.Client
-	backend  *stripe.BackendImplementation // makes requests, and errors of answers
+	backend  *stripe.BackendImplementation // builds requests and errors
 	key      atomic.Pointer[string]
 	renewals atomic.Int64 // of the key
 	renew    func(ctx context.Context, refused string) (string, error)
@@ -56,7 +55,7 @@ type Client struct {
 	usage    struct{ list, retrieve, other, throttled atomic.Int64 }
 }
 
-// endpoint is what Stripe counts separately. https://docs.stripe.com/rate-limits
+// endpoint has a rate limit of its own. https://docs.stripe.com/rate-limits
 type endpoint string
 
 const (
@@ -69,7 +68,7 @@ const (
 	endpointEvents   endpoint = "GET /v1/events"
 )
 
-// New returns a Client; it sends nothing yet.
+// New returns a Client. It sends no request.
 func New(c Config) *Client {
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
@@ -140,9 +139,9 @@ func (c *Client) Subscription(ctx context.Context, id string) (billing.Subscript
 // CustomerSubscriptions returns every subscription of the customer, ended ones too, with all of their
 // items, and whether the customer exists. https://docs.stripe.com/api/subscriptions/list
 //
-// One that cannot be read, even an old one that ended, makes all of them invalid_subscription. That
-// is deliberate: which one governs cannot be told while one of them is unknown, and a guess could
-// cut off who pays.
+// One unreadable subscription, even one that ended long ago, makes the result an invalid_subscription
+// error. That is deliberate: it may be the one that governs, and a wrong guess could end the access of a
+// customer who pays.
 func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error) {
 	customerID = strings.TrimSpace(customerID)
 	for after := ""; ; {
@@ -163,14 +162,14 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 			return subs, true, nil
 		}
 		if len(page) == 0 || page[len(page)-1].ID == after {
-			return nil, false, broken("Stripe's list of customer %q's subscriptions promises more but gives none", customerID)
+			return nil, false, unavailable("Stripe's list of customer %q's subscriptions has has_more=true but no next object", customerID)
 		}
 		after = page[len(page)-1].ID
 	}
 }
 
-// CustomerExists reports whether the customer exists and was not deleted: a deleted one stays
-// retrievable. https://docs.stripe.com/api/customers/retrieve
+// CustomerExists reports whether the customer exists and is not deleted: Stripe still returns deleted
+// customers. https://docs.stripe.com/api/customers/retrieve
 func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	id = strings.TrimSpace(id)
 	path, err := objectPath("/v1/customers", id)
@@ -187,16 +186,16 @@ func (c *Client) CustomerExists(ctx context.Context, id string) (bool, error) {
 	return c.decodeCustomer(body)
 }
 
-// objectPath is the path of one object. An empty id or dots would lead to another path, for servers
-// resolve them, escaped or not; so would the name of an endpoint.
+// objectPath returns the path of one object. It refuses ids that make another path: an empty one, dots,
+// which servers resolve even when they are escaped, and the name of an endpoint.
 func objectPath(collection, id string) (string, error) {
 	if id == "" || id == "." || id == ".." || id == "search" {
-		return "", invalid("%q is no id of Stripe's", id)
+		return "", invalid("%q is not a Stripe id", id)
 	}
 	return collection + "/" + url.PathEscape(id), nil
 }
 
-// page returns one page of the list of subscriptions, after the given one.
+// page returns the page of subscriptions that starts after the given id.
 func (c *Client) page(ctx context.Context, filter url.Values, after string, decode func(jsontext.Value) (billing.Subscription, error)) (subs []billing.Subscription, more bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
 	for name, values := range filter {
@@ -219,7 +218,7 @@ func (c *Client) page(ctx context.Context, filter url.Values, after string, deco
 	return subs, *found.HasMore, nil
 }
 
-// readItems completes the items of a subscription that holds the first of them only.
+// readItems reads all items of a subscription that has only the first ones.
 // https://docs.stripe.com/api/subscription_items/list
 func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error {
 	if !sub.MoreItems {
@@ -230,7 +229,7 @@ func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error
 	for {
 		page, err := c.list(ctx, endpointItems, "/v1/subscription_items", "list", query)
 		if isMissing(err) {
-			return broken("subscription %q was there, but its items are not", sub.ID)
+			return unavailable("subscription %q exists, but its items do not", sub.ID)
 		}
 		if err != nil {
 			return err
@@ -244,20 +243,20 @@ func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error
 			items, last = append(items, i.billing()), i.ID
 		}
 		if !*page.HasMore && len(items) <= len(sub.Items) {
-			return broken("Stripe's list of subscription %q's items is no longer than what promised more", sub.ID)
+			return unavailable("Stripe's list of subscription %q's items is not longer than the part in the subscription, which has has_more=true", sub.ID)
 		}
 		if !*page.HasMore {
 			sub.Items, sub.MoreItems = items, false
 			return nil
 		}
 		if last == "" || last == query.Get("starting_after") {
-			return broken("Stripe's list of subscription %q's items promises more but gives none", sub.ID)
+			return unavailable("Stripe's list of subscription %q's items has has_more=true but no next object", sub.ID)
 		}
 		query.Set("starting_after", last)
 	}
 }
 
-// list returns one page of a list or a search, complete or an error.
+// list returns one page of a list or a search. An incomplete one is an error.
 func (c *Client) list(ctx context.Context, e endpoint, path, object string, query url.Values) (list, error) {
 	body, err := c.get(ctx, e, path, query)
 	if err != nil {
@@ -268,14 +267,13 @@ func (c *Client) list(ctx context.Context, e endpoint, path, object string, quer
 		return list{}, notJSON(body)
 	}
 	if v.Object != object || v.Data == nil || v.HasMore == nil {
-		return list{}, broken("Stripe's answer to %s is no complete %s (its object is %q)", e, object, v.Object)
+		return list{}, unavailable("Stripe's answer to %s is not a complete %s (its object is %q)", e, object, v.Object)
 	}
 	return v, nil
 }
 
-// object returns the object at the path. What is no JSON (an answer cut off, or a proxy's page) or does
-// not call itself such an object is a fault of the connection; one with odd values is a fault of that
-// one object.
+// object returns the object at the path. An answer that is not JSON (truncated, or a proxy's page) or is
+// another kind of object counts as unavailable; unexpected values in it are an error of that object.
 func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jsontext.Value, error) {
 	body, err := c.get(ctx, e, path, nil)
 	if err != nil {
@@ -288,12 +286,12 @@ func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jso
 		Object string `json:"object"`
 	}
 	if err := unmarshal(body, &v); err != nil || v.Object != kind {
-		return nil, broken("Stripe's answer to %s is no %s but %q", e, kind, body[:min(len(body), maxQuoted)])
+		return nil, unavailable("Stripe's answer to %s is not %s but %q", e, kind, body[:min(len(body), maxQuoted)])
 	}
 	return body, nil
 }
 
-// get sends one request, once its endpoint's limiter lets it, and returns the answer's text.
+// get waits for the endpoint's limiter, sends one request and returns the body.
 func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Values) (jsontext.Value, error) {
 	limit := c.limits[e]
 	if err := limit.wait(ctx); err != nil {
@@ -319,29 +317,29 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 	return nil, failed
 }
 
-// Renewals is how often the key was replaced: what was found out about one does not hold for the next.
+// Renewals returns how often the key was replaced. What is known of one key need not be true of the next.
 func (c *Client) Renewals() int64 { return c.renewals.Load() }
 
-// sendRenewed sends a request once more if there is another key by now.
+// sendRenewed sends a refused request again if the key was replaced.
 func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path string, query url.Values, refusal error) (jsontext.Value, error) {
 	key, err := c.renew(ctx, refused)
 	if err != nil {
-		c.log.WarnContext(ctx, "Stripe refuses the key, and no other could be fetched", telemetry.Err(err))
+		c.log.WarnContext(ctx, "Stripe refuses the key, and fetching another failed", telemetry.Err(err))
 	}
 	if err != nil || key == refused {
 		return nil, refusal
 	}
 	c.key.Store(&key)
 	c.renewals.Add(1)
-	c.log.InfoContext(ctx, "Stripe's key was rotated, going on with the new one")
+	c.log.InfoContext(ctx, "Stripe's key was rotated, using the new one")
 	c.count(e)
 	return c.send(ctx, key, path, query)
 }
 
-// maxAnswer is many times what the largest page can have.
+// maxAnswer is many times the size of the largest page.
 const maxAnswer = 32 << 20
 
-// send is what stripe-go does, but for its way to decode: that goes over every answer four times.
+// send does what stripe-go does, except that stripe-go decodes each answer four times.
 func (c *Client) send(ctx context.Context, key, path string, query url.Values) (body jsontext.Value, err error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -383,8 +381,8 @@ func (c *Client) count(e endpoint) {
 	}
 }
 
-// TakeUsage returns the requests sent since the last call, and starts counting anew: what is
-// added to a run is never added twice.
+// TakeUsage returns the number of requests since the last call and resets it, so that no request is
+// added to a run twice.
 func (c *Client) TakeUsage() billing.Usage {
 	return billing.Usage{
 		List: c.usage.list.Swap(0), Retrieve: c.usage.retrieve.Swap(0),

@@ -12,10 +12,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// lenient reads what a browser would: Stripe's texts are what somebody typed.
+// lenient accepts invalid UTF-8 and duplicate names: people typed parts of Stripe's objects.
 var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 
-// unmarshal goes over the text once. Names are matched to the letter.
+// unmarshal decodes in one pass. Names are case-sensitive.
 func unmarshal(text jsontext.Value, into any) error { return json.Unmarshal(text, into, lenient) }
 
 type list struct {
@@ -25,7 +25,7 @@ type list struct {
 	Data     []jsontext.Value `json:"data"`
 }
 
-// subscription has the fields we read of Stripe's object, at API version 2023-10-16.
+// subscription has the fields that are read from Stripe's object, at API version 2023-10-16.
 // https://docs.stripe.com/api/subscriptions/object
 type subscription struct {
 	Object             string     `json:"object"`
@@ -49,7 +49,7 @@ type subscription struct {
 	Metadata map[string]string `json:"metadata"`
 }
 
-// item is one line of a subscription. Old ones have a plan and no price, of the same id where both are there.
+// item is one item of a subscription. Old ones have a plan and no price; if both exist, they have the same id.
 // https://docs.stripe.com/api/subscription_items/object
 type item struct {
 	ID    string `json:"id"`
@@ -76,7 +76,7 @@ func (i item) billing() billing.SubscriptionItem {
 
 const metered = "metered"
 
-// expandable is an id, or the object it names where the request asked to expand it.
+// expandable is an id, or the object with that id if the request expanded it.
 type expandable string
 
 func (e *expandable) UnmarshalJSON(b []byte) error {
@@ -86,7 +86,7 @@ func (e *expandable) UnmarshalJSON(b []byte) error {
 		}
 		err := unmarshal(b, &o)
 		if err == nil && o.ID == "" {
-			err = errors.New("an object without id")
+			err = errors.New("the object has no id")
 		}
 		*e = expandable(o.ID)
 		return err
@@ -144,16 +144,16 @@ func decodeAccount(raw jsontext.Value) (string, error) {
 		ID string `json:"id"`
 	}
 	if err := unmarshal(raw, &v); err != nil || v.ID == "" {
-		return "", broken("Stripe's answer to GET /v1/account names no account")
+		return "", unavailable("Stripe's answer to GET /v1/account has no account id")
 	}
 	return v.ID, nil
 }
 
-// checkMode: the two modes are separate worlds under the same ids.
+// checkMode refuses an object of the other mode: live and test mode have separate data.
 // https://docs.stripe.com/keys#test-live-modes
 func (c *Client) checkMode(live *bool, kind, id string) error {
 	if live == nil {
-		return invalid("%s %q does not say its livemode", kind, id)
+		return invalid("%s %q has no livemode", kind, id)
 	}
 	if *live == c.liveMode {
 		return nil
@@ -167,8 +167,8 @@ func (c *Client) checkMode(live *bool, kind, id string) error {
 // farFuture is the last second of the year 9999.
 const farFuture = 253402300799
 
-// at is the zero time for null. Not every int64 has a time.Time, and one of them has the zero
-// time: what is moved here stays outside of what can be written.
+// at converts seconds; null becomes the zero time. It clamps values that time.Time cannot hold, and the one
+// that is the zero time, to times that are outside of what the database accepts too.
 func at(seconds *int64) time.Time {
 	if seconds == nil {
 		return time.Time{}

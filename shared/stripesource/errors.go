@@ -15,17 +15,17 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// errMissing is inside the failure of a request for an object that does not exist.
+// errMissing is the cause of a failure: the object does not exist.
 var errMissing = errors.New("no such object in Stripe")
 
-// errCursorGone is inside the failure of a request for the page after an object that is gone: a
-// subscription of a test clock that was deleted, or an event that Stripe lists no longer.
+// errCursorGone is the cause of a failure: the object in starting_after no longer exists. Stripe deletes the
+// subscriptions of a deleted test clock, and events after 30 days.
 // https://docs.stripe.com/billing/testing/test-clocks
-var errCursorGone = errors.New("the list's place is lost")
+var errCursorGone = errors.New("the object of the cursor no longer exists")
 
 func isMissing(err error) bool { return errors.Is(err, errMissing) }
 
-// failure maps an error of stripe-go to the failure classes; it is the only place that does.
+// failure maps an error of stripe-go to a failure class. Nothing else does.
 // https://docs.stripe.com/error-handling and https://docs.stripe.com/rate-limits
 func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 	e, ok := errors.AsType[*stripe.Error](err)
@@ -49,16 +49,16 @@ func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonStripeForbidden
 		f.Message += "; give the restricted key the permission named there (it needs read on Subscriptions and Customers)"
 	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e) && e.Param == "starting_after":
-		// The id is of the page before, so the key is no longer the same.
+		// The id comes from the previous page, so the key has changed since.
 		f.Class, f.Reason = billing.RunFatal, billing.ReasonWrongMode
-		f.Message += "; use a key of the mode that the list was begun in"
+		f.Message += "; use a key of the mode in which the list was started"
 	case e.Code == stripe.ErrorCodeResourceMissing && otherMode(e):
 		f.Class, f.Reason = billing.Permanent, billing.ReasonOtherMode
 		f.Message += "; correct the id in the database, or use a key of the mode that its ids belong to"
 	case e.Code == stripe.ErrorCodeResourceMissing && e.Param != "starting_after":
 		f.Class, f.Reason, f.Err = billing.Permanent, billing.ReasonStripeRefused, errMissing
 	case e.Code == stripe.ErrorCodeResourceMissing:
-		// The last object of the page before vanished: the list must start over.
+		// The last object of the previous page no longer exists: the list must start again.
 		f.Class, f.Reason, f.Err = billing.Unavailable, billing.ReasonStripeUnavailable, errCursorGone
 	case status == http.StatusTooManyRequests && e.Code != stripe.ErrorCodeLockTimeout:
 		f.Class, f.Reason, f.RetryAfter = billing.Throttled, billing.ReasonStripeThrottled, retryAfter(e)
@@ -70,14 +70,14 @@ func failure(ctx context.Context, to endpoint, err error) *billing.Failure {
 	return f
 }
 
-// isRefused: the key is none, or none any more.
+// isRefused reports whether Stripe does not accept the key.
 func isRefused(err error) bool {
 	e, ok := errors.AsType[*stripe.Error](err)
 	return ok && e.HTTPStatusCode == http.StatusUnauthorized
 }
 
-// describe is one line: Stripe's message (it redacts keys itself) and the request to look up in
-// the dashboard.
+// describe returns one line with Stripe's message, in which Stripe has redacted the key, and the request
+// id, which the dashboard can find.
 func describe(e *stripe.Error) string {
 	text := fmt.Sprintf("Stripe answered %d", e.HTTPStatusCode)
 	if e.Code != "" {
@@ -89,21 +89,21 @@ func describe(e *stripe.Error) string {
 	return oneLine(text + ": " + e.Msg)
 }
 
-// shortened is an error that may quote a whole body: what answers need not be Stripe.
+// shortened cuts the text of an error that may quote a whole body: a proxy may have answered.
 type shortened struct{ error }
 
 func (s shortened) Error() string { return oneLine(s.error.Error()) }
 func (s shortened) Unwrap() error { return s.error }
 
-// maxText bounds what we repeat of somebody else's text.
+// maxText bounds the foreign text in a message.
 const maxText = 1000
 
-// oneLine makes a log line, or a column's value, of the beginning of any text.
+// oneLine returns the beginning of the text as one line, for a log or a column.
 func oneLine(text string) string {
 	return telemetry.OneLine(text[:min(len(text), maxText)])
 }
 
-// otherMode recognizes Stripe's sentence for an id that exists in the other mode.
+// otherMode reports whether the error says that the id exists in the other mode.
 func otherMode(e *stripe.Error) bool {
 	return strings.Contains(e.Msg, "a similar object exists in")
 }
@@ -115,7 +115,7 @@ func header(e *stripe.Error, name string) string {
 	return e.LastResponse.Header.Get(name)
 }
 
-// maxRetryAfter bounds what we believe of a Retry-After header.
+// maxRetryAfter bounds the Retry-After header.
 const maxRetryAfter = time.Minute
 
 func retryAfter(e *stripe.Error) time.Duration {
@@ -126,7 +126,7 @@ func retryAfter(e *stripe.Error) time.Duration {
 	return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 }
 
-// rateLimitedReason says which of Stripe's limits was met.
+// rateLimitedReason returns which of Stripe's limits was exceeded.
 func rateLimitedReason(err error) string {
 	if e, ok := errors.AsType[*stripe.Error](err); ok {
 		return header(e, "Stripe-Rate-Limited-Reason")
@@ -150,13 +150,14 @@ func unreachable(err error) *billing.Failure {
 	}
 }
 
-// maxQuoted bounds what we show of an answer that is not Stripe's.
+// maxQuoted bounds the quoted part of an answer that Stripe did not send.
 const maxQuoted = 200
 
 func notJSON(body []byte) error {
 	return unreachable(fmt.Errorf("the answer is %q", body[:min(len(body), maxText)]))
 }
 
-func broken(format string, args ...any) error {
+// unavailable is an answer that contradicts itself or is not Stripe's: a later one may be right.
+func unavailable(format string, args ...any) error {
 	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: oneLine(fmt.Sprintf(format, args...))}
 }

@@ -13,14 +13,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// EventsPage returns the next page of a part of Stripe's log of events, which reaches back 30 days. If the
-// event to go on after has left the log, it is the part's first page once more.
-// https://docs.stripe.com/api/events/list
+// EventsPage returns the next page of Stripe's events, which go back 30 days. If the event in q.After has
+// expired, it returns the first page again. https://docs.stripe.com/api/events/list
 //
-// An event that cannot be read in full tells what could be read, is counted, and is logged with its
-// id. It is no error: the same event would fail every catch-up until it left the log, and meanwhile nobody
-// would be caught up. Whom it concerned is for the next run over all organizations to find. Only an event
-// without a usable id fails its page, for the list could not be continued after it.
+// An event that can be read in part only is returned with that part, counted in Odd and logged with its id.
+// It is not an error: that event would fail every catch-up until it expires. The next run over all
+// organizations finds the organization that it names. Only an event without a usable id is an error, because
+// the list cannot be continued after it.
 func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.EventPage, error) {
 	found, err := c.list(ctx, endpointEvents, "/v1/events", "list", eventParams(q))
 	if q.After != "" && errors.Is(err, errCursorGone) {
@@ -38,13 +37,13 @@ func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.
 		}
 		if len(odd) > 0 {
 			page.Odd++
-			c.log.WarnContext(ctx, "An event of Stripe's cannot be read in full; whom it concerns is left to the next run over all organizations",
+			c.log.WarnContext(ctx, "A Stripe event can be read in part only; the next run over all organizations finds the organization that it names",
 				telemetry.KeyEvent, event.ID, telemetry.KeyOdd, odd)
 		}
 		page.Events = append(page.Events, event)
 	}
 	if n := len(page.Events); page.More && (n == 0 || page.Events[n-1].ID == q.After) {
-		return billing.EventPage{}, broken("Stripe's list of events promises more but gives none")
+		return billing.EventPage{}, unavailable("Stripe's list of events has has_more=true but no next object")
 	}
 	return page, nil
 }
@@ -66,10 +65,10 @@ func eventParams(q billing.EventQuery) url.Values {
 	return params
 }
 
-// maxPending is far above the endpoints that an account can have.
+// maxPending is far above the number of webhook endpoints that an account can have.
 const maxPending = 1000
 
-// eventObject is an event, its parts not yet read. https://docs.stripe.com/api/events/object
+// eventObject is an event whose fields are not decoded yet. https://docs.stripe.com/api/events/object
 type eventObject struct {
 	ID       jsontext.Value `json:"id"`
 	Type     jsontext.Value `json:"type"`
@@ -79,14 +78,14 @@ type eventObject struct {
 	Data     jsontext.Value `json:"data"`
 }
 
-// decodeEvent reads each part of an event by itself, and says which of them are odd.
+// decodeEvent decodes each field separately, and returns the names of those that it cannot use.
 func (c *Client) decodeEvent(raw jsontext.Value, q billing.EventQuery) (e billing.Event, odd []string, err error) {
 	var o eventObject
 	if err := unmarshal(raw, &o); err != nil {
-		return e, nil, broken("an event in Stripe's list cannot be read: %v", err)
+		return e, nil, unavailable("an event in Stripe's list cannot be read: %v", err)
 	}
 	if e.ID = part(o.ID, "id", &odd, usable); e.ID == "" {
-		return e, nil, broken("an event in Stripe's list has no usable id (%s)", o.ID)
+		return e, nil, unavailable("an event in Stripe's list has no usable id (%s)", o.ID)
 	}
 	live := part(o.LiveMode, "livemode", &odd, func(live *bool) bool { return live != nil })
 	if live != nil {
@@ -96,7 +95,7 @@ func (c *Client) decodeEvent(raw jsontext.Value, q billing.EventQuery) (e billin
 	}
 	e.Type = part(o.Type, "type", &odd, func(t string) bool { return slices.Contains(billing.EventTypes(), t) })
 	e.PendingWebhooks = part(o.Pending, "pending_webhooks", &odd, func(n int) bool { return n >= 0 && n <= maxPending })
-	e.Created = q.From // where it cannot be read, so that it is nobody's latest event
+	e.Created = q.From // if it cannot be read: then any other event of the organization is later
 	if created := part(o.Created, "created", &odd, func(t int64) bool { return t > 0 && t <= farFuture }); created > 0 {
 		e.Created = at(&created)
 	}
@@ -104,7 +103,7 @@ func (c *Client) decodeEvent(raw jsontext.Value, q billing.EventQuery) (e billin
 	return e, odd, nil
 }
 
-// readObject reads whom an event names.
+// readObject reads the subscription, customer and organization of an event.
 func readObject(data jsontext.Value, odd *[]string, e *billing.Event) {
 	type object struct {
 		Object   string         `json:"object"`
@@ -117,7 +116,7 @@ func readObject(data jsontext.Value, odd *[]string, e *billing.Event) {
 	}
 	o := part(data, "data", odd, func(w wrapped) bool { return w.Object.Object == "subscription" }).Object
 	if o.Object == "" {
-		return // what is no subscription names nobody
+		return // not a subscription
 	}
 	e.SubscriptionID = part(o.ID, "data.object.id", odd, usable)
 	e.CustomerID = string(part(o.Customer, "data.object.customer", odd, func(id expandable) bool { return usable(string(id)) }))
@@ -127,8 +126,7 @@ func readObject(data jsontext.Value, odd *[]string, e *billing.Event) {
 	}
 }
 
-// part is one value of an object, or the zero value where it cannot be used; then its name is added to
-// the odd ones.
+// part decodes one field. If it cannot be used, it returns the zero value and adds the name to odd.
 func part[T any](text jsontext.Value, name string, odd *[]string, usable func(T) bool) (v T) {
 	if unmarshal(text, &v) == nil && usable(v) {
 		return v

@@ -9,90 +9,89 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How the rate follows Stripe's answers: down by 15 % at most once a second, up by 5 % a second,
-// but not beyond 85 % of what was too much last before so many requests went well, or so much
-// time, that being refused again is a small part of them. What is left of the account's limit
-// belongs to the application: each try for more may cost one of its requests.
+// AIMD: a 429 cuts the rate by 15 %, at most once a second. Each second without one raises it by 5 %, up to
+// 85 % of the rate that was rejected last. Only after probeAfter requests or probeWindow without a 429 does it
+// probe for more, by 1 % a second: each probe may cost the application one of its requests, for both share the
+// account's limit.
 const (
 	cutFactor   = 0.85
 	raiseFactor = 1.05
-	tryFactor   = 1.01 // slower where it may be too much: Stripe lets a burst pass before it refuses
+	probeFactor = 1.01 // slower than raiseFactor: Stripe lets a burst pass before it answers 429
 	adaptEvery  = time.Second
-	// lowestShare of the configured rate that repeated cuts leave.
-	lowestShare = 0.05
-	// content is how many requests go well before more is tried for, contentAfter how long: one of
-	// many workers, each with a small part of the rate, would take hours for so many.
-	content      = 200
-	contentAfter = 6 * time.Minute
-	// sameStorm: refusals this close to each other have one cause, and the first tells what was
-	// too much.
-	sameStorm = 3 * time.Second
+	// minShare is the part of the configured rate that cuts never go below.
+	minShare = 0.05
+	// probeAfter is a number of requests, probeWindow a time: one of many workers, each with a small share of
+	// the rate, would need hours for that many requests.
+	probeAfter  = 200
+	probeWindow = 6 * time.Minute
+	// cutWindow: cuts this close to each other have one cause, and only the first sets lastRejectedRate.
+	cutWindow = 3 * time.Second
 )
 
-// pace is the rate of requests and what it follows from.
-type pace struct {
-	rate, max float64   // requests a second
-	tooMuch   float64   // the rate that was refused last; infinite if none was
-	unrefused int       // requests since
-	changed   time.Time // when the rate was last cut or raised
-	cut       time.Time // when it was last cut
+// aimd is the current rate and the state from which the next one follows.
+type aimd struct {
+	rate, max        float64   // requests a second
+	lastRejectedRate float64   // at the last 429; infinite if there was none
+	sinceCut         int       // requests without a 429 since the last cut
+	lastChange       time.Time // when the rate was last cut or raised
+	lastCut          time.Time
 }
 
-// next is the pace after one more request that was, or was not, refused for its rate.
-func (p pace) next(now time.Time, throttled bool) pace {
-	if p.max <= 0 {
-		return p
+// next returns the state after one more request.
+func (a aimd) next(now time.Time, throttled bool) aimd {
+	if a.max <= 0 {
+		return a
 	}
 	if throttled {
-		return p.lowered(now)
+		return a.cut(now)
 	}
-	p.unrefused++
-	quiet := now.Sub(p.changed)
+	a.sinceCut++
+	quiet := now.Sub(a.lastChange)
 	if quiet < adaptEvery {
-		return p
+		return a
 	}
-	known, raise := min(p.max, cutFactor*p.tooMuch), raiseFactor
-	if p.rate >= known && (p.unrefused > content || now.Sub(p.cut) > contentAfter) {
-		known, raise = p.max, tryFactor
+	ceiling, factor := min(a.max, cutFactor*a.lastRejectedRate), raiseFactor
+	if a.rate >= ceiling && (a.sinceCut > probeAfter || now.Sub(a.lastCut) > probeWindow) {
+		ceiling, factor = a.max, probeFactor
 	}
-	if p.rate < known {
-		seconds := min(quiet, p.atLeastTwo(adaptEvery)).Seconds() // an idle hour tells no more
-		p.rate = min(p.rate*math.Pow(raise, seconds), known)
+	if a.rate < ceiling {
+		seconds := min(quiet, a.atLeastTwo(adaptEvery)).Seconds() // an idle hour raises it no further
+		a.rate = min(a.rate*math.Pow(factor, seconds), ceiling)
 	}
-	p.changed = now
-	return p
+	a.lastChange = now
+	return a
 }
 
-func (p pace) lowered(now time.Time) pace {
-	since := now.Sub(p.cut)
+func (a aimd) cut(now time.Time) aimd {
+	since := now.Sub(a.lastCut)
 	if since < adaptEvery {
-		return p
+		return a
 	}
-	if since >= p.atLeastTwo(sameStorm) {
-		p.tooMuch = p.rate
+	if since >= a.atLeastTwo(cutWindow) {
+		a.lastRejectedRate = a.rate
 	}
-	p.rate = max(p.rate*cutFactor, p.max*lowestShare)
-	p.unrefused, p.changed, p.cut = 0, now, now
-	return p
+	a.rate = max(a.rate*cutFactor, a.max*minShare)
+	a.sinceCut, a.lastChange, a.lastCut = 0, now, now
+	return a
 }
 
-// atLeastTwo is d, or what two requests take where that is longer: a slow pace hears of Stripe
-// more rarely.
-func (p pace) atLeastTwo(d time.Duration) time.Duration {
-	return max(d, time.Duration(2/p.rate*float64(time.Second)))
+// atLeastTwo returns d, or the time of two requests at the current rate if that is longer: at a low rate
+// answers are too rare to judge by d.
+func (a aimd) atLeastTwo(d time.Duration) time.Duration {
+	return max(d, time.Duration(2/a.rate*float64(time.Second)))
 }
 
-// burst is how many requests may follow each other at once: a worker makes up for the one that it might
-// have sent while it was busy with the database. More would let many workers that were all idle pass
-// Stripe's limit together.
+// burst lets a worker catch up on one request that it could have sent while it waited for the database. With
+// more, many idle workers together would exceed Stripe's limit.
 const burst = 2
 
-// limiter spaces the requests to one endpoint.
+// limiter is a token bucket for the requests to one endpoint. Its rate follows the answers.
 type limiter struct {
-	mu     sync.Mutex
-	bucket *rate.Limiter
-	pace   pace
 	now    func() time.Time
+	bucket *rate.Limiter
+
+	mu   sync.Mutex
+	aimd aimd
 }
 
 func newLimiter(rps float64, now func() time.Time) *limiter {
@@ -101,33 +100,33 @@ func newLimiter(rps float64, now func() time.Time) *limiter {
 		limit = rate.Inf
 	}
 	bucket := rate.NewLimiter(limit, burst)
-	bucket.AllowN(now(), burst-1) // many workers start at the same moment
-	return &limiter{bucket: bucket, pace: pace{rate: rps, max: rps, tooMuch: math.Inf(1)}, now: now}
+	bucket.AllowN(now(), burst-1) // no burst at the start: many workers start at the same moment
+	return &limiter{bucket: bucket, aimd: aimd{rate: rps, max: rps, lastRejectedRate: math.Inf(1)}, now: now}
 }
 
-// wait until the next request may be sent, or ctx ends.
+// wait returns when the next request may be sent, or with ctx's error.
 func (l *limiter) wait(ctx context.Context) error {
 	l.adapt(false)
 	return l.bucket.Wait(ctx)
 }
 
-// throttled tells that Stripe answered 429.
+// throttled records a 429.
 func (l *limiter) throttled() { l.adapt(true) }
 
 func (l *limiter) adapt(throttled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	before := l.pace.rate
-	l.pace = l.pace.next(now, throttled)
-	if l.pace.rate != before {
-		l.bucket.SetLimitAt(now, rate.Limit(l.pace.rate))
+	before := l.aimd.rate
+	l.aimd = l.aimd.next(now, throttled)
+	if l.aimd.rate != before {
+		l.bucket.SetLimitAt(now, rate.Limit(l.aimd.rate))
 	}
 }
 
-// rps is the rate now; 0 is no limit.
+// rps returns the current rate; 0 is no limit.
 func (l *limiter) rps() float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(0, l.pace.rate)
+	return max(0, l.aimd.rate)
 }

@@ -11,62 +11,62 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestNextPace(t *testing.T) {
+func TestRateAfterAnAnswer(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	none := math.Inf(1)
 	tests := []struct {
 		name      string
-		pace      pace
+		aimd      aimd
 		throttled bool
 		want      float64
 	}{
-		{"429 cuts by 15 %", pace{rate: 20, tooMuch: none, cut: ago(time.Second)}, true, 17},
-		{"429 within the second changes nothing", pace{rate: 17, tooMuch: 20, cut: ago(time.Second - 1)}, true, 17},
-		{"the cut stops at 5 %", pace{rate: 1.1, tooMuch: none, cut: ago(time.Minute)}, true, 1},
-		{"at 5 % it stays", pace{rate: 1, tooMuch: none, cut: ago(time.Minute)}, true, 1},
-		{"a 429 just after a raise is heard", pace{rate: 20, tooMuch: none, changed: now, cut: ago(time.Minute)}, true, 17},
-		{"a quiet second raises by 5 %", pace{rate: 10, tooMuch: none, changed: ago(time.Second)}, false, 10.5},
-		{"a raise within the second waits", pace{rate: 10, tooMuch: none, changed: ago(time.Second - 1)}, false, 10},
-		{"a quiet hour raises once", pace{rate: 10, tooMuch: none, changed: ago(time.Hour)}, false, 10.5},
-		{"the raise stops at the limit", pace{rate: 19.9, tooMuch: none, changed: ago(time.Second)}, false, 20},
-		{"at the limit it stays", pace{rate: 20, tooMuch: none, changed: ago(time.Second)}, false, 20},
-		{"a clock that went back changes nothing", pace{rate: 10, tooMuch: none, cut: ago(-time.Hour)}, true, 10},
-		{"what was too much is kept away from", pace{rate: 8.5, tooMuch: 10, changed: ago(time.Minute), cut: ago(time.Minute)}, false, 8.5},
-		{"up to there it comes back", pace{rate: 4, tooMuch: 10, changed: ago(time.Minute), cut: ago(time.Minute)}, false, 4.2},
-		{"and is tried for when much went well", pace{rate: 10, tooMuch: 10, unrefused: content, changed: ago(time.Second), cut: ago(time.Minute)}, false, 10.1},
-		{"or for long", pace{rate: 10, tooMuch: 10, changed: ago(time.Second), cut: ago(contentAfter + 1)}, false, 10.1},
-		{"not before", pace{rate: 10, tooMuch: 10, unrefused: content - 1, changed: ago(time.Second), cut: ago(contentAfter)}, false, 10},
-		{"a slow pace rises by the second too", pace{rate: 1, tooMuch: none, changed: ago(2 * time.Second)}, false, 1.1025},
-		{"for as long as two requests take", pace{rate: 1, tooMuch: none, changed: ago(time.Hour)}, false, 1.1025},
+		{"429 cuts by 15 %", aimd{rate: 20, lastRejectedRate: none, lastCut: ago(time.Second)}, true, 17},
+		{"429 within the second changes nothing", aimd{rate: 17, lastRejectedRate: 20, lastCut: ago(time.Second - 1)}, true, 17},
+		{"the cut stops at 5 %", aimd{rate: 1.1, lastRejectedRate: none, lastCut: ago(time.Minute)}, true, 1},
+		{"at 5 % it stays", aimd{rate: 1, lastRejectedRate: none, lastCut: ago(time.Minute)}, true, 1},
+		{"a 429 just after a raise cuts", aimd{rate: 20, lastRejectedRate: none, lastChange: now, lastCut: ago(time.Minute)}, true, 17},
+		{"a quiet second raises by 5 %", aimd{rate: 10, lastRejectedRate: none, lastChange: ago(time.Second)}, false, 10.5},
+		{"a raise within the second waits", aimd{rate: 10, lastRejectedRate: none, lastChange: ago(time.Second - 1)}, false, 10},
+		{"a quiet hour raises once", aimd{rate: 10, lastRejectedRate: none, lastChange: ago(time.Hour)}, false, 10.5},
+		{"the raise stops at the limit", aimd{rate: 19.9, lastRejectedRate: none, lastChange: ago(time.Second)}, false, 20},
+		{"at the limit it stays", aimd{rate: 20, lastRejectedRate: none, lastChange: ago(time.Second)}, false, 20},
+		{"a clock that went back changes nothing", aimd{rate: 10, lastRejectedRate: none, lastCut: ago(-time.Hour)}, true, 10},
+		{"the rate stays below 85 % of the last rejected rate", aimd{rate: 8.5, lastRejectedRate: 10, lastChange: ago(time.Minute), lastCut: ago(time.Minute)}, false, 8.5},
+		{"it rises up to there", aimd{rate: 4, lastRejectedRate: 10, lastChange: ago(time.Minute), lastCut: ago(time.Minute)}, false, 4.2},
+		{"it probes after enough requests", aimd{rate: 10, lastRejectedRate: 10, sinceCut: probeAfter, lastChange: ago(time.Second), lastCut: ago(time.Minute)}, false, 10.1},
+		{"it probes after enough time", aimd{rate: 10, lastRejectedRate: 10, lastChange: ago(time.Second), lastCut: ago(probeWindow + 1)}, false, 10.1},
+		{"it does not probe before", aimd{rate: 10, lastRejectedRate: 10, sinceCut: probeAfter - 1, lastChange: ago(time.Second), lastCut: ago(probeWindow)}, false, 10},
+		{"a low rate rises by the second too", aimd{rate: 1, lastRejectedRate: none, lastChange: ago(2 * time.Second)}, false, 1.1025},
+		{"for at most the time of two requests", aimd{rate: 1, lastRejectedRate: none, lastChange: ago(time.Hour)}, false, 1.1025},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			test.pace.max = 20
-			if got := test.pace.next(now, test.throttled).rate; math.Abs(got-test.want) > 1e-9 {
+			test.aimd.max = 20
+			if got := test.aimd.next(now, test.throttled).rate; math.Abs(got-test.want) > 1e-9 {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})
 	}
 }
 
-func TestOneStormTeachesOneRate(t *testing.T) {
+func TestCutsWithinTheWindowSetOneLastRejectedRate(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	p := pace{rate: 20, max: 20, tooMuch: math.Inf(1)}
+	p := aimd{rate: 20, max: 20, lastRejectedRate: math.Inf(1)}
 	for range 10 {
 		p = p.next(now, true)
 		now = now.Add(time.Second)
 	}
-	if p.tooMuch != 20 || p.rate > 5 {
+	if p.lastRejectedRate != 20 || p.rate > 5 {
 		t.Errorf("%+v", p)
 	}
-	now = now.Add(sameStorm)
-	if p = p.next(now, true); p.tooMuch > 5 {
-		t.Errorf("the next storm: %+v", p)
+	now = now.Add(cutWindow)
+	if p = p.next(now, true); p.lastRejectedRate > 5 {
+		t.Errorf("after the window: %+v", p)
 	}
 }
 
-func TestTheRateStaysWithinItsBounds(t *testing.T) {
+func TestRateStaysBetweenMinShareAndMax(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.Float64Range(0.001, 10_000).Draw(t, "limit")
 		now := time.Unix(0, 0)
@@ -78,7 +78,7 @@ func TestTheRateStaysWithinItsBounds(t *testing.T) {
 			throttled := rapid.Bool().Draw(t, "throttled")
 			l.adapt(throttled)
 			after := l.rps()
-			if after > limit || after < limit*lowestShare {
+			if after > limit || after < limit*minShare {
 				t.Fatalf("rate %v of %v", after, limit)
 			}
 			if after == before {
@@ -102,9 +102,9 @@ func TestTheRateStaysWithinItsBounds(t *testing.T) {
 	})
 }
 
-// TestTheRateFollowsWhatIsLeft: the rest of the account's limit is the web application's, so
-// often far less than the configured rate gets through.
-func TestTheRateFollowsWhatIsLeft(t *testing.T) {
+// TestRateAdaptsToWhatTheApplicationLeaves: the application uses part of the account's limit, so
+// that often far less than the configured rate gets through.
+func TestRateAdaptsToWhatTheApplicationLeaves(t *testing.T) {
 	for left, mostRefused := range map[float64]float64{2: 0.02, 5: 0.015, 10: 0.01, 15: 0.01, 20: 0} {
 		clock := time.Unix(0, 0)
 		l := newLimiter(20, func() time.Time { return clock })
@@ -133,7 +133,7 @@ func TestTheRateFollowsWhatIsLeft(t *testing.T) {
 	}
 }
 
-func TestTheRateRecoversFully(t *testing.T) {
+func TestRateRecoversToMaxAfterThrottling(t *testing.T) {
 	now := time.Unix(0, 0)
 	l := newLimiter(20, func() time.Time { return now })
 	for range 100 {
@@ -149,14 +149,14 @@ func TestTheRateRecoversFully(t *testing.T) {
 		l.adapt(false)
 		seconds++
 	}
-	if seconds > 282 { // 1.05^62 > 20, the requests that must go well before, and the slower last steps
+	if seconds > 282 { // 1.05^62 > 20, probeAfter requests, and the slower probes
 		t.Errorf("recovered after %d seconds", seconds)
 	}
 }
 
-// TestAStormIsOverAsSoonForASlowPace: of ten workers or forty each has a small part of the rate, and
-// the run does not wait for them.
-func TestAStormIsOverAsSoonForASlowPace(t *testing.T) {
+// TestRecoveryTakesNoLongerAtALowRate: each of forty workers has a small share of the rate, and must
+// not slow the run down.
+func TestRecoveryTakesNoLongerAtALowRate(t *testing.T) {
 	for _, rps := range []float64{20, 2, 0.5} {
 		now := time.Unix(1_000_000, 0)
 		l := newLimiter(rps, func() time.Time { return now })
@@ -184,7 +184,7 @@ func TestAStormIsOverAsSoonForASlowPace(t *testing.T) {
 	}
 }
 
-func TestAnUnlimitedLimiterStaysUnlimited(t *testing.T) {
+func TestLimiterWithoutRateNeverWaits(t *testing.T) {
 	for _, rps := range []float64{0, -5} {
 		l := newLimiter(rps, time.Now)
 		for range 1000 {
@@ -196,7 +196,7 @@ func TestAnUnlimitedLimiterStaysUnlimited(t *testing.T) {
 	}
 }
 
-func TestRequestsAreSpaced(t *testing.T) {
+func TestLimiterSpacesRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(20, time.Now)
 		start := time.Now()
@@ -219,7 +219,7 @@ func TestRequestsAreSpaced(t *testing.T) {
 	})
 }
 
-func TestWaitingEndsWithItsContext(t *testing.T) {
+func TestWaitEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(0.01, time.Now)
 		if err := l.wait(t.Context()); err != nil {
@@ -238,7 +238,7 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 		if !errors.Is(ended, context.Canceled) || time.Since(start) > 0 {
 			t.Errorf("error %v after %v", ended, time.Since(start))
 		}
-		// Who gave up has given its turn back.
+		// The canceled wait returned its token.
 		if err := l.wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -8,20 +8,19 @@ import (
 	"strings"
 )
 
-// searchRPS is what Stripe lets an account search in a second. https://docs.stripe.com/search#rate-limits
+// searchRPS is Stripe's limit of searches a second for an account. https://docs.stripe.com/search#rate-limits
 const searchRPS = 20
 
-// errNoSearch is inside the failure of a search that the account does not have.
+// errNoSearch is the cause of a failure: the account has no search.
 var errNoSearch = errors.New("the account has no search")
 
 // SearchByOrgID returns the ids of the subscriptions, ended ones too, whose metadata.orgId is the
-// organization's id, and whether the account has search at all: merchants in India do not.
+// organization's id, and whether the account has search: accounts in India do not.
 // https://docs.stripe.com/api/subscriptions/search
 //
-// Search is eventually consistent: what is written is found in less than a minute, during an outage up
-// to an hour later. So only ids are returned, what they stand for is to be read singly, and its metadata
-// decides whom it names: Stripe compares without case, and metadata with white space around the id is
-// not found. https://docs.stripe.com/search#data-freshness
+// Search is eventually consistent: it finds a change in less than a minute, in an outage up to an hour
+// later. It ignores case, and does not find an id with white space around it. So it returns ids only: the
+// caller retrieves each subscription and compares its metadata. https://docs.stripe.com/search#data-freshness
 func (c *Client) SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error) {
 	orgID = strings.TrimSpace(orgID)
 	if orgID == "" {
@@ -41,7 +40,7 @@ func (c *Client) SearchByOrgID(ctx context.Context, orgID string) (ids []string,
 				ID string `json:"id"`
 			}
 			if err := unmarshal(raw, &found); err != nil || !usable(found.ID) {
-				return nil, true, invalid("Stripe's search for organization %q found something without a usable id (%q)", orgID, found.ID)
+				return nil, true, invalid("Stripe's search for organization %q returned an object without a usable id (%q)", orgID, found.ID)
 			}
 			ids = append(ids, found.ID)
 		}
@@ -49,22 +48,22 @@ func (c *Client) SearchByOrgID(ctx context.Context, orgID string) (ids []string,
 			return ids, true, nil
 		}
 		if page.NextPage == "" || page.NextPage == query.Get("page") {
-			return nil, true, broken("Stripe's search for organization %q promises more but gives none", orgID)
+			return nil, true, unavailable("Stripe's search for organization %q has has_more=true but no next page", orgID)
 		}
 		query.Set("page", page.NextPage)
 	}
 }
 
-// quote makes a value of a query: a backslash escapes a quote, and itself.
+// quote returns the value for a query. A backslash escapes a quote and a backslash.
 // https://docs.stripe.com/search#search-query-language
 func quote(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }
 
-// withoutSearch recognizes Stripe's refusal to search for such an account, by the two sentences that
-// people have reported ("The search feature is temporarily unavailable in your region." and "search
-// feature unavailable for merchant"). Any other refusal is one: who takes it for an answer may take
-// access away. https://github.com/better-auth/better-auth/issues/7959
+// withoutSearch reports whether the message says that the account has no search. It knows the two messages
+// that people have reported: "The search feature is temporarily unavailable in your region." and "search
+// feature unavailable for merchant". Any other refusal stays an error: taking it for "no search" could lower
+// access. https://github.com/better-auth/better-auth/issues/7959
 func withoutSearch(message string) bool {
 	message = strings.ToLower(message)
 	return strings.Contains(message, "search") && strings.Contains(message, "unavailable")

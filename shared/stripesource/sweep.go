@@ -13,9 +13,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// SweepPage returns the next page of a range of all subscriptions, ended ones too. One that
-// cannot be read is returned as such, so that it does not hide the others; one with more items than
-// the object holds says so. Both are for who reads them singly.
+// SweepPage returns the next page of the subscriptions created in a range, ended ones too. If the cursor
+// no longer exists, it returns the first page again. A subscription that cannot be read has Unreadable set,
+// and one with more than ten items MoreItems: the caller retrieves both.
 // https://docs.stripe.com/api/subscriptions/list
 func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
 	filter := url.Values{"status": {"all"}}
@@ -27,21 +27,20 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 	}
 	subs, more, err := c.page(ctx, filter, r.After, c.decodeLeniently)
 	if r.After != "" && errors.Is(err, errCursorGone) {
-		return c.SweepPage(ctx, billing.Range{From: r.From, Before: r.Before}) // read again from its start
+		return c.SweepPage(ctx, billing.Range{From: r.From, Before: r.Before})
 	}
 	if err != nil {
 		return billing.Page{}, err
 	}
 	if more && (len(subs) == 0 || subs[len(subs)-1].ID == r.After) {
-		return billing.Page{}, broken("Stripe's list of subscriptions promises more but gives none")
+		return billing.Page{}, unavailable("Stripe's list of subscriptions has has_more=true but no next object")
 	}
 	return billing.Page{Subscriptions: subs, More: more}, nil
 }
 
-// decodeLeniently reads what it can of a subscription and leaves the rest to whoever reads it
-// singly. What leads to it must be there, its id, customer and organization: without one of them
-// somebody would seem to have no subscription. Such a list is given up, for reading it again would
-// not help.
+// decodeLeniently reads what it can of a subscription. Its id, customer and organization must be readable:
+// without them an organization would seem to have no subscription. Otherwise the sweep fails; reading the
+// list again would not help.
 func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, error) {
 	sub, err := c.decode(raw)
 	if err == nil && sub.CustomerID != "" && fits(sub) {
@@ -75,7 +74,7 @@ func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, erro
 
 func usable(id string) bool { return id != "" && within(maxID, id) }
 
-// organization is none where there is no room for its id: none of ours is that long.
+// organization trims the id. One that is too long for the snapshot is not an organization's: it returns "".
 func organization(orgID string) string {
 	if !within(maxMetadata, orgID) {
 		return ""
@@ -91,7 +90,7 @@ const (
 	maxMetadata = 500
 )
 
-// fits: a snapshot has room for it.
+// fits reports whether the columns of the snapshot can hold the subscription.
 func fits(s billing.Subscription) bool {
 	for _, id := range []string{s.ID, s.CustomerID, string(s.Status)} {
 		if !within(maxID, id) {
