@@ -2,8 +2,10 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -11,15 +13,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Config is a validated configuration. It can be printed and logged.
+// Config is a validated configuration. It is safe to print and log.
 type Config struct {
 	Database Database `json:"database"`
 	Stripe   Stripe   `json:"stripe"`
-	// Rules say how a tier follows from a subscription. Its maps are never nil.
+	// Rules derive a tier from a subscription. Their maps are never nil.
 	Rules  billing.Rules `json:"rules"`
 	Queues Queues        `json:"queues"`
 
-	// Stage tells deployments of one account apart; empty: the one without a name.
+	// Stage names the deployment, if there are several in an AWS account.
 	Stage string `json:"stage"`
 	// EnumeratorFunction is the Lambda function that the command line invokes.
 	EnumeratorFunction string `json:"enumeratorFunction"`
@@ -27,20 +29,20 @@ type Config struct {
 	MaxDowngrades DowngradeLimit `json:"maxDowngrades"`
 	// WorkerConcurrency is the number of workers that share Stripe's limits.
 	WorkerConcurrency int `json:"workerConcurrency"`
-	// MaxReceiveCount is how often a message is received before it is given up: so often that its backoffs
-	// add up to RunDeadline, if nothing else is set.
+	// MaxReceiveCount is the number of receives after which a message is dead-lettered. By default its backoffs
+	// add up to RunDeadline.
 	MaxReceiveCount int `json:"maxReceiveCount"`
 	// RetryBackoff is the first pause before a message is received again.
 	RetryBackoff time.Duration `json:"retryBackoff"`
 	// RunDeadline is the age at which a run with pending items is closed.
 	RunDeadline time.Duration `json:"runDeadline"`
-	// EventsSettle is how old an event of Stripe's must be for a catch-up to go by it.
+	// EventsSettle is the age from which a catch-up considers a Stripe event.
 	EventsSettle time.Duration `json:"eventsSettle"`
 	// RetentionDays is how long finished runs are kept.
 	RetentionDays int `json:"retentionDays"`
-	// EventBus is the name or ARN of the EventBridge bus that repairs are announced on; empty: on none.
+	// EventBus is the name or ARN of the EventBridge bus for announcements; "" announces nothing.
 	EventBus string `json:"eventBus"`
-	// ReportBucket is the S3 bucket that the reports of full runs are archived in; empty: none are.
+	// ReportBucket is the S3 bucket for the reports of full runs; "" archives none.
 	ReportBucket string `json:"reportBucket"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `json:"logLevel"`
@@ -53,12 +55,12 @@ type Queues struct {
 	DeadLetter string `json:"deadLetter"`
 }
 
-// Need names the variables of a part of the configuration that a program cannot do without.
+// Need names the variables that a program requires of one part of the configuration.
 type Need []string
 
-// What a program may need.
+// The parts of the configuration.
 var (
-	NeedDatabase        = Need{"DB_HOST", "DB_USER", passwordVariable, "DB_NAME"} // the password off this machine only
+	NeedDatabase        = Need{"DB_HOST", "DB_USER", passwordVariable, "DB_NAME"} // no password for a database on this machine
 	NeedStripe          = Need{"STRIPE_SECRET_KEY"}
 	NeedWorkQueue       = Need{"WORK_QUEUE_URL"}
 	NeedResultsQueue    = Need{"RESULTS_QUEUE_URL"}
@@ -66,9 +68,8 @@ var (
 	NeedEnumerator      = Need{"ENUMERATOR_FUNCTION"}
 )
 
-// Load validates the environment and returns it as a Config. All problems,
-// missing variables of the needed parts among them, are reported in one *Error;
-// the Config is then empty.
+// Load validates the environment and returns it as a Config. It reports all problems in one *Error, missing
+// variables of the needed parts too; the Config is then empty.
 func Load(environ map[string]string, needs ...Need) (Config, error) {
 	c := Config{
 		Database: Database{TLS: TLS{Enabled: true}},
@@ -77,19 +78,22 @@ func Load(environ map[string]string, needs ...Need) (Config, error) {
 	required := slices.Concat(needs...)
 	var problems []Problem
 	for _, s := range settings(&c, tiersOf(environ)) {
-		text := cmp.Or(valueOf(environ, s.name), s.byItself)
-		if text != "" {
-			if err := s.into.UnmarshalText([]byte(text)); err != nil {
-				problems = append(problems, Problem{s.name, err.Error(), s.remedy})
-			}
-			continue
+		text := cmp.Or(valueOf(environ, s.name), s.defaultText)
+		canBeEmpty := !slices.Contains(required, s.name) || s.name == passwordVariable && c.Database.OnThisMachine()
+		var err error
+		switch {
+		case placeholder.MatchString(text):
+			err = errors.New("is still the placeholder of the example")
+		case text != "":
+			err = s.into.UnmarshalText([]byte(text))
+		case !canBeEmpty:
+			err = errors.New("is not set")
 		}
-		canBeEmpty := s.name == passwordVariable && c.Database.OnThisMachine()
-		if slices.Contains(required, s.name) && !canBeEmpty {
-			problems = append(problems, Problem{s.name, "is not set", s.remedy})
+		if err != nil {
+			problems = append(problems, Problem{s.name, err.Error(), s.remedy})
 		}
 	}
-	problems = append(problems, strange(environ)...)
+	problems = append(problems, unknownLists(environ)...)
 	if len(problems) > 0 {
 		return Config{}, &Error{Problems: problems}
 	}
@@ -99,8 +103,11 @@ func Load(environ map[string]string, needs ...Need) (Config, error) {
 	return c, nil
 }
 
-// valueOf drops white space around a value, which a copied line often brings along. A password may
-// begin or end with it.
+// placeholder is in each value of the example files that must be replaced.
+var placeholder = regexp.MustCompile(`(?i)replace[-_]?me`)
+
+// valueOf trims the value, because copied text often ends with white space. A password may begin or end with
+// white space.
 func valueOf(environ map[string]string, name string) string {
 	if name == passwordVariable {
 		return environ[name]
@@ -108,7 +115,7 @@ func valueOf(environ map[string]string, name string) string {
 	return strings.TrimSpace(environ[name])
 }
 
-// tiersOf returns the tiers that the environment names, or nil where TIERS is wrong.
+// tiersOf returns the tiers of the environment, or nil if TIERS is invalid.
 func tiersOf(environ map[string]string) billing.Tiers {
 	tiers := billing.DefaultTiers
 	if text := valueOf(environ, tiersVariable); text != "" && tiers.UnmarshalText([]byte(text)) != nil {
@@ -117,13 +124,13 @@ func tiersOf(environ map[string]string) billing.Tiers {
 	return tiers
 }
 
-// IsTierList reports whether a variable of this name would list the prices or products of a tier.
+// IsTierList reports whether the name is that of a list of prices or products, even of an unknown tier.
 func IsTierList(name string) bool {
 	return strings.HasPrefix(name, pricePrefix) || strings.HasPrefix(name, productPrefix)
 }
 
-// Names returns the variables that mean something in an environment: which lists of prices and
-// products do depends on its TIERS. Where those are wrong, all that it has count.
+// Names returns the names of all variables. The lists of prices and products depend on the environment's TIERS;
+// if that is invalid, Names returns each list that the environment has.
 func Names(environ map[string]string) []string {
 	tiers := tiersOf(environ)
 	var names []string
@@ -136,8 +143,8 @@ func Names(environ map[string]string) []string {
 	return names
 }
 
-// strange finds the lists that belong to no tier: what stands in them would be lost.
-func strange(environ map[string]string) (problems []Problem) {
+// unknownLists finds the lists of tiers that do not exist: their ids would be ignored.
+func unknownLists(environ map[string]string) (problems []Problem) {
 	known := Names(environ)
 	for _, name := range slices.Sorted(maps.Keys(environ)) {
 		if IsTierList(name) && valueOf(environ, name) != "" && !slices.Contains(known, name) {
@@ -146,3 +153,13 @@ func strange(environ map[string]string) (problems []Problem) {
 	}
 	return problems
 }
+
+// The most connections to the database of one process. The sum over a deployment must be within the server's
+// limit.
+const (
+	EnumeratorConnections = 4
+	// WorkerConnections is lower than the number of organizations that a worker handles at once: most of them
+	// wait for Stripe.
+	WorkerConnections     = 4
+	AggregatorConnections = 2
+)

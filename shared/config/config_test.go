@@ -82,7 +82,7 @@ func problemsOf(t *testing.T, environ map[string]string, needs ...config.Need) m
 	return wrong
 }
 
-func TestDefaultsFillWhatIsNotSet(t *testing.T) {
+func TestUnsetVariablesHaveDefaults(t *testing.T) {
 	got := mustLoad(t, complete(), everyNeed...)
 	want := config.Config{
 		Database: config.Database{
@@ -149,7 +149,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 }
 
-func TestAnEmptyEnvironmentIsEnoughForAProgramThatNeedsNothing(t *testing.T) {
+func TestEmptyEnvironmentIsValidWithoutNeeds(t *testing.T) {
 	t.Setenv("DB_PORT", "not a number") // of the process: it must not be looked at
 	for _, environ := range []map[string]string{nil, {}} {
 		if got := mustLoad(t, environ); got.Database.Port != 3306 || got.Stripe.Mode != "" {
@@ -158,7 +158,7 @@ func TestAnEmptyEnvironmentIsEnoughForAProgramThatNeedsNothing(t *testing.T) {
 	}
 }
 
-func TestEachNeedNamesWhatIsMissing(t *testing.T) {
+func TestMissingVariablesOfANeedAreReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		need config.Need
 		want []string
@@ -179,7 +179,7 @@ func TestEachNeedNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestAllProblemsAreReportedAtOnceInTheOrderOfTheDocumentation(t *testing.T) {
+func TestAllProblemsAreReportedInTheDocumentedOrder(t *testing.T) {
 	environ := complete("DB_HOST", "  ", "DB_PORT", "many", "STRIPE_SECRET_KEY", "", "STRIPE_RPS", "0",
 		"WORK_QUEUE_URL", "", "LOG_LEVEL", "loud", "RETENTION_DAYS", "18")
 	_, err := config.Load(environ, everyNeed...)
@@ -198,7 +198,7 @@ func TestAllProblemsAreReportedAtOnceInTheOrderOfTheDocumentation(t *testing.T) 
 	}
 }
 
-func TestEachRuleRefusesAndAllows(t *testing.T) {
+func TestValuesAreCheckedByTheirRule(t *testing.T) {
 	const ok, notValid, outOfRange = "", "is not valid", "is out of range"
 	for _, test := range []struct{ variable, value, wrong string }{
 		{"DB_HOST", "10.0.0.7", ok},
@@ -333,7 +333,7 @@ func TestEachRuleRefusesAndAllows(t *testing.T) {
 	}
 }
 
-func TestAPriceInTwoTiersIsAnError(t *testing.T) {
+func TestPriceInTwoTiersIsRefused(t *testing.T) {
 	got := problemsOf(t, map[string]string{
 		"STRIPE_PRICE_ID_STARTER": "price_a,price_b",
 		"STRIPE_PRICE_ID_MAX":     "price_c,price_b",
@@ -344,7 +344,7 @@ func TestAPriceInTwoTiersIsAnError(t *testing.T) {
 	}
 }
 
-func TestTheTiersDecideWhichListsThereAre(t *testing.T) {
+func TestTiersDefineTheLists(t *testing.T) {
 	got := mustLoad(t, map[string]string{
 		"TIERS": "None,Team_2,Gold", "STRIPE_PRICE_ID_TEAM_2": "price_a", "STRIPE_PRODUCT_ID_GOLD": "prod_b", "STRIPE_PRICE_ID_NONE": "price_c", "DEFAULT_TIER": "gold",
 	}).Rules
@@ -366,14 +366,14 @@ func TestTheTiersDecideWhichListsThereAre(t *testing.T) {
 	}
 }
 
-func TestWrongTiersAreTheOnlyProblem(t *testing.T) {
+func TestInvalidTiersHideProblemsThatDependOnThem(t *testing.T) {
 	got := problemsOf(t, map[string]string{"TIERS": "gold", "STRIPE_PRICE_ID_GOLD": "price_a", "STRIPE_PRODUCT_ID_PRO": "prod_a", "DEFAULT_TIER": "gold"})
 	if diff := cmp.Diff(map[string]string{"TIERS": "has only one entry"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func TestTheModeFollowsFromTheKey(t *testing.T) {
+func TestModeDefaultsToTheKeysPrefix(t *testing.T) {
 	for key, want := range map[string]config.Mode{
 		"sk_live_x": config.ModeLive, "rk_live_x": config.ModeLive,
 		"sk_test_x": config.ModeTest, "rk_test_x": config.ModeTest,
@@ -384,7 +384,7 @@ func TestTheModeFollowsFromTheKey(t *testing.T) {
 	}
 }
 
-func TestADatabaseOnThisMachineNeedsNoTLSAndNoPassword(t *testing.T) {
+func TestLoopbackDatabaseNeedsNoTLSAndNoPassword(t *testing.T) {
 	for host, isThisMachine := range map[string]bool{
 		"localhost": true, "LOCALHOST.": true, "mysql.localhost": true, "127.0.0.1": true, "127.8.9.1": true, "::1": true,
 		"10.0.0.1": false, "localhost.example.com": false, "0.0.0.0": false, "db": false,
@@ -400,7 +400,7 @@ func TestADatabaseOnThisMachineNeedsNoTLSAndNoPassword(t *testing.T) {
 	}
 }
 
-func TestTLSCanTrustTheAuthoritiesOfAFile(t *testing.T) {
+func TestTLSTrustsTheAuthoritiesOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "authorities.pem")
 	if err := os.WriteFile(path, []byte(certificate), 0o600); err != nil {
 		t.Fatal(err)
@@ -411,20 +411,20 @@ func TestTLSCanTrustTheAuthoritiesOfAFile(t *testing.T) {
 	}
 }
 
-func TestTLSCanTrustAmazonsAuthorities(t *testing.T) {
+func TestTLSTrustsAmazonsAuthorities(t *testing.T) {
 	if got, want := mustLoad(t, complete("DB_TLS", "rds")).Database.TLS, (config.TLS{Enabled: true, RDS: true}); got != want {
 		t.Errorf("TLS = %+v, want %+v", got, want)
 	}
 }
 
-func TestAPasswordKeepsItsWhiteSpace(t *testing.T) {
+func TestPasswordKeepsWhiteSpace(t *testing.T) {
 	got := mustLoad(t, complete("DB_PASSWORD", " secret ", "DB_USER", " user "), config.NeedDatabase).Database
 	if got.Password.Reveal() != " secret " || got.User != "user" {
 		t.Errorf("password %q, user %q", got.Password.Reveal(), got.User)
 	}
 }
 
-func TestLoadLeavesTheEnvironmentAlone(t *testing.T) {
+func TestLoadDoesNotChangeTheEnvironment(t *testing.T) {
 	environ := complete("DB_USER", " user ")
 	before := maps.Clone(environ)
 	mustLoad(t, environ)

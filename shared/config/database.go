@@ -19,12 +19,12 @@ type Database struct {
 	TLS      TLS    `json:"tls"`
 }
 
-// OnThisMachine reports whether Host is this machine, wherever that is. Names are not looked up.
+// OnThisMachine reports whether Host is a loopback address or localhost. Names are not resolved.
 func (d Database) OnThisMachine() bool { return isLoopback(d.Host) }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
-// readHost takes a host, from which follows whether TLS is used where nothing is said of it.
+// readHost sets the host, and the default of TLS, which depends on it.
 func (d *Database) readHost(host string) error {
 	if net.ParseIP(host) == nil && (len(host) > 253 || !hostName.MatchString(host)) {
 		return errors.New("is not a host name or an address")
@@ -44,15 +44,13 @@ func isLoopback(host string) bool {
 // TLS says how the connection to the database is protected.
 type TLS struct {
 	Enabled bool `json:"enabled"`
-	// CAFile, where it is not empty, is a PEM file with the only authorities to
-	// trust. Load has seen certificates in it.
+	// CAFile, if not "", is a PEM file with the only authorities to trust. Load checked that it has certificates.
 	CAFile string `json:"caFile"`
-	// RDS: Amazon's authorities for RDS are the only ones to trust. Without this
-	// and without CAFile the system's count.
+	// RDS: trust Amazon's authorities for RDS only. Without RDS and CAFile, the system's authorities are trusted.
 	RDS bool `json:"rds"`
 }
 
-// UnmarshalText reads true, false, rds, or a path, and looks into the file.
+// UnmarshalText reads true, false, rds or the path of a readable file with certificates.
 func (t *TLS) UnmarshalText(text []byte) error {
 	switch word := strings.ToLower(string(text)); word {
 	case "true", "false", "rds":
@@ -65,8 +63,8 @@ func (t *TLS) UnmarshalText(text []byte) error {
 	}
 	var content []byte
 	info, err := os.Stat(path)
-	if err == nil && info.Mode().IsRegular() && info.Size() <= 1<<20 { // a device or a pipe, set by mistake, would never end
-		content, err = os.ReadFile(path) //nolint:gosec // G304: the operator names the file, to read it is the task
+	if err == nil && info.Mode().IsRegular() && info.Size() <= 1<<20 { // reading a device or a pipe would never end
+		content, err = os.ReadFile(path) //nolint:gosec // G304: the operator names the file
 	}
 	if err != nil || content == nil {
 		return errors.New("names a file that cannot be read")

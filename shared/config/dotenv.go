@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,107 +13,122 @@ import (
 	"github.com/joho/godotenv"
 )
 
-// Environ turns what os.Environ returns into a map. Of a name that stands there
-// twice the first counts, as it does for os.Getenv.
+// Environ turns the result of os.Environ into a map. If a name is there twice, the first value counts, as it
+// does for os.Getenv.
 func Environ(entries []string) map[string]string {
 	environ := make(map[string]string, len(entries))
 	for _, entry := range entries {
 		name, value, found := strings.Cut(entry, "=")
-		if !found || name == "" {
-			continue
-		}
-		if _, seen := environ[name]; !seen {
+		if _, seen := environ[name]; found && name != "" && !seen {
 			environ[name] = value
 		}
 	}
 	return environ
 }
 
-// ReadDotEnv returns the environment with the values of a .env file beneath it:
-// a variable of the environment wins, also an empty one. A file that does not
-// exist is fine. A variable in it that is neither this package's nor AWS's
-// (AWS_*) is an *Error. Only the command line reads such a file.
+// ReadDotEnv returns the environment with the values of a .env file as defaults: a variable of the
+// environment wins, even an empty one. The file may be missing. Only the command lines read such a file.
+//
+// A malformed line, a name that is there twice and a name that nothing reads (AWS_* is for the SDK) are
+// problems of an *Error, which then also has the problems that Load finds.
 func ReadDotEnv(path string, environ map[string]string) (map[string]string, error) {
-	file, err := ReadFile(path)
+	file, problems, err := parse(path)
 	if err != nil {
 		return nil, err
 	}
 	merged := maps.Clone(file.Values)
 	maps.Copy(merged, environ)
+	tiersInSecret := valueOf(merged, tiersVariable) == "" && SecretName(merged) != ""
 	known := Names(merged)
-	tiersElsewhere := valueOf(merged, tiersVariable) == "" && SecretName(merged) != "" // then Load looks at the lists
 	for name := range file.Values {
-		if strings.HasPrefix(name, "AWS_") || tiersElsewhere && IsTierList(name) {
+		if strings.HasPrefix(name, "AWS_") || tiersInSecret && IsTierList(name) {
 			known = append(known, name)
 		}
 	}
-	if found := file.Unknown(known); len(found) > 0 {
-		return nil, &Error{Problems: found}
+	problems = append(problems, file.Unknown(known)...)
+	if len(problems) == 0 {
+		return merged, nil
 	}
-	return merged, nil
+	_, err = Load(merged)
+	if invalid, ok := errors.AsType[*Error](err); ok {
+		for _, p := range file.Locate(invalid, environ).Problems {
+			reported := slices.ContainsFunc(problems, func(q Problem) bool { return q.Variable == p.Variable })
+			if !reported && !(tiersInSecret && (IsTierList(p.Variable) || p.Variable == defaultTierVariable)) {
+				problems = append(problems, p)
+			}
+		}
+	}
+	return nil, &Error{Problems: problems}
 }
 
-// File is what a file of NAME=value lines says.
+// File is a file of NAME=value lines.
 type File struct {
 	Values map[string]string
 
 	path  string
-	lines map[string]int
+	lines map[string]int // in which a name is set first
 }
 
-// assignment is the begin of a line that gives a name its value.
-var assignment = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z0-9_.]+)\s*[=:]`)
-
-// ReadFile reads such a file. One that does not exist says nothing.
+// ReadFile reads such a file. A missing one is empty; malformed lines and names that are there twice are an
+// *Error.
 func ReadFile(path string) (File, error) {
-	file := File{Values: map[string]string{}, path: path, lines: map[string]int{}}
-	content, err := os.ReadFile(path) //nolint:gosec // G304: the path is the caller's, to read it is the task
+	file, problems, err := parse(path)
+	if err == nil && len(problems) > 0 {
+		err = &Error{Problems: problems}
+	}
+	return file, err
+}
+
+// parse skips malformed lines, so that it finds all of them. Errors of the parser are not wrapped: they quote
+// the line, which may hold a password.
+func parse(path string) (file File, problems []Problem, err error) {
+	file = File{Values: map[string]string{}, path: path, lines: map[string]int{}}
+	content, err := os.ReadFile(path) //nolint:gosec // G304: the operator names the file
 	if errors.Is(err, fs.ErrNotExist) {
-		return file, nil
+		return file, nil, nil
 	}
 	if err != nil {
-		return file, fmt.Errorf("read environment file: %w", err)
+		return file, nil, fmt.Errorf("read environment file: %w", err)
 	}
-	if file.Values, err = godotenv.UnmarshalBytes(content); err != nil {
-		return file, malformed(path, malformedLine(content))
-	}
-	lines := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
-	if _, unnamed := file.Values[""]; unnamed { // what the parser makes of a last line without =
-		return file, malformed(path, len(lines))
-	}
-	for i, line := range lines {
-		if named := assignment.FindStringSubmatch(line); named != nil {
-			file.lines[named[1]] = i + 1
+	var wellFormed strings.Builder
+	lines := strings.SplitAfter(string(content), "\n")
+	for start := 0; start < len(lines); {
+		names, end := assignment(lines, start)
+		if end == start {
+			problems = append(problems, Problem{
+				fmt.Sprintf("line %d of %s", start+1, path), "is malformed", "one NAME=value a line, in single quotes where the value contains a space, a quote, # or $",
+			})
+			start++
+			continue
 		}
-	}
-	for name := range file.Values { // the parser takes more for a name than this package does
-		if file.lines[name] == 0 {
-			file.lines[name] = 1 + slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, name) })
+		for name := range names {
+			if first := file.lines[name]; first > 0 {
+				problems = append(problems, Problem{printable(name), fmt.Sprintf("is set in lines %d and %d of %s", first, start+1, path), "it in one of them only"})
+			}
+			file.lines[name] = start + 1
 		}
+		wellFormed.WriteString(strings.Join(lines[start:end], ""))
+		start = end
 	}
-	return file, nil
+	if file.Values, err = godotenv.Unmarshal(wellFormed.String()); err != nil {
+		return file, problems, fmt.Errorf("environment file %s is malformed", path)
+	}
+	return file, problems, nil
 }
 
-// malformed wraps nothing: the parser quotes what it could not read, maybe a password.
-func malformed(path string, line int) error {
-	return fmt.Errorf("environment file %s is malformed in line %d: write one NAME=value a line, "+
-		"in single quotes where the value contains a space, a quote, # or $", path, line)
-}
-
-// malformedLine is the first line that nothing before it makes sense of: a quote that does not end
-// begins there.
-func malformedLine(content []byte) int {
-	lines := bytes.SplitAfter(content, []byte("\n"))
-	good := 0
-	for n := range lines {
-		if _, err := godotenv.UnmarshalBytes(bytes.Join(lines[:n], nil)); err == nil {
-			good = n
+// assignment returns the names that the assignment in lines[start:end] sets: one, or none for a comment. A
+// quoted value may have several lines. end is start if the line is malformed.
+func assignment(lines []string, start int) (names map[string]string, end int) {
+	for end = start + 1; end <= len(lines); end++ {
+		names, err := godotenv.Unmarshal(strings.Join(lines[start:end], ""))
+		if _, unnamed := names[""]; err == nil && !unnamed { // unnamed: a last line without =
+			return names, end
 		}
 	}
-	return good + 1
+	return nil, start
 }
 
-// Locate returns the error with the line of each variable that the file sets, and the environment does not.
+// Locate returns the error with the line of each variable that the file sets and the environment does not.
 func (f File) Locate(e *Error, environ map[string]string) *Error {
 	located := &Error{Problems: slices.Clone(e.Problems)}
 	for i, p := range e.Problems {
@@ -126,22 +140,29 @@ func (f File) Locate(e *Error, environ map[string]string) *Error {
 	return located
 }
 
-// spelledAsName is how a variable is spelled. What is spelled otherwise may be a part of a value that
-// went over its line.
-var spelledAsName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-
-// Unknown returns a problem for each name in the file that is none of the known ones, with its line
-// and the known one that is most like it.
+// Unknown returns a problem for each name in the file that is not in known, with its line and the known name
+// that is most like it.
 func (f File) Unknown(known []string) (problems []Problem) {
 	for _, name := range slices.Sorted(maps.Keys(f.Values)) {
 		if slices.Contains(known, name) {
 			continue
 		}
-		p := unknown(name, fmt.Sprintf("in line %d of %s ", f.lines[name], f.path), known)
-		if !spelledAsName.MatchString(name) {
-			p.Variable, p.Wrong = "a variable", fmt.Sprintf("in line %d of %s is unknown", f.lines[name], f.path)
+		where := fmt.Sprintf("in line %d of %s ", f.lines[name], f.path)
+		p := unknown(name, where, known)
+		if printable(name) != name {
+			p.Variable, p.Wrong = printable(name), where+"is unknown"
 		}
 		problems = append(problems, p)
 	}
 	return problems
+}
+
+var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+
+// printable returns the name unless it may be a part of a value, such as a password with a line break.
+func printable(name string) string {
+	if variableName.MatchString(name) {
+		return name
+	}
+	return "a variable"
 }

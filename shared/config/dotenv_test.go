@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,7 +24,7 @@ func writeFile(t *testing.T, content string) string {
 	return path
 }
 
-func TestTheEnvironmentWinsOverDotEnv(t *testing.T) {
+func TestEnvironmentWinsOverDotEnv(t *testing.T) {
 	path := writeFile(t, "DB_HOST=from-file\nDB_USER='a $user'\nDB_NAME=from-file # a comment\n")
 	environ := map[string]string{"DB_HOST": "from-environment", "DB_NAME": ""}
 	got, err := config.ReadDotEnv(path, environ)
@@ -39,7 +40,7 @@ func TestTheEnvironmentWinsOverDotEnv(t *testing.T) {
 	}
 }
 
-func TestAMissingDotEnvIsFine(t *testing.T) {
+func TestMissingDotEnvIsIgnored(t *testing.T) {
 	environ := map[string]string{"DB_HOST": "from-environment"}
 	got, err := config.ReadDotEnv(filepath.Join(t.TempDir(), ".env"), environ)
 	if err != nil {
@@ -50,7 +51,7 @@ func TestAMissingDotEnvIsFine(t *testing.T) {
 	}
 }
 
-func TestAMalformedDotEnvIsNamedButNotQuoted(t *testing.T) {
+func TestMalformedDotEnvIsNotQuoted(t *testing.T) {
 	const secret = "correct-horse-battery-staple"
 	for _, content := range []string{
 		"DB_PASSWORD " + secret,
@@ -66,21 +67,68 @@ func TestAMalformedDotEnvIsNamedButNotQuoted(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongInDotEnvIsNamedWithItsLine(t *testing.T) {
-	for content, line := range map[string]string{
-		"DB_HOST=x\n# fine\nDB_USER-x\nDB_NAME=y\n":        "malformed in line 3: ",
-		"DB_USER=x\nDB_PASSWORD='never\nends\nDB_NAME=y\n": "malformed in line 2: ",
-		"\"": "malformed in line 1: ",
-		"DB_USER=x\nDB_PASSWORD='two\nlines'\nDB NAME=y\n": "in line 4 of ",
-		"DB_USER=x\nDB_NAME=y\nthe last line has no end":   "malformed in line 3: ",
+func TestMalformedLineIsReportedWithItsNumber(t *testing.T) {
+	for content, line := range map[string]int{
+		"DB_HOST=x\n# fine\nDB_USER-x\nDB_NAME=y\n":        3,
+		"DB_USER=x\nDB_PASSWORD='never\nends\nDB_NAME=y\n": 2,
+		"\"": 1,
+		"DB_USER=x\nDB_NAME=y\nthe last line has no end": 3,
 	} {
-		if _, err := config.ReadDotEnv(writeFile(t, content), nil); err == nil || !strings.Contains(err.Error(), line) {
-			t.Errorf("%q: %v, want %q", content, err, line)
+		path := writeFile(t, content)
+		_, err := config.ReadDotEnv(path, nil)
+		if want := fmt.Sprintf("line %d of %s is malformed: ", line, path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", content, err, want)
 		}
 	}
 }
 
-func TestAnUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearest(t *testing.T) {
+func TestNameWithASpaceAfterAValueWithTwoLinesIsReportedWithItsLine(t *testing.T) {
+	path := writeFile(t, "DB_USER=x\nDB_PASSWORD='two\nlines'\nDB NAME=y\n")
+	if _, err := config.ReadDotEnv(path, nil); err == nil || !strings.Contains(err.Error(), "in line 4 of ") {
+		t.Errorf("ReadDotEnv() = %v", err)
+	}
+}
+
+func TestAllProblemsOfDotEnvAreReportedTogether(t *testing.T) {
+	t.Chdir(filepath.Dir(writeFile(t, strings.Join([]string{
+		"DB_HOST=x", "DB_PORT=many", "DB_USER x", "DB_HOST=y", "DB_PASSWORD='replace-me'", "DB_NAM=z", "no sense", "hunter2=a", "hunter2=b",
+		"STRIPE_PRICE_ID_GOLD=price_1", "LOG_LEVEL=loud", "WORKER_CONCURRENCY=0",
+	}, "\n"))))
+	_, err := config.ReadDotEnv(".env", map[string]string{"LOG_LEVEL": "info", "WORKER_CONCURRENCY": "0"})
+	problems, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range problems.Problems {
+		got = append(got, p.Variable+" "+p.Wrong)
+	}
+	want := []string{
+		"line 3 of .env is malformed",
+		"DB_HOST is set in lines 1 and 4 of .env",
+		"line 7 of .env is malformed",
+		"a variable is set in lines 8 and 9 of .env",
+		"DB_NAM in line 6 of .env is unknown",
+		"STRIPE_PRICE_ID_GOLD in line 10 of .env is of no tier in TIERS",
+		"a variable in line 9 of .env is unknown",
+		"DB_PORT is not valid (line 2 of .env)",
+		"DB_PASSWORD is still the placeholder of the example (line 5 of .env)",
+		"WORKER_CONCURRENCY is out of range",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestTiersOfASecretAreNotCheckedWithOtherProblemsOfDotEnv(t *testing.T) {
+	path := writeFile(t, "SECRET_NAME=x\nSTRIPE_PRICE_ID_GOLD=price_1\nDEFAULT_TIER=gold\nNO_SUCH=x\n")
+	_, err := config.ReadDotEnv(path, nil)
+	if problems, ok := errors.AsType[*config.Error](err); !ok || len(problems.Problems) != 1 {
+		t.Errorf("ReadDotEnv() = %v", err)
+	}
+}
+
+func TestUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearestName(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
 		environ map[string]string
@@ -114,14 +162,14 @@ func TestAnUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearest(t *testing.T) {
 	}
 }
 
-func TestAnUnreadableDotEnvIsAnError(t *testing.T) {
+func TestUnreadableDotEnvIsAnError(t *testing.T) {
 	directory := t.TempDir()
 	if _, err := config.ReadDotEnv(directory, nil); err == nil || !strings.Contains(err.Error(), directory) {
 		t.Errorf("ReadDotEnv() of a directory = %v", err)
 	}
 }
 
-func TestEnvironReadsWhatTheOSGives(t *testing.T) {
+func TestEnvironKeepsTheFirstValueOfAName(t *testing.T) {
 	got := config.Environ([]string{"A=1", "B=x=y", "EMPTY=", "A=2", "no equals sign", "=C:=C:\\"})
 	want := map[string]string{"A": "1", "B": "x=y", "EMPTY": ""}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -134,8 +182,10 @@ const exampleFile = "../../.env.example"
 // commentedOut is a line of the example that shows a default.
 var commentedOut = regexp.MustCompile(`(?m)^# ([A-Z][A-Z0-9_]*=)`)
 
-// example returns the variables of .env.example, with those that are commented
-// out or without.
+// filledIn replaces the placeholders of the example.
+var filledIn = strings.NewReplacer("replace-me", "filled-in", "replace_me", "filledIn", "replaceMe", "filledIn")
+
+// example returns the variables of .env.example, filled in, with or without those that are commented out.
 func example(t *testing.T, withDefaults bool) map[string]string {
 	t.Helper()
 	content, err := os.ReadFile(exampleFile)
@@ -145,6 +195,7 @@ func example(t *testing.T, withDefaults bool) map[string]string {
 	if withDefaults {
 		content = commentedOut.ReplaceAll(content, []byte("$1"))
 	}
+	content = []byte(filledIn.Replace(string(content)))
 	values, err := config.ReadDotEnv(writeFile(t, string(content)), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -162,10 +213,12 @@ func variableNames(t testing.TB) []string {
 	return names
 }
 
-func TestTheExampleNamesEveryVariableAndNoOther(t *testing.T) {
+func TestExampleHasEveryVariableAndNoOther(t *testing.T) {
 	var got []string
 	for name := range example(t, true) {
-		got = append(got, name)
+		if !strings.HasPrefix(name, "AWS_") {
+			got = append(got, name)
+		}
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(slices.Sorted(slices.Values(variableNames(t))), got); diff != "" {
@@ -173,12 +226,33 @@ func TestTheExampleNamesEveryVariableAndNoOther(t *testing.T) {
 	}
 }
 
-func TestTheExampleIsAValidConfiguration(t *testing.T) {
-	mustLoad(t, example(t, false), everyNeed...)
+func TestFilledInExampleIsValid(t *testing.T) {
+	mustLoad(t, example(t, false), config.NeedDatabase, config.NeedStripe)
 	mustLoad(t, example(t, true), everyNeed...)
 }
 
-func TestTheExampleShowsTheDefaults(t *testing.T) {
+func TestEveryPlaceholderOfTheExampleIsRefused(t *testing.T) {
+	content, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environ, err := config.ReadDotEnv(writeFile(t, string(content)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := problemsOf(t, environ)
+	for _, name := range []string{"DB_HOST", "DB_PASSWORD", "DB_NAME", "STRIPE_SECRET_KEY", "STRIPE_PRICE_ID_STARTER", "STRIPE_PRICE_ID_PRO", "STRIPE_PRICE_ID_MAX"} {
+		if got[name] != "is still the placeholder of the example" {
+			t.Errorf("%s %s", name, got[name])
+		}
+		delete(got, name)
+	}
+	if len(got) > 0 {
+		t.Errorf("also %v", got)
+	}
+}
+
+func TestExampleShowsTheDefaults(t *testing.T) {
 	shown := example(t, true)
 	for _, v := range config.Variables() {
 		if v.Default != "" && shown[v.Name] != v.Default {

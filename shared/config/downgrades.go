@@ -1,85 +1,62 @@
 package config
 
 import (
-	"math"
 	"regexp"
 	"strconv"
-	"strings"
 )
 
-const (
-	defaultDowngrades           = 10
-	defaultDowngradeBasisPoints = 500 // 5 %
-	wholeInBasisPoints          = 10_000
-)
+const whole = 10_000 // basis points
 
-// DowngradeLimit says how many organizations one run may downgrade: a number, a
-// percentage of the listed organizations, or, as its zero value, the larger of
-// 10 and 5 %.
+// DowngradeLimit is how many organizations one run may downgrade: a number, a percentage of the listed
+// organizations, or, as its zero value, the larger of 10 and 5 %.
 type DowngradeLimit struct {
 	isSet, isPercentage bool
-	value               int // a number, or hundredths of a percent
+	number, basisPoints int
 }
 
-// Limit returns the number of downgrades allowed in a run that lists so many
-// organizations. A percentage is rounded down.
+// Limit returns the limit of a run that lists so many organizations. A percentage is rounded down, but a run
+// over one organization may repair it.
 func (d DowngradeLimit) Limit(listed int) int {
 	listed = max(listed, 0)
-	switch {
-	case d.isPercentage:
-		return max(share(listed, d.value), min(d.value, listed, 1)) // a run over one organization must be able to repair it
-	case d.isSet:
-		return d.value
-	default:
-		return max(defaultDowngrades, share(listed, defaultDowngradeBasisPoints))
+	if !d.isSet {
+		d.number, d.basisPoints = 10, 500
 	}
-}
-
-// share takes basis points of a number without overflowing.
-func share(of, basisPoints int) int {
-	whole, rest := of/wholeInBasisPoints, of%wholeInBasisPoints
-	return whole*basisPoints + rest*basisPoints/wholeInBasisPoints
+	share := listed/whole*d.basisPoints + listed%whole*d.basisPoints/whole // without overflow
+	return max(d.number, share, min(d.basisPoints, listed, 1))
 }
 
 // String returns the limit as it is written in MAX_DOWNGRADES.
 func (d DowngradeLimit) String() string {
 	switch {
-	case d.isPercentage:
-		return strconv.FormatFloat(float64(d.value)/100, 'f', -1, 64) + "%"
-	case d.isSet:
-		return strconv.Itoa(d.value)
-	default:
+	case !d.isSet:
 		return "the larger of 10 and 5%"
+	case d.isPercentage:
+		return strconv.FormatFloat(float64(d.basisPoints)/100, 'f', -1, 64) + "%"
+	default:
+		return strconv.Itoa(d.number)
 	}
 }
 
-// MarshalText returns what String does.
+// MarshalText returns the same as String.
 func (d DowngradeLimit) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// percentage has at most two decimals, which are read as they stand: a float turns some of them into
-// the number below.
-var percentage = regexp.MustCompile(`^(\d+)(?:\.(\d{1,2}))?$`)
+// percentage has at most two decimals. They are not parsed as a float, which may be below the decimal number.
+var percentage = regexp.MustCompile(`^(\d+)(?:\.(\d{1,2}))?\s*%$`)
 
-// UnmarshalText reads a number or a percentage. Its errors do not repeat the
-// text.
+// UnmarshalText reads a number or a percentage. Its errors do not repeat the text.
 func (d *DowngradeLimit) UnmarshalText(text []byte) error {
-	digits, isPercentage := strings.CutSuffix(string(text), "%")
-	if !isPercentage {
-		number, err := strconv.ParseUint(digits, 10, 31)
-		if err != nil || number > math.MaxInt32 {
+	if parts := percentage.FindStringSubmatch(string(text)); parts != nil {
+		points, err := strconv.Atoi(parts[1] + (parts[2] + "00")[:2])
+		if err != nil || points > whole {
 			return errNotValid
 		}
-		*d = DowngradeLimit{isSet: true, value: int(number)}
+		*d = DowngradeLimit{isSet: true, isPercentage: true, basisPoints: points}
 		return nil
 	}
-	parts := percentage.FindStringSubmatch(strings.TrimSpace(digits))
-	if parts == nil {
+	number, err := strconv.ParseUint(string(text), 10, 31)
+	if err != nil {
 		return errNotValid
 	}
-	points, err := strconv.Atoi(parts[1] + (parts[2] + "00")[:2])
-	if err != nil || points > wholeInBasisPoints {
-		return errNotValid
-	}
-	*d = DowngradeLimit{isSet: true, isPercentage: true, value: points}
+	*d = DowngradeLimit{isSet: true, number: int(number)}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func TestADowngradeLimitIsANumberOrAShareOfTheListed(t *testing.T) {
+func TestLimitIsANumberOrAPercentageOfTheListed(t *testing.T) {
 	for _, test := range []struct {
 		text   string
 		listed int
@@ -40,7 +40,7 @@ func TestADowngradeLimitIsANumberOrAShareOfTheListed(t *testing.T) {
 	}
 }
 
-func TestADowngradeLimitPrintsAsItIsWritten(t *testing.T) {
+func TestLimitPrintsAsMaxDowngradesIsWritten(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "the larger of 10 and 5%", "25": "25", "5%": "5%", "2.50 %": "2.5%",
 	} {
@@ -50,7 +50,7 @@ func TestADowngradeLimitPrintsAsItIsWritten(t *testing.T) {
 	}
 }
 
-func TestAPercentageNeverExceedsItsShareAndGrowsWithTheListed(t *testing.T) {
+func TestPercentageIsMonotonicAndAtMostTheListed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`[0-9]{1,2}(\.[0-9]{1,2})?%`).Draw(t, "text")
 		listed := rapid.IntRange(0, 1<<40).Draw(t, "listed")

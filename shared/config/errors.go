@@ -3,10 +3,9 @@ package config
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
-// Problem is what is wrong with one variable. It never holds the value.
+// Problem is what is wrong with one variable. It never contains the value.
 type Problem struct {
 	Variable string `json:"variable"`
 	Wrong    string `json:"wrong"` // such as "is not set"
@@ -18,70 +17,66 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s %s: set %s", p.Variable, p.Wrong, p.Remedy)
 }
 
-// Error lists every problem of a configuration, in the order in which the
-// variables are documented, at its end those that are not.
+// Error has every problem of a configuration: those of documented variables in the order of the
+// documentation, then the others.
 type Error struct {
 	Problems []Problem
 }
 
-// Error returns all problems, each on a line of its own where there are several.
+// Error returns the problems, each on its own line if there are several.
 func (e *Error) Error() string {
-	const headline = "the configuration is not usable:"
-	if len(e.Problems) == 1 {
-		return headline + " " + e.Problems[0].String()
-	}
-	lines := make([]string, 0, len(e.Problems)+1)
-	lines = append(lines, headline)
+	text := "the configuration is not usable:"
 	for _, problem := range e.Problems {
-		lines = append(lines, "  "+problem.String())
+		if len(e.Problems) > 1 {
+			text += "\n "
+		}
+		text += " " + problem.String()
 	}
-	return strings.Join(lines, "\n")
+	return text
 }
 
-// unknown is the problem with a variable that means nothing. where, if it is not empty, is "in ..."
-// and a space.
+// unknown is the problem of a name that nothing reads. where is "" or "in ... ".
 func unknown(name, where string, known []string) Problem {
-	nearest, letters := Nearest(name, known)
-	isNear := letters <= max(2, len(name)/3)
-	p := Problem{name, where + "is unknown", nearest + " instead, which is the nearest name there is, or remove it"}
-	if IsTierList(name) {
-		p.Wrong = where + "is of no tier in " + tiersVariable
-		p.Remedy = tiersVariable + " to a list with its tier"
+	p := Problem{name, where + "is unknown", "what the example file names, and remove this"}
+	nearest, isNear := Nearest(name, known)
+	instead := nearest + " instead, which is the nearest name there is, or "
+	switch {
+	case IsTierList(name):
+		p.Wrong, p.Remedy = where+"is of no tier in "+tiersVariable, tiersVariable+" to a list with its tier"
 		if isNear {
-			p.Remedy = nearest + " instead, which is the nearest name there is, or " + p.Remedy
+			p.Remedy = instead + p.Remedy
 		}
-	} else if !isNear {
-		p.Remedy = "what the example file names, and remove this"
+	case isNear:
+		p.Remedy = instead + "remove it"
 	}
 	return p
 }
 
-// Nearest returns the word that is most like the one given, and by how many letters it differs.
-func Nearest(word string, known []string) (nearest string, letters int) {
+// Nearest returns the word with the smallest edit distance, and whether it is near enough to be meant.
+func Nearest(word string, known []string) (nearest string, isNear bool) {
 	if len(known) == 0 {
-		return "", len(word)
+		return "", false
 	}
 	nearest = slices.MinFunc(known, func(a, b string) int { return distance(word, a) - distance(word, b) })
-	return nearest, distance(word, nearest)
+	return nearest, distance(word, nearest) <= max(2, len(word)/3)
 }
 
-// distance is how many letters must be put in, left out or replaced to make one of the other
-// (Levenshtein).
+// distance is the Levenshtein distance.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		above := row[0] // and to the left
+		diagonal := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
-			change := above
+			substitution := diagonal
 			if a[i] != b[j] {
-				change++
+				substitution++
 			}
-			above = row[j+1]
-			row[j+1] = min(change, above+1, row[j]+1)
+			diagonal = row[j+1]
+			row[j+1] = min(substitution, diagonal+1, row[j]+1)
 		}
 	}
 	return row[len(b)]

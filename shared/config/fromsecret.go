@@ -8,28 +8,27 @@ import (
 	"strings"
 )
 
-// SecretName returns the name or ARN of the secret that holds further variables; empty: there is
-// none.
+// SecretName returns the name or ARN of the secret that has further variables, or "".
 func SecretName(environ map[string]string) string {
 	return strings.TrimSpace(environ[secretNameVariable])
 }
 
-// SecretError is an *Error about the secret of this name. Wrong completes "names secret NAME,
-// ...", remedy completes "set ..."; neither may hold a value of it.
+// SecretError returns an *Error about the named secret. wrong completes "names secret NAME, ..." and remedy
+// "set ..."; neither may contain a value of the secret.
 func SecretError(name, wrong, remedy string) error {
 	return &Error{Problems: []Problem{{
 		Variable: secretNameVariable, Wrong: fmt.Sprintf("names secret %q, %s", name, wrong), Remedy: remedy,
 	}}}
 }
 
-// FromSecret takes this package's variables from the text of a secret, a JSON object whose keys
-// are their names. Numbers and booleans count as their text. Other keys are left alone: the
-// secret may be shared with other programs. But each list of a tier's prices or products is taken,
-// so that Load refuses one whose tier is none. The error is an *Error and repeats no value.
+// FromSecret returns this package's variables from a secret, a JSON object whose keys are their names. Numbers
+// and booleans become text. Other keys are ignored, because other programs may share the secret, except lists
+// of prices and products: Load refuses one whose tier does not exist. The error is an *Error and contains no
+// value.
 func FromSecret(name, text string) (map[string]string, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(text), &members); err != nil || members == nil {
-		// Not wrapped: the error quotes the text.
+		// Not wrapped: err quotes the text.
 		return nil, SecretError(name, "which is no JSON object", `a secret such as {"DB_PASSWORD":"..."}, or correct this one`)
 	}
 	var problems []Problem
@@ -52,7 +51,7 @@ func FromSecret(name, text string) (map[string]string, error) {
 	return values, nil
 }
 
-// scalar returns a JSON string's text, or a number or boolean as it is written.
+// scalar returns the text of a JSON string, number or boolean.
 func scalar(raw json.RawMessage) (string, bool) {
 	var text string
 	switch raw[0] {
@@ -66,14 +65,11 @@ func scalar(raw json.RawMessage) (string, bool) {
 	}
 }
 
-// Merge returns the environment with other values beneath it: the environment wins where it says
-// something. An empty variable does not: it must not switch off what a secret sets, such as the
-// account to check.
-func Merge(environ, beneath map[string]string) map[string]string {
-	merged := maps.Clone(beneath)
-	if merged == nil {
-		merged = map[string]string{}
-	}
+// Merge returns the environment with defaults for what it does not set. A variable that is empty in the
+// environment counts as not set: it must not switch off a setting of a secret, such as the account to check.
+func Merge(environ, defaults map[string]string) map[string]string {
+	merged := map[string]string{}
+	maps.Copy(merged, defaults)
 	for name, value := range environ {
 		if _, set := merged[name]; !set || value != "" {
 			merged[name] = value

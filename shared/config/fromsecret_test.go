@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func TestASecretGivesItsVariablesAndNoOthers(t *testing.T) {
+func TestSecretReturnsKnownVariablesOnly(t *testing.T) {
 	got, err := config.FromSecret("pixell/prod", ` {"DB_PASSWORD":"päss \"word\" ","DB_PORT":3307,"STRIPE_RPS":12.50,"DB_TLS":true,
 		"STRIPE_MODE":"","SECRET_NAME":"other","AWS_REGION":"x","SESSION_KEYS":["of the application"],"db_host":"x","TIERS":"none,gold","STRIPE_PRODUCT_ID_GOLD":"prod_1"}`)
 	if err != nil {
@@ -25,7 +25,7 @@ func TestASecretGivesItsVariablesAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestASecretThatCannotBeReadIsOneLineWithoutItsValue(t *testing.T) {
+func TestUnreadableSecretIsAnErrorWithoutItsValue(t *testing.T) {
 	for name, c := range map[string]struct{ text, wants string }{
 		"text":     {`hunter2`, "no JSON object"},
 		"empty":    {``, "no JSON object"},
@@ -54,7 +54,7 @@ func TestASecretThatCannotBeReadIsOneLineWithoutItsValue(t *testing.T) {
 	}
 }
 
-func TestTheEnvironmentWinsOverTheSecretWhereItSaysSomething(t *testing.T) {
+func TestNonEmptyVariableWinsOverTheSecret(t *testing.T) {
 	secret := map[string]string{"DB_USER": "secret", "DB_PASSWORD": "secret", "STRIPE_ACCOUNT_ID": "acct_1"}
 	environ := map[string]string{"DB_USER": "environment", "DB_HOST": "localhost", "STRIPE_ACCOUNT_ID": "", "STRIPE_MODE": ""}
 	want := map[string]string{"DB_USER": "environment", "DB_HOST": "localhost", "DB_PASSWORD": "secret", "STRIPE_ACCOUNT_ID": "acct_1", "STRIPE_MODE": ""}
@@ -69,7 +69,7 @@ func TestTheEnvironmentWinsOverTheSecretWhereItSaysSomething(t *testing.T) {
 	}
 }
 
-func TestTheNameOfTheSecret(t *testing.T) {
+func TestSecretNameIsTrimmed(t *testing.T) {
 	for value, want := range map[string]string{"": "", "  ": "", " pixell/prod ": "pixell/prod"} {
 		if got := config.SecretName(map[string]string{"SECRET_NAME": value}); got != want {
 			t.Errorf("%q: %q", value, got)

@@ -3,15 +3,14 @@ package config
 import (
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 const redacted = "[redacted]"
 
 // Secret is a value that is not printed. Only Reveal gives it.
 //
-// The value stands behind a pointer: fmt does not call the methods of an
-// unexported field, and would otherwise print what it finds there.
+// The value is behind a pointer: fmt does not call the methods of unexported fields, and would print the value
+// of such a field.
 type Secret struct {
 	value *string
 }
@@ -21,7 +20,7 @@ func NewSecret(value string) Secret {
 	return Secret{value: &value}
 }
 
-// Reveal returns the value. It is empty where none was set.
+// Reveal returns the value, or "" if none is set.
 func (s Secret) Reveal() string {
 	if s.value == nil {
 		return ""
@@ -38,25 +37,15 @@ func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 // String returns a placeholder.
 func (Secret) String() string { return redacted }
 
-// GoString returns a placeholder.
-func (Secret) GoString() string { return redacted }
-
 // Format writes a placeholder, whatever the verb.
 func (Secret) Format(f fmt.State, _ rune) {
-	//nolint:errcheck // a fmt.State keeps its own error
-	io.WriteString(f, redacted)
+	_, _ = io.WriteString(f, redacted) // a fmt.State keeps its own error
 }
 
-// LogValue returns a placeholder.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns a placeholder.
+// MarshalText returns a placeholder, also to encoding/json and slog.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalJSON returns a placeholder.
-func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-
-// UnmarshalText takes the text as the value.
+// UnmarshalText sets the value.
 func (s *Secret) UnmarshalText(text []byte) error {
 	*s = NewSecret(string(text))
 	return nil

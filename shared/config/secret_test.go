@@ -43,7 +43,7 @@ func contains(text, secret string) bool {
 	return false
 }
 
-func TestASecretIsRevealedOnlyOnDemand(t *testing.T) {
+func TestSecretIsRedactedUnlessRevealed(t *testing.T) {
 	const value = "correct horse battery staple"
 	secret := config.NewSecret(value)
 	// Unexported on purpose: fmt does not call the methods of such a field.
@@ -67,7 +67,7 @@ func TestASecretIsRevealedOnlyOnDemand(t *testing.T) {
 
 func TestSecretsAreEqualByValue(t *testing.T) {
 	if !config.NewSecret("a").Equal(config.NewSecret("a")) || config.NewSecret("a").Equal(config.NewSecret("b")) {
-		t.Error("Equal compares something else than the values")
+		t.Error("Equal does not compare the values")
 	}
 	var none config.Secret
 	if !none.IsZero() || none.Reveal() != "" || !none.Equal(config.NewSecret("")) {
@@ -75,7 +75,7 @@ func TestSecretsAreEqualByValue(t *testing.T) {
 	}
 }
 
-func TestAConfigRendersWithoutItsSecrets(t *testing.T) {
+func TestConfigRendersWithoutItsSecrets(t *testing.T) {
 	const password, key = "correct horse battery staple", "sk_live_placeholder"
 	loaded := mustLoad(t, complete("DB_PASSWORD", password, "STRIPE_SECRET_KEY", key), everyNeed...)
 	texts := renderings(t, loaded) + renderings(t, &loaded)
@@ -87,8 +87,8 @@ func TestAConfigRendersWithoutItsSecrets(t *testing.T) {
 	}
 }
 
-// FuzzNoSecretIsPrinted puts a secret into its own variable and into a wrong
-// one: no rendering of the configuration and no error may show it.
+// FuzzNoSecretIsPrinted sets a secret in its own variable and in a wrong one: no rendering of the configuration
+// and no error may contain it.
 func FuzzNoSecretIsPrinted(f *testing.F) {
 	names := variableNames(f)
 	for i := range names {
@@ -105,14 +105,14 @@ func FuzzNoSecretIsPrinted(f *testing.F) {
 		_, err := config.Load(complete(name, secret), everyNeed...)
 		if _, unset := config.Load(complete(name, "an other"), everyNeed...); err != nil &&
 			contains(err.Error()+renderings(t, err), secret) && !contains(fmt.Sprint(unset), secret) {
-			t.Errorf("as %s it stands in the error: %v", name, err)
+			t.Errorf("as %s it is in the error: %v", name, err)
 		}
 
 		const keyPrefix = "rk_test_"
 		loaded, err := config.Load(complete("DB_PASSWORD", secret, "STRIPE_SECRET_KEY", keyPrefix+secret))
 		baseline := renderings(t, mustLoad(t, complete()))
 		if contains(baseline, secret) {
-			t.Skip("it is part of what is printed anyway")
+			t.Skip("the rest of the configuration contains it")
 		}
 		text := renderings(t, loaded)
 		if err != nil {

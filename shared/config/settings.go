@@ -19,18 +19,17 @@ import (
 
 // setting is one variable.
 type setting struct {
-	name     string
-	byItself string // its text where it is not set
-	remedy   string // completes "set ..."
-	// into reads the text and checks it. Its error completes "NAME ..." and does not repeat the text.
+	name        string
+	defaultText string
+	remedy      string // completes "set ..."
+	// into parses and checks the text. Its error completes "NAME ..." and does not contain the text.
 	into encoding.TextUnmarshaler
 }
 
-// settings are all variables, in the order in which they are documented and read: what one is
-// checked against stands before it. Nil tiers: TIERS is wrong, so nothing is said of what follows
-// from it.
+// settings returns all variables, in the order in which they are documented and parsed: a variable comes after
+// those that its check needs. tiers is nil if TIERS is invalid; then what depends on it is not checked.
 func settings(c *Config, tiers billing.Tiers) []setting {
-	const ids = " ids separated by commas, each in one tier only"
+	const ids = " ids separated by commas, each in one tier only, or remove the line"
 	var lists []setting
 	all := tiers
 	if tiers != nil {
@@ -58,11 +57,11 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 		{"STRIPE_API_BASE", "https://api.stripe.com", "scheme and host only, such as https://api.stripe.com (plain http for this machine only)", read(c.Stripe.readBase)},
 		{"STRIPE_ACCOUNT_ID", "", "the id of the Stripe account the key belongs to, acct_...", word(&c.Stripe.AccountID, accountID.MatchString, "is not an account id")},
 		{"STRIPE_MODE", "", "live or test, as the prefix of STRIPE_SECRET_KEY says", read(c.Stripe.readMode)},
-		// Above 0: a rate of nothing would wait for ever.
+		// Above 0: at rate 0 the first request would wait for ever.
 		{"STRIPE_RPS", "20", "a number of requests a second above 0 and up to 100", between(&c.Stripe.RequestsPerSecond, float, math.SmallestNonzeroFloat64, 100)},
 		{tiersVariable, billing.DefaultTiers.String(), "at least two names of letters, digits and underscores, separated by commas, the lowest tier first", &c.Rules.Tiers},
 	}, lists, []setting{
-		{"DEFAULT_TIER", "", "a tier of TIERS above the lowest, or leave it out to report such subscriptions instead", defaultTier(&c.Rules.DefaultTier, tiers)},
+		{defaultTierVariable, "", "a tier of TIERS above the lowest, or leave it out to report such subscriptions instead", defaultTier(&c.Rules.DefaultTier, tiers)},
 
 		{"MAX_DOWNGRADES", "", "a whole number such as 25, or a percentage from 0% to 100% such as 5%", &c.MaxDowngrades},
 		{"WORKER_CONCURRENCY", "10", "a whole number from 1 to 1000 (AWS Lambda: from 2)", between(&c.WorkerConcurrency, strconv.Atoi, 1, 1000)},
@@ -86,11 +85,12 @@ func settings(c *Config, tiers billing.Tiers) []setting {
 }
 
 const (
-	secretNameVariable = "SECRET_NAME"
-	passwordVariable   = "DB_PASSWORD"
-	tiersVariable      = "TIERS"
-	pricePrefix        = "STRIPE_PRICE_ID_"
-	productPrefix      = "STRIPE_PRODUCT_ID_"
+	secretNameVariable  = "SECRET_NAME"
+	passwordVariable    = "DB_PASSWORD"
+	tiersVariable       = "TIERS"
+	defaultTierVariable = "DEFAULT_TIER"
+	pricePrefix         = "STRIPE_PRICE_ID_"
+	productPrefix       = "STRIPE_PRODUCT_ID_"
 )
 
 var (
@@ -105,13 +105,13 @@ var (
 	unprintable = regexp.MustCompile(`[^\x21-\x7e]`)
 )
 
-// read is how a text becomes a value.
+// read parses a text.
 type read func(text string) error
 
-// UnmarshalText reads the text.
+// UnmarshalText calls r.
 func (r read) UnmarshalText(text []byte) error { return r(string(text)) }
 
-// word takes what fits as it is; without fits, everything.
+// word sets the text unchanged, if fits is nil or accepts it.
 func word(into *string, fits func(string) bool, wrong string) read {
 	return func(text string) error {
 		if fits != nil && !fits(text) {
@@ -122,14 +122,14 @@ func word(into *string, fits func(string) bool, wrong string) read {
 	}
 }
 
-// between takes a value from the least to the most.
+// between sets a value from least to most.
 func between[T cmp.Ordered](into *T, parse func(string) (T, error), least, most T) read {
 	return func(text string) error {
 		value, err := parse(text)
 		if err != nil {
-			return errNotValid // the error itself quotes the text
+			return errNotValid // not wrapped: err quotes the text
 		}
-		if inRange := least <= value && value <= most; !inRange { // which NaN is not
+		if inRange := least <= value && value <= most; !inRange { // false for NaN
 			return errOutOfRange
 		}
 		*into = value
@@ -139,14 +139,14 @@ func between[T cmp.Ordered](into *T, parse func(string) (T, error), least, most 
 
 func float(text string) (float64, error) { return strconv.ParseFloat(text, 64) }
 
-// list takes ids of a kind, whose tier it is.
+// list adds the ids, of kind price or product, to the tier.
 func list(tierOf map[string]billing.Tier, tier billing.Tier, prefix, kind string) read {
 	return func(text string) error {
 		for i, id := range strings.Split(text, ",") {
 			id = strings.TrimSpace(id)
 			other, taken := tierOf[id]
 			switch {
-			case id == "": // a comma too many
+			case id == "": // such as after a comma at the end
 			case kind == "price" && strings.HasPrefix(id, "prod_"):
 				return fmt.Errorf("has a product id as entry %d", i+1)
 			case kind == "product" && strings.HasPrefix(id, "price_"):
@@ -163,7 +163,7 @@ func list(tierOf map[string]billing.Tier, tier billing.Tier, prefix, kind string
 	}
 }
 
-// suffixOf a tier ends the names of its lists.
+// suffixOf returns the end of the names of the tier's lists.
 func suffixOf(tier billing.Tier) string {
 	if tier == billing.Addon {
 		return "ADDON"
@@ -187,8 +187,8 @@ func defaultTier(into *billing.Tier, tiers billing.Tiers) read {
 	}
 }
 
-// stage takes what fits into the names of everything that AWS has of a deployment. Of all words
-// results alone will not do: with it the stage's dead-letter queue would have the name of another one.
+// stage sets a text that fits into the names of a deployment's resources in AWS. The stage results is refused:
+// its dead-letter queue would have the name of the results queue's.
 func stage(into *string) read {
 	return func(text string) error {
 		if text == "results" {
@@ -198,7 +198,7 @@ func stage(into *string) read {
 	}
 }
 
-// queue takes the URL of a queue that no other variable names.
+// queue sets the URL of a queue that no other variable names.
 func queue(into *string, variable string, variableOf map[string]string) read {
 	return func(text string) error {
 		parsed, err := url.Parse(text)
@@ -214,7 +214,7 @@ func queue(into *string, variable string, variableOf map[string]string) read {
 	}
 }
 
-// logLevel takes the level's plain names only: slog would take info+2 too.
+// logLevel refuses info+2 and the like, which slog accepts.
 func logLevel(into *slog.Level) read {
 	return func(text string) error {
 		if strings.ContainsAny(text, "+-") || into.UnmarshalText([]byte(text)) != nil {

@@ -10,7 +10,7 @@ import (
 // Mode is the mode of a Stripe key and of Stripe's objects.
 type Mode string
 
-// The two modes. Mode is empty only where no key and no mode is configured.
+// The two modes. Mode is empty if neither a key nor a mode is set.
 const (
 	ModeLive Mode = "live"
 	ModeTest Mode = "test"
@@ -19,18 +19,18 @@ const (
 // Stripe says how to reach Stripe.
 type Stripe struct {
 	SecretKey Secret `json:"secretKey"`
-	// APIBase has a scheme and a host and no slash at its end.
+	// APIBase is a scheme and a host, without a slash at the end.
 	APIBase string `json:"apiBase"`
-	// AccountID is empty where the account is not to be checked.
+	// AccountID is the account that the key must belong to; "" skips the check.
 	AccountID string `json:"accountId"`
 	Mode      Mode   `json:"mode"`
-	// RequestsPerSecond is the limit for one endpoint, over all workers.
+	// RequestsPerSecond is the limit of one endpoint for all workers together.
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 }
 
 var secretKey = regexp.MustCompile(`^(?:sk|rk)_(live|test)_[A-Za-z0-9_]+$`)
 
-// readKey takes a key, and the mode that its prefix names.
+// readKey sets the key and the mode of its prefix.
 func (s *Stripe) readKey(key string) error {
 	match := secretKey.FindStringSubmatch(key)
 	switch {
@@ -46,7 +46,7 @@ func (s *Stripe) readKey(key string) error {
 	}
 }
 
-// readMode takes a mode that the key, if there is one, has too.
+// readMode sets the mode, which must be the key's if there is a key.
 func (s *Stripe) readMode(text string) error {
 	mode := Mode(strings.ToLower(text))
 	if mode != ModeLive && mode != ModeTest {

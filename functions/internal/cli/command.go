@@ -55,7 +55,7 @@ func located(e *config.Error) error {
 func flagError(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
 		name := unknown.GetSpecifiedName()
-		if near, letters := config.Nearest(name, flagsOf(cmd)); letters <= max(2, len(name)/3) {
+		if near, isNear := config.Nearest(name, flagsOf(cmd)); isNear {
 			return Usage("unknown flag --%s; did you mean --%s?", name, near)
 		}
 		return Usage("unknown flag --%s", name)
