@@ -36,13 +36,14 @@ var mayImport = map[string]string{
 
 	// What stands in for AWS on one machine.
 	"shared/localaws/demo":         "shared/billing shared/mysqlstore/appschema shared/stripesource/stripetest sql",
-	"shared/localaws/eventserver":  "",
-	"shared/localaws/lambdaserver": "",
+	"shared/localaws/eventserver":  "shared/localaws/httpserver",
+	"shared/localaws/httpserver":   "",
+	"shared/localaws/lambdaserver": "shared/localaws/httpserver",
 	"shared/localaws/lambdasource": "shared/telemetry sqs",
 	"shared/localaws/localdb":      "sql go-sql-driver dolthub",
 	"shared/localaws/runtimeapi":   "",
-	"shared/localaws/s3server":     "",
-	"shared/localaws/sqsserver":    "",
+	"shared/localaws/s3server":     "shared/localaws/httpserver",
+	"shared/localaws/sqsserver":    "shared/localaws/httpserver",
 
 	// What runs in AWS: nothing local in it.
 	"functions/aggregator":       "functions/internal/archive functions/internal/startup functions/internal/wiring shared/config shared/telemetry",

@@ -1,37 +1,29 @@
 package eventserver
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
 const (
-	region  = "us-east-1"
-	account = "000000000000"
-
 	maxEntries = 10
 	maxSize    = 1 << 20
 	// maxBody is well above the largest request with every character escaped.
 	maxBody = 8 << 20
-
-	// closeGrace is how long Close lets clients take their answers.
-	closeGrace = 5 * time.Second
 )
 
-// Event is what a target gets of an accepted event.
+// Event is an accepted event as a target receives it.
 type Event struct {
 	Version    string          `json:"version"`
 	ID         string          `json:"id"` // EventBridge's own
@@ -44,7 +36,7 @@ type Event struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// Entry is one event of a request.
+// Entry is one event in a request.
 type Entry struct {
 	Source       string   `json:"Source"`
 	DetailType   string   `json:"DetailType"`
@@ -53,17 +45,17 @@ type Entry struct {
 	Resources    []string `json:"Resources"`
 }
 
-// Fault is a failure to answer instead of, or after, doing the work.
+// Fault is a failure before or after the request is handled.
 type Fault struct {
 	Status  int    // HTTP status; 500 and above, and ThrottlingException, are retried by SDKs
 	Code    string // error code, for example "InternalException"
 	Message string
-	Drop    bool // closes the connection without an answer
-	Hang    bool // answers nothing until the client gives up
-	After   bool // does the work first, so that only the answer is lost
+	Drop    bool // closes the connection without a response
+	Hang    bool // sends nothing until the client gives up
+	After   bool // handles the request first, so that only the response is lost
 }
 
-// Faults as they happen with Amazon EventBridge.
+// Faults of Amazon EventBridge.
 var (
 	InternalException = Fault{Status: http.StatusInternalServerError, Code: "InternalException", Message: "This exception occurs due to unexpected causes."}
 	Throttled         = Fault{Status: http.StatusBadRequest, Code: "ThrottlingException", Message: "Rate exceeded"}
@@ -76,93 +68,60 @@ var (
 // Options of a server.
 type Options struct {
 	Buses []string // names; nil: "default" only
-	// OnEvent gets each accepted event; nil: they are kept, for Events.
+	// OnEvent receives each accepted event; nil: Events returns them.
 	OnEvent func(Event)
 }
 
-// Server is an EventBridge. It is safe for use by several goroutines.
+// Server is an EventBridge. It is safe for concurrent use.
 type Server struct {
-	take func(Event)
-	url  string
-	http *http.Server
+	*httpserver.Server
+	onEvent func(Event)
 
-	mu        sync.Mutex
-	buses     []string
-	events    []Event
-	requests  int
-	looks     int
-	fail      func() *Fault
-	failEntry func(Entry) (code string)
+	mu               sync.Mutex
+	buses            []string
+	events           []Event
+	putRequests      int
+	describeRequests int
+	fail             func() *Fault
+	failEntry        func(Entry) (code string)
 }
 
-// Start returns a server that listens on a free port of 127.0.0.1. The caller closes it.
+// Start returns a running server. The caller closes it.
 func Start(o Options) (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("eventserver: %w", err)
-	}
-	s := &Server{buses: o.Buses, take: o.OnEvent, url: "http://" + l.Addr().String()}
+	s := &Server{buses: o.Buses, onEvent: o.OnEvent}
 	if s.buses == nil {
 		s.buses = []string{"default"}
 	}
-	if s.take == nil {
-		s.take = s.keep
+	if s.onEvent == nil {
+		s.onEvent = s.keep
 	}
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		// Serve ends with ErrServerClosed at Close; a failing listener shows in the clients, whose requests are
-		// then refused.
-		_ = s.http.Serve(l)
-	}()
-	return s, nil
+	var err error
+	s.Server, err = httpserver.Start(s)
+	return s, err
 }
 
-// URL is where the server listens, for AWS_ENDPOINT_URL_EVENTBRIDGE.
-func (s *Server) URL() string { return s.url }
-
-// AWSConfig returns a configuration for EventBridge clients of this server, with made-up credentials. It must
-// not be used for other AWS services.
-func (s *Server) AWSConfig() aws.Config {
-	return aws.Config{
-		Region: region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", ""), BaseEndpoint: aws.String(s.url),
-	}
-}
-
-// Close stops listening, once running requests are answered or have taken too long.
-func (s *Server) Close() error {
-	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
-	if s.http.Shutdown(grace) == nil {
-		return nil
-	}
-	if err := s.http.Close(); err != nil {
-		return fmt.Errorf("eventserver: %w", err)
-	}
-	return nil
-}
-
-// Events returns the accepted events, in their order, as often as they were sent.
+// Events returns the accepted events in order. One that was sent twice is there twice.
 func (s *Server) Events() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.events)
 }
 
-// PutRequests returns how many PutEvents there were.
+// PutRequests returns the number of PutEvents requests.
 func (s *Server) PutRequests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.requests
+	return s.putRequests
 }
 
-// DescribeRequests returns how many DescribeEventBus there were.
+// DescribeRequests returns the number of DescribeEventBus requests.
 func (s *Server) DescribeRequests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.looks
+	return s.describeRequests
 }
 
-// SetBuses has these buses exist from now on, and no others.
+// SetBuses replaces the existing buses.
 func (s *Server) SetBuses(names ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,16 +134,16 @@ func (s *Server) has(bus string) bool {
 	return slices.Contains(s.buses, busName(bus))
 }
 
-// SetFail has f asked before each request, whatever it is for. A nil answer lets it through. A nil f ends the faults. f may be
-// called by several goroutines at once.
+// SetFail sets a function that returns the fault of each request, or nil; nil ends the faults. f may be called
+// concurrently.
 func (s *Server) SetFail(f func() *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = f
 }
 
-// SetFailEntry has f asked before each entry. One for which it answers an error code, such as InternalFailure, is
-// refused. A nil f ends the faults. f may be called by several goroutines at once.
+// SetFailEntry sets a function that returns the error code of each entry, such as InternalFailure, or ""; nil ends
+// the faults. f may be called concurrently.
 func (s *Server) SetFailEntry(f func(Entry) (code string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,19 +161,19 @@ const (
 	describe  = "AWSEvents.DescribeEventBus"
 )
 
-// hooks counts a request and returns what is asked for it.
+// hooks counts the request and returns the functions that may fail it.
 func (s *Server) hooks(target string) (fail func() *Fault, failEntry func(Entry) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if target == putEvents {
-		s.requests++
+		s.putRequests++
 	} else {
-		s.looks++
+		s.describeRequests++
 	}
 	return s.fail, s.failEntry
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP handles one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target := r.Header.Get("X-Amz-Target")
 	if r.Method != http.MethodPost || (target != putEvents && target != describe) {
@@ -240,7 +199,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putEvents answers with the fault, if there is one, once the work is done.
+// putEvents sends the fault, if there is one, after it handled the request.
 func (s *Server) putEvents(w http.ResponseWriter, r *http.Request, fault *Fault, failEntry func(Entry) string) {
 	entries, err := read(w, r)
 	if err != nil {
@@ -255,7 +214,7 @@ func (s *Server) putEvents(w http.ResponseWriter, r *http.Request, fault *Fault,
 	write(w, http.StatusOK, answer)
 }
 
-// describe tells of one bus of the account.
+// describe handles DescribeEventBus.
 func (s *Server) describe(w http.ResponseWriter, r *http.Request, fault *Fault) {
 	var in struct{ Name string }
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in); err != nil {
@@ -271,13 +230,13 @@ func (s *Server) describe(w http.ResponseWriter, r *http.Request, fault *Fault) 
 	default:
 		arn := in.Name
 		if !strings.HasPrefix(arn, "arn:") {
-			arn = "arn:aws:events:" + region + ":" + account + ":event-bus/" + name
+			arn = "arn:aws:events:" + httpserver.Region + ":" + httpserver.Account + ":event-bus/" + name
 		}
 		write(w, http.StatusOK, map[string]string{"Name": name, "Arn": arn})
 	}
 }
 
-// read refuses what EventBridge refuses as a whole.
+// read returns the entries, or the reason why EventBridge would refuse all of them.
 func read(w http.ResponseWriter, r *http.Request) ([]Entry, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -313,7 +272,7 @@ func (e Entry) size() int {
 	return size
 }
 
-// wrong says why the entry cannot be an event; "" if it can.
+// wrong returns the error code of an invalid entry, or "".
 func (e Entry) wrong() string {
 	const maxDetailType = 128
 	var object map[string]json.RawMessage
@@ -353,16 +312,16 @@ func (s *Server) put(entries []Entry, failEntry func(Entry) string) answer {
 		id := uuid.NewString()
 		a.Entries = append(a.Entries, result{EventID: id})
 		if s.has(e.EventBusName) {
-			s.take(Event{
-				Version: "0", ID: id, DetailType: e.DetailType, Source: e.Source, Account: account, Time: time.Now().UTC().Truncate(time.Second),
-				Region: region, Resources: append([]string{}, e.Resources...), Detail: json.RawMessage(e.Detail),
+			s.onEvent(Event{
+				Version: "0", ID: id, DetailType: e.DetailType, Source: e.Source, Account: httpserver.Account, Time: time.Now().UTC().Truncate(time.Second),
+				Region: httpserver.Region, Resources: append([]string{}, e.Resources...), Detail: json.RawMessage(e.Detail),
 			})
 		}
 	}
 	return a
 }
 
-// busName is that of a bus named by its name, its ARN or not at all.
+// busName returns the name of a bus that is given by its name, its ARN or not at all.
 func busName(named string) string {
 	if named == "" {
 		return "default"
@@ -372,11 +331,11 @@ func busName(named string) string {
 
 func answerFault(w http.ResponseWriter, r *http.Request, f Fault) {
 	if f.Hang {
-		_, _ = io.Copy(io.Discard, r.Body) // only then net/http sees the client go
+		_, _ = io.Copy(io.Discard, r.Body) // net/http notices a closed connection only after the body
 		<-r.Context().Done()
 	}
 	if f.Drop || f.Hang {
-		panic(http.ErrAbortHandler) // net/http closes the connection without a word
+		panic(http.ErrAbortHandler) // closes the connection without a response
 	}
 	refuse(w, f.Status, f.Code, f.Message)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"reflect"
 	"strings"
@@ -15,33 +14,26 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda/messages"
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
 const (
-	region  = "us-east-1"
-	account = "000000000000"
-
-	// maxPayload is Lambda's limit of a synchronous invocation.
+	// maxPayload is Lambda's limit for a synchronous invocation.
 	// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 	maxPayload = 6 << 20
-
-	// closeGrace is how long Close lets callers take their answers.
-	closeGrace = 5 * time.Second
 )
 
-// Function is a Lambda function: it gets the event and answers with a value
-// that becomes JSON. It must end when its context does.
+// Function is a Lambda function: it receives the event and returns a value that becomes JSON. It must return when
+// its context ends.
 type Function func(ctx context.Context, event json.RawMessage) (any, error)
 
-// Server answers invocations. It is safe for use by several goroutines.
+// Server handles invocations. It is safe for concurrent use.
 type Server struct {
+	*httpserver.Server
 	functions map[string]Function
 	timeout   time.Duration
-	url       string
-	http      *http.Server
 
 	life    context.Context // of all invocations
 	end     context.CancelFunc
@@ -50,60 +42,30 @@ type Server struct {
 	running sync.WaitGroup
 }
 
-// Start returns a server of these functions, by name, on a free port of
-// 127.0.0.1. Each invocation may take as long as timeout. The caller closes it.
+// Start returns a running server of these functions, by name. timeout is that of each invocation. The caller
+// closes the server.
 func Start(functions map[string]Function, timeout time.Duration) (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("lambdaserver: %w", err)
-	}
-	s := &Server{functions: functions, timeout: timeout, url: "http://" + l.Addr().String()}
+	s := &Server{functions: functions, timeout: timeout}
 	s.life, s.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", s.serve)
-	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		// Serve ends with ErrServerClosed at Close; a failing listener shows
-		// in the callers, whose requests are then refused.
-		_ = s.http.Serve(l)
-	}()
-	return s, nil
+	var err error
+	s.Server, err = httpserver.Start(mux)
+	return s, err
 }
 
-// URL is where the server listens, for AWS_ENDPOINT_URL_LAMBDA.
-func (s *Server) URL() string { return s.url }
-
-// AWSConfig returns a configuration for Lambda clients of this server, with
-// made-up credentials. It must not be used for other AWS services.
-func (s *Server) AWSConfig() aws.Config {
-	return aws.Config{
-		Region:       region,
-		Credentials:  credentials.NewStaticCredentialsProvider("local", "local", ""),
-		BaseEndpoint: aws.String(s.url),
-	}
-}
-
-// Close ends the context of running invocations, waits for them and their
-// answers, and stops listening. It may be called more than once.
+// Close cancels the context of running invocations, waits for them and their responses, and stops listening. It
+// may be called more than once.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.end()
 	s.running.Wait()
-	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
-	if s.http.Shutdown(grace) == nil {
-		return nil
-	}
-	// Somebody opened a connection in reserve, or does not take the answer.
-	if err := s.http.Close(); err != nil {
-		return fmt.Errorf("lambdaserver: %w", err)
-	}
-	return nil
+	return s.Server.Close()
 }
 
-// serve answers one request.
+// serve handles one request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	id := uuid.NewString()
 	w.Header().Set("X-Amzn-Requestid", id)
@@ -129,7 +91,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	i := invocation{id: id, name: plainName(r.PathValue("name")), function: function, event: event}
-	s.answer(w, r.Header.Get("X-Amz-Invocation-Type"), i) //nolint:contextcheck // a caller that goes away ends nothing
+	s.answer(w, r.Header.Get("X-Amz-Invocation-Type"), i) //nolint:contextcheck // an invocation outlives its caller
 }
 
 // invocation is one call of a function.
@@ -166,14 +128,14 @@ func (s *Server) answer(w http.ResponseWriter, kind string, i invocation) {
 	}
 }
 
-// result is the body of an answer, and whether it tells of a failure.
+// result is the body of a response, and whether the function failed.
 type result struct {
 	body   []byte
 	failed bool
 }
 
-// invoke starts the function and reports false where the server is closing.
-// The result comes when the function returns, or at its deadline.
+// invoke starts the function; it returns false if the server is closing. The result arrives when the function
+// returns, or at its deadline.
 func (s *Server) invoke(i invocation) (<-chan result, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,8 +162,8 @@ func (s *Server) invoke(i invocation) (<-chan result, bool) {
 	return told, true
 }
 
-// afterDeadline is what a caller hears whose function did not return in time.
-// One that ended because the server closes still gives its own answer.
+// afterDeadline returns a timeout. If the context ended because the server closes, it waits for the function's
+// own result.
 func (s *Server) afterDeadline(ctx context.Context, returned <-chan result) result {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return failure("Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", s.timeout.Seconds()))
@@ -227,7 +189,7 @@ func (i invocation) call(ctx context.Context) (r result) {
 	return result{body: body}
 }
 
-// failureOf tells of an error as the Go runtime for Lambda does.
+// failureOf returns the error in the format of the Go runtime for Lambda.
 func failureOf(err error) result {
 	if e, ok := err.(messages.InvokeResponse_Error); ok { //nolint:errorlint // the runtime does not unwrap either
 		return failure(e.Type, e.Message)
@@ -247,8 +209,8 @@ func failure(kind, message string) result {
 	return result{body: body, failed: true}
 }
 
-// plainName of a function that may be named by its ARN or with a qualifier:
-// NAME, NAME:1, arn:aws:lambda:REGION:ACCOUNT:function:NAME, and that with :1.
+// plainName returns the name of a function that is given as NAME or
+// arn:aws:lambda:REGION:ACCOUNT:function:NAME, with or without a qualifier such as :1.
 func plainName(name string) string {
 	if _, after, found := strings.Cut(name, ":function:"); found {
 		name = after
@@ -258,7 +220,7 @@ func plainName(name string) string {
 }
 
 func arn(name string) string {
-	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", region, account, name)
+	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", httpserver.Region, httpserver.Account, name)
 }
 
 func refuse(w http.ResponseWriter, status int, code, message string) {
@@ -273,6 +235,5 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// A failed write means that the caller is gone.
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) // fails only if the caller is gone
 }

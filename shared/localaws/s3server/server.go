@@ -1,94 +1,66 @@
-// Package s3server is an Amazon S3 for one machine, as far as this system speaks to it: it answers PutObject
-// over HTTP, for buckets in the path, and keeps what is put in memory. Tests run it; in production the same
-// code talks to Amazon S3.
+// Package s3server is the part of Amazon S3 that this system uses, for tests: it serves PutObject over HTTP, for
+// buckets in the path, and keeps the objects in memory.
 //
-// As S3 does, it refuses a request without an Authorization header (signatures are not verified) and a bucket
-// that there is not, and keeps an object only once its whole body came.
+// As S3 does, it refuses a request without an Authorization header (signatures are not verified) and a bucket that
+// does not exist, and stores an object only after its whole body arrived.
 package s3server
 
 import (
 	"bufio"
 	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
-const region = "us-east-1"
-
-// Object is what a bucket holds under a key.
+// Object is a stored object.
 type Object struct {
 	ContentType string
 	Body        []byte
-	Puts        int // how often it was written
+	Puts        int // number of times it was written
 }
 
-// Fault is a failure to answer.
+// Fault is a failed request.
 type Fault struct {
-	Status int    // HTTP status; SDKs try again from 500 on
+	Status int    // HTTP status; SDKs retry from 500 on
 	Code   string // such as AccessDenied
-	// Lost: the object is kept, but the connection is closed without an answer.
+	// Lost: the object is stored, but the connection is closed without a response.
 	Lost bool
 }
 
-// Options shape a server.
+// Options of a server.
 type Options struct {
 	Buckets []string
-	// Fault is asked before each request is answered; nil fails none.
+	// Fault returns the fault of each request, or nil; a nil Fault fails none.
 	Fault func(key string) *Fault
 }
 
-// Server is a running one.
+// Server is an S3. It is safe for concurrent use.
 type Server struct {
+	*httpserver.Server
 	options Options
-	url     string
-	server  *http.Server
 
 	mu      sync.Mutex
 	objects map[string]Object // by bucket/key
 }
 
-// Start serves on a free port of this machine until Close.
+// Start returns a running server. The caller closes it.
 func Start(options Options) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{options: options, url: "http://" + listener.Addr().String(), objects: map[string]Object{}}
-	s.server = &http.Server{Handler: s} //nolint:gosec // G112: only this machine reaches it
-	go func() {
-		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			panic(err)
-		}
-	}()
-	return s, nil
+	s := &Server{options: options, objects: map[string]Object{}}
+	var err error
+	s.Server, err = httpserver.Start(s)
+	return s, err
 }
 
-// Close ends the server and its connections.
-func (s *Server) Close() error { return s.server.Close() }
-
-// URL is what AWS_ENDPOINT_URL_S3 is set to.
-func (s *Server) URL() string { return s.url }
-
-// AWSConfig returns settings whose clients speak to this server.
-func (s *Server) AWSConfig() aws.Config {
-	return aws.Config{
-		Region: region, BaseEndpoint: &s.url, Credentials: credentials.NewStaticCredentialsProvider("local", "local", ""),
-	}
-}
-
-// Objects returns what the bucket holds, by key.
+// Objects returns the objects of the bucket, by key.
 func (s *Server) Objects(bucket string) map[string]Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +73,7 @@ func (s *Server) Objects(bucket string) map[string]Object {
 	return found
 }
 
-// Keys returns the keys of the bucket, in their order.
+// Keys returns the sorted keys of the bucket.
 func (s *Server) Keys(bucket string) []string { return slices.Sorted(maps.Keys(s.Objects(bucket))) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +111,7 @@ func (s *Server) keep(name string, o Object) {
 	s.objects[name] = o
 }
 
-// bodyOf reads the object. SDKs may send it in chunks, with a checksum behind them.
+// bodyOf reads the object. SDKs may send it in chunks, followed by a checksum.
 // https://docs.aws.amazon.com/AmazonS3/latest/developerguide/sigv4-streaming-trailers.html
 func bodyOf(r *http.Request) ([]byte, error) {
 	if !strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") {
@@ -155,7 +127,7 @@ func bodyOf(r *http.Request) ([]byte, error) {
 		size, _, _ := strings.Cut(strings.TrimSpace(line), ";")
 		n, err := strconv.ParseInt(size, 16, 64)
 		if err != nil {
-			return nil, fmt.Errorf("a chunk begins with %q", line)
+			return nil, fmt.Errorf("a chunk starts with %q", line)
 		}
 		if n == 0 {
 			_, err := io.Copy(io.Discard, in)
@@ -178,5 +150,5 @@ func refuse(w http.ResponseWriter, status int, code string) {
 		Code    string
 		Message string
 	}{Code: code, Message: "refused: " + code}
-	_ = xml.NewEncoder(w).Encode(answer) // whoever asked is gone
+	_ = xml.NewEncoder(w).Encode(answer) // fails only if the client is gone
 }

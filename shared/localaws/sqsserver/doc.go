@@ -42,8 +42,7 @@
 //     second; a task is COMPLETED when nothing visible is left. Moved
 //     messages are new messages: new id, new enqueue time, receive count 0.
 //   - Queue URLs are matched by their account and name, whatever the host.
-//   - RedriveAllowPolicy, Policy and encryption attributes are stored and
-//     returned, but not enforced.
+//   - Attributes of policies, encryption and FIFO queues are refused.
 //   - Only the actions that this project uses are offered: no listing or
 //     purging of queues, no FIFO queues, tags or permissions.
 package sqsserver

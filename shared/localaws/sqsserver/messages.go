@@ -39,13 +39,7 @@ type sendMessageOutput struct {
 // size of a message as quotas count it: body and attributes.
 func (in *sendMessageInput) size() int { return len(in.MessageBody) + in.MessageAttributes.size() }
 
-func (s *Server) sendMessage(_ request, in *sendMessageInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) sendMessage(q *queue, in *sendMessageInput) (any, error) {
 	m, err := s.send(q, in)
 	if err != nil {
 		return nil, err
@@ -490,13 +484,7 @@ type deleteMessageInput struct {
 	ReceiptHandle string
 }
 
-func (s *Server) deleteMessage(_ request, in *deleteMessageInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) deleteMessage(q *queue, in *deleteMessageInput) (any, error) {
 	return empty{}, s.delete(q, in.ReceiptHandle)
 }
 
@@ -577,13 +565,7 @@ type changeMessageVisibilityInput struct {
 	VisibilityTimeout *int
 }
 
-func (s *Server) changeMessageVisibility(_ request, in *changeMessageVisibilityInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) changeMessageVisibility(q *queue, in *changeMessageVisibilityInput) (any, error) {
 	return empty{}, s.changeVisibility(q, in.ReceiptHandle, in.VisibilityTimeout)
 }
 

@@ -2,7 +2,6 @@ package sqsserver
 
 import (
 	"encoding/json"
-	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +19,7 @@ type queueAttributes struct {
 	visibility time.Duration
 	wait       time.Duration
 	maxSize    int
-	redrive    *redrivePolicy    // nil: no dead-letter queue
-	stored     map[string]string // returned as they were set, without effect
+	redrive    *redrivePolicy // nil: no dead-letter queue
 }
 
 type redrivePolicy struct {
@@ -35,13 +33,11 @@ func defaultAttributes() queueAttributes {
 		retention:  4 * 24 * time.Hour,
 		visibility: 30 * time.Second,
 		maxSize:    maxRequestSize,
-		stored:     map[string]string{"SqsManagedSseEnabled": "true"},
 	}
 }
 
 // with returns a copy in which the given attributes are set.
 func (a queueAttributes) with(set map[string]string) (queueAttributes, error) {
-	a.stored = maps.Clone(a.stored)
 	for name, value := range set {
 		if err := a.set(name, value); err != nil {
 			return queueAttributes{}, err
@@ -65,20 +61,10 @@ func (a *queueAttributes) set(name, value string) error {
 		a.maxSize, err = integer(name, value, 1024, maxRequestSize)
 	case "RedrivePolicy":
 		a.redrive, err = parseRedrivePolicy(value)
-	case "Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled":
-		a.store(name, value)
-	default: // FifoQueue and its kind too: there are no FIFO queues here
+	default: // also those of FIFO queues, policies and encryption
 		err = errUnknownAttribute(name)
 	}
 	return err
-}
-
-func (a *queueAttributes) store(name, value string) {
-	if value == "" {
-		delete(a.stored, name)
-		return
-	}
-	a.stored[name] = value
 }
 
 // values returns the attributes as GetQueueAttributes shows them.
@@ -90,7 +76,6 @@ func (a queueAttributes) values() map[string]string {
 		"ReceiveMessageWaitTimeSeconds": wholeSeconds(a.wait),
 		"MaximumMessageSize":            strconv.Itoa(a.maxSize),
 	}
-	maps.Copy(v, a.stored)
 	if a.redrive != nil {
 		v["RedrivePolicy"] = a.redrive.String()
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
 // recreateAfter is how long the name of a deleted queue stays taken.
@@ -19,11 +21,11 @@ var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 type empty struct{}
 
 func (s *Server) arn(name string) string {
-	return "arn:aws:sqs:" + s.region + ":" + s.account + ":" + name
+	return "arn:aws:sqs:" + httpserver.Region + ":" + httpserver.Account + ":" + name
 }
 
 func (s *Server) queueURL(r request, name string) string {
-	return r.base + "/" + s.account + "/" + name
+	return r.base + "/" + httpserver.Account + "/" + name
 }
 
 // queueByURL finds a queue by the path of its URL. The caller holds the lock.
@@ -35,7 +37,7 @@ func (s *Server) queueByURL(queueURL string) (*queue, error) {
 	if err != nil {
 		return nil, errQueueDoesNotExist()
 	}
-	name, ok := strings.CutPrefix(u.Path, "/"+s.account+"/")
+	name, ok := strings.CutPrefix(u.Path, "/"+httpserver.Account+"/")
 	if !ok {
 		return nil, errQueueDoesNotExist()
 	}
@@ -115,13 +117,7 @@ type deleteQueueInput struct {
 	QueueURL string `json:"QueueUrl"`
 }
 
-func (s *Server) deleteQueue(_ request, in *deleteQueueInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) deleteQueue(q *queue, in *deleteQueueInput) (any, error) {
 	delete(s.queues, q.name)
 	s.deleted[q.name] = s.clock.Now()
 	q.stopTasks()
@@ -148,16 +144,7 @@ type getQueueAttributesOutput struct {
 	Attributes map[string]string `json:",omitempty"`
 }
 
-// optionalAttributes are valid names that a queue may have no value for.
-var optionalAttributes = []string{"Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds"}
-
-func (s *Server) getQueueAttributes(_ request, in *getQueueAttributesInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) getQueueAttributes(q *queue, in *getQueueAttributesInput) (any, error) {
 	q.advance(s.clock.Now())
 	all := q.attributes.values()
 	all["QueueArn"] = q.arn
@@ -173,11 +160,10 @@ func (s *Server) getQueueAttributes(_ request, in *getQueueAttributesInput) (any
 			return getQueueAttributesOutput{all}, nil
 		}
 		value, ok := all[name]
-		if ok {
+		switch {
+		case ok:
 			out[name] = value
-			continue
-		}
-		if !slices.Contains(optionalAttributes, name) {
+		case name != "RedrivePolicy": // which a queue may not have
 			return nil, errUnknownAttribute(name)
 		}
 	}
@@ -189,13 +175,7 @@ type setQueueAttributesInput struct {
 	Attributes map[string]string
 }
 
-func (s *Server) setQueueAttributes(_ request, in *setQueueAttributesInput) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.queueByURL(in.QueueURL)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) setQueueAttributes(q *queue, in *setQueueAttributesInput) (any, error) {
 	attributes, err := q.attributes.with(in.Attributes)
 	if err != nil {
 		return nil, err

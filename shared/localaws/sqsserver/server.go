@@ -3,52 +3,35 @@ package sqsserver
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/uuid"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
-const (
-	defaultRegion  = "us-east-1"
-	defaultAccount = "000000000000"
-
-	// maxHTTPBody is well above a batch of 1 MiB with every character escaped.
-	maxHTTPBody = 16 << 20
-
-	// closeGrace is how long Close waits for clients to take their answers.
-	closeGrace = 5 * time.Second
-)
+// maxHTTPBody is well above a batch of 1 MiB with every character escaped.
+const maxHTTPBody = 16 << 20
 
 // Options of a server. The zero value is ready for use.
 type Options struct {
-	Clock   Clock  // default: package time
-	Region  string // of queue ARNs; default us-east-1
-	Account string // of queue ARNs and URLs; default 000000000000
+	Clock Clock // default: package time
 }
 
-// Server is an SQS server, and an http.Handler. It is safe for use by several
-// goroutines.
+// Server is an SQS server, and an http.Handler. It is safe for concurrent use.
 type Server struct {
 	clock   Clock
-	region  string
-	account string
-	url     string // empty unless started
-	http    *http.Server
-	// answering are the connections with a request whose answer has not left yet.
-	answering connections
-	closing   chan struct{} // closed by Close: ends long polls
+	http    *httpserver.Server // nil unless started
+	closing chan struct{}      // closed by Close: ends long polls
 
 	mu        sync.Mutex
 	closed    bool
-	running   sync.WaitGroup // requests being answered
+	running   sync.WaitGroup // requests
 	queues    map[string]*queue
 	deleted   map[string]time.Time // when a queue of that name was deleted
 	arrivals  uint64
@@ -56,64 +39,35 @@ type Server struct {
 	failEntry func(Entry) *Fault
 }
 
-// New returns a server without queues, to be mounted as an http.Handler.
+// New returns a server without queues, which does not listen.
 func New(o Options) *Server {
-	s := &Server{
-		clock:   o.Clock,
-		region:  o.Region,
-		account: o.Account,
-		closing: make(chan struct{}),
-		queues:  map[string]*queue{},
-		deleted: map[string]time.Time{},
-	}
+	s := &Server{clock: o.Clock, closing: make(chan struct{}), queues: map[string]*queue{}, deleted: map[string]time.Time{}}
 	if s.clock == nil {
 		s.clock = systemClock{}
-	}
-	if s.region == "" {
-		s.region = defaultRegion
-	}
-	if s.account == "" {
-		s.account = defaultAccount
 	}
 	return s
 }
 
-// Start returns a server that listens on a free port of 127.0.0.1. The caller
-// closes it.
+// Start returns a running server. The caller closes it.
 func Start(o Options) (*Server, error) {
 	s := New(o)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("sqsserver: %w", err)
-	}
-	s.url = "http://" + l.Addr().String()
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ConnState: s.answering.track}
-	go func() {
-		// Serve ends with ErrServerClosed at Close; a failing listener shows
-		// in the clients, whose requests are then refused.
-		_ = s.http.Serve(l)
-	}()
-	return s, nil
+	var err error
+	s.http, err = httpserver.Start(s)
+	return s, err
 }
 
-// URL is where a started server listens, for AWS_ENDPOINT_URL_SQS. It is empty
-// for a server that was made by New.
-func (s *Server) URL() string { return s.url }
+// URL is the value of AWS_ENDPOINT_URL_SQS for a started server.
+func (s *Server) URL() string { return s.http.URL() }
 
-// AWSConfig returns a configuration for SQS clients of a started server, with
-// made-up credentials. It must not be used for other AWS services.
+// AWSConfig returns settings for SQS clients of a started server, with made-up credentials.
 func (s *Server) AWSConfig() aws.Config {
-	return aws.Config{
-		Region:       s.region,
-		Credentials:  credentials.NewStaticCredentialsProvider("local", "local", ""),
-		BaseEndpoint: aws.String(s.url),
-		HTTPClient:   HTTPClient(),
-	}
+	c := s.http.AWSConfig()
+	c.HTTPClient = HTTPClient()
+	return c
 }
 
-// Close ends long polls with an empty answer, lets running requests finish,
-// and stops listening. Further requests get 503. It may be called more than
-// once.
+// Close ends long polls with an empty response, waits for running requests, and stops listening. Further requests
+// get 503. It may be called more than once.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -131,14 +85,10 @@ func (s *Server) Close() error {
 		s.running.Wait()
 		return nil
 	}
-	s.answering.waitFor(closeGrace)
-	if err := s.http.Close(); err != nil {
-		return fmt.Errorf("sqsserver: %w", err)
-	}
-	return nil
+	return s.http.Close()
 }
 
-// begin counts a request as running, unless the server is closed.
+// begin counts a running request; it returns false if the server is closed.
 func (s *Server) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,15 +99,15 @@ func (s *Server) begin() bool {
 	return true
 }
 
-// request is what an action knows of the HTTP request besides its input.
+// request is the part of the HTTP request that actions use besides its input.
 type request struct {
 	ctx  context.Context
-	base string // URL of this server as the client reached it
+	base string // URL of this server for the client
 }
 
 type action func(s *Server, r request, body []byte) (any, error)
 
-// decoded makes an action of a method with a typed input.
+// decoded makes an action of a method that takes a decoded input.
 func decoded[In any](method func(s *Server, r request, in *In) (any, error)) action {
 	return func(s *Server, r request, body []byte) (any, error) {
 		in := new(In)
@@ -171,23 +121,36 @@ func decoded[In any](method func(s *Server, r request, in *In) (any, error)) act
 	}
 }
 
+// onQueue makes an action of a method for one queue. The server is locked while the method runs.
+func onQueue[In any](queueURL func(in *In) string, method func(s *Server, q *queue, in *In) (any, error)) action {
+	return decoded(func(s *Server, _ request, in *In) (any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		q, err := s.queueByURL(queueURL(in))
+		if err != nil {
+			return nil, err
+		}
+		return method(s, q, in)
+	})
+}
+
 var actions = map[string]action{
 	"CreateQueue":                  decoded((*Server).createQueue),
-	"DeleteQueue":                  decoded((*Server).deleteQueue),
-	"GetQueueAttributes":           decoded((*Server).getQueueAttributes),
-	"SetQueueAttributes":           decoded((*Server).setQueueAttributes),
-	"SendMessage":                  decoded((*Server).sendMessage),
+	"DeleteQueue":                  onQueue(func(in *deleteQueueInput) string { return in.QueueURL }, (*Server).deleteQueue),
+	"GetQueueAttributes":           onQueue(func(in *getQueueAttributesInput) string { return in.QueueURL }, (*Server).getQueueAttributes),
+	"SetQueueAttributes":           onQueue(func(in *setQueueAttributesInput) string { return in.QueueURL }, (*Server).setQueueAttributes),
+	"SendMessage":                  onQueue(func(in *sendMessageInput) string { return in.QueueURL }, (*Server).sendMessage),
 	"SendMessageBatch":             decoded((*Server).sendMessageBatch),
 	"ReceiveMessage":               decoded((*Server).receiveMessage),
-	"DeleteMessage":                decoded((*Server).deleteMessage),
+	"DeleteMessage":                onQueue(func(in *deleteMessageInput) string { return in.QueueURL }, (*Server).deleteMessage),
 	"DeleteMessageBatch":           decoded((*Server).deleteMessageBatch),
-	"ChangeMessageVisibility":      decoded((*Server).changeMessageVisibility),
+	"ChangeMessageVisibility":      onQueue(func(in *changeMessageVisibilityInput) string { return in.QueueURL }, (*Server).changeMessageVisibility),
 	"ChangeMessageVisibilityBatch": decoded((*Server).changeMessageVisibilityBatch),
 	"StartMessageMoveTask":         decoded((*Server).startMessageMoveTask),
 	"ListMessageMoveTasks":         decoded((*Server).listMessageMoveTasks),
 }
 
-// ServeHTTP answers one SQS request.
+// ServeHTTP handles one SQS request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.begin() {
 		writeError(w, ServiceUnavailable.apiError())
@@ -232,17 +195,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// baseURL is the server's URL; one that was not started takes it from the request.
+// baseURL is the server's URL; one that does not listen takes it from the request.
 func (s *Server) baseURL(r *http.Request) string {
-	if s.url != "" {
-		return s.url
+	if s.http != nil {
+		return s.http.URL()
 	}
 	return "http://" + r.Host
 }
 
 func answerFault(w http.ResponseWriter, f *Fault) {
 	if f.Drop {
-		panic(http.ErrAbortHandler) // net/http closes the connection without a word
+		panic(http.ErrAbortHandler) // closes the connection without a response
 	}
 	writeError(w, f.apiError())
 }
@@ -270,6 +233,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 	w.WriteHeader(status)
-	// A failed write means that the client is gone.
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) // fails only if the client is gone
 }
