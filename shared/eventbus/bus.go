@@ -23,44 +23,44 @@ import (
 )
 
 const (
-	// MaxEntries is the most that EventBridge takes in one request.
+	// MaxEntries is EventBridge's limit for one request.
 	// https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 	MaxEntries = 10
-	// maxRequest is how many bytes of entries a request has at most, unless one alone has more.
+	// maxRequest is the size of a request in bytes, unless one entry alone is larger.
 	// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-putevent-size
 	maxRequest = 256 << 10
 
-	// answerTime bounds one try of a request, callTime all of them.
-	answerTime = 5 * time.Second
-	callTime   = 20 * time.Second
+	// tryTimeout bounds one try of a request, callTimeout all of them.
+	tryTimeout  = 5 * time.Second
+	callTimeout = 20 * time.Second
 
-	// lookEvery is for how long a bus that was seen counts as there.
-	lookEvery = 15 * time.Minute
+	// checkInterval is how long the result of CheckExists counts.
+	checkInterval = 15 * time.Minute
 )
 
-// Bus is one event bus. It is safe for use by several goroutines.
+// Bus is one event bus. It is safe for concurrent use.
 type Bus struct {
 	client *eventbridge.Client
 	name   string
 	log    *slog.Logger
 	now    func() time.Time
 
-	mu   sync.Mutex
-	arn  arn.ARN
-	seen time.Time // when it was last known to exist
+	mu      sync.Mutex
+	arn     arn.ARN
+	checked time.Time // the last successful CheckExists
 }
 
-// New returns the bus with this name in the region of the settings, or with this ARN.
+// New returns the bus with this ARN, or with this name in the region of the settings.
 func New(settings aws.Config, bus string, log *slog.Logger) *Bus {
 	client := eventbridge.NewFromConfig(settings, func(o *eventbridge.Options) {
 		if named, err := arn.Parse(bus); err == nil && named.Region != "" {
 			o.Region = named.Region
 		}
-		own, ok := settings.HTTPClient.(*awshttp.BuildableClient) // with the authorities to trust, say
+		client, ok := settings.HTTPClient.(*awshttp.BuildableClient) // such as one with its own authorities to trust
 		if !ok {
-			own = awshttp.NewBuildableClient()
+			client = awshttp.NewBuildableClient()
 		}
-		o.HTTPClient = own.WithTimeout(answerTime)
+		o.HTTPClient = client.WithTimeout(tryTimeout)
 	})
 	full, err := arn.Parse(bus)
 	if err != nil {
@@ -69,35 +69,34 @@ func New(settings aws.Config, bus string, log *slog.Logger) *Bus {
 	return &Bus{client: client, name: bus, log: log, now: time.Now, arn: full}
 }
 
-// ARN is that of the bus. Of one that was named by its name it lacks the account until it was looked at.
+// ARN returns the ARN of the bus. If New got a name, the account is missing until CheckExists has read it.
 func (b *Bus) ARN() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.arn.String()
 }
 
-// Look returns an error where the bus does not exist, or where that cannot be found out; within 15 minutes after
-// it was seen it is not looked at again. Who may not look, may send all the same: the bus of another account lets
-// few look.
+// CheckExists returns an error if the bus does not exist or the check fails. A success counts for 15 minutes. If
+// access is denied, it warns and succeeds: buses of other accounts rarely allow the check.
 func (b *Bus) CheckExists(ctx context.Context) error {
-	if b.seenLately() {
+	if b.checkedRecently() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	out, err := b.client.DescribeEventBus(ctx, &eventbridge.DescribeEventBusInput{Name: &b.name})
 	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
 		return fmt.Errorf("event bus %s does not exist in %s: create it, or correct EVENT_BUS and deploy; EventBridge would accept what is sent there and drop it", b.name, b.region())
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == accessDenied {
-		b.log.WarnContext(ctx, "the event bus is sent to without a look whether it exists: the right to events:DescribeEventBus is lacking", telemetry.KeyBus, b.name)
-		b.keep(nil)
+		b.log.WarnContext(ctx, "events are sent without a check that the event bus exists: the permission events:DescribeEventBus is missing", telemetry.KeyBus, b.name)
+		b.succeeded(nil)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at event bus %s: %w", b.name, err)
+		return fmt.Errorf("check event bus %s: %w", b.name, err)
 	}
-	b.keep(out.Arn)
+	b.succeeded(out.Arn)
 	return nil
 }
 
@@ -109,24 +108,24 @@ func (b *Bus) region() string {
 	return b.arn.Region
 }
 
-func (b *Bus) seenLately() bool {
+func (b *Bus) checkedRecently() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.now().Before(b.seen.Add(lookEvery))
+	return b.now().Before(b.checked.Add(checkInterval))
 }
 
-// keep keeps that the bus is there, and its ARN where EventBridge told it.
-func (b *Bus) keep(full *string) {
+// succeeded records a successful check, and the ARN if it is known.
+func (b *Bus) succeeded(full *string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.seen = b.now()
-	if told, err := arn.Parse(aws.ToString(full)); err == nil && b.arn.AccountID == "" {
-		b.arn = told
+	b.checked = b.now()
+	if parsed, err := arn.Parse(aws.ToString(full)); err == nil && b.arn.AccountID == "" {
+		b.arn = parsed
 	}
 }
 
-// Send sends the announcements, to a bus that exists. It returns the ids of those that EventBridge accepted, and
-// for those that it refused why. With an error, nothing is known of the others.
+// Send checks that the bus exists and sends the announcements. It returns the ids of those that EventBridge accepted,
+// and the reasons for those that it refused. If there is an error, the state of all others is unknown.
 func (b *Bus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
 	if err := b.CheckExists(ctx); err != nil {
 		return nil, nil, err
@@ -134,14 +133,14 @@ func (b *Bus) Send(ctx context.Context, all []billing.Announcement) (accepted []
 	refused = map[string]string{}
 	for rest := all; len(rest) > 0 && err == nil; {
 		n := fitting(rest)
-		var taken []string
-		taken, err = b.put(ctx, rest[:n], refused)
-		accepted, rest = append(accepted, taken...), rest[n:]
+		var ids []string
+		ids, err = b.put(ctx, rest[:n], refused)
+		accepted, rest = append(accepted, ids...), rest[n:]
 	}
 	return accepted, refused, err
 }
 
-// fitting returns how many of them, one at least, go into one request.
+// fitting returns how many announcements fit into one request, at least one.
 func fitting(all []billing.Announcement) int {
 	n, bytes := 0, 0
 	for _, a := range all[:min(len(all), MaxEntries)] {
@@ -154,12 +153,12 @@ func fitting(all []billing.Announcement) int {
 	return n
 }
 
-// size is that of the entry, as EventBridge counts it.
+// size is the size of the entry as EventBridge counts it.
 func size(a billing.Announcement) int {
 	return len(billing.AnnouncementSource) + len(a.Type) + len(a.Detail)
 }
 
-// put sends one request. Where EventBridge cannot read it, each entry is sent alone.
+// put sends one request. If EventBridge cannot parse it, put sends each entry alone.
 func (b *Bus) put(ctx context.Context, all []billing.Announcement, refused map[string]string) (accepted []string, err error) {
 	results, err := b.request(ctx, all)
 	if err != nil && isUnreadable(err) {
@@ -168,8 +167,8 @@ func (b *Bus) put(ctx context.Context, all []billing.Announcement, refused map[s
 			return nil, nil
 		}
 		for one := range slices.Chunk(all, 1) {
-			taken, err := b.put(ctx, one, refused)
-			accepted = append(accepted, taken...)
+			ids, err := b.put(ctx, one, refused)
+			accepted = append(accepted, ids...)
 			if err != nil {
 				return accepted, err
 			}
@@ -189,9 +188,9 @@ func (b *Bus) put(ctx context.Context, all []billing.Announcement, refused map[s
 	return accepted, nil
 }
 
-// request returns one result for each entry, in their order.
+// request returns one result for each announcement, in order.
 func (b *Bus) request(ctx context.Context, all []billing.Announcement) ([]types.PutEventsResultEntry, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	entries := make([]types.PutEventsRequestEntry, len(all))
 	for i, a := range all {
@@ -209,7 +208,7 @@ func (b *Bus) request(ctx context.Context, all []billing.Announcement) ([]types.
 	return out.Entries, nil
 }
 
-// isUnreadable reports whether something about the entries, and not about who sends them, is wrong.
+// isUnreadable reports whether the error is about the entries, not the sender.
 func isUnreadable(err error) bool {
 	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok && answer.HTTPStatusCode() == http.StatusRequestEntityTooLarge {
 		return true

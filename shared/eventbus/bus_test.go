@@ -277,7 +277,7 @@ func TestWhileABusCannotBeLookedAtNothingIsSent(t *testing.T) {
 	server.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
 	all, _ := numbered(1)
 	accepted, refused, err := eventbus.New(server.AWSConfig(), busName, quiet).Send(t.Context(), all)
-	if err == nil || !strings.Contains(err.Error(), "look at event bus application") || len(accepted)+len(refused) > 0 || server.PutRequests() != 0 {
+	if err == nil || !strings.Contains(err.Error(), "check event bus application") || len(accepted)+len(refused) > 0 || server.PutRequests() != 0 {
 		t.Errorf("accepted %v, refused %v, %v", accepted, refused, err)
 	}
 }

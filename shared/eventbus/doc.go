@@ -1,15 +1,15 @@
-// Package eventbus sends announcements to an Amazon EventBridge bus. Nothing else speaks to EventBridge.
+// Package eventbus sends announcements to an Amazon EventBridge bus. No other package calls EventBridge.
 //
-// What holds:
+// Invariants:
 //
-//   - What is reported as accepted, EventBridge has accepted. What is reported as refused, it refused for itself.
-//     Of what is reported as neither nothing is known: it may have been accepted, and is sent again.
-//   - A request has at most ten entries and, unless one alone is larger, 256 KB: the limit of what a request
-//     may hold was raised to 1 MB, but not for every target of a rule.
-//   - An entry that EventBridge cannot read is refused alone, whatever request it was in.
-//   - A call ends within 20 s, and with its context.
-//   - Nothing is sent to a bus that does not exist: EventBridge would accept it and drop it
-//     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html). It is looked at before the first
-//     request and again every 15 minutes: what is sent within that time after a bus was deleted is lost. Who lacks
-//     the right to look sends unseen, with a warning.
+//   - Send reports an announcement as accepted or refused only if EventBridge did. The state of all others is
+//     unknown: they may have been accepted, and are sent again.
+//   - A request has at most ten entries and at most 256 KB, unless one entry alone is larger. The limit of a request
+//     was raised to 1 MB, but not for every target of a rule.
+//   - If EventBridge cannot parse an entry, only that entry is refused, not the others of its request.
+//   - A call ends within 20 s, and when its context ends.
+//   - Nothing is sent to a bus that does not exist: EventBridge would accept and drop it
+//     (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html). The bus is checked before the
+//     first request and again every 15 minutes, so events are lost for at most 15 minutes after a bus was deleted.
+//     Without the permission to check, events are sent unchecked, with a warning.
 package eventbus

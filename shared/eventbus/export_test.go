@@ -2,5 +2,5 @@ package eventbus
 
 import "time"
 
-// SetClock has the bus ask for the time there.
+// SetClock replaces the clock of the bus.
 func (b *Bus) SetClock(now func() time.Time) { b.now = now }

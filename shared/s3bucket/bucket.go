@@ -1,12 +1,11 @@
 // Package s3bucket writes files into an S3 bucket.
 //
-// A file is written whole or not at all, and over the one that stands there: who is interrupted, or does not
-// hear the answer, writes it again. It is of a known size, so that it is neither held in memory nor sent in
-// parts. Whether and how it is encrypted says the bucket.
+// A file is written completely or not at all, and replaces an older one, so that a write may be repeated. Its size is
+// known before, so that it is neither held in memory nor sent in parts. The bucket's settings decide on encryption.
 //
-// The request is signed by the AWS SDK and sent without its S3 client: beside html/template, whose use of
-// reflection keeps every method in a program, that client alone would make a function a third larger. A test
-// holds each request to what that client sends.
+// The AWS SDK signs the request, but its S3 client does not send it: html/template uses reflection, so the linker
+// keeps every method, and that client alone would make the function a third larger. A test compares each request with
+// that client's.
 package s3bucket
 
 import (
@@ -32,20 +31,20 @@ import (
 )
 
 const (
-	// tryTime bounds one try of a request: a file of 100 MB takes a few seconds.
-	tryTime = time.Minute
-	tries   = 4
-	// maxAnswer is how much is read of what S3 says is wrong.
-	maxAnswer = 64 << 10
+	// tryTimeout bounds one try: a file of 100 MB takes a few seconds.
+	tryTimeout = time.Minute
+	tries      = 4
+	// maxResponse bounds what is read of a response.
+	maxResponse = 64 << 10
 )
 
-// Options say which bucket, and how it is reached.
+// Options of a bucket.
 type Options struct {
 	Name        string
 	Region      string // of the bucket
-	Endpoint    string // "" is Amazon's own
+	Endpoint    string // "" is Amazon's
 	Credentials aws.CredentialsProvider
-	HTTPClient  aws.HTTPClient // nil: one of its own
+	HTTPClient  aws.HTTPClient // nil is a new one
 }
 
 // Bucket is one bucket.
@@ -57,17 +56,17 @@ type Bucket struct {
 
 // New returns the bucket.
 func New(o Options) *Bucket {
-	own, ok := o.HTTPClient.(*awshttp.BuildableClient) // with the authorities to trust, say
+	client, ok := o.HTTPClient.(*awshttp.BuildableClient) // such as one with its own authorities to trust
 	if !ok {
-		own = awshttp.NewBuildableClient()
+		client = awshttp.NewBuildableClient()
 	}
-	o.HTTPClient = own.WithTimeout(tryTime)
+	o.HTTPClient = client.WithTimeout(tryTimeout)
 	// S3 signs the path as it is sent. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	return &Bucket{options: o, signer: signer, now: time.Now}
 }
 
-// Put writes the file. The body is read from its beginning, more than once where a try fails.
+// Put writes the file. It reads the body again for each try.
 func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReaderAt) error {
 	size, sum, err := measure(body)
 	if err != nil {
@@ -75,7 +74,7 @@ func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.Reade
 	}
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		err := b.try(ctx, key, contentType, size, sum, body)
-		if refused, ok := errors.AsType[*refusal](err); ok && !refused.passes() {
+		if refused, ok := errors.AsType[*refusal](err); ok && !refused.retryable() {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -86,14 +85,14 @@ func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.Reade
 	return nil
 }
 
-// measure returns how many bytes the body has, and their SHA-256, with which S3 checks what came.
+// measure returns the size of the body and its SHA-256, with which S3 verifies the upload.
 func measure(body io.ReaderAt) (size int64, sum string, err error) {
 	hash := sha256.New()
 	size, err = io.Copy(hash, io.NewSectionReader(body, 0, math.MaxInt64))
 	return size, hex.EncodeToString(hash.Sum(nil)), err
 }
 
-// try reads the body by a reader of its own: after an early answer the transport may still be reading the last one's.
+// try uses a new reader of the body: after an early response the transport may still read the previous one.
 func (b *Bucket) try(ctx context.Context, key, contentType string, size int64, sum string, body io.ReaderAt) (err error) {
 	request, err := b.request(ctx, key, contentType, size, sum, io.NewSectionReader(body, 0, size))
 	if err != nil {
@@ -105,13 +104,13 @@ func (b *Bucket) try(ctx context.Context, key, contentType string, size int64, s
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	if response.StatusCode == http.StatusOK {
-		_, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxAnswer))
+		_, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxResponse))
 		return err
 	}
 	return refusalOf(response)
 }
 
-// request is PutObject. https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+// request returns a signed PutObject. https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
 func (b *Bucket) request(ctx context.Context, key, contentType string, size int64, sum string, body io.Reader) (*http.Request, error) {
 	address, err := b.address(key)
 	if err != nil {
@@ -131,8 +130,8 @@ func (b *Bucket) request(ctx context.Context, key, contentType string, size int6
 	return request, b.signer.SignHTTP(ctx, credentials, request, sum, "s3", b.options.Region, b.now())
 }
 
-// address is that of the object: the bucket is part of the host's name, but for one with dots, for which no
-// certificate holds, and at another endpoint than Amazon's.
+// address returns the URL of the object. The bucket is part of the host name, except for a name with dots, which no
+// certificate covers, and at another endpoint than Amazon's.
 func (b *Bucket) address(key string) (*url.URL, error) {
 	domain := "amazonaws.com"
 	if strings.HasPrefix(b.options.Region, "cn-") {
@@ -151,13 +150,13 @@ func (b *Bucket) address(key string) (*url.URL, error) {
 	return address, nil
 }
 
-// Address is the page of AWS's console that shows the file to who may read the bucket.
+// Address returns the URL of the file in the AWS console.
 func (b *Bucket) Address(key string) string {
 	query := url.Values{"region": {b.options.Region}, "prefix": {key}}
 	return fmt.Sprintf("https://%s.console.aws.amazon.com/s3/object/%s?%s", b.options.Region, b.options.Name, query.Encode())
 }
 
-// refusal is an answer that is none.
+// refusal is an error response.
 type refusal struct {
 	status        int
 	code, message string
@@ -170,9 +169,9 @@ func (r *refusal) Error() string {
 	return fmt.Sprintf("S3 answered %d %s: %s", r.status, r.code, r.message)
 }
 
-// passes reports whether the same request may be taken later.
+// retryable reports whether the same request may succeed later.
 // https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-func (r *refusal) passes() bool {
+func (r *refusal) retryable() bool {
 	return r.status >= 500 || r.status == http.StatusTooManyRequests || r.code == "RequestTimeout" || r.code == "BadDigest" || r.code == "IncompleteBody"
 }
 
@@ -181,7 +180,7 @@ func refusalOf(response *http.Response) error {
 		Code, Message string
 	}
 	r := &refusal{status: response.StatusCode}
-	if err := xml.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&answer); err == nil {
+	if err := xml.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&answer); err == nil {
 		r.code, r.message = answer.Code, answer.Message
 	}
 	return r

@@ -1,10 +1,10 @@
-// Package sqsqueue is the wire between the steps: the format of messages, sending them, and
-// what a worker tells Amazon SQS about a message it could not finish.
+// Package sqsqueue defines the messages between the steps, sends them through Amazon SQS, and delays, dead-letters and
+// redrives those that a worker could not finish.
 //
 // Invariants:
 //
-//   - Messages carry ids, never customer data.
-//   - A send is accepted as a whole or an error: entries that SQS refused are sent again, and
-//     those alone. Sending twice is harmless, so an unclear answer is sent again too.
-//   - What cannot be decoded is an error with its reason; it never stops its batch.
+//   - Messages contain ids, never customer data.
+//   - A send succeeds for all messages or is an error. Only entries that SQS did not accept are sent again, also if
+//     the response was lost: a duplicate is harmless.
+//   - A message that cannot be decoded is an error with a reason. It never fails its batch.
 package sqsqueue

@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	// batchSize is the most entries SQS takes in one call.
+	// batchSize is SQS's limit for one call.
 	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 	batchSize = 10
-	// parallelBatches keeps a page of sends going without waiting for each round trip.
+	// parallelBatches is how many batches of a page are sent at once.
 	parallelBatches = 16
-	// sendTries bounds how often refused entries are sent again before the page is an error.
+	// sendTries bounds how often refused entries are sent before the send is an error.
 	sendTries   = 5
 	sendBackoff = 100 * time.Millisecond
 	// maxVisibility is the longest visibility timeout that SQS takes.
 	maxVisibility = 12 * time.Hour
-	// maxAttribute bounds the error text a dead letter carries.
+	// maxAttribute bounds the error text in a dead letter.
 	maxAttribute = 2048
 )
 
@@ -40,10 +40,10 @@ type Queue struct {
 	url    string
 }
 
-// New returns the queue with this URL.
+// New returns the queue with the URL.
 func New(client *sqs.Client, url string) *Queue { return &Queue{client: client, url: url} }
 
-// SendWork sends one message for each organization and returns when SQS accepted all of them.
+// SendWork sends one message for each organization. It returns nil only if SQS accepted all of them.
 func (q *Queue) SendWork(ctx context.Context, runID string, orgIDs []string) error {
 	var sends errgroup.Group
 	sends.SetLimit(parallelBatches)
@@ -78,8 +78,7 @@ func (q *Queue) sendBatch(ctx context.Context, runID string, orgIDs []string) er
 	return nil
 }
 
-// trySend sends the entries once and returns those that SQS did not accept, all of them where
-// it is not known.
+// trySend sends the entries once and returns those that SQS did not accept; if there is no response, all.
 func (q *Queue) trySend(ctx context.Context, entries []types.SendMessageBatchRequestEntry) ([]types.SendMessageBatchRequestEntry, error) {
 	out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: &q.url, Entries: entries})
 	if err != nil {
@@ -107,15 +106,15 @@ func (q *Queue) SendProgress(ctx context.Context, runID string) error {
 	return q.send(ctx, body, nil)
 }
 
-// DeadLetter is a message given up, with what a person needs to know about it.
+// DeadLetter is a message that could not be processed, and why.
 type DeadLetter struct {
 	Body   string
 	Reason billing.Reason
 	Error  string
-	Work   billing.Work // empty where the body could not be read
+	Work   billing.Work // empty if the body could not be read
 }
 
-// SendDeadLetter sends the message to this queue with its reason as attributes.
+// SendDeadLetter sends the message to this queue, with the reason as attributes.
 func (q *Queue) SendDeadLetter(ctx context.Context, d DeadLetter) error {
 	attributes := map[string]types.MessageAttributeValue{}
 	for name, value := range map[string]string{
@@ -136,7 +135,7 @@ func (q *Queue) send(ctx context.Context, body string, attributes map[string]typ
 	return nil
 }
 
-// attributeText keeps what SQS allows in a text: it refuses control characters.
+// attributeText replaces the characters that SQS refuses in an attribute, and truncates the text.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 func attributeText(s string) string {
 	clean := strings.Map(func(r rune) rune {
@@ -191,8 +190,8 @@ func (q *Queue) changeVisibilityBatch(ctx context.Context, batch []Visibility) (
 	return 0, nil
 }
 
-// Backoff is how long a message stays hidden after its n-th receive failed: [billing.Backoff], times 1 to 1.2 at
-// random so that what failed together does not come back together.
+// Backoff returns the visibility timeout after the n-th failed receive: [billing.Backoff] times 1 to 1.2, random so
+// that messages which failed together are not retried together.
 func Backoff(base time.Duration, receiveCount int) time.Duration {
 	least := billing.Backoff(base, receiveCount)
 	return least + time.Duration(rand.Float64()*0.2*float64(least))

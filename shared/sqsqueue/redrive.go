@@ -10,18 +10,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Depth is how many messages a queue holds. SQS counts approximately, up to a minute late.
+// Depth is the number of messages in a queue. SQS's counts are approximate and up to a minute old.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
 type Depth struct {
-	Visible  int // ready to be received
-	InFlight int // received and not deleted, or waiting for their next try
+	Visible  int // can be received
+	InFlight int // received, or waiting for their visibility timeout
 	Delayed  int
 }
 
-// All counts every message.
+// All is the sum.
 func (d Depth) All() int { return d.Visible + d.InFlight + d.Delayed }
 
-// Depth asks how many messages the queue holds.
+// Depth returns the number of messages in the queue.
 func (q *Queue) Depth(ctx context.Context) (Depth, error) {
 	attributes, err := q.attributes(ctx, types.QueueAttributeNameApproximateNumberOfMessages,
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible, types.QueueAttributeNameApproximateNumberOfMessagesDelayed)
@@ -54,15 +54,15 @@ func (q *Queue) arn(ctx context.Context) (string, error) {
 	return attributes[string(types.QueueAttributeNameQueueArn)], err
 }
 
-// Redrive moves the messages of a dead-letter queue back to the queue they came from. SQS does
-// the moving, one task at a time for a dead-letter queue, at most 500 messages a second.
+// Redrive moves the messages of a dead-letter queue back to the work queue. SQS moves them in a task: one at a time
+// for each dead-letter queue, at most 500 messages a second.
 type Redrive struct {
 	client   *sqs.Client
 	from, to string // ARNs
 	fromURL  string
 }
 
-// NewRedrive looks the queues up.
+// NewRedrive looks up the ARNs of the queues.
 func NewRedrive(ctx context.Context, deadLetter, work *Queue) (*Redrive, error) {
 	from, err := deadLetter.arn(ctx)
 	if err != nil {
@@ -75,8 +75,8 @@ func NewRedrive(ctx context.Context, deadLetter, work *Queue) (*Redrive, error) 
 	return &Redrive{client: deadLetter.client, from: from, to: to, fromURL: deadLetter.url}, nil
 }
 
-// Start has SQS begin to move. The destination is always named: of a message that was sent to the
-// dead-letter queue, rather than moved there by its redrive policy, SQS does not know the source.
+// Start starts a move task. It always names the destination, because SQS does not know the source of messages that
+// were sent to the dead-letter queue directly.
 func (r *Redrive) Start(ctx context.Context) error {
 	_, err := r.client.StartMessageMoveTask(ctx, &sqs.StartMessageMoveTaskInput{SourceArn: &r.from, DestinationArn: &r.to})
 	if err != nil {
@@ -85,11 +85,11 @@ func (r *Redrive) Start(ctx context.Context) error {
 	return nil
 }
 
-// Move is how far SQS is with moving messages.
+// MoveTask is the state of a move task.
 type MoveTask struct {
 	Status  string // RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED
 	Moved   int
-	ToMove  int // when it began, approximately
+	ToMove  int // at the start, approximately
 	Failure string
 	Started time.Time
 }
@@ -97,10 +97,10 @@ type MoveTask struct {
 // Running reports whether messages may still be moved.
 func (m MoveTask) Running() bool { return m.Status == "RUNNING" || m.Status == "CANCELLING" }
 
-// Completed reports whether it came to its end by itself.
+// Completed reports whether all messages were moved.
 func (m MoveTask) Completed() bool { return m.Status == "COMPLETED" }
 
-// Last returns the latest move from the dead-letter queue; there may never have been one.
+// Last returns the latest move task of the dead-letter queue, if there is one.
 func (r *Redrive) Last(ctx context.Context) (last MoveTask, found bool, err error) {
 	out, err := r.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: &r.from, MaxResults: aws.Int32(1)})
 	if err != nil {

@@ -1,6 +1,6 @@
 package telemetry
 
-// Keys of log attributes. Every log call names its attributes by these.
+// The keys of log attributes.
 const (
 	KeyMessage = "message" // of the line itself
 

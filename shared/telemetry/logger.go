@@ -9,7 +9,7 @@ import (
 //
 //	{"time":"2026-11-22T03:00:00Z","level":"INFO","message":"...","runId":"..."}
 //
-// Every time in it is UTC.
+// All times are in UTC.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
 		Level:       level,
@@ -27,8 +27,7 @@ func replaceAttr(groups []string, attr slog.Attr) slog.Attr {
 	return attr
 }
 
-// Err returns the error as an attribute. A nil error gives an empty one, which
-// is left out of the line.
+// Err returns the error as an attribute. The attribute of a nil error is empty, and slog omits it.
 func Err(err error) slog.Attr {
 	if err == nil {
 		return slog.Attr{}

@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,39 +8,30 @@ import (
 	"time"
 )
 
-// Unit is the unit of a metric, as CloudWatch names it.
+// Unit is the unit of a metric, in CloudWatch's words.
 type Unit string
 
-// The units in use. No unit at all means None.
+// The units in use.
 const (
 	UnitCount        Unit = "Count"
 	UnitMilliseconds Unit = "Milliseconds"
 	UnitSeconds      Unit = "Seconds"
-	UnitPercent      Unit = "Percent"
-	UnitPerSecond    Unit = "Count/Second"
-	UnitNone         Unit = "None"
 )
 
-// Dimension is one name and value that tells metrics of one name apart.
-// CloudWatch bills every combination: run ids do not belong here.
-type Dimension struct {
-	Name  string
-	Value string
-}
+// Dimension distinguishes metrics of one name. CloudWatch bills each combination of values, so a run id is never one.
+type Dimension struct{ Name, Value string }
 
 // Metric is one measured value.
 type Metric struct {
 	Name  string
-	Unit  Unit
-	Value float64
+	Unit  Unit    `json:",omitempty"` // without one, CloudWatch assumes None
+	Value float64 `json:"-"`          // a member of its own in the line
 }
 
 // Count returns a metric that counts things.
-func Count(name string, n int) Metric {
-	return Metric{Name: name, Unit: UnitCount, Value: float64(n)}
-}
+func Count(name string, n int) Metric { return Metric{name, UnitCount, float64(n)} }
 
-// CountIf returns a metric that is 1 if so, else 0.
+// CountIf returns a metric that is 1 or 0.
 func CountIf(name string, so bool) Metric {
 	if so {
 		return Count(name, 1)
@@ -49,8 +39,7 @@ func CountIf(name string, so bool) Metric {
 	return Count(name, 0)
 }
 
-// Metrics writes metrics in CloudWatch's embedded metric format. Its methods may
-// be called from several goroutines.
+// Metrics writes metrics in CloudWatch's embedded metric format. It is safe for concurrent use.
 type Metrics struct {
 	namespace string
 	now       func() time.Time
@@ -64,40 +53,30 @@ func NewMetrics(w io.Writer, namespace string, now func() time.Time) *Metrics {
 	return &Metrics{namespace: namespace, now: now, w: w}
 }
 
-// Emit writes the metrics as one line, under one set of dimensions. No metrics: no line. Names and units are
-// constants that CloudWatch takes; a value that is no number is an error, and nothing is written.
+// Emit writes the metrics as one line, under one set of dimensions. Without metrics it writes nothing. A value that
+// is not a number is an error, and nothing is written.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 func (m *Metrics) Emit(dimensions []Dimension, metrics ...Metric) error {
 	if len(metrics) == 0 {
 		return nil
 	}
-	line, err := json.Marshal(m.line(dimensions, metrics))
+	names, line := []string{}, map[string]any{}
+	for _, d := range dimensions {
+		names, line[d.Name] = append(names, d.Name), d.Value
+	}
+	for _, v := range metrics {
+		line[v.Name] = v.Value
+	}
+	definition := map[string]any{"Namespace": m.namespace, "Dimensions": [][]string{names}, "Metrics": metrics}
+	line["_aws"] = map[string]any{"Timestamp": m.now().UnixMilli(), "CloudWatchMetrics": []any{definition}}
+	text, err := json.Marshal(line)
 	if err == nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		_, err = m.w.Write(append(line, '\n'))
+		_, err = m.w.Write(append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("emit metrics: %w", err)
 	}
 	return nil
-}
-
-func (m *Metrics) line(dimensions []Dimension, metrics []Metric) map[string]any {
-	line := map[string]any{}
-	names := []string{}
-	for _, d := range dimensions {
-		names = append(names, d.Name)
-		line[d.Name] = d.Value
-	}
-	definitions := []map[string]any{}
-	for _, v := range metrics {
-		definitions = append(definitions, map[string]any{"Name": v.Name, "Unit": cmp.Or(v.Unit, UnitNone)})
-		line[v.Name] = v.Value
-	}
-	line["_aws"] = map[string]any{
-		"Timestamp":         m.now().UnixMilli(),
-		"CloudWatchMetrics": []any{map[string]any{"Namespace": m.namespace, "Dimensions": [][]string{names}, "Metrics": definitions}},
-	}
-	return line
 }

@@ -1,9 +1,9 @@
 package telemetry
 
-// Namespace is where CloudWatch shows this system's metrics.
+// Namespace is the CloudWatch namespace of this system's metrics.
 const Namespace = "SubscriptionReconciliation"
 
-// NamespaceOf returns where those of a stage are shown; "" is the stage without a name.
+// NamespaceOf returns the namespace of a stage; "" is the stage without a name.
 func NamespaceOf(stage string) string {
 	if stage == "" {
 		return Namespace
@@ -11,69 +11,69 @@ func NamespaceOf(stage string) string {
 	return Namespace + "/" + stage
 }
 
-// Metrics of a run over all organizations that writes, emitted once, when it ends, without
-// dimensions. Runs over one organization and dry runs emit none: whoever starts one looks at it.
+// Metrics of a run over all organizations, emitted once, when the run ends, without dimensions. Runs over one
+// organization and dry runs emit none: a person starts them and sees the result.
 const (
 	MetricOrganizations = "Organizations"
 	MetricSynchronized  = "Synchronized"
 	MetricErrors        = "Errors"
 	MetricSkipped       = "Skipped"
 	MetricPending       = "Pending"
-	MetricWithheld      = "Withheld" // of the errors, those the guard held back
+	MetricWithheld      = "Withheld" // of the errors, those that the guard withheld
 	MetricDowngrades    = "Downgrades"
 	MetricRunDuration   = "RunDuration" // milliseconds
 	MetricOrphans       = "Orphans"
 
-	// One of these is 1 where the run ended so, else 0. A catch-up that could not see everything is suspect.
+	// One of these is 1 if the run has that status. A catch-up that could not read all events is suspect.
 	MetricRunIncomplete = "RunIncomplete"
 	MetricRunSuspect    = "RunSuspect"
 	MetricRunStopped    = "RunStopped"
 
-	// MetricAccessDrift counts organizations whose tier, status or subscription id had drifted,
-	// MetricDetailDrift those where only something else had.
+	// MetricAccessDrift counts organizations with drift in tier, status or subscription id, MetricDetailDrift
+	// those with drift in other fields only.
 	MetricAccessDrift          = "AccessDrift"
 	MetricDetailDrift          = "DetailDrift"
 	MetricTierMetadataMismatch = "TierMetadataMismatch" // organizations with that warning
 
-	// Requests to Stripe; the throttled ones are counted in the others too.
+	// Requests to Stripe. The first three include the throttled ones.
 	MetricStripeList      = "StripeListRequests"
 	MetricStripeRetrieve  = "StripeRetrieveRequests"
 	MetricStripeOther     = "StripeOtherRequests"
 	MetricStripeThrottled = "StripeThrottled"
 )
 
-// MetricFieldDrift counts the changes of one field, the value of DimensionField, zero included.
+// MetricFieldDrift counts the changes of one field, the value of DimensionField. It is emitted for zero too.
 const (
 	MetricFieldDrift = "FieldDrift"
 	DimensionField   = "Field"
 )
 
-// MetricLastRunAge is emitted at each tick: seconds since a run over all organizations completed;
-// before the first one, since this system's tables were created.
+// MetricLastRunAge is the number of seconds since a run over all organizations last completed, emitted at each tick.
+// Before the first run it counts from the creation of this system's tables.
 const MetricLastRunAge = "LastRunAge"
 
-// MetricRunsToArchive is emitted at each tick where reports are archived: runs whose reports are not, or not as
-// they were amended last.
+// MetricRunsToArchive counts the runs without a current report in the archive, emitted at each tick if there is an
+// archive.
 const MetricRunsToArchive = "RunsToArchive"
 
-// Metrics of catch-ups, without dimensions. Those of a full run say nothing of a catch-up.
+// Metrics of catch-ups, without dimensions.
 const (
-	// MetricCatchUpAccessDrift is emitted when a catch-up ends: its organizations whose tier, status or
-	// subscription id had drifted, repaired or withheld. Dry runs emit none.
+	// MetricCatchUpAccessDrift counts the organizations of a catch-up with drift in tier, status or subscription
+	// id, repaired or withheld, emitted when it ends. Dry runs emit none.
 	MetricCatchUpAccessDrift = "CatchUpAccessDrift"
-	// MetricCatchUpAge is emitted at each tick: seconds since a catch-up last ended well; before the first
-	// one, since this system's tables were created.
+	// MetricCatchUpAge is the number of seconds since a catch-up last succeeded, emitted at each tick. Before the
+	// first one it counts from the creation of this system's tables.
 	MetricCatchUpAge = "CatchUpAge"
-	// MetricRepairUndone counts organizations whose repair something undid within a day.
+	// MetricRepairUndone counts the organizations whose repair was undone within a day.
 	MetricRepairUndone = "RepairUndone"
 )
 
-// Metrics of what is announced on the application's event bus.
+// Metrics of announcements on the application's event bus.
 const (
-	// Of each time that something was sent: how many announcements were accepted, and how many were not.
+	// Emitted after each send: how many announcements the bus accepted and refused.
 	MetricAnnounced          = "Announced"
 	MetricAnnouncementErrors = "AnnouncementErrors"
-	// Of each tick: how many wait, and for how long the first of them does, in seconds.
+	// Emitted at each tick: the number of waiting announcements, and the age of the oldest in seconds.
 	MetricOutboxSize = "OutboxSize"
 	MetricOutboxAge  = "OutboxAge"
 )
@@ -81,10 +81,10 @@ const (
 // Emitted is a metric that the functions write.
 type Emitted struct {
 	Name       string
-	Dimensions []string // names; none: the metric stands alone
+	Dimensions []string // names
 }
 
-// All returns every metric of this system, for who builds alarms and dashboards on them.
+// All returns every metric, for alarms and dashboards.
 func All() []Emitted {
 	all := []Emitted{{Name: MetricFieldDrift, Dimensions: []string{DimensionField}}}
 	for _, name := range []string{

@@ -5,16 +5,15 @@ import (
 	"unicode"
 )
 
-// OneLine makes a log line, or a sentence of a message, of any text: white space and control
-// characters become single blanks, and broken encodings go.
+// OneLine returns the text as one line of a log or message: it replaces white space and control characters by single
+// spaces and removes invalid UTF-8.
 func OneLine(text string) string {
 	words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
 	return strings.ToValidUTF8(strings.Join(words, " "), "")
 }
 
-// Clean replaces what a reader would not see as it is, or a terminal would take as a command: broken
-// encodings, control characters but for line ends, and those that turn the direction of text. Data may
-// hold anything.
+// Clean replaces what a reader would not see or a terminal would execute: invalid UTF-8, control characters except
+// line feeds, and characters that change the direction of text.
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
