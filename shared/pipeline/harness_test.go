@@ -829,17 +829,17 @@ func (f *fixture) deliver(r *pipeline.Reconciler, runID string, orgIDs ...string
 
 func (f *fixture) deliverAs(ctx context.Context, r *pipeline.Reconciler, runID string, last bool, orgIDs ...string) map[string]pipeline.Result {
 	f.Helper()
-	deliveries := make([]pipeline.Delivery, len(orgIDs))
-	for i, id := range orgIDs {
-		deliveries[i] = pipeline.Delivery{Work: billing.Work{RunID: runID, OrgID: id}, LastReceive: last}
+	work := map[billing.Work]bool{}
+	for _, id := range orgIDs {
+		work[billing.Work{RunID: runID, OrgID: id}] = last
 	}
-	results := r.Reconcile(ctx, deliveries)
-	if len(results) != len(deliveries) {
-		f.Fatalf("%d results for %d deliveries", len(results), len(deliveries))
+	results := r.Reconcile(ctx, work)
+	if len(results) != len(work) {
+		f.Fatalf("%d results for %d organizations", len(results), len(work))
 	}
 	byOrg := map[string]pipeline.Result{}
-	for i, id := range orgIDs {
-		byOrg[id] = results[i]
+	for w, result := range results {
+		byOrg[w.OrgID] = result
 	}
 	return byOrg
 }

@@ -51,14 +51,7 @@ type Stripe interface {
 	TakeUsage() billing.Usage
 }
 
-// Delivery is one received message.
-type Delivery struct {
-	Work billing.Work
-	// LastReceive: the queue gives the message up after this one.
-	LastReceive bool
-}
-
-// Disposition is what becomes of a message.
+// Disposition is what becomes of an organization's messages.
 type Disposition int
 
 const (
@@ -70,10 +63,10 @@ const (
 	DeadLetter
 )
 
-// Result says what became of one delivery.
+// Result is what becomes of an organization's messages, and why.
 type Result struct {
 	Disposition Disposition
-	Failure     *billing.Failure // why it was returned or given up
+	Failure     *billing.Failure // why they are returned or given up
 }
 
 // Reconciler compares organizations with Stripe and repairs them.
@@ -109,7 +102,7 @@ const (
 	stripeDownAfter = 3
 )
 
-// task is one organization of a batch, whatever the number of its messages.
+// task is one organization of a batch.
 type task struct {
 	work   billing.Work
 	run    billing.Run
@@ -131,11 +124,15 @@ type task struct {
 	result Result
 }
 
-// Reconcile handles a batch. It returns one result for each delivery, in their order.
-func (r *Reconciler) Reconcile(ctx context.Context, deliveries []Delivery) []Result {
+// Reconcile handles the work of a batch of messages and returns the result of each. lastReceive tells of each
+// whether one of its messages was received for the last time: the queue gives it up after this.
+func (r *Reconciler) Reconcile(ctx context.Context, lastReceive map[billing.Work]bool) map[billing.Work]Result {
 	ctx, cancel := withReserve(ctx, r.Reserve)
 	defer cancel()
-	tasks := distinct(deliveries)
+	tasks := make(map[billing.Work]*task, len(lastReceive))
+	for work, last := range lastReceive {
+		tasks[work] = &task{work: work, last: last}
+	}
 	b := &batch{Reconciler: r}
 	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
 		b.notLoaded(ctx, tasks, billing.AsFailure(err))
@@ -143,24 +140,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, deliveries []Delivery) []Res
 		b.process(ctx, open(tasks))
 	}
 	countRequests(ctx, r.Store, r.Stripe.TakeUsage(), mainRun(tasks), r.Log)
-	results := make([]Result, len(deliveries))
-	for i, d := range deliveries {
-		results[i] = tasks[d.Work].result
+	results := make(map[billing.Work]Result, len(tasks))
+	for work, t := range tasks {
+		results[work] = t.result
 	}
 	return results
-}
-
-func distinct(deliveries []Delivery) map[billing.Work]*task {
-	tasks := make(map[billing.Work]*task, len(deliveries))
-	for _, d := range deliveries {
-		t, ok := tasks[d.Work]
-		if !ok {
-			t = &task{work: d.Work}
-			tasks[d.Work] = t
-		}
-		t.last = t.last || d.LastReceive
-	}
-	return tasks
 }
 
 // load reads everything a batch needs, in a number of queries that does not depend on its size.

@@ -536,16 +536,13 @@ func TestWhatIsNotPartOfARunIsADeadLetter(t *testing.T) {
 	f.inSync("org-1")
 	f.inSync("org-2")
 	f.openRun(runID, []string{"org-1"})
-	results := f.reconciler(nil).Reconcile(t.Context(), []pipeline.Delivery{
-		{Work: billing.Work{RunID: "unknown", OrgID: "org-1"}},
-		{Work: billing.Work{RunID: runID, OrgID: "org-1"}},
-		{Work: billing.Work{RunID: runID, OrgID: "org-2"}},
-		{Work: billing.Work{RunID: runID, OrgID: "ORG-1"}},
-	})
-	f.wantResult(results[0], pipeline.DeadLetter, billing.ReasonUnknownRun)
-	f.wantResult(results[1], pipeline.Acknowledge, "")
-	f.wantResult(results[2], pipeline.DeadLetter, billing.ReasonUnknownItem)
-	f.wantResult(results[3], pipeline.DeadLetter, billing.ReasonUnknownItem)
+	unknownRun, known := billing.Work{RunID: "unknown", OrgID: "org-1"}, billing.Work{RunID: runID, OrgID: "org-1"}
+	otherOrg, otherCase := billing.Work{RunID: runID, OrgID: "org-2"}, billing.Work{RunID: runID, OrgID: "ORG-1"}
+	results := f.reconciler(nil).Reconcile(t.Context(), map[billing.Work]bool{unknownRun: false, known: false, otherOrg: false, otherCase: false})
+	f.wantResult(results[unknownRun], pipeline.DeadLetter, billing.ReasonUnknownRun)
+	f.wantResult(results[known], pipeline.Acknowledge, "")
+	f.wantResult(results[otherOrg], pipeline.DeadLetter, billing.ReasonUnknownItem)
+	f.wantResult(results[otherCase], pipeline.DeadLetter, billing.ReasonUnknownItem)
 	if got := f.reconciler(nil).Reconcile(t.Context(), nil); len(got) != 0 {
 		t.Errorf("an empty batch gave %v", got)
 	}
@@ -787,20 +784,19 @@ func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("org-1")
 	f.inSync("org-2")
-	var deliveries []pipeline.Delivery
+	work := map[billing.Work]bool{{RunID: "m", OrgID: "org-2"}: false}
 	for _, run := range []string{"a", "b", "c", "m", "x", "y", "z"} {
 		f.openRun(run, []string{"org-1", "org-2"})
-		deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: run, OrgID: "org-1"}})
+		work[billing.Work{RunID: run, OrgID: "org-1"}] = false
 	}
-	deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: "m", OrgID: "org-2"}})
-	f.reconciler(nil).Reconcile(t.Context(), deliveries)
-	for _, d := range deliveries {
+	f.reconciler(nil).Reconcile(t.Context(), work)
+	for w := range work {
 		want := 0
-		if d.Work.RunID == "m" {
-			want = len(deliveries)
+		if w.RunID == "m" {
+			want = len(work)
 		}
-		if got := f.run(d.Work.RunID).Usage.Retrieve; got != int64(want) {
-			t.Errorf("run %s: %d requests, want %d", d.Work.RunID, got, want)
+		if got := f.run(w.RunID).Usage.Retrieve; got != int64(want) {
+			t.Errorf("run %s: %d requests, want %d", w.RunID, got, want)
 		}
 	}
 }
@@ -977,22 +973,6 @@ func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
 	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
 }
 
-func TestADuplicateOnItsLastReceiveGivesUpForBoth(t *testing.T) {
-	for _, last := range [][]bool{{true, false}, {false, true}} {
-		f := newFixture(t)
-		f.inSync("org-1")
-		f.openRun(runID, []string{"org-1"})
-		f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-		work := billing.Work{RunID: runID, OrgID: "org-1"}
-		for _, result := range f.reconciler(nil).Reconcile(t.Context(), []pipeline.Delivery{
-			{Work: work, LastReceive: last[0]}, {Work: work, LastReceive: last[1]},
-		}) {
-			f.wantResult(result, pipeline.DeadLetter, billing.ReasonStripeUnavailable)
-		}
-		f.wantItem("org-1", billing.OutcomeError, billing.ReasonStripeUnavailable)
-	}
-}
-
 func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
 	f := newFixture(t)
 	f.inSync("org-1")
@@ -1055,15 +1035,16 @@ func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 	f.openRun(runID, ids)
 	f.openRun("run-2", ids)
 	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
-	var deliveries []pipeline.Delivery
+	work := map[billing.Work]bool{}
 	for _, id := range ids {
-		deliveries = append(deliveries, pipeline.Delivery{Work: billing.Work{RunID: runID, OrgID: id}}, pipeline.Delivery{Work: billing.Work{RunID: "run-2", OrgID: id}})
+		work[billing.Work{RunID: runID, OrgID: id}] = false
+		work[billing.Work{RunID: "run-2", OrgID: id}] = false
 	}
 	r := f.reconciler(nil)
 	r.Parallel = 1
-	for i, result := range r.Reconcile(t.Context(), deliveries) {
+	for w, result := range r.Reconcile(t.Context(), work) {
 		if result.Disposition != pipeline.Acknowledge {
-			t.Errorf("%d: %+v", i, result)
+			t.Errorf("%+v: %+v", w, result)
 		}
 	}
 	for _, id := range []string{runID, "run-2"} {

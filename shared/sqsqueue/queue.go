@@ -106,25 +106,18 @@ func (q *Queue) SendProgress(ctx context.Context, runID string) error {
 	return q.send(ctx, body, nil)
 }
 
-// DeadLetter is a message that could not be processed, and why.
-type DeadLetter struct {
-	Body   string
-	Reason billing.Reason
-	Error  string
-	Work   billing.Work // empty if the body could not be read
-}
-
-// SendDeadLetter sends the message to this queue, with the reason as attributes.
-func (q *Queue) SendDeadLetter(ctx context.Context, d DeadLetter) error {
+// SendDeadLetter sends the body of a message that was given up to this queue, with the failure and the work as
+// attributes. work is empty where the body could not be read.
+func (q *Queue) SendDeadLetter(ctx context.Context, body string, work billing.Work, f *billing.Failure) error {
 	attributes := map[string]types.MessageAttributeValue{}
 	for name, value := range map[string]string{
-		"reason": string(d.Reason), "error": d.Error, "runId": d.Work.RunID, "orgId": d.Work.OrgID,
+		"reason": string(f.Reason), "error": f.Error(), "runId": work.RunID, "orgId": work.OrgID,
 	} {
 		if value != "" { // SQS refuses an empty attribute
 			attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(attributeText(value))}
 		}
 	}
-	return q.send(ctx, d.Body, attributes)
+	return q.send(ctx, body, attributes)
 }
 
 func (q *Queue) send(ctx context.Context, body string, attributes map[string]types.MessageAttributeValue) error {

@@ -272,7 +272,7 @@ func TestAQueueThatStaysDownIsUnavailable(t *testing.T) {
 			down(t, l)
 			wantUnavailable(t, l.SendWork(t.Context(), "run-1", organizations(11)))
 			wantUnavailable(t, l.SendProgress(t.Context(), "run-1"))
-			wantUnavailable(t, l.SendDeadLetter(t.Context(), sqsqueue.DeadLetter{Body: "b"}))
+			wantUnavailable(t, l.SendDeadLetter(t.Context(), "b", billing.Work{}, &billing.Failure{}))
 			wantUnavailable(t, l.ChangeVisibility(t.Context(), slices.Repeat([]sqsqueue.Visibility{{ReceiptHandle: "x", Timeout: time.Second}}, 21)))
 		})
 	}
@@ -318,43 +318,45 @@ func TestProgressIsSent(t *testing.T) {
 
 func TestADeadLetterSaysWhy(t *testing.T) {
 	tests := map[string]struct {
-		letter sqsqueue.DeadLetter
-		want   map[string]string
+		body    string
+		work    billing.Work
+		failure billing.Failure
+		want    map[string]string
 	}{
 		"everything": {
-			sqsqueue.DeadLetter{Body: "b", Reason: "tier_unresolved", Error: "no such price", Work: billing.Work{RunID: "run-1", OrgID: "org-1"}},
+			"b", billing.Work{RunID: "run-1", OrgID: "org-1"}, billing.Failure{Reason: "tier_unresolved", Message: "no such price"},
 			map[string]string{"reason": "tier_unresolved", "error": "no such price", "runId": "run-1", "orgId": "org-1"},
 		},
 		"an unreadable body": {
-			sqsqueue.DeadLetter{Body: "\t{]\r\n", Reason: billing.ReasonMalformedMessage, Error: "not a message"},
+			"\t{]\r\n", billing.Work{}, billing.Failure{Reason: billing.ReasonMalformedMessage, Message: "not a message"},
 			map[string]string{"reason": "malformed_message", "error": "not a message"},
 		},
-		"nothing": {sqsqueue.DeadLetter{Body: "b"}, map[string]string{}},
+		"nothing": {"b", billing.Work{}, billing.Failure{}, map[string]string{}},
 		"control characters": {
-			sqsqueue.DeadLetter{Body: "b", Reason: "r", Error: "one\ntwo\x00\x1b[31m\uFFFE\uFFFF", Work: billing.Work{RunID: "run\x001", OrgID: "org\n1\x1f"}},
+			"b", billing.Work{RunID: "run\x001", OrgID: "org\n1\x1f"}, billing.Failure{Reason: "r", Message: "one\ntwo\x00\x1b[31m\uFFFE\uFFFF"},
 			map[string]string{"reason": "r", "error": "one two  [31m  ", "runId": "run 1", "orgId": "org 1 "},
 		},
 		"invalid UTF-8": {
-			sqsqueue.DeadLetter{Body: "b", Reason: "r", Error: "a\xffb\xc3", Work: billing.Work{RunID: "\xff", OrgID: "\xed\xa0\x80"}},
+			"b", billing.Work{RunID: "\xff", OrgID: "\xed\xa0\x80"}, billing.Failure{Reason: "r", Message: "a\xffb\xc3"},
 			map[string]string{"reason": "r", "error": "a?b?", "runId": "?", "orgId": "?"},
 		},
 		"a very long error": {
-			sqsqueue.DeadLetter{Body: "b", Reason: "r", Error: strings.Repeat("x", 2<<20)},
+			"b", billing.Work{}, billing.Failure{Reason: "r", Message: strings.Repeat("x", 2<<20)},
 			map[string]string{"reason": "r", "error": strings.Repeat("x", 2048)},
 		},
 		"a long error that is cut in a letter": {
-			sqsqueue.DeadLetter{Body: "b", Reason: "r", Error: "x" + strings.Repeat("é", 5000)},
+			"b", billing.Work{}, billing.Failure{Reason: "r", Message: "x" + strings.Repeat("é", 5000)},
 			map[string]string{"reason": "r", "error": "x" + strings.Repeat("é", 1023)},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			l := start(t)
-			if err := l.SendDeadLetter(t.Context(), test.letter); err != nil {
+			if err := l.SendDeadLetter(t.Context(), test.body, test.work, &test.failure); err != nil {
 				t.Fatal(err)
 			}
 			all := l.receiveAll(t)
-			if len(all) != 1 || *all[0].Body != test.letter.Body {
+			if len(all) != 1 || *all[0].Body != test.body {
 				t.Fatalf("received %+v", all)
 			}
 			got := map[string]string{}
@@ -372,10 +374,8 @@ func TestAnyTextMakesADeadLetter(t *testing.T) {
 	l := start(t)
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
-		err := l.SendDeadLetter(context.Background(), sqsqueue.DeadLetter{
-			Body: "b", Reason: "r", Error: text.Draw(t, "error"),
-			Work: billing.Work{RunID: text.Draw(t, "run"), OrgID: text.Draw(t, "organization")},
-		})
+		work := billing.Work{RunID: text.Draw(t, "run"), OrgID: text.Draw(t, "organization")}
+		err := l.SendDeadLetter(context.Background(), "b", work, &billing.Failure{Reason: "r", Message: text.Draw(t, "error")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -219,6 +219,29 @@ func TestTheLastReceiveGivesAMessageUpWithItsReason(t *testing.T) {
 	}
 }
 
+func TestLastReceiveOfOneDuplicateGivesUpBoth(t *testing.T) {
+	for _, receiveCounts := range [][]int{{maxReceive, 1}, {1, maxReceive}} {
+		f := newFixture(t)
+		f.organization("org-1")
+		f.openRun("org-1")
+		f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+		var event events.SQSEvent
+		for i, n := range receiveCounts {
+			event.Records = append(event.Records, events.SQSMessage{
+				MessageId: fmt.Sprint("message-", i), Body: workBody(runID, "org-1"), Attributes: map[string]string{"ApproximateReceiveCount": fmt.Sprint(n)},
+			})
+		}
+		response, err := f.worker().Handle(t.Context(), event)
+		if err != nil || len(response.BatchItemFailures) != 0 || f.outcome("org-1") != billing.OutcomeError {
+			t.Errorf("%+v, %v, org-1 is %s", response, err, f.outcome("org-1"))
+		}
+		dead := f.receive(f.deadLetter)
+		if len(dead) != 2 || attributes(dead[0])["reason"] != "stripe_unavailable" || attributes(dead[1])["reason"] != "stripe_unavailable" {
+			t.Errorf("dead letters %v", dead)
+		}
+	}
+}
+
 func TestAStoppedRunIsAcknowledgedAndReported(t *testing.T) {
 	f := newFixture(t)
 	var ids []string
