@@ -355,7 +355,7 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 		"empty run":                    {p.environ, []string{"--resume= "}, cli.ExitUsage, "usage", "--resume is empty"},
 		"a beginning of no catch-up":   {p.environ, []string{"--since", "2h"}, cli.ExitUsage, "usage", "--strategy events"},
 		"a catch-up of one":            {p.environ, []string{"--strategy", "events", "--org", "org-1"}, cli.ExitUsage, "usage", "for one organization"},
-		"a beginning to come":          {p.environ, []string{"--strategy", "events", "--since", "2099-01-01"}, cli.ExitUsage, "usage", "still to come"},
+		"a beginning to come":          {p.environ, []string{"--strategy", "events", "--since", "2099-01-01"}, cli.ExitUsage, "usage", "in the future"},
 		"unknown strategy":             {p.environ, []string{"--strategy", "guess"}, cli.ExitUsage, "usage", "guess"},
 		"unknown organization":         {p.environ, []string{"--org", "nobody"}, cli.ExitFailed, "unknown_organization", "nobody"},
 		"unknown run":                  {p.environ, []string{"--resume", "never"}, cli.ExitFailed, "unknown_run", "never"},

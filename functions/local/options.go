@@ -91,7 +91,7 @@ func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) e
 	}
 	yes, err := cli.Ask(ctx, os.Stdin, errs, fmt.Sprintf("This repairs database %s at %s as Stripe's live account says.", c.Database.Name, c.Database.Host))
 	switch {
-	case errors.Is(err, cli.ErrNobodyToAsk):
+	case errors.Is(err, cli.ErrNoTerminal):
 		return cli.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
 	case err == nil && !yes:
 		return &cli.Error{Exit: cli.ExitUsage, Code: "usage", Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}

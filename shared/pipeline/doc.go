@@ -85,7 +85,7 @@
 //     else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
 //     TestAClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
-//     TestADeploymentInTheMiddleOfARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
+//     TestDeploymentDuringARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
 //
 // Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
 // that it accepted until it is deleted or its retention ends; Stripe answers with its present state

@@ -1,4 +1,4 @@
-// Package architecture holds one test: which package may import which.
+// Package architecture tests which package may import which, and that the links between the pages work.
 package architecture
 
 import (
@@ -15,9 +15,8 @@ import (
 
 const module = "github.com/pixell-global/subscription-reconciliation/"
 
-// mayImport has a row for each package: those of ours that its code may import, and what is guarded.
-// Imports point downwards, and sources, stores and queues never know each other. A new package gets
-// a row; a longer row is a decision.
+// mayImport lists for each package the packages of this module that its code may import, and the guarded ones. Imports
+// point downwards, and sources, stores and queues do not import each other.
 var mayImport = map[string]string{
 	// The domain is pure; everything may use it and the two below it.
 	"shared/billing":   "",
@@ -79,7 +78,7 @@ var mayImport = map[string]string{
 	"functions/internal/chaos":        "",
 }
 
-// testsMayImport says the same of the tests below a folder; the nearest folder counts.
+// testsMayImport lists the same for the tests below a folder; the nearest folder counts.
 var testsMayImport = map[string]string{
 	"functions":           "functions/... shared/... sql go-sql-driver sqs secretsmanager chromedp",
 	"infra":               "infra/... shared/billing shared/config shared/telemetry aws-cdk-go constructs-go jsii-runtime-go",
@@ -89,8 +88,8 @@ var testsMayImport = map[string]string{
 	"shared/telemetry":    "shared/config shared/telemetry",
 }
 
-// guarded is for who names it, by its last word, and for nobody else: one place speaks SQL, one Stripe's
-// language, and a browser is for tests.
+// guarded are packages that a row must name, by the last element of their path: one package speaks SQL, one speaks to
+// Stripe, and a browser is for tests.
 var guarded = []string{
 	"database/sql",
 	"github.com/aws/aws-cdk-go",
@@ -107,7 +106,7 @@ var guarded = []string{
 	"github.com/stripe/stripe-go",
 }
 
-// instead says what stands for a package that nobody imports.
+// instead lists the packages that are not used here, with what is used instead.
 var instead = map[string]string{
 	"github.com/pkg/errors": "the standard library wraps errors",
 	"io/ioutil":             "os and io have it",
@@ -137,12 +136,12 @@ func TestEveryImportIsAllowed(t *testing.T) {
 	}
 	for pkg := range mayImport {
 		if !seen[pkg] {
-			t.Errorf("mayImport has a row for %s, which isn't there", pkg)
+			t.Errorf("mayImport has a row for %s, which does not exist", pkg)
 		}
 	}
 }
 
-// ours reports whether Go, too, looks for packages in a folder of this name.
+// ours reports whether Go looks for packages in a folder of this name.
 func ours(folder string) bool {
 	return !strings.HasPrefix(folder, ".") && folder != "testdata" && folder != "node_modules"
 }
@@ -193,8 +192,8 @@ func rowOf(name string) (allowed []string, known bool) {
 	return strings.Fields(row), known
 }
 
-// permitted reports whether a file that may import these may import the package: one of ours and
-// one that is guarded has to be named.
+// permitted reports whether a file with this row may import the package: the row must name packages of this module and
+// guarded ones.
 func permitted(allowed []string, pkg string) bool {
 	if name, isOurs := strings.CutPrefix(pkg, module); isOurs {
 		return slices.ContainsFunc(allowed, func(a string) bool {
@@ -206,7 +205,7 @@ func permitted(allowed []string, pkg string) bool {
 	return i < 0 || slices.Contains(allowed, path.Base(guarded[i]))
 }
 
-// pure reports whether the package is of the standard library and computes only.
+// pure reports whether the package is of the standard library and reaches nothing outside the process.
 func pure(pkg string) bool {
 	first, _, _ := strings.Cut(pkg, "/")
 	return !strings.Contains(first, ".") && first != "os" && first != "net"

@@ -16,7 +16,7 @@ var (
 	noSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-func TestEachLinkOfAPageLeadsSomewhere(t *testing.T) {
+func TestEveryLinkHasATarget(t *testing.T) {
 	const root = "../../.."
 	pages := []string{"README.md"}
 	for _, pattern := range []string{"infra/*.md", "infra/runbooks/*.md"} {

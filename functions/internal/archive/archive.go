@@ -1,8 +1,7 @@
-// Package archive writes the reports of a run to where people find them: the page and the table of changes, in a
-// bucket.
+// Package archive writes the reports of a run to a bucket: the page and the table of changes.
 //
-// A report is first written to a temporary file, which goes in any case: it is sent whole, may be sent again, and
-// takes no memory. Both hold customer data.
+// A report is first written to a temporary file, so that it takes no memory, is sent as a whole, and can be sent again.
+// The file is always removed: reports contain customer data.
 package archive
 
 import (
@@ -18,7 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// bucket is where the reports go.
+// bucket stores the reports.
 type bucket interface {
 	Put(ctx context.Context, key, contentType string, body io.ReaderAt) error
 	Address(key string) string
@@ -28,11 +27,11 @@ type bucket interface {
 type Reports struct {
 	Store  *mysqlstore.Store
 	Bucket bucket
-	Mode   config.Mode // of Stripe's dashboard
+	Mode   config.Mode // selects the dashboard that the page links to
 	Now    func() time.Time
 }
 
-// Put writes page and table of the run, in the place of those that stand there.
+// Put writes the run's page and table, and replaces earlier ones.
 func (r Reports) Put(ctx context.Context, run billing.Run, s billing.Summary) error {
 	about, err := report.Of(ctx, r.Store, run, s)
 	if err != nil {
@@ -52,7 +51,7 @@ func (r Reports) Put(ctx context.Context, run billing.Run, s billing.Summary) er
 	})
 }
 
-// Address is where people find the page of the run.
+// Address returns the address of the run's page.
 func (r Reports) Address(runID string) string { return r.Bucket.Address(pageKey(runID)) }
 
 func pageKey(runID string) string { return "reports/" + runID + "/report.html" }

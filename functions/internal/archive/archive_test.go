@@ -150,7 +150,7 @@ func (f *fixture) wantArchived(what string, keys ...string) {
 	}
 }
 
-func TestTheReportsOfAFullRunAreArchivedWhenItIsClosed(t *testing.T) {
+func TestReportsOfFullRunAreArchivedOnClose(t *testing.T) {
 	for name, change := range map[string]func(*billing.Run){"that writes": func(*billing.Run) {}, "dry": func(r *billing.Run) { r.DryRun = true }} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -187,7 +187,7 @@ func TestOtherRunsAreNotArchived(t *testing.T) {
 	}
 }
 
-func TestAnAmendedRunIsArchivedAgainByTheTick(t *testing.T) {
+func TestTickArchivesAmendedRunAgain(t *testing.T) {
 	f := newFixture(t)
 	f.running(func(*billing.Run) {})
 	f.progress()
@@ -205,7 +205,7 @@ func TestAnAmendedRunIsArchivedAgainByTheTick(t *testing.T) {
 	}
 }
 
-func TestFailingToArchiveFailsNoRunAndIsTriedAgain(t *testing.T) {
+func TestArchiveFailureFailsNoRunAndIsRetried(t *testing.T) {
 	f := newFixture(t)
 	denied := true
 	f.fault = func(key string) *s3server.Fault {
@@ -234,7 +234,7 @@ func TestFailingToArchiveFailsNoRunAndIsTriedAgain(t *testing.T) {
 	f.wantArchived("at last", table, page)
 }
 
-func TestALostAnswerIsAskedForAgain(t *testing.T) {
+func TestPutIsRetriedAfterLostAnswer(t *testing.T) {
 	f := newFixture(t)
 	lost := map[string]bool{}
 	f.fault = func(key string) *s3server.Fault {
@@ -253,7 +253,7 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 }
 
 // Somebody who dies between page and table gives nothing back.
-func TestWhoDiesWhileArchivingIsFollowedByTheNextTick(t *testing.T) {
+func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 	f := newFixture(t)
 	f.running(func(*billing.Run) {})
 	ctx, die := context.WithCancel(t.Context())
@@ -281,7 +281,7 @@ func TestWhoDiesWhileArchivingIsFollowedByTheNextTick(t *testing.T) {
 	f.wantArchived("at last", table, page)
 }
 
-func TestWhatIsAmendedWhileItIsArchivedIsArchivedAgain(t *testing.T) {
+func TestRunAmendedDuringArchivingIsArchivedAgain(t *testing.T) {
 	f := newFixture(t)
 	f.running(func(*billing.Run) {})
 	amended := false

@@ -16,13 +16,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/s3bucket"
 )
 
-// credentialsTime bounds the search for credentials, which would else ask a machine in vain that is none of AWS's.
+// credentialsTime bounds the search for credentials: outside of AWS the metadata service does not answer.
 const credentialsTime = 5 * time.Second
 
-// New returns the archive in REPORT_BUCKET, reached with the process's AWS settings; nil where none is set.
+// New returns the archive in REPORT_BUCKET, reached with the process's AWS settings; nil where it is not set.
 func New(ctx context.Context, c config.Config, store *mysqlstore.Store) (pipeline.Archive, error) {
 	if c.ReportBucket == "" {
-		return nil, nil //nolint:nilnil // no archive is as good as one
+		return nil, nil //nolint:nilnil // without a bucket nothing is archived
 	}
 	settings, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {

@@ -72,7 +72,7 @@ func changeRun(s *seen, change func(*ran)) {
 }
 
 // Each invariant must notice what it is there for.
-func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
+func TestEveryInvariantDetectsItsViolation(t *testing.T) {
 	live := []billing.Subscription{{ID: "sub_c", Status: "active", OrgID: "c"}}
 	invariants := map[string]func(seen) error{
 		"nobodyIsLeftOut": nobodyIsLeftOut, "nobodyIsPending": nobodyIsPending, "totalsAddUp": totalsAddUp, "guardHolds": guardHolds,
@@ -159,7 +159,7 @@ func TestEveryInvariantNoticesWhatBreaksIt(t *testing.T) {
 	}
 }
 
-func TestASecretIsFoundWhereItStands(t *testing.T) {
+func TestSecretSearchFindsSecrets(t *testing.T) {
 	if found := findSecrets(map[string]string{"a log": "key sk_test_1 was refused", "a table": "nothing"}, "sk_test_1", "pw-1"); len(found) != 1 {
 		t.Errorf("found %v", found)
 	}

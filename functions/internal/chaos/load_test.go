@@ -277,7 +277,7 @@ func (r *round) goroutines(t *testing.T, p *runtimeapi.Process) int {
 	return n
 }
 
-func TestALeakIsToldFromGarbage(t *testing.T) {
+func TestLeakDetectionIgnoresGarbage(t *testing.T) {
 	leak, garbage := make([]int, 200), make([]int, 200) // runs of 3 s
 	for i := range leak {
 		leak[i], garbage[i] = 30+i*3/20+3*(i%2), 30+20*(i%2)

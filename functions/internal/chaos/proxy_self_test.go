@@ -10,7 +10,7 @@ import (
 )
 
 // The proxy must know a COMMIT when the driver sends one, or it would lose none.
-func TestTheProxyLosesCommitsAndTheirAnswers(t *testing.T) {
+func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
 	if err != nil {
@@ -63,7 +63,7 @@ func TestTheProxyLosesCommitsAndTheirAnswers(t *testing.T) {
 
 // Nor would a statement of the functions wait too long for a row if the proxy did not know what
 // says how long.
-func TestTheProxyShortensWhatStatementsWaitAndCountsErrors(t *testing.T) {
+func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 // oldVersion is the last commit before the settings that the database keeps.
 const oldVersion = "4633c0baa5eb109c58b0a8276466490392de10a8"
 
-// TestADeploymentInTheMiddleOfARunLosesNothing: a run begins with the programs and the tables of an
+// TestDeploymentDuringARunLosesNothing: a run begins with the programs and the tables of an
 // older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
 // tables, and workers of both versions go on side by side, with faults as ever. One round in ten is
 // such a one.
-func TestADeploymentInTheMiddleOfARunLosesNothing(t *testing.T) {
+func TestDeploymentDuringARunLosesNothing(t *testing.T) {
 	s := prepared(t)
 	old := buildOld(t, earlier(t))
 	seed := number(t, "CHAOS_SEED", anySeed())

@@ -12,13 +12,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 )
 
-// ErrNobodyToAsk is the error of a question where no person sits at a terminal.
-var ErrNobodyToAsk = errors.New("there is no terminal to ask on")
+// ErrNoTerminal is the error of Ask if its input is not a terminal.
+var ErrNoTerminal = errors.New("there is no terminal to ask on")
 
-// Ask says what is about to happen and asks on the terminal whether to go on. Anything but yes is no.
+// Ask writes what is about to happen and asks on the terminal whether to continue. Only y and yes mean yes.
 func Ask(ctx context.Context, in *os.File, errs io.Writer, about string) (yes bool, err error) {
 	if !output.IsTerminal(in) {
-		return false, ErrNobodyToAsk
+		return false, ErrNoTerminal
 	}
 	return ask(ctx, in, errs, about)
 }
@@ -29,19 +29,19 @@ func ask(ctx context.Context, in io.Reader, errs io.Writer, about string) (yes b
 	if err := p.Flush(); err != nil {
 		return false, err
 	}
-	if _, err := fmt.Fprint(errs, "Go on? [y/N] "); err != nil {
+	if _, err := fmt.Fprint(errs, "Continue? [y/N] "); err != nil {
 		return false, err
 	}
 	answers := make(chan string, 1)
-	go func() { // a read cannot be interrupted; it ends with the process at the latest
-		answer, _ := bufio.NewReader(in).ReadString('\n') // the end of the input is no
+	go func() { // a read cannot be interrupted: after a cancellation it lasts until the process ends
+		answer, _ := bufio.NewReader(in).ReadString('\n') // the end of the input means no
 		answers <- strings.ToLower(strings.TrimSpace(answer))
 	}()
 	select {
 	case answer := <-answers:
 		return answer == "y" || answer == "yes", nil
 	case <-ctx.Done():
-		_, _ = fmt.Fprintln(errs) // the question has its own line
+		_, _ = fmt.Fprintln(errs) // ends the question's line
 		return false, ctx.Err()
 	}
 }

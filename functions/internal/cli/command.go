@@ -15,9 +15,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// Execute runs a command line and returns the exit code. Errors are written here and nowhere
-// else; with --json, as JSON on out. An empty argument is refused: where a script's variable is not
-// set, a command for one organization or run would otherwise be one for all.
+// Execute runs a command line, writes its error, with --json as JSON to out, and returns the exit code. It refuses an
+// empty argument: if a script's variable is unset, a command for one organization or run would be one for all.
 func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs io.Writer) int {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(args)
@@ -35,14 +34,14 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	if _, known := errors.AsType[*Error](err); !known && ctx.Err() != nil {
 		err = &Error{Exit: ExitFailed, Code: CodeInterrupted, Err: errors.New("interrupted")}
 	}
-	if wrong, ok := err.(*config.Error); ok { //nolint:errorlint // one that is wrapped says where already
+	if wrong, ok := err.(*config.Error); ok { //nolint:errorlint // a wrapped one already names its source
 		err = located(wrong)
 	}
-	// A flag that could not be read may stand before --json.
+	// Flags are not parsed after a wrong one, so --json is searched for in the arguments.
 	return Fail(out, errs, asksForJSON(args), err)
 }
 
-// located says in which line of .env a variable stands, where it is of there.
+// located adds to the problems the lines of .env that set their variables.
 func located(e *config.Error) error {
 	file, err := config.ReadFile(dotEnv)
 	if err != nil {
@@ -51,7 +50,7 @@ func located(e *config.Error) error {
 	return file.Locate(e, config.Environ(os.Environ()))
 }
 
-// flagError says what is wrong with a flag in the command line's own words.
+// flagError words pflag's errors in this program's style.
 func flagError(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
 		name := unknown.GetSpecifiedName()
@@ -78,7 +77,7 @@ func flagsOf(cmd *cobra.Command) (names []string) {
 	return names
 }
 
-// kindOf tells what the value of a flag is.
+// kindOf names the kind of value that a flag takes.
 func kindOf(flag *pflag.Flag) string {
 	switch flag.Value.Type() {
 	case "bool":
@@ -96,8 +95,7 @@ func kindOf(flag *pflag.Flag) string {
 	}
 }
 
-// version tells what was built: the module's version where it was installed by one, and the commit
-// where it was built in a checkout.
+// version names the module's version if it was installed by version, else the commit of the checkout.
 func version(info *debug.BuildInfo, ok bool) string {
 	if !ok {
 		return "unknown"
@@ -118,7 +116,7 @@ func version(info *debug.BuildInfo, ok bool) string {
 
 func refuseEmpty(args []string) error {
 	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
-		return nil // asks what could stand there
+		return nil // shell completion may pass an empty word
 	}
 	for i, arg := range args {
 		name, value, isFlag := strings.Cut(arg, "=")
@@ -138,7 +136,7 @@ func asksForJSON(args []string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--json" || arg == "--json=true" })
 }
 
-// NoArgs refuses arguments, as a usage error.
+// NoArgs takes no argument.
 func NoArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return Usage("unknown argument %q", args[0])
@@ -146,7 +144,7 @@ func NoArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// OneArg wants exactly one argument.
+// OneArg takes exactly one argument.
 func OneArg(name string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -156,7 +154,7 @@ func OneArg(name string) cobra.PositionalArgs {
 	}
 }
 
-// AtMostOneArg wants one argument or none.
+// AtMostOneArg takes one argument or none.
 func AtMostOneArg(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {

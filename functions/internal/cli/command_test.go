@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func TestAWrongSettingIsNamedWithItsLineInDotEnv(t *testing.T) {
+func TestConfigurationErrorNamesTheLineInDotEnv(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile(".env", []byte("# settings\nDB_HOST=x\nDB_PORT=many\nSTRIPE_RPS=none\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestAWrongSettingIsNamedWithItsLineInDotEnv(t *testing.T) {
 	}
 }
 
-func TestTheVersionTellsWhatWasBuilt(t *testing.T) {
+func TestVersionNamesTheCommit(t *testing.T) {
 	const revision = "81fe2e4eaf9a0e3630056b66f5b2b64a8ff86fb0"
 	checkout := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"}, Settings: []debug.BuildSetting{
 		{Key: "vcs.revision", Value: revision}, {Key: "vcs.time", Value: "2026-11-29T07:02:53Z"}, {Key: "vcs.modified", Value: "true"},

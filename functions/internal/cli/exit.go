@@ -15,20 +15,20 @@ import (
 // Exit codes.
 const (
 	ExitOK     = 0 // the run ended completed
-	ExitFailed = 1 // it could not be started or followed
+	ExitFailed = 1 // the run could not be started or followed
 	ExitUsage  = 2 // the command line or the configuration is wrong
 	ExitNotOK  = 3 // the run ended any other way
 )
 
-// CodeInterrupted is the code of what somebody ended with Ctrl-C or a signal.
+// CodeInterrupted is the code of a command that Ctrl-C or a signal ended.
 const CodeInterrupted = "interrupted"
 
-// Error is what ends a command, with what to do next.
+// Error ends a command and says what to do next.
 type Error struct {
 	Exit int
 	Code string // for machines, such as "configuration"
 	Hint string // the next step; may be empty
-	Err  error  // nil: there is nothing to say beside the result
+	Err  error  // nil if the result says everything
 }
 
 func (e *Error) Error() string {
@@ -40,16 +40,16 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Usage is an error of the command line.
+// Usage returns an error of the command line.
 func Usage(format string, args ...any) error {
-	return &Error{Exit: ExitUsage, Code: "usage", Hint: "--help shows what there is", Err: fmt.Errorf(format, args...)}
+	return &Error{Exit: ExitUsage, Code: "usage", Hint: "--help lists the commands and flags", Err: fmt.Errorf(format, args...)}
 }
 
-// Fail writes the error, to out as JSON or to errs for people, and returns the exit code.
+// Fail writes the error, as JSON to out or as text to errs, and returns the exit code.
 func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	e := classified(err)
 	if e.Err == nil {
-		return e.Exit // the result that was written says it all
+		return e.Exit // the result says everything
 	}
 	if asJSON {
 		type body struct {
@@ -65,7 +65,7 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	p := output.NewPage(errs)
 	first, rest, _ := strings.Cut(e.Error(), "\n")
 	prefix := output.Part(output.Failed, "error: ")
-	if e.Code == CodeInterrupted { // by who reads this
+	if e.Code == CodeInterrupted { // not an error: the reader interrupted it
 		prefix = output.Part(output.Plain, "")
 	}
 	p.Parts(0, 2, prefix, output.Part(output.Plain, "%s", first))
@@ -77,7 +77,7 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	return e.Exit
 }
 
-// hint is what to do next: for machines there always is something.
+// hint says what to do next; in JSON it is never empty.
 func hint(e *Error) string {
 	advice := billing.Reason(e.Code).Advice()
 	switch {
@@ -86,9 +86,9 @@ func hint(e *Error) string {
 	case advice.Do != "":
 		return advice.Do
 	case e.Code == CodeInterrupted:
-		return "run it again to go on"
+		return "run the command again to continue"
 	default:
-		return "read the message; run it again once its cause is gone"
+		return "read the message; run the command again once the cause is removed"
 	}
 }
 
@@ -103,7 +103,7 @@ func classified(err error) *Error {
 	return &Error{Exit: ExitFailed, Code: string(f.Reason), Err: err}
 }
 
-// Ended is nil for a run that ended completed, else an error with the exit code and no words.
+// Ended returns nil if the run is completed, else an error without text that sets the exit code.
 func Ended(status billing.RunStatus) error {
 	if status == billing.RunCompleted {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestATerminalGetsNoCommandsOfAnError(t *testing.T) {
+func TestErrorTextCannotControlTheTerminal(t *testing.T) {
 	var errs bytes.Buffer
 	Fail(nil, &errs, false, &Error{Exit: ExitFailed, Code: "x", Err: errors.New("run \x1b[2Ja"), Hint: "still open: \x1b]0;b\a\n    the next line"})
 	if strings.ContainsAny(errs.String(), "\x1b\a") || !strings.Contains(errs.String(), "\n    the next line\n") {

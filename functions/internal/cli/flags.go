@@ -21,10 +21,10 @@ type StrategyFlags struct {
 // Bind adds the flags.
 func (r *StrategyFlags) Bind(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&r.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list everything first, the default), retrieve (ask for each organization) or events (only whom the latest events name: a catch-up)")
-	f.Var(&r.Since, "since", "with --strategy events: begin at this `TIME` or so long ago (2h, 3d) and not where the last catch-up ended")
+	f.StringVar(&r.Strategy, "strategy", "", "how to read Stripe, as `S`: sweep (list all subscriptions first, the default), retrieve (ask for each organization) or events (a catch-up: only the organizations that recent events name)")
+	f.Var(&r.Since, "since", "with --strategy events: begin at this `TIME` or so long ago (2h, 3d) instead of where the last catch-up ended")
 	if err := cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strategies(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag is not the one above
+		panic(err) // there is no such flag
 	}
 }
 
@@ -36,21 +36,20 @@ func strategies() []string {
 	return names
 }
 
-// Check refuses what no run could be started with. The organization is the only one of the run, and the run
-// one to go on with; "" is none.
+// Check refuses flags that do not fit each other, or the organization or the run to resume where one is given.
 func (r *StrategyFlags) Check(orgID, resume string) error {
 	catchUp := r.Strategy == string(billing.StrategyEvents)
 	switch {
 	case r.Strategy != "" && !slices.Contains(strategies(), r.Strategy):
 		return Usage("--strategy %q is unknown; there are %s", r.Strategy, strings.Join(strategies(), ", "))
 	case catchUp && orgID != "":
-		return Usage("--strategy events is over those whom Stripe's events name; for one organization leave it out")
+		return Usage("--strategy events is over the organizations that Stripe's events name; leave it out for one organization")
 	case r.Since.At.IsZero():
 		return nil
 	case !catchUp:
-		return Usage("--since says where a catch-up begins; add --strategy events")
+		return Usage("--since is the start of a catch-up; add --strategy events")
 	case resume != "":
-		return Usage("--resume goes on with a run as it was started; leave out --since")
+		return Usage("a resumed run keeps its --since; leave out --since")
 	default:
 		return nil
 	}
@@ -72,7 +71,7 @@ func CheckView(v output.View) error {
 
 // SinceFlag is the value of a flag that takes a time, or a duration before now.
 type SinceFlag struct {
-	At time.Time // zero: nothing was given
+	At time.Time // zero if the flag was not given
 
 	text string
 }
@@ -87,13 +86,13 @@ func (s *SinceFlag) Set(text string) error {
 	return nil
 }
 
-// String is what was given.
+// String returns the flag's text.
 func (s *SinceFlag) String() string { return s.text }
 
-// Type is what the help calls it.
+// Type names the kind of value in the help.
 func (s *SinceFlag) Type() string { return "TIME" }
 
-// noMoment says why a value is none.
+// noMoment says why a value is not a time.
 type noMoment string
 
 func (e noMoment) Error() string { return string(e) }
@@ -106,12 +105,12 @@ func moment(text string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z", time.DateOnly} {
 		if at, err := time.Parse(layout, text); err == nil {
 			if at.After(now) {
-				return time.Time{}, noMoment(text + " is still to come")
+				return time.Time{}, noMoment(text + " is in the future")
 			}
 			return at.UTC(), nil
 		}
 	}
-	return time.Time{}, noMoment(strconv.Quote(text) + " is neither so long ago, such as 2h or 3d, nor a time, such as 2026-11-22T03:00:00Z or 2026-11-22")
+	return time.Time{}, noMoment(strconv.Quote(text) + " is neither a duration, such as 2h or 3d, nor a time, such as 2026-11-22T03:00:00Z or 2026-11-22")
 }
 
 func duration(text string) (time.Duration, bool) {

@@ -8,7 +8,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 )
 
-func TestSinceIsSoLongAgoOrATime(t *testing.T) {
+func TestSinceFlagTakesDurationOrTime(t *testing.T) {
 	now := time.Date(2026, time.November, 29, 2, 13, 5, 678, time.UTC)
 	for text, want := range map[string]string{
 		"2h":                        "2026-11-29T00:13:05Z",
@@ -27,7 +27,7 @@ func TestSinceIsSoLongAgoOrATime(t *testing.T) {
 	}
 	for text, says := range map[string]string{
 		"yesterday": "such as 2h or 3d", "0h": "such as 2h", "-2h": "such as 2h", "2": "such as 2h", "d": "such as 2h", "-1d": "such as 2h", "99999d": "such as 2h",
-		"2026-11-29T03:00:00Z": "still to come", "03:00": "nor a time",
+		"2026-11-29T03:00:00Z": "in the future", "03:00": "nor a time",
 	} {
 		if at, err := moment(text, now); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s is %v, %v", text, at, err)
@@ -35,7 +35,7 @@ func TestSinceIsSoLongAgoOrATime(t *testing.T) {
 	}
 }
 
-func TestOnlyACatchUpBeginsSomewhere(t *testing.T) {
+func TestSinceFlagNeedsANewCatchUp(t *testing.T) {
 	given := SinceFlag{At: time.Now()}
 	for name, c := range map[string]struct {
 		reading     StrategyFlags
@@ -47,7 +47,7 @@ func TestOnlyACatchUpBeginsSomewhere(t *testing.T) {
 		"a catch-up":       {reading: StrategyFlags{Strategy: "events", Since: given}},
 		"a resumed one":    {reading: StrategyFlags{Strategy: "events"}, resume: "RUN"},
 		"unknown":          {reading: StrategyFlags{Strategy: "guess"}, says: "there are sweep, retrieve, events"},
-		"of one":           {reading: StrategyFlags{Strategy: "events"}, org: "org-1", says: "for one organization leave it out"},
+		"of one":           {reading: StrategyFlags{Strategy: "events"}, org: "org-1", says: "leave it out for one organization"},
 		"no catch-up":      {reading: StrategyFlags{Since: given}, says: "add --strategy events"},
 		"another strategy": {reading: StrategyFlags{Strategy: "sweep", Since: given}, says: "add --strategy events"},
 		"a run that began": {reading: StrategyFlags{Strategy: "events", Since: given}, resume: "RUN", says: "leave out --since"},

@@ -44,7 +44,7 @@ func (r runAs) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	return r.Run, r.ID != "", r.broken
 }
 
-func TestARunIsFollowedThroughEachOfItsPhases(t *testing.T) {
+func TestShowProgressInEachPhaseOfARun(t *testing.T) {
 	pending := []billing.Tally{{Outcome: billing.OutcomePending, Items: 1200}}
 	for name, c := range map[string]struct {
 		run  runAs
@@ -66,7 +66,7 @@ func TestARunIsFollowedThroughEachOfItsPhases(t *testing.T) {
 	}
 }
 
-func TestARunThatIsBeingOpenedIsShown(t *testing.T) {
+func TestShowProgressWhileFindsTheRunThatIsStarted(t *testing.T) {
 	failed := errors.New("refused")
 	sweep := billing.Run{ID: "run", Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepOpen, StartedAt: time.Now()}
 	older := sweep

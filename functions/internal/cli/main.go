@@ -13,40 +13,39 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// Command is a whole program: it takes its arguments and environment, writes results and
-// progress, and returns the exit code.
-type Command func(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int
+// Program takes arguments and environment, writes results to out and progress to errs, and returns the exit code.
+type Program func(ctx context.Context, args []string, environ map[string]string, out, errs io.Writer) int
 
-// Main runs a program until it ends or somebody interrupts it. Its environment is the process's.
-func Main(run Command) {
-	os.Exit(program(run))
+// Main runs the program with the process's arguments and environment and exits. Signals cancel its context.
+func Main(program Program) {
+	os.Exit(run(program))
 }
 
-// patience is how long an interrupted program may take to end before it says what it is doing.
+// patience is how long an interrupted program may take to end before a line says that it is still ending.
 const patience = time.Second
 
-func program(run Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // the last: a terminal that was closed
+func run(program Program) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // SIGHUP: the terminal was closed
 	defer stop()
 	ended := make(chan struct{})
 	defer close(ended)
-	calm := context.AfterFunc(ctx, func() {
-		stop() // from now on a signal ends the process at once
+	cancelNotice := context.AfterFunc(ctx, func() {
+		stop() // the next signal ends the process at once
 		select {
 		case <-ended:
 		case <-time.After(patience):
-			_, _ = fmt.Fprintln(os.Stderr, "finishing what was begun; Ctrl-C again quits at once")
+			_, _ = fmt.Fprintln(os.Stderr, "ending; press Ctrl-C again to quit at once")
 		}
 	})
-	defer calm()
-	return run(ctx, os.Args[1:], config.Environ(os.Environ()), os.Stdout, os.Stderr)
+	defer cancelNotice()
+	return program(ctx, os.Args[1:], config.Environ(os.Environ()), os.Stdout, os.Stderr)
 }
 
-// dotEnv is the file, in the current folder, whose settings the command lines add to the environment's.
+// dotEnv is the file in the current folder with more settings.
 const dotEnv = ".env"
 
-// WithDotEnv returns the environment with what .env in the current folder says below it. The AWS SDK
-// reads AWS_* from the process's environment, so those go there too.
+// WithDotEnv returns environ with the settings of .env added; environ wins. It also exports the AWS_* settings to the
+// process's environment, where the AWS SDK reads them.
 func WithDotEnv(environ map[string]string) (map[string]string, error) {
 	merged, err := config.ReadDotEnv(dotEnv, environ)
 	if err != nil {
@@ -55,7 +54,7 @@ func WithDotEnv(environ map[string]string) (map[string]string, error) {
 	return merged, exportAWS(merged, environ)
 }
 
-// exportAWS sets the AWS_* variables that the environment does not have.
+// exportAWS sets the AWS_* variables that the environment lacks.
 func exportAWS(merged, environ map[string]string) error {
 	for name, value := range merged {
 		_, given := environ[name]

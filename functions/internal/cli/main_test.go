@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestAWSSettingsOfDotEnvReachTheSDKAndNothingElseDoes(t *testing.T) {
+func TestOnlyAWSSettingsOfDotEnvAreExported(t *testing.T) {
 	t.Setenv("AWS_REGION", "eu-central-1")
 	t.Setenv("AWS_PROFILE", "") // set, though empty
 	for _, name := range []string{"AWS_ENDPOINT_URL_SQS", "STRIPE_SECRET_KEY"} {

@@ -5,7 +5,7 @@ import (
 	"os/user"
 )
 
-// Operator is who runs this, as far as this machine knows: user@host. It is kept with what they ask for.
+// Operator returns user@host, which is stored with what the operator asks for.
 func Operator() string {
 	name, host := "somebody", "somewhere"
 	if u, err := user.Current(); err == nil && u.Username != "" {

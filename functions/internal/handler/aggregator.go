@@ -15,9 +15,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Aggregator handles progress messages ({"Records": [...]}, answered with what is to be
-// delivered again), the tick ({"tick": true}, answered with what it closed and pruned) and the
-// question for a summary ({"runId": id}).
+// Aggregator handles three events: progress messages ({"Records": [...]}, answered with the messages to deliver
+// again), the tick ({"tick": true}, answered with what it closed and pruned), and the request for a run's summary
+// ({"runId": id}).
 type Aggregator struct {
 	Step *pipeline.Aggregator
 	Log  *slog.Logger
@@ -29,7 +29,7 @@ type aggregatorEvent struct {
 	RunID   string  `json:"runId"`
 }
 
-// records are read leniently: they are AWS's, who may add to them.
+// records are decoded leniently: AWS may add keys to them.
 type records []events.SQSMessage
 
 func (r *records) UnmarshalJSON(b []byte) error {
@@ -43,7 +43,7 @@ func (h Aggregator) Invoke(ctx context.Context, raw json.RawMessage) (any, error
 	return answer, err
 }
 
-// Handle does what the event asks for.
+// Handle handles the event.
 func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error) {
 	var e aggregatorEvent
 	if err := decodeStrictly(raw, &e); err != nil {
@@ -61,34 +61,34 @@ func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error
 	}
 }
 
-// HandleRecords looks once at each run that the messages name, and announces what there is to announce. Once
-// the database is away, the other messages are returned.
+// HandleRecords handles the progress of each run that the messages name, once per run, and sends the waiting
+// announcements. Once the database is unavailable, it returns the remaining messages.
 func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
-	looked := map[string]error{}
-	var away error // the database
+	handled := map[string]error{}
+	var unavailable error // the database's
 	for _, m := range event.Records {
 		runID, err := sqsqueue.DecodeProgress(m.Body)
 		if err == nil {
 			var done bool
-			if err, done = looked[runID]; !done {
-				err = away
+			if err, done = handled[runID]; !done {
+				err = unavailable
 				if err == nil {
 					err = h.Step.Progress(ctx, runID)
 				}
-				looked[runID] = err
+				handled[runID] = err
 			}
 			if billing.IsDatabaseAway(err) {
-				away = err
+				unavailable = err
 			}
 		}
 		if err != nil {
-			// One that cannot be read ends in the results queue's dead-letter queue.
+			// A message that cannot be decoded ends in the results queue's dead-letter queue.
 			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}
-	if away == nil {
+	if unavailable == nil {
 		h.Step.Announce(ctx)
 	}
 	return response, nil

@@ -54,7 +54,7 @@ func TestRefusedAggregatorEvents(t *testing.T) {
 	}
 }
 
-func TestManyProgressMessagesOfARunAreOneLook(t *testing.T) {
+func TestProgressMessagesOfOneRunAreHandledOnce(t *testing.T) {
 	f := newFixture(t)
 	f.openRun()
 	event := `{"Records":[`

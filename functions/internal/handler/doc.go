@@ -1,4 +1,3 @@
-// Package handler maps Lambda's events to the steps of the pipeline, and their results to
-// Lambda's answers. It stands apart from the programs that start it because two need it: the
-// Lambda function, and local, which runs all three in one process.
+// Package handler maps the events of the Lambda functions to the steps of the pipeline, and their results to the
+// functions' answers. The Lambda functions use it, and local, which runs all three in one process.
 package handler

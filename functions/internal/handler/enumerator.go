@@ -19,15 +19,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// Enumerator handles the ticks' and an operator's events, and batches of a queue with such events as
-// bodies ({"Records": [...]}), through which the schedule starts its runs:
+// Enumerator handles the event that starts or resumes a run. The tick and operators send it directly, the schedule
+// through a queue, as the body of a message ({"Records": [...]}):
 //
 //	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep", "retrieve" or "events",
-//	 "since": RFC 3339 time, of a run over whom events name, "resume": true or a run's id,
-//	 "allowDowngrade": bool, of a run over one organization, "by": who asks}
+//	 "since": RFC 3339 time, with "events" only, "resume": true or a run's id,
+//	 "allowDowngrade": bool, with "orgId" only, "by": who asks}
 //
-// All keys are optional and combine; an unknown one is refused, and so is an empty organization or
-// run, since what it was meant to restrict would go unrestricted.
+// All keys are optional and combine. An unknown key is refused, and so is an empty organization or run: the run
+// would be over all organizations.
 type Enumerator struct {
 	Step *pipeline.Enumerator
 }
@@ -39,29 +39,29 @@ type enumeratorEvent struct {
 	Strategy     billing.Strategy `json:"strategy"`
 	Since        time.Time        `json:"since"`
 	Resume       resume           `json:"resume"`
-	// AllowDowngrade: the organization may be lowered whatever another run holds back.
+	// AllowDowngrade lets the run lower the organization although another run withholds that.
 	AllowDowngrade bool   `json:"allowDowngrade"`
-	By             string `json:"by"` // is kept with the run that is opened
+	By             string `json:"by"` // stored with the run
 }
 
 type orgID string
 
 func (o *orgID) UnmarshalJSON(b []byte) error {
-	*o = "" // the key may stand twice
+	*o = "" // the key may occur twice
 	if err := json.Unmarshal(b, (*string)(o)); err != nil || strings.TrimSpace(string(*o)) == "" {
 		return errors.New(`"orgId" must be the id of an organization; leave it out for all`)
 	}
 	return nil
 }
 
-// resume is true (every run left enumerating) or the id of a run.
+// resume is true (every run that is still enumerating) or the id of a run.
 type resume struct {
 	all bool
 	run string
 }
 
 func (r *resume) UnmarshalJSON(b []byte) error {
-	*r = resume{} // the key may stand twice
+	*r = resume{} // the key may occur twice
 	if json.Unmarshal(b, &r.all) == nil && r.all {
 		return nil
 	}
@@ -71,8 +71,8 @@ func (r *resume) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Invoke is the Lambda handler. An error has its reason as the type that Lambda hands on, so that
-// whoever invoked the function can tell an unknown organization from a refused key.
+// Invoke is the Lambda handler. Its error has the reason as its type, so that the invoker can tell an unknown
+// organization from a refused key.
 func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	result, err := h.Handle(ctx, raw)
 	logError(ctx, h.Step.Log, err)
@@ -82,7 +82,7 @@ func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.E
 	return result, nil
 }
 
-// Handle does what the event asks for.
+// Handle handles the event.
 func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	var batch struct {
 		Records records `json:"Records"`
@@ -97,9 +97,8 @@ func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.E
 	return h.handle(ctx, raw, requestID)
 }
 
-// handleRecords does what the messages ask for, of which the event source hands over one at a time.
-// With an error SQS delivers them again: the message's id stands for the invocation's, which is
-// another one then, so that it is the same run.
+// handleRecords handles the messages of the schedule's queue, one per batch. After an error SQS delivers the message
+// again, in an invocation with another id: the message's id keeps it the same run.
 func (h Enumerator) handleRecords(ctx context.Context, delivered records) (last pipeline.Enumeration, err error) {
 	for _, m := range delivered {
 		if last, err = h.handle(ctx, json.RawMessage(m.Body), m.MessageId); err != nil {
@@ -139,7 +138,7 @@ func enumeratorRequest(raw json.RawMessage, now time.Time) (pipeline.Request, er
 	}, nil
 }
 
-// refuseNull: a key that was to say something, such as that the run is dry, would say nothing.
+// refuseNull refuses keys whose value is null: {"dryRun": null} would start a run that writes.
 func refuseNull(raw json.RawMessage) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	var keys map[string]json.RawMessage
@@ -154,29 +153,29 @@ func refuseNull(raw json.RawMessage) error {
 	return nil
 }
 
-// checkCatchUp refuses what would be left out of account.
+// checkCatchUp refuses combinations of keys in which one would be ignored.
 func (e enumeratorEvent) checkCatchUp(now time.Time) error {
 	events := e.Strategy == billing.StrategyEvents
 	switch {
 	case events && e.OrgID != "":
-		return errors.New(`a run over whom events name has no "orgId"; leave out one of the two`)
+		return errors.New(`a catch-up ("strategy": "events") takes no "orgId"; leave out one of the two`)
 	case e.Since.IsZero():
 		return nil
 	case !events:
-		return errors.New(`"since" says where a run over whom events name begins; add "strategy": "events"`)
+		return errors.New(`"since" is the start of a catch-up; add "strategy": "events"`)
 	case e.Resume != resume{}:
-		return errors.New(`a run is resumed from where it began; leave out "since"`)
+		return errors.New(`a resumed run keeps its "since"; leave it out`)
 	case e.Since.After(now):
-		return fmt.Errorf(`"since" is %s, which is still to come`, e.Since.Format(time.RFC3339))
+		return fmt.Errorf(`"since" is %s, which is in the future`, e.Since.Format(time.RFC3339))
 	default:
 		return nil
 	}
 }
 
-// decodeStrictly reads one JSON object. Null is none: it would ask for everything.
+// decodeStrictly decodes one JSON object without unknown keys. It refuses null, which would decode as {}.
 func decodeStrictly(raw json.RawMessage, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
-		return errors.New("it is no JSON object")
+		return errors.New("it is not a JSON object")
 	}
 	if err := refuseNull(raw); err != nil {
 		return err
@@ -187,7 +186,7 @@ func decodeStrictly(raw json.RawMessage, into any) error {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is something behind the JSON object")
+		return errors.New("there is more after the JSON object")
 	}
 	return nil
 }

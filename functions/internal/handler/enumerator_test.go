@@ -72,7 +72,7 @@ func TestRefusedEnumeratorEventsStartNothing(t *testing.T) {
 	}
 }
 
-func TestTheEnumeratorAnswersWithItsRun(t *testing.T) {
+func TestEnumeratorAnswersWithItsRun(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
 	f.organization("org-2")
@@ -92,12 +92,12 @@ func TestTheEnumeratorAnswersWithItsRun(t *testing.T) {
 	}
 }
 
-func TestWhoInvokesTheEnumeratorHearsTheReason(t *testing.T) {
+func TestEnumeratorErrorCarriesItsReason(t *testing.T) {
 	f := newFixture(t)
 	for event, want := range map[string]messages.InvokeResponse_Error{
 		`{"orgId":"nobody"}`: {Type: "unknown_organization", Message: "there is no organization nobody, or it is deleted; check the id"},
 		`{"resume":"never"}`: {Type: "unknown_run", Message: "there is no run never; it may have been pruned, or belong to another database"},
-		`[]`:                 {Type: "internal_error", Message: "the event is refused, nothing was started: it is no JSON object"},
+		`[]`:                 {Type: "internal_error", Message: "the event is refused, nothing was started: it is not a JSON object"},
 	} {
 		_, err := f.enumerator().Invoke(t.Context(), json.RawMessage(event))
 		if diff := cmp.Diff(error(want), err); diff != "" {
@@ -109,7 +109,7 @@ func TestWhoInvokesTheEnumeratorHearsTheReason(t *testing.T) {
 	}
 }
 
-func TestTheSameInvocationStartsOneRun(t *testing.T) {
+func TestRepeatedInvocationStartsOneRun(t *testing.T) {
 	f := newFixture(t)
 	var ids []string
 	for _, request := range []string{"request-1", "request-1", "request-2"} {
@@ -126,7 +126,7 @@ func TestTheSameInvocationStartsOneRun(t *testing.T) {
 }
 
 // The schedule's events come through a queue, whose bodies they are. What failed is delivered again.
-func TestTheEnumeratorTakesItsEventsFromAQueue(t *testing.T) {
+func TestEnumeratorTakesEventsFromItsQueue(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
 	message := func(id, body string) json.RawMessage {

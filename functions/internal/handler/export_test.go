@@ -1,4 +1,4 @@
 package handler
 
-// EnumeratorRequest is what the enumerator makes of an event.
+// EnumeratorRequest decodes the enumerator's event.
 var EnumeratorRequest = enumeratorRequest

@@ -202,7 +202,7 @@ func (o *operator) unrecorded(id string) {
 
 // The database user that infra/README.md has people create is all that the functions need, from a
 // database without their tables on, and what it has people remove is all that they leave.
-func TestTheDocumentedGrantsAreEnough(t *testing.T) {
+func TestDocumentedGrantsAreEnough(t *testing.T) {
 	d := readDocumented(t)
 	o := newOperator(t, d, d.grants)
 	o.seed()
@@ -285,7 +285,7 @@ func TestTheDocumentedGrantsAreEnough(t *testing.T) {
 
 var writeRights = regexp.MustCompile(`, (?:INSERT|UPDATE) \([^)]*\)`)
 
-func TestADryRunNeedsNoRightToWriteToTheApplicationsTables(t *testing.T) {
+func TestDryRunNeedsNoWriteGrantOnApplicationTables(t *testing.T) {
 	d := readDocumented(t)
 	reading := slices.Clone(d.grants)
 	for i := range reading {
@@ -328,7 +328,7 @@ func TestADryRunNeedsNoRightToWriteToTheApplicationsTables(t *testing.T) {
 }
 
 // Each right to a column that infra/README.md grants is needed.
-func TestTheDocumentedGrantsAreTheLeast(t *testing.T) {
+func TestEachDocumentedGrantIsNeeded(t *testing.T) {
 	d := readDocumented(t)
 	o := newOperator(t, d, d.grants)
 	n := 0

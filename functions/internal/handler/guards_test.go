@@ -87,7 +87,7 @@ func (f *fixture) deadLetters() (orgs, reasons []string) {
 	return slices.Compact(orgs), slices.Compact(reasons)
 }
 
-func TestAPriceMappingThatWouldDowngradeEverybodyIsHeldAtTheLimit(t *testing.T) {
+func TestWrongPriceMappingLowersNoMoreThanTheLimit(t *testing.T) {
 	f := newFixture(t)
 	f.customers()
 	f.giveUpAfter(maxReceive)
@@ -122,7 +122,7 @@ func TestAPriceMappingThatWouldDowngradeEverybodyIsHeldAtTheLimit(t *testing.T) 
 	}
 }
 
-func TestApprovedDowngradesAreAppliedByARedrive(t *testing.T) {
+func TestRedriveAppliesApprovedDowngrades(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled)
 	f.giveUpAfter(maxReceive)
@@ -145,7 +145,7 @@ func TestApprovedDowngradesAreAppliedByARedrive(t *testing.T) {
 	}
 }
 
-func TestAKeyOfAnotherAccountChangesAtMostTheLimitAndIsSuspect(t *testing.T) {
+func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 	f := newFixture(t)
 	f.customers()
 	f.giveUpAfter(maxReceive)
@@ -179,7 +179,7 @@ func (f *fixture) otherAccount() *stripetest.Server {
 	return server
 }
 
-func TestAKeyOfAnotherAccountOpensNoRunWhereTheAccountIsConfigured(t *testing.T) {
+func TestKeyOfAnotherAccountOpensNoRunIfAccountIsConfigured(t *testing.T) {
 	f := newFixture(t)
 	f.customers()
 	e := f.enumerator()
@@ -195,7 +195,7 @@ func TestAKeyOfAnotherAccountOpensNoRunWhereTheAccountIsConfigured(t *testing.T)
 	}
 }
 
-func TestAKeyOfTheOtherModeStopsTheRunBeforeAnythingIsListed(t *testing.T) {
+func TestKeyOfOtherModeStopsRunBeforeListing(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled)
 	e := f.enumerator()
@@ -210,7 +210,7 @@ func TestAKeyOfTheOtherModeStopsTheRunBeforeAnythingIsListed(t *testing.T) {
 	}
 }
 
-func TestAKeyOfTheOtherModeStopsTheRunAndChangesNothing(t *testing.T) {
+func TestKeyOfOtherModeStopsRunWithoutChanges(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled) // everybody would be lowered
 	w := f.worker()

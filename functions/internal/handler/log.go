@@ -28,8 +28,8 @@ func (h requestIDs) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (h requestIDs) WithGroup(name string) slog.Handler { return requestIDs{h.Handler.WithGroup(name)} }
 
-// logError logs what an invocation answers with an error, if it does: aws-lambda-go prints a line of its own,
-// which is no JSON, and which no filter on the level finds.
+// logError logs the error of an invocation, if there is one: the line that aws-lambda-go prints is not JSON, and no
+// filter on the level finds it.
 func logError(ctx context.Context, log *slog.Logger, err error) {
 	if err != nil {
 		log.ErrorContext(ctx, "the invocation failed", telemetry.KeyReason, string(billing.AsFailure(err).Reason), telemetry.KeyError, err.Error())

@@ -13,7 +13,7 @@ import (
 
 // Eleven hours of Stripe or the database being away, on the queue's clock: nothing is given up, by the worker
 // or by SQS, and what waited is done after them.
-func TestElevenHoursOfAnOutageDeadLetterNothing(t *testing.T) {
+func TestElevenHourOutageDeadLettersNothing(t *testing.T) {
 	const base, deadline, outage = 30 * time.Second, 12 * time.Hour, 11 * time.Hour
 	for name, begin := range map[string]func(f *fixture) (store *mysqlstore.Store, end func()){
 		"of Stripe": func(f *fixture) (*mysqlstore.Store, func()) {

@@ -199,7 +199,7 @@ func (p *pass) ended() (e ended) {
 	return e
 }
 
-func TestCrashesAndDuplicatesEndLikeAnUndisturbedRun(t *testing.T) {
+func TestCrashesAndDuplicatesDoNotChangeTheOutcome(t *testing.T) {
 	calm := (&pass{fixture: newFixture(t)}).run()
 	if s := calm.Summary; s.Status != billing.RunCompletedWithErrors || s.TotalOrganizations != 30 || s.Synchronized != 20 || s.Errors != 5 || s.Skipped != 5 || s.Downgrades != 10 {
 		t.Fatalf("undisturbed: %+v", s)
@@ -234,7 +234,7 @@ func TestCrashesAndDuplicatesEndLikeAnUndisturbedRun(t *testing.T) {
 }
 
 // Messages that a redrive policy moved by itself can be redriven like those that a worker sent.
-func TestARedriveRepairsWhatTheQueueGaveUp(t *testing.T) {
+func TestRedriveRepairsDeadLetters(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.openRun("org-1")

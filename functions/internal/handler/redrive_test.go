@@ -40,7 +40,7 @@ func (f *fixture) sumUp() {
 	}
 }
 
-func TestARedriveAfterTheRepairAmendsTheSummary(t *testing.T) {
+func TestRedriveAmendsSummary(t *testing.T) {
 	f := newFixture(t)
 	f.giveUpAfter(maxReceive)
 	f.organization("org-fine", price("price_max"))

@@ -16,7 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestABatchIsReconciledAndReportedOnce(t *testing.T) {
+func TestBatchIsReconciledAndReportedOnce(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.organization("org-2")
@@ -36,7 +36,7 @@ func TestABatchIsReconciledAndReportedOnce(t *testing.T) {
 	}
 }
 
-func TestAnEmptyBatch(t *testing.T) {
+func TestEmptyBatchHasNoFailures(t *testing.T) {
 	f := newFixture(t)
 	got, err := f.worker().Handle(t.Context(), events.SQSEvent{})
 	if err != nil || got.BatchItemFailures == nil || len(got.BatchItemFailures) != 0 {
@@ -44,7 +44,7 @@ func TestAnEmptyBatch(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadGoesToTheDeadLetterQueueAlone(t *testing.T) {
+func TestUnreadableMessagesAreDeadLettersAndOthersAreReconciled(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.openRun("org-1")
@@ -84,7 +84,7 @@ func TestWhatCannotBeReadGoesToTheDeadLetterQueueAlone(t *testing.T) {
 	}
 }
 
-func TestADeadLetterThatCannotBeSentReturnsTheMessage(t *testing.T) {
+func TestFailedDeadLetterSendReturnsTheMessage(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_of_nothing"))
 	f.organization("org-2")
@@ -106,7 +106,7 @@ func TestADeadLetterThatCannotBeSentReturnsTheMessage(t *testing.T) {
 	}
 }
 
-func TestProgressThatCannotBeSentReturnsTheMessages(t *testing.T) {
+func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.openRun("org-1")
@@ -132,7 +132,7 @@ func TestProgressThatCannotBeSentReturnsTheMessages(t *testing.T) {
 }
 
 // Each time a message fails it stays hidden for longer.
-func TestReturnedMessagesAreHiddenForTheirBackoff(t *testing.T) {
+func TestReturnedMessagesAreInvisibleForTheirBackoff(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
 	f.openRun("org-1")
@@ -157,7 +157,7 @@ func TestReturnedMessagesAreHiddenForTheirBackoff(t *testing.T) {
 	}
 }
 
-func TestAMessageThatCannotBeHiddenComesAfterTheQueuesOwnTimeout(t *testing.T) {
+func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
 	f.openRun("org-1")
@@ -181,7 +181,7 @@ func TestAMessageThatCannotBeHiddenComesAfterTheQueuesOwnTimeout(t *testing.T) {
 	}
 }
 
-func TestTheLastReceiveGivesAMessageUpWithItsReason(t *testing.T) {
+func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
 	f.openRun("org-1")
@@ -242,7 +242,7 @@ func TestLastReceiveOfOneDuplicateGivesUpBoth(t *testing.T) {
 	}
 }
 
-func TestAStoppedRunIsAcknowledgedAndReported(t *testing.T) {
+func TestMessagesOfStoppedRunAreAcknowledgedAndReported(t *testing.T) {
 	f := newFixture(t)
 	var ids []string
 	for i := range 5 {

@@ -1,7 +1,6 @@
-// Package inprocess runs the whole pipeline in this process: the handlers that Lambda runs, an SQS
-// server and event sources that feed them, and, for who asks for it, the ticks of the scheduler and
-// the enumerator behind Lambda's Invoke call. local stands on it, and so do tests of the command
-// line; nothing that runs in AWS imports it.
+// Package inprocess runs the whole pipeline in this process: the handlers of the three Lambda functions, an SQS
+// server and the event sources that feed the handlers. [Pipeline.Serve] adds the scheduler's ticks and Lambda's Invoke
+// call for the enumerator. local and tests of the command line use it.
 package inprocess
 
 import (
@@ -37,11 +36,11 @@ const (
 	// https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 	visibility = 6 * functionTimeout
 	workers    = 4
-	// enumeratorName is the function that Serve answers for.
+	// enumeratorName is the name of the function that Serve serves.
 	enumeratorName = "reconciliation-enumerator"
 )
 
-// TickEvery is how often what AWS does every 15 minutes happens here.
+// TickEvery is the time between two ticks; in AWS it is 15 minutes.
 const TickEvery = 5 * time.Second
 
 // Pipeline is the three functions and the queues between them.
@@ -56,7 +55,7 @@ type Pipeline struct {
 	log    *slog.Logger
 }
 
-// Start makes the queues and the functions. The caller closes the pipeline.
+// Start creates the queues and the handlers. The caller closes the pipeline.
 func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger) (*Pipeline, error) {
 	server, err := sqsserver.Start(sqsserver.Options{})
 	if err != nil {
@@ -71,7 +70,7 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 		return nil, errors.Join(err, server.Close())
 	}
 	aggregator := wiring.Aggregator(c, store, bus, io.Discard, log)
-	aggregator.Step.AmendmentPause = 0 // this process may end any moment
+	aggregator.Step.AmendmentPause = 0 // this process may end before a pause does
 	return &Pipeline{
 		Enumerator: wiring.Enumerator(c, store, stripe, client, log),
 		Aggregator: aggregator,
@@ -80,10 +79,10 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 	}, nil
 }
 
-// Close ends the queues, with what is in them.
+// Close deletes the queues with their messages.
 func (p *Pipeline) Close() error { return p.server.Close() }
 
-// Pump feeds workers and aggregator until ctx ends; what they had begun by then is finished.
+// Pump feeds the worker and the aggregator from their queues until ctx ends, and finishes the batches in flight.
 func (p *Pipeline) Pump(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, source := range []*lambdasource.Source{
@@ -95,8 +94,8 @@ func (p *Pipeline) Pump(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Serve runs everything that runs in AWS until ctx ends. It calls ready with the environment in
-// which the command line reaches it.
+// Serve does what AWS does until ctx ends. It calls ready with the environment in which the command line reaches this
+// process.
 func (p *Pipeline) Serve(ctx context.Context, ready func(environ map[string]string)) (err error) {
 	functions, err := lambdaserver.Start(map[string]lambdaserver.Function{
 		enumeratorName: func(ctx context.Context, event json.RawMessage) (any, error) { return p.Enumerator.Invoke(ctx, event) },
@@ -109,28 +108,28 @@ func (p *Pipeline) Serve(ctx context.Context, ready func(environ map[string]stri
 	group.Go(func() error { return p.tick(ctx) })
 	ready(p.environ(functions))
 	<-ctx.Done()
-	return errors.Join(functions.Close(), group.Wait()) //nolint:contextcheck // ctx has ended, closing takes its own time
+	return errors.Join(functions.Close(), group.Wait()) //nolint:contextcheck // ctx has ended
 }
 
-// tick does what the scheduler has the functions do between runs.
+// tick sends the ticks that the scheduler sends in AWS.
 func (p *Pipeline) tick(ctx context.Context) error {
-	again := time.NewTicker(TickEvery)
-	defer again.Stop()
+	ticker := time.NewTicker(TickEvery)
+	defer ticker.Stop()
 	for {
 		select {
-		case <-again.C:
+		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
 		}
 		_, closeErr := p.Aggregator.Step.Tick(ctx)
 		_, resumeErr := p.Enumerator.Step.Run(ctx, pipeline.Request{ResumeAll: true})
 		if err := errors.Join(closeErr, resumeErr); err != nil && ctx.Err() == nil {
-			p.log.ErrorContext(ctx, "a tick failed, the next one tries again", telemetry.Err(err))
+			p.log.ErrorContext(ctx, "a tick failed and is retried", telemetry.Err(err))
 		}
 	}
 }
 
-// environ has made-up credentials, and takes back settings that would go before them.
+// environ contains made-up credentials, and clears the settings that would override them.
 func (p *Pipeline) environ(functions *lambdaserver.Server) map[string]string {
 	return map[string]string{
 		"AWS_REGION": p.server.AWSConfig().Region, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local",

@@ -22,7 +22,7 @@ import (
 // Sunday, 03:00: the database is away, for a program that starts and for one that runs already. The
 // queue delivers the schedule's event every quarter of an hour; when the database is back, after 23
 // hours, it is the week's run, and the only one.
-func TestTheWeeksRunSurvivesADatabaseThatIsAway(t *testing.T) {
+func TestScheduledRunSurvivesDatabaseOutage(t *testing.T) {
 	const every, outage = 15 * time.Minute, 23 * time.Hour
 	s := newStack(t, demo.Options{Orgs: 10, Seed: 3, Now: time.Now().UTC()})
 	sunday, err := time.Parse(time.RFC3339, scheduledRun)

@@ -26,7 +26,7 @@ RequestId: 8f507cfc-xmpl-4697-b07a-ac58fc914c95 Error: Runtime exited with error
 
 // Every filter that README and runbooks give is tried on what the deployed programs print in an incident: a
 // refused event, an unreadable message, a Stripe that is away, and a run that ends.
-func TestEveryFilterInTheRunbooksFindsSomething(t *testing.T) {
+func TestEveryRunbookFilterMatchesALogLine(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 5, Drift: 1, Plain: true, Seed: 5, Now: time.Now().UTC().Truncate(time.Second)})
 	orgID := s.incident()
 	for _, name := range lambdabuild.Functions() {

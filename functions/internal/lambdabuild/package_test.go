@@ -104,7 +104,7 @@ func copyFile(root, to, path string) error {
 
 // What is deployed depends on the sources alone: built in two places, it is the same. And it is
 // small.
-func TestABuildIsReproducibleAndSmall(t *testing.T) {
+func TestBuildIsReproducibleAndSmall(t *testing.T) {
 	here := root(t)
 	elsewhere := copyOf(t, here)
 	for _, name := range lambdabuild.Functions() {
@@ -150,7 +150,7 @@ func zipped(t *testing.T, content []byte) int {
 	return out.Len()
 }
 
-func TestTheTaskBuildsAsTheTestsDo(t *testing.T) {
+func TestTaskfileBuildsWithTheSameFlags(t *testing.T) {
 	taskfile, err := os.ReadFile(filepath.Join(root(t), "Taskfile.yml"))
 	if err != nil {
 		t.Fatal(err)

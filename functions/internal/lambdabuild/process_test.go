@@ -23,7 +23,7 @@ const scheduledRun = "2026-11-22T03:00:00Z"
 
 // From the schedule's event to the summary, by the programs that are deployed: a worker is killed
 // in the middle of a batch, and the batch is then delivered to two others at once.
-func TestTheDeployedProgramsReconcile(t *testing.T) {
+func TestDeployedProgramsReconcile(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 7, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
 	want := map[string]string{}
@@ -325,7 +325,7 @@ func metricsOf(t *testing.T, line string) []telemetry.Emitted {
 	return all
 }
 
-func TestAProgramThatCannotStartTellsItsInvoker(t *testing.T) {
+func TestInvokerGetsTheErrorOfAFailedStart(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	for name, c := range map[string]struct {
 		function string
@@ -355,13 +355,13 @@ func TestAProgramThatCannotStartTellsItsInvoker(t *testing.T) {
 }
 
 // Two stages on one database would repair for each other.
-func TestAFunctionOfAnotherStageDoesNotStart(t *testing.T) {
+func TestFunctionOfAnotherStageDoesNotStart(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	s.invoke(s.function("aggregator", "STAGE", "production"), `{"tick":true}`)
 	for _, stage := range []string{"", "staging"} {
 		_, err := s.function("enumerator", "STAGE", stage).Invoke(t.Context(), []byte(`{"resume":true}`))
 		e, ok := errors.AsType[*runtimeapi.Error](err)
-		if want := fmt.Sprintf("STAGE is %q, and this database is that of %q", stage, "production"); !ok || !strings.Contains(e.Message, want) {
+		if want := fmt.Sprintf("STAGE is %q, and this database belongs to stage %q", stage, "production"); !ok || !strings.Contains(e.Message, want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
@@ -369,7 +369,7 @@ func TestAFunctionOfAnotherStageDoesNotStart(t *testing.T) {
 }
 
 // A tick may come before the first run of a fresh deployment.
-func TestAnyProgramCreatesTheTablesThatItStandsOn(t *testing.T) {
+func TestEveryProgramMigratesOwnTables(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	wantJSON(t, s.invoke(s.function("aggregator"), `{"tick":true}`), map[string]any{"closed": []any{}, "pruned": 0.0})
 	if n := s.ownTables(); n < 3 {

@@ -16,7 +16,7 @@ import (
 
 // All of it as in AWS: queues invoke the programs until the run is closed. A dry run, then one that
 // writes what the dry run found.
-func TestQueuesDriveTheDeployedPrograms(t *testing.T) {
+func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 11, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
 	enumerator, worker, aggregator := s.function("enumerator"), s.function("worker"), s.function("aggregator")

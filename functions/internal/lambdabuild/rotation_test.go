@@ -15,7 +15,7 @@ import (
 
 // Both secrets are rotated while a run is under way, after each step that has a warm process: the processes
 // go on with what the secret says now.
-func TestRotatedSecretsStopNothing(t *testing.T) {
+func TestSecretRotationStopsNothing(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 120, Drift: 0.3, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	user := s.ownUser("rotating")
 	enumerator, worker, aggregator := s.function("enumerator", user...), s.function("worker", user...), s.function("aggregator", user...)
@@ -44,7 +44,7 @@ func TestRotatedSecretsStopNothing(t *testing.T) {
 
 // A key that is refused while the secret has no other one is waited for: the batch goes back, nothing is
 // stopped, and once the secret has it the same process goes on.
-func TestAKeyThatIsRefusedBeforeTheSecretHasTheNewOneIsWaitedFor(t *testing.T) {
+func TestRefusedKeyIsRetriedUntilSecretHasTheNewOne(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 20, Drift: 1, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	old := s.stripe.Key()
 	enumerator, worker := s.function("enumerator"), s.function("worker")

@@ -13,7 +13,7 @@ import (
 )
 
 // Lambda ends a start that takes 10 s, and says no more than that it timed out.
-func TestASilentDatabaseFailsAStartInTimeAndSaysWhy(t *testing.T) {
+func TestStartFailsInTimeIfDatabaseIsSilent(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // connected to, and never answering
 	if err != nil {

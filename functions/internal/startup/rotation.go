@@ -14,24 +14,23 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 )
 
-// fetchPause is how long a secret that had nothing new is not fetched again: each of a worker's requests may be
-// refused.
+// fetchPause is the least time between two fetches of the secret: all of a worker's requests may be refused at once.
 const fetchPause = time.Second
 
-// rotation is the configuration of a function that may outlive what its secret said when it started. Its
-// methods may be called from several goroutines.
+// rotation holds the configuration and fetches it anew once the secret's credentials are refused: a secret may be
+// rotated while a function lives. Its methods may be called concurrently.
 type rotation struct {
 	needs   []config.Need
 	log     *slog.Logger
-	account string // that the function was started for; "" for any
+	account string // the Stripe account that the key must belong to; "" for any
 
 	mu      sync.Mutex
 	config  config.Config
 	fetched time.Time
 }
 
-// since returns the configuration, fetched anew where it still has what was refused.
-func (r *rotation) since(ctx context.Context, stillRefused func(config.Config) bool) (config.Config, error) {
+// refresh returns the configuration, fetched anew if it still has the refused credentials.
+func (r *rotation) refresh(ctx context.Context, stillRefused func(config.Config) bool) (config.Config, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !stillRefused(r.config) || time.Since(r.fetched) < fetchPause {
@@ -50,19 +49,19 @@ func (r *rotation) since(ctx context.Context, stillRefused func(config.Config) b
 	return fresh, nil
 }
 
-// databaseLogin is what [mysqlstore.Config] asks for a new login.
+// databaseLogin returns the login that replaces a refused one, for [mysqlstore.Config].
 func (r *rotation) databaseLogin(ctx context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) {
 	login := func(c config.Config) mysqlstore.Login {
 		return mysqlstore.Login{User: c.Database.User, Password: c.Database.Password.Reveal()}
 	}
-	c, err := r.since(ctx, func(c config.Config) bool { return login(c) == refused })
+	c, err := r.refresh(ctx, func(c config.Config) bool { return login(c) == refused })
 	return login(c), err
 }
 
-// stripeKey is what [stripesource.Config] asks for a new key. One of another account would make every
-// subscription look as if it were gone.
+// stripeKey returns the key that replaces a refused one, for [stripesource.Config]. It refuses a key of another
+// account: every subscription would seem to be deleted.
 func (r *rotation) stripeKey(ctx context.Context, refused string) (string, error) {
-	c, err := r.since(ctx, func(c config.Config) bool { return c.Stripe.SecretKey.Reveal() == refused })
+	c, err := r.refresh(ctx, func(c config.Config) bool { return c.Stripe.SecretKey.Reveal() == refused })
 	key := c.Stripe.SecretKey.Reveal()
 	if err != nil || key == refused || r.account == "" {
 		return key, err
@@ -72,7 +71,7 @@ func (r *rotation) stripeKey(ctx context.Context, refused string) (string, error
 		return refused, err
 	}
 	if account != r.account {
-		return refused, fmt.Errorf("the new key is of account %s, this function was started for %s", account, r.account)
+		return refused, fmt.Errorf("the new key belongs to account %s, this function was started for account %s", account, r.account)
 	}
 	return key, nil
 }

@@ -26,14 +26,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Function is what every Lambda function starts with.
+// Function is what every Lambda function needs.
 type Function struct {
 	Config config.Config
 	Log    *slog.Logger
 	Store  *mysqlstore.Store
 	Queues *sqs.Client
 
-	rotation *rotation // nil without a secret: then nothing else could be fetched
+	rotation *rotation // nil without a secret
 }
 
 // tuneRuntime sets the Go runtime up for Lambda. Below 1,769 MB a function gets less than one processor but sees two:
@@ -47,12 +47,12 @@ func tuneRuntime() {
 	debug.SetMemoryLimit(memory)
 }
 
-// Start reads the configuration once for the life of the process, connects with so many connections at
-// most, and upgrades this system's own tables where this program is newer than they are.
+// Start reads the configuration, connects to the database with at most so many connections, and upgrades this
+// system's own tables where they are older than this program.
 //
-// Every function upgrades, not the enumerator alone: a deployment replaces all of them within
-// seconds, and a worker that met a table without its new column would stop the run. Whoever
-// starts first upgrades under the store's lock; for the others that is a look at one table.
+// Every function upgrades, not only the enumerator: a deployment replaces all of them within seconds, and a worker
+// that missed a new column would stop the run. The first one upgrades, under the store's lock; for the others this
+// costs one query.
 func Start(ctx context.Context, connections int, needs ...config.Need) (Function, error) {
 	tuneRuntime()
 	environ, err := wiring.Environment(ctx, config.Environ(os.Environ()))
@@ -91,20 +91,20 @@ func Start(ctx context.Context, connections int, needs ...config.Need) (Function
 	return f, checkStage(ctx, f.Store, c.Stage)
 }
 
-// checkMode refuses to announce without knowing whether it is of live mode: a consumer would take the one for
-// the other.
+// checkMode refuses EVENT_BUS without a mode: consumers could not tell announcements of live mode from those of test
+// mode.
 func checkMode(c config.Config) error {
 	if c.EventBus == "" || c.Stripe.Mode != "" {
 		return nil
 	}
 	return &config.Error{Problems: []config.Problem{{
-		Variable: "STRIPE_MODE", Wrong: "is not set, and neither is STRIPE_SECRET_KEY: what is announced on EVENT_BUS says which mode it is of",
+		Variable: "STRIPE_MODE", Wrong: "is not set, and neither is STRIPE_SECRET_KEY: each announcement on EVENT_BUS carries the mode",
 		Remedy: "live or test",
 	}}}
 }
 
-// EventBus returns the bus that is announced on; nil where there is none. Which one, or that it is none, is
-// kept in the database for who works on it without being one of its functions.
+// EventBus returns the bus for announcements, nil where none is configured. It stores which one in the database:
+// local and reconcile read there whether repairs are announced.
 func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
 	bus, err := wiring.EventBus(ctx, f.Config, f.Log)
 	if err != nil {
@@ -116,8 +116,8 @@ func (f Function) EventBus(ctx context.Context) (pipeline.EventBus, error) {
 	return bus, f.Store.SetEventBus(ctx, bus.ARN())
 }
 
-// checkStage keeps two stages from working on one database: each would repair for the other, by its own
-// settings, and neither would hear of its runs.
+// checkStage refuses a database that another stage uses: each stage would repair by its own settings, and would not
+// see the other's runs.
 func checkStage(ctx context.Context, store *mysqlstore.Store, stage string) error {
 	kept, err := store.EnsureStage(ctx, stage)
 	if err != nil || kept == stage {
@@ -125,12 +125,12 @@ func checkStage(ctx context.Context, store *mysqlstore.Store, stage string) erro
 	}
 	return &config.Error{Problems: []config.Problem{{
 		Variable: "STAGE",
-		Wrong:    fmt.Sprintf("is %q, and this database is that of %q", stage, kept),
+		Wrong:    fmt.Sprintf("is %q, and this database belongs to stage %q", stage, kept),
 		Remedy:   `that, or DB_HOST and DB_NAME of this stage's database ("" is the stage without a name; a copied database is freed by DELETE FROM reconciliation_outbox; DELETE FROM reconciliation_settings WHERE name IN ('stage', 'announce'))`,
 	}}}
 }
 
-// Stripe returns the client; clients is how many of them share the configured rate.
+// Stripe returns the client of Stripe; clients is how many of them share the configured rate.
 func (f Function) Stripe(clients int) *stripesource.Client {
 	c := wiring.StripeConfig(f.Config, clients, f.Log)
 	if f.rotation != nil {
@@ -139,22 +139,21 @@ func (f Function) Stripe(clients int) *stripesource.Client {
 	return stripesource.New(c)
 }
 
-// Exit ends a function that could not start, with its reason in the log and in the answer to
-// whoever invoked it.
+// Exit ends a function that cannot start. The log and the invoker get the error.
 func Exit(err error) {
 	log := telemetry.NewLogger(os.Stdout, slog.LevelError)
 	log.Error("the function cannot start", telemetry.Err(err))
 	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
-		if err := tellLambda(api, err); err != nil {
-			log.Error("Lambda could not be told why", telemetry.Err(err))
+		if err := reportInitError(api, err); err != nil {
+			log.Error("the error could not be reported to Lambda", telemetry.Err(err))
 		}
 	}
 	os.Exit(1)
 }
 
-// tellLambda reports an initialization error; without one, the invoker would hear of an exit
-// status only. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-initerror
-func tellLambda(api string, reason error) error {
+// reportInitError reports the error to Lambda; without it the invoker would only get an exit status.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-initerror
+func reportInitError(api string, reason error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	body, err := json.Marshal(map[string]string{"errorType": "Function.CannotStart", "errorMessage": reason.Error()})
@@ -166,7 +165,7 @@ func tellLambda(api string, reason error) error {
 		return err
 	}
 	request.Header.Set("Lambda-Runtime-Function-Error-Type", "Function.CannotStart")
-	direct := http.Client{Transport: &http.Transport{}} // through no proxy
+	direct := http.Client{Transport: &http.Transport{}} // without a proxy
 	response, err := direct.Do(request)
 	if err != nil {
 		return err

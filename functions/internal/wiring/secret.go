@@ -17,12 +17,11 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// secretTimeout bounds the fetch with its retries. Lambda ends a start after 10 s.
+// secretTimeout bounds the fetch with its retries. Lambda allows 10 s for initialization.
 const secretTimeout = 5 * time.Second
 
-// Environment returns the variables that a program starts with: those given and, beneath them,
-// those of the secret that SECRET_NAME names, fetched from AWS Secrets Manager; without it, those
-// given. AWS_* settings are the process's. The error is a *config.Error and holds no value.
+// Environment returns environ and, where SECRET_NAME is set, the variables of that secret in AWS Secrets Manager;
+// environ wins. The AWS settings are the process's. The error is a *config.Error and contains no value.
 func Environment(ctx context.Context, environ map[string]string) (map[string]string, error) {
 	name := config.SecretName(environ)
 	if name == "" {
@@ -42,7 +41,7 @@ func Environment(ctx context.Context, environ map[string]string) (map[string]str
 func fetchSecret(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
-	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // what matters comes as an error
+	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // its errors are returned
 	if err != nil {
 		return "", fmt.Errorf("AWS settings: %w", err)
 	}
@@ -51,27 +50,27 @@ func fetchSecret(ctx context.Context, name string) (string, error) {
 		return "", secretError(name, settings.Region, err)
 	}
 	if secret.SecretString == nil {
-		return "", config.SecretError(name, "which holds bytes and no text", "a secret with JSON text")
+		return "", config.SecretError(name, "which holds bytes, not text", "a secret with JSON text")
 	}
 	return aws.ToString(secret.SecretString), nil
 }
 
-// secretError says what to do about a secret that could not be fetched.
+// secretError says why a secret could not be fetched and what to do.
 func secretError(name, region string, err error) error {
 	if _, ok := errors.AsType[*types.ResourceNotFoundException](err); ok {
-		return config.SecretError(name, "which does not exist in region "+region, "the name or ARN of one that does, or AWS_REGION to where it is")
+		return config.SecretError(name, "which does not exist in region "+region, "the name or ARN of a secret that exists, or AWS_REGION to its region")
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		switch api.ErrorCode() {
 		case "AccessDeniedException", "DecryptionFailure":
 			return config.SecretError(name, "which may not be read ("+api.ErrorCode()+")",
-				"one that may, or allow secretsmanager:GetSecretValue on it and kms:Decrypt on its key")
+				"a secret that may be read, or allow secretsmanager:GetSecretValue on it and kms:Decrypt on its key")
 		case "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException", "InvalidClientTokenId":
-			return config.SecretError(name, "but AWS does not take the credentials ("+api.ErrorCode()+")", "AWS credentials that are valid")
+			return config.SecretError(name, "but AWS refuses the credentials ("+api.ErrorCode()+")", "AWS credentials that are valid")
 		case "InvalidRequestException":
-			return config.SecretError(name, "which is marked for deletion", "another, or restore it")
+			return config.SecretError(name, "which is marked for deletion", "another secret, or restore it")
 		}
 	}
 	return config.SecretError(name, "which cannot be fetched ("+telemetry.OneLine(err.Error())+")",
-		"AWS_REGION and credentials, and see that Secrets Manager can be reached from this network")
+		"AWS_REGION and credentials, and check that Secrets Manager can be reached from this network")
 }

@@ -45,7 +45,7 @@ func awsEnvironment(t *testing.T, endpoint string) {
 	}
 }
 
-func TestTheSecretStandsBeneathTheEnvironment(t *testing.T) {
+func TestEnvironmentWinsOverSecret(t *testing.T) {
 	secretsManager(t, func(id string) (int, map[string]any) {
 		if id != "pixell/prod" {
 			t.Errorf("asked for %q", id)
@@ -62,7 +62,7 @@ func TestTheSecretStandsBeneathTheEnvironment(t *testing.T) {
 	}
 }
 
-func TestWithoutASecretNobodyIsAsked(t *testing.T) {
+func TestEnvironmentWithoutSecretNameFetchesNothing(t *testing.T) {
 	awsEnvironment(t, "http://127.0.0.1:1")
 	environ := map[string]string{"DB_USER": "from here", "SECRET_NAME": " "}
 	got, err := wiring.Environment(t.Context(), environ)
@@ -71,7 +71,7 @@ func TestWithoutASecretNobodyIsAsked(t *testing.T) {
 	}
 }
 
-func TestASecretThatCannotBeHadSaysWhatToDo(t *testing.T) {
+func TestSecretErrorSaysWhatToDo(t *testing.T) {
 	refused := func(code, message string) (int, map[string]any) {
 		return http.StatusBadRequest, map[string]any{"__type": code, "message": message, "Message": message}
 	}
@@ -106,7 +106,7 @@ func TestASecretThatCannotBeHadSaysWhatToDo(t *testing.T) {
 		"bytes": {
 			func(string) (int, map[string]any) {
 				return http.StatusOK, map[string]any{"SecretBinary": "aHVudGVyMg=="}
-			}, []string{"no text"},
+			}, []string{"not text"},
 		},
 		"not JSON": {
 			func(string) (int, map[string]any) { return http.StatusOK, map[string]any{"SecretString": "hunter2"} }, []string{"no JSON object"},

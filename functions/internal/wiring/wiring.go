@@ -24,10 +24,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// reserve is what each handler keeps of its deadline for its last writes and its answer.
+// reserve is the part of its deadline that each handler keeps for its last writes and its answer.
 const reserve = 15 * time.Second
 
-// lockWait is short against a worker's time: what is locked for longer is tried again later.
+// lockWait is short compared with a worker's timeout: an organization that is locked for longer is tried again later.
 const lockWait = 5 * time.Second
 
 // DatabaseConfig returns how to reach the database.
@@ -40,10 +40,10 @@ func DatabaseConfig(c config.Config) mysqlstore.Config {
 	}
 }
 
-// EventBus returns the bus that is announced on, reached with the process's AWS settings; nil where there is none.
+// EventBus returns the bus for announcements, reached with the process's AWS settings; nil where none is configured.
 func EventBus(ctx context.Context, c config.Config, log *slog.Logger) (pipeline.EventBus, error) {
 	if c.EventBus == "" {
-		return nil, nil //nolint:nilnil // no bus is as good as one
+		return nil, nil //nolint:nilnil // without a bus nothing is announced
 	}
 	settings, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -52,12 +52,12 @@ func EventBus(ctx context.Context, c config.Config, log *slog.Logger) (pipeline.
 	return eventbus.New(settings, c.EventBus, log), nil
 }
 
-// Stripe returns the client; clients is how many of them share the configured rate.
+// Stripe returns the client of Stripe; clients is how many of them share the configured rate.
 func Stripe(c config.Config, clients int, log *slog.Logger) *stripesource.Client {
 	return stripesource.New(StripeConfig(c, clients, log))
 }
 
-// StripeConfig returns how to reach Stripe; clients is how many clients share the configured rate.
+// StripeConfig returns the configuration of [Stripe].
 func StripeConfig(c config.Config, clients int, log *slog.Logger) stripesource.Config {
 	return stripesource.Config{
 		Key: c.Stripe.SecretKey.Reveal(), BaseURL: c.Stripe.APIBase, LiveMode: c.Stripe.Mode == config.ModeLive,
@@ -68,7 +68,7 @@ func StripeConfig(c config.Config, clients int, log *slog.Logger) stripesource.C
 // Queues returns the client of the queues.
 func Queues(settings aws.Config) *sqs.Client { return sqs.NewFromConfig(settings) }
 
-// Enumerator returns the handler that opens runs and fans them out.
+// Enumerator returns the handler that opens runs and sends their work.
 func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Enumerator {
 	return handler.Enumerator{Step: &pipeline.Enumerator{
 		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID,
@@ -87,12 +87,12 @@ func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Clien
 	}
 }
 
-// Reconciler returns what the worker does with an organization.
+// Reconciler returns the step that reconciles organizations.
 func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, log *slog.Logger) *pipeline.Reconciler {
 	return &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: c.Rules, Reserve: reserve, Now: time.Now, Log: log}
 }
 
-// Aggregator returns the handler that closes runs and announces on the bus; its metrics go to w.
+// Aggregator returns the handler that closes runs and announces repairs on the bus; it writes metrics to w.
 func Aggregator(c config.Config, store *mysqlstore.Store, bus pipeline.EventBus, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
 		Store: store, Bus: bus, AmendmentPause: billing.AmendmentPause, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
