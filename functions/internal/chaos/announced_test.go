@@ -11,23 +11,23 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 )
 
-// told is what consumers made of what was announced: each announcement once, by its id.
-type told struct {
+// announced is what consumers received, each announcement once by its id.
+type announced struct {
 	ids     map[string]bool
 	repairs map[billing.Work][]billing.Change
 	ends    map[string][]billing.Summary
 	wrong   []error
 }
 
-func (r *round) told() told {
-	all := told{map[string]bool{}, map[billing.Work][]billing.Change{}, map[string][]billing.Summary{}, nil}
+func (r *round) announced() announced {
+	all := announced{map[string]bool{}, map[billing.Work][]billing.Change{}, map[string][]billing.Summary{}, nil}
 	for _, e := range r.bus.Events() {
-		all.hear(e.DetailType, e.Detail)
+		all.add(e.DetailType, e.Detail)
 	}
 	return all
 }
 
-func (t *told) hear(kind string, text []byte) {
+func (t *announced) add(kind string, text []byte) {
 	var detail struct {
 		ID, OrgID, RunID string
 		Changes          []billing.Change
@@ -52,11 +52,11 @@ func (t *told) hear(kind string, text []byte) {
 	t.repairs[of] = append(t.repairs[of], detail.Changes...)
 }
 
-// announcedIsRepaired: what was announced is what was repaired, no more and, unless programs of a version that
-// announces nothing were at it, no less; and the latest end of each run that is told of was told.
-func announcedIsRepaired(s seen) error {
-	problems := slices.Clone(s.told.wrong)
-	for of, changes := range s.told.repairs {
+// announcementsAreTheRepairs: exactly the repairs were announced, and the latest end of each run that announces its end.
+// Some repairs may be missing where programs of a version without announcements took part.
+func announcementsAreTheRepairs(s result) error {
+	problems := slices.Clone(s.announced.wrong)
+	for of, changes := range s.announced.repairs {
 		left := changeTexts(changes)
 		made := changeTexts(s.items[of].Changes)
 		if s.items[of].Outcome != billing.OutcomeSynced || s.runs[of.RunID].dryRun || !within(left, made) {
@@ -67,7 +67,7 @@ func announcedIsRepaired(s seen) error {
 		return errors.Join(problems...)
 	}
 	for of, item := range s.items {
-		if item.Outcome == billing.OutcomeSynced && !within(changeTexts(item.Changes), changeTexts(s.told.repairs[of])) {
+		if item.Outcome == billing.OutcomeSynced && !within(changeTexts(item.Changes), changeTexts(s.announced.repairs[of])) {
 			problems = append(problems, fmt.Errorf("organization %s was repaired in run %s and that was not announced: %v", of.OrgID, of.RunID, changeTexts(item.Changes)))
 		}
 	}
@@ -78,8 +78,8 @@ func announcedIsRepaired(s seen) error {
 		if run.catchUp && !billing.AnnouncesEnd(billing.Run{Strategy: billing.StrategyEvents}, *run.summary) {
 			continue
 		}
-		if !slices.ContainsFunc(s.told.ends[id], func(end billing.Summary) bool { return !run.summary.IsNewsAfter(end) }) {
-			problems = append(problems, fmt.Errorf("that run %s ended %s was not announced, only %d other ends", id, run.status, len(s.told.ends[id])))
+		if !slices.ContainsFunc(s.announced.ends[id], func(end billing.Summary) bool { return !run.summary.IsNewsAfter(end) }) {
+			problems = append(problems, fmt.Errorf("that run %s ended %s was not announced, only %d other ends", id, run.status, len(s.announced.ends[id])))
 		}
 	}
 	return errors.Join(problems...)
@@ -94,7 +94,7 @@ func changeTexts(changes []billing.Change) []string {
 	return all
 }
 
-// within reports whether all of the sorted texts are among the others, as often.
+// within reports whether the sorted others contain all of the sorted texts, duplicates included.
 func within(texts, others []string) bool {
 	for _, text := range texts {
 		i := slices.Index(others, text)
@@ -106,7 +106,7 @@ func within(texts, others []string) bool {
 	return true
 }
 
-// endPauses lets the time pass for which announcements wait that were refused, or that more may replace.
+// endPauses ends the pauses of announcements that were refused or that may still be amended.
 func (r *round) endPauses(ctx context.Context) {
 	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET next_try_at = '2000-01-01' WHERE next_try_at > '2000-01-01'`) // there may be no table yet
 }
@@ -116,33 +116,33 @@ func busFault(answer eventserver.Fault) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
 		hit := r.hit(f)
 		defer r.failBus.add(func() *eventserver.Fault {
-			if !r.chance(0.2 + 0.8*f.hard) {
+			if !r.chance(0.2 + 0.8*f.severity) {
 				return nil
 			}
 			hit()
 			return &answer
 		})()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 	}
 }
 
 func refuseEvents(ctx context.Context, r *round, f fault) {
 	hit := r.hit(f)
 	defer r.failEvent.add(func(eventserver.Entry) string {
-		if !r.chance(0.2 + 0.6*f.hard) {
+		if !r.chance(0.2 + 0.6*f.severity) {
 			return ""
 		}
 		hit()
 		return "InternalFailure"
 	})()
-	pause(ctx, f.lasts)
+	pause(ctx, f.duration)
 }
 
 func (r *round) startBus() (err error) {
 	if r.bus, err = eventserver.Start(eventserver.Options{Buses: []string{"application"}}); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, r.bus.Close)
+	r.cleanups = append(r.cleanups, r.bus.Close)
 	r.bus.SetFail(func() *eventserver.Fault {
 		for _, f := range r.failBus.list() {
 			if fault := f(); fault != nil {

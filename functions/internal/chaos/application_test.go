@@ -17,27 +17,26 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// application is what lives beside the reconciliation: customers and support change subscriptions in
-// Stripe, and the application's webhook writes what Stripe tells it, late, twice, out of order, each
-// event in several statements without a transaction.
+// application is the application beside the reconciliation. Customers and support change subscriptions in Stripe, and
+// its webhook writes the events late, twice and out of order, each in several statements without a transaction.
 type application struct {
-	db     *sql.DB
-	stripe *stripetest.Server
-	lives  []life
+	db            *sql.DB
+	stripe        *stripetest.Server
+	subscriptions []orgSubscription
 
 	mu       sync.Mutex
 	random   *rand.Rand
-	events   []stripetest.Subscription // told and not handled
-	told     []stripetest.Subscription // ever
+	events   []stripetest.Subscription // sent and not yet handled
+	sent     []stripetest.Subscription // all
 	versions map[string][]stripetest.Subscription
 	begun    int
 	handled  int
 	changed  int
 }
 
-func newApplication(db *sql.DB, stripe *stripetest.Server, lives []life, inStripe []billing.Subscription, seed uint64) *application {
+func newApplication(db *sql.DB, stripe *stripetest.Server, subscriptions []orgSubscription, inStripe []billing.Subscription, seed uint64) *application {
 	a := &application{
-		db: db, stripe: stripe, lives: lives, random: rand.New(rand.NewPCG(seed, 2)),
+		db: db, stripe: stripe, subscriptions: subscriptions, random: rand.New(rand.NewPCG(seed, 2)),
 		versions: map[string][]stripetest.Subscription{},
 	}
 	for _, s := range inStripe {
@@ -47,7 +46,7 @@ func newApplication(db *sql.DB, stripe *stripetest.Server, lives []life, inStrip
 	return a
 }
 
-// live changes Stripe and handles events until ctx ends, with two events at a time.
+// live changes Stripe and handles events until ctx ends, two events at a time.
 func (a *application) live(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -65,7 +64,7 @@ func (a *application) live(ctx context.Context) {
 	all.Wait()
 }
 
-// drain handles what is left: Stripe delivers an event until it is taken.
+// drain handles the remaining events: Stripe delivers an event until the endpoint takes it.
 func (a *application) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -83,7 +82,7 @@ func (a *application) upTo(longest time.Duration) time.Duration {
 	return time.Duration(a.random.Int64N(int64(longest)))
 }
 
-// stripeChanges are what people do to subscriptions.
+// stripeChanges are the changes that people make to subscriptions.
 var stripeChanges = []func(*stripetest.Subscription){
 	func(s *stripetest.Subscription) { s.Status = "active" },
 	func(s *stripetest.Subscription) { s.Status = "past_due" },
@@ -105,12 +104,12 @@ func buy(s *stripetest.Subscription, tier string) {
 	s.PriceID, s.Metadata["tier"] = priceOf(strings.ToUpper(tier)), tier
 }
 
-// changeStripe changes a subscription, or has its customer subscribe anew, and tells it; every
-// third event is lost, and now and then Stripe tells an old one again.
+// changeStripe changes a subscription, or subscribes its customer anew, and sends an event; one in three is lost, and
+// sometimes an old one is sent again.
 func (a *application) changeStripe() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	sub, ok := a.stripe.Subscription(a.lives[a.random.IntN(len(a.lives))].subscription)
+	sub, ok := a.stripe.Subscription(a.subscriptions[a.random.IntN(len(a.subscriptions))].subscription)
 	if !ok {
 		return
 	}
@@ -118,7 +117,7 @@ func (a *application) changeStripe() {
 		a.begun++
 		sub.ID, sub.Created = fmt.Sprintf("sub_anew%d", a.begun), sub.Created+int64(a.begun)
 		sub.Status, sub.CanceledAt, sub.EndedAt = "active", 0, 0
-		a.lives = append(a.lives, life{sub.Metadata["orgId"], sub.ID})
+		a.subscriptions = append(a.subscriptions, orgSubscription{sub.Metadata["orgId"], sub.ID})
 	} else {
 		stripeChanges[a.random.IntN(len(stripeChanges))](&sub)
 	}
@@ -126,17 +125,17 @@ func (a *application) changeStripe() {
 	a.put(sub, lost)
 	a.changed++
 	a.versions[sub.ID] = append(a.versions[sub.ID], sub)
-	a.told = append(a.told, sub)
+	a.sent = append(a.sent, sub)
 	if !lost {
 		a.events = append(a.events, sub)
 	}
 	if a.random.IntN(6) == 0 {
-		a.events = append(a.events, a.told[a.random.IntN(len(a.told))])
+		a.events = append(a.events, a.sent[a.random.IntN(len(a.sent))])
 	}
 }
 
-// put has Stripe note the change in its log. Of the events that are lost half were not taken by the endpoint, and
-// half were, and its handler failed.
+// put records the change in Stripe's log of events. Half of the lost events were not delivered; the other half were
+// delivered, and their handler failed.
 func (a *application) put(sub stripetest.Subscription, lost bool) {
 	if lost && a.random.IntN(2) == 0 {
 		a.stripe.FailWebhooks(1)
@@ -149,7 +148,7 @@ func (a *application) put(sub stripetest.Subscription, lost bool) {
 	}
 }
 
-// webhook handles one event, if there is one. An event that fails comes again.
+// webhook handles one event, if there is one. An event that fails is delivered again.
 func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	a.mu.Lock()
 	if len(a.events) == 0 {
@@ -168,7 +167,7 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == 1062 {
-		err = nil // another row has the subscription: the application gives the event up
+		err = nil // another row has the subscription: the application drops the event
 	}
 	if err != nil {
 		a.events = append(a.events, sub)
@@ -178,7 +177,7 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	return true
 }
 
-// handle writes the event's payload as it is, the row first and the organization after.
+// handle writes the event's payload unchecked, the row first and then the organization.
 func (a *application) handle(ctx context.Context, sub stripetest.Subscription, between time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -237,12 +236,12 @@ func orgStatus(status string) string {
 	}
 }
 
-// at is a date of Stripe's as the tables have it.
+// at converts Stripe's date to the tables' format.
 func at(seconds int64) sql.NullTime {
 	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
 }
 
-// pause waits so long and reports false if ctx ended first.
+// pause waits and reports false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

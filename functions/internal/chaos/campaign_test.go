@@ -20,39 +20,39 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// tooLong is for a round, on a machine that has nothing else to do.
-const tooLong = 10 * time.Second
+// slowRound is longer than a round takes on an idle machine.
+const slowRound = 10 * time.Second
 
-// rounds are few where nobody asks for more: whoever runs all tests should not wait long for these.
+// rounds is small, because all tests together should not take long.
 const rounds = 3
 
-// TestNothingIsLost plays rounds: CHAOS_ROUNDS of them, from CHAOS_SEED on.
+// TestNothingIsLost plays CHAOS_ROUNDS rounds, with the seeds from CHAOS_SEED on.
 func TestNothingIsLost(t *testing.T) {
 	s := prepared(t)
-	seed := number(t, "CHAOS_SEED", anySeed())
+	seed := number(t, "CHAOS_SEED", randomSeed())
 	total := map[string]int{}
 	longest := time.Duration(0)
 	for i := range number(t, "CHAOS_ROUNDS", rounds) {
 		took := playRound(t, s, seed+i, total)
 		longest = max(longest, took)
 	}
-	if n := number(t, "CHAOS_ROUNDS", rounds); n >= enoughForAll {
-		everythingStruck(t, total)
+	if n := number(t, "CHAOS_ROUNDS", rounds); n >= roundsForAllFaults {
+		wantEveryFault(t, total)
 	}
-	t.Logf("rounds from seed %d on, the longest took %v; what struck:\n%s", seed, longest.Round(10*time.Millisecond), table(total))
+	t.Logf("rounds from seed %d on, the longest took %v; faults:\n%s", seed, longest.Round(10*time.Millisecond), table(total))
 }
 
-// enoughForAll rounds meet every fault, but for one campaign in thousands.
-const enoughForAll = 100
+// roundsForAllFaults is enough for every fault to take effect, except in one of thousands of campaigns.
+const roundsForAllFaults = 100
 
-// everythingStruck: a campaign whose faults no longer strike would find nothing.
-func everythingStruck(t *testing.T, total map[string]int) {
+// wantEveryFault checks that every fault took effect: a campaign without faults would find nothing.
+func wantEveryFault(t *testing.T, total map[string]int) {
 	t.Helper()
 	wanted := []string{
 		"commits lost", "answers to commits lost", "errors 1040 of the database", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
 		"at work: worker killed", "at work: enumerator killed", "messages delivered once more", "rows locked by others",
 	}
-	for _, s := range strikes {
+	for _, s := range faultKinds {
 		if strings.HasPrefix(s.kind, "SQS: ") || strings.HasPrefix(s.kind, "EventBridge: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
 			wanted = append(wanted, "requests hit by "+s.kind)
 		} else if total[s.kind] == 0 {
@@ -66,7 +66,7 @@ func everythingStruck(t *testing.T, total map[string]int) {
 	}
 }
 
-func anySeed() uint64 {
+func randomSeed() uint64 {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return uint64(binary.BigEndian.Uint32(b[:]))
@@ -93,15 +93,14 @@ func table(counts map[string]int) string {
 	return strings.Join(lines, "\n")
 }
 
-// playRound plays the round of a seed, with what prepares adds to its plan, and adds what struck to
-// total.
+// playRound plays the round of a seed, with the faults that prepares adds to its plan, and adds the counts to total.
 func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepares ...func(*testing.T, *round) []plannedFault) (took time.Duration) {
 	t.Helper()
 	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		random := mathrand.New(mathrand.NewPCG(seed, 0))
 		with, plan := drawSettings(random), drawPlan(random)
 		if !with.Late {
-			plan = append(plan, roughSending(random))
+			plan = append(plan, partialSends(random))
 		}
 		r := newRound(t, s, seed, with)
 		for _, prepare := range prepares {
@@ -113,10 +112,10 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 		for what, n := range r.counts {
 			total[what] += n
 		}
-		total["Stripe changed, the webhook told or not"] += r.app.changed
+		total["changes in Stripe"] += r.app.changed
 		total["events handled by the webhook"] += r.app.handled
-		if took > tooLong {
-			total["  rounds that took more than "+tooLong.String()]++
+		if took > slowRound {
+			total["  rounds that took more than "+slowRound.String()]++
 			t.Logf("the round was slow: %+v\nplan:\n%s\nwaited for:\n%s", with, describe(plan), strings.Join(r.waited, "\n"))
 		}
 		if err == nil {
@@ -139,7 +138,7 @@ func describe(plan []plannedFault) string {
 	return strings.Join(lines, "\n")
 }
 
-// keepPrinted puts what the functions printed where it survives the test.
+// keepPrinted writes the functions' output to a file that the test does not remove.
 func (r *round) keepPrinted(seed uint64) string {
 	file := filepath.Join(os.TempDir(), fmt.Sprintf("chaos-%d.log", seed))
 	if err := os.WriteFile(file, []byte(r.printed.String()), 0o600); err != nil {
@@ -157,11 +156,11 @@ func (r *round) outcome() string {
 		lines = append(lines, fmt.Sprintf("%s %d %s", run, n, outcome))
 		return err
 	}, `SELECT r.id, i.outcome, COUNT(*) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key
-		GROUP BY r.id, i.outcome ORDER BY r.id, i.outcome`) // for people only
+		GROUP BY r.id, i.outcome ORDER BY r.id, i.outcome`) // for the log only
 	return strings.Join(lines, ", ")
 }
 
-// play is a round: a run through the faults, a redrive, and one further run.
+// play plays the three phases of the round.
 func (r *round) play(ctx context.Context, plan []plannedFault) error {
 	pumping, stop := context.WithCancel(ctx)
 	sources := r.pump(pumping)
@@ -186,7 +185,7 @@ func (r *round) play(ctx context.Context, plan []plannedFault) error {
 	return errors.Join(append(r.problems, r.secretsStaySecret(ctx))...)
 }
 
-// ticking has start delivered and the schedules tick while fn is at it.
+// ticking delivers start and the schedules' ticks while fn runs.
 func (r *round) ticking(ctx context.Context, start string, fn func(context.Context) error) error {
 	ticks, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -210,10 +209,10 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 			defer close(lived)
 			r.app.live(living)
 		}()
-		r.strike(ctx, plan)
+		r.injectFaults(ctx, plan)
 		stop()
 		<-lived
-		if err := r.settleDown(ctx); err != nil {
+		if err := r.endFaults(ctx); err != nil {
 			return err
 		}
 		if err := r.awaitRun(ctx, firstRun); err != nil {
@@ -224,21 +223,21 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.look(ctx)
+	s, err := r.readResult(ctx)
 	for w, i := range s.items {
 		switch {
 		case i.Outcome == billing.OutcomePending:
 			r.count("  left pending: the last receive crashed")
-		case i.Outcome == billing.OutcomeError && s.people.wrong[w.OrgID] == "":
+		case i.Outcome == billing.OutcomeError && s.population.unreconcilable[w.OrgID] == "":
 			r.count("  left in error: " + string(i.Reason))
 		}
 	}
-	return errors.Join(err, nobodyIsLeftOut(s), totalsAddUp(s), guardHolds(s), limitsAreAsSet(s), deadLettersAreTheErrors(s), unreadableProgressIsKept(s),
-		auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s))
+	return errors.Join(err, everyOrganizationHasAnOutcome(s), totalsAddUp(s), downgradeLimitHolds(s), limitsFollowTheSetting(s), deadLettersAreTheErrors(s), unreadableProgressIsKept(s),
+		auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s))
 }
 
 func (r *round) redriven(ctx context.Context) error {
-	if err := r.relax(ctx); err != nil {
+	if err := r.restoreLimits(ctx); err != nil {
 		return err
 	}
 	err := r.ticking(ctx, "", func(ctx context.Context) error {
@@ -253,15 +252,15 @@ func (r *round) redriven(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.look(ctx)
-	return errors.Join(err, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s), onlyTheWrongAreInError(s),
-		auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s))
+	s, err := r.readResult(ctx)
+	return errors.Join(err, everyOrganizationHasAnOutcome(s), nothingIsPending(s), totalsAddUp(s), downgradeLimitHolds(s), deadLettersAreExactlyTheErrors(s), onlyUnreconcilableAreInError(s),
+		auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s))
 }
 
-// approveAll approves of whatever runs may have withheld, and lets the day pass in which what something undid is
-// not repeated, and for which catch-ups have their budget.
+// approveAll approves everything that runs withheld, and moves the clocks of undone repairs and of the catch-ups' budget
+// past their day.
 func (r *round) approveAll(ctx context.Context) error {
-	s, err := r.look(ctx)
+	s, err := r.readResult(ctx)
 	for id := range s.runs {
 		_, approveErr := r.store.Approve(ctx, id, billing.Approval{Limit: 1000, By: "the campaign", At: time.Now()})
 		err = errors.Join(err, approveErr)
@@ -288,16 +287,16 @@ func (r *round) further(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.look(ctx)
+	s, err := r.readResult(ctx)
 	if !s.runs[secondRun].swept {
 		err = errors.Join(err, errors.New("the further run has no snapshot"))
 	}
 	inStripe, listErr := r.inStripe(ctx)
-	return errors.Join(err, listErr, nobodyIsLeftOut(s), nobodyIsPending(s), totalsAddUp(s), guardHolds(s), deadLettersAreJustTheErrors(s),
-		onlyTheWrongAreInError(s), auditReplays(s), announcedIsRepaired(s), nothingStaleIsMixedIn(s), nobodyLiveIsFree(s, inStripe), r.recordIsTruth(ctx))
+	return errors.Join(err, listErr, everyOrganizationHasAnOutcome(s), nothingIsPending(s), totalsAddUp(s), downgradeLimitHolds(s), deadLettersAreExactlyTheErrors(s),
+		onlyUnreconcilableAreInError(s), auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s), payingOrganizationsAreNotFree(s, inStripe), r.recordsMatchStripe(ctx))
 }
 
-// awaitRun returns when there is such a run.
+// awaitRun returns when the run exists.
 func (r *round) awaitRun(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -310,19 +309,19 @@ func (r *round) awaitRun(ctx context.Context, id string) error {
 	return nil
 }
 
-// recordIsTruth: of every organization that a sweep leads to, apart from those that nobody can reconcile, the
-// tables hold what Stripe does.
-func (r *round) recordIsTruth(ctx context.Context) error {
+// recordsMatchStripe: the tables match Stripe for every organization that a sweep finds, except those that cannot be
+// reconciled.
+func (r *round) recordsMatchStripe(ctx context.Context) error {
 	var problems []error
-	everybody := slices.AppendSeq(slices.Collect(maps.Keys(r.people.eligible)), maps.Keys(r.people.named)) // who is named, the sweep found
+	everybody := slices.AppendSeq(slices.Collect(maps.Keys(r.population.eligible)), maps.Keys(r.population.named)) // a sweep finds those that metadata names
 	for _, org := range everybody {
 		e, err := r.explain(ctx, org)
 		if f := billing.AsFailure(err); err != nil && f.Class == billing.Permanent {
-			e.Refusal = f // Stripe's object cannot even be read
+			e.Refusal = f // Stripe's object cannot be decoded
 		} else if err != nil {
 			return err
 		}
-		wrong := r.people.wrong[org]
+		wrong := r.population.unreconcilable[org]
 		switch {
 		case e.Refusal != nil && e.Refusal.Reason != wrong:
 			problems = append(problems, fmt.Errorf("organization %s cannot be reconciled (%s): %w", org, e.Refusal.Reason, e.Refusal))

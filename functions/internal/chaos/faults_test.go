@@ -16,48 +16,56 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// window is how long faults strike and the webhook writes.
+// window is how long faults are injected and the webhook writes.
 const window = 2 * time.Second
 
-// longest is how long one fault lasts at most: an outage of half a minute, in the queues' time.
+// longest is the longest duration of a fault: half a minute on the queues' clock.
 const longest = 1200 * time.Millisecond
 
-// fault is one strike of a round's plan.
+// fault is one fault of a round's plan.
 type fault struct {
-	kind  string
-	at    time.Duration // from the round's beginning
-	lasts time.Duration
-	hard  float64 // 0 to 1: how many, how often, or which
+	kind     string
+	at       time.Duration // after the round's beginning
+	duration time.Duration
+	severity float64 // 0 to 1: how many, how often, or which
 }
 
 func (f fault) String() string {
-	return fmt.Sprintf("%4d ms, for %4d ms, %.2f: %s", f.at.Milliseconds(), f.lasts.Milliseconds(), f.hard, f.kind)
+	return fmt.Sprintf("%4d ms, for %4d ms, %.2f: %s", f.at.Milliseconds(), f.duration.Milliseconds(), f.severity, f.kind)
 }
 
-// strikes are the kinds of fault: each begins one, waits until it is over and ends it. What stands
-// here twice comes twice as often.
-var strikes = []struct {
+// faultKinds are the kinds of fault. inject begins a fault, waits for its duration and ends it. A kind that is listed
+// twice is drawn twice as often.
+var faultKinds = []struct {
 	kind   string
-	strike func(ctx context.Context, r *round, f fault)
+	inject func(ctx context.Context, r *round, f fault)
 }{
-	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
-	{"worker killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.working, r.cast().workers...) }},
-	{"enumerator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.invoking, r.cast().enumerator) }},
-	{"aggregator killed", func(ctx context.Context, r *round, f fault) { r.killBusy(ctx, f, &r.aggregating, r.cast().aggregator) }},
+	{"worker killed", func(ctx context.Context, r *round, f fault) {
+		r.killBusy(ctx, f, &r.working, r.deployment().workers...)
+	}},
+	{"worker killed", func(ctx context.Context, r *round, f fault) {
+		r.killBusy(ctx, f, &r.working, r.deployment().workers...)
+	}},
+	{"enumerator killed", func(ctx context.Context, r *round, f fault) {
+		r.killBusy(ctx, f, &r.invoking, r.deployment().enumerator)
+	}},
+	{"aggregator killed", func(ctx context.Context, r *round, f fault) {
+		r.killBusy(ctx, f, &r.aggregating, r.deployment().aggregator)
+	}},
 	{"worker killed while Stripe answers", killAtStripe},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"anybody killed at a COMMIT", killAtCommit},
 	{"a minute passes for the lease", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
-	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.cast().enumerator, r.startEvent()) }},
-	{"run of one beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.hard) }},
+	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.deployment().enumerator, r.startEvent()) }},
+	{"run of one beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.severity) }},
 	{"dry run beside it", func(ctx context.Context, r *round, _ fault) {
-		r.invoke(ctx, r.cast().enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
+		r.invoke(ctx, r.deployment().enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
 	}},
 
 	{"message duplicated", duplicateSome},
 	{"batches held and shuffled", func(ctx context.Context, r *round, f fault) {
-		r.held.Store(int64(50*time.Millisecond + time.Duration(f.hard*float64(500*time.Millisecond))))
-		pause(ctx, f.lasts)
+		r.held.Store(int64(50*time.Millisecond + time.Duration(f.severity*float64(500*time.Millisecond))))
+		pause(ctx, f.duration)
 		r.held.Store(0)
 	}},
 	{"message that cannot be read", sendJunk},
@@ -84,85 +92,85 @@ var strikes = []struct {
 	{"Stripe: not JSON", stripeFault(stripetest.NotJSON)},
 	{"Stripe: value of another type", stripeFault(stripetest.WrongType)},
 	{"Stripe: hangs", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.hard), OnFailure: r.hit(f)})()
-		pause(ctx, f.lasts)
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.severity), OnFailure: r.hit(f)})()
+		pause(ctx, f.duration)
 	}},
 	{"Stripe: down", func(ctx context.Context, r *round, f fault) {
 		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, OnFailure: r.hit(f)})()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 	}},
 	{"Stripe: slow", func(ctx context.Context, r *round, f fault) {
-		r.stripe.SetLatency(time.Duration(f.hard * float64(400*time.Millisecond)))
-		pause(ctx, f.lasts)
+		r.stripe.SetLatency(time.Duration(f.severity * float64(400*time.Millisecond)))
+		pause(ctx, f.duration)
 		r.stripe.SetLatency(stripeTakes)
 	}},
 	{"Stripe: key refused", func(ctx context.Context, r *round, f fault) {
 		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, OnFailure: r.hit(f)})()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 	}},
 
 	{"database: connections cut", func(_ context.Context, r *round, _ fault) { r.proxy.cutAll() }},
-	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.hard)) }},
-	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.hard)) }},
-	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.hard)) }},
-	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.hard)) }},
+	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.severity)) }},
+	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.severity)) }},
+	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.severity)) }},
+	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.severity)) }},
 	{"database: out of reach", func(ctx context.Context, r *round, f fault) {
 		r.proxy.refusing.Store(true)
 		r.proxy.cutAll()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 		r.proxy.refusing.Store(false)
 	}},
 	{"database: silent", func(ctx context.Context, r *round, f fault) {
-		r.proxy.pausedUntil.Store(time.Now().Add(f.lasts).UnixNano())
-		pause(ctx, f.lasts)
+		r.proxy.pausedUntil.Store(time.Now().Add(f.duration).UnixNano())
+		pause(ctx, f.duration)
 	}},
 	{"database: slow", func(ctx context.Context, r *round, f fault) {
-		r.proxy.slowed.Store(int64(f.hard * float64(20*time.Millisecond)))
-		pause(ctx, f.lasts)
+		r.proxy.slowed.Store(int64(f.severity * float64(20*time.Millisecond)))
+		pause(ctx, f.duration)
 		r.proxy.slowed.Store(0)
 	}},
 	{"database: restarted", func(ctx context.Context, r *round, _ fault) { r.note(r.server.restart(ctx)) }},
 	{"database: read-only", func(ctx context.Context, r *round, f fault) {
 		r.global(ctx, "read_only", 1)
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 		r.global(ctx, "read_only", 0)
 	}},
 	{"database: no connection left", func(ctx context.Context, r *round, f fault) {
-		r.global(ctx, "max_connections", 10) // the least there is
+		r.global(ctx, "max_connections", 10) // the least that the server allows
 		r.proxy.cutAll()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 		r.global(ctx, "max_connections", 200)
 	}},
 	{"database: rows locked", func(ctx context.Context, r *round, f fault) {
 		r.lock(ctx, f, 100*time.Millisecond, "organizations", "subscriptions")
 	}},
 	{"database: rows locked for too long", func(ctx context.Context, r *round, f fault) {
-		r.lock(ctx, f, lockWait*9/4, "organizations", "subscriptions") // MySQL looks once a second who waited too long
+		r.lock(ctx, f, lockWait*9/4, "organizations", "subscriptions") // MySQL checks the waits once a second
 	}},
 	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { // workers lock in the other order
 		r.lock(ctx, f, 100*time.Millisecond, "subscriptions", "organizations")
 	}},
 }
 
-// roughSending fails parts of batches from the first moment on: the messages of a run are sent
-// within milliseconds, which a fault at some time would mostly miss.
-func roughSending(random *rand.Rand) plannedFault {
+// partialSends fails parts of batches from the beginning: a run's messages are sent within milliseconds, which a later
+// fault would mostly miss.
+func partialSends(random *rand.Rand) plannedFault {
 	return plannedFault{
-		fault:  fault{kind: "SQS: part of a batch not sent", lasts: window, hard: random.Float64() / 2},
-		strike: entryFault("SendMessageBatch"),
+		fault:  fault{kind: "SQS: part of a batch not sent", duration: window, severity: random.Float64() / 2},
+		inject: entryFault("SendMessageBatch"),
 	}
 }
 
-// drawPlan draws what strikes in a round, each entry of strikes at most once: some set what there
-// is but one of, and must not end each other.
+// drawPlan draws the faults of a round, each entry of faultKinds at most once: some set a global state, which two would
+// end for each other.
 func drawPlan(random *rand.Rand) []plannedFault {
 	var plan []plannedFault
-	for _, i := range random.Perm(len(strikes))[:8+random.IntN(11)] {
-		s := strikes[i]
+	for _, i := range random.Perm(len(faultKinds))[:8+random.IntN(11)] {
+		s := faultKinds[i]
 		at := time.Duration(random.Int64N(int64(window * 3 / 4)))
 		plan = append(plan, plannedFault{
-			fault:  fault{kind: s.kind, at: at, lasts: time.Duration(random.Int64N(int64(min(window-at, longest)))), hard: random.Float64()},
-			strike: s.strike,
+			fault:  fault{kind: s.kind, at: at, duration: time.Duration(random.Int64N(int64(min(window-at, longest)))), severity: random.Float64()},
+			inject: s.inject,
 		})
 	}
 	return plan
@@ -171,7 +179,7 @@ func drawPlan(random *rand.Rand) []plannedFault {
 type plannedFault struct {
 	fault
 
-	strike func(ctx context.Context, r *round, f fault)
+	inject func(ctx context.Context, r *round, f fault)
 }
 
 func queueFault(answer sqsserver.Fault, actions ...string) func(context.Context, *round, fault) {
@@ -179,14 +187,14 @@ func queueFault(answer sqsserver.Fault, actions ...string) func(context.Context,
 		hit := r.hit(f)
 		defer r.failRequest.add(func(action string) *sqsserver.Fault {
 			for _, name := range actions {
-				if (name == "" || name == action) && r.chance(0.2+0.8*f.hard) {
+				if (name == "" || name == action) && r.chance(0.2+0.8*f.severity) {
 					hit()
 					return &answer
 				}
 			}
 			return nil
 		})()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 	}
 }
 
@@ -194,24 +202,24 @@ func entryFault(action string) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
 		hit := r.hit(f)
 		defer r.failEntry.add(func(e sqsserver.Entry) *sqsserver.Fault {
-			if e.Action == action && r.chance(0.2+0.6*f.hard) {
+			if e.Action == action && r.chance(0.2+0.6*f.severity) {
 				hit()
 				return &sqsserver.InternalError
 			}
 			return nil
 		})()
-		pause(ctx, f.lasts)
+		pause(ctx, f.duration)
 	}
 }
 
 func stripeFault(kind stripetest.Kind) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.hard, OnFailure: r.hit(f)})()
-		pause(ctx, f.lasts)
+		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.severity, OnFailure: r.hit(f)})()
+		pause(ctx, f.duration)
 	}
 }
 
-// killBusy kills one of the functions' processes as soon as one has something to do.
+// killBusy kills one of the functions' processes as soon as one is busy.
 func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, functions ...*runtimeapi.Function) {
 	ctx, cancel := context.WithTimeout(ctx, window)
 	defer cancel()
@@ -220,14 +228,14 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 			return
 		}
 	}
-	pause(ctx, time.Duration(f.hard*float64(20*time.Millisecond))) // somewhere in the middle
+	pause(ctx, time.Duration(f.severity*float64(20*time.Millisecond))) // somewhere in the middle
 	atWork := busy.Load() > 0
 	if r.kill(r.share(), functions...) && atWork {
 		r.count("  at work: " + f.kind)
 	}
 }
 
-// kill ends one of the functions' processes, the one at this share of them, if there is one.
+// kill kills the process at this share of the functions' processes, if there is one.
 func (r *round) kill(share float64, functions ...*runtimeapi.Function) bool {
 	var all []*runtimeapi.Process
 	for _, f := range functions {
@@ -243,62 +251,62 @@ func (r *round) kill(share float64, functions ...*runtimeapi.Function) bool {
 
 func killAtStripe(ctx context.Context, r *round, f fault) {
 	var left atomic.Int32
-	left.Store(1 + int32(3*f.hard))
+	left.Store(1 + int32(3*f.severity))
 	defer r.atStripe.add(func() {
 		if take(&left) {
-			r.kill(r.share(), r.cast().workers...)
+			r.kill(r.share(), r.deployment().workers...)
 		}
 	})()
-	pause(ctx, f.lasts)
+	pause(ctx, f.duration)
 }
 
 func killAtCommit(ctx context.Context, r *round, f fault) {
 	var left atomic.Int32
-	left.Store(1 + int32(3*f.hard))
+	left.Store(1 + int32(3*f.severity))
 	defer r.proxy.beforeCommits.add(func() {
 		if take(&left) {
-			r.kill(r.share(), r.cast().all()...)
+			r.kill(r.share(), r.deployment().all()...)
 		}
 	})()
-	pause(ctx, f.lasts)
+	pause(ctx, f.duration)
 }
 
-// duplicateSome has messages that a worker is at delivered once more.
+// duplicateSome delivers messages again that a worker has.
 func duplicateSome(ctx context.Context, r *round, f fault) {
-	for range 1 + int(15*f.hard) {
+	for range 1 + int(15*f.severity) {
 		if id := r.someMessage(); id != "" && r.sqs.Duplicate(r.urls.work, id) {
 			r.count("  messages delivered once more")
 		}
-		if !pause(ctx, f.lasts/20) {
+		if !pause(ctx, f.duration/20) {
 			return
 		}
 	}
 }
 
-// junk is what somebody may put into a queue.
+// junk are bodies that a queue should not contain.
 var junk = []string{
 	"\t", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
 	`{"version":1,"runId":"no-such-run","orgId":"0dd00000-0000-4000-8000-000000000000"}`,
 	`{"version":1,"runId":"` + firstRun + `","orgId":"no-such-organization"}`,
-	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20-4096), // with the reason that it is given up for, about the most that SQS takes
+	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20-4096), // together with the reason about the most that SQS takes
 	"\ufeff{\"version\":1}", `{"version":1e400,"runId":"x","orgId":"y"}`,
 }
 
 func sendJunk(ctx context.Context, r *round, f fault) {
-	ctx, cancel := context.WithTimeout(ctx, longest) // without the database each function takes all its time
+	ctx, cancel := context.WithTimeout(ctx, longest) // without the database each invocation lasts until its timeout
 	defer cancel()
-	for i := range 1 + int(4*f.hard) {
-		body := junk[(i+int(100*f.hard))%len(junk)]
+	for i := range 1 + int(4*f.severity) {
+		body := junk[(i+int(100*f.severity))%len(junk)]
 		if i%2 == 1 {
-			body = r.mangled(`{"version":1,"runId":"` + firstRun + `","orgId":"` + r.people.lives[0].org + `"}`)
+			body = r.mangled(`{"version":1,"runId":"` + firstRun + `","orgId":"` + r.population.subscriptions[0].org + `"}`)
 		}
 		for url, kept := range map[string]map[string]bool{r.urls.work: r.junk, r.urls.results: r.resultsJunk} {
-			r.noteJunk(kept, body, false) // an error does not say that it was not sent
+			r.noteJunk(kept, body, false) // after an error it may have been sent
 			if _, err := r.queues.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err == nil {
 				r.noteJunk(kept, body, true)
 			}
 		}
-		for _, function := range r.cast().all() {
+		for _, function := range r.deployment().all() {
 			r.invoke(ctx, function, body)
 		}
 	}
@@ -310,7 +318,7 @@ func (r *round) noteJunk(kept map[string]bool, body string, surely bool) {
 	kept[body] = kept[body] || surely
 }
 
-// mangled is a message that was cut off, with a character of it replaced.
+// mangled cuts the message off and replaces a character.
 func (r *round) mangled(body string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -319,17 +327,17 @@ func (r *round) mangled(body string) string {
 	return string(mangled)
 }
 
-// startOne has an operator reconcile one organization.
-func (r *round) startOne(ctx context.Context, hard float64) {
-	org := r.people.lives[int(hard*float64(len(r.people.lives)))].org
-	r.invoke(ctx, r.cast().enumerator, `{"orgId":"`+org+`"}`)
+// startOne starts a run over one organization.
+func (r *round) startOne(ctx context.Context, severity float64) {
+	org := r.population.subscriptions[int(severity*float64(len(r.population.subscriptions)))].org
+	r.invoke(ctx, r.deployment().enumerator, `{"orgId":"`+org+`"}`)
 }
 
-// lock has somebody else lock many rows of the tables, one table after the other, each time for so
-// long, until the fault is over.
+// lock locks many rows of the tables as the application, one table after the other, again and again until the fault is
+// over.
 func (r *round) lock(ctx context.Context, f fault, each time.Duration, tables ...string) {
-	for until := time.Now().Add(f.lasts); ; {
-		if r.lockOnce(ctx, 1+int(f.hard*float64(r.Orgs)), each/2, tables) {
+	for until := time.Now().Add(f.duration); ; {
+		if r.lockOnce(ctx, 1+int(f.severity*float64(r.Orgs)), each/2, tables) {
 			r.count("  rows locked by others")
 		}
 		if !pause(ctx, 20*time.Millisecond) || time.Now().After(until) {
@@ -338,8 +346,8 @@ func (r *round) lock(ctx context.Context, f fault, each time.Duration, tables ..
 	}
 }
 
-// lockOnce reports whether it got all locks. Of a deadlock it is not the victim as long as it has
-// changed more rows than a worker: https://mariadb.com/kb/en/innodb-lock-modes/
+// lockOnce reports whether it got all locks. It changes more rows than a worker, so that the worker is the victim of a
+// deadlock: https://mariadb.com/kb/en/innodb-lock-modes/
 func (r *round) lockOnce(ctx context.Context, rows int, between time.Duration, tables []string) bool {
 	tx, err := r.app.db.BeginTx(ctx, nil)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// hooks are functions to call, each until it is removed: faults of one kind may overlap, and one
-// that is over must not end the others.
+// hooks are functions to call, each until it is removed. Faults of one kind may overlap, and the end of one must not end
+// the others.
 type hooks[F any] struct {
 	mu  sync.Mutex
 	all []*F
@@ -39,7 +39,7 @@ func call(all *hooks[func()]) {
 	}
 }
 
-// firstFault asks one after the other.
+// firstFault returns the first fault that a hook returns.
 func firstFault[Request, Fault any](all *hooks[func(Request) *Fault]) func(Request) *Fault {
 	return func(request Request) *Fault {
 		for _, f := range all.list() {

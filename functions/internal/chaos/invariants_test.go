@@ -11,28 +11,28 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// nobodyIsLeftOut: a run over all organizations has every eligible one, and no other; each has an
-// outcome, or waits in the dead-letter queue because whoever received it last died.
-func nobodyIsLeftOut(s seen) error {
+// everyOrganizationHasAnOutcome: a run over all organizations lists exactly the eligible ones. Each has an outcome, or its
+// message is in the dead-letter queue because the worker crashed at the last receive.
+func everyOrganizationHasAnOutcome(s result) error {
 	var problems []error
 	dead := s.dead()
 	for _, run := range s.runs {
-		if run.org != "" || run.catchUp { // a catch-up is over whom events name
+		if run.org != "" || run.catchUp { // a catch-up lists only the organizations that events name
 			continue
 		}
-		for org := range s.people.eligible {
+		for org := range s.population.eligible {
 			if _, listed := s.items[billing.Work{RunID: run.id, OrgID: org}]; !listed {
 				problems = append(problems, fmt.Errorf("run %s (%s) left out organization %s", run.id, run.status, org))
 			}
 		}
-		for org := range s.people.named {
+		for org := range s.population.named {
 			if _, listed := s.items[billing.Work{RunID: run.id, OrgID: org}]; run.swept && !listed {
 				problems = append(problems, fmt.Errorf("run %s swept, and left out organization %s, which metadata names", run.id, org))
 			}
 		}
 	}
 	for w, i := range s.items {
-		if s.runs[w.RunID].org == "" && !s.people.eligible[w.OrgID] && !s.people.named[w.OrgID] {
+		if s.runs[w.RunID].org == "" && !s.population.eligible[w.OrgID] && !s.population.named[w.OrgID] {
 			problems = append(problems, fmt.Errorf("run %s lists organization %s, which is not eligible", w.RunID, w.OrgID))
 		}
 		if i.Outcome == billing.OutcomePending && !dead[w] {
@@ -42,8 +42,9 @@ func nobodyIsLeftOut(s seen) error {
 	return errors.Join(problems...)
 }
 
-// nobodyIsPending: after a redrive, and after a run without faults.
-func nobodyIsPending(s seen) error {
+// nothingIsPending: no organization is pending and no run is open. It holds after a redrive and after a run without
+// faults.
+func nothingIsPending(s result) error {
 	var problems []error
 	for w, i := range s.items {
 		if i.Outcome == billing.OutcomePending {
@@ -58,9 +59,8 @@ func nobodyIsPending(s seen) error {
 	return errors.Join(problems...)
 }
 
-// totalsAddUp: total = synchronized + errors + skipped + pending, and all of them are what the
-// items say.
-func totalsAddUp(s seen) error {
+// totalsAddUp: total = synchronized + errors + skipped + pending, and each equals the count of the items.
+func totalsAddUp(s result) error {
 	var problems []error
 	for id, run := range s.runs {
 		sum := run.summary
@@ -91,10 +91,9 @@ func totalsAddUp(s seen) error {
 	return errors.Join(problems...)
 }
 
-// guardHolds: what counts as a downgrade was counted, each organization once, and none beyond the
-// limit; and nothing was withheld before the limit was reached. Catch-ups have one limit together: what was
-// approved for one of them is counted on it alone.
-func guardHolds(s seen) error {
+// downgradeLimitHolds: every downgrade is counted, each organization once; no run exceeds its limit, and nothing is
+// withheld below it. Catch-ups share one limit, except for what was approved for one of them.
+func downgradeLimitHolds(s result) error {
 	var problems []error
 	caughtUp, approved := 0, false
 	for id, run := range s.runs {
@@ -134,10 +133,10 @@ func guardHolds(s seen) error {
 	return errors.Join(problems...)
 }
 
-// deadLettersAreTheErrors: every error of a run that writes is in the dead-letter queue. What else
-// is there was received once too often: SQS moved it, or it was given up by one worker and decided
-// by another who had a duplicate. What nobody can read is there too.
-func deadLettersAreTheErrors(s seen) error {
+// deadLettersAreTheErrors: the dead-letter queue has every error of a run that writes and every unreadable message. It may
+// also have messages that were received too often: SQS moved them, or one worker gave up while another with a
+// duplicate decided.
+func deadLettersAreTheErrors(s result) error {
 	var problems []error
 	dead := s.dead()
 	for w, i := range s.items {
@@ -146,14 +145,14 @@ func deadLettersAreTheErrors(s seen) error {
 		}
 	}
 	bodies := map[string]bool{}
-	for _, l := range s.letters {
+	for _, l := range s.deadLetters {
 		bodies[l.body] = true
 		i, known := s.items[l.work]
 		_, isJunk := s.junk[l.body]
 		switch {
 		case isJunk || l.reason == "":
 		case !known:
-			problems = append(problems, fmt.Errorf("a worker gave up %.100q (%s), which nobody sent", l.body, l.reason))
+			problems = append(problems, fmt.Errorf("a worker gave up %.100q (%s), which was not sent", l.body, l.reason))
 		case i.Outcome == billing.OutcomePending:
 			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which is still pending", l.work.OrgID, l.reason, l.work.RunID))
 		case i.Outcome != billing.OutcomeError && i.Revision < 2:
@@ -168,11 +167,10 @@ func deadLettersAreTheErrors(s seen) error {
 	return errors.Join(problems...)
 }
 
-// deadLettersAreJustTheErrors: where nothing fails, nobody else is in the dead-letter queue, and each
-// message says why it is there.
-func deadLettersAreJustTheErrors(s seen) error {
+// deadLettersAreExactlyTheErrors: without faults the dead-letter queue has nothing else, and each message has its reason.
+func deadLettersAreExactlyTheErrors(s result) error {
 	var problems []error
-	for _, l := range s.letters {
+	for _, l := range s.deadLetters {
 		_, isJunk := s.junk[l.body]
 		i := s.items[l.work]
 		if l.reason == "" || (!isJunk && l.reason != string(i.Reason)) {
@@ -185,8 +183,8 @@ func deadLettersAreJustTheErrors(s seen) error {
 	return errors.Join(append(problems, deadLettersAreTheErrors(s))...)
 }
 
-// unreadableProgressIsKept: what the aggregator cannot read is in the dead-letter queue of results.
-func unreadableProgressIsKept(s seen) error {
+// unreadableProgressIsKept: progress messages that cannot be decoded are in the results queue's dead-letter queue.
+func unreadableProgressIsKept(s result) error {
 	var problems []error
 	for body, surely := range s.resultsJunk {
 		if _, err := sqsqueue.DecodeProgress(body); err != nil && surely && !slices.Contains(s.unreported, body) {
@@ -196,12 +194,12 @@ func unreadableProgressIsKept(s seen) error {
 	return errors.Join(problems...)
 }
 
-// limitsAreAsSet: a run's limit is what MAX_DOWNGRADES makes of the organizations it lists; a catch-up's, of those
-// of the last full run, and there is none before the first.
-func limitsAreAsSet(s seen) error {
+// limitsFollowTheSetting: a run's limit is that of MAX_DOWNGRADES for the organizations that it lists. A catch-up's is
+// that of the last full run; before the first full run there is none.
+func limitsFollowTheSetting(s result) error {
 	var problems []error
 	for id, run := range s.runs {
-		if run.catchUp && run.limit > s.downgrades.Limit(len(s.people.eligible)+len(s.people.named)) {
+		if run.catchUp && run.limit > s.downgrades.Limit(len(s.population.eligible)+len(s.population.named)) {
 			problems = append(problems, fmt.Errorf("catch-up %s may lower %d organizations", id, run.limit))
 		}
 		if run.catchUp {
@@ -220,15 +218,15 @@ func limitsAreAsSet(s seen) error {
 	return errors.Join(problems...)
 }
 
-// onlyTheWrongAreInError: in the runs that write, exactly those that nobody can reconcile, for their
-// reasons.
-func onlyTheWrongAreInError(s seen) error {
+// onlyUnreconcilableAreInError: in runs that write, exactly the organizations that cannot be reconciled are in error, with
+// their reasons.
+func onlyUnreconcilableAreInError(s result) error {
 	var problems []error
 	for w, i := range s.items {
 		if s.runs[w.RunID].dryRun {
 			continue // its errors are recorded and acknowledged
 		}
-		want := s.people.wrong[w.OrgID]
+		want := s.population.unreconcilable[w.OrgID]
 		if got := i.Outcome == billing.OutcomeError; got != (want != "") || (got && i.Reason != want) {
 			problems = append(problems, fmt.Errorf("organization %s is %s (%s) in run %s, want an error %q: %s", w.OrgID, i.Outcome, i.Reason, w.RunID, want, i.Error))
 		}
@@ -236,11 +234,10 @@ func onlyTheWrongAreInError(s seen) error {
 	return errors.Join(problems...)
 }
 
-// auditReplays: what the items say was changed, done again in the journal's order beside what the
-// application wrote, makes the tables of now out of those from before. So every change that is
-// recorded was made, every one that was made is recorded, and each replaced the value that the
-// worker had read.
-func auditReplays(s seen) error {
+// auditReplays: the items' changes, replayed in the journal's order together with the application's writes, turn the
+// tables from before into the present ones. So the recorded changes are exactly those that were made, and each replaced
+// the value that the worker had read.
+func auditReplays(s result) error {
 	var problems []error
 	state := tables{}
 	for row, columns := range s.before {
@@ -249,7 +246,7 @@ func auditReplays(s seen) error {
 	left := s.recorded()
 	for _, w := range s.journal {
 		key := w.table + "/" + w.row
-		if w.became == nil {
+		if w.after == nil {
 			problems = append(problems, fmt.Errorf("write %d deleted %s", w.seq, key))
 			continue
 		}
@@ -257,24 +254,24 @@ func auditReplays(s seen) error {
 			state[key] = map[string]any{}
 		}
 		for _, column := range w.differing() {
-			if got, want := plain(w.was[column]), plain(state[key][column]); got != want && w.was != nil {
+			if got, want := normalized(w.before[column]), normalized(state[key][column]); got != want && w.before != nil {
 				return fmt.Errorf("write %d finds %s in %s of %s, the replay has %s", w.seq, got, column, key, want)
 			}
-			if w.was == nil && slices.Contains(ofNoRepair, column) {
-				state[key][column] = w.became[column]
+			if w.before == nil && slices.Contains(ofNoRepair, column) {
+				state[key][column] = w.after[column]
 				continue
 			}
-			if w.ours() && !left.take(w.org, w.table+"."+column, w.was[column], w.became[column]) {
-				problems = append(problems, fmt.Errorf("write %d at %s set %s.%s of organization %s from %s to %s, and no item says so",
-					w.seq, w.written.Format("15:04:05.000"), w.table, column, w.org, plain(w.was[column]), plain(w.became[column])))
+			if w.byUs() && !left.take(w.org, w.table+"."+column, w.before[column], w.after[column]) {
+				problems = append(problems, fmt.Errorf("write %d at %s set %s.%s of organization %s from %s to %s, but no item has that change",
+					w.seq, w.written.Format("15:04:05.000"), w.table, column, w.org, normalized(w.before[column]), normalized(w.after[column])))
 			}
-			state[key][column] = w.became[column]
+			state[key][column] = w.after[column]
 		}
 	}
 	for of, changes := range left {
 		for _, c := range changes {
-			problems = append(problems, fmt.Errorf("organization %s of run %s is said to have had %s changed from %s to %s, and nobody did",
-				of.org, of.run, of.field, plain(c.From), plain(c.To)))
+			problems = append(problems, fmt.Errorf("the item of organization %s in run %s has %s changed from %s to %s, but no write did",
+				of.org, of.run, of.field, normalized(c.From), normalized(c.To)))
 		}
 	}
 	for row := range state {
@@ -284,25 +281,25 @@ func auditReplays(s seen) error {
 	}
 	for row, columns := range s.now {
 		for column, value := range columns {
-			if plain(value) != plain(state[row][column]) {
-				problems = append(problems, fmt.Errorf("%s of %s is %s, the replay ends with %s", column, row, plain(value), plain(state[row][column])))
+			if normalized(value) != normalized(state[row][column]) {
+				problems = append(problems, fmt.Errorf("%s of %s is %s, the replay ends with %s", column, row, normalized(value), normalized(state[row][column])))
 			}
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// field is a column of an organization's, as a run changed it.
+// field is a column of an organization that a run changed.
 type field struct{ org, run, field string }
 
-// record is what is left of the changes that the items list, in their order.
+// record is the rest of the changes that the items list, in their order.
 type record map[field][]billing.Change
 
-func (s seen) recorded() record {
+func (s result) recorded() record {
 	all := record{}
 	for w, i := range s.items {
 		if i.Outcome != billing.OutcomeSynced {
-			continue // a dry run's, and what was withheld
+			continue // dry runs and withheld changes
 		}
 		for _, c := range i.Changes {
 			of := field{w.OrgID, w.RunID, c.Field}
@@ -312,12 +309,12 @@ func (s seen) recorded() record {
 	return all
 }
 
-// take takes the change out of a run whose next change of the column it is: of several the one that made the most
-// of it, for its others come after.
+// take removes the change from a run that has it as the next change of the column. Of several runs it chooses the one
+// with the most changes left.
 func (all record) take(org, column string, from, to any) bool {
 	var found field
 	for of, next := range all {
-		if of.org == org && of.field == column && len(next) > len(all[found]) && plain(next[0].From) == plain(from) && plain(next[0].To) == plain(to) {
+		if of.org == org && of.field == column && len(next) > len(all[found]) && normalized(next[0].From) == normalized(from) && normalized(next[0].To) == normalized(to) {
 			found = of
 		}
 	}
@@ -328,27 +325,27 @@ func (all record) take(org, column string, from, to any) bool {
 	return true
 }
 
-// nothingStaleIsMixedIn: a row that we wrote is, as a whole, a state that Stripe was in. Had
-// somebody else written it between our read and our write, some columns would be theirs.
-func nothingStaleIsMixedIn(s seen) error {
+// noStaleWrites: each row that the system wrote equals, as a whole, a state of the subscription in Stripe. If the
+// application had written between our read and our write, the row would mix two states.
+func noStaleWrites(s result) error {
 	var problems []error
 	for _, w := range s.journal {
-		if !w.ours() || w.became == nil {
+		if !w.byUs() || w.after == nil {
 			continue
 		}
 		versions, columns := s.candidates(w)
-		if len(versions) > 0 && !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return alike(w.became, columns(v)) }) {
-			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in %s in a state that no subscription of it was ever in: %v", w.seq, w.org, w.table, w.became))
+		if len(versions) > 0 && !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return matches(w.after, columns(v)) }) {
+			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in %s in a state that no subscription of it was ever in: %v", w.seq, w.org, w.table, w.after))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// candidates are the states of Stripe that may be behind what was written, and what each makes of
-// the row; none where Stripe knows no such subscription.
-func (s seen) candidates(w write) ([]stripetest.Subscription, func(stripetest.Subscription) map[string]any) {
+// candidates returns the states in Stripe that the write may come from, and a function from a state to the row's columns.
+// It returns no state if Stripe has no such subscription.
+func (s result) candidates(w write) ([]stripetest.Subscription, func(stripetest.Subscription) map[string]any) {
 	if w.table == "subscriptions" {
-		return s.versions[plain(w.became["stripe_subscription_id"])], rowOf
+		return s.versions[normalized(w.after["stripe_subscription_id"])], rowOf
 	}
 	var all []stripetest.Subscription
 	for _, versions := range s.versions {
@@ -373,17 +370,17 @@ func organizationOf(v stripetest.Subscription) map[string]any {
 	}
 }
 
-// alike: the row has these values.
-func alike(row, values map[string]any) bool {
+// matches reports whether the row has these values.
+func matches(row, values map[string]any) bool {
 	for column, want := range values {
-		if plain(row[column]) != plain(want) {
+		if normalized(row[column]) != normalized(want) {
 			return false
 		}
 	}
 	return true
 }
 
-// date is one of Stripe's as plain spells it.
+// date converts Stripe's date to the format of normalized.
 func date(seconds int64) any {
 	if seconds == 0 {
 		return nil
@@ -391,20 +388,20 @@ func date(seconds int64) any {
 	return at(seconds).Time.Format("2006-01-02T15:04:05Z")
 }
 
-// nobodyLiveIsFree: who has a live subscription that leads to them is not on the free tier.
-func nobodyLiveIsFree(s seen, inStripe []billing.Subscription) error {
+// payingOrganizationsAreNotFree: no organization with a live subscription is on the free tier.
+func payingOrganizationsAreNotFree(s result, inStripe []billing.Subscription) error {
 	var problems []error
 	for _, sub := range inStripe {
 		org := sub.OrgID
 		row, exists := s.now["organizations/"+org]
-		if !sub.Status.Live() || !exists || s.people.wrong[org] != "" || (!s.people.eligible[org] && !s.people.named[org]) {
+		if !sub.Status.Live() || !exists || s.population.unreconcilable[org] != "" || (!s.population.eligible[org] && !s.population.named[org]) {
 			continue
 		}
-		if plain(row["subscription_tier"]) == string(billing.TierFree) {
+		if normalized(row["subscription_tier"]) == string(billing.TierFree) {
 			problems = append(problems, fmt.Errorf("organization %s pays for %s (%s) and is on the free tier", org, sub.ID, sub.Status))
 		}
 		for key, row := range s.now {
-			if row["stripe_subscription_id"] == sub.ID && plain(row["plan_tier"]) == string(billing.TierFree) {
+			if row["stripe_subscription_id"] == sub.ID && normalized(row["plan_tier"]) == string(billing.TierFree) {
 				problems = append(problems, fmt.Errorf("organization %s pays for %s (%s), whose row %s has the free tier", org, sub.ID, sub.Status, key))
 			}
 		}

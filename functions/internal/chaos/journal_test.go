@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// journalled are the columns that the journal keeps, by table: all but what the database itself
-// writes at every change.
+// journalled are the columns in the journal, by table: all but those that the database writes at every change.
 var journalled = map[string][]string{
 	"organizations": {
 		"id", "name", "created_by", "stripe_customer_id", "subscription_status", "subscription_tier", "trial_ends_at", "last_billing_warning_at",
@@ -24,30 +23,30 @@ var journalled = map[string][]string{
 	},
 }
 
-// ofNoRepair are the columns of a row that we insert without an item saying so: whose row it is.
+// ofNoRepair are the columns that identify an inserted row. Items do not list them as changes.
 var ofNoRepair = []string{"id", "org_id", "created_at"}
 
 // write is one row that was inserted, updated or deleted.
 type write struct {
 	seq     int
-	who     string // the account
+	account string // of the database user
 	table   string
 	row     string
 	org     string
-	was     map[string]any // nil for a new row
-	became  map[string]any // nil for one that was deleted
+	before  map[string]any // nil for a new row
+	after   map[string]any // nil for a deleted row
 	written time.Time
 }
 
-// ours: the system wrote it, not the application.
-func (w write) ours() bool { return w.who == systemAccount }
+// byUs reports whether the system wrote, not the application.
+func (w write) byUs() bool { return w.account == systemAccount }
 
-// keepJournal has triggers note every write from now on.
+// keepJournal creates triggers that record every write.
 func keepJournal(ctx context.Context, db *sql.DB) error {
 	statements := []string{
 		`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
 		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`,
-		`CREATE TABLE ballast (n INT NOT NULL)`, // for transactions that weigh more than others
+		`CREATE TABLE ballast (n INT NOT NULL)`, // a transaction that writes here is not chosen as a deadlock's victim
 	}
 	for table, org := range map[string]string{"organizations": "id", "subscriptions": "org_id"} {
 		noted := func(row, was, became string) string {
@@ -76,18 +75,18 @@ func rowAsJSON(table, row string) string {
 	return "JSON_OBJECT(" + strings.Join(parts, ", ") + ")"
 }
 
-// readJournal returns the writes in their order.
+// readJournal returns the writes in order.
 func readJournal(ctx context.Context, db *sql.DB) ([]write, error) {
 	var all []write
 	err := each(ctx, db, func(rows *sql.Rows) error {
 		var w write
 		var was, became sql.NullString
-		if err := rows.Scan(&w.seq, &w.who, &w.table, &w.row, &w.org, &was, &became, &w.written); err != nil {
+		if err := rows.Scan(&w.seq, &w.account, &w.table, &w.row, &w.org, &was, &became, &w.written); err != nil {
 			return err
 		}
 		all = append(all, w)
 		last := &all[len(all)-1]
-		return errors.Join(readRow(was, &last.was), readRow(became, &last.became))
+		return errors.Join(readRow(was, &last.before), readRow(became, &last.after))
 	}, `SELECT seq, who, tbl, row_id, org_id, was, became, written FROM journal ORDER BY seq`)
 	return all, err
 }
@@ -99,7 +98,7 @@ func readRow(text sql.NullString, into *map[string]any) error {
 	return json.Unmarshal([]byte(text.String), into)
 }
 
-// tables is what both tables hold in the journalled columns: by table/row, then column.
+// tables holds the journalled columns of both tables, by table/row and column.
 type tables map[string]map[string]any
 
 func readTables(ctx context.Context, db *sql.DB) (tables, error) {
@@ -122,11 +121,11 @@ func readTables(ctx context.Context, db *sql.DB) (tables, error) {
 	return all, nil
 }
 
-// differing returns the columns of the write whose value changed, sorted.
+// differing returns the columns that the write changed, sorted.
 func (w write) differing() []string {
 	var names []string
-	for column, value := range w.became {
-		if plain(w.was[column]) != plain(value) {
+	for column, value := range w.after {
+		if normalized(w.before[column]) != normalized(value) {
 			names = append(names, column)
 		}
 	}
@@ -134,8 +133,8 @@ func (w write) differing() []string {
 	return names
 }
 
-// plain is a value as both the journal and an item's changes can spell it.
-func plain(value any) string {
+// normalized formats a value of the journal or of an item's change the same way.
+func normalized(value any) string {
 	switch v := value.(type) {
 	case nil:
 		return "NULL"
@@ -158,7 +157,7 @@ func plain(value any) string {
 	}
 }
 
-// each calls fn with every row of a query.
+// each calls fn for every row of a query.
 func each(ctx context.Context, db *sql.DB, fn func(*sql.Rows) error, query string) (err error) {
 	rows, err := db.QueryContext(ctx, query)
 	if err != nil {

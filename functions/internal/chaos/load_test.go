@@ -26,24 +26,23 @@ import (
 const (
 	loadWorkers = 8
 	loadBatch   = 100
-	// warmRuns are one of each strategy. After them every process has done all that it does; only
-	// what comes later is growth. As many runs follow at least, however long they take.
+	// warmRuns are one run of each strategy, after which growth is measured. At least as many measured runs follow.
 	warmRuns = 2
-	// Beyond what it uses then, a process may take up so much more: at the 400% of wire its heap grows
-	// to five times what lives in it before garbage is collected, and the pools have room left.
+	// The growth that a process may have after that: at a GC percentage of 400 the heap grows to five times the live
+	// heap, and the pools may still grow.
 	moreMiB         = 40
 	moreFiles       = 12
-	moreThreads     = 10 // Go hardly ever gives one back
+	moreThreads     = 10 // Go rarely ends one
 	moreConnections = 12 // of all functions to the database
-	// steadyMiB is how much a process may go on growing in a long load: a leak of 3 MiB a minute is
-	// more in ten.
+	// steadyMiB is the steady growth that a process may have in a long load: a leak of 3 MiB a minute exceeds it in ten
+	// minutes.
 	steadyMiB = 5
-	// maxGoroutines of an idle process, besides those that wait on its connections: eight are the
-	// runtime's, one is main and two are the database pool's; the rest is in case.
+	// maxGoroutines bounds an idle process, without the goroutines of its connections: eight are the runtime's, one is
+	// main, two are the database pool's, and the rest is reserve.
 	maxGoroutines = 11 + 2
 )
 
-// use is what a process has.
+// use is a process's resource usage.
 type use struct {
 	memory         int // MiB
 	files, threads int
@@ -53,18 +52,16 @@ func (u use) grewFrom(early use) bool {
 	return u.memory > early.memory+moreMiB || u.files > early.files+moreFiles || u.threads > early.threads+moreThreads
 }
 
-// growsSteadily: even the least of the last third is more than the most of the first. It takes a
-// dozen runs to tell.
+// growsSteadily reports whether the minimum of the last third exceeds the maximum of the first. It needs a dozen runs.
 func growsSteadily(memory []int) bool {
 	third := len(memory) / 3
 	return third >= 4 && slices.Min(memory[len(memory)-third:]) > slices.Max(memory[:third])+steadyMiB
 }
 
-// TestLoadLeavesNothingBehind: for CHAOS_LOAD, eight workers with batches of a hundred organizations
-// reconcile run after run while Stripe changes, and the aggregator closes each. The same processes
-// live on, and their memory, files, threads, connections and goroutines stay.
+// TestLoadLeavesNothingBehind runs eight workers with batches of a hundred organizations for CHAOS_LOAD, run after run,
+// while Stripe changes. The memory, files, threads, connections and goroutines of the processes must not grow.
 func TestLoadLeavesNothingBehind(t *testing.T) {
-	r, lasts := loaded(t)
+	r, duration := loaded(t)
 	fullBatches, end := r.pumpFull(t)
 	defer end()
 
@@ -74,8 +71,8 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 	early, connections := r.used(t), r.connections(t)
 	var before, late map[string]use
-	memory := map[string][]int{} // of each process, after each run
-	for ; runs < 2*warmRuns || time.Since(began) < lasts; runs++ {
+	memory := map[string][]int{} // of each process after each run
+	for ; runs < 2*warmRuns || time.Since(began) < duration; runs++ {
 		r.loadRun(t, runs)
 		before, late = late, r.used(t)
 		for p, u := range late {
@@ -93,10 +90,10 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(early)) {
 		t.Logf("%s: %+v early, %+v late, %d MiB at most", p, early[p], late[p], slices.Max(memory[p]))
-		if _, lives := late[p]; !lives {
+		if _, subscriptions := late[p]; !subscriptions {
 			t.Errorf("%s has died", p)
 		}
-		// In both: memory that a large answer took for a moment is no growth.
+		// Both must show it: the memory of one large answer is not growth.
 		if before[p].grewFrom(early[p]) && late[p].grewFrom(early[p]) {
 			t.Errorf("%s grew from %+v to %+v", p, early[p], late[p])
 		}
@@ -117,30 +114,29 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// loaded is a round without faults, and how long it lasts.
+// loaded is a round without faults that lasts for the load's duration.
 func loaded(t *testing.T) (*round, time.Duration) {
 	t.Helper()
 	s := prepared(t)
-	lasts := 6 * time.Second
+	duration := 6 * time.Second
 	if text := os.Getenv("CHAOS_LOAD"); text != "" {
 		var err error
-		if lasts, err = time.ParseDuration(text); err != nil {
+		if duration, err = time.ParseDuration(text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	seed := number(t, "CHAOS_SEED", anySeed())
+	seed := number(t, "CHAOS_SEED", randomSeed())
 	with := drawSettings(rand.New(rand.NewPCG(seed, 0)))
-	with.Orgs, with.Workers, with.RPS, with.MaxReceive, with.Downgrades = 1600, 1, 100, 12, "100%" // each worker thinks that it is the only one
+	with.Orgs, with.Workers, with.RPS, with.MaxReceive, with.Downgrades = 1600, 1, 100, 12, "100%" // WORKER_CONCURRENCY=1: each worker may use the whole rate
 	r := newRound(t, s, seed, with)
-	r.calm.Store(true)
-	if err := r.relax(t.Context()); err != nil {
+	r.faultsOver.Store(true)
+	if err := r.restoreLimits(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return r, lasts
+	return r, duration
 }
 
-// pumpFull feeds workers and aggregator, and changes Stripe, until it is told to end; it counts the
-// batches that were full.
+// pumpFull feeds the workers and the aggregator and changes Stripe until it is stopped. It counts the full batches.
 func (r *round) pumpFull(t *testing.T) (full *atomic.Int32, end func()) {
 	t.Helper()
 	full = &atomic.Int32{}
@@ -157,7 +153,7 @@ func (r *round) pumpFull(t *testing.T) (full *atomic.Int32, end func()) {
 		{Queue: r.urls.work, Handler: work, MaxConcurrency: loadWorkers, BatchSize: loadBatch, BatchWindow: time.Second},
 		{Queue: r.urls.results, Handler: r.aggregate},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, calmTimeout, discard()
+		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, discard()
 		all.Go(func() { problems <- source.Run(ctx) })
 	}
 	all.Go(func() { r.app.live(ctx) })
@@ -170,23 +166,23 @@ func (r *round) pumpFull(t *testing.T) (full *atomic.Int32, end func()) {
 	}
 }
 
-// loadRun plays a run until it is closed and nothing of it is left to do. The tick comes when the
-// aggregator has nothing else to do, so that one process is enough for both.
+// loadRun plays a run until it is closed and its work is done. It sends the tick while the aggregator is idle, so that
+// one process is enough.
 func (r *round) loadRun(t *testing.T, number int) {
 	t.Helper()
 	strategies := billing.Strategies()
-	if !r.invoke(t.Context(), r.cast().enumerator, `{"strategy":"`+string(strategies[number%len(strategies)])+`"}`) {
+	if !r.invoke(t.Context(), r.deployment().enumerator, `{"strategy":"`+string(strategies[number%len(strategies)])+`"}`) {
 		t.Fatalf("run %d does not start:\n%.5000s", number, r.printed.String())
 	}
 	if err := r.awaitQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !r.invoke(t.Context(), r.cast().aggregator, `{"tick":true}`) {
+	if !r.invoke(t.Context(), r.deployment().aggregator, `{"tick":true}`) {
 		t.Fatalf("the tick after run %d fails:\n%.5000s", number, r.printed.String())
 	}
 }
 
-// nothingIsLeft: every run is closed, its snapshot removed and its organizations decided.
+// nothingIsLeft checks that every run is closed, its snapshot deleted and every organization decided.
 func (r *round) nothingIsLeft(t *testing.T) {
 	t.Helper()
 	for what, query := range map[string]string{
@@ -202,7 +198,7 @@ func (r *round) nothingIsLeft(t *testing.T) {
 }
 
 func (r *round) functions() map[string]*runtimeapi.Function {
-	return map[string]*runtimeapi.Function{"enumerator": r.cast().enumerator, "worker": r.cast().workers[0], "aggregator": r.cast().aggregator}
+	return map[string]*runtimeapi.Function{"enumerator": r.deployment().enumerator, "worker": r.deployment().workers[0], "aggregator": r.deployment().aggregator}
 }
 
 func (r *round) count1(t *testing.T, query string) (n int) {
@@ -213,13 +209,13 @@ func (r *round) count1(t *testing.T, query string) (n int) {
 	return n
 }
 
-// connections to the database, of all functions.
+// connections counts all functions' connections to the database.
 func (r *round) connections(t *testing.T) int {
 	t.Helper()
 	return r.count1(t, `SELECT COUNT(*) FROM information_schema.processlist WHERE user = '`+systemAccount+`'`)
 }
 
-// used is what each process has, by its function's name and its id.
+// used returns the usage of each process, by function and process id.
 func (r *round) used(t *testing.T) map[string]use {
 	t.Helper()
 	all := map[string]use{}
@@ -255,8 +251,8 @@ func statusNumber(t *testing.T, status, name string) int {
 	return n
 }
 
-// goroutines ends the process with a signal at which Go prints what they all do, and counts those
-// that do not wait on a connection: their number goes with the connections'.
+// goroutines ends the process with SIGQUIT, at which Go prints all goroutines, and counts those that do not wait on a
+// connection.
 func (r *round) goroutines(t *testing.T, p *runtimeapi.Process) int {
 	t.Helper()
 	before := len(r.printed.String())

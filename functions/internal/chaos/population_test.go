@@ -14,24 +14,24 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// hostile is a text that must never be more than a text.
+// hostile is a text that must not be interpreted anywhere.
 const hostile = `Robert'); DROP TABLE subscriptions;-- <script>alert("x")</script> ${jndi:ldap://example.com/a} %s %n`
 
-// population is who there is in a round.
+// population is the organizations of a round.
 type population struct {
-	eligible map[string]bool           // organizations that every run lists
-	named    map[string]bool           // those that only a sweep leads to
-	wrong    map[string]billing.Reason // those that must end in error, and why
-	lives    []life                    // what may change in Stripe
+	eligible       map[string]bool           // organizations that every run lists
+	named          map[string]bool           // those that only a sweep finds
+	unreconcilable map[string]billing.Reason // those that must end in error, and why
+	subscriptions  []orgSubscription         // what may change in Stripe
 }
 
-// life is a subscription of an organization's.
-type life struct{ org, subscription string }
+// orgSubscription is a subscription of an organization.
+type orgSubscription struct{ org, subscription string }
 
-// populate fills the tables and Stripe: a demonstration's organizations, some that nobody can
-// reconcile, and some that have hostile texts.
+// populate fills the tables and Stripe with a demonstration's organizations, some that cannot be reconciled, and some with
+// hostile texts.
 func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo.Options) (p population, err error) {
-	p = population{eligible: map[string]bool{}, named: map[string]bool{}, wrong: map[string]billing.Reason{}}
+	p = population{eligible: map[string]bool{}, named: map[string]bool{}, unreconcilable: map[string]billing.Reason{}}
 	if _, err := demo.Populate(ctx, db, stripe, o); err != nil {
 		return p, err
 	}
@@ -41,16 +41,16 @@ func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo
 		}
 	}
 	err = each(ctx, db, func(rows *sql.Rows) error {
-		var l life
+		var l orgSubscription
 		err := rows.Scan(&l.org, &l.subscription)
-		p.lives = append(p.lives, l)
+		p.subscriptions = append(p.subscriptions, l)
 		return err
 	}, `SELECT org_id, stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = org_id
 		WHERE stripe_subscription_id IS NOT NULL AND is_deleted = 0 ORDER BY s.id`)
 	if err != nil {
 		return p, err
 	}
-	p.lives = slices.DeleteFunc(p.lives, func(l life) bool {
+	p.subscriptions = slices.DeleteFunc(p.subscriptions, func(l orgSubscription) bool {
 		sub, there := stripe.Subscription(l.subscription)
 		return !there || sub.Metadata["orgId"] != l.org
 	})
@@ -58,11 +58,11 @@ func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo
 	return p, err
 }
 
-// odd is an organization whose subscription in Stripe is unlike others.
+// odd is an organization with an unusual subscription in Stripe.
 type odd struct {
 	name    string
-	reason  billing.Reason // it ends in error with; "" for one that can be reconciled
-	known   bool           // by a customer; else by metadata alone
+	reason  billing.Reason // of its error; "" if it can be reconciled
+	known   bool           // by its customer; else by metadata alone
 	distort func(*stripetest.Subscription)
 }
 
@@ -78,7 +78,7 @@ var odds = []odd{
 	{"date that is none", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
 		s.Override = map[string]any{"current_period_end": hostile}
 	}},
-	{"subscription of somebody else's row", billing.ReasonSubscriptionConflict, true, func(*stripetest.Subscription) {}},
+	{"subscription that another row records", billing.ReasonSubscriptionConflict, true, func(*stripetest.Subscription) {}},
 	{"hostile texts", "", true, func(s *stripetest.Subscription) { s.Metadata["note"], s.Metadata["tier"] = hostile, hostile }},
 	{"a mebibyte", "", true, func(s *stripetest.Subscription) {
 		s.Override = map[string]any{"description": strings.Repeat("x", 1<<20)}
@@ -109,7 +109,7 @@ func (p *population) addOdd(ctx context.Context, db *sql.DB, stripe *stripetest.
 		if o.reason == "" {
 			continue
 		}
-		p.wrong[id] = o.reason
+		p.unreconcilable[id] = o.reason
 		if o.reason == billing.ReasonSubscriptionConflict {
 			other := fmt.Sprintf("0ddffff0-0000-4000-8000-%012d", i)
 			orgs = append(orgs, appschema.Organization{ID: other, Name: hostile, CreatedBy: hostile})
@@ -123,7 +123,7 @@ func (p *population) addOdd(ctx context.Context, db *sql.DB, stripe *stripetest.
 	return appschema.InsertSubscriptions(ctx, db, rows)
 }
 
-// priceOf is the monthly price of a tier.
+// priceOf returns the monthly price of a tier.
 func priceOf(tier string) string {
 	first, _, _ := strings.Cut(demo.Prices()["STRIPE_PRICE_ID_"+tier], ",")
 	return first

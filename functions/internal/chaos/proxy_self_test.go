@@ -9,7 +9,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// The proxy must know a COMMIT when the driver sends one, or it would lose none.
+// The proxy must recognize the driver's COMMIT, or it would drop none.
 func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
@@ -61,8 +61,7 @@ func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	}
 }
 
-// Nor would a statement of the functions wait too long for a row if the proxy did not know what
-// says how long.
+// The proxy must recognize the setting of the lock wait, or no statement would wait too long.
 func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
@@ -72,7 +71,7 @@ func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	t.Cleanup(p.close)
 	cfg := s.DSN()
 	cfg.Addr = net.JoinHostPort(s.Host(), strconv.Itoa(p.port()))
-	cfg.Params = map[string]string{"innodb_lock_wait_timeout": "5"} // as the functions say it
+	cfg.Params = map[string]string{"innodb_lock_wait_timeout": "5"} // as the functions set it
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -13,30 +13,30 @@ import (
 	"time"
 )
 
-// proxy stands between the functions and the database, and loses what it is told to lose.
+// proxy is between the functions and the database, and injects the network's faults.
 type proxy struct {
 	listener net.Listener
 	target   string
 	links    sync.WaitGroup
 
-	refusing      atomic.Bool  // who connects is turned away
-	pausedUntil   atomic.Int64 // nothing passes before, in Unix nanoseconds
-	slowed        atomic.Int64 // how long each piece is under way, in nanoseconds
-	loseCommits   atomic.Int32 // so many of the next commits do not reach the server
-	loseAnswers   atomic.Int32 // of so many of the next commits the answer is lost
+	refusing      atomic.Bool  // new connections are refused
+	pausedUntil   atomic.Int64 // Unix nanoseconds; nothing passes before
+	slowed        atomic.Int64 // nanoseconds; delay of each piece
+	loseCommits   atomic.Int32 // how many of the next commits are dropped
+	loseAnswers   atomic.Int32 // of how many of the next commits the answer is dropped
 	commitsLost   atomic.Int32 // how often that happened
 	answersLost   atomic.Int32
-	beforeCommits hooks[func()] // called when a commit comes by
+	beforeCommits hooks[func()] // called at each commit
 
 	mu     sync.Mutex
 	open   map[*link]bool
-	errors map[uint16]int // that the server answered with, by their numbers
+	errors map[uint16]int // the server's errors, by number
 }
 
-// link is one connection of a function's.
+// link is one connection of a function.
 type link struct {
 	client, server net.Conn
-	inTransaction  bool // as the requests say
+	inTransaction  bool // according to the requests
 	answerLost     atomic.Bool
 }
 
@@ -77,7 +77,7 @@ func (p *proxy) accept() {
 			continue
 		}
 		server, err := net.Dial("tcp", p.target)
-		if err != nil { // the server restarts
+		if err != nil { // the server is restarting
 			_ = client.Close()
 			continue
 		}
@@ -90,7 +90,7 @@ func (p *proxy) accept() {
 	}
 }
 
-// cutAll ends every connection, wherever its transaction is.
+// cutAll closes every connection.
 func (p *proxy) cutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +99,7 @@ func (p *proxy) cutAll() {
 	}
 }
 
-// errLost ends a link.
+// errLost ends a link after a dropped commit or answer.
 var errLost = errors.New("lost")
 
 func (p *proxy) carry(l *link, from io.Reader, to io.Writer, pass func(*link, []byte) error) {
@@ -129,9 +129,8 @@ func (p *proxy) wait() {
 	time.Sleep(max(time.Duration(p.slowed.Load()), time.Until(time.Unix(0, p.pausedUntil.Load()))))
 }
 
-// commits reports whether a request makes something last: a COMMIT, or a write of this system's
-// tables outside of a transaction. A request is a packet of four bytes that tell its length and
-// number, a byte that says that it is a query, and the query.
+// commits reports whether a request commits: a COMMIT, or a write to this system's tables outside of a transaction. A
+// request is a packet: four bytes of length and number, the byte of a query, and the query.
 // https://mariadb.com/kb/en/com_query/
 func (l *link) commits(piece []byte) bool {
 	if len(piece) < 6 || piece[4] != 3 {
@@ -149,14 +148,13 @@ func (l *link) commits(piece []byte) bool {
 	}
 }
 
-// A function's statements wait so long for a row; the proxy makes a second of it, for it can say so
-// in as many bytes.
+// The functions' lock wait, and the proxy's replacement, which must have the same length.
 var (
 	theirLockWait = []byte("innodb_lock_wait_timeout = 5")
 	ourLockWait   = []byte("innodb_lock_wait_timeout = 1")
 )
 
-// lockWait is how long a statement waits for a row.
+// lockWait is how long a statement waits for a row behind the proxy.
 const lockWait = time.Second
 
 func (p *proxy) request(l *link, piece []byte) error {
@@ -186,7 +184,7 @@ func (p *proxy) answer(l *link, piece []byte) error {
 	return nil
 }
 
-// countError counts the answer if it is an error: a packet that begins with 0xff and its number.
+// countError counts the answer if it is an error: a packet with 0xff and the error's number.
 // https://mariadb.com/kb/en/err_packet/
 func (p *proxy) countError(piece []byte) {
 	if len(piece) < 7 || piece[4] != 0xff {
@@ -197,14 +195,14 @@ func (p *proxy) countError(piece []byte) {
 	p.errors[binary.LittleEndian.Uint16(piece[5:])]++
 }
 
-// errorCounts are the errors so far, by their numbers.
+// errorCounts returns the counts of the errors by number.
 func (p *proxy) errorCounts() map[uint16]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.errors)
 }
 
-// take takes one of what is left.
+// take reports whether one was left, and takes it.
 func take(left *atomic.Int32) bool {
 	for {
 		n := left.Load()

@@ -44,19 +44,19 @@ const (
 )
 
 const (
-	// functionTimeout is of an invocation. The queues' visibility is shorter where the plan is
-	// unkind: then a message comes again while its worker is still at it.
+	// functionTimeout is an invocation's timeout during the faults. The visibility timeout may be shorter, so that a
+	// message is delivered again while its worker has it.
 	functionTimeout = 3 * time.Second
-	// calmTimeout is of an invocation after the faults: a busy machine must not look like one.
-	calmTimeout = 30 * time.Second
-	stripeTakes = 4 * time.Millisecond
-	// patience bounds each phase after the faults. A phase takes a second or two, but on a busy machine
-	// a message may have to come again: then it waits for a minute.
+	// quietTimeout is an invocation's timeout after the faults: a busy machine must not look like a fault.
+	quietTimeout = 30 * time.Second
+	stripeTakes  = 4 * time.Millisecond
+	// patience bounds each phase after the faults. A phase takes a second or two, or a minute if a message has to be
+	// delivered again.
 	patience  = 3 * time.Minute
 	tickEvery = 250 * time.Millisecond
 )
 
-// settings are what is drawn for a round besides its faults.
+// settings are drawn for each round.
 type settings struct {
 	Orgs       int
 	Workers    int
@@ -66,7 +66,7 @@ type settings struct {
 	RPS        int
 	Downgrades string
 	Strategy   billing.Strategy
-	Late       bool // the faults wait for the first batch
+	Late       bool // the faults begin with the first batch
 }
 
 func drawSettings(random *rand.Rand) settings {
@@ -77,68 +77,68 @@ func drawSettings(random *rand.Rand) settings {
 	}
 }
 
-// queueURLs of a round.
+// queueURLs are the URLs of a round's queues.
 type queueURLs struct{ work, results, deadLetter, unreported string }
 
-// round is one round: everything is its own but the server and the programs.
+// round is one round. It shares only the database server and the programs with others.
 type round struct {
 	testing.TB
 	settings
 
-	server   *server
-	database string
-	db       *sql.DB // as nobody whom the journal minds
-	store    *mysqlstore.Store
-	proxy    *proxy
-	stripe   *stripetest.Server
-	sqs      *sqsserver.Server
-	queues   *sqs.Client
-	bus      *eventserver.Server
-	urls     queueURLs
-	people   population
-	app      *application
-	before   tables
-	printed  runtimeapi.OutputBuffer
+	server     *server
+	database   string
+	db         *sql.DB // as an account that the journal ignores
+	store      *mysqlstore.Store
+	proxy      *proxy
+	stripe     *stripetest.Server
+	sqs        *sqsserver.Server
+	queues     *sqs.Client
+	bus        *eventserver.Server
+	urls       queueURLs
+	population population
+	app        *application
+	before     tables
+	printed    runtimeapi.OutputBuffer
 
-	onStage atomic.Pointer[cast]
-	// How many invocations are under way.
+	deployed atomic.Pointer[deployment]
+	// How many invocations run.
 	invoking, working, aggregating atomic.Int32
 
-	calm     atomic.Bool  // the faults are over
-	held     atomic.Int64 // how long batches are held back at most
-	atStripe hooks[func()]
-	ends     []func() error
-	phases   []time.Duration // how long each took
-	// What fails requests, and single entries of batches.
+	faultsOver atomic.Bool  // the faults are over
+	held       atomic.Int64 // the longest that batches are held back
+	atStripe   hooks[func()]
+	cleanups   []func() error
+	phases     []time.Duration // how long each took
+	// The faults of requests and of single entries of batches.
 	failRequest hooks[func(action string) *sqsserver.Fault]
 	failEntry   hooks[func(sqsserver.Entry) *sqsserver.Fault]
 	failBus     hooks[func() *eventserver.Fault]
 	failEvent   hooks[func(eventserver.Entry) string]
-	mixed       bool     // programs take part that announce nothing
-	waited      []string // what for, after the faults
+	mixed       bool     // programs of a version without announcements take part
+	waited      []string // what the round waited for after the faults
 
 	mu       sync.Mutex
-	random   *rand.Rand // for what strikes while it runs
+	random   *rand.Rand // for what faultKinds while it runs
 	counts   map[string]int
-	messages []string // ids that workers were given
+	messages []string // ids of the messages that workers received
 	problems []error
-	// What nobody can read was sent to the work and the results queue; true is for surely.
+	// Bodies of unreadable messages for the work and the results queue; true if they were surely sent.
 	junk, resultsJunk map[string]bool
 }
 
 // cast are the functions that a deployment replaces while a run is under way.
-type cast struct {
+type deployment struct {
 	enumerator, aggregator *runtimeapi.Function
-	workers                []*runtimeapi.Function // of which each batch gets any
+	workers                []*runtimeapi.Function // each batch goes to any of them
 }
 
-func (c *cast) all() []*runtimeapi.Function {
+func (c *deployment) all() []*runtimeapi.Function {
 	return append([]*runtimeapi.Function{c.enumerator, c.aggregator}, c.workers...)
 }
 
-func (r *round) cast() *cast { return r.onStage.Load() }
+func (r *round) deployment() *deployment { return r.deployed.Load() }
 
-// newRound builds everything but the functions.
+// newRound builds a round.
 func newRound(t testing.TB, s *server, seed uint64, with settings) *round {
 	t.Helper()
 	r := &round{
@@ -161,11 +161,11 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 		return err
 	}
 	r.store = mysqlstore.New(r.db)
-	r.ends = append(r.ends, r.db.Close)
+	r.cleanups = append(r.cleanups, r.db.Close)
 	if r.stripe, err = stripetest.Start(stripetest.Options{Seed: seed, Latency: stripeTakes, Key: "sk_test_" + cryptoText()}); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, r.stripe.Close)
+	r.cleanups = append(r.cleanups, r.stripe.Close)
 	r.stripe.Before(func(*http.Request) { call(&r.atStripe) })
 	if err := r.buildQueues(ctx); err != nil {
 		return err
@@ -176,9 +176,9 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	if err := appschema.Create(ctx, r.db); err != nil {
 		return err
 	}
-	r.global(ctx, "read_only", 0) // whatever an earlier round left
+	r.global(ctx, "read_only", 0) // an earlier round may have left it set
 	r.global(ctx, "max_connections", 200)
-	r.people, err = populate(ctx, r.db, r.stripe, demo.Options{Orgs: r.Orgs, Drift: 0.6, Seed: seed, Now: time.Now().UTC().Truncate(time.Second)})
+	r.population, err = populate(ctx, r.db, r.stripe, demo.Options{Orgs: r.Orgs, Drift: 0.6, Seed: seed, Now: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
 	}
@@ -191,24 +191,24 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	if r.proxy, err = startProxy(r.server.address()); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, func() error { r.proxy.close(); return nil })
+	r.cleanups = append(r.cleanups, func() error { r.proxy.close(); return nil })
 	appDB, err := r.server.open(applicationAccount, r.server.passwords[applicationAccount], r.database)
 	if err != nil {
 		return err
 	}
-	r.ends = append(r.ends, appDB.Close)
+	r.cleanups = append(r.cleanups, appDB.Close)
 	inStripe, err := r.inStripe(ctx)
 	if err != nil {
 		return err
 	}
-	r.app = newApplication(appDB, r.stripe, slices.Clone(r.people.lives), inStripe, seed)
-	r.onStage.Store(&cast{r.function("enumerator"), r.function("aggregator"), []*runtimeapi.Function{r.function("worker")}})
+	r.app = newApplication(appDB, r.stripe, slices.Clone(r.population.subscriptions), inStripe, seed)
+	r.deployed.Store(&deployment{r.function("enumerator"), r.function("aggregator"), []*runtimeapi.Function{r.function("worker")}})
 	return nil
 }
 
 func (r *round) close() {
 	var problems []error
-	for _, end := range slices.Backward(r.ends) {
+	for _, end := range slices.Backward(r.cleanups) {
 		problems = append(problems, end())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -219,10 +219,10 @@ func (r *round) close() {
 }
 
 func (r *round) buildQueues(ctx context.Context) (err error) {
-	if r.sqs, err = sqsserver.Start(sqsserver.Options{Clock: hurried{time.Now()}}); err != nil {
+	if r.sqs, err = sqsserver.Start(sqsserver.Options{Clock: fastClock{time.Now()}}); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, r.sqs.Close)
+	r.cleanups = append(r.cleanups, r.sqs.Close)
 	r.sqs.SetFail(firstFault(&r.failRequest))
 	r.sqs.SetFailEntry(firstFault(&r.failEntry))
 	r.queues = sqs.NewFromConfig(r.sqs.AWSConfig())
@@ -267,20 +267,20 @@ func redrivePolicy(arn string, maxReceive int) string {
 	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, arn, maxReceive)
 }
 
-// function is one as it is deployed, with changes to its environment: NAME, value ...
+// function returns a deployed function with changes to its environment: NAME, value ...
 func (r *round) function(name string, changes ...string) *runtimeapi.Function {
 	return r.functionAt(program(name), name, changes...)
 }
 
 func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Function {
 	timeout := functionTimeout
-	if r.calm.Load() {
-		timeout = calmTimeout
+	if r.faultsOver.Load() {
+		timeout = quietTimeout
 	}
 	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: timeout, Output: &r.printed})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ends = append(r.ends, func() error { f.Close(); return nil })
+	r.cleanups = append(r.cleanups, func() error { f.Close(); return nil })
 	return f
 }
 
@@ -304,7 +304,7 @@ func (r *round) environ(changes []string) []string {
 	return all
 }
 
-// pump feeds workers and aggregator until ctx ends.
+// pump feeds the workers and the aggregator until ctx ends.
 func (r *round) pump(ctx context.Context) *sync.WaitGroup {
 	quiet := discard()
 	var sources sync.WaitGroup
@@ -312,13 +312,13 @@ func (r *round) pump(ctx context.Context) *sync.WaitGroup {
 		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
 		{Queue: r.urls.results, Handler: r.aggregate},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, calmTimeout, quiet // the processes have their own
+		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, quiet // the processes log themselves
 		sources.Go(func() { r.note(source.Run(ctx)) })
 	}
 	return &sources
 }
 
-// work hands a batch to a worker, possibly late and in another order.
+// work gives a batch to a worker, possibly late and in another order.
 func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 	r.mu.Lock()
 	for _, m := range batch.Records {
@@ -329,7 +329,7 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 		wait = time.Duration(r.random.Int64N(held))
 		r.random.Shuffle(len(batch.Records), func(i, j int) { batch.Records[i], batch.Records[j] = batch.Records[j], batch.Records[i] })
 	}
-	workers := r.cast().workers
+	workers := r.deployment().workers
 	worker := workers[r.random.IntN(len(workers))]
 	r.mu.Unlock()
 	r.working.Add(1)
@@ -343,26 +343,26 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 	r.aggregating.Add(1)
 	defer r.aggregating.Add(-1)
-	response, err := r.cast().aggregator.HandleSQS(ctx, batch)
+	response, err := r.deployment().aggregator.HandleSQS(ctx, batch)
 	r.answered(nil, err)
 	return response, err
 }
 
-// answered keeps what a function told its invoker: secrets have no place there either.
+// answered records a function's answer, which must contain no secret either.
 func (r *round) answered(answer []byte, err error) {
 	_, _ = fmt.Fprintf(&r.printed, "answered %.10000s %v\n", answer, err) // never fails
 }
 
-// tick does what the schedules of a deployment do, until ctx ends: the start is delivered until it
-// is answered, catch-ups are started beside it as long as there are faults, or else once, then runs that were
-// left are resumed and closed. Once it is calm, the operator resumes runs that were stopped.
+// tick does what the schedules do until ctx ends. It delivers start until it is answered, starts catch-ups (during the
+// faults all the time, afterwards once), and sends the ticks. After the faults it also resumes stopped runs, as an
+// operator does.
 func (r *round) tick(ctx context.Context, start string) {
 	started, caughtUp := start == "", false
 	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
-		if calm := r.calm.Load(); start != "" && (!calm || !caughtUp) {
-			caughtUp = r.catchUp(ctx) && calm
+		if faultsOver := r.faultsOver.Load(); start != "" && (!faultsOver || !caughtUp) {
+			caughtUp = r.catchUp(ctx) && faultsOver
 		}
-		if r.calm.Load() {
+		if r.faultsOver.Load() {
 			r.resumeStopped(ctx)
 			r.endPauses(ctx)
 			if r.invoking.Load() == 0 {
@@ -370,26 +370,26 @@ func (r *round) tick(ctx context.Context, start string) {
 			}
 		}
 		if !started {
-			started = r.invoke(ctx, r.cast().enumerator, start)
+			started = r.invoke(ctx, r.deployment().enumerator, start)
 		}
-		r.invoke(ctx, r.cast().enumerator, `{"resume":true}`)
-		r.invoke(ctx, r.cast().aggregator, `{"tick":true}`)
+		r.invoke(ctx, r.deployment().enumerator, `{"resume":true}`)
+		r.invoke(ctx, r.deployment().aggregator, `{"tick":true}`)
 	}
 }
 
 // catchUp starts a catch-up, and reports whether it was answered.
 func (r *round) catchUp(ctx context.Context) bool {
 	r.count("  catch-ups started")
-	return r.invoke(ctx, r.cast().enumerator, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
+	return r.invoke(ctx, r.deployment().enumerator, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
 }
 
 func (r *round) startEvent() string {
 	return `{"scheduledFor":"` + firstRun + `","strategy":"` + string(r.Strategy) + `"}`
 }
 
-// invoke reports whether the function answered; that it cannot is part of the campaign.
+// invoke reports whether the function answered; during faults it may not.
 func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string) bool {
-	if f == r.cast().enumerator {
+	if f == r.deployment().enumerator {
 		r.invoking.Add(1)
 		defer r.invoking.Add(-1)
 	}
@@ -398,7 +398,7 @@ func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string
 	return err == nil
 }
 
-// endLeases lets the minute pass that a lease lasts, whoever holds it.
+// endLeases makes all leases expire.
 func (r *round) endLeases(ctx context.Context) {
 	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_expires_at = UTC_TIMESTAMP(6) - INTERVAL 1 SECOND WHERE status = 'enumerating' AND lease_owner <> ''`) // there may be no table yet
 }
@@ -416,12 +416,12 @@ func (r *round) resumeStopped(ctx context.Context) {
 	}
 	for _, id := range stopped {
 		r.count("  stopped runs resumed")
-		r.invoke(ctx, r.cast().enumerator, `{"resume":"`+id+`"}`)
+		r.invoke(ctx, r.deployment().enumerator, `{"resume":"`+id+`"}`)
 	}
 }
 
-// strike has the plan come about, and returns when the last fault is over.
-func (r *round) strike(ctx context.Context, plan []plannedFault) {
+// injectFaults injects the plan's faults and returns when the last one is over.
+func (r *round) injectFaults(ctx context.Context, plan []plannedFault) {
 	if r.Late {
 		waiting, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
@@ -435,14 +435,14 @@ func (r *round) strike(ctx context.Context, plan []plannedFault) {
 				return
 			}
 			r.count(f.kind)
-			f.strike(ctx, r, f.fault)
+			f.inject(ctx, r, f.fault)
 		})
 	}
 	all.Wait()
 }
 
-// settleDown ends what the faults have left behind, and the webhook.
-func (r *round) settleDown(ctx context.Context) error {
+// endFaults ends what is left of the faults, and the webhook.
+func (r *round) endFaults(ctx context.Context) error {
 	r.stripe.SetLatency(stripeTakes)
 	r.proxy.loseCommits.Store(0)
 	r.proxy.loseAnswers.Store(0)
@@ -453,13 +453,13 @@ func (r *round) settleDown(ctx context.Context) error {
 		r.counts[fmt.Sprintf("  errors %d of the database", number)] = n
 	}
 	r.mu.Unlock()
-	r.calm.Store(true)
+	r.faultsOver.Store(true)
 	return r.app.drain(ctx)
 }
 
-// relax gives messages and functions the time that they have in AWS, where a round is hurried and a
-// message may have one try only: from here on nothing passing may end in an error.
-func (r *round) relax(ctx context.Context) error {
+// restoreLimits sets timeouts and receive counts as in AWS, where during the faults a message may be received only once:
+// from here on a temporary failure must not end in an error.
+func (r *round) restoreLimits(ctx context.Context) error {
 	arn, err := r.queueARN(ctx, r.urls.deadLetter)
 	if err != nil {
 		return err
@@ -472,13 +472,13 @@ func (r *round) relax(ctx context.Context) error {
 			return err
 		}
 	}
-	r.onStage.Store(&cast{
+	r.deployed.Store(&deployment{
 		r.function("enumerator", "MAX_DOWNGRADES", "100%"), r.function("aggregator"), []*runtimeapi.Function{r.function("worker", "MAX_RECEIVE_COUNT", "12")},
 	})
 	return nil
 }
 
-// awaitQuiet returns when nothing is in the queues or under way.
+// awaitQuiet returns when the queues are empty and nothing runs.
 func (r *round) awaitQuiet(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -492,13 +492,13 @@ func (r *round) awaitQuiet(ctx context.Context) error {
 			r.waited = append(r.waited, line)
 		}
 		if !pause(ctx, 30*time.Millisecond) {
-			return errors.Join(fmt.Errorf("the run does not come to its end: %s", why), err)
+			return errors.Join(fmt.Errorf("the run does not end: %s", why), err)
 		}
 	}
 }
 
 func (r *round) busy(ctx context.Context) (why string, err error) {
-	for _, queue := range []struct{ name, url string }{{"work", r.urls.work}, {"results", r.urls.results}} { // in the order in which they go
+	for _, queue := range []struct{ name, url string }{{"work", r.urls.work}, {"results", r.urls.results}} { // in the order that messages take
 		depth, err := sqsqueue.New(r.queues, queue.url).Depth(ctx)
 		if err != nil {
 			return "", err
@@ -508,7 +508,7 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 		}
 	}
 	if r.invoking.Load()+r.working.Load()+r.aggregating.Load() > 0 {
-		return "somebody is at work", nil
+		return "an invocation runs", nil
 	}
 	open := 0
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE status IN ('enumerating','stopped') OR (status = 'running'
@@ -525,7 +525,7 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 	return why, err
 }
 
-// redrive has SQS move the dead letters back.
+// redrive moves the dead letters back.
 func (r *round) redrive(ctx context.Context) error {
 	redrive, err := sqsqueue.NewRedrive(ctx, sqsqueue.New(r.queues, r.urls.deadLetter), sqsqueue.New(r.queues, r.urls.work))
 	if err != nil {
@@ -545,7 +545,7 @@ func (r *round) redrive(ctx context.Context) error {
 	}
 }
 
-// peek returns what a queue holds, and leaves it there.
+// peek returns a queue's messages and leaves them there.
 func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 	var all []types.Message
 	for {
@@ -570,7 +570,7 @@ func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 	return all, nil
 }
 
-// inStripe are all subscriptions there.
+// inStripe returns all subscriptions in Stripe.
 func (r *round) inStripe(ctx context.Context) ([]billing.Subscription, error) {
 	client, of := r.stripeClient(), billing.Range{}
 	var all []billing.Subscription
@@ -591,7 +591,7 @@ func (r *round) stripeClient() *stripesource.Client {
 	return stripesource.New(stripesource.Config{Key: r.stripe.Key(), BaseURL: r.stripe.URL(), Log: discard()})
 }
 
-// explain compares an organization with Stripe, with the rules of billing and nothing in between.
+// explain compares an organization with Stripe by the rules of billing.
 func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, error) {
 	prices := map[string]billing.Tier{}
 	for name, ids := range demo.Prices() {
@@ -605,7 +605,7 @@ func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, 
 	return reader.Explain(ctx, org)
 }
 
-// global sets a variable of the server, and does not give up: the server may be restarting.
+// global sets a variable of the server, again and again while the server may be restarting.
 func (r *round) global(ctx context.Context, name string, value int) {
 	ctx = context.WithoutCancel(ctx)
 	for range 200 {
@@ -632,10 +632,10 @@ func (r *round) count(what string) {
 	r.counts[what]++
 }
 
-// hit returns what counts requests that a fault struck.
+// hit returns a function that counts a request as hit by the fault.
 func (r *round) hit(f fault) func() { return func() { r.count("  requests hit by " + f.kind) } }
 
-// share is a number from 0 to 1.
+// share draws a number from 0 to 1.
 func (r *round) share() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -656,7 +656,7 @@ func (r *round) someMessage() string {
 
 func summaryOf(text sql.NullString) (*billing.Summary, error) {
 	if !text.Valid {
-		return nil, nil //nolint:nilnil // none was written yet
+		return nil, nil //nolint:nilnil // not written yet
 	}
 	s := &billing.Summary{}
 	return s, json.Unmarshal([]byte(text.String), s)

@@ -19,8 +19,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// secretsStaySecret: neither the key nor a password is in anything that the round wrote: what the
-// functions printed and answered, every table, the queues, and the command lines of the processes.
+// secretsStaySecret: neither the key nor a password is in the functions' output and answers, in a table, in a queue, or
+// on a process's command line.
 func (r *round) secretsStaySecret(ctx context.Context) error {
 	places := map[string]string{"what the functions printed and answered": r.printed.String()}
 	if err := r.addTables(ctx, places); err != nil {
@@ -32,7 +32,7 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 	}
 	places["the report"] = page + table
 	if strings.Contains(page, "<script>alert") {
-		return errors.New("the report's page holds somebody's script")
+		return errors.New("the report's page has a script from the data")
 	}
 	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "unreported": r.urls.unreported, "work": r.urls.work, "results": r.urls.results} {
 		messages, err := r.peek(ctx, url)
@@ -46,7 +46,7 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 			}
 		}
 	}
-	for _, f := range r.cast().all() {
+	for _, f := range r.deployment().all() {
 		for _, p := range f.Processes() {
 			line, err := os.ReadFile(filepath.Join(processFolder(p), "cmdline"))
 			if err != nil {
@@ -58,9 +58,9 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 	return errors.Join(findSecrets(places, r.stripe.Key(), r.server.passwords[systemAccount])...)
 }
 
-// addTables adds all that every table of the round holds.
+// addTables adds the content of every table of the round.
 func (r *round) addTables(ctx context.Context, places map[string]string) error {
-	columns := map[string][]string{} // GROUP_CONCAT would cut the list of a table with many
+	columns := map[string][]string{} // GROUP_CONCAT would truncate a long list
 	err := each(ctx, r.db, func(rows *sql.Rows) error {
 		var table, column string
 		err := rows.Scan(&table, &column)
@@ -86,7 +86,7 @@ func (r *round) addTables(ctx context.Context, places map[string]string) error {
 	return nil
 }
 
-// reported is the first run's report, as a page and as a table.
+// reported returns the first run's report, as a page and as a table.
 func (r *round) reported(ctx context.Context) (page, table string, err error) {
 	items := func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
 		return r.store.EachReportItem(ctx, firstRun, fn, outcomes...)
@@ -101,7 +101,7 @@ func (r *round) reported(ctx context.Context) (page, table string, err error) {
 	return html.String(), csv.String(), errors.Join(pageErr, tableErr)
 }
 
-// processFolder is where Linux tells about a process: https://man7.org/linux/man-pages/man5/proc.5.html
+// processFolder is where Linux describes a process: https://man7.org/linux/man-pages/man5/proc.5.html
 func processFolder(p *runtimeapi.Process) string { return "/proc/" + strconv.Itoa(p.PID()) }
 
 func findSecrets(places map[string]string, secrets ...string) []error {
@@ -109,7 +109,7 @@ func findSecrets(places map[string]string, secrets ...string) []error {
 	for place, text := range places {
 		for _, secret := range secrets {
 			if strings.Contains(text, secret) {
-				problems = append(problems, fmt.Errorf("a secret (%.3s...) stands in %s", secret, place))
+				problems = append(problems, fmt.Errorf("a secret (%.3s...) is in %s", secret, place))
 			}
 		}
 	}

@@ -22,24 +22,23 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
 )
 
-// The database accounts: the journal tells by them who wrote. Neither may write where the server is
-// read-only.
+// The database accounts, by which the journal records who wrote. Neither may write while the server is read-only.
 const (
 	systemAccount      = "system"
 	applicationAccount = "application"
 )
 
-// server is the database server of all rounds.
+// server is the rounds' database server.
 type server struct {
 	*localdb.Server
 
 	admin        *sql.DB
-	passwords    map[string]string // of the accounts
+	passwords    map[string]string // by account
 	restarting   sync.Mutex
 	databaseTurn int
 }
 
-// shared is what all rounds use: the programs, built once, and the server.
+// shared is used by all rounds: the server, and the programs, which are built once.
 var shared struct {
 	once   sync.Once
 	err    error
@@ -62,8 +61,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// prepared returns the server, once the programs are built; where this machine cannot run them, the
-// test is skipped, or fails if CI=true.
+// prepared builds the programs and returns the server. Where this machine cannot run them, it skips the test, or fails it
+// if CI=true.
 func prepared(t *testing.T) *server {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -79,7 +78,7 @@ func prepared(t *testing.T) *server {
 	return shared.server
 }
 
-// prepare has no test's context: what it starts outlives the test that asks first.
+// prepare takes no test's context, because what it starts outlives the first test.
 func prepare() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -126,7 +125,7 @@ func startServer(ctx context.Context) (*server, error) {
 
 func (s *server) address() string { return net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())) }
 
-// open returns a pool as one of the accounts.
+// open returns a connection pool of the account.
 func (s *server) open(user, password, database string) (*sql.DB, error) {
 	return s.openAt(s.Port(), user, password, database)
 }
@@ -140,7 +139,7 @@ func (s *server) openAt(port int, user, password, database string) (*sql.DB, err
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.Params = map[string]string{
 		"time_zone": "'+00:00'", "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE'",
-		"innodb_lock_wait_timeout": strconv.Itoa(int(lockWait.Seconds())), // two who lock rows and one who makes the server read-only wait in a circle
+		"innodb_lock_wait_timeout": strconv.Itoa(int(lockWait.Seconds())), // two transactions and SET GLOBAL read_only may deadlock
 	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -149,16 +148,16 @@ func (s *server) openAt(port int, user, password, database string) (*sql.DB, err
 	return sql.OpenDB(connector), nil
 }
 
-// restart may be asked for by several at once.
+// restart restarts the server. It may be called concurrently.
 func (s *server) restart(ctx context.Context) error {
 	s.restarting.Lock()
 	defer s.restarting.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // half a restart would be none
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // a restart must complete
 	defer cancel()
 	return s.Restart(ctx)
 }
 
-// cryptoText is a text that occurs nowhere else.
+// cryptoText returns a text that occurs nowhere else.
 func cryptoText() string { return rand.Text() }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

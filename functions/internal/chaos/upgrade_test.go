@@ -17,25 +17,24 @@ import (
 // oldVersion is the last commit before the settings that the database keeps.
 const oldVersion = "4633c0baa5eb109c58b0a8276466490392de10a8"
 
-// TestDeploymentDuringARunLosesNothing: a run begins with the programs and the tables of an
-// older version, which CHAOS_OLD may name, a commit; in its middle the new enumerator comes, which upgrades the
-// tables, and workers of both versions go on side by side, with faults as ever. One round in ten is
-// such a one.
+// TestDeploymentDuringARunLosesNothing begins a run with the programs and the tables of an older version, the commit
+// CHAOS_OLD or oldVersion. During the run the new enumerator upgrades the tables, and workers of both versions work side
+// by side, under faults. There is one such round for ten others.
 func TestDeploymentDuringARunLosesNothing(t *testing.T) {
 	s := prepared(t)
 	old := buildOld(t, earlier(t))
-	seed := number(t, "CHAOS_SEED", anySeed())
+	seed := number(t, "CHAOS_SEED", randomSeed())
 	total := map[string]int{}
 	upgrades := max(1, number(t, "CHAOS_ROUNDS", rounds)/10)
 	for i := range upgrades {
 		playRound(t, s, seed+i, total, func(t *testing.T, r *round) []plannedFault { return r.deployLater(t, old) })
 	}
 	for _, what := range []string{inTheMiddle, upgradedAtOnce} {
-		if upgrades*10 >= enoughForAll && total[what] == 0 {
+		if upgrades*10 >= roundsForAllFaults && total[what] == 0 {
 			t.Errorf("never:%s", what)
 		}
 	}
-	t.Logf("upgrades from seed %d on; what struck:\n%s", seed, table(total))
+	t.Logf("upgrades from seed %d on; faults:\n%s", seed, table(total))
 }
 
 const (
@@ -43,7 +42,7 @@ const (
 	upgradedAtOnce = "  tables upgraded at once"
 )
 
-// earlier is the commit to deploy over.
+// earlier returns the commit to deploy over.
 func earlier(t *testing.T) string {
 	t.Helper()
 	commit := os.Getenv("CHAOS_OLD")
@@ -85,11 +84,11 @@ func buildOld(t *testing.T, commit string) string {
 	return programs
 }
 
-// deployLater has the round begin with the old programs, whose first start makes the old tables.
+// deployLater starts the round with the old programs, which create the old tables, and returns the deployment as faults.
 func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	t.Helper()
 	path := func(name string) string { return filepath.Join(folder, name, "bootstrap") }
-	old := &cast{r.functionAt(path("enumerator"), "enumerator"), r.functionAt(path("aggregator"), "aggregator"), []*runtimeapi.Function{r.functionAt(path("worker"), "worker")}}
+	old := &deployment{r.functionAt(path("enumerator"), "enumerator"), r.functionAt(path("aggregator"), "aggregator"), []*runtimeapi.Function{r.functionAt(path("worker"), "worker")}}
 	p, err := runtimeapi.Start(t.Context(), runtimeapi.Program{
 		Path: path("aggregator"), Name: "aggregator", Environ: r.environ(nil), Timeout: functionTimeout, Output: &r.printed,
 	})
@@ -97,36 +96,36 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 		t.Fatal(err)
 	}
 	p.Kill()
-	now := r.cast()
+	now := r.deployment()
 	r.mixed = true
-	r.onStage.Store(old)
+	r.deployed.Store(old)
 	deploy := func(ctx context.Context, r *round, _ fault) {
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
-			r.note(errors.New("the tables are new before the new version comes"))
+			r.note(errors.New("the tables are new before the deployment"))
 		}
 		if n, err := r.pending(ctx); err == nil && n > 0 {
 			r.count(inTheMiddle)
 		}
-		r.invoke(ctx, now.enumerator, `{"resume":true}`) // upgrades the tables, unless a fault keeps it from doing so
+		r.invoke(ctx, now.enumerator, `{"resume":true}`) // upgrades the tables, unless a fault prevents it
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
 			r.count(upgradedAtOnce)
 		}
-		r.onStage.Store(&cast{now.enumerator, now.aggregator, append(now.workers, old.workers...)})
+		r.deployed.Store(&deployment{now.enumerator, now.aggregator, append(now.workers, old.workers...)})
 	}
-	remove := func(_ context.Context, r *round, _ fault) { r.onStage.Store(now) }
+	remove := func(_ context.Context, r *round, _ fault) { r.deployed.Store(now) }
 	return []plannedFault{
 		{fault{kind: "new version deployed", at: 300 * time.Millisecond}, deploy},
 		{fault{kind: "old version removed", at: window}, remove},
 	}
 }
 
-// newTables counts tables that only the new version has.
+// newTables counts the tables that only the new version has.
 func (r *round) newTables(ctx context.Context) (n int, err error) {
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'reconciliation_settings'`).Scan(&n)
 	return n, err
 }
 
-// pending counts organizations of the first run that have no outcome yet.
+// pending counts the first run's organizations without an outcome.
 func (r *round) pending(ctx context.Context) (n int, err error) {
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'pending'`, firstRun).Scan(&n)
 	return n, err

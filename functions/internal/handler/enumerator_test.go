@@ -125,7 +125,7 @@ func TestRepeatedInvocationStartsOneRun(t *testing.T) {
 	}
 }
 
-// The schedule's events come through a queue, whose bodies they are. What failed is delivered again.
+// The schedule's events are bodies of a queue's messages. A failed one is delivered again.
 func TestEnumeratorTakesEventsFromItsQueue(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
@@ -139,7 +139,7 @@ func TestEnumeratorTakesEventsFromItsQueue(t *testing.T) {
 		}
 		return text
 	}
-	for range 2 { // the same run, whoever else is invoked
+	for range 2 { // the same run, although the invocations differ
 		ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: uuid.NewString()})
 		got, err := f.enumerator().Handle(ctx, message("m1", `{"scheduledFor":"`+runID+`"}`))
 		if err != nil || got.RunID != runID || !got.Done {
@@ -193,7 +193,7 @@ func FuzzEnumeratorEvent(f *testing.F) {
 				resume = true
 			case "scheduledfor", "orgid", "dryrun", "strategy", "since":
 			default:
-				if !strings.ContainsFunc(key, func(r rune) bool { return r > 127 }) { // encoding/json folds those
+				if !strings.ContainsFunc(key, func(r rune) bool { return r > 127 }) { // encoding/json compares keys case-insensitively, with Unicode folding
 					t.Errorf("key %q was accepted", key)
 				}
 			}

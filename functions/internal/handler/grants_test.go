@@ -21,7 +21,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// documented is what infra/README.md has people do in MySQL.
+// documented are the statements of infra/README.md for MySQL.
 type documented struct {
 	user    string   // the statement that creates it
 	grants  []string // what the functions need
@@ -52,14 +52,14 @@ func readDocumented(t *testing.T) (d documented) {
 	return d
 }
 
-// operator is a fixture whose steps work as a database user of their own.
+// operator is a fixture whose steps use their own database user.
 type operator struct {
 	*fixture
 	user, password string
 	now            time.Time
 }
 
-// newOperator creates the documented user with these rights, in a database without own tables.
+// newOperator creates the documented user with these grants, in a database without this system's own tables.
 func newOperator(t *testing.T, d documented, grants []string) *operator {
 	t.Helper()
 	o := &operator{fixture: newFixture(t), password: "Secret-1-secret", now: start} // secret-scan:allow of a database that is gone with the test
@@ -91,18 +91,18 @@ func (o *operator) grant(grants ...string) {
 	}
 }
 
-// revoke takes a right away that a grant gave.
+// revoke revokes one of the grants.
 func (o *operator) revoke(grant string) {
 	o.Helper()
 	o.db.MustExec(o.T, strings.Replace(strings.Replace(o.here(grant), "GRANT ", "REVOKE ", 1), " TO ", " FROM ", 1))
 }
 
-// here is a documented statement for this test's database and user.
+// here adapts a documented statement to this test's database and user.
 func (o *operator) here(statement string) string {
 	return strings.TrimSuffix(strings.Replace(statement, "application.", o.db.Name+".", 1), "TO reconciliation") + "TO " + o.account()
 }
 
-// connect opens the store as a function that starts does.
+// connect opens the store as a starting function does.
 func (o *operator) connect() {
 	o.Helper()
 	store, err := mysqlstore.Open(o.Context(), mysqlstore.Config{Host: o.db.Host, Port: o.db.Port, User: o.user, Password: o.password, Name: o.db.Name})
@@ -153,7 +153,7 @@ func (o *operator) start(event string, limit int) (string, error) {
 	return answer.RunID, err
 }
 
-// run carries a run through all functions and returns its summary.
+// run runs all functions and returns the run's summary.
 func (o *operator) run(event string, limit int) billing.Summary {
 	o.Helper()
 	runID, err := o.start(event, limit)
@@ -163,7 +163,7 @@ func (o *operator) run(event string, limit int) billing.Summary {
 	return o.rest(runID)
 }
 
-// rest is what workers and aggregator do of a run.
+// rest runs the worker and the aggregator until the run is closed.
 func (o *operator) rest(runID string) (summary billing.Summary) {
 	o.Helper()
 	w := o.worker()
@@ -193,15 +193,15 @@ func (o *operator) tick() {
 	}
 }
 
-// unrecorded makes an organization whose checkout never reached the database: a customer without row.
+// unrecorded creates an organization whose checkout webhook was missed: a customer without a row.
 func (o *operator) unrecorded(id string) {
 	o.Helper()
 	o.organization(id)
 	o.db.MustExec(o.T, `DELETE FROM subscriptions WHERE org_id = ?`, id)
 }
 
-// The database user that infra/README.md has people create is all that the functions need, from a
-// database without their tables on, and what it has people remove is all that they leave.
+// The documented user is enough for the functions, from an empty database on, and the documented clean-up removes
+// everything that they create.
 func TestDocumentedGrantsAreEnough(t *testing.T) {
 	d := readDocumented(t)
 	o := newOperator(t, d, d.grants)
@@ -327,7 +327,6 @@ func TestDryRunNeedsNoWriteGrantOnApplicationTables(t *testing.T) {
 	}
 }
 
-// Each right to a column that infra/README.md grants is needed.
 func TestEachDocumentedGrantIsNeeded(t *testing.T) {
 	d := readDocumented(t)
 	o := newOperator(t, d, d.grants)

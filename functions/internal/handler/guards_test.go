@@ -17,10 +17,10 @@ import (
 
 const (
 	customers = 40
-	guard     = 7 // downgrades that a run may make
+	guard     = 7 // the run's downgrade limit
 )
 
-// week runs everything once, every message delivered twice, and returns the summary.
+// week plays a scheduled run, with every message delivered twice, and returns the summary.
 func (f *fixture) week(at time.Time, e handler.Enumerator, w handler.Worker) billing.Summary {
 	f.Helper()
 	e.Step.Now = func() time.Time { return at }
@@ -35,7 +35,7 @@ func (f *fixture) week(at time.Time, e handler.Enumerator, w handler.Worker) bil
 	return f.drain(answer.RunID, w)
 }
 
-// drain lets the worker empty the queue and returns the run's summary.
+// drain runs the worker until the queue is empty and returns the run's summary.
 func (f *fixture) drain(run string, w handler.Worker) billing.Summary {
 	f.Helper()
 	if failed := f.handle(w); len(failed) > 0 {
@@ -68,14 +68,14 @@ func (f *fixture) customers(changes ...func(*stripetest.Subscription)) {
 	}
 }
 
-// onTier counts the organizations that both tables have on the tier.
+// onTier counts the organizations that are on the tier in both tables.
 func (f *fixture) onTier(tier string) int {
 	f.Helper()
 	return mysqltest.Value[int](f.T, f.db, `SELECT COUNT(*) FROM organizations o JOIN subscriptions s ON s.org_id = o.id
 		WHERE o.subscription_tier = ? AND s.plan_tier = ?`, tier, tier)
 }
 
-// deadLetters returns the organizations in the dead-letter queue, once each, and their reasons.
+// deadLetters returns the reasons of the organizations in the dead-letter queue.
 func (f *fixture) deadLetters() (orgs, reasons []string) {
 	f.Helper()
 	for _, m := range f.receive(f.deadLetter) {
@@ -110,8 +110,8 @@ func TestWrongPriceMappingLowersNoMoreThanTheLimit(t *testing.T) {
 		t.Errorf("dead letters of %d organizations with reasons %v", len(orgs), reasons)
 	}
 
-	// The mapping is corrected: the redrive finds the withheld ones in sync, the next run raises
-	// the others again, which no limit stands against.
+	// The mapping is corrected: the redrive finds the withheld ones in sync, and the next run raises the others again,
+	// which no limit prevents.
 	f.clock.Advance(visibility)
 	f.redrive()
 	if s = f.drain(s.RunID, f.worker()); s.Status != billing.RunCompleted || s.Reasons[billing.ReasonInSync] != customers-guard {
@@ -164,7 +164,7 @@ func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 	}
 }
 
-// otherAccount is a Stripe that has none of our customers.
+// otherAccount is a Stripe account without our customers.
 func (f *fixture) otherAccount() *stripetest.Server {
 	f.Helper()
 	server, err := stripetest.Start(stripetest.Options{AccountID: "acct_other"})
@@ -212,7 +212,7 @@ func TestKeyOfOtherModeStopsRunBeforeListing(t *testing.T) {
 
 func TestKeyOfOtherModeStopsRunWithoutChanges(t *testing.T) {
 	f := newFixture(t)
-	f.customers(canceled) // everybody would be lowered
+	f.customers(canceled) // all would be lowered
 	w := f.worker()
 	w.Step.Stripe = stripesource.New(stripesource.Config{Key: f.stripe.Key(), BaseURL: f.stripe.URL(), LiveMode: true, Log: f.log()})
 	s := f.week(start, f.enumerator(), w)

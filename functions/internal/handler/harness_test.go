@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { mysqltest.Main(m) }
 
 const (
 	runID = "2026-11-22T03:00:00Z"
-	// visibility is long, so that only what a handler does makes a message visible earlier.
+	// visibility is long, so that only a handler makes a message visible earlier.
 	visibility = 6 * time.Minute
 	backoff    = 30 * time.Second
 	maxReceive = 12
@@ -53,8 +53,7 @@ var (
 
 func ptr[T any](v T) *T { return &v }
 
-// fixture is everything that the handlers stand on: a database, Stripe over HTTP, and queues over
-// HTTP whose clock moves only when it is told to.
+// fixture is the handlers' environment: a database, Stripe over HTTP, and queues over HTTP with a manual clock.
 type fixture struct {
 	*testing.T
 	db                        *mysqltest.DB
@@ -99,15 +98,15 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// connections returns an HTTP client with connections of its own: whoever abandons a request
-// closes its connection, and must not do so to anybody else's.
+// connections returns an HTTP client with its own connections: an abandoned request closes its connection, and must not
+// close another client's.
 func (f *fixture) connections() *http.Client {
 	client := sqsserver.HTTPClient()
 	f.Cleanup(client.CloseIdleConnections)
 	return client
 }
 
-// client returns an SQS client that tries nothing twice.
+// client returns an SQS client without retries.
 func (f *fixture) client(through sqs.HTTPClient) *sqs.Client {
 	return sqs.NewFromConfig(f.server.AWSConfig(), func(o *sqs.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, through })
 }
@@ -183,7 +182,7 @@ func workBody(run, org string) string {
 	return fmt.Sprintf(`{"version":1,"runId":%q,"orgId":%q}`, run, org)
 }
 
-// receive takes what is visible, as Lambda would.
+// receive receives all visible messages, as Lambda does.
 func (f *fixture) receive(url string) []types.Message {
 	f.Helper()
 	var all []types.Message
@@ -210,8 +209,8 @@ func bodies(messages []types.Message) []string {
 	return all
 }
 
-// handle invokes the worker with what is visible in the work queue and returns the bodies that it
-// reported as failed; the others are deleted.
+// handle invokes the worker with the visible messages of the work queue, deletes those that it finished, and returns the
+// bodies of those that it reported as failed.
 func (f *fixture) handle(w handler.Worker) (failed []string) {
 	f.Helper()
 	messages := f.receive(f.work)
@@ -265,7 +264,7 @@ func (f *fixture) arn(url string) string {
 	return out.Attributes["QueueArn"]
 }
 
-// giveUpAfter so many receives, the work queue moves a message to the dead-letter queue.
+// giveUpAfter sets the receive count after which the work queue moves a message to the dead-letter queue.
 func (f *fixture) giveUpAfter(receives int) {
 	f.Helper()
 	if _, err := f.queues.SetQueueAttributes(f.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &f.work, Attributes: map[string]string{
@@ -296,7 +295,7 @@ func attributes(m types.Message) map[string]string {
 
 // --- both sides ---
 
-// organization makes one with a row, and its subscription in Stripe.
+// organization creates an organization with a row, and its subscription in Stripe.
 func (f *fixture) organization(id string, changes ...func(*stripetest.Subscription)) {
 	f.Helper()
 	if err := appschema.InsertOrganizations(f.Context(), f.db.DB, []appschema.Organization{{
@@ -370,14 +369,14 @@ func (f *fixture) summary() billing.Summary {
 
 var errKilled = errors.New("the process was killed")
 
-// life is a process that ends at its n-th call to the outside, before or after the call's effect.
-// From then on nothing it does has an effect.
+// life is a process that dies at its n-th call to the outside, before or after the call's effect. After that none of its
+// calls has an effect.
 type life struct {
 	after bool
 	http  *http.Client
 
 	mu    sync.Mutex
-	calls int // left; a negative number never reaches the end
+	calls int // left; negative: it does not die
 	dead  bool
 }
 
@@ -406,10 +405,10 @@ func (l *life) ended() bool {
 	return l.dead
 }
 
-// tap lets what goes to the database through while the process lives.
+// tap passes calls to the database on while the process lives.
 func (l *life) tap(_ context.Context, _ string, effect func() error) error { return l.do(effect) }
 
-// Do lets requests to the queues through while the process lives.
+// Do passes requests to the queues on while the process lives.
 func (l *life) Do(r *http.Request) (response *http.Response, err error) {
 	err = l.do(func() (err error) {
 		response, err = l.http.Do(r) //nolint:bodyclose // the SDK closes it, or the lines below
@@ -417,7 +416,7 @@ func (l *life) Do(r *http.Request) (response *http.Response, err error) {
 	})
 	if err != nil {
 		if response != nil {
-			_ = response.Body.Close() // nobody is left to read it
+			_ = response.Body.Close() // the process is dead
 		}
 		return nil, err
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// Eleven hours of Stripe or the database being away, on the queue's clock: nothing is given up, by the worker
-// or by SQS, and what waited is done after them.
+// Stripe or the database is unavailable for eleven hours of the queue's clock: neither the worker nor SQS gives a message
+// up, and all are handled afterwards.
 func TestElevenHourOutageDeadLettersNothing(t *testing.T) {
 	const base, deadline, outage = 30 * time.Second, 12 * time.Hour, 11 * time.Hour
 	for name, begin := range map[string]func(f *fixture) (store *mysqlstore.Store, end func()){

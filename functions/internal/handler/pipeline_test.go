@@ -22,11 +22,11 @@ import (
 
 const (
 	workers = 2
-	// patience is how many invocations die at the same call before they get one call further.
+	// patience is how many invocations die at a call before the next ones die one call later.
 	patience = 4
 )
 
-// seed makes organizations of every kind of outcome.
+// seed creates organizations for every outcome.
 func (f *fixture) seed() {
 	f.Helper()
 	for i := range 30 {
@@ -43,14 +43,14 @@ func (f *fixture) seed() {
 		case 4: // paid for again after a cancellation
 			f.organization(id, canceled)
 			f.subscription(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
-		case 5: // the subscription is gone from Stripe
+		case 5: // the subscription does not exist in Stripe
 			f.organization(id)
 			f.stripe.RemoveSubscription("sub_" + id)
 		}
 	}
 }
 
-// pass is one run through all handlers and queues, from the schedule's event to its summary.
+// pass is one run through all handlers and queues, from the schedule's event to the summary.
 type pass struct {
 	*fixture
 	disturbed bool
@@ -62,7 +62,7 @@ type pass struct {
 	seenTwice   map[string]chan struct{}
 }
 
-// ended is how a pass left things.
+// ended is the state after a pass.
 type ended struct {
 	Organizations []appschema.Organization
 	Subscriptions []appschema.Subscription
@@ -96,7 +96,7 @@ func (p *pass) run() ended {
 		})
 	}
 	for {
-		p.clock.BlockUntil(workers + 1) // everybody waits for messages
+		p.clock.BlockUntil(workers + 1) // all wait for messages
 		if p.held(p.work)+p.held(p.results) == 0 {
 			break
 		}
@@ -107,7 +107,7 @@ func (p *pass) run() ended {
 	return p.ended()
 }
 
-// duplicateAll has each message of the work queue delivered twice.
+// duplicateAll delivers each message of the work queue twice.
 func (p *pass) duplicateAll() {
 	p.Helper()
 	for _, m := range p.receive(p.work) {
@@ -120,7 +120,7 @@ func (p *pass) duplicateAll() {
 	}
 }
 
-// invoke is one invocation of the worker, in a process that may die.
+// invoke invokes the worker in a process that may die.
 func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	if !p.disturbed {
 		return p.worker().Handle(ctx, event)
@@ -134,7 +134,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	pool := p.db.Intercepted(p.T, process.tap)
 	defer pool.Close()
 	w := p.workerOn(mysqlstore.New(pool), p.client(process))
-	w.MaxReceive = 1000 // dying so often must not give anything up
+	w.MaxReceive = 1000 // so many crashes must not give a message up
 	w.Step.Parallel = 4
 	response, err := w.Handle(ctx, event)
 	if !process.ended() {
@@ -149,7 +149,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	return events.SQSEventResponse{}, errKilled
 }
 
-// awaitDuplicates returns when every message of the batch was delivered to somebody else as well.
+// awaitDuplicates returns when every message of the batch was delivered to another worker too.
 func (p *pass) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
 	p.mu.Lock()
 	for _, m := range event.Records {
@@ -233,14 +233,14 @@ func TestCrashesAndDuplicatesDoNotChangeTheOutcome(t *testing.T) {
 	}
 }
 
-// Messages that a redrive policy moved by itself can be redriven like those that a worker sent.
+// Messages that the redrive policy moved can be redriven like those that a worker sent.
 func TestRedriveRepairsDeadLetters(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1", price("price_max"))
 	f.openRun("org-1")
 	f.giveUpAfter(2)
 	f.send(f.work, workBody(runID, "org-1"))
-	for range 3 { // workers that died without a word
+	for range 3 { // workers that crashed
 		f.receive(f.work)
 		f.clock.Advance(visibility)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// redriven moves the dead letters back and returns how that went.
+// redriven moves the dead letters back and returns the finished task.
 func (f *fixture) redriven() sqsqueue.MoveTask {
 	f.Helper()
 	redrive, err := sqsqueue.NewRedrive(f.Context(), sqsqueue.New(f.queues, f.deadLetter), sqsqueue.New(f.queues, f.work))
@@ -26,7 +26,7 @@ func (f *fixture) redriven() sqsqueue.MoveTask {
 	return move
 }
 
-// sumUp has the aggregator handle what the workers reported.
+// sumUp runs the aggregator on the workers' progress messages.
 func (f *fixture) sumUp() {
 	f.Helper()
 	for _, body := range bodies(f.receive(f.results)) {

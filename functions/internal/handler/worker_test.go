@@ -131,7 +131,7 @@ func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 	}
 }
 
-// Each time a message fails it stays hidden for longer.
+// The backoff grows with each failure.
 func TestReturnedMessagesAreInvisibleForTheirBackoff(t *testing.T) {
 	f := newFixture(t)
 	f.organization("org-1")
@@ -211,7 +211,7 @@ func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
 		t.Errorf("%d progress messages", n)
 	}
 
-	// Redriven after Stripe is back, it is repaired.
+	// A redrive after the outage repairs it.
 	f.stripe.ClearFaults()
 	f.send(f.work, *dead[0].Body)
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSkipped {
@@ -252,7 +252,7 @@ func TestMessagesOfStoppedRunAreAcknowledgedAndReported(t *testing.T) {
 	}
 	f.openRun(ids...)
 	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
-	if failed := f.handle(f.worker()); len(failed) > 0 { // whose turn came when Stripe was taken to be down already
+	if failed := f.handle(f.worker()); len(failed) > 0 { // those that were not tried because Stripe seemed down
 		for _, body := range failed {
 			f.send(f.work, body)
 		}

@@ -19,9 +19,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// Sunday, 03:00: the database is away, for a program that starts and for one that runs already. The
-// queue delivers the schedule's event every quarter of an hour; when the database is back, after 23
-// hours, it is the week's run, and the only one.
+// The database is unavailable from Sunday 03:00 on, for a starting program and for a warm one. The queue delivers the
+// schedule's event every quarter of an hour. After 23 hours the database is back: the event starts the week's run, once.
 func TestScheduledRunSurvivesDatabaseOutage(t *testing.T) {
 	const every, outage = 15 * time.Minute, 23 * time.Hour
 	s := newStack(t, demo.Options{Orgs: 10, Seed: 3, Now: time.Now().UTC()})
@@ -39,7 +38,7 @@ func TestScheduledRunSurvivesDatabaseOutage(t *testing.T) {
 		switch {
 		case at < time.Hour: // no function starts
 			scheduled.deliver(enumerator, false)
-		case at == time.Hour: // one starts in between, for a tick, and is warm from then on
+		case at == time.Hour: // one starts for a tick and is warm from then on
 			database.open(true)
 			s.invoke(enumerator, `{"resume":true}`)
 			database.open(false)
@@ -73,7 +72,7 @@ type scheduledQueue struct {
 	url    string
 }
 
-// scheduledRuns returns them as the stack makes them: a message is given up after a day.
+// scheduledRuns creates both queues as the stack does: a message is given up after a day.
 func scheduledRuns(t *testing.T, clock sqsserver.Clock, visibility time.Duration) (scheduled, failed scheduledQueue) {
 	t.Helper()
 	server, err := sqsserver.Start(sqsserver.Options{Clock: clock})
@@ -125,7 +124,7 @@ func (q scheduledQueue) receive() []types.Message {
 	return out.Messages
 }
 
-// ignore has the message delivered to nobody.
+// ignore receives the message without handling it.
 func (q scheduledQueue) ignore() {
 	q.Helper()
 	if n := len(q.receive()); n != 1 {
@@ -133,7 +132,7 @@ func (q scheduledQueue) ignore() {
 	}
 }
 
-// deliver hands the message to the function, as Lambda does, and deletes what it succeeded with.
+// deliver invokes the function with the message, as Lambda does, and deletes it if that succeeds.
 func (q scheduledQueue) deliver(f *runtimeapi.Function, succeeds bool) {
 	q.Helper()
 	messages := q.receive()
@@ -152,7 +151,7 @@ func (q scheduledQueue) deliver(f *runtimeapi.Function, succeeds bool) {
 	}
 }
 
-// gate stands before the database. While it is closed, which it is at first, connections break.
+// gate is in front of the database. While it is closed, as at first, it breaks connections.
 type gate struct {
 	port   int
 	target string
@@ -191,7 +190,7 @@ func newGate(t *testing.T, host string, port int) *gate {
 	return g
 }
 
-// open lets connections through, or breaks those that there are.
+// open opens the gate, or closes it and breaks the open connections.
 func (g *gate) open(opened bool) {
 	g.opened.Store(opened)
 	if opened {

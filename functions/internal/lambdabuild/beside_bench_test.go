@@ -23,23 +23,21 @@ import (
 )
 
 const (
-	// webhooksPerRepair is how many webhooks the application handles in the time of a request to Stripe:
-	// some 12,000 beside 5,000 repairs, not all of which take one of the same kind.
+	// webhooksPerRepair is how many webhooks the application handles per request to Stripe: some 12,000 beside 5,000
+	// repairs.
 	webhooksPerRepair = 3
-	// webhooksAtOnce is how many of them it handles at a time.
+	// webhooksAtOnce is how many of them it handles concurrently.
 	webhooksAtOnce = 4
-	// orgsPerRepair: one organization in two drifted, so that the rows of the run and of the application
-	// are neighbours and their locks meet as often as they can.
+	// orgsPerRepair makes one organization in two drift, so that the rows of the run and of the application are neighbours
+	// and their locks conflict as often as possible.
 	orgsPerRepair = 2
-	// checkoutEvery webhook is of a new customer, for whom the application inserts rows.
+	// checkoutEvery says which webhooks are of a new customer, for whom the application inserts rows.
 	checkoutEvery = 5
 )
 
-// BenchmarkApplicationBesideARun tells what a run costs the application: how long the statements of its
-// webhook take beside a run, and how long while it is quiet, and whether a run is why one is rolled
-// back, which fails the benchmark. BENCH_REPAIRS is how much the run repairs; of the organizations, twice
-// as many, the webhook writes those that the run does not repair: two who write the same rows
-// wait for each other, whoever they are. BENCH_RPS sets the pace of both.
+// BenchmarkApplicationBesideARun measures what a run costs the application: how long its webhook's statements take beside
+// a run and without one. It fails if a run makes the server roll one of them back. BENCH_REPAIRS is how many organizations
+// the run repairs; the webhook writes as many others. BENCH_RPS sets the pace of both.
 func BenchmarkApplicationBesideARun(b *testing.B) {
 	for _, repairs := range setting(b, "BENCH_REPAIRS", "50") {
 		for _, rps := range setting(b, "BENCH_RPS", "20") {
@@ -95,13 +93,13 @@ func besideARun(b *testing.B, repairs, rps int) {
 	b.ReportMetric(beside.percentile(99)/quiet.percentile(99), "p99-times-quiet")
 }
 
-// application handles webhooks about organizations that are in sync: nearly all tell nothing new, but the
-// application writes, as it does.
+// application handles webhooks about organizations that are in sync. Nearly all contain nothing new, but the application
+// writes them anyway.
 type application struct {
 	*stack
 
 	random   *randv2.Rand
-	known    []appschema.Subscription // what a webhook may tell again
+	known    []appschema.Subscription // what a webhook may repeat
 	checkout sync.Mutex
 }
 
@@ -126,15 +124,15 @@ func (s *stack) application(population demo.Options) *application {
 	return a
 }
 
-// played is what became of some webhooks.
+// played is the result of some webhooks.
 type played struct {
 	webhooks            int
-	took                []time.Duration // each statement
+	took                []time.Duration // of each statement
 	deadlocks, timeouts int
-	serverDeadlocks     int // of whomever the server rolled back
+	serverDeadlocks     int // of any client
 }
 
-// percentile is how many microseconds so many of a hundred statements took at most.
+// percentile returns a percentile of the statements' durations in microseconds.
 func (p played) percentile(of int) float64 {
 	if len(p.took) == 0 {
 		return 0
@@ -143,7 +141,7 @@ func (p played) percentile(of int) float64 {
 	return float64(p.took[len(p.took)*of/100].Microseconds())
 }
 
-// play has a webhook come at every such time while meanwhile runs.
+// play handles a webhook at every interval while meanwhile runs.
 func (a *application) play(b *testing.B, every time.Duration, meanwhile func(context.Context)) played {
 	b.Helper()
 	var p played
@@ -203,20 +201,20 @@ func (a *application) play(b *testing.B, every time.Duration, meanwhile func(con
 	return p
 }
 
-// serverDeadlocks is how often the server found one since it started.
+// serverDeadlocks returns how many deadlocks the server found since it started.
 func (a *application) serverDeadlocks() int {
 	a.Helper()
 	return mysqltest.Value[int](a.TB, a.db, `SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'`)
 }
 
-// webhook tells how a subscription is, as the row that it must become.
+// webhook is a subscription, as the row to write.
 type webhook struct {
 	appschema.Subscription
 
-	newOrg bool // of an organization that is not there yet
+	newOrg bool // of an organization that does not exist yet
 }
 
-// next is what webhook n tells. It is already so in Stripe.
+// next returns webhook n. Stripe already has this state.
 func (a *application) next(n int) webhook {
 	told := webhook{Subscription: a.known[a.random.IntN(len(a.known))]}
 	if n%checkoutEvery > 0 {
@@ -232,11 +230,11 @@ func (a *application) next(n int) webhook {
 	return told
 }
 
-// handle is the application's webhook: in one transaction, at the server's level of isolation, it writes
-// the organization's row, inserts it where there is none, and writes the organization.
+// handle is the application's webhook: in one transaction, at the server's isolation level, it updates or inserts the
+// row and updates the organization.
 func (a *application) handle(ctx context.Context, told webhook, timed func(func() error) error) error {
 	if told.newOrg {
-		// One at a time: two that look for a row where there is none would deadlock without any run.
+		// One at a time: two that look for a missing row would deadlock even without a run.
 		a.checkout.Lock()
 		defer a.checkout.Unlock()
 		err := timed(func() error {

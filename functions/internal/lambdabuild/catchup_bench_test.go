@@ -11,9 +11,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// BenchmarkCatchUp has the deployed programs catch up with BENCH_EVENTS events of as many of BENCH_ORGS organizations,
-// one in a hundred of a customer whom nobody knows, so that the application's tables are read through for those. It
-// tells what the enumerator takes, in time, memory and rows that the database read for it, and the whole catch-up.
+// BenchmarkCatchUp runs a catch-up of the deployed programs over BENCH_EVENTS events of as many of BENCH_ORGS
+// organizations. One event in a hundred is of an unknown customer, for which the application's tables are scanned. It
+// measures the enumerator's time, memory and rows read, and the time of the whole catch-up.
 func BenchmarkCatchUp(b *testing.B) {
 	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
 		for _, events := range setting(b, "BENCH_EVENTS", "200") {
@@ -56,7 +56,7 @@ func caughtUp(b *testing.B, orgs, events int) {
 	b.ReportMetric(float64(requests.List+requests.Retrieve+requests.Other)/float64(named), "requests/named")
 }
 
-// tell leaves an event of each of so many subscriptions in Stripe's log, in the hour before now.
+// tell writes events of so many subscriptions to Stripe's log, in the hour before now.
 func (s *stack) tell(events int, now time.Time) {
 	s.Helper()
 	rows, err := s.db.QueryContext(s.Context(), `SELECT stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id IS NOT NULL ORDER BY id LIMIT ?`, events)
@@ -83,7 +83,7 @@ func (s *stack) tell(events int, now time.Time) {
 	}
 }
 
-// rowsRead is how many rows the server's storage engine has handed out.
+// rowsRead returns how many rows the server's storage engine has read.
 func (s *stack) rowsRead() int {
 	s.Helper()
 	rows, err := s.db.QueryContext(s.Context(), `SHOW GLOBAL STATUS LIKE 'Handler_read%'`)

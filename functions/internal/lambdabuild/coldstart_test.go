@@ -9,9 +9,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// BenchmarkColdStart measures what Lambda calls the init: from the start of the process until it
-// asks for its first event. Configuration, secret, database and a look at the tables are in it, on
-// this machine's network. Each start is measured beside one of a function that does nothing.
+// BenchmarkColdStart measures Lambda's init phase, from the start of the process until it asks for its first event. It
+// includes configuration, secret, database and the check of the tables, on this machine's network. The start of an empty
+// function is measured for comparison.
 func BenchmarkColdStart(b *testing.B) {
 	s := newStack(b, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	hello := runtimeapi.Program{Path: built(b, "hello"), Name: "hello"}

@@ -1,4 +1,4 @@
 package lambdabuild
 
-// Flags are what the functions are built with.
+// Flags are the flags of the build.
 var Flags = flags

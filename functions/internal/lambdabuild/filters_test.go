@@ -17,15 +17,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// platformLines are what Lambda itself logs, which cannot be had here.
+// platformLines are examples of Lambda's own log lines.
 // https://docs.aws.amazon.com/lambda/latest/dg/golang-logging.html
 const platformLines = `REPORT RequestId: 8f507cfc-xmpl-4697-b07a-ac58fc914c95	Duration: 100.00 ms	Billed Duration: 100 ms	Memory Size: 256 MB	Max Memory Used: 50 MB
 2026-11-22T03:05:00.000Z 8f507cfc-xmpl-4697-b07a-ac58fc914c95 Task timed out after 300.00 seconds
 RequestId: 8f507cfc-xmpl-4697-b07a-ac58fc914c95 Error: Runtime exited with error: exit status 1
 `
 
-// Every filter that README and runbooks give is tried on what the deployed programs print in an incident: a
-// refused event, an unreadable message, a Stripe that is away, and a run that ends.
+// Every filter in the README and the runbooks is tried on the programs' output during an incident: a refused event, an
+// unreadable message, an unavailable Stripe, and the end of a run.
 func TestEveryRunbookFilterMatchesALogLine(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 5, Drift: 1, Plain: true, Seed: 5, Now: time.Now().UTC().Truncate(time.Second)})
 	orgID := s.incident()
@@ -48,7 +48,7 @@ func TestEveryRunbookFilterMatchesALogLine(t *testing.T) {
 	}
 }
 
-// incident has every function fail in its way, and returns an organization that was returned to the queue.
+// incident makes every function fail, and returns an organization whose message was returned to the queue.
 func (s *stack) incident() (orgID string) {
 	s.Helper()
 	enumerator, worker, aggregator := s.function("enumerator"), s.function("worker"), s.function("aggregator")
@@ -80,7 +80,7 @@ func (s *stack) incident() (orgID string) {
 	return work.OrgID
 }
 
-// wantRequestIDs: all that is logged was logged in an invocation, but for the upgrade of the tables.
+// wantRequestIDs checks that every log line has the request's id, except the one about the upgrade of the tables.
 func wantRequestIDs(t *testing.T, name, printed string) {
 	t.Helper()
 	for line := range strings.Lines(printed) {
@@ -96,7 +96,7 @@ func wantRequestIDs(t *testing.T, name, printed string) {
 
 type filter struct{ file, function, pattern string }
 
-// filtersOfTheDocumentation are those of `aws logs tail`.
+// filtersOfTheDocumentation returns the filters of `aws logs tail`.
 func filtersOfTheDocumentation(t *testing.T) (all []filter) {
 	t.Helper()
 	root, err := lambdabuild.Root()
@@ -122,8 +122,8 @@ func filtersOfTheDocumentation(t *testing.T) (all []filter) {
 	return all
 }
 
-// matchesAny knows of CloudWatch's patterns what is used here: one member of a JSON line, or texts of which
-// all, or with question marks one, must be there.
+// matchesAny implements the parts of CloudWatch's patterns that are used here: one member of a JSON line, or texts that
+// must all be in the line, or with question marks at least one.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 func matchesAny(t *testing.T, pattern, printed string) bool {
 	t.Helper()

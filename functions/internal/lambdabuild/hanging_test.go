@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 )
 
-// An aggregator that Lambda ends says nothing of why, and its whole batch comes back at once.
+// If Lambda ended the aggregator, no reason would be logged, and its whole batch would be delivered again at once.
 func TestAggregatorAnswersInTimeIfDatabaseHangs(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	s.timeout = 5 * time.Second
@@ -33,7 +33,7 @@ func TestAggregatorAnswersInTimeIfDatabaseHangs(t *testing.T) {
 	}
 }
 
-// awaitPrinted waits for what a function printed: it comes through a pipe, maybe after the answer.
+// awaitPrinted waits for a function's output, which comes through a pipe, possibly after the answer.
 func (s *stack) awaitPrinted(name, text string) {
 	s.Helper()
 	for deadline := time.Now().Add(patience); !strings.Contains(s.printed[name].String(), text); {
@@ -44,7 +44,7 @@ func (s *stack) awaitPrinted(name, text string) {
 	}
 }
 
-// lockTables has every statement on the runs hang until the test ends.
+// lockTables blocks every statement on the runs until the test ends.
 func (s *stack) lockTables() {
 	s.Helper()
 	conn, err := s.db.Conn(s.Context())

@@ -31,23 +31,22 @@ import (
 const (
 	secretName = "pixell/test"
 	timeout    = time.Minute // of a function
-	// patience bounds what waits for a process.
+	// patience bounds the waits for a process.
 	patience = time.Minute
 )
 
-// stack is what a deployment has: a database, Stripe, queues and the secret, all over the network,
-// and the functions as processes.
+// stack is a deployment: a database, Stripe, queues and the secret, all over the network, and the functions as processes.
 type stack struct {
 	testing.TB
 	db                        *mysqltest.DB
 	stripe                    *stripetest.Server
 	queues                    *sqs.Client
 	bus                       *eventserver.Server
-	archiveRefuses            atomic.Bool // the bucket does
+	archiveRefuses            atomic.Bool // the bucket denies access
 	work, results, deadLetter string      // URLs
 	secrets                   *httptest.Server
 	password                  atomic.Value // of the database's user, in the secret
-	key                       atomic.Value // what the secret says of Stripe's key, if it is not what Stripe accepts
+	key                       atomic.Value // Stripe's key in the secret; "" for the key that Stripe accepts
 	environ                   map[string]string
 	printed                   map[string]*runtimeapi.OutputBuffer // by function
 	timeout                   time.Duration                       // of a function
@@ -145,7 +144,7 @@ func (s *stack) answerSecret(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// program returns one as it is deployed, with changes to its environment: NAME, value ...
+// program returns a deployed program with changes to its environment: NAME, value ...
 func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 	s.Helper()
 	environ := maps.Clone(s.environ)
@@ -162,7 +161,7 @@ func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 	return program
 }
 
-// function returns one that is stopped when the test ends.
+// function returns a function that is stopped when the test ends.
 func (s *stack) function(name string, changes ...string) *runtimeapi.Function {
 	s.Helper()
 	f := runtimeapi.New(s.program(name, changes...))
@@ -185,7 +184,7 @@ func (s *stack) invoke(f *runtimeapi.Function, event string) string {
 	return string(answer)
 }
 
-// receive takes what a queue holds and returns it as Lambda hands it to a function, in one batch.
+// receive receives all messages of a queue and returns them as the event of one batch.
 func (s *stack) receive(url string) events.SQSEvent {
 	s.Helper()
 	var batch events.SQSEvent
@@ -204,7 +203,7 @@ func (s *stack) receive(url string) events.SQSEvent {
 	}
 }
 
-// ownTables returns how many tables this system has in the database.
+// ownTables counts this system's own tables.
 func (s *stack) ownTables() int {
 	s.Helper()
 	return mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'reconciliation\_%'`)
@@ -215,8 +214,7 @@ func (s *stack) undecided() int {
 	return mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'pending'`)
 }
 
-// onRequest calls fn with each request to Stripe for what one subscription or customer has, and
-// its number from 1.
+// onRequest calls fn at each request to Stripe for one subscription or customer, with the request's number from 1.
 func (s *stack) onRequest(fn func(n int)) {
 	var mu sync.Mutex
 	n := 0

@@ -24,14 +24,14 @@ func TestMain(m *testing.M) {
 	mysqltest.Main(m, func() error { return os.RemoveAll(builds.dir) })
 }
 
-// builds are the functions for this machine, built once by the first test that runs one.
+// builds are the functions for this machine, built once by the first test that needs one.
 var builds struct {
 	once sync.Once
 	dir  string
 	err  error
 }
 
-// built returns the path of a function's bootstrap, or of the bare one in testdata/hello.
+// built returns the path of the bootstrap of a function, or of the empty function in testdata/hello.
 func built(t testing.TB, name string) string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -67,7 +67,7 @@ func root(t testing.TB) string {
 	return dir
 }
 
-// copyOf the module's sources, in another folder.
+// copyOf copies the module's sources to another folder.
 func copyOf(t *testing.T, root string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -102,8 +102,7 @@ func copyFile(root, to, path string) error {
 	return os.WriteFile(target, content, 0o600)
 }
 
-// What is deployed depends on the sources alone: built in two places, it is the same. And it is
-// small.
+// A build in two folders gives the same bytes.
 func TestBuildIsReproducibleAndSmall(t *testing.T) {
 	here := root(t)
 	elsewhere := copyOf(t, here)

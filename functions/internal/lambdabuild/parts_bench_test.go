@@ -19,7 +19,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// inProcess is the steps in this process, on the parts of a stack.
+// inProcess runs the steps in this process, on a stack.
 type inProcess struct {
 	*stack
 
@@ -59,10 +59,10 @@ func newInProcess(b *testing.B, orgs int, drift float64, limits stripetest.Optio
 }
 
 func demoRules() billing.Rules {
-	return billing.Rules{Prices: map[string]billing.Tier{}, DefaultTier: billing.TierPro} // writes are writes, whatever the tier
+	return billing.Rules{Prices: map[string]billing.Tier{}, DefaultTier: billing.TierPro} // the tier does not matter here
 }
 
-// enumerate starts a run and returns a batch of work messages for its organizations.
+// enumerate starts a run and returns its work messages as a batch.
 func (p inProcess) enumerate(b *testing.B, strategy billing.Strategy) (runID string, batch events.SQSEvent) {
 	b.Helper()
 	started, err := p.enumerator.Run(b.Context(), pipeline.Request{Strategy: strategy})
@@ -72,9 +72,8 @@ func (p inProcess) enumerate(b *testing.B, strategy billing.Strategy) (runID str
 	return started.RunID, p.receive(p.work)
 }
 
-// BenchmarkSequentialLoop is what a single scheduled function would do: one organization after the
-// other, each read from Stripe, then written. Of 1,000 organizations at Stripe's pace it does
-// BENCH_SEQUENTIAL; what it tells of all of them is extrapolated.
+// BenchmarkSequentialLoop measures a single scheduled function that reads organizations from Stripe and writes them one
+// after the other, at Stripe's pace. It handles BENCH_SEQUENTIAL of 1,000 organizations and extrapolates.
 func BenchmarkSequentialLoop(b *testing.B) {
 	const orgs = 1000
 	some := setting(b, "BENCH_SEQUENTIAL", "50")[0]
@@ -113,8 +112,7 @@ func BenchmarkFanOut(b *testing.B) {
 	b.ReportMetric(orgs*float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }
 
-// BenchmarkInSync is the way of nearly every organization: a batch that the snapshot settles, from
-// the event to the answer.
+// BenchmarkInSync measures a batch of organizations that are in sync by the snapshot, from the event to the answer.
 func BenchmarkInSync(b *testing.B) {
 	p := newInProcess(b, 50, 0, stripetest.Options{}, 0)
 	runID, batch := p.enumerate(b, billing.StrategySweep)

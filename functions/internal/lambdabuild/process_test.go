@@ -21,8 +21,8 @@ import (
 
 const scheduledRun = "2026-11-22T03:00:00Z"
 
-// From the schedule's event to the summary, by the programs that are deployed: a worker is killed
-// in the middle of a batch, and the batch is then delivered to two others at once.
+// From the schedule's event to the summary. A worker is killed in the middle of a batch, which is then delivered to two
+// others at once.
 func TestDeployedProgramsReconcile(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 7, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
@@ -87,7 +87,7 @@ func TestDeployedProgramsReconcile(t *testing.T) {
 	wantEveryMetric(t, s.printed["aggregator"].String())
 }
 
-// wantAnnounced: each repair and the end of the run, of live mode as the key says, and no more.
+// wantAnnounced checks that exactly the repairs and the end of the run were announced, with the key's mode.
 func (s *stack) wantAnnounced() {
 	s.Helper()
 	var got []string
@@ -101,7 +101,7 @@ func (s *stack) wantAnnounced() {
 			s.Fatal(err)
 		}
 		if detail.LiveMode != strings.Contains(s.stripe.Key(), "_live_") {
-			s.Errorf("of live mode: %t", detail.LiveMode)
+			s.Errorf("livemode is %t", detail.LiveMode)
 		}
 		if detail.OrgID == "" {
 			detail.OrgID = e.DetailType
@@ -121,7 +121,7 @@ func (s *stack) wantAnnounced() {
 	}
 }
 
-// killInTheMiddle has a worker handle the batch and kills it when some of it is done.
+// killInTheMiddle gives the batch to a worker and kills it when some of the batch is done.
 func (s *stack) killInTheMiddle(worker *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
 	total := s.undecided()
@@ -160,7 +160,7 @@ func (s *stack) killInTheMiddle(worker *runtimeapi.Function, batch events.SQSEve
 	}
 }
 
-// deliverTwiceAtOnce has two processes handle the same batch at a time.
+// deliverTwiceAtOnce gives the same batch to two processes at once.
 func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
 	both := make(chan struct{})
@@ -168,7 +168,7 @@ func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQS
 		if n > 1 {
 			return
 		}
-		select { // the first one to ask Stripe waits until there are two
+		select { // the first request to Stripe waits for the second process
 		case <-both:
 		case <-time.After(patience):
 			s.Error("there is no second process")
@@ -221,7 +221,7 @@ func (s *stack) outcomes() map[string]string {
 	return all
 }
 
-// deadOrganizations returns those that dead letters name; the queue may hold one twice.
+// deadOrganizations returns the organizations of the dead letters, each once.
 func deadOrganizations(t *testing.T, letters events.SQSEvent) []string {
 	t.Helper()
 	named := map[string]bool{}
@@ -247,7 +247,7 @@ func wantJSON(t *testing.T, answer string, want map[string]any) {
 	}
 }
 
-// wantEveryMetric reads what the aggregator printed as CloudWatch does:
+// wantEveryMetric checks that the aggregator printed every metric, in the format of CloudWatch:
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 func wantEveryMetric(t *testing.T, printed string) {
 	t.Helper()
@@ -255,7 +255,7 @@ func wantEveryMetric(t *testing.T, printed string) {
 	for line := range strings.Lines(printed) {
 		var members map[string]any
 		if err := json.Unmarshal([]byte(line), &members); err != nil {
-			t.Errorf("a line that is no JSON: %q", line)
+			t.Errorf("a line that is not JSON: %q", line)
 			continue
 		}
 		for _, metric := range metricsOf(t, line) {
@@ -293,7 +293,7 @@ func signature(m telemetry.Emitted) string {
 	return m.Name + "(" + strings.Join(m.Dimensions, ",") + ")"
 }
 
-// metricsOf a line, which must be of this system's namespace.
+// metricsOf returns a line's metrics, which must be in this system's namespace.
 func metricsOf(t *testing.T, line string) []telemetry.Emitted {
 	t.Helper()
 	var embedded struct {
@@ -354,7 +354,7 @@ func TestInvokerGetsTheErrorOfAFailedStart(t *testing.T) {
 	}
 }
 
-// Two stages on one database would repair for each other.
+// Two stages on one database would repair by different settings.
 func TestFunctionOfAnotherStageDoesNotStart(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	s.invoke(s.function("aggregator", "STAGE", "production"), `{"tick":true}`)

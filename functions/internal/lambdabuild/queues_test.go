@@ -14,8 +14,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// All of it as in AWS: queues invoke the programs until the run is closed. A dry run, then one that
-// writes what the dry run found.
+// Queues invoke the programs as in AWS until the run is closed: a dry run, then a run that makes the repairs that the dry
+// run found.
 func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 11, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
@@ -60,7 +60,7 @@ func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 	}
 }
 
-// awaitClosed returns when the run has ended and is summed up.
+// awaitClosed returns when the run is closed and has its summary.
 func (s *stack) awaitClosed(ctx context.Context, runID string) {
 	s.Helper()
 	for closed := 0; closed == 0; {

@@ -13,8 +13,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// Both secrets are rotated while a run is under way, after each step that has a warm process: the processes
-// go on with what the secret says now.
+// The database's password and Stripe's key are rotated during a run, after each step that leaves a warm process. The
+// processes continue with the new secret.
 func TestSecretRotationStopsNothing(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 120, Drift: 0.3, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	user := s.ownUser("rotating")
@@ -42,8 +42,8 @@ func TestSecretRotationStopsNothing(t *testing.T) {
 	}
 }
 
-// A key that is refused while the secret has no other one is waited for: the batch goes back, nothing is
-// stopped, and once the secret has it the same process goes on.
+// Stripe refuses the key before the secret has the new one: the batch is returned, no run is stopped, and once the secret
+// has the new key the same process continues.
 func TestRefusedKeyIsRetriedUntilSecretHasTheNewOne(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 20, Drift: 1, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	old := s.stripe.Key()
@@ -66,8 +66,8 @@ func TestRefusedKeyIsRetriedUntilSecretHasTheNewOne(t *testing.T) {
 	}
 }
 
-// deliver has the function handle the batch again as long as it returns something of it, as SQS does: a process
-// looks into the secret once a second only.
+// deliver delivers the batch again until the function returns none of it: a process fetches the secret at most once a
+// second.
 func (s *stack) deliver(f *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -81,7 +81,7 @@ func (s *stack) deliver(f *runtimeapi.Function, batch events.SQSEvent) {
 	}
 }
 
-// ownUser makes a user of the database, and returns the changes of the environment that name it.
+// ownUser creates a database user and returns the environment that names it.
 func (s *stack) ownUser(name string) []string {
 	s.Helper()
 	s.password.Store("Secret-0-secret") // secret-scan:allow of a server that ends with the test
@@ -94,7 +94,7 @@ func (s *stack) ownUser(name string) []string {
 	return []string{"DB_USER", name}
 }
 
-// rotate changes the user's password and Stripe's key, and ends the connections that were made with the old one.
+// rotate changes the user's password and Stripe's key, and closes the connections that used the old password.
 func (s *stack) rotate(user string, week int, when string) {
 	s.Helper()
 	password := fmt.Sprintf("Secret-%d-%s", week, strings.ReplaceAll(when, " ", "-"))

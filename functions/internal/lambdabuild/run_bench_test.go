@@ -25,13 +25,13 @@ const (
 	// stripeAllows is what the fake Stripe enforces for each endpoint, as Stripe does; all together
 	// may ask four times as often. https://docs.stripe.com/rate-limits
 	stripeAllows = 25.0
-	// stripeTakes is how long an answer of Stripe's is under way.
+	// stripeTakes is the latency of Stripe's answers.
 	stripeTakes   = 120 * time.Millisecond
 	workersAtOnce = 10
 	workBatch     = 50
 )
 
-// setting is a list of numbers from the environment: the full table takes hours.
+// setting reads a list of numbers from the environment: the full table takes hours.
 func setting(b *testing.B, name, otherwise string) []int {
 	b.Helper()
 	text := os.Getenv(name)
@@ -49,10 +49,10 @@ func setting(b *testing.B, name, otherwise string) []int {
 	return all
 }
 
-// BenchmarkRunAtStripesPace runs the deployed programs against a Stripe that answers as slowly and
-// as rarely as the real one, beside the ideal: the pages of the sweep and the subscriptions retrieved,
-// one after the other at the configured rate (other requests have a limit of their own). BENCH_ORGS
-// and BENCH_RPS say how many organizations and how many requests a second, BENCH_STRATEGIES how.
+// BenchmarkRunAtStripesPace runs the deployed programs against a Stripe with the latency and the limits of the real one,
+// and compares them with the ideal: the sweep's pages and the retrieved subscriptions, one after the other at the
+// configured rate. BENCH_ORGS, BENCH_RPS and BENCH_STRATEGIES set the organizations, the requests a second and the
+// strategies.
 func BenchmarkRunAtStripesPace(b *testing.B) {
 	strategies := strings.Split(os.Getenv("BENCH_STRATEGIES"), ",")
 	if strategies[0] == "" {
@@ -78,10 +78,9 @@ func BenchmarkRunAtStripesPace(b *testing.B) {
 	}
 }
 
-// BenchmarkRunAtFullSpeed runs the deployed programs against a Stripe without limits, asked as often
-// as the configuration allows (100 a second), and tells the work they are: organizations for a second
-// of their processors' time, the database's, the queues' and Stripe's not counted, and the memory of
-// the largest process of each.
+// BenchmarkRunAtFullSpeed runs the deployed programs against a Stripe without limits, at the highest rate that can be
+// configured (100 a second). It measures organizations per second of the programs' processor time, and the memory of the
+// largest process of each function.
 func BenchmarkRunAtFullSpeed(b *testing.B) {
 	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
 		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
@@ -99,7 +98,7 @@ func BenchmarkRunAtFullSpeed(b *testing.B) {
 	}
 }
 
-// measured is what came of a run.
+// measured is the result of a run.
 type measured struct {
 	orgs, drifted int
 	pages         float64 // that all subscriptions fill
@@ -109,8 +108,7 @@ type measured struct {
 	peakMiB       map[string]float64       // of its largest process
 }
 
-// ideal is the time that the requests to the busiest endpoint take, sweep and single reads one after
-// the other.
+// ideal is the time of the requests to the busiest endpoint, one after the other.
 func (m measured) ideal(strategy string, rps int) float64 {
 	if strategy == "sweep" {
 		return (m.pages + float64(m.requests.Retrieve)) / float64(rps)
@@ -127,7 +125,7 @@ func (m measured) report(b *testing.B) {
 	b.ReportMetric(float64(m.requests.Throttled), "throttled")
 }
 
-// measure has the deployed programs reconcile so many organizations, one in a hundred drifted.
+// measure runs the deployed programs over so many organizations, of which one in a hundred drifted.
 func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest.Options) measured {
 	b.Helper()
 	b.StopTimer()
@@ -145,11 +143,11 @@ func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest
 	return m
 }
 
-// deploy starts the functions and what feeds them from the queues, which stop ends.
+// deploy starts the functions and their event sources; stop ends them.
 func (s *stack) deploy(rps int) (functions map[string]*runtimeapi.Function, stop func()) {
 	s.Helper()
 	s.environ["STRIPE_RPS"], s.environ["WORKER_CONCURRENCY"] = strconv.Itoa(rps), strconv.Itoa(workersAtOnce)
-	s.timeout = 15 * time.Minute // the longest of Lambda
+	s.timeout = 15 * time.Minute // Lambda's longest
 	functions = map[string]*runtimeapi.Function{}
 	for _, name := range []string{"enumerator", "worker", "aggregator"} {
 		functions[name] = s.function(name)
@@ -218,7 +216,7 @@ func (s *stack) outcome(runID string) (drifted int, requests billing.Usage) {
 	return drifted, requests
 }
 
-// usage of the processes that run, as Linux counts it.
+// usage returns the usage of the running processes, as Linux counts it.
 // https://man7.org/linux/man-pages/man5/proc.5.html
 func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[string]time.Duration, peakMiB map[string]float64) {
 	b.Helper()

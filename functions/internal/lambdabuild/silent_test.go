@@ -12,10 +12,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// Lambda ends a start that takes 10 s, and says no more than that it timed out.
+// Lambda ends a start after 10 s and reports only that it timed out.
 func TestStartFailsInTimeIfDatabaseIsSilent(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // connected to, and never answering
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and does not answer
 	if err != nil {
 		t.Fatal(err)
 	}

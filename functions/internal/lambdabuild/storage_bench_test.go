@@ -15,11 +15,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// BenchmarkStorage tells what a run over BENCH_ORGS organizations, one in a hundred drifted, takes in the
-// database, with all indexes, and in its binary log, with whole rows: bytes for a row of the items, for
-// one of the snapshot while it is there, for an organization in all that is kept, and in the application's
-// tables to compare that with. Counted are the pages that a table's statistics have; those of a small table
-// are mostly empty.
+// BenchmarkStorage measures the storage of a run over BENCH_ORGS organizations, of which one in a hundred drifted: bytes
+// per item, per row of the snapshot while it exists, per organization in all tables that are kept, and in the
+// application's tables for comparison, all with indexes, and in the binary log with whole rows. It counts the pages of
+// the tables' statistics, which are mostly empty in a small table.
 func BenchmarkStorage(b *testing.B) {
 	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
 		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
@@ -64,7 +63,7 @@ func stored(b *testing.B, orgs int) {
 	b.ReportMetric(float64(s.bytes(`organizations`)+s.bytes(`subscriptions`))/float64(orgs), "application-B/org")
 }
 
-// bytesPerRow of a table, with its indexes.
+// bytesPerRow returns the bytes per row of a table, with its indexes.
 func (s *stack) bytesPerRow(table string) float64 {
 	s.Helper()
 	rows := mysqltest.Value[int](s.TB, s.db, `SELECT COUNT(*) FROM `+table)
@@ -74,7 +73,7 @@ func (s *stack) bytesPerRow(table string) float64 {
 	return float64(s.bytes(table)) / float64(rows)
 }
 
-// bytes are those of the pages that the tables and their indexes have.
+// bytes returns the size of the pages of the tables and their indexes.
 func (s *stack) bytes(like string) (total int) {
 	s.Helper()
 	var tables []string
@@ -82,16 +81,16 @@ func (s *stack) bytes(like string) (total int) {
 		tables = append(tables, values[0].String)
 	}, like)
 	for _, table := range tables {
-		s.eachRow(`ANALYZE TABLE `+table, func([]sql.NullString) {}) // which are counted now, and by MySQL then only
+		s.eachRow(`ANALYZE TABLE `+table, func([]sql.NullString) {}) // MySQL updates the statistics only here
 		total += mysqltest.Value[int](s.TB, s.db, `SELECT data_length + index_length FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?`, table)
 	}
 	return total
 }
 
-// binlogBytes are those of all files of the server's binary log.
+// binlogBytes returns the size of the server's binary log.
 func (s *stack) binlogBytes() (total int) {
 	s.Helper()
-	s.eachRow(`SHOW BINARY LOGS`, func(values []sql.NullString) { // name, size and, of MySQL, whether it is encrypted
+	s.eachRow(`SHOW BINARY LOGS`, func(values []sql.NullString) { // name, size and, on MySQL, whether it is encrypted
 		var size int
 		if _, err := fmt.Sscan(values[1].String, &size); err != nil {
 			s.Fatal(err)

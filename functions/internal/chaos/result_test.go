@@ -11,12 +11,12 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// ran is a run as its row has it.
-type ran struct {
+// runRow is a run's row.
+type runRow struct {
 	id, org    string
 	status     billing.RunStatus
 	dryRun     bool
-	swept      bool // its sweep came to its end
+	swept      bool // its sweep completed
 	catchUp    bool
 	approved   bool
 	downgrades int
@@ -24,44 +24,44 @@ type ran struct {
 	summary    *billing.Summary
 }
 
-// letter is a message in the dead-letter queue.
-type letter struct {
+// deadLetter is a message in the dead-letter queue.
+type deadLetter struct {
 	work billing.Work
-	// reason: a worker gave it up. Without one SQS moved it there, after its last receive.
+	// reason is set by the worker that gave up; it is empty if SQS moved the message after its last receive.
 	reason string
 	body   string
 }
 
-// seen is what a round has come to.
-type seen struct {
-	people   population
-	runs     map[string]ran
-	items    map[billing.Work]billing.Item
-	letters  []letter
-	journal  []write
-	before   tables
-	now      tables
-	versions map[string][]stripetest.Subscription
-	junk     map[string]bool
+// result is the state of a round after a phase.
+type result struct {
+	population  population
+	runs        map[string]runRow
+	items       map[billing.Work]billing.Item
+	deadLetters []deadLetter
+	journal     []write
+	before      tables
+	now         tables
+	versions    map[string][]stripetest.Subscription
+	junk        map[string]bool
 
 	resultsJunk map[string]bool
 	unreported  []string // bodies in the dead-letter queue of results
 	downgrades  config.DowngradeLimit
 	budget      budget
-	told        told
-	mixed       bool // programs took part that announce nothing
+	announced   announced
+	mixed       bool // programs of a version without announcements took part
 }
 
-// budget is what catch-ups together have lowered, and may.
+// budget counts the downgrades of all catch-ups, and their limit.
 type budget struct{ used, most int }
 
-func (r *round) look(ctx context.Context) (seen, error) {
-	s := seen{people: r.people, runs: map[string]ran{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, told: r.told(), mixed: r.mixed}
+func (r *round) readResult(ctx context.Context) (result, error) {
+	s := result{population: r.population, runs: map[string]runRow{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, announced: r.announced(), mixed: r.mixed}
 	if err := s.downgrades.UnmarshalText([]byte(r.Downgrades)); err != nil {
 		return s, err
 	}
 	err := each(ctx, r.db, func(rows *sql.Rows) error {
-		var run ran
+		var run runRow
 		var summary sql.NullString
 		err := rows.Scan(&run.id, &run.org, &run.status, &run.dryRun, &run.downgrades, &run.limit, &summary, &run.swept, &run.catchUp, &run.approved)
 		if err != nil {
@@ -110,15 +110,15 @@ func (r *round) look(ctx context.Context) (seen, error) {
 		s.unreported = append(s.unreported, bodyOf(m))
 	}
 	for _, m := range messages {
-		l := letter{body: bodyOf(m)}
+		l := deadLetter{body: bodyOf(m)}
 		if reason, ok := m.MessageAttributes["reason"]; ok {
 			l.reason = *reason.StringValue
 		}
 		_ = json.Unmarshal([]byte(l.body), &struct {
 			RunID *string `json:"runId"`
 			OrgID *string `json:"orgId"`
-		}{&l.work.RunID, &l.work.OrgID}) // junk is no JSON
-		s.letters = append(s.letters, l)
+		}{&l.work.RunID, &l.work.OrgID}) // junk is not JSON
+		s.deadLetters = append(s.deadLetters, l)
 	}
 	var writesErr, tablesErr error
 	s.journal, writesErr = readJournal(ctx, r.db)
@@ -126,17 +126,17 @@ func (r *round) look(ctx context.Context) (seen, error) {
 	return s, errors.Join(writesErr, tablesErr)
 }
 
-// dead are the organizations, by run, that the dead-letter queue names.
-func (s seen) dead() map[billing.Work]bool {
+// dead returns the work that the dead-letter queue names.
+func (s result) dead() map[billing.Work]bool {
 	all := map[billing.Work]bool{}
-	for _, l := range s.letters {
+	for _, l := range s.deadLetters {
 		all[l.work] = true
 	}
 	return all
 }
 
 // tally counts the items of a run by outcome.
-func (s seen) tally(run string) map[billing.Outcome]int {
+func (s result) tally(run string) map[billing.Outcome]int {
 	n := map[billing.Outcome]int{}
 	for w, i := range s.items {
 		if w.RunID == run {
