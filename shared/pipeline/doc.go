@@ -60,22 +60,22 @@
 // checks, by the name that stands behind each guarantee:
 //
 //   - Every eligible organization has exactly one outcome, or its message waits in the dead-letter
-//     queue because the last receive crashed: nobodyIsLeftOut. After a redrive, and after a run
-//     without faults, nothing is pending: nobodyIsPending.
+//     queue because the last receive crashed: everyOrganizationHasAnOutcome. After a redrive, and after a run
+//     without faults, nothing is pending: nothingIsPending.
 //   - The summary is what the items say: totalsAddUp.
 //   - No write replaces what changed since it was read, and every change that is recorded was made,
-//     every one that was made is recorded: auditReplays and nothingStaleIsMixedIn; for two workers
+//     every one that was made is recorded: auditReplays and noStaleWrites; for two workers
 //     and every order of their calls, TestNoInterleavingLosesANewerState here.
-//   - No run lowers more than its limit allows, to the unit, nor withholds before: guardHolds; and its
-//     limit is what MAX_DOWNGRADES says: limitsAreAsSet.
+//   - No run lowers more than its limit allows, to the unit, nor withholds before: downgradeLimitHolds; and its
+//     limit is what MAX_DOWNGRADES says: limitsFollowTheSetting.
 //   - The errors of a run that writes are in the dead-letter queue, and so is what nobody can read:
 //     deadLettersAreTheErrors, unreadableProgressIsKept. Once the faults are over, a redrive leaves in
 //     error, and in the queue with the reason, those whom nobody can reconcile, and only those:
-//     onlyTheWrongAreInError, deadLettersAreJustTheErrors.
+//     onlyUnreconcilableAreInError, deadLettersAreExactlyTheErrors.
 //   - An answer of Stripe's with a value of another type is refused, not guessed at:
 //     TestAValueOfAnotherTypeIsNeverMistakenForTheTruth in stripesource.
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
-//     recordIsTruth; and nobody who pays on the free tier: nobodyLiveIsFree.
+//     recordsMatchStripe; and nobody who pays on the free tier: payingOrganizationsAreNotFree.
 //   - Secrets stand in no log, answer, error, table, report, message or command line, and names that are
 //     HTML run no script in the report: secretsStaySecret. What is SQL changes no row: auditReplays.
 //     Messages, events and Stripe's objects may be anything: FuzzDecodeWork in sqsqueue,
