@@ -56,6 +56,31 @@ func adviceOn(code string) Advice {
 	return Advice{Code: code}
 }
 
+// ifWritten is what to tell of organizations of a dry run that a run that writes would withhold.
+var ifWritten = map[Reason]Advice{
+	ReasonWithheld: {
+		string(ReasonWithheld), ConcernPerson, "A run that writes would lower access beyond its limit of downgrades, and withhold these.",
+		"Look at the changes. If they are right, start a run, then approve what it withholds.", []string{lookAtOne, startAnew},
+	},
+	ReasonHeldByRun: {
+		string(ReasonHeldByRun), ConcernPerson, "A run that writes would not lower access here, because another run withholds that.",
+		"Look at the changes. If they are right, approve the run that --explain names, then redrive.", heldBack,
+	},
+	ReasonNotRepeated: {
+		string(ReasonNotRepeated), ConcernPerson,
+		"A run that writes would not lower access again: the same repair was made within 24 hours and something undid it.",
+		ReasonNotRepeated.Advice().Do, repeated,
+	},
+}
+
+// AdviceIfWritten returns what to tell of one of [Summary.WouldWithhold], with the commands for the organization, or
+// for all of them where orgID is empty.
+func (s Summary) AdviceIfWritten(r Reason, orgID string) Advice {
+	a := ifWritten[r]
+	a.Commands = s.commands(a.Commands, orgID)
+	return a
+}
+
 // Repair returns what to run for organizations of the run that ended in error with this reason, once
 // the cause is gone: for one of them, or for all where orgID is empty. What a guard holds back is
 // looked at and allowed by a person: trying it again would lead around the guard.

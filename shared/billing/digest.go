@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 )
@@ -124,12 +123,12 @@ func (d *digest) counts() {
 		differed = "would be repaired"
 	}
 	text := fmt.Sprintf("Compared with Stripe: %s; %s %s, %s need a person, %s needed nothing",
-		organizations(s.TotalOrganizations), thousands(s.Synchronized), differed, thousands(s.Errors-s.AcceptedErrors), thousands(s.Skipped))
+		organizations(s.TotalOrganizations), Thousands(s.Synchronized), differed, Thousands(s.Errors-s.AcceptedErrors), Thousands(s.Skipped))
 	if s.AcceptedErrors > 0 {
-		text += fmt.Sprintf(", %s are in error as is known", thousands(s.AcceptedErrors))
+		text += fmt.Sprintf(", %s are in error as is known", Thousands(s.AcceptedErrors))
 	}
 	if s.Pending > 0 {
-		text += fmt.Sprintf(", %s not looked at", thousands(s.Pending))
+		text += fmt.Sprintf(", %s not looked at", Thousands(s.Pending))
 	}
 	d.line("%s.", text)
 	if s.Status == RunIncomplete && s.StatusReason == "" {
@@ -151,7 +150,7 @@ func (d *digest) access() {
 		}
 	}
 	if d.s.DryRun && d.s.Downgrades > d.s.DowngradeLimit {
-		d.line("A run that writes would stop lowering access at its limit of %s and leave the rest to a person.", thousands(d.s.DowngradeLimit))
+		d.line("A run that writes would stop lowering access at its limit of %s and leave the rest to a person.", Thousands(d.s.DowngradeLimit))
 	}
 }
 
@@ -203,7 +202,7 @@ func (d *digest) needsAPerson() {
 func (d *digest) warnings() {
 	var all []string
 	for _, code := range byCount(d.s.Warnings) {
-		all = append(all, fmt.Sprintf("%s %s", code, thousands(d.s.Warnings[code])))
+		all = append(all, fmt.Sprintf("%s %s", code, Thousands(d.s.Warnings[code])))
 	}
 	if len(all) > 0 {
 		d.line("Warnings, to be looked at when there is time (the report explains them): %s.", strings.Join(all, ", "))
@@ -222,7 +221,7 @@ func (d *digest) orphans() {
 		ids = append(ids, o.SubscriptionID)
 	}
 	d.line("Orphans, to be given to an organization or ended in Stripe: %s that no organization accounts for: %s.",
-		plural(d.s.OrphansTotal, "live subscription"), some(ids, d.s.OrphansTotal))
+		Count(d.s.OrphansTotal, "live subscription"), some(ids, d.s.OrphansTotal))
 }
 
 // some names the first of them, and says how many more there are.
@@ -233,7 +232,7 @@ func some(ids []string, total int) string {
 	case len(shown) == 0:
 		return "the report names them"
 	case rest > 0:
-		return fmt.Sprintf("%s and %s more", text, thousands(rest))
+		return fmt.Sprintf("%s and %s more", text, Thousands(rest))
 	default:
 		return text
 	}
@@ -246,20 +245,4 @@ func byCount[K ~string](counts map[K]int) []K {
 	})
 }
 
-func organizations(n int) string { return plural(n, "organization") }
-
-func plural(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return thousands(n) + " " + what
-}
-
-// thousands groups the digits.
-func thousands(n int) string {
-	digits := strconv.Itoa(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
+func organizations(n int) string { return Count(n, "organization") }

@@ -123,6 +123,40 @@ func (s Summary) Withheld() int {
 // found them.
 func (s Summary) Drifted() int { return s.Synchronized + s.Withheld() }
 
+// WouldWithhold is how many organizations of a dry run a run that writes would withhold, by reason. They are among
+// Synchronized.
+func (s Summary) WouldWithhold() map[Reason]int {
+	would := map[Reason]int{}
+	if !s.DryRun {
+		return would
+	}
+	if n := s.Downgrades - s.DowngradeLimit; n > 0 {
+		would[ReasonWithheld] = n
+	}
+	if n := s.Access.Lowered.Organizations - s.Downgrades; n > 0 { // only what no guard holds back is counted as a downgrade
+		would[s.heldBackBy()] = n
+	}
+	return would
+}
+
+// heldBackBy is the guard, besides the limit of downgrades, that holds back lowerings of a dry run. Only a run over one
+// organization heeds what another run withholds.
+func (s Summary) heldBackBy() Reason {
+	if s.TotalOrganizations == 1 && s.Warnings[WarnRepairUndone]+s.Accepted[string(WarnRepairUndone)] == 0 {
+		return ReasonHeldByRun
+	}
+	return ReasonNotRepeated
+}
+
+// WouldWithholdInAll sums up [Summary.WouldWithhold].
+func (s Summary) WouldWithholdInAll() int {
+	n := 0
+	for _, organizations := range s.WouldWithhold() {
+		n += organizations
+	}
+	return n
+}
+
 // Unaccepted is how many organizations have the reason, those left out for whom it is accepted.
 func (s Summary) Unaccepted(r Reason) int { return s.Reasons[r] - s.Accepted[string(r)] }
 

@@ -411,3 +411,23 @@ func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
 		t.Errorf("without organizations the rate is %v", none.DriftRate())
 	}
 }
+
+func TestDryRunCountsWhatARunThatWritesWouldWithhold(t *testing.T) {
+	lowered := func(n int) billing.AccessMoves { return billing.AccessMoves{Lowered: billing.Moved{Organizations: n}} }
+	undone := map[billing.WarningCode]int{billing.WarnRepairUndone: 1}
+	for name, c := range map[string]struct {
+		s    billing.Summary
+		want map[billing.Reason]int
+	}{
+		"beyond the limit":                   {billing.Summary{DryRun: true, TotalOrganizations: 50, Downgrades: 5, DowngradeLimit: 2, Access: lowered(5)}, map[billing.Reason]int{billing.ReasonWithheld: 3}},
+		"within the limit":                   {billing.Summary{DryRun: true, TotalOrganizations: 50, Downgrades: 2, DowngradeLimit: 2, Access: lowered(2)}, map[billing.Reason]int{}},
+		"something undid the repair":         {billing.Summary{DryRun: true, TotalOrganizations: 50, DowngradeLimit: 2, Access: lowered(1), Warnings: undone}, map[billing.Reason]int{billing.ReasonNotRepeated: 1}},
+		"another run withholds the only one": {billing.Summary{DryRun: true, TotalOrganizations: 1, DowngradeLimit: 2, Access: lowered(1)}, map[billing.Reason]int{billing.ReasonHeldByRun: 1}},
+		"undone, of the only one":            {billing.Summary{DryRun: true, TotalOrganizations: 1, DowngradeLimit: 2, Access: lowered(1), Warnings: undone}, map[billing.Reason]int{billing.ReasonNotRepeated: 1}},
+		"a run that writes":                  {billing.Summary{TotalOrganizations: 50, Downgrades: 5, DowngradeLimit: 2, Access: lowered(5)}, map[billing.Reason]int{}},
+	} {
+		if got := c.s.WouldWithhold(); !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

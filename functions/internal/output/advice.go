@@ -49,6 +49,13 @@ func (p *Page) toDo(s billing.Summary, v View) {
 		a := reason.Advice()
 		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.Repair(s, "")))
 	}
+	would := s.WouldWithhold()
+	for _, reason := range slices.Sorted(maps.Keys(would)) {
+		a := s.AdviceIfWritten(reason, onlyOrganization(s))
+		p.Blank()
+		p.Parts(0, deeper, Part(Attention, wouldBeWithheld), Part(Plain, ", %d", would[reason]))
+		p.Advice(2, a, v.ifQueued(a.Commands))
+	}
 	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
 		p.task(Attention, code.Advice(), s.Warnings[code], nil)
 	}
@@ -58,6 +65,14 @@ func (p *Page) toDo(s billing.Summary, v View) {
 		p.Line(2, "%s", missed.Means)
 		p.Line(2, "%s", missed.Do)
 	}
+}
+
+// onlyOrganization is the one of a run over one organization, "" of other runs.
+func onlyOrganization(s billing.Summary) string {
+	if s.TotalOrganizations == 1 && len(s.Details) == 1 {
+		return s.Details[0].OrgID
+	}
+	return ""
 }
 
 // ending says what the status means and what comes next, where not all is well.

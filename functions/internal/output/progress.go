@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,7 +67,7 @@ func (p *Progress) Show(status billing.RunStatus, done, total int) {
 
 // Tally tells how many were listed so far, where nobody knows of how many.
 func (p *Progress) Tally(doing string, done int) {
-	text := fmt.Sprintf("%s: %s", doing, grouped(done))
+	text := fmt.Sprintf("%s: %s", doing, billing.Thousands(done))
 	if p.width == nil {
 		p.plain(text)
 		return
@@ -77,15 +76,6 @@ func (p *Progress) Tally(doing string, done int) {
 		text += ", " + speed(rate)
 	}
 	p.line(text[:min(len(text), p.width()-1)])
-}
-
-// grouped is 4,300 for 4300.
-func grouped(n int) string {
-	text := strconv.Itoa(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }
 
 // rate is units a second since it was first looked at.

@@ -63,11 +63,6 @@ func TestWhatIsListedIsCountedWithItsRate(t *testing.T) {
 	if got := last(b); got != "listing subscriptions: 4,300, 1000/s" {
 		t.Errorf("%q", got)
 	}
-	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
-			t.Errorf("%d is %q", n, got)
-		}
-	}
 }
 
 func TestTheBarFitsAnyTerminal(t *testing.T) {

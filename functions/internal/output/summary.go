@@ -155,6 +155,9 @@ func (p *Page) Warnings(indent int, warnings []billing.Warning) {
 	}
 }
 
+// wouldBeWithheld is what a run that writes would withhold.
+const wouldBeWithheld = "would be withheld"
+
 func (p *Page) figures(s billing.Summary) {
 	kind := ""
 	if s.DryRun {
@@ -172,7 +175,11 @@ func (p *Page) figures(s billing.Summary) {
 		done = Did(billing.OutcomeDrifted)
 	}
 	p.Count(2, "organizations", s.TotalOrganizations, Plain)
-	p.Count(4, done, s.Synchronized, Plain)
+	wouldWithhold := s.WouldWithholdInAll()
+	p.Count(4, done, s.Synchronized-wouldWithhold, Plain)
+	if wouldWithhold > 0 {
+		p.Count(4, wouldBeWithheld, wouldWithhold, Attention)
+	}
 	p.Count(4, "error", s.Errors, Failed)
 	p.Count(4, "skipped", s.Skipped, Plain)
 	p.Count(4, "pending", s.Pending, Plain)
@@ -231,9 +238,6 @@ func (p *Page) downgrades(s billing.Summary) {
 	}
 	if s.AllowDowngrade {
 		p.Line(4, "allowed whatever another run holds back")
-	}
-	if beyond := s.Downgrades - s.DowngradeLimit; s.DryRun && beyond > 0 {
-		p.Count(4, "would be withheld", beyond, Attention)
 	}
 }
 

@@ -102,14 +102,24 @@ func TestPeopleChooseWhichOrganizationsAreListed(t *testing.T) {
 	}
 }
 
-func TestADryRunWouldRepair(t *testing.T) {
+func TestDryRunSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	s := wholeRun()
 	s.DryRun, s.Status, s.Downgrades = true, billing.RunCompleted, 5
 	s.Details[2].Action = billing.OutcomeDrifted
-	for _, want := range []string{"would repair  org-3  repaired\n", "error         org-2", "    would repair ", "    would be withheld                            3\n"} {
-		if text := shown(t, s, View{}); !strings.Contains(text, want) {
+	text := shown(t, s, View{Queued: true})
+	for _, want := range []string{
+		"would repair  org-3  repaired\n", "error         org-2",
+		"    would repair                               147\n    would be withheld                            3\n    error ",
+		"\nwould be withheld, 3\n  A run that writes would lower access beyond its limit of downgrades, and withhold these.\n" +
+			"  Look at the changes. If they are right, start a run, then approve what it withholds.\n  reconcile org ORG --explain\n  reconcile start\n",
+	} {
+		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+	s.Downgrades = s.DowngradeLimit
+	if text := shown(t, s, View{}); strings.Contains(text, wouldBeWithheld) {
+		t.Errorf("within the limit it says\n%s", text)
 	}
 }
 

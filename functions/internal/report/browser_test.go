@@ -310,6 +310,21 @@ func TestPageFitsAPhone(t *testing.T) {
 	b.noProblems(t)
 }
 
+func TestTableOfRunsFitsALaptop(t *testing.T) {
+	run := runOf()
+	for i := range 3 {
+		run.History = append(run.History, mysqlstore.PastRun{
+			Run:     billing.Run{ID: fmt.Sprintf("01a22659-03d0-7c52-b652-e044e99b4d%02d", i), Status: billing.RunCompletedWithErrors, DryRun: true, StartedAt: now.AddDate(0, 0, -7*i)},
+			Figures: billing.Summary{TotalOrganizations: 24_812, Synchronized: 1_363, Errors: 12, DryRun: true},
+		})
+	}
+	b := open(t, render(t, run))
+	for _, width := range []int64{1100, 1280} {
+		b.do(t, chromedp.EmulateViewport(width, 800))
+		want(t, b, `[...document.querySelectorAll("#history .scroll")].filter((e) => e.scrollWidth > e.clientWidth).length`, 0)
+	}
+}
+
 func TestPageWithoutScriptsShowsTheFirst(t *testing.T) {
 	b := open(t, render(t, runOf(many(maxPlain+50)...)), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})

@@ -244,6 +244,6 @@ func span(d time.Duration) string {
 	case hours < 48:
 		return strconv.Itoa(hours) + " h " + strconv.Itoa(minutes%60) + " min"
 	default:
-		return count(hours/24, "day") + " " + strconv.Itoa(hours%24) + " h"
+		return billing.Count(hours/24, "day") + " " + strconv.Itoa(hours%24) + " h"
 	}
 }

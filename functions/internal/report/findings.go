@@ -188,7 +188,7 @@ func (f *findings) omitted() []string {
 	for _, outcome := range slices.Sorted(maps.Keys(f.found)) {
 		if listed := f.listed[outcome]; listed < f.found[outcome] {
 			all = append(all, fmt.Sprintf("Of %s organizations with outcome %s, only the first %s (by organization id) are listed here.",
-				number(f.found[outcome]), outcome, number(listed)))
+				billing.Thousands(f.found[outcome]), outcome, billing.Thousands(listed)))
 		}
 	}
 	return all

@@ -90,16 +90,16 @@ func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string
 		X: columnStep*float64(place) + (columnStep-columnWidth)/2, Width: columnWidth,
 		DateY: chartCaption, KindY: chartCaption + 15, Middle: columnStep * (float64(place) + 0.5),
 		Rate: driftLabel(f), Date: run.StartedAt.UTC().Format("2 Jan"), Kind: kind(run), This: run.ID == thisID, DryRun: run.DryRun,
-		Say: number(f.Synchronized) + " repaired, " + number(f.Withheld()) + " withheld, " + count(f.OtherErrors(), "other error") + " of " + count(f.TotalOrganizations, "organization"),
+		Say: billing.Thousands(repaired(f)) + " repaired, " + billing.Thousands(withheld(f)) + " withheld, " + billing.Count(f.OtherErrors(), "other error") + " of " + billing.Count(f.TotalOrganizations, "organization"),
 	}
 	if run.DryRun {
-		c.Say = strings.Replace(c.Say, "repaired", "would be repaired", 1)
+		c.Say = strings.NewReplacer("repaired", "would be repaired", "withheld", "would be withheld").Replace(c.Say)
 	}
 	top := chartBottom
 	for _, part := range []struct {
 		key string
 		n   int
-	}{{"synced", f.Synchronized}, {"withheld", f.Withheld()}, {"error", f.OtherErrors()}} {
+	}{{"synced", repaired(f)}, {"withheld", withheld(f)}, {"error", f.OtherErrors()}} {
 		if part.n <= 0 {
 			continue
 		}
@@ -125,7 +125,7 @@ func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 		f := run.Totals
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
-			Total: f.TotalOrganizations, Repaired: f.Synchronized, Withheld: f.Withheld(), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
+			Total: f.TotalOrganizations, Repaired: repaired(f), Withheld: withheld(f), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
 		})
 	}
 	return all

@@ -43,7 +43,7 @@ const (
 // pageTemplate is parsed once it is needed: a function that only closes runs starts without it.
 var pageTemplate = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(template.FuncMap{
-		"first": first, "rest": rest, "parts": parts, "number": number, "percent": percent, "count": count, "plainLimit": func() int { return maxPlain },
+		"first": first, "rest": rest, "parts": parts, "number": billing.Thousands, "percent": percent, "count": billing.Count, "plainLimit": func() int { return maxPlain },
 	}).Parse(markup))
 })
 

@@ -208,6 +208,24 @@ func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
 	wantSaid(t, render(t, run), "wrong_mode the key is of live mode", billing.ReasonWrongMode.Advice().Means, "reconcile start --resume run-1")
 }
 
+func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
+	run := runOf(item("a", billing.OutcomeDrifted, billing.ReasonRepaired, tierChange("pro", "free")), item("b", billing.OutcomeDrifted, billing.ReasonRepaired, tierChange("pro", "free")))
+	run.Summary.DryRun, run.Summary.TotalOrganizations, run.Summary.Synchronized = true, 2, 2
+	run.Summary.Downgrades, run.Summary.DowngradeLimit, run.Summary.Access.Lowered.Organizations = 2, 1, 2
+	page := render(t, run)
+	wantSaid(t, page, "1 would be repaired, 50.0 %", "1 would be withheld, 50.0 %",
+		"A run that writes would lower access of at most 1, its limit, and withhold 1 of 2 organizations.",
+		"1 organization would be withheld. A run that writes would lower access beyond its limit", "reconcile org ORG --explain reconcile start",
+		"Whose tier or period would change")
+	if strings.Contains(seen(page), "period changed") {
+		t.Error("the dry run says that something changed")
+	}
+
+	run.Summary.Downgrades = 1
+	run.Summary.Access.Lowered.Organizations = 1
+	wantSaid(t, render(t, run), "0 would be withheld", "A run that writes would lower access of 1 organization, within its limit of 1.")
+}
+
 // A run over one organization has a limit of its own: to run what was withheld by itself would lead
 // around the guard.
 func TestNothingLeadsAroundTheGuard(t *testing.T) {
@@ -334,7 +352,7 @@ func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 			}
 		}
 	}
-	wantSaid(t, render(t, run), "4 would be repaired, 4 withheld, 8 other errors of 100 organizations", "none 8 Nov", "8.0 % 15 Nov dry run", "2.0 % 22 Nov this run",
+	wantSaid(t, render(t, run), "4 would be repaired, 4 would be withheld, 8 other errors of 100 organizations", "none 8 Nov", "8.0 % 15 Nov dry run", "2.0 % 22 Nov this run",
 		"2026-11-22 03:00 run-1 this run completed 100 1 1 2.0 % 2 2026-11-15 03:00 run-0 completed, dry run 100 4 4 8.0 % 8")
 
 	if chart(run.History[:1], "run-1") != nil {

@@ -36,6 +36,7 @@ type page struct {
 	Segments []segment
 
 	Errors, Warnings, Reasons []reasonRow
+	WouldWithhold             []reasonRow
 	Accepted                  []acceptedRow
 	Guard, Decided            string
 	Missed                    []billing.MissedWebhooks
@@ -117,7 +118,7 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), Warnings: reasonRows(f.warnings), Accepted: f.accepted,
+		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), WouldWithhold: heldIfWritten(s, run.OrgID), Warnings: reasonRows(f.warnings), Accepted: f.accepted,
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
@@ -151,13 +152,15 @@ func tone(s billing.Summary) string {
 
 // outcomeFigures add up to the total.
 func outcomeFigures(s billing.Summary) []outcomeFigure {
-	drift := outcomeFigure{Key: "synced", Label: "repaired", Note: "differed from Stripe, now as Stripe says", N: s.Synchronized}
+	drift := outcomeFigure{Key: "synced", Label: "repaired", Note: "differed from Stripe, now as Stripe says", N: repaired(s)}
+	held := outcomeFigure{Key: "withheld", Label: "withheld", Note: "differ, and wait for a person’s approval", N: withheld(s)}
 	if s.DryRun {
 		drift.Label, drift.Note = "would be repaired", "differ from Stripe; a dry run writes nothing"
+		held.Label, held.Note = "would be withheld", "differ, and would wait for a person’s approval"
 	}
 	all := []outcomeFigure{
 		drift,
-		{Key: "withheld", Label: "withheld", Note: "differ, and wait for a person’s approval", N: s.Withheld()},
+		held,
 		{Key: "error", Label: "other errors", Note: "need a person", N: s.OtherErrors()},
 		{Key: "skipped", Label: "nothing to do", Note: "in sync, or nothing in Stripe", N: s.Skipped},
 	}
@@ -166,6 +169,11 @@ func outcomeFigures(s billing.Summary) []outcomeFigure {
 	}
 	return all
 }
+
+// repaired and withheld are the organizations that differed from Stripe. Those of a dry run would be.
+func repaired(s billing.Summary) int { return s.Synchronized - s.WouldWithholdInAll() }
+
+func withheld(s billing.Summary) int { return s.Withheld() + s.WouldWithholdInAll() }
 
 func segments(s billing.Summary) []segment {
 	if s.TotalOrganizations == 0 {
@@ -185,21 +193,32 @@ func segments(s billing.Summary) []segment {
 
 // guard says what the limit of downgrades did, or would do.
 func guard(s billing.Summary) string {
-	lowered := "Access lowered: " + count(s.Downgrades, "organization")
-	limit := number(s.DowngradeLimit)
+	lowered := "Access lowered: " + billing.Count(s.Downgrades, "organization")
+	limit := billing.Thousands(s.DowngradeLimit)
 	if s.LimitShared {
-		return lowered + ", the limit of all catch-ups together within 24 hours is " + limit + "; withheld: " + number(s.Reasons[billing.ReasonWithheld]) + "."
+		return lowered + ", the limit of all catch-ups together within 24 hours is " + limit + "; withheld: " + billing.Thousands(s.Reasons[billing.ReasonWithheld]) + "."
 	}
-	switch withheld := s.Reasons[billing.ReasonWithheld]; {
-	case s.DryRun && s.Downgrades > s.DowngradeLimit:
-		return "In a run that writes: " + lowered + ". It would stop at its limit of " + limit + " and withhold the rest."
+	would, did := s.WouldWithhold()[billing.ReasonWithheld], s.Reasons[billing.ReasonWithheld]
+	switch {
+	case would > 0:
+		return "A run that writes would lower access of at most " + limit + ", its limit, and withhold " + billing.Thousands(would) + " of " + billing.Count(s.Downgrades, "organization") + "."
 	case s.DryRun:
-		return "In a run that writes: " + lowered + ", within its limit of " + limit + "."
-	case withheld > 0:
-		return lowered + ", the run's limit is " + limit + "; withheld: " + number(withheld) + "."
+		return "A run that writes would lower access of " + billing.Count(s.Downgrades, "organization") + ", within its limit of " + limit + "."
+	case did > 0:
+		return lowered + ", the run's limit is " + limit + "; withheld: " + billing.Thousands(did) + "."
 	default:
 		return lowered + ", the run's limit is " + limit + "."
 	}
+}
+
+// heldIfWritten tells what a run that writes would withhold, which a dry run has in no other table.
+func heldIfWritten(s billing.Summary, orgID string) []reasonRow {
+	var all []reasonRow
+	would := s.WouldWithhold()
+	for _, reason := range most(would) {
+		all = append(all, reasonRow{Advice: s.AdviceIfWritten(reason, orgID), N: would[reason]})
+	}
+	return all
 }
 
 // decided says who asked for the run, who approved its downgrades, and how many errors somebody accepted; ""
@@ -213,10 +232,10 @@ func decided(s billing.Summary) string {
 		all = append(all, "It may lower the organization whatever another run holds back.")
 	}
 	if a := s.Approval; a != nil {
-		all = append(all, "Approved: "+count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
+		all = append(all, "Approved: "+billing.Count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
 	}
 	if s.AcceptedErrors > 0 {
-		all = append(all, "Of the errors, "+number(s.AcceptedErrors)+" known and accepted.")
+		all = append(all, "Of the errors, "+billing.Thousands(s.AcceptedErrors)+" known and accepted.")
 	}
 	return clean(strings.Join(all, " "))
 }
@@ -281,23 +300,6 @@ func duration(d time.Duration) string {
 		return "under a second"
 	}
 	return d.Round(time.Second).String()
-}
-
-// number groups the digits by thousands.
-func number(n int) string {
-	digits := strconv.Itoa(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-// count is a number with what it counts.
-func count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return number(n) + " " + what
 }
 
 // percent is of the total, to a tenth; the space does not break.
