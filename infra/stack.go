@@ -11,6 +11,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 // prefix begins every name that people meet.
@@ -89,7 +90,7 @@ func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operat
 	if c.Stage != "" {
 		dotEnv = append(dotEnv, "STAGE="+c.Stage)
 	}
-	dashboard := fmt.Sprintf("https://%s.console.aws.amazon.com/cloudwatch/home?region=%[1]s#dashboards/dashboard/%s", c.Region, c.globalName(""))
+	dashboard := fmt.Sprintf("https://%s/cloudwatch/home?region=%s#dashboards/dashboard/%s", config.ConsoleHost(c.Region), c.Region, c.globalName(""))
 	outputs := []output{
 		{"DotEnv", "Lines for the operators' .env", jsii.String(strings.Join(dotEnv, "\n"))},
 		{"OperatorPolicy", "The policy to attach to the operators' role", operators.ManagedPolicyArn()},

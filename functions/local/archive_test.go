@@ -54,4 +54,8 @@ func TestReportsAreArchivedWhereABucketAndAWSSettingsAre(t *testing.T) {
 	if keys := server.Keys("acme"); len(keys) != 2 || !strings.HasSuffix(keys[0], "/changes.csv") || !strings.HasSuffix(keys[1], "/report.html") {
 		t.Errorf("archived %v", keys)
 	}
+	environ = p.with("REPORT_BUCKET", "gone")
+	if text := says("--dry-run"); !strings.Contains(text, "warning: the report of run ") || !strings.Contains(text, "NoSuchBucket") {
+		t.Errorf("a report that was not archived: %s", text)
+	}
 }

@@ -10,16 +10,19 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/archive"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/find"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
+	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
@@ -116,9 +119,21 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 		return summary, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if o.org != "" {
+		if o.org, err = find.Organization(ctx, s.store, progress, strings.TrimSpace(o.org)); err != nil {
+			return summary, err
+		}
+	}
+	if o.isFull() && own == nil {
+		cli.WarnOfOpenRun(ctx, s.store, progress)
+	}
 	if summary, err = s.reconcile(ctx, o); err != nil {
+		if o.org != "" && billing.AsFailure(err).Reason == billing.ReasonUnknownOrganization {
+			err = find.Similar(ctx, s.store, o.org, err)
+		}
 		return summary, err
 	}
+	s.sayArchived(summary)
 	if err := s.show(ctx, o, summary, out); err != nil {
 		return summary, err
 	}
@@ -140,6 +155,13 @@ func (s session) show(ctx context.Context, o options, summary billing.Summary, o
 		return output.JSON(out, summary)
 	}
 	view := o.view
+	if o.reading.Strategy == string(billing.StrategyEvents) {
+		run, err := s.store.Run(ctx, summary.RunID)
+		if err != nil {
+			return err
+		}
+		view.Window = run.Window
+	}
 	view.Queued, view.Stored, view.Names = o.demo.hold, o.demo.hold || s.stays, cli.OrganizationNames(ctx, s.store, summary)
 	return output.Summary(out, summary, view)
 }
@@ -175,7 +197,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	if err != nil {
 		return s, err
 	}
-	s = session{store: store, progress: progress, stays: own == nil}
+	s = session{store: store, progress: progress, stays: own == nil, reports: &attempt{}}
 	stripe := wiring.Stripe(c, 1, log)
 	if err = reachable(ctx, stripe); err == nil {
 		err = s.checkApplication(ctx, o)
@@ -199,9 +221,35 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 func (s session) archiveReports(ctx context.Context, c config.Config) {
 	reports, err := archive.New(ctx, c, s.store)
 	if err != nil {
-		s.progress.Note("the report is not archived: %v", err)
+		s.progress.Note("warning: the report is not archived: %v", err)
 	}
-	s.Aggregator.Step.Archive = reports
+	if reports != nil {
+		s.reports.Archive = reports
+		s.Aggregator.Step.Archive = s.reports
+	}
+}
+
+// attempt is an archive that remembers why a report was not archived: the aggregator only logs it.
+type attempt struct {
+	pipeline.Archive
+
+	failed atomic.Pointer[string]
+}
+
+func (a *attempt) Put(ctx context.Context, run billing.Run, summary billing.Summary) error {
+	err := a.Archive.Put(ctx, run, summary)
+	a.failed.Store(nil)
+	if err != nil {
+		a.failed.Store(new(err.Error()))
+	}
+	return err
+}
+
+// sayArchived warns of a report that was not archived.
+func (s session) sayArchived(summary billing.Summary) {
+	if why := s.reports.failed.Load(); why != nil {
+		s.progress.Note("warning: the report of run %s is not archived: %s; where the functions are deployed, they try again within 15 minutes", summary.RunID, *why)
+	}
 }
 
 // checkApplication refuses a database that is not the application's, before this system's own tables

@@ -487,6 +487,19 @@ func TestOtherRunsInTheDatabaseAreLeftAlone(t *testing.T) {
 	}
 }
 
+func TestOneOrganizationIsNamedByItsStripeCustomer(t *testing.T) {
+	p := newPlace(t, mysqltest.New(t))
+	orgID := mysqltest.Value[string](t, p.db, `SELECT MIN(id) FROM organizations WHERE stripe_customer_id <> '' AND is_deleted = 0`)
+	customer := mysqltest.Value[string](t, p.db, `SELECT stripe_customer_id FROM organizations WHERE id = '`+orgID+`'`)
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"--org", customer, "--dry-run"}, p.environ, &out, &errs); code != cli.ExitOK || !strings.Contains(errs.String(), "customer "+customer+" is organization "+orgID) {
+		t.Errorf("exit %d\n%s", code, &errs)
+	}
+	if code, a := local(t.Context(), t, p.environ, "--org", "cus_of_nobody"); code != cli.ExitFailed || a.Error.Code != "unknown_organization" {
+		t.Errorf("exit %d, %+v", code, a.Error)
+	}
+}
+
 func TestOneOrganizationIsARunOfOne(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	_, dry := local(t.Context(), t, p.environ, "--dry-run")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
@@ -94,10 +95,15 @@ func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) e
 	case errors.Is(err, cli.ErrNoTerminal):
 		return cli.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
 	case err == nil && !yes:
-		return &cli.Error{Exit: cli.ExitUsage, Code: "usage", Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
+		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeNotConfirmed, Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
 	default:
 		return err
 	}
+}
+
+// isFull reports whether a run over all organizations is opened.
+func (o options) isFull() bool {
+	return o.org == "" && o.resume == "" && o.reading.Strategy != string(billing.StrategyEvents)
 }
 
 // ownFlags shape the own parts and say nothing about others.
@@ -110,7 +116,7 @@ func (o *options) bind(cmd *cobra.Command) {
 	o.reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
-	f.StringVar(&o.org, "org", "", "only the organization with this `ID`")
+	f.StringVar(&o.org, "org", "", "only this `ORGANIZATION`: its id, its Stripe customer or subscription, or its whole name")
 	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
 	f.BoolVar(&o.yes, "yes", false, "with a live key, write without asking")

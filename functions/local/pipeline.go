@@ -27,6 +27,7 @@ type session struct {
 
 	store    *mysqlstore.Store
 	progress *output.Progress
+	reports  *attempt
 	stays    bool // the database outlives this process
 }
 

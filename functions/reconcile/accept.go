@@ -145,7 +145,7 @@ func (c *command) noteAccepted(ctx context.Context, args []string, o acceptOptio
 	if err != nil {
 		return err
 	}
-	return c.withNearest(ctx, orgID, c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
+	return c.withSimilar(ctx, orgID, c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 		codes, err := codesToAccept(ctx, store, orgID, second(args))
 		if err != nil {
 			return err
@@ -182,7 +182,7 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	codes := item.Codes()
 	if !found || len(codes) == 0 {
 		return nil, &cli.Error{
-			Exit: cli.ExitUsage, Code: "nothing_to_accept", Err: errors.New("the last run said nothing about organization " + orgID + " that can be accepted"),
+			Exit: cli.ExitFailed, Code: "nothing_to_accept", Err: errors.New("the last run said nothing about organization " + orgID + " that can be accepted"),
 			Hint: "name the code: " + strings.Join(billing.AcceptableCodes(), ", "),
 		}
 	}
@@ -197,7 +197,7 @@ func (c *command) removeAccepted(ctx context.Context, orgID, code string) error 
 		}
 		if n == 0 {
 			return &cli.Error{
-				Exit: cli.ExitUsage, Code: "nothing_accepted", Err: errors.New("nothing of that is accepted for organization " + orgID),
+				Exit: cli.ExitFailed, Code: "nothing_accepted", Err: errors.New("nothing of that is accepted for organization " + orgID),
 				Hint: "reconcile accept --list shows what is, with the ids",
 			}
 		}

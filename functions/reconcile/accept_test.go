@@ -98,8 +98,8 @@ func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 		"a date that passed":      {[]string{"org-1", "other_mode", "--reason", "x", "--until", "2020-01-01"}, cli.ExitUsage, "usage", "passed"},
 		"a name without quotes":   {[]string{"Name", "of", "org-1", "--reason", "x"}, cli.ExitUsage, "usage", "quotes"},
 		"unknown organization":    {[]string{"org-2", "other_mode", "--reason", "x"}, cli.ExitFailed, "unknown_organization", "org-2"},
-		"no run said anything":    {[]string{"org-1", "--reason", "x"}, cli.ExitUsage, "nothing_to_accept", "org-1"},
-		"nothing to remove":       {[]string{"--remove", "org-1"}, cli.ExitUsage, "nothing_accepted", "org-1"},
+		"no run said anything":    {[]string{"org-1", "--reason", "x"}, cli.ExitFailed, "nothing_to_accept", "org-1"},
+		"nothing to remove":       {[]string{"--remove", "org-1"}, cli.ExitFailed, "nothing_accepted", "org-1"},
 		"list and remove":         {[]string{"--remove", "--list"}, cli.ExitUsage, "usage", "--list"},
 		"list of an organization": {[]string{"--list", "org-1"}, cli.ExitUsage, "usage", "--list"},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,8 +61,8 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if most := before.Downgrades + before.Withheld; limit > most && limit > before.DowngradeLimit && !force {
-			return cli.Usage("run %s has downgraded %d organizations and withheld %d: --limit %d allows those; more would let pass what nobody has looked at, and takes --force",
-				runID, before.Downgrades, before.Withheld, most)
+			return cli.Usage("run %s has downgraded %s and withheld %d: --limit %d allows those; more would also allow what nobody has looked at, and needs --force",
+				runID, billing.Count(before.Downgrades, "organization"), before.Withheld, most)
 		}
 		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: cli.Operator(), At: time.Now().UTC()})
 		if err != nil {
@@ -72,7 +73,8 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if !approved {
-			return cli.Usage("run %s has downgraded %d organizations already; --limit cannot be less", runID, a.Downgrades)
+			return cli.Conflict(fmt.Sprintf("--limit %d is the least: with it, the run lowers no more", a.Downgrades),
+				"run %s has downgraded %s already; --limit cannot be less", runID, billing.Count(a.Downgrades, "organization"))
 		}
 		return c.showApproval(a)
 	})
@@ -101,10 +103,12 @@ func (c *command) showApproval(a approval) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(a)
 	}
-	next := "\nreconcile redrive --watch has those applied"
-	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
-		next = ""
+	if err := say(c.out, "run %s may now downgrade %s; it has downgraded %d and withheld %d; approved by %s",
+		a.RunID, billing.Count(a.DowngradeLimit, "organization"), a.Downgrades, a.Withheld, a.By); err != nil {
+		return err
 	}
-	return say(c.out, "run %s may now downgrade %d organizations; it did %d, and withheld %d; approved by %s%s",
-		a.RunID, a.DowngradeLimit, a.Downgrades, a.Withheld, a.By, next)
+	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
+		return nil
+	}
+	return say(c.errs, "reconcile redrive --watch applies what was withheld")
 }

@@ -44,7 +44,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 3; approved by " + cli.Operator() + "\nreconcile redrive --watch has those applied\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it has downgraded 2 and withheld 3; approved by " + cli.Operator() + "\n"; out.String() != want || errs.String() != "reconcile redrive --watch applies what was withheld\n" {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {
@@ -59,7 +59,7 @@ func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--force"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it did 2, and withheld 0; approved by " + cli.Operator() + "\n"; out.String() != want {
+	if want := "run run-1 may now downgrade 5 organizations; it has downgraded 2 and withheld 0; approved by " + cli.Operator() + "\n"; out.String() != want || errs.Len() != 0 {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 }
@@ -99,7 +99,7 @@ func TestApproveRefusesWhatItCannotDo(t *testing.T) {
 	}{
 		"no run":             {[]string{"approve", "--limit", "5"}, cli.ExitUsage, "usage", "run"},
 		"no limit":           {[]string{"approve", "run-1"}, cli.ExitUsage, "usage", "--limit"},
-		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, cli.ExitUsage, "usage", "already"},
+		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, cli.ExitFailed, cli.CodeConflict, "2 organizations already"},
 		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, cli.ExitUsage, "usage", "--force"},
 		"unknown run":        {[]string{"approve", "run-2", "--limit", "5"}, cli.ExitFailed, "unknown_run", "run-2"},
 		"unknown command":    {[]string{"aprove"}, cli.ExitUsage, "usage", "aprove"},

@@ -101,7 +101,7 @@ func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run bill
 	if err != nil {
 		return err
 	}
-	if err := c.showSummary(ctx, store, summary); err != nil || summary.Status.Open() {
+	if err := c.showSummary(ctx, store, summary, run.Window); err != nil || summary.Status.Open() {
 		return err
 	}
 	return cli.Ended(summary.Status)
@@ -119,12 +119,12 @@ func summaryOf(ctx context.Context, store *mysqlstore.Store, run billing.Run) (b
 	return (&pipeline.Aggregator{Store: store}).Summary(ctx, run.ID)
 }
 
-func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s billing.Summary) error {
+func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s billing.Summary, window *billing.Window) error {
 	if c.json {
 		return output.JSON(c.out, s)
 	}
 	view := c.view
-	view.Queued, view.Stored, view.Names = true, true, cli.OrganizationNames(ctx, store, s)
+	view.Window, view.Queued, view.Stored, view.Names = window, true, true, cli.OrganizationNames(ctx, store, s)
 	return output.Summary(c.out, s, view)
 }
 

@@ -40,12 +40,39 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 			return err
 		}
 		x := explanationOf(e)
-		x.Event, err = store.LatestCause(ctx, e.Record.Org.ID)
-		if err != nil {
+		if x.Event, err = store.LatestCause(ctx, e.Record.Org.ID); err != nil {
+			return err
+		}
+		if x.next, err = nextCommands(ctx, store, x); err != nil {
 			return err
 		}
 		return c.showExplanation(x, names[e.Record.Org.ID])
 	})
+}
+
+// nextCommands are for a plan that is refused or held back. Nothing is to be explained once more.
+func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) ([]string, error) {
+	switch x.Plan.Reason {
+	case billing.ReasonNotRepeated:
+		return []string{allowOne(x.OrgID)}, nil
+	case billing.ReasonHeldByRun:
+		holder, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.HeldFor))
+		if err != nil || holder == "" {
+			return nil, err
+		}
+		a, err := approvalOf(ctx, store, holder)
+		if err != nil || a.Withheld == 0 { // held back by another guard than its limit
+			return []string{allowOne(x.OrgID)}, err
+		}
+		held := billing.Summary{RunID: holder, Downgrades: a.Downgrades, Reasons: map[billing.Reason]int{billing.ReasonWithheld: a.Withheld}}
+		return []string{held.Command("reconcile approve RUN --limit N", ""), "reconcile redrive --watch"}, nil
+	default:
+		return x.Plan.Reason.Advice().Repair(billing.Summary{}, x.OrgID), nil
+	}
+}
+
+func allowOne(orgID string) string {
+	return billing.Summary{}.Command("reconcile org ORG --allow-downgrade", orgID)
 }
 
 // explanation is an organization as people and machines are shown it. Columns have their names
@@ -64,6 +91,8 @@ type explanation struct {
 	Event *billing.Cause `json:"event"`
 	Why   string         `json:"why"`
 	Plan  planned        `json:"plan"`
+
+	next []string // commands about a plan that is not carried out
 }
 
 // seen is a subscription in Stripe and what it counts for.
@@ -243,7 +272,7 @@ func writePlan(p *output.Page, x explanation) {
 	advice, commands := x.Plan.Reason.Advice(), []string(nil)
 	if x.Plan.Error != "" {
 		p.Line(indent, "%s", x.Plan.Error)
-		commands = advice.Repair(billing.Summary{}, x.OrgID)
+		commands = x.next
 	}
 	p.Advice(indent, advice, commands)
 	p.Warnings(indent, x.Plan.Warnings)

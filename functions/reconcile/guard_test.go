@@ -37,6 +37,14 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	if explained.Plan.Reason != billing.ReasonHeldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
 		t.Errorf("%+v", explained.Plan)
 	}
+	text := h.prints("org", held, "--explain")
+	if !strings.Contains(text, "reconcile approve "+week.RunID+" --limit 3\n") || !strings.Contains(text, "reconcile redrive --watch\n") || strings.Contains(text, "--explain") {
+		t.Errorf("the next step of an explanation is not in\n%s", text)
+	}
+	if text := h.prints("org", held, "--dry-run", "--watch"); !strings.Contains(text, "would be withheld, 1\n") || !strings.Contains(text, "another run withholds that") ||
+		!strings.Contains(text, "reconcile org "+held+" --explain\n") {
+		t.Errorf("a dry run does not say that a run that writes would withhold it:\n%s", text)
+	}
 	one := h.run(cli.ExitNotOK, "org", held, "--watch").Result
 	if one.Reasons[billing.ReasonHeldByRun] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
 		t.Errorf("%+v", one)

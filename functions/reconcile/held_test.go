@@ -320,13 +320,16 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 			t.Errorf("%s is explained without %q:\n%s", id, want, text)
 		}
 	}
+	if text := h.prints("start", "--strategy", "events", "--since", "1m", "--watch"); !strings.Contains(text, "Stripe's events from") || !strings.Contains(text, "no event in this window names an organization\n") {
+		t.Errorf("a catch-up with nothing to do does not say what it read:\n%s", text)
+	}
 	if again := h.run(cli.ExitOK, "start", "--strategy", "events", "--watch").Result; again.TotalOrganizations != 2 || again.Synchronized != 0 {
 		t.Errorf("of the last day, for nobody has asked for that before: %+v", again)
 	}
 	if full := h.run(cli.ExitOK, "start", "--watch").Result; full.TotalOrganizations != 3 || full.Synchronized != 1 {
 		t.Errorf("%+v", full)
 	}
-	if listed := h.prints("runs", "--kind", "catch-up"); strings.Count(listed, "completed") != 2 {
+	if listed := h.prints("runs", "--kind", "catch-up"); strings.Count(listed, "completed") != 3 {
 		t.Errorf("listed are\n%s", listed)
 	}
 }
@@ -379,6 +382,44 @@ func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 		}
 		if strings.ContainsRune(errs.String(), '\x1b') {
 			t.Errorf("a name reached the terminal as it is: %q", &errs)
+		}
+	}
+}
+
+func TestRedriveSaysWhatMovedBeforeTheSummariesThatItAmends(t *testing.T) {
+	h := hold(t)
+	h.run(cli.ExitOK, "migrate")
+	h.organization("org-1", price("price_of_nothing"))
+	runID := h.run(cli.ExitNotOK, "start", "--watch").Result.RunID
+	h.subscription("org-1", price("price_max"))
+	text := h.prints("redrive", "--watch")
+	if !strings.HasPrefix(text, "1 message moved back to the work queue\n\nsynced ") || !strings.Contains(text, "run "+runID+": completed\n") {
+		t.Errorf("%s", text)
+	}
+}
+
+func TestStartWarnsOfAnOpenRun(t *testing.T) {
+	h := hold(t)
+	h.run(cli.ExitOK, "migrate")
+	h.organization("org-1")
+	first := h.run(cli.ExitOK, "start", "--dry-run", "--watch").Result.RunID
+	starts := func() string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if code := realMain(t.Context(), []string{"start", "--dry-run"}, h.environ, &out, &errs); code != cli.ExitOK {
+			t.Fatalf("exit %d\n%s", code, &errs)
+		}
+		return errs.String()
+	}
+	if text := starts(); strings.Contains(text, "warning") {
+		t.Errorf("none is open:\n%s", text)
+	}
+	h.db.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
+	h.db.MustExec(t, `UPDATE reconciliation_runs SET status = 'running', started_at = started_at + INTERVAL 1 MINUTE WHERE id = ?`, first)
+	text := starts()
+	for _, want := range []string{"warning: run " + first + " over all organizations is still running, 1 of 1 organization done", "reconcile status " + first + " --watch follows it\n", "reconcile stop " + first + " --reason TEXT"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
 }

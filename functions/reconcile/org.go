@@ -2,24 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/config"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
-	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
-)
-
-const (
-	// nearest is how many organizations are offered instead of one that is not there.
-	nearest = 5
-	// nearestTime bounds the look for them: they are a courtesy.
-	nearestTime = 5 * time.Second
 )
 
 func (c *command) org(ctx context.Context) *cobra.Command {
@@ -57,9 +44,9 @@ whatever is held back. Who asked for it is kept with the run.`,
 			}
 			switch {
 			case explains:
-				return c.withNearest(ctx, e.OrgID, c.explain(ctx, e.OrgID))
+				return c.withSimilar(ctx, e.OrgID, c.explain(ctx, e.OrgID))
 			default:
-				return c.withNearest(ctx, e.OrgID, c.enqueue(ctx, e, watches))
+				return c.withSimilar(ctx, e.OrgID, c.enqueue(ctx, e, watches))
 			}
 		},
 	}
@@ -69,48 +56,4 @@ whatever is held back. Who asked for it is kept with the run.`,
 	f.BoolVar(&watches, "watch", false, "wait for the run, then print what changed")
 	f.BoolVar(&explains, "explain", false, "show both sides, what governs and why, and the plan; write nothing")
 	return cmd
-}
-
-// withNearest adds to the error of an unknown organization those it may have been meant for.
-// Without a database that answers, the error is what it was.
-func (c *command) withNearest(ctx context.Context, id string, err error) error {
-	if err == nil || !c.hasDatabase() || reasonOf(err) != string(billing.ReasonUnknownOrganization) {
-		return err
-	}
-	settings, loadErr := config.Load(c.environ, config.NeedDatabase)
-	if loadErr != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, nearestTime)
-	defer cancel()
-	var near []mysqlstore.NamedOrganization
-	lookErr := onStore(ctx, settings, func(store *mysqlstore.Store) (err error) {
-		near, err = store.SimilarOrganizations(ctx, id, nearest)
-		return err
-	})
-	hint := "no id begins like it and no name contains it"
-	if lookErr != nil {
-		hint = "the database could not be asked for similar ones"
-	}
-	if len(near) > 0 {
-		hint = "did you mean one of these?" + named(near)
-	}
-	return &cli.Error{Exit: cli.ExitFailed, Code: string(billing.ReasonUnknownOrganization), Err: errors.New(telemetry.OneLine(err.Error())), Hint: hint}
-}
-
-// reasonOf an error, whoever it comes from.
-func reasonOf(err error) string {
-	if e, ok := errors.AsType[*cli.Error](err); ok {
-		return e.Code
-	}
-	return string(billing.AsFailure(err).Reason)
-}
-
-// named lists the organizations, one a line.
-func named(all []mysqlstore.NamedOrganization) string {
-	var b strings.Builder
-	for _, o := range all {
-		b.WriteString("\n    " + telemetry.OneLine(telemetry.Clean(o.ID+"  "+o.Name)))
-	}
-	return b.String()
 }

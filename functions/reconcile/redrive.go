@@ -29,9 +29,15 @@ const (
 	amendTime = 15 * time.Second
 )
 
+// How a redrive stands, beside "running" and SQS's other words.
+const (
+	redriveEmpty     = "empty"
+	redriveCompleted = "completed"
+)
+
 // redriven is what redrive answers.
 type redriven struct {
-	Status string            `json:"status"` // empty, running, completed
+	Status string            `json:"status"`
 	Moved  int               `json:"moved"`
 	ToMove int               `json:"toMove"`
 	Runs   []billing.Summary `json:"runs"` // whose organizations were tried again, with --watch
@@ -121,7 +127,7 @@ func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool
 		return false, last, m.explained(ctx, err)
 	}
 	if depth.InFlight > 0 {
-		progress.Note("%d messages are being looked at by somebody; they stay in the dead-letter queue", depth.InFlight)
+		progress.Note("somebody is looking at %s, which stay in the dead-letter queue", billing.Count(depth.InFlight, "message"))
 	}
 	if depth.Visible == 0 {
 		return false, last, nil
@@ -141,7 +147,7 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 	if err != nil {
 		return err
 	}
-	r := redriven{Status: "empty", Runs: []billing.Summary{}}
+	r := redriven{Status: redriveEmpty, Runs: []billing.Summary{}}
 	begun, move, err := m.begin(ctx, progress)
 	if err == nil && begun && watches {
 		move, err = m.untilMoved(ctx, progress, move)
@@ -151,6 +157,9 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 	}
 	if begun {
 		r.Status, r.Moved, r.ToMove = strings.ToLower(move.Status), move.Moved, move.ToMove
+	}
+	if err := c.showMoved(r); err != nil {
+		return err
 	}
 	if begun && store != nil {
 		if r.Runs, err = m.outcomes(ctx, store, progress, before, move.Moved); err != nil {
@@ -308,16 +317,30 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 		return json.NewEncoder(c.out).Encode(r)
 	}
 	for _, s := range r.Runs {
-		if err := c.showSummary(ctx, store, s); err != nil {
+		if err := say(c.out, "\n"); err != nil {
+			return err
+		}
+		if err := c.showSummary(ctx, store, s, nil); err != nil {
 			return err
 		}
 	}
+	if store != nil && r.Status != redriveEmpty && len(r.Runs) == 0 {
+		return say(c.out, "no organization has a new outcome")
+	}
+	return nil
+}
+
+// showMoved says what SQS has moved, before the outcomes are there; machines get everything in one answer.
+func (c *command) showMoved(r redriven) error {
+	if c.json {
+		return nil
+	}
 	switch r.Status {
-	case "empty":
+	case redriveEmpty:
 		return say(c.out, "the dead-letter queue is empty: nothing to redrive (SQS counts up to a minute late)")
-	case "completed":
-		return say(c.out, "messages moved back to the work queue: %d", r.Moved)
+	case redriveCompleted:
+		return say(c.out, "%s moved back to the work queue", billing.Count(r.Moved, "message"))
 	default:
-		return say(c.out, "messages moved back to the work queue so far: %d of about %d; --watch shows how far it is", r.Moved, r.ToMove)
+		return say(c.out, "%d of about %s moved back to the work queue; --watch shows the rest", r.Moved, billing.Count(r.ToMove, "message"))
 	}
 }

@@ -146,9 +146,9 @@ func (c *command) showWritten(n written) error {
 	}
 	rows := ""
 	if n.Rows > 0 {
-		rows = fmt.Sprintf(", %d rows", n.Rows)
+		rows = ", " + billing.Count(n.Rows, "row")
 	}
-	return say(to, "wrote run %s to %s: %d changes of %d organizations%s", n.RunID, name, n.Changes, n.Organizations, rows)
+	return say(to, "wrote run %s to %s: %s of %s%s", n.RunID, name, billing.Count(n.Changes, "change"), billing.Count(n.Organizations, "organization"), rows)
 }
 
 // toFile lets write fill the file, or standard output. The file appears once it is complete, and

@@ -79,9 +79,9 @@ func TestReportIsOfTheLastRunUnlessOneIsNamed(t *testing.T) {
 		orgs string
 		says string
 	}{
-		{[]string{"report", "--csv", "-"}, "b c", "1 changes of 1 organizations, 2 rows"},
-		{[]string{"report", "old", "--csv", "-"}, "a a", "2 changes of 1 organizations, 2 rows"},
-		{[]string{"report", "old", "--csv-organizations", "-"}, "a", "2 changes of 1 organizations, 1 rows"},
+		{[]string{"report", "--csv", "-"}, "b c", "1 change of 1 organization, 2 rows"},
+		{[]string{"report", "old", "--csv", "-"}, "a a", "2 changes of 1 organization, 2 rows"},
+		{[]string{"report", "old", "--csv-organizations", "-"}, "a", "2 changes of 1 organization, 1 row"},
 	} {
 		out, errs := reconcile(t, environ, cli.ExitOK, c.args...)
 		rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
@@ -107,7 +107,7 @@ func TestReportIsAFileOfItsOwnersAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, errs := reconcile(t, environ, cli.ExitOK, "report", "--"+format, file)
-		if out != "wrote run new to "+file+": 1 changes of 1 organizations"+rows+"\n" || errs != "" {
+		if out != "wrote run new to "+file+": 1 change of 1 organization"+rows+"\n" || errs != "" {
 			t.Errorf("said %q and %q", out, errs)
 		}
 		info, err := os.Stat(file)

@@ -193,15 +193,26 @@ func (r pastRun) state() []output.Span {
 // writeRuns writes two lines for each run, which together fit 80 columns: an id alone may take 36.
 func writeRuns(w io.Writer, runs []pastRun) error {
 	p := output.NewPage(w)
-	const line = "%-36s %8s %8s %7s %8s"
-	p.Line(0, line, "RUN", "TOTAL", "DRIFTED", "ERRORS", "DRIFT")
+	const titled, line = 72, "%-36s %8s %8s %7s %8s" // the figures stand below the id where both do not fit
+	narrow := p.Narrower(titled)
+	if narrow {
+		p.Line(0, "RUN")
+		p.Line(2, "%8s %8s %7s %8s", "TOTAL", "DRIFTED", "ERRORS", "DRIFT")
+	} else {
+		p.Line(0, line, "RUN", "TOTAL", "DRIFTED", "ERRORS", "DRIFT")
+	}
 	for _, r := range runs {
 		errors := output.Plain
 		if r.Errors > 0 {
 			errors = output.Failed
 		}
-		p.Parts(0, 2,
-			output.Part(output.Plain, "%-36s %8d %8d", r.title(), r.TotalOrganizations, r.Synchronized+r.Withheld),
+		title, indent := fmt.Sprintf("%-36s ", r.title()), 0
+		if narrow {
+			p.Line(0, "%s", r.title())
+			title, indent = "", 2
+		}
+		p.Parts(indent, 2,
+			output.Part(output.Plain, "%s%8d %8d", title, r.TotalOrganizations, r.Synchronized+r.Withheld),
 			output.Part(errors, " %7d", r.Errors), output.Part(output.Plain, " %8s", fmt.Sprintf("%.1f %%", 100*r.DriftRate)))
 		p.Parts(2, 4, r.state()...)
 	}

@@ -36,6 +36,11 @@ type event struct {
 	By             string `json:"by"` // who asks
 }
 
+// isFull reports whether it opens a run over all organizations.
+func (e event) isFull() bool {
+	return e.OrgID == "" && e.Resume == "" && e.Strategy != string(billing.StrategyEvents)
+}
+
 // patience prepares for a long wait.
 func (e event) patience() string {
 	if e.OrgID != "" {
@@ -98,6 +103,12 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 		return err
 	}
 	if !watches {
+		if e.isFull() && c.hasDatabase() { // what is wrong with the database is no reason not to start
+			_ = c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
+				cli.WarnOfOpenRun(ctx, store, output.NewProgress(c.errs))
+				return nil
+			})
+		}
 		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
 		if err != nil {
 			return err
@@ -107,6 +118,9 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	// Opened first: who wants to watch hears that this is not possible before anything is started.
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
 		progress := output.NewProgress(c.errs)
+		if e.isFull() {
+			cli.WarnOfOpenRun(ctx, store, progress)
+		}
 		var result pipeline.Enumeration
 		err := cli.ShowProgressWhile(ctx, store, progress, lookEvery, e.Resume, func() (err error) {
 			result, err = c.invoke(ctx, settings.EnumeratorFunction, e)
@@ -203,8 +217,8 @@ func started(r pipeline.Enumeration) string {
 	case r.Done && r.Enqueued == 0:
 		return fmt.Sprintf("run %s: nothing is left to enqueue", r.RunID)
 	case r.Done:
-		return fmt.Sprintf("run %s: organizations enqueued: %d", r.RunID, r.Enqueued)
+		return fmt.Sprintf("run %s: %s enqueued", r.RunID, billing.Count(r.Enqueued, "organization"))
 	default:
-		return fmt.Sprintf("run %s: organizations enqueued so far: %d; the rest follows by itself, within 15 minutes", r.RunID, r.Enqueued)
+		return fmt.Sprintf("run %s: %s enqueued so far; the enumerator continues within 15 minutes", r.RunID, billing.Count(r.Enqueued, "organization"))
 	}
 }

@@ -68,7 +68,7 @@ func (c *command) halt(ctx context.Context, runID, why string) error {
 			return err
 		}
 		if !stopped {
-			return cli.Usage("run %s is %s already; only one that is enumerating or running can be stopped", runID, run.Status)
+			return cli.Conflict("reconcile status "+telemetry.Clean(runID)+" shows how it ended", "run %s is %s already; only an open run can be stopped", runID, run.Status)
 		}
 		if err := tellAggregator(ctx, settings.Queues.Results, runID); err != nil {
 			output.NewProgress(c.errs).Note("the run will be summed up within 15 minutes, for the aggregator could not be told: %s", telemetry.OneLine(err.Error()))

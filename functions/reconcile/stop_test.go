@@ -103,7 +103,7 @@ func TestStopRefusesWhatItCannotStop(t *testing.T) {
 	}{
 		"no run":      {[]string{"stop", "--reason", "why"}, cli.ExitUsage, "usage", "run"},
 		"no reason":   {[]string{"stop", "run-1"}, cli.ExitUsage, "usage", "--reason"},
-		"closed run":  {[]string{"stop", "run-1", "--reason", "why"}, cli.ExitUsage, "usage", "completed_with_errors already"},
+		"closed run":  {[]string{"stop", "run-1", "--reason", "why"}, cli.ExitFailed, cli.CodeConflict, "completed_with_errors already"},
 		"unknown run": {[]string{"stop", "run-2", "--reason", "why"}, cli.ExitFailed, "unknown_run", "run-2"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,9 +31,14 @@ func (r *report) wrong(format string, args ...any) {
 	r.bad = append(r.bad, fmt.Sprintf(format, args...))
 }
 
-// check makes every check, whatever the others find.
+// check makes every check, whatever the others find, if AWS accepts the credentials.
 func check(ctx context.Context, aws account, p plan) report {
 	var found report
+	var caller struct{ Arn string }
+	if err := aws.call(ctx, &caller, "sts", "get-caller-identity"); err != nil { // every other check would fail alike
+		found.wrong("%v: sign in (aws sso login), set AWS_PROFILE, or install the AWS CLI v2", err)
+		return found
+	}
 	for _, subnet := range p.subnets {
 		checkSubnet(ctx, aws, subnet, &found)
 	}

@@ -31,7 +31,8 @@ func (s stub) call(_ context.Context, into any, command ...string) error {
 }
 
 var good = stub{
-	"ec2 describe-subnets": `{"Subnets":[{"SubnetId":"s","VpcId":"vpc-1","AvailableIpAddressCount":200}]}`,
+	"sts get-caller-identity": `{"Account":"123456789012","Arn":"arn:aws:iam::123456789012:user/deployer"}`,
+	"ec2 describe-subnets":    `{"Subnets":[{"SubnetId":"s","VpcId":"vpc-1","AvailableIpAddressCount":200}]}`,
 	"ec2 describe-route-tables --filters Name=association.subnet-id,Values=subnet-1": `{"RouteTables":[{"Routes":[
 		{"DestinationCidrBlock":"10.0.0.0/16","GatewayId":"local","State":"active"},
 		{"DestinationCidrBlock":"0.0.0.0/0","NatGatewayId":"nat-1","State":"active"}]}]}`,
@@ -69,6 +70,7 @@ func TestWhatIsNotReadyIsNamedWithItsRemedy(t *testing.T) {
 	const routes = "ec2 describe-route-tables --filters Name=association.subnet-id,Values=subnet-1"
 	const rules = "ec2 describe-security-group-rules"
 	for name, c := range map[string]struct{ call, answer, says string }{
+		"no credentials": {"sts get-caller-identity", "An error occurred (ExpiredToken)", "ExpiredToken"},
 		"public":         {routes, `{"RouteTables":[{"Routes":[{"DestinationCidrBlock":"0.0.0.0/0","GatewayId":"igw-1","State":"active"}]}]}`, "subnet-1 is public"},
 		"no route":       {routes, `{"RouteTables":[{"Routes":[{"DestinationCidrBlock":"10.0.0.0/16","GatewayId":"local","State":"active"}]}]}`, "no route for 0.0.0.0/0"},
 		"gateway gone":   {routes, `{"RouteTables":[{"Routes":[{"DestinationCidrBlock":"0.0.0.0/0","NatGatewayId":"nat-1","State":"blackhole"}]}]}`, "no route for 0.0.0.0/0"},

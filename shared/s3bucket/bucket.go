@@ -28,6 +28,8 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 const (
@@ -153,7 +155,7 @@ func (b *Bucket) address(key string) (*url.URL, error) {
 // Address returns the URL of the file in the AWS console.
 func (b *Bucket) Address(key string) string {
 	query := url.Values{"region": {b.options.Region}, "prefix": {key}}
-	return fmt.Sprintf("https://%s.console.aws.amazon.com/s3/object/%s?%s", b.options.Region, b.options.Name, query.Encode())
+	return fmt.Sprintf("https://%s/s3/object/%s?%s", config.ConsoleHost(b.options.Region), b.options.Name, query.Encode())
 }
 
 // refusal is an error response.

@@ -30,7 +30,7 @@ var mayImport = map[string]string{
 	"shared/mysqlstore/appschema":    "sql",
 	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
 	"shared/sqsqueue":                "shared/billing sqs",
-	"shared/s3bucket":                "",
+	"shared/s3bucket":                "shared/config",
 	"shared/eventbus":                "shared/billing shared/telemetry eventbridge",
 
 	// What stands in for AWS on one machine.
@@ -56,14 +56,15 @@ var mayImport = map[string]string{
 		"shared/sqsqueue shared/stripesource shared/telemetry sqs secretsmanager",
 
 	// The operator's command line carries none of local's parts.
-	"functions/reconcile": "functions/internal/cli functions/internal/output functions/internal/report functions/internal/wiring " +
+	"functions/reconcile": "functions/internal/cli functions/internal/find functions/internal/output functions/internal/report functions/internal/wiring " +
 		"shared/billing shared/config shared/mysqlstore shared/pipeline shared/sqsqueue shared/telemetry",
 	"functions/internal/cli":    "functions/internal/output shared/billing shared/config",
+	"functions/internal/find":   "functions/internal/cli functions/internal/output shared/billing shared/mysqlstore shared/telemetry",
 	"functions/internal/output": "shared/billing shared/pipeline shared/telemetry",
 	"functions/internal/report": "shared/billing shared/config shared/mysqlstore shared/pipeline shared/telemetry",
 
 	// The whole pipeline in one process; local seeds the database that it starts.
-	"functions/local": "functions/internal/archive functions/internal/cli functions/internal/inprocess functions/internal/output functions/internal/wiring " +
+	"functions/local": "functions/internal/archive functions/internal/cli functions/internal/find functions/internal/inprocess functions/internal/output functions/internal/wiring " +
 		"shared/billing shared/config shared/localaws/demo shared/localaws/localdb shared/mysqlstore shared/mysqlstore/appschema " +
 		"shared/pipeline shared/stripesource shared/stripesource/stripetest shared/telemetry sql go-sql-driver",
 	"functions/internal/inprocess": "functions/internal/handler functions/internal/wiring shared/config shared/localaws/lambdaserver " +

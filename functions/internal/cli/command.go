@@ -23,6 +23,7 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
 	cmd.SetFlagErrorFunc(flagError)
+	setHelp(cmd)
 	cmd.Version = version(debug.ReadBuildInfo())
 	err := refuseEmpty(args)
 	if err == nil {

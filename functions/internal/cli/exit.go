@@ -20,8 +20,19 @@ const (
 	ExitNotOK  = 3 // the run ended any other way
 )
 
-// CodeInterrupted is the code of a command that Ctrl-C or a signal ended.
-const CodeInterrupted = "interrupted"
+// Codes of commands that the operator ended: they are not shown as errors.
+const (
+	CodeInterrupted  = "interrupted"   // by Ctrl-C or a signal
+	CodeNotConfirmed = "not_confirmed" // the answer to a question was no
+)
+
+// CodeConflict is the code of a command that the state of the run does not allow.
+const CodeConflict = "conflict"
+
+// Conflict returns the error of a command that the state of the run does not allow.
+func Conflict(hint, format string, args ...any) error {
+	return &Error{Exit: ExitFailed, Code: CodeConflict, Hint: hint, Err: fmt.Errorf(format, args...)}
+}
 
 // Error ends a command and says what to do next.
 type Error struct {
@@ -65,7 +76,7 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	p := output.NewPage(errs)
 	first, rest, _ := strings.Cut(e.Error(), "\n")
 	prefix := output.Part(output.Failed, "error: ")
-	if e.Code == CodeInterrupted { // not an error: the reader interrupted it
+	if e.Code == CodeInterrupted || e.Code == CodeNotConfirmed {
 		prefix = output.Part(output.Plain, "")
 	}
 	p.Parts(0, 2, prefix, output.Part(output.Plain, "%s", first))

@@ -7,6 +7,14 @@ import (
 	"testing"
 )
 
+func TestAnsweringNoIsNotAnError(t *testing.T) {
+	var errs bytes.Buffer
+	code := Fail(nil, &errs, false, &Error{Exit: ExitFailed, Code: CodeNotConfirmed, Err: errors.New("nothing was started"), Hint: "--dry-run shows what would change"})
+	if code != ExitFailed || errs.String() != "nothing was started\n  --dry-run shows what would change\n" {
+		t.Errorf("exit %d, %q", code, &errs)
+	}
+}
+
 func TestErrorTextCannotControlTheTerminal(t *testing.T) {
 	var errs bytes.Buffer
 	Fail(nil, &errs, false, &Error{Exit: ExitFailed, Code: "x", Err: errors.New("run \x1b[2Ja"), Hint: "still open: \x1b]0;b\a\n    the next line"})

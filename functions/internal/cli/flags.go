@@ -48,12 +48,18 @@ func (r *StrategyFlags) Check(orgID, resume string) error {
 		return nil
 	case !catchUp:
 		return Usage("--since is the start of a catch-up; add --strategy events")
+	case time.Since(r.Since.At) > longestSince && resume == "":
+		return Usage("--since is too long ago: Stripe keeps events for 30 days; %.0fh is the most, or start a run over all organizations, without --strategy events", longestSince.Hours())
 	case resume != "":
 		return Usage("a resumed run keeps its --since; leave out --since")
 	default:
 		return nil
 	}
 }
+
+// longestSince is how far back a catch-up may begin. An hour is left for the enumerator to read the oldest events
+// before Stripe deletes them.
+const longestSince = billing.EventsReach - time.Hour
 
 // BindView adds the flags that choose what is listed of a run.
 func BindView(cmd *cobra.Command, v *output.View) {

@@ -44,6 +44,8 @@ func TestSinceFlagNeedsANewCatchUp(t *testing.T) {
 	}{
 		"nothing":          {},
 		"a strategy":       {reading: StrategyFlags{Strategy: "retrieve"}, org: "org-1"},
+		"since 29 days":    {reading: StrategyFlags{Strategy: "events", Since: SinceFlag{At: time.Now().Add(-29 * 24 * time.Hour)}}},
+		"since 30 days":    {reading: StrategyFlags{Strategy: "events", Since: SinceFlag{At: time.Now().Add(-30 * 24 * time.Hour)}}, says: "719h is the most"},
 		"a catch-up":       {reading: StrategyFlags{Strategy: "events", Since: given}},
 		"a resumed one":    {reading: StrategyFlags{Strategy: "events"}, resume: "RUN"},
 		"unknown":          {reading: StrategyFlags{Strategy: "guess"}, says: "there are sweep, retrieve, events"},

@@ -37,13 +37,7 @@ func ShowProgress(ctx context.Context, store runStore, progress *output.Progress
 	if err != nil {
 		return run, err
 	}
-	all, done := 0, 0
-	for _, t := range tallies {
-		all += t.Items
-		if t.Outcome != billing.OutcomePending {
-			done += t.Items
-		}
-	}
+	all, done := counted(tallies)
 	if run.Status == billing.RunEnumerating && !run.Listed {
 		progress.Tally("listing organizations", all)
 		return run, nil
@@ -55,6 +49,41 @@ func ShowProgress(ctx context.Context, store runStore, progress *output.Progress
 // sweeping reports whether the run lists Stripe's subscriptions and has not listed all organizations yet.
 func sweeping(run billing.Run) bool {
 	return run.Status == billing.RunEnumerating && run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen && !run.Listed
+}
+
+// latestFullStore also finds the run over all organizations that was started last.
+type latestFullStore interface {
+	runStore
+	LatestFullRun(ctx context.Context) (billing.Run, bool, error)
+}
+
+// WarnOfOpenRun says that another run over all organizations is open, how far it is and what to do about it. Two at
+// once share Stripe's rate limit. It fails nobody.
+func WarnOfOpenRun(ctx context.Context, store latestFullStore, progress *output.Progress) {
+	run, found, err := store.LatestFullRun(ctx)
+	if err != nil || !found || !run.Status.Open() || run.Kind() != billing.KindFull {
+		return
+	}
+	tallies, err := store.Tallies(ctx, run.ID)
+	if err != nil {
+		return
+	}
+	all, done := counted(tallies)
+	s := billing.Summary{RunID: run.ID}
+	progress.Note("warning: run %s over all organizations is still %s, %d of %s done; two at once take turns at Stripe's rate limit\n  %s follows it\n  %s ends it",
+		run.ID, run.Status, done, billing.Count(max(run.Total, all), "organization"),
+		s.Command("reconcile status RUN --watch", ""), s.Command("reconcile stop RUN --reason TEXT", ""))
+}
+
+// counted are all items of a run, and those with an outcome.
+func counted(tallies []billing.Tally) (all, done int) {
+	for _, t := range tallies {
+		all += t.Items
+		if t.Outcome != billing.OutcomePending {
+			done += t.Items
+		}
+	}
+	return all, done
 }
 
 // latestRunStore also finds a run whose id is not known yet.

@@ -38,7 +38,7 @@ func (p *Page) Advice(indent int, a billing.Advice, commands []string) {
 // commands are to be copied: each stays whole.
 func (p *Page) commands(indent int, commands []string) {
 	for _, command := range commands {
-		p.whole(indent, command)
+		p.Whole(indent, command)
 	}
 }
 
@@ -85,7 +85,7 @@ func (p *Page) ending(s billing.Summary, v View) {
 	p.Parts(0, deeper, Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, ": %s", means))
 	p.Advice(2, s.StatusReason.Advice(), nil)
 	if command != "" && v.Queued {
-		p.whole(2, command)
+		p.Whole(2, command)
 	}
 }
 

@@ -96,9 +96,44 @@ func (p *Page) Lines(text string) {
 	}
 }
 
-// whole writes a line that does not wrap: a command that is to be copied.
-func (p *Page) whole(indent int, text string) {
+// Whole writes a line that does not wrap: a command that is to be copied.
+func (p *Page) Whole(indent int, text string) {
 	p.text.WriteString(strings.Repeat(" ", indent) + telemetry.Clean(text) + "\n")
+}
+
+// Narrower reports whether the page goes to a terminal with fewer columns.
+func (p *Page) Narrower(columns int) bool { return p.width > 0 && p.width < columns }
+
+// WrapAt wraps the lines at this width where the page goes to no terminal.
+func (p *Page) WrapAt(columns int) {
+	if p.width == 0 {
+		p.width = columns
+	}
+}
+
+// Width is what the lines are wrapped at; 0: they stay whole.
+func (p *Page) Width() int { return p.width }
+
+// Paragraphs writes text whose lines are joined into Paragraphs, but for those that begin with blanks.
+func (p *Page) Paragraphs(text string) {
+	var words []string
+	end := func() {
+		if len(words) > 0 {
+			p.Parts(0, 0, Part(Plain, "%s", strings.Join(words, " ")))
+		}
+		words = nil
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		blanks, bare := blanksBefore(line)
+		if bare != "" && blanks == "" {
+			words = append(words, bare)
+			continue
+		}
+		end()
+		p.Parts(len(blanks), len(blanks), Part(Plain, "%s", bare))
+	}
+	end()
 }
 
 // Blank writes an empty line.
@@ -111,12 +146,12 @@ func (p *Page) Parts(indent, rest int, parts ...Span) {
 	for _, part := range parts {
 		for _, word := range words(part.text) {
 			blanks, bare := blanksBefore(word)
-			if p.width > 0 && column+columns(word) > p.width && column > rest {
+			if p.width > 0 && column+Columns(word) > p.width && column > rest {
 				p.text.WriteString("\n" + strings.Repeat(" ", rest))
 				column, blanks = rest, ""
 			}
 			p.text.WriteString(blanks + p.painted(part.colour, bare))
-			column += len(blanks) + columns(bare)
+			column += len(blanks) + Columns(bare)
 		}
 	}
 	p.text.WriteString("\n")
@@ -186,8 +221,8 @@ func blanksBefore(word string) (blanks, bare string) {
 	return word[:len(word)-len(bare)], bare
 }
 
-// columns is how many a terminal needs for the text.
-func columns(text string) (n int) {
+// Columns is how many a terminal needs for the text.
+func Columns(text string) (n int) {
 	for _, r := range text {
 		switch kind := width.LookupRune(r).Kind(); {
 		case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):

@@ -27,10 +27,10 @@ func TestNoLineOfASummaryIsWiderThanTheTerminal(t *testing.T) {
 	for width := 60; width <= 140; width += 20 {
 		p := Page{width: width}
 		p.details(wholeRun(), View{Names: map[string]string{"org-1": strings.Repeat("a long name ", 10)}})
-		p.figures(wholeRun())
+		p.figures(wholeRun(), nil)
 		p.toDo(wholeRun(), View{})
 		for line := range strings.Lines(p.text.String()) {
-			if n := columns(strings.TrimSuffix(line, "\n")); n > width {
+			if n := Columns(strings.TrimSuffix(line, "\n")); n > width {
 				t.Errorf("%d columns of %d: %q", n, width, line)
 			}
 		}

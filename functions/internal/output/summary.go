@@ -20,6 +20,8 @@ type View struct {
 	Names map[string]string
 	// Queued: the queues are still there, so the commands that work on them are shown.
 	Queued bool
+	// Window is the part of Stripe's event log that a catch-up read; nil for other runs.
+	Window *billing.Window
 	// Stored: so is the database, with what a summary has no room for.
 	Stored bool
 }
@@ -37,7 +39,7 @@ func JSON(w io.Writer, s billing.Summary) error {
 func Summary(w io.Writer, s billing.Summary, v View) error {
 	p := NewPage(w)
 	p.details(s, v)
-	p.figures(s)
+	p.figures(s, v.Window)
 	p.toDo(s, v)
 	return p.Flush()
 }
@@ -158,7 +160,7 @@ func (p *Page) Warnings(indent int, warnings []billing.Warning) {
 // wouldBeWithheld is what a run that writes would withhold.
 const wouldBeWithheld = "would be withheld"
 
-func (p *Page) figures(s billing.Summary) {
+func (p *Page) figures(s billing.Summary, window *billing.Window) {
 	kind := ""
 	if s.DryRun {
 		kind = " (dry run: nothing was written to the application's tables)"
@@ -169,6 +171,13 @@ func (p *Page) figures(s billing.Summary) {
 	}
 	if s.By != "" {
 		p.Figure("asked for by", "%s", telemetry.OneLine(s.By))
+	}
+	if window != nil {
+		p.Figure("Stripe's events from", "%s", window.From.UTC().Format(time.RFC3339))
+		p.Figure("to", "%s", window.To.UTC().Format(time.RFC3339))
+		if s.TotalOrganizations == 0 && !s.Status.Open() {
+			p.Line(4, "no event in this window names an organization")
+		}
 	}
 	done := "synced"
 	if s.DryRun {

@@ -314,8 +314,8 @@ func TestTableOfRunsFitsALaptop(t *testing.T) {
 	run := runOf()
 	for i := range 3 {
 		run.History = append(run.History, mysqlstore.PastRun{
-			Run:     billing.Run{ID: fmt.Sprintf("01a22659-03d0-7c52-b652-e044e99b4d%02d", i), Status: billing.RunCompletedWithErrors, DryRun: true, StartedAt: now.AddDate(0, 0, -7*i)},
-			Figures: billing.Summary{TotalOrganizations: 24_812, Synchronized: 1_363, Errors: 12, DryRun: true},
+			Run:    billing.Run{ID: fmt.Sprintf("01a22659-03d0-7c52-b652-e044e99b4d%02d", i), Status: billing.RunCompletedWithErrors, DryRun: true, StartedAt: now.AddDate(0, 0, -7*i)},
+			Totals: billing.Summary{TotalOrganizations: 24_812, Synchronized: 1_363, Errors: 12, DryRun: true},
 		})
 	}
 	b := open(t, render(t, run))
