@@ -1,5 +1,5 @@
-// Aggregator is the Lambda function that hears of progress, closes runs, writes their summaries and
-// announces what was repaired and archives their reports; a tick lets it close what nobody reports on any more.
+// Aggregator is the Lambda function that handles progress messages: it closes runs, writes their summaries, announces
+// repairs and archives reports. At a tick it closes the runs past their deadline.
 package main
 
 import (
@@ -15,11 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-func main() {
-	if err := run(context.Background()); err != nil {
-		startup.Exit(err)
-	}
-}
+func main() { startup.Main(run) }
 
 func run(ctx context.Context) error {
 	f, err := startup.Start(ctx, config.AggregatorConnections, config.NeedDatabase)
@@ -32,8 +28,8 @@ func run(ctx context.Context) error {
 	}
 	aggregator := wiring.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
 	aggregator.Step.Deployed = true
-	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // which fails no run
-		f.Log.ErrorContext(ctx, "reports are not archived until this function starts anew", telemetry.KeyError, err.Error())
+	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // runs do not need the archive
+		f.Log.ErrorContext(ctx, "reports are not archived until this function is restarted", telemetry.KeyError, err.Error())
 	}
 	lambda.StartWithOptions(aggregator.Invoke, lambda.WithContext(ctx))
 	return nil

@@ -1,5 +1,5 @@
-// Enumerator is the Lambda function that opens a run, lists the organizations and sends one
-// message for each to the work queue. The schedule invokes it, the resume tick, and operators.
+// Enumerator is the Lambda function that opens a run, lists the organizations and sends one message for each to the
+// work queue. The schedule, the resume tick and operators invoke it.
 package main
 
 import (
@@ -12,11 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func main() {
-	if err := run(context.Background()); err != nil {
-		startup.Exit(err)
-	}
-}
+func main() { startup.Main(run) }
 
 func run(ctx context.Context) error {
 	f, err := startup.Start(ctx, config.EnumeratorConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue)

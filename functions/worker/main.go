@@ -1,5 +1,5 @@
-// Worker is the Lambda function that takes batches of the work queue, compares each
-// organization with Stripe and repairs it.
+// Worker is the Lambda function that handles batches of the work queue: it compares each organization with Stripe and
+// repairs it.
 package main
 
 import (
@@ -12,18 +12,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func main() {
-	if err := run(context.Background()); err != nil {
-		startup.Exit(err)
-	}
-}
+func main() { startup.Main(run) }
 
 func run(ctx context.Context) error {
 	f, err := startup.Start(ctx, config.WorkerConnections, config.NeedDatabase, config.NeedStripe, config.NeedWorkQueue, config.NeedResultsQueue, config.NeedDeadLetterQueue)
 	if err != nil {
 		return err
 	}
-	// The workers share what Stripe allows the account.
+	// The workers share the account's rate limit.
 	stripe := f.Stripe(f.Config.WorkerConcurrency)
 	lambda.StartWithOptions(wiring.Worker(f.Config, f.Store, stripe, f.Queues, f.Log), lambda.WithContext(ctx))
 	return nil

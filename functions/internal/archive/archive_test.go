@@ -29,7 +29,7 @@ const (
 	table = "reports/run/changes.csv"
 )
 
-// fixture is an aggregator that archives, and what it works with.
+// fixture is an aggregator that archives, and its surroundings.
 type fixture struct {
 	*mysqltest.DB
 
@@ -46,7 +46,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, DB: mysqltest.NewAny(t), now: time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)}
 	temporary := t.TempDir()
-	t.Setenv("TMPDIR", temporary) // after the database server took its place in the usual one
+	t.Setenv("TMPDIR", temporary) // after the database server has started in the usual one
 	f.store = mysqlstore.New(f.DB.DB)
 	if _, err := f.store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// running adds a run with one repaired organization and one in error, that only waits to be closed.
+// running adds a run with one repaired organization and one in error that can be closed.
 func (f *fixture) running(change func(*billing.Run)) {
 	f.t.Helper()
 	run := billing.Run{ID: "run", Strategy: billing.StrategyRetrieve, StartedAt: f.now, DeadlineAt: f.now.Add(12 * time.Hour)}
@@ -109,7 +109,7 @@ func (f *fixture) progress() {
 	}
 }
 
-// tick returns how many runs it left to be archived.
+// tick returns how many runs are still to be archived.
 func (f *fixture) tick() int {
 	f.t.Helper()
 	f.emf.Reset()
@@ -121,15 +121,15 @@ func (f *fixture) tick() int {
 		if err := json.Unmarshal([]byte(line), &metrics); err != nil {
 			f.t.Fatal(err)
 		}
-		if left, told := metrics[telemetry.MetricRunsToArchive].(float64); told {
+		if left, ok := metrics[telemetry.MetricRunsToArchive].(float64); ok {
 			return int(left)
 		}
 	}
-	f.t.Fatal("nobody is told how many runs are to be archived")
+	f.t.Fatal("the metric of the runs to archive is missing")
 	return 0
 }
 
-// mend decides the organization in error as a redrive does.
+// mend decides the organization in error, as a redrive does.
 func (f *fixture) mend() {
 	f.t.Helper()
 	mended := billing.Item{RunID: "run", OrgID: "failed", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync}
@@ -252,7 +252,7 @@ func TestPutIsRetriedAfterLostAnswer(t *testing.T) {
 	}
 }
 
-// Somebody who dies between page and table gives nothing back.
+// A process that dies between page and table keeps the lease.
 func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 	f := newFixture(t)
 	f.running(func(*billing.Run) {})
@@ -263,7 +263,7 @@ func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 			return nil
 		}
 		dead = true
-		f.MustExec(t, `UPDATE reconciliation_archives SET lease_owner = 'the dead one'`) // so that it ends nothing
+		f.MustExec(t, `UPDATE reconciliation_archives SET lease_owner = 'crashed'`) // so that it cannot end its lease
 		die()
 		return &s3server.Fault{Status: http.StatusServiceUnavailable, Code: "SlowDown"}
 	}
@@ -272,7 +272,7 @@ func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 	}
 	f.wantArchived("when it died", page)
 	if left := f.tick(); left != 1 {
-		t.Errorf("%d runs are left, while another may be at it", left)
+		t.Errorf("%d runs are left while the lease lasts, want 1", left)
 	}
 	f.now = f.now.Add(billing.ArchiveLife + time.Second)
 	if left := f.tick(); left != 0 {

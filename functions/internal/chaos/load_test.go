@@ -98,7 +98,7 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 			t.Errorf("%s grew from %+v to %+v", p, early[p], late[p])
 		}
 		if growsSteadily(memory[p]) {
-			t.Errorf("%s goes on growing, in MiB after each run: %v", p, memory[p])
+			t.Errorf("%s keeps growing, in MiB after each run: %v", p, memory[p])
 		}
 	}
 	if n := r.connections(t); n > connections+moreConnections {

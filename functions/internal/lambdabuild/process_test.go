@@ -187,7 +187,7 @@ func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQS
 	go deliver()
 	for deadline := time.Now().Add(patience); len(worker.Processes()) < 2; {
 		if time.Now().After(deadline) {
-			s.Fatal("the second invocation has no process of its own")
+			s.Fatal("the second invocation did not start a process")
 		}
 		time.Sleep(time.Millisecond)
 	}

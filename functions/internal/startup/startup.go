@@ -139,8 +139,12 @@ func (f Function) Stripe(clients int) *stripesource.Client {
 	return stripesource.New(c)
 }
 
-// Exit ends a function that cannot start. The log and the invoker get the error.
-func Exit(err error) {
+// Main runs the function. If run returns an error, the function cannot start: the log and the invoker get the error.
+func Main(run func(context.Context) error) {
+	err := run(context.Background())
+	if err == nil {
+		return
+	}
 	log := telemetry.NewLogger(os.Stdout, slog.LevelError)
 	log.Error("the function cannot start", telemetry.Err(err))
 	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
