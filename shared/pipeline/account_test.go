@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,8 +13,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
-	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // inBothStrategies runs the test with a run that reads Stripe for each organization, and with one that swept it.
@@ -26,13 +25,13 @@ func inBothStrategies(t *testing.T, prepare func(f *fixture), check func(t *test
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
 			prepare(f)
-			ids := f.texts(`SELECT id FROM organizations ORDER BY id`)
-			f.openRun(runID, ids)
+			ids := f.Texts(`SELECT id FROM organizations ORDER BY id`)
+			f.OpenRun(runID, ids)
 			if strategy == billing.StrategySweep {
 				f.sweepInto()
 			}
 			for _, id := range ids {
-				f.deliver(f.reconciler(nil), runID, id)
+				f.deliver(f.Reconciler(nil), runID, id)
 			}
 			check(t, f)
 		})
@@ -42,10 +41,8 @@ func inBothStrategies(t *testing.T, prepare func(f *fixture), check func(t *test
 // movedElsewhere has an ended subscription in the record, whose customer is an old one too: who pays is a new customer
 // whose subscription only its metadata connects with the organization.
 func movedElsewhere(f *fixture) {
-	f.org("a")
-	f.row("a")
-	f.sub("a", canceled)
-	f.sub("new", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
+	f.Subscriber("a", canceled)
+	f.Sub("new", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
 }
 
 func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) {
@@ -53,14 +50,14 @@ func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) 
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
 			t.Errorf("%s governs", item.SubscriptionID)
 		}
-		if got := f.texts(`SELECT subscription_tier FROM organizations`); got[0] != "pro" {
+		if got := f.Texts(`SELECT subscription_tier FROM organizations`); got[0] != "pro" {
 			t.Errorf("tier %s", got[0])
 		}
 	})
 	t.Run("explain", func(t *testing.T) {
 		f := newFixture(t)
 		movedElsewhere(f)
-		e, err := f.reconciler(nil).Explain(t.Context(), "a")
+		e, err := f.Reconciler(nil).Explain(t.Context(), "a")
 		if err != nil || e.Choice.GoverningID != "sub_new" || e.Lowers {
 			t.Errorf("%+v, %v", e.Choice, err)
 		}
@@ -68,10 +65,10 @@ func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) 
 	t.Run("after an abandoned sweep", func(t *testing.T) {
 		f := newFixture(t)
 		movedElsewhere(f)
-		f.openRun(runID, []string{"a"})
+		f.OpenRun(runID, []string{"a"})
 		f.sweepInto()
-		f.exec(`UPDATE reconciliation_sweeps SET state = 'abandoned'`)
-		f.deliver(f.reconciler(nil), runID, "a")
+		f.Exec(`UPDATE reconciliation_sweeps SET state = 'abandoned'`)
+		f.deliver(f.Reconciler(nil), runID, "a")
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
 			t.Errorf("%s governs", item.SubscriptionID)
 		}
@@ -80,63 +77,59 @@ func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) 
 
 func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
 	f := newFixture(t)
-	f.org("a")
-	f.row("a")
-	f.sub("a", canceled)
-	f.openRun(runID, []string{"a"})
-	end := f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Endpoint: stripetest.SearchSubscriptions})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "a")["a"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.Subscriber("a", canceled)
+	f.OpenRun(runID, []string{"a"})
+	end := f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Endpoint: stripetest.SearchSubscriptions})
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "a")["a"], pipeline.Return, billing.ReasonStripeUnavailable)
 	f.wantItem("a", billing.OutcomePending, billing.ReasonNotDecided)
 	end()
-	f.deliver(f.reconciler(nil), runID, "a")
+	f.deliver(f.Reconciler(nil), runID, "a")
 	if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); len(item.Warnings) > 0 {
 		t.Errorf("warnings %v", item.Warnings)
 	}
-	if n := f.stripe.Requests().SearchSubscriptions; n == 0 {
+	if n := f.Stripe.Requests().SearchSubscriptions; n == 0 {
 		t.Error("nothing was searched")
 	}
 }
 
 func TestWhatLowersNothingIsNotSearchedFor(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("a")
-	f.org("b")
-	f.row("b", func(s *appschema.Subscription) { s.PlanTier = "starter" })
-	f.sub("b")
-	f.openRun(runID, []string{"a", "b"})
-	f.deliver(f.reconciler(nil), runID, "a", "b")
+	f.Subscriber("a")
+	f.Org("b")
+	f.Row("b", func(s *appschema.Subscription) { s.PlanTier = "starter" })
+	f.Sub("b")
+	f.OpenRun(runID, []string{"a", "b"})
+	f.deliver(f.Reconciler(nil), runID, "a", "b")
 	f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
-	if n := f.stripe.Requests().SearchSubscriptions; n != 0 {
+	if n := f.Stripe.Requests().SearchSubscriptions; n != 0 {
 		t.Errorf("%d searches", n)
 	}
 }
 
 func TestAnAccountWithoutSearchLowersWithAWarningAndSaysSoOnce(t *testing.T) {
 	f := newFixture(t)
-	f.stripe.SetSearch(false, 0)
+	f.Stripe.SetSearch(false, 0)
 	for _, id := range []string{"a", "b"} {
-		f.org(id)
-		f.row(id)
-		f.sub(id, canceled)
+		f.Subscriber(id, canceled)
 	}
-	f.openRun(runID, []string{"a", "b"})
-	f.deliver(f.reconciler(nil), runID, "a", "b")
+	f.OpenRun(runID, []string{"a", "b"})
+	f.deliver(f.Reconciler(nil), runID, "a", "b")
 	for _, id := range []string{"a", "b"} {
 		item := f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 		if len(item.Warnings) != 1 || item.Warnings[0].Code != billing.WarnSearchUnavailable {
 			t.Errorf("%s: warnings %v", id, item.Warnings)
 		}
 	}
-	if lines := f.logs.lines(t, "message", "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects"); len(lines) != 1 {
+	if lines := f.Logs.Lines(t, "message", "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects"); len(lines) != 1 {
 		t.Errorf("said %d times", len(lines))
 	}
 }
 
 func TestThePlanBehindTenAddOnsIsRead(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
-		f.org("a")
-		f.row("a")
-		f.sub("a", func(s *stripetest.Subscription) {
+		f.Org("a")
+		f.Row("a")
+		f.Sub("a", func(s *stripetest.Subscription) {
 			for i := range 10 {
 				s.Items = append(s.Items, stripetest.Item{PriceID: fmt.Sprintf("price_addon_%d", i)})
 			}
@@ -149,9 +142,9 @@ func TestThePlanBehindTenAddOnsIsRead(t *testing.T) {
 
 func TestAMeteredItemInFrontOfThePlanChangesNothing(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
-		f.org("a")
-		f.row("a")
-		f.sub("a", func(s *stripetest.Subscription) {
+		f.Org("a")
+		f.Row("a")
+		f.Sub("a", func(s *stripetest.Subscription) {
 			s.Items = []stripetest.Item{{PriceID: "price_use", Metered: true}, {PriceID: "price_pro"}}
 			s.Metadata = map[string]string{"orgId": "a", "tier": "starter"}
 		})
@@ -163,15 +156,13 @@ func TestAMeteredItemInFrontOfThePlanChangesNothing(t *testing.T) {
 func TestACustomerMovedToAnUnlistedPriceIsLeftAlone(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		for _, id := range numbered(15) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, price("price_new"), func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": "starter"} })
+			f.Subscriber(id, price("price_new"), func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": "starter"} })
 		}
 	}, func(t *testing.T, f *fixture) {
 		for _, id := range numbered(15) {
 			f.wantItem(id, billing.OutcomeError, billing.ReasonTierUnresolved)
 		}
-		if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+		if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
 			t.Errorf("tiers %v", tiers)
 		}
 	})
@@ -179,14 +170,14 @@ func TestACustomerMovedToAnUnlistedPriceIsLeftAlone(t *testing.T) {
 
 func TestRecordedIDsWithWhiteSpaceAroundThemAreRepaired(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
-		f.org("a", func(o *appschema.Organization) { o.StripeCustomerID = ptr(" cus_a") })
-		f.row("a", func(s *appschema.Subscription) {
-			s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_a\n"), ptr("cus_a ")
+		f.Org("a", func(o *appschema.Organization) { o.StripeCustomerID = new(" cus_a") })
+		f.Row("a", func(s *appschema.Subscription) {
+			s.StripeSubscriptionID, s.StripeCustomerID = new("sub_a\n"), new("cus_a ")
 		})
-		f.sub("a")
+		f.Sub("a")
 	}, func(t *testing.T, f *fixture) {
 		f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired)
-		if got := f.texts(`SELECT CONCAT(stripe_subscription_id, '|', stripe_customer_id, '|', plan_tier) FROM subscriptions`); got[0] != "sub_a|cus_a|pro" {
+		if got := f.Texts(`SELECT CONCAT(stripe_subscription_id, '|', stripe_customer_id, '|', plan_tier) FROM subscriptions`); got[0] != "sub_a|cus_a|pro" {
 			t.Errorf("the row is %q", got[0])
 		}
 	})
@@ -196,24 +187,24 @@ func TestOneOrganizationOfTheOtherModeStopsNobody(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(30)
 	for i, id := range ids {
-		f.org(id)
-		f.row(id, func(s *appschema.Subscription) {
+		f.Org(id)
+		f.Row(id, func(s *appschema.Subscription) {
 			if i > 0 {
 				s.PlanTier = "starter"
 			}
 		})
 		if i > 0 {
-			f.sub(id)
+			f.Sub(id)
 		}
 	}
-	f.stripe.PutInOtherMode("sub_"+ids[0], "cus_"+ids[0])
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.Stripe.PutInOtherMode("sub_"+ids[0], "cus_"+ids[0])
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	f.wantItem(ids[0], billing.OutcomeError, billing.ReasonOtherMode)
 	for _, id := range ids[1:] {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
-	if got := f.status(runID); got != billing.RunRunning {
+	if got := f.Status(runID); got != billing.RunRunning {
 		t.Errorf("the run is %s", got)
 	}
 }
@@ -224,14 +215,14 @@ func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T
 			f := newFixture(t)
 			ids := numbered(14)
 			for _, id := range ids {
-				f.org(id)
-				f.row(id)
-				f.stripe.PutInOtherMode("sub_"+id, "cus_"+id)
+				f.Org(id)
+				f.Row(id)
+				f.Stripe.PutInOtherMode("sub_"+id, "cus_"+id)
 			}
-			f.inSync("org-right")
+			f.Subscriber("org-right")
 			all := append([]string{}, ids...)
-			f.openRun(runID, append(all, "org-right"))
-			r := f.reconciler(nil)
+			f.OpenRun(runID, append(all, "org-right"))
+			r := f.Reconciler(nil)
 			r.Parallel = 1
 			f.deliver(r, runID, ids[:10]...)
 			if right {
@@ -244,13 +235,13 @@ func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T
 			if right {
 				want, errors = billing.RunRunning, 14
 			}
-			if got := f.status(runID); got != want {
+			if got := f.Status(runID); got != want {
 				t.Errorf("the run is %s, want %s", got, want)
 			}
-			if n := len(f.texts(`SELECT org_id FROM reconciliation_items WHERE outcome = 'error' AND reason = 'other_mode'`)); n != errors {
+			if n := len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE outcome = 'error' AND reason = 'other_mode'`)); n != errors {
 				t.Errorf("%d organizations of the other mode, want %d", n, errors)
 			}
-			if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+			if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
 				t.Errorf("tiers %v", tiers)
 			}
 		})
@@ -260,13 +251,13 @@ func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T
 func TestAPanicIsTheFailureOfItsOrganizationAlone(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"a", "b", "c"} {
-		f.org(id)
-		f.row(id, func(s *appschema.Subscription) { s.PlanTier = "starter" })
-		f.sub(id)
+		f.Org(id)
+		f.Row(id, func(s *appschema.Subscription) { s.PlanTier = "starter" })
+		f.Sub(id)
 	}
-	f.openRun(runID, []string{"a", "b", "c"})
-	r := f.reconciler(nil)
-	r.Stripe = panicking{tappedStripe{f.stripeClient(), nil}}
+	f.OpenRun(runID, []string{"a", "b", "c"})
+	r := f.Reconciler(nil)
+	r.Stripe = panicking{testworld.Stripe{Client: f.StripeClient()}}
 	results := f.deliver(r, runID, "a", "b", "c")
 	f.wantResult(results["b"], pipeline.DeadLetter, billing.ReasonInternal)
 	if item := f.wantItem("b", billing.OutcomeError, billing.ReasonInternal); !strings.Contains(item.Error, "no such thing") {
@@ -275,32 +266,32 @@ func TestAPanicIsTheFailureOfItsOrganizationAlone(t *testing.T) {
 	for _, id := range []string{"a", "c"} {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
-	if lines := f.logs.lines(t, "message", "a fault of this program"); len(lines) != 1 || lines[0]["stack"] == nil {
+	if lines := f.Logs.Lines(t, "message", "a fault of this program"); len(lines) != 1 || lines[0]["stack"] == nil {
 		t.Errorf("logged: %v", lines)
 	}
 }
 
 // panicking cannot bear the subscription of organization b.
-type panicking struct{ tappedStripe }
+type panicking struct{ testworld.Stripe }
 
 func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
 	if id == "sub_b" {
 		panic("no such thing")
 	}
-	return p.tappedStripe.Subscription(ctx, id)
+	return p.Stripe.Subscription(ctx, id)
 }
 
 // The run is swept anew, and what its workers read of the snapshot has holes.
 func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	movedElsewhere(f)
-	f.openRun(runID, []string{"a"})
+	f.OpenRun(runID, []string{"a"})
 	f.sweepInto()
 	removed := once(func() {
-		f.exec(`DELETE FROM reconciliation_snapshots WHERE subscription_id = 'sub_new'`)
-		f.exec(`UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 MINUTE`)
+		f.Exec(`DELETE FROM reconciliation_snapshots WHERE subscription_id = 'sub_new'`)
+		f.Exec(`UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 MINUTE`)
 	})
-	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "Snapshot" {
 			removed()
 		}
@@ -328,23 +319,23 @@ func TestASubscriptionRecordedForTwoOrganizationsIsTheConflictOfWhomItDoesNotNam
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
-				f.exec(`ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
-				f.inSync("a")
-				f.exec(`UPDATE subscriptions SET stripe_subscription_id = ?`, test.spelledA)
-				f.org("b", underCustomerOf("a"))
-				f.row("b", func(s *appschema.Subscription) {
-					s.StripeSubscriptionID, s.StripeCustomerID = ptr(test.spelledB), ptr("cus_a")
+				f.Exec(`ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
+				f.Subscriber("a")
+				f.Exec(`UPDATE subscriptions SET stripe_subscription_id = ?`, test.spelledA)
+				f.Org("b", underCustomerOf("a"))
+				f.Row("b", func(s *appschema.Subscription) {
+					s.StripeSubscriptionID, s.StripeCustomerID = new(test.spelledB), new("cus_a")
 				})
-				f.inSync("c")
-				f.stripe.UpdateSubscription("sub_a", func(s *stripetest.Subscription) { s.Metadata = test.metadata })
+				f.Subscriber("c")
+				f.Stripe.UpdateSubscription("sub_a", func(s *stripetest.Subscription) { s.Metadata = test.metadata })
 			}, func(t *testing.T, f *fixture) {
 				for id, want := range test.want {
-					if item := f.item(runID, id); item.Reason != want {
+					if item := f.Item(runID, id); item.Reason != want {
 						t.Errorf("%s is %s %s: %s", id, item.Outcome, item.Reason, item.Error)
 					}
 				}
 				f.wantItem("c", billing.OutcomeSkipped, billing.ReasonInSync)
-				if tiers := f.texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
+				if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
 					t.Errorf("tiers %v", tiers)
 				}
 			})
@@ -357,14 +348,14 @@ func TestASubscriptionThatAnothersRowRecordsWithWhiteSpaceIsNotTaken(t *testing.
 	for name, padded := range map[string]string{"in front": "\nsub_b", "behind": "sub_b\t"} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
-				f.org("a", underCustomerOf("b"), free)
-				f.org("b", withoutCustomer)
-				f.row("b", func(s *appschema.Subscription) { s.StripeSubscriptionID, s.StripeCustomerID = ptr(padded), nil })
-				f.sub("b")
+				f.Org("a", underCustomerOf("b"), free)
+				f.Org("b", withoutCustomer)
+				f.Row("b", func(s *appschema.Subscription) { s.StripeSubscriptionID, s.StripeCustomerID = new(padded), nil })
+				f.Sub("b")
 			}, func(t *testing.T, f *fixture) {
 				f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
 				f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
-				if rows := f.texts(`SELECT CONCAT(org_id, ' ', stripe_subscription_id) FROM subscriptions`); len(rows) != 1 || rows[0] != "b sub_b" {
+				if rows := f.Texts(`SELECT CONCAT(org_id, ' ', stripe_subscription_id) FROM subscriptions`); len(rows) != 1 || rows[0] != "b sub_b" {
 					t.Errorf("rows %q", rows)
 				}
 			})
@@ -375,9 +366,9 @@ func TestASubscriptionThatAnothersRowRecordsWithWhiteSpaceIsNotTaken(t *testing.
 // Both are known under the customer, one with white space around its id.
 func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
-		f.org("a", free)
-		f.org("b", free, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_a\n") })
-		f.sub("a")
+		f.Org("a", free)
+		f.Org("b", free, func(o *appschema.Organization) { o.StripeCustomerID = new("cus_a\n") })
+		f.Sub("a")
 	}, func(_ *testing.T, f *fixture) {
 		f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
 		f.wantItem("b", billing.OutcomeError, billing.ReasonSubscriptionConflict)
@@ -386,8 +377,8 @@ func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
 
 // One id that somebody copied from the other mode is no reason to leave alone whom another id leads to.
 func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
-	strayRow := func(s *appschema.Subscription) { s.StripeSubscriptionID = ptr("sub_stray") }
-	strayCustomer := func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_stray") }
+	strayRow := func(s *appschema.Subscription) { s.StripeSubscriptionID = new("sub_stray") }
+	strayCustomer := func(o *appschema.Organization) { o.StripeCustomerID = new("cus_stray") }
 	tests := map[string]struct {
 		prepare func(f *fixture)
 		outcome billing.Outcome
@@ -395,47 +386,47 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 		rows    []string
 	}{
 		"the subscription is stray, the customer pays for another": {
-			func(f *fixture) { f.org("a"); f.row("a", strayRow); f.sub("a") },
+			func(f *fixture) { f.Org("a"); f.Row("a", strayRow); f.Sub("a") },
 			billing.OutcomeSynced, billing.ReasonRepaired,
 			[]string{"sub_a pro cus_a"},
 		},
 		"the organization's customer is stray": {
-			func(f *fixture) { f.org("a", strayCustomer); f.row("a"); f.sub("a", pastDue) },
+			func(f *fixture) { f.Org("a", strayCustomer); f.Row("a"); f.Sub("a", pastDue) },
 			billing.OutcomeSynced, billing.ReasonRepaired,
 			[]string{"sub_a pro cus_a"},
 		},
 		"a second row's subscription is stray": {
 			func(f *fixture) {
-				f.inSync("a")
-				f.row("a", strayRow, func(s *appschema.Subscription) { s.ID = "row-b" })
+				f.Subscriber("a")
+				f.Row("a", strayRow, func(s *appschema.Subscription) { s.ID = "row-b" })
 			},
 			billing.OutcomeSkipped, billing.ReasonInSync,
 			[]string{"sub_a pro cus_a", "sub_stray pro cus_a"},
 		},
 		"the subscription is stray and the customer's has ended": {
-			func(f *fixture) { f.org("a"); f.row("a", strayRow); f.sub("a", canceled) },
+			func(f *fixture) { f.Org("a"); f.Row("a", strayRow); f.Sub("a", canceled) },
 			billing.OutcomeSynced, billing.ReasonRepaired,
 			[]string{"sub_a free cus_a"},
 		},
 		"the subscription is stray and the customer has none": {
 			func(f *fixture) {
-				f.org("a")
-				f.row("a", strayRow)
-				f.stripe.PutCustomer(stripetest.Customer{ID: "cus_a"})
+				f.Org("a")
+				f.Row("a", strayRow)
+				f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_a"})
 			},
 			billing.OutcomeError, billing.ReasonOtherMode,
 			[]string{"sub_stray pro cus_a"},
 		},
 		"the subscription is stray and the customer unknown": {
-			func(f *fixture) { f.org("a"); f.row("a", strayRow) },
+			func(f *fixture) { f.Org("a"); f.Row("a", strayRow) },
 			billing.OutcomeError, billing.ReasonOtherMode,
 			[]string{"sub_stray pro cus_a"},
 		},
 		"all are stray, metadata alone names the organization": {
 			func(f *fixture) {
-				f.org("a", strayCustomer)
-				f.row("a", strayRow, func(s *appschema.Subscription) { s.StripeCustomerID = ptr("cus_stray") })
-				f.sub("a", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
+				f.Org("a", strayCustomer)
+				f.Row("a", strayRow, func(s *appschema.Subscription) { s.StripeCustomerID = new("cus_stray") })
+				f.Sub("a", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
 			},
 			billing.OutcomeError, billing.ReasonOtherMode,
 			[]string{"sub_stray pro cus_stray"},
@@ -444,14 +435,14 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
-				f.stripe.PutInOtherMode("sub_stray", "cus_stray")
+				f.Stripe.PutInOtherMode("sub_stray", "cus_stray")
 				test.prepare(f)
 			}, func(t *testing.T, f *fixture) {
 				item := f.wantItem("a", test.outcome, test.reason)
 				if test.outcome == billing.OutcomeError && !strings.Contains(item.Error, "sub_stray") {
 					t.Errorf("error %q", item.Error)
 				}
-				if diff := cmp.Diff(test.rows, f.texts(`SELECT CONCAT(stripe_subscription_id, ' ', plan_tier, ' ', stripe_customer_id) FROM subscriptions ORDER BY id`)); diff != "" {
+				if diff := cmp.Diff(test.rows, f.Texts(`SELECT CONCAT(stripe_subscription_id, ' ', plan_tier, ' ', stripe_customer_id) FROM subscriptions ORDER BY id`)); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -459,55 +450,41 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 	}
 }
 
-// otherStripe is the client for an account that has nothing of ours.
-func (f *fixture) otherStripe(p *tap) tappedStripe {
-	f.Helper()
-	server := stripetest.New(stripetest.Options{AccountID: "acct_other", Now: f.clock.Now})
-	listener := httptest.NewServer(server)
-	f.Cleanup(func() {
-		listener.Close()
-		if err := server.Close(); err != nil {
-			f.Error(err)
-		}
-	})
-	return tappedStripe{f.stripeClient(func(c *stripesource.Config) { c.BaseURL = listener.URL }), p}
-}
-
 func TestAWorkerWithAKeyOfAnotherAccountStopsTheRunBeforeItsFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := numbered(12)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
-	if got := f.run(scheduledID).AccountID; got != "acct_test" {
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	if got := f.Run(scheduledID).AccountID; got != "acct_test" {
 		t.Errorf("the run reads account %q", got)
 	}
-	before := f.checksum()
-	r := f.reconciler(nil)
-	r.Stripe = f.otherStripe(nil)
+	before := f.Checksum()
+	r := f.Reconciler(nil)
+	r.Stripe = f.OtherAccount()
 	for id, result := range f.deliver(r, scheduledID, ids...) {
 		if result.Disposition != pipeline.Acknowledge {
 			t.Errorf("%s: %+v", id, result)
 		}
 	}
-	run := f.run(scheduledID)
+	run := f.Run(scheduledID)
 	if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || !strings.Contains(run.StatusMessage, "acct_other") || !strings.Contains(run.StatusMessage, "acct_test") {
 		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
-	if f.checksum() != before || len(f.texts(`SELECT org_id FROM reconciliation_items WHERE outcome <> 'pending'`)) > 0 {
+	if f.Checksum() != before || len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE outcome <> 'pending'`)) > 0 {
 		t.Error("something was written")
 	}
-	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
-	f.stripe.ResetCounts()
-	r = f.reconciler(nil)
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+	f.Stripe.ResetCounts()
+	r = f.Reconciler(nil)
 	f.deliver(r, scheduledID, ids[:6]...)
 	f.deliver(r, scheduledID, ids[6:]...)
-	if got := f.stripe.Requests(); got.RetrieveAccount != 1 || got.RetrieveSubscription != len(ids) {
+	if got := f.Stripe.Requests(); got.RetrieveAccount != 1 || got.RetrieveSubscription != len(ids) {
 		t.Errorf("requests %+v", got)
 	}
-	if n := len(f.texts(`SELECT org_id FROM reconciliation_items WHERE reason = 'in_sync'`)); n != len(ids) || f.checksum() != before {
+	if n := len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE reason = 'in_sync'`)); n != len(ids) || f.Checksum() != before {
 		t.Errorf("%d in sync", n)
 	}
 }
@@ -536,20 +513,20 @@ func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Su
 // In the other account every subscription is missing: what was read with its key is not written.
 func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := numbered(3)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
-	before := f.checksum()
-	r := f.reconciler(nil)
-	r.Stripe = &rotatedStripe{Stripe: f.otherStripe(nil), before: r.Stripe}
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	before := f.Checksum()
+	r := f.Reconciler(nil)
+	r.Stripe = &rotatedStripe{Stripe: f.OtherAccount(), before: r.Stripe}
 	f.deliver(r, scheduledID, ids...)
-	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
+	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
 		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
-	if f.checksum() != before {
+	if f.Checksum() != before {
 		t.Error("somebody was lowered")
 	}
 }
@@ -557,38 +534,38 @@ func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *te
 // A warm worker has compared its key with the run: resumed with another account's, the run is another one's.
 func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.inSync("org-2")
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
-	r := f.reconciler(nil)
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
+	r := f.Reconciler(nil)
 	f.deliver(r, scheduledID, "org-1")
-	f.exec(`UPDATE reconciliation_accounts SET account_id = 'acct_other'`)
+	f.Exec(`UPDATE reconciliation_accounts SET account_id = 'acct_other'`)
 	f.deliver(r, scheduledID, "org-2")
-	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
+	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
 		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
 }
 
 func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
-	if _, err := f.enumerator(dyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
+	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
 	}
-	f.clock.advance(2 * time.Minute)
-	f.received(f.work)
-	wrong := f.enumerator(nil)
-	wrong.Stripe = f.otherStripe(nil)
+	f.Clock.Advance(2 * time.Minute)
+	f.Received(f.Work)
+	wrong := f.Enumerator(nil)
+	wrong.Stripe = f.OtherAccount()
 	_, err := wrong.Run(t.Context(), pipeline.Request{ResumeAll: true})
 	wantReason(t, err, billing.RunFatal, billing.ReasonWrongAccount)
-	if run := f.run(scheduledID); run.Status != billing.RunStopped || len(f.received(f.work)) > 0 {
+	if run := f.Run(scheduledID); run.Status != billing.RunStopped || len(f.Received(f.Work)) > 0 {
 		t.Errorf("run is %s", run.Status)
 	}
 	// Whoever resumes a run that was stopped says by that which account is meant.
 	f.enumerate(wrong, pipeline.Request{ResumeRun: scheduledID})
-	if run := f.run(scheduledID); run.Status != billing.RunRunning || run.AccountID != "acct_other" {
+	if run := f.Run(scheduledID); run.Status != billing.RunRunning || run.AccountID != "acct_other" {
 		t.Errorf("run is %s and reads account %q", run.Status, run.AccountID)
 	}
 }
@@ -596,29 +573,29 @@ func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *te
 // The permission is not needed but where STRIPE_ACCOUNT_ID is set.
 func TestAKeyThatMayNotReadItsAccountIsNotCompared(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	retrieve := pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve}
-	end := f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
-	f.enumerate(f.enumerator(nil), retrieve)
-	if got := f.run(scheduledID).AccountID; got != "" {
+	end := f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	f.enumerate(f.Enumerator(nil), retrieve)
+	if got := f.Run(scheduledID).AccountID; got != "" {
 		t.Errorf("the run reads account %q", got)
 	}
 	f.resetRuns()
 	end()
-	f.enumerate(f.enumerator(nil), retrieve)
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
-	f.deliver(f.reconciler(nil), scheduledID, "a")
-	if item := f.item(scheduledID, "a"); item.Reason != billing.ReasonInSync {
+	f.enumerate(f.Enumerator(nil), retrieve)
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	f.deliver(f.Reconciler(nil), scheduledID, "a")
+	if item := f.Item(scheduledID, "a"); item.Reason != billing.ReasonInSync {
 		t.Errorf("%+v", item)
 	}
-	if n := len(f.logs.lines(t, "message", "the Stripe key may not read its account, so it is not compared with that of the run")); n != 1 {
+	if n := len(f.Logs.Lines(t, "message", "the Stripe key may not read its account, so it is not compared with that of the run")); n != 1 {
 		t.Errorf("said %d times", n)
 	}
-	f.stripe.ClearFaults()
-	strict := f.enumerator(nil)
+	f.Stripe.ClearFaults()
+	strict := f.Enumerator(nil)
 	strict.AccountID = "acct_test"
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})
 	_, err := strict.Run(t.Context(), pipeline.Request{})
 	wantReason(t, err, billing.RunFatal, billing.ReasonStripeForbidden)
 }

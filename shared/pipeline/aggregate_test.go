@@ -17,18 +17,19 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func (f *fixture) progress(runID string) {
 	f.Helper()
-	if err := f.aggregator(nil).Progress(f.Context(), runID); err != nil {
+	if err := f.Aggregator(nil).Progress(f.Context(), runID); err != nil {
 		f.Fatal(err)
 	}
 }
 
 func (f *fixture) tick() pipeline.Tick {
 	f.Helper()
-	tick, err := f.aggregator(nil).Tick(f.Context())
+	tick, err := f.Aggregator(nil).Tick(f.Context())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -39,13 +40,13 @@ func (f *fixture) tick() pipeline.Tick {
 // outcomes, and the lines of later amendments.
 func (f *fixture) wantReports(headline string, ended, amended int) {
 	f.Helper()
-	if n := len(f.logs.lines(f.T, "message", headline)); n != ended {
+	if n := len(f.Logs.Lines(f.TB, "message", headline)); n != ended {
 		f.Errorf("%d lines %q, want %d", n, headline, ended)
 	}
-	if n := len(f.metrics.lines(f.T, "Organizations", nil)); n != ended {
+	if n := len(f.Metrics.Lines(f.TB, "Organizations", nil)); n != ended {
 		f.Errorf("%d lines of outcome metrics, want %d", n, ended)
 	}
-	if n := len(f.logs.lines(f.T, "message", "Reconciliation amended")); n != amended {
+	if n := len(f.Logs.Lines(f.TB, "message", "Reconciliation amended")); n != amended {
 		f.Errorf("%d amendments, want %d", n, amended)
 	}
 }
@@ -53,7 +54,7 @@ func (f *fixture) wantReports(headline string, ended, amended int) {
 // stored returns the summary in the only run's row.
 func (f *fixture) stored() (s billing.Summary) {
 	f.Helper()
-	text := mysqltest.Value[string](f.T, f.db, `SELECT summary FROM reconciliation_runs`)
+	text := mysqltest.Value[string](f.TB, f.DB, `SELECT summary FROM reconciliation_runs`)
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		f.Fatal(err)
 	}
@@ -63,9 +64,9 @@ func (f *fixture) stored() (s billing.Summary) {
 func TestARunIsClosedOnce(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(4)
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	f.decide(runID, billing.OutcomeSkipped, ids...)
-	f.clock.advance(90 * time.Second)
+	f.Clock.Advance(90 * time.Second)
 	var group sync.WaitGroup
 	for i := range 8 {
 		group.Go(func() {
@@ -78,7 +79,7 @@ func TestARunIsClosedOnce(t *testing.T) {
 	}
 	group.Wait()
 	f.wantReports("Reconciliation completed", 1, 0)
-	if run := f.run(runID); run.Status != billing.RunCompleted || !run.FinishedAt.Equal(start.Add(90*time.Second)) || !run.Summarized {
+	if run := f.Run(runID); run.Status != billing.RunCompleted || !run.FinishedAt.Equal(start.Add(90*time.Second)) || !run.Summarized {
 		t.Errorf("%+v", run)
 	}
 	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 4 || s.DurationMs != 90_000 {
@@ -88,20 +89,20 @@ func TestARunIsClosedOnce(t *testing.T) {
 
 func TestARunThatGoesOnIsNotClosed(t *testing.T) {
 	f := newFixture(t)
-	f.openRun("pending", numbered(2))
+	f.OpenRun("pending", numbered(2))
 	f.decide("pending", billing.OutcomeSkipped, "org-000")
-	f.openRun("enumerating", nil)
-	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating' WHERE id = 'enumerating'`)
+	f.OpenRun("enumerating", nil)
+	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating' WHERE id = 'enumerating'`)
 	for _, id := range []string{"pending", "enumerating", "unknown"} {
 		f.progress(id)
 	}
 	if tick := f.tick(); len(tick.Closed) != 0 {
 		t.Errorf("%+v", tick)
 	}
-	if got := f.status("pending"); got != billing.RunRunning {
+	if got := f.Status("pending"); got != billing.RunRunning {
 		t.Errorf("pending: %s", got)
 	}
-	if got := f.status("enumerating"); got != billing.RunEnumerating {
+	if got := f.Status("enumerating"); got != billing.RunEnumerating {
 		t.Errorf("enumerating: %s", got)
 	}
 	f.wantReports("Reconciliation completed", 0, 0)
@@ -110,7 +111,7 @@ func TestARunThatGoesOnIsNotClosed(t *testing.T) {
 func TestHowARunEnds(t *testing.T) {
 	after := func(d time.Duration, tick bool) func(f *fixture) {
 		return func(f *fixture) {
-			f.clock.advance(d)
+			f.Clock.Advance(d)
 			if tick {
 				f.tick()
 				return
@@ -145,14 +146,14 @@ func TestHowARunEnds(t *testing.T) {
 		"enumerating at its deadline": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped},
 			before: func(f *fixture) {
-				f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
+				f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
 			},
 			end: after(12*time.Hour+time.Second, true), want: billing.RunIncomplete, headline: "Reconciliation incomplete", level: "ERROR",
 		},
 		"stopped": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomePending},
 			before: func(f *fixture) {
-				if _, err := f.store.StopRun(f.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {
+				if _, err := f.Store.StopRun(f.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.Clock.Now()); err != nil {
 					f.Fatal(err)
 				}
 			},
@@ -163,7 +164,7 @@ func TestHowARunEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			ids := numbered(len(test.outcomes))
-			f.openRun(runID, ids)
+			f.OpenRun(runID, ids)
 			for i, outcome := range test.outcomes {
 				if outcome != billing.OutcomePending {
 					f.decide(runID, outcome, ids[i])
@@ -173,13 +174,13 @@ func TestHowARunEnds(t *testing.T) {
 				test.before(f)
 			}
 			test.end(f)
-			if got := f.status(runID); got != test.want {
+			if got := f.Status(runID); got != test.want {
 				t.Errorf("run is %s, want %s", got, test.want)
 			}
 			f.progress(runID)
 			f.tick()
 			f.wantReports(test.headline, 1, 0)
-			line := f.logs.lines(t, "message", test.headline)[0]
+			line := f.Logs.Lines(t, "message", test.headline)[0]
 			result := line["result"].(map[string]any)
 			if line["level"] != test.level || result["status"] != string(test.want) || result["finishedAt"] == nil {
 				t.Errorf("%v", line)
@@ -194,19 +195,19 @@ func TestHowARunEnds(t *testing.T) {
 // One organization without a subscription says nothing about Stripe.
 func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-000")
-	f.org("org-free", free)
-	f.stripe.PutCustomer(stripetest.Customer{ID: "cus_org-free"})
-	f.openRun("all", []string{"org-000"})
-	f.deliver(f.reconciler(nil), "all", "org-000")
+	f.Subscriber("org-000")
+	f.Org("org-free", free)
+	f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_org-free"})
+	f.OpenRun("all", []string{"org-000"})
+	f.deliver(f.Reconciler(nil), "all", "org-000")
 	f.progress("all")
 	for runOver, want := range map[string]billing.RunStatus{"": billing.RunSuspect, "org-free": billing.RunCompleted} {
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		id := "over " + runOver
-		f.openRun(id, []string{"org-free"}, func(r *billing.Run) { r.OrgID = runOver })
-		f.deliver(f.reconciler(nil), id, "org-free")
+		f.OpenRun(id, []string{"org-free"}, func(r *billing.Run) { r.OrgID = runOver })
+		f.deliver(f.Reconciler(nil), id, "org-free")
 		f.progress(id)
-		if got := f.status(id); got != want {
+		if got := f.Status(id); got != want {
 			t.Errorf("run over %q is %s, want %s", runOver, got, want)
 		}
 	}
@@ -215,8 +216,8 @@ func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
 // Whoever stopped the run could not tell the aggregator.
 func TestATickSumsUpAStoppedRun(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, numbered(2))
-	if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.clock.Now()); err != nil {
+	f.OpenRun(runID, numbered(2))
+	if _, err := f.Store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.Clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -233,12 +234,10 @@ func TestATickSumsUpAStoppedRun(t *testing.T) {
 // The last downgrade is committed between reading the run and finding nothing pending.
 func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-000")
-	f.row("org-000")
-	f.sub("org-000", canceled)
-	f.openRun(runID, numbered(1))
-	finish := once(func() { f.deliver(f.reconciler(nil), runID, "org-000") })
-	a := f.aggregator(&tap{after: func(_ context.Context, call string) error {
+	f.Subscriber("org-000", canceled)
+	f.OpenRun(runID, numbered(1))
+	finish := once(func() { f.deliver(f.Reconciler(nil), runID, "org-000") })
+	a := f.Aggregator(&hooks{After: func(_ context.Context, call string) error {
 		if call == "Run" {
 			finish()
 		}
@@ -254,52 +253,50 @@ func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
 
 func TestARepairedErrorAmendsTheSummary(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-000")
-	f.org("org-001")
-	f.row("org-001")
-	f.sub("org-001", price("price_of_nothing"))
-	f.openRun(runID, numbered(2))
-	f.deliver(f.reconciler(nil), runID, numbered(2)...)
+	f.Subscriber("org-000")
+	f.Subscriber("org-001", price("price_of_nothing"))
+	f.OpenRun(runID, numbered(2))
+	f.deliver(f.Reconciler(nil), runID, numbered(2)...)
 	f.progress(runID)
 	f.wantReports("Reconciliation completed", 1, 0)
-	finished := f.run(runID).FinishedAt
+	finished := f.Run(runID).FinishedAt
 
-	f.clock.advance(24 * time.Hour)
+	f.Clock.Advance(24 * time.Hour)
 	f.progress(runID) // nothing happened in between
 	f.wantReports("Reconciliation completed", 1, 0)
 
-	f.sub("org-001", price("price_max"))
-	f.deliver(f.reconciler(nil), runID, "org-001") // redriven
+	f.Sub("org-001", price("price_max"))
+	f.deliver(f.Reconciler(nil), runID, "org-001") // redriven
 	f.progress(runID)
 	f.progress(runID)
 	f.wantReports("Reconciliation completed", 1, 1)
-	run, s := f.run(runID), f.stored()
+	run, s := f.Run(runID), f.stored()
 	if run.Status != billing.RunCompleted || !run.FinishedAt.Equal(*finished) {
 		t.Errorf("%+v", run)
 	}
 	if s.Status != billing.RunCompleted || s.Errors != 0 || s.Synchronized != 1 || s.Skipped != 1 || s.DriftByField[billing.FieldPlanTier] != 1 {
 		t.Errorf("%+v", s)
 	}
-	if got := f.logs.lines(t, "message", "Reconciliation amended")[0]["result"].(map[string]any)["synchronized"]; got != 1.0 {
+	if got := f.Logs.Lines(t, "message", "Reconciliation amended")[0]["result"].(map[string]any)["synchronized"]; got != 1.0 {
 		t.Errorf("synchronized: %v", got)
 	}
 }
 
 func TestAnIncompleteRunCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, numbered(3))
+	f.OpenRun(runID, numbered(3))
 	f.decide(runID, billing.OutcomeSkipped, "org-000")
-	f.clock.advance(13 * time.Hour)
+	f.Clock.Advance(13 * time.Hour)
 	f.tick()
 	f.wantReports("Reconciliation incomplete", 1, 0)
 	f.decide(runID, billing.OutcomeSkipped, "org-001")
 	f.progress(runID)
-	if got := f.status(runID); got != billing.RunIncomplete {
+	if got := f.Status(runID); got != billing.RunIncomplete {
 		t.Errorf("run is %s", got)
 	}
 	f.decide(runID, billing.OutcomeSkipped, "org-002")
 	f.progress(runID)
-	if got := f.status(runID); got != billing.RunCompleted {
+	if got := f.Status(runID); got != billing.RunCompleted {
 		t.Errorf("run is %s", got)
 	}
 	f.wantReports("Reconciliation incomplete", 1, 2)
@@ -309,14 +306,14 @@ func TestAnIncompleteRunCompletesWithItsLastItem(t *testing.T) {
 // never becomes complete by what is on it.
 func TestAnUnlistedRunStaysIncomplete(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, numbered(2))
-	f.exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
+	f.OpenRun(runID, numbered(2))
+	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
 	f.decide(runID, billing.OutcomeSkipped, "org-000")
-	f.clock.advance(13 * time.Hour)
+	f.Clock.Advance(13 * time.Hour)
 	f.tick()
 	f.decide(runID, billing.OutcomeSkipped, "org-001")
 	f.progress(runID)
-	if got := f.status(runID); got != billing.RunIncomplete {
+	if got := f.Status(runID); got != billing.RunIncomplete {
 		t.Errorf("run is %s", got)
 	}
 }
@@ -326,24 +323,24 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 	for _, now := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
 		t.Run("and is "+string(now), func(t *testing.T) {
 			f := newFixture(t)
-			f.openRun(runID, numbered(2))
-			f.clock.advance(13 * time.Hour)
-			a := f.aggregator(&tap{after: func(ctx context.Context, call string) error {
+			f.OpenRun(runID, numbered(2))
+			f.Clock.Advance(13 * time.Hour)
+			a := f.Aggregator(&hooks{After: func(ctx context.Context, call string) error {
 				if call != "RunsToClose" {
 					return nil
 				}
-				reopened, err := f.store.Reopen(ctx, runID, "", f.clock.Now().Add(12*time.Hour))
+				reopened, err := f.Store.Reopen(ctx, runID, "", f.Clock.Now().Add(12*time.Hour))
 				if !reopened {
 					t.Error("not reopened")
 				}
-				f.exec(`UPDATE reconciliation_runs SET status = ?`, now) //nolint:contextcheck // the test writes in its own time
+				f.Exec(`UPDATE reconciliation_runs SET status = ?`, now) //nolint:contextcheck // the test writes in its own time
 				return err
 			}})
 			tick, err := a.Tick(t.Context())
 			if err != nil || len(tick.Closed) != 0 {
 				t.Errorf("Tick() = %+v, %v", tick, err)
 			}
-			if got := f.status(runID); got != now {
+			if got := f.Status(runID); got != now {
 				t.Errorf("run is %s", got)
 			}
 			f.wantReports("Reconciliation incomplete", 0, 0)
@@ -355,36 +352,34 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 // nobody expects any more.
 func TestATrimmedRunStillAddsUp(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := []string{"org-1", "org-2", "org-3"}
-	f.inSync("org-1")
-	f.inSync("org-2")
-	f.org("org-3")
-	f.row("org-3")
-	f.sub("org-3", price("price_of_nothing"))
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(nil), runID, ids...)
-	a := f.aggregator(nil)
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
+	f.Subscriber("org-3", price("price_of_nothing"))
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(nil), runID, ids...)
+	a := f.Aggregator(nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	f.clock.advance(15 * 24 * time.Hour)
-	f.openRun("later", nil)
+	f.Clock.Advance(15 * 24 * time.Hour)
+	f.OpenRun("later", nil)
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := f.itemIDs(runID); !slices.Equal(left, []string{"org-3"}) || !f.run(runID).Trimmed {
-		t.Fatalf("left: %v, trimmed %v", left, f.run(runID).Trimmed)
+	if left := f.ItemIDs(runID); !slices.Equal(left, []string{"org-3"}) || !f.Run(runID).Trimmed {
+		t.Fatalf("left: %v, trimmed %v", left, f.Run(runID).Trimmed)
 	}
-	f.sub("org-3")
-	results := f.deliver(f.reconciler(nil), runID, ids...)
+	f.Sub("org-3")
+	results := f.deliver(f.Reconciler(nil), runID, ids...)
 	for _, id := range ids {
 		f.wantResult(results[id], pipeline.Acknowledge, "")
 	}
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	summary, found, err := f.store.StoredSummary(t.Context(), runID)
+	summary, found, err := f.Store.StoredSummary(t.Context(), runID)
 	if err != nil || !found || summary.Status != billing.RunCompleted || summary.TotalOrganizations != 3 || summary.Reasons[billing.ReasonInSync]+summary.Reasons[billing.ReasonRepaired] != 3 {
 		t.Errorf("%+v, %v", summary, err)
 	}
@@ -394,7 +389,7 @@ func TestOldRunsArePruned(t *testing.T) {
 	f := newFixture(t)
 	day := 24 * time.Hour
 	for id, age := range map[string]time.Duration{"old": 91 * day, "young": 89 * day, "old-and-open": 92 * day, "latest": 0} {
-		f.openRun(id, numbered(2), func(r *billing.Run) {
+		f.OpenRun(id, numbered(2), func(r *billing.Run) {
 			r.StartedAt, r.DeadlineAt = start.Add(-age), start.Add(12*time.Hour)
 		})
 		if id != "old-and-open" {
@@ -406,32 +401,32 @@ func TestOldRunsArePruned(t *testing.T) {
 		t.Error(diff)
 	}
 	for id, items := range map[string]int{"old": 0, "young": 2, "old-and-open": 2, "latest": 2} {
-		if n := len(f.itemIDs(id)); n != items || (f.run(id).ID == "") != (items == 0) {
-			t.Errorf("%s: run %q, %d items", id, f.run(id).ID, n)
+		if n := len(f.ItemIDs(id)); n != items || (f.Run(id).ID == "") != (items == 0) {
+			t.Errorf("%s: run %q, %d items", id, f.Run(id).ID, n)
 		}
 	}
-	if _, err := f.aggregator(nil).Summary(t.Context(), "old"); err == nil || billing.AsFailure(err).Reason != billing.ReasonUnknownRun {
+	if _, err := f.Aggregator(nil).Summary(t.Context(), "old"); err == nil || billing.AsFailure(err).Reason != billing.ReasonUnknownRun {
 		t.Errorf("Summary() = %v", err)
 	}
 }
 
 func TestTheTickTellsTheAgeOfTheLastCompletedRun(t *testing.T) {
 	f := newFixture(t)
-	f.exec(`UPDATE reconciliation_migrations SET tstamp = ?`, start.Add(-time.Minute))
+	f.Exec(`UPDATE reconciliation_migrations SET tstamp = ?`, start.Add(-time.Minute))
 	f.tick()
-	if lines := f.metrics.lines(t, "LastRunAge", 60.0); len(lines) != 1 {
+	if lines := f.Metrics.Lines(t, "LastRunAge", 60.0); len(lines) != 1 {
 		t.Error("before the first run it is not the age of the tables")
 	}
-	f.openRun(runID, nil)
+	f.OpenRun(runID, nil)
 	f.progress(runID)
-	f.openRun("dry", nil, dryRun)
-	f.openRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
-	f.clock.advance(time.Hour)
+	f.OpenRun("dry", nil, testworld.DryRun)
+	f.OpenRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
+	f.Clock.Advance(time.Hour)
 	f.decide("one", billing.OutcomeSkipped, "org-000")
 	f.progress("dry")
 	f.progress("one")
 	f.tick()
-	lines := f.metrics.lines(t, "LastRunAge", nil)
+	lines := f.Metrics.Lines(t, "LastRunAge", nil)
 	if len(lines) != 2 || lines[1]["LastRunAge"] != 3600.0 {
 		t.Errorf("%v", lines)
 	}
@@ -439,8 +434,8 @@ func TestTheTickTellsTheAgeOfTheLastCompletedRun(t *testing.T) {
 
 func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, numbered(6))
-	f.exec(`UPDATE reconciliation_runs SET downgrades = 3, stripe_list = 4, stripe_retrieve = 5, stripe_other = 6, stripe_throttled = 7`)
+	f.OpenRun(runID, numbered(6))
+	f.Exec(`UPDATE reconciliation_runs SET downgrades = 3, stripe_list = 4, stripe_retrieve = 5, stripe_other = 6, stripe_throttled = 7`)
 	for org, columns := range map[string]string{
 		"org-000": `outcome = 'synced', changes = '[{"field":"subscriptions.plan_tier"},{"field":"subscriptions.canceled_at"}]'`,
 		"org-001": `outcome = 'synced', changes = '[{"field":"subscriptions.canceled_at"}]'`,
@@ -448,14 +443,14 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 		"org-003": `outcome = 'error', reason = 'withheld', changes = '[{"field":"subscriptions.status"}]'`,
 		"org-004": `outcome = 'skipped', warnings = '[{"code":"tier_metadata_mismatch"}]'`,
 	} {
-		f.exec(`UPDATE reconciliation_items SET `+columns+` WHERE org_id = ?`, org)
+		f.Exec(`UPDATE reconciliation_items SET `+columns+` WHERE org_id = ?`, org)
 	}
-	f.clock.advance(12*time.Hour + time.Second)
+	f.Clock.Advance(12*time.Hour + time.Second)
 	f.tick()
 	f.tick()
 	f.progress(runID)
 
-	lines := f.metrics.lines(t, "Organizations", nil)
+	lines := f.Metrics.Lines(t, "Organizations", nil)
 	if len(lines) != 1 {
 		t.Fatalf("%d lines", len(lines))
 	}
@@ -470,13 +465,13 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	drift := map[string]any{}
-	for _, line := range f.metrics.lines(t, "FieldDrift", nil) {
+	for _, line := range f.Metrics.Lines(t, "FieldDrift", nil) {
 		drift[line["Field"].(string)] = line["FieldDrift"]
 	}
 	if len(drift) != 15 || drift["subscriptions.canceled_at"] != 3.0 || drift["subscriptions.plan_tier"] != 1.0 || drift["subscriptions.status"] != 1.0 {
 		t.Errorf("drift by field: %v", drift)
 	}
-	if n := len(f.metrics.lines(t, "FieldDrift", nil)); n != 15 {
+	if n := len(f.Metrics.Lines(t, "FieldDrift", nil)); n != 15 {
 		t.Errorf("%d lines of drift by field", n)
 	}
 }
@@ -484,16 +479,16 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 // Whoever starts such a run looks at it; in the alarms it would hide the scheduled one.
 func TestADryRunAndARunOverOneOrganizationEmitNoFigures(t *testing.T) {
 	f := newFixture(t)
-	f.openRun("dry", numbered(1), dryRun)
-	f.openRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
+	f.OpenRun("dry", numbered(1), testworld.DryRun)
+	f.OpenRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
 	for _, id := range []string{"dry", "one"} {
 		f.decide(id, billing.OutcomeSkipped, "org-000")
 		f.progress(id)
 	}
-	if lines := f.metrics.lines(t, "", nil); len(lines) != 0 {
+	if lines := f.Metrics.Lines(t, "", nil); len(lines) != 0 {
 		t.Errorf("%v", lines)
 	}
-	if n := len(f.logs.lines(t, "message", "Reconciliation completed")); n != 2 {
+	if n := len(f.Logs.Lines(t, "message", "Reconciliation completed")); n != 2 {
 		t.Errorf("%d runs were logged", n)
 	}
 }
@@ -504,14 +499,14 @@ func TestTotalsAlwaysAddUp(t *testing.T) {
 	for seed := range 6 {
 		id := fmt.Sprint("run-", seed)
 		n := 11 * seed
-		f.openRun(id, numbered(n))
+		f.OpenRun(id, numbered(n))
 		want := map[billing.Outcome]int{}
 		for i, org := range numbered(n) {
 			outcome := outcomes[(i*i+seed*i+i/3)%len(outcomes)]
 			want[outcome]++
-			f.exec(`UPDATE reconciliation_items SET outcome = ?, reason = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND org_id = ?`, outcome, fmt.Sprint("reason-", i%3), id, org)
+			f.Exec(`UPDATE reconciliation_items SET outcome = ?, reason = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND org_id = ?`, outcome, fmt.Sprint("reason-", i%3), id, org)
 		}
-		s, err := f.aggregator(nil).Summary(t.Context(), id)
+		s, err := f.Aggregator(nil).Summary(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -532,10 +527,10 @@ func TestTotalsAlwaysAddUp(t *testing.T) {
 func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	f.progress(runID)
-	line := f.logs.lines(t, "message", "Reconciliation completed")[0]
+	line := f.Logs.Lines(t, "message", "Reconciliation completed")[0]
 	if diff := cmp.Diff([]string{"level", "message", "result", "time"}, slices.Sorted(maps.Keys(line))); diff != "" {
 		t.Error("log line:", diff)
 	}
@@ -566,7 +561,7 @@ func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 	if result["startedAt"] != "2026-11-22T03:00:00Z" || result["orphans"] == nil {
 		t.Errorf("%v", result)
 	}
-	s, err := f.aggregator(nil).Summary(t.Context(), runID)
+	s, err := f.Aggregator(nil).Summary(t.Context(), runID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -588,19 +583,19 @@ func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 
 func TestAPassingFailureOfTheAggregatorIsTriedAgain(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, nil)
+	f.OpenRun(runID, nil)
 	failures := 2
-	a := f.aggregator(&tap{before: func(context.Context, string) error {
+	a := f.Aggregator(&hooks{Before: func(context.Context, string) error {
 		if failures--; failures >= 0 {
 			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}
 		}
 		return nil
 	}})
-	if err := a.Progress(t.Context(), runID); err != nil || f.status(runID) != billing.RunCompleted {
-		t.Errorf("run is %s, %v", f.status(runID), err)
+	if err := a.Progress(t.Context(), runID); err != nil || f.Status(runID) != billing.RunCompleted {
+		t.Errorf("run is %s, %v", f.Status(runID), err)
 	}
-	a = f.aggregator(&tap{before: func(context.Context, string) error { return errKilled }})
-	if err := a.Progress(t.Context(), runID); !errors.Is(err, errKilled) {
+	a = f.Aggregator(&hooks{Before: func(context.Context, string) error { return testworld.ErrKilled }})
+	if err := a.Progress(t.Context(), runID); !errors.Is(err, testworld.ErrKilled) {
 		t.Errorf("Progress() = %v", err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 const busName = "application"
@@ -39,7 +40,7 @@ func (f *fixture) startBus() *eventserver.Server {
 			f.Error(err)
 		}
 	})
-	if err := f.store.SetEventBus(f.Context(), "arn:aws:events:us-east-1::event-bus/"+busName); err != nil {
+	if err := f.Store.SetEventBus(f.Context(), "arn:aws:events:us-east-1::event-bus/"+busName); err != nil {
 		f.Fatal(err)
 	}
 	return server
@@ -49,11 +50,11 @@ func (f *fixture) startBus() *eventserver.Server {
 type tappedBus struct {
 	*eventbus.Bus
 
-	tap *tap
+	tap *hooks
 }
 
 func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
-	err = b.tap.do(ctx, "Send", func() (err error) {
+	err = b.tap.Do(ctx, "Send", func() (err error) {
 		accepted, refused, err = b.Bus.Send(ctx, all)
 		return err
 	})
@@ -61,8 +62,8 @@ func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accept
 }
 
 // announcer is an aggregator that sends to the bus.
-func (f *fixture) announcer(server *eventserver.Server, p *tap) *pipeline.Aggregator {
-	a := f.aggregator(p)
+func (f *fixture) announcer(server *eventserver.Server, p *hooks) *pipeline.Aggregator {
+	a := f.Aggregator(p)
 	a.Bus, a.AmendmentPause = tappedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentPause
 	return a
 }
@@ -131,7 +132,7 @@ func (f *fixture) wantAllTold(events []eventserver.Event) told {
 	if diff := cmp.Diff(f.repaired(runID), got.repairs); diff != "" {
 		f.Errorf("announced is not what was repaired (-repaired +announced):\n%s", diff)
 	}
-	if n := mysqltest.Value[int](f, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 {
+	if n := mysqltest.Value[int](f, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 {
 		f.Errorf("%d wait in the outbox", n)
 	}
 	return got
@@ -147,7 +148,7 @@ func (f *fixture) announcing(ids ...string) []string {
 		}
 	}
 	ids = f.seed(chosen)
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	return ids
 }
 
@@ -155,7 +156,7 @@ func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
@@ -168,13 +169,13 @@ func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
 	if diff := cmp.Diff(map[string][]string{runID: {"completed_with_errors"}}, got.ends); diff != "" {
 		t.Errorf("ends (-want +got):\n%s", diff)
 	}
-	if lines := f.metrics.lines(t, "Announced", float64(got.events)); len(lines) != 1 || lines[0]["AnnouncementErrors"] != 0.0 {
-		t.Errorf("metrics: %v", f.metrics.lines(t, "Announced", nil))
+	if lines := f.Metrics.Lines(t, "Announced", float64(got.events)); len(lines) != 1 || lines[0]["AnnouncementErrors"] != 0.0 {
+		t.Errorf("metrics: %v", f.Metrics.Lines(t, "Announced", nil))
 	}
 
 	// A second run finds nothing, and says so.
-	f.openRun("again", []string{"in-sync"})
-	f.deliver(f.reconciler(nil), "again", "in-sync")
+	f.OpenRun("again", []string{"in-sync"})
+	f.deliver(f.Reconciler(nil), "again", "in-sync")
 	if err := a.Progress(t.Context(), "again"); err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +190,11 @@ func TestADryRunAnnouncesItsEndOnlyAndARunOverOneOrganizationItsRepairs(t *testi
 	server := f.startBus()
 	ids := f.seed(situations[:4])
 	a := f.announcer(server, nil)
-	f.openRun("dry", ids, dryRun)
-	f.deliver(f.reconciler(nil), "dry", ids...)
-	f.openRun(runID, []string{ids[0]}, func(r *billing.Run) { r.OrgID = ids[0] })
-	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = ?`, ids[0])
-	f.deliver(f.reconciler(nil), runID, ids[0])
+	f.OpenRun("dry", ids, testworld.DryRun)
+	f.deliver(f.Reconciler(nil), "dry", ids...)
+	f.OpenRun(runID, []string{ids[0]}, func(r *billing.Run) { r.OrgID = ids[0] })
+	f.Exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = ?`, ids[0])
+	f.deliver(f.Reconciler(nil), runID, ids[0])
 	for _, id := range []string{"dry", runID} {
 		if err := a.Progress(t.Context(), id); err != nil {
 			t.Fatal(err)
@@ -211,12 +212,10 @@ func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
 	server := f.startBus()
 	ids := []string{"org-1", "org-2"}
 	for _, id := range ids {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_of_nothing"))
+		f.Subscriber(id, price("price_of_nothing"))
 	}
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
 	progress := func() []string {
 		t.Helper()
@@ -230,13 +229,13 @@ func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
 		t.Fatalf("told: %v", ends)
 	}
 	for _, id := range ids {
-		f.sub(id, price("price_max"))
-		f.deliver(f.reconciler(nil), runID, id)
+		f.Sub(id, price("price_max"))
+		f.deliver(f.Reconciler(nil), runID, id)
 		if ends := progress(); len(ends) != 1 {
 			t.Errorf("told amid the redrive: %v", ends)
 		}
 	}
-	f.clock.advance(billing.AmendmentPause)
+	f.Clock.Advance(billing.AmendmentPause)
 	if ends := progress(); !slices.Equal(ends, []string{"completed_with_errors", "completed"}) {
 		t.Errorf("told: %v", ends)
 	}
@@ -245,26 +244,26 @@ func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
 func TestWithoutABusNothingIsToldAndNothingIsLost(t *testing.T) {
 	f := newFixture(t)
 	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
-	f.deliver(f.reconciler(nil), runID, ids...)
-	a := f.aggregator(nil)
+	f.deliver(f.Reconciler(nil), runID, ids...)
+	a := f.Aggregator(nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 || len(f.metrics.lines(t, "OutboxSize", nil)) != 0 {
-		t.Errorf("%d wait, and the metrics say %v", n, f.metrics.lines(t, "OutboxSize", nil))
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 || len(f.Metrics.Lines(t, "OutboxSize", nil)) != 0 {
+		t.Errorf("%d wait, and the metrics say %v", n, f.Metrics.Lines(t, "OutboxSize", nil))
 	}
 
 	// Somebody switched announcing off while announcements waited.
-	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
-	f.clock.advance(time.Hour)
+	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	f.Clock.Advance(time.Hour)
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	lines := f.metrics.lines(t, "OutboxSize", 1.0)
-	if len(lines) != 1 || lines[0]["OutboxAge"] != 3600.0 || len(f.logs.lines(t, "level", "WARN")) == 0 {
+	lines := f.Metrics.Lines(t, "OutboxSize", 1.0)
+	if len(lines) != 1 || lines[0]["OutboxAge"] != 3600.0 || len(f.Logs.Lines(t, "level", "WARN")) == 0 {
 		t.Errorf("metrics: %v", lines)
 	}
 }
@@ -277,25 +276,25 @@ func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
 	seen := 0
 	f.announcing("in-sync", "upgraded", "canceled")
 	f.keepTables()
-	everyDeath(t, func(t *testing.T, k *killer) {
-		f.endProcesses()
+	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
+		f.EndProcesses()
 		f.restoreTables()
 		for _, table := range []string{"items", "runs", "outbox"} {
-			f.exec(`DELETE FROM reconciliation_` + table)
+			f.Exec(`DELETE FROM reconciliation_` + table)
 		}
-		ids := f.texts(`SELECT id FROM organizations ORDER BY id`)
-		f.openRun(runID, ids)
-		worker, aggregator := f.reconciler(k.tap()), f.announcer(server, k.tap())
+		ids := f.Texts(`SELECT id FROM organizations ORDER BY id`)
+		f.OpenRun(runID, ids)
+		worker, aggregator := f.Reconciler(k.Hooks()), f.announcer(server, k.Hooks())
 		worker.Parallel, worker.Retry.Tries, aggregator.Retry.Tries = 1, 1, 1
 		f.deliver(worker, runID, ids...)
 		_ = aggregator.Progress(t.Context(), runID) // dead or not, the message comes again
 		aggregator.Announce(t.Context())
 
-		f.deliver(f.reconciler(nil), runID, ids...)
+		f.deliver(f.Reconciler(nil), runID, ids...)
 		if err := f.announcer(server, nil).Progress(t.Context(), runID); err != nil {
 			t.Fatal(err)
 		}
-		f.clock.advance(billing.AmendmentPause)
+		f.Clock.Advance(billing.AmendmentPause)
 		if _, err := f.announcer(server, nil).Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -354,7 +353,7 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 			f := newFixture(t)
 			server := f.startBus()
 			ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
-			f.deliver(f.reconciler(nil), runID, ids...)
+			f.deliver(f.Reconciler(nil), runID, ids...)
 			fail(server)
 			a := f.announcer(server, nil)
 			if err := a.Progress(t.Context(), runID); err != nil {
@@ -365,21 +364,21 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 			if err != nil || len(tick.Closed) != 0 {
 				t.Errorf("a tick that cannot announce: %+v, %v", tick, err)
 			}
-			if f.status(runID) != billing.RunCompletedWithErrors {
-				t.Errorf("the run is %s", f.status(runID))
+			if f.Status(runID) != billing.RunCompletedWithErrors {
+				t.Errorf("the run is %s", f.Status(runID))
 			}
-			if len(f.metrics.lines(t, "AnnouncementErrors", nil)) == 0 || len(f.metrics.lines(t, "OutboxSize", nil)) != 1 {
+			if len(f.Metrics.Lines(t, "AnnouncementErrors", nil)) == 0 || len(f.Metrics.Lines(t, "OutboxSize", nil)) != 1 {
 				t.Error("no metric tells it")
 			}
 
 			server.SetFail(nil)
 			server.SetFailEntry(nil)
-			f.clock.advance(billing.AnnouncementWait)
+			f.Clock.Advance(billing.AnnouncementWait)
 			if _, err := a.Tick(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			f.wantAllTold(server.Events())
-			if lines := f.metrics.lines(t, "OutboxSize", 0.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 0.0 {
+			if lines := f.Metrics.Lines(t, "OutboxSize", 0.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 0.0 {
 				t.Errorf("the last tick: %v", lines)
 			}
 		})
@@ -387,17 +386,17 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 }
 
 func (f *fixture) waiting() int {
-	return mysqltest.Value[int](f, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`)
+	return mysqltest.Value[int](f, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`)
 }
 
 func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
 	for _, kept := range []string{
 		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:123456789012:event-bus/" + busName,
 	} {
-		if err := f.store.SetEventBus(t.Context(), kept); err != nil {
+		if err := f.Store.SetEventBus(t.Context(), kept); err != nil {
 			t.Fatal(err)
 		}
 		a := f.announcer(server, nil)
@@ -407,7 +406,7 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.PutRequests() > 0 {
 			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.PutRequests())
 		}
-		if bus, _, err := f.store.EventBus(t.Context()); bus != kept || err != nil {
+		if bus, _, err := f.Store.EventBus(t.Context()); bus != kept || err != nil {
 			t.Errorf("kept is %s, %v", bus, err)
 		}
 	}
@@ -422,14 +421,14 @@ func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
 func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	if _, err := f.store.EnsureStage(t.Context(), "staging"); err != nil {
+	if _, err := f.Store.EnsureStage(t.Context(), "staging"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 24 {
-		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`,
+		f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`,
 			fmt.Sprint("foreign-", i), fmt.Sprintf(`{"stage":%q,"livemode":%t}`, []string{"production", "staging"}[i%2], true), start)
 	}
-	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('own', 'Organization Reconciled', '{"stage":"staging","livemode":false}', ?)`, start)
+	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('own', 'Organization Reconciled', '{"stage":"staging","livemode":false}', ?)`, start)
 	a := f.announcer(server, nil)
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
@@ -437,11 +436,11 @@ func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
 	if events := server.Events(); len(events) != 1 || f.waiting() != 24 {
 		t.Errorf("%d were sent, %d wait", len(events), f.waiting())
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox WHERE attempts = 1 AND last_error LIKE 'it is of stage "%livemode true, and this is stage "staging", livemode false%'`); n != 24 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox WHERE attempts = 1 AND last_error LIKE 'it is of stage "%livemode true, and this is stage "staging", livemode false%'`); n != 24 {
 		t.Errorf("%d have the reason", n)
 	}
-	if len(f.metrics.lines(t, "AnnouncementErrors", 24.0)) != 1 {
-		t.Errorf("metrics: %v", f.metrics.lines(t, "AnnouncementErrors", nil))
+	if len(f.Metrics.Lines(t, "AnnouncementErrors", 24.0)) != 1 {
+		t.Errorf("metrics: %v", f.Metrics.Lines(t, "AnnouncementErrors", nil))
 	}
 }
 
@@ -451,20 +450,20 @@ func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
 	server := f.startBus()
 	server.SetBuses("another")
 	ids := f.announcing("in-sync", "upgraded", "canceled")
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	waiting := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`)
+	waiting := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`)
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.PutRequests() != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.PutRequests() != 0 {
 		t.Errorf("%d of %d wait, %d requests", n, waiting, server.PutRequests())
 	}
-	if len(f.metrics.lines(t, "AnnouncementErrors", float64(waiting))) != 1 {
-		t.Errorf("metrics: %v", f.metrics.lines(t, "AnnouncementErrors", nil))
+	if len(f.Metrics.Lines(t, "AnnouncementErrors", float64(waiting))) != 1 {
+		t.Errorf("metrics: %v", f.Metrics.Lines(t, "AnnouncementErrors", nil))
 	}
 	server.SetBuses(busName)
 	if _, err := a.Tick(t.Context()); err != nil {
@@ -479,9 +478,9 @@ func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	for i := range 25 {
-		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("bad-", i), fmt.Sprintf(`{"id":"bad-%d"}`, i), start)
+		f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("bad-", i), fmt.Sprintf(`{"id":"bad-%d"}`, i), start)
 	}
-	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('good', 'Organization Reconciled', '{"id":"good"}', ?)`, start)
+	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('good', 'Organization Reconciled', '{"id":"good"}', ?)`, start)
 	server.SetFailEntry(func(e eventserver.Entry) string {
 		if strings.Contains(e.Detail, "bad") {
 			return "MalformedDetail"
@@ -494,12 +493,12 @@ func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
 			t.Fatal(ticks, err)
 		}
 	}
-	f.clock.advance(25 * time.Hour)
+	f.Clock.Advance(25 * time.Hour)
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if lines := f.metrics.lines(t, "OutboxSize", 25.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 90000.0 {
-		t.Errorf("%v", f.metrics.lines(t, "OutboxSize", nil))
+	if lines := f.Metrics.Lines(t, "OutboxSize", 25.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 90000.0 {
+		t.Errorf("%v", f.Metrics.Lines(t, "OutboxSize", nil))
 	}
 }
 
@@ -508,7 +507,7 @@ func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
 	server := f.startBus()
 	const n = 200
 	for i := range n {
-		f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("id-", i), fmt.Sprintf(`{"id":"id-%d","runId":"r","orgId":"%d"}`, i, i), start)
+		f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`, fmt.Sprint("id-", i), fmt.Sprintf(`{"id":"id-%d","runId":"r","orgId":"%d"}`, i, i), start)
 	}
 	var fails atomic.Int64
 	server.SetFail(func() *eventserver.Fault {
@@ -525,7 +524,7 @@ func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
 	if got := heard(t, server.Events()); len(got.repairs) != n {
 		t.Errorf("%d of %d were announced, in %d events", len(got.repairs), n, got.events)
 	}
-	if left := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_outbox`); left != 0 {
+	if left := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); left != 0 {
 		t.Errorf("%d wait", left)
 	}
 }
@@ -534,7 +533,7 @@ func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
 func TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	f.exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
+	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
 	server.SetFail(func() *eventserver.Fault { return &eventserver.Hanging })
 	a := f.announcer(server, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

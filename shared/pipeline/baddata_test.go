@@ -50,24 +50,20 @@ func TestBadDataFromStripeIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	var orgs []string
 	for i, name := range names(bad) {
 		id := fmt.Sprintf("bad-%02d", i)
-		f.org(id)
-		f.row(id)
-		f.sub(id, odd(bad[name]))
+		f.Subscriber(id, odd(bad[name]))
 		orgs = append(orgs, id)
 	}
 	good := []string{"good-1", "good-2"}
 	for _, id := range good {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
-	f.openRun(runID, append(slices.Clone(orgs), good...))
-	before := f.cells()
-	results := f.deliver(f.reconciler(nil), runID, append(slices.Clone(orgs), good...)...)
-	changed := f.cells().changedSince(before)
+	f.OpenRun(runID, append(slices.Clone(orgs), good...))
+	before := f.Cells()
+	results := f.deliver(f.Reconciler(nil), runID, append(slices.Clone(orgs), good...)...)
+	changed := f.Cells().ChangedSince(before)
 	for i, name := range names(bad) {
 		t.Run(name, func(t *testing.T) {
-			item, result := f.item(runID, orgs[i]), results[orgs[i]]
+			item, result := f.Item(runID, orgs[i]), results[orgs[i]]
 			if item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidSubscription || item.OrgID != orgs[i] {
 				t.Errorf("item is %s %q: %s", item.Outcome, item.Reason, item.Error)
 			}
@@ -91,28 +87,26 @@ func TestARowThatMySQLRefusesIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	f := newFixture(t)
 	ids := []string{"good-1", "refused", "good-2"}
 	for _, id := range ids {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
-	f.exec(`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW
+	f.Exec(`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW
 		BEGIN IF NEW.org_id = 'refused' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'frozen'; END IF; END`)
-	f.openRun(runID, ids)
-	before := f.cells()
-	results := f.deliver(f.reconciler(nil), runID, ids...)
+	f.OpenRun(runID, ids)
+	before := f.Cells()
+	results := f.deliver(f.Reconciler(nil), runID, ids...)
 	f.wantResult(results["refused"], pipeline.DeadLetter, billing.ReasonDatabaseRefused)
 	item := f.wantItem("refused", billing.OutcomeError, billing.ReasonDatabaseRefused)
 	if !strings.Contains(item.Error, "subscriptions") || !strings.Contains(item.Error, "frozen") {
 		t.Errorf("error is %q", item.Error)
 	}
-	if changed := f.cells().changedSince(before); len(changed["refused"]) > 0 {
+	if changed := f.Cells().ChangedSince(before); len(changed["refused"]) > 0 {
 		t.Errorf("written: %v", changed["refused"])
 	}
 	for _, id := range []string{"good-1", "good-2"} {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
-	f.exec(`DROP TRIGGER veto`)
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "refused")["refused"], pipeline.Acknowledge, "")
+	f.Exec(`DROP TRIGGER veto`)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "refused")["refused"], pipeline.Acknowledge, "")
 	f.wantItem("refused", billing.OutcomeSynced, billing.ReasonRepaired)
 }
 
@@ -127,13 +121,13 @@ func names[V any](m map[string]V) []string {
 
 func TestMetadataIsReadAsPeopleTypeIt(t *testing.T) {
 	f := newFixture(t)
-	f.org("typed", func(o *appschema.Organization) { o.SubscriptionTier = "starter" })
-	f.row("typed", func(s *appschema.Subscription) { s.StripePriceID, s.PlanTier = ptr("price_of_nothing"), "starter" })
-	f.sub("typed", price("price_of_nothing"), func(s *stripetest.Subscription) {
+	f.Org("typed", func(o *appschema.Organization) { o.SubscriptionTier = "starter" })
+	f.Row("typed", func(s *appschema.Subscription) { s.StripePriceID, s.PlanTier = new("price_of_nothing"), "starter" })
+	f.Sub("typed", price("price_of_nothing"), func(s *stripetest.Subscription) {
 		s.Metadata = map[string]string{"tier": " Max\t", "orgId": " TYPED "}
 	})
-	f.openRun(runID, []string{"typed"})
-	f.deliver(f.reconciler(nil), runID, "typed")
+	f.OpenRun(runID, []string{"typed"})
+	f.deliver(f.Reconciler(nil), runID, "typed")
 	item := f.wantItem("typed", billing.OutcomeSynced, billing.ReasonRepaired)
 	if want := []string{billing.FieldOrgTier, billing.FieldPlanTier}; !slices.Equal(fieldsOf(item.Changes), want) {
 		t.Errorf("changes %v, want %v", fieldsOf(item.Changes), want)
@@ -170,7 +164,7 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 	t.Helper()
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	if strategy == billing.StrategySweep {
 		f.sweepInto()
 	}
@@ -180,57 +174,53 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 	if (a < b) != (seed%2 == 0) {
 		ids[a], ids[b] = ids[b], ids[a]
 	}
-	r := f.reconciler(nil)
+	r := f.Reconciler(nil)
 	for rest := ids; len(rest) > 0; {
 		n := min(1+random.IntN(12), len(rest))
 		f.deliver(r, runID, rest[:n]...)
 		rest = rest[n:]
 	}
-	return f.items(), f.cells().withoutTimestamps()
+	return f.items(), f.Cells().WithoutTimestamps()
 }
 
 // The tables are checked when a run starts; what becomes NULL after that is one organization's.
 func TestANullInTheDatabaseIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	nulls := []string{"organizations.is_deleted", "organizations.subscription_tier", "organizations.updated_at", "subscriptions.status", "subscriptions.created_at"}
 	for i := range nulls {
 		id := fmt.Sprintf("bad-%02d", i)
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
 	for _, id := range []string{"good-1", "good-2"} {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
-	e := f.enumerator(nil)
+	e := f.Enumerator(nil)
 	e.Work = sendAfter{e.Work, once(func() {
-		f.exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL, MODIFY updated_at TIMESTAMP NULL, MODIFY subscription_tier VARCHAR(10) NULL`)
-		f.exec(`ALTER TABLE subscriptions MODIFY status VARCHAR(20) NULL, MODIFY created_at TIMESTAMP NULL`)
+		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL, MODIFY updated_at TIMESTAMP NULL, MODIFY subscription_tier VARCHAR(10) NULL`)
+		f.Exec(`ALTER TABLE subscriptions MODIFY status VARCHAR(20) NULL, MODIFY created_at TIMESTAMP NULL`)
 		for i, field := range nulls {
 			table, name, _ := strings.Cut(field, ".")
 			key := map[string]string{"organizations": "id", "subscriptions": "org_id"}[table]
-			f.exec(fmt.Sprintf(`UPDATE %s SET %s = NULL WHERE %s = 'bad-%02d'`, table, name, key, i))
+			f.Exec(fmt.Sprintf(`UPDATE %s SET %s = NULL WHERE %s = 'bad-%02d'`, table, name, key, i))
 		}
 	})}
 	run := f.enumerate(e, scheduled)
 	if run.Enqueued != len(nulls)+2 {
 		t.Fatalf("%+v", run)
 	}
-	before := f.cells()
-	results := f.deliver(f.reconciler(nil), run.RunID, f.itemIDs(run.RunID)...)
-	changed := f.cells().changedSince(before)
+	before := f.Cells()
+	results := f.deliver(f.Reconciler(nil), run.RunID, f.ItemIDs(run.RunID)...)
+	changed := f.Cells().ChangedSince(before)
 	for i, field := range nulls {
 		id := fmt.Sprintf("bad-%02d", i)
 		f.wantResult(results[id], pipeline.DeadLetter, billing.ReasonInvalidRecord)
-		if item := f.item(run.RunID, id); item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidRecord || !strings.Contains(item.Error, field) || len(changed[id]) > 0 {
+		if item := f.Item(run.RunID, id); item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidRecord || !strings.Contains(item.Error, field) || len(changed[id]) > 0 {
 			t.Errorf("%s: %+v, changed %v", field, item, changed[id])
 		}
 	}
 	for _, id := range []string{"good-1", "good-2"} {
-		if item := f.item(run.RunID, id); item.Outcome != billing.OutcomeSynced || len(changed[id]) == 0 {
+		if item := f.Item(run.RunID, id); item.Outcome != billing.OutcomeSynced || len(changed[id]) == 0 {
 			t.Errorf("%s: %+v", id, item)
 		}
 	}

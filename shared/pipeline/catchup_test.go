@@ -18,19 +18,20 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 const settle = 10 * time.Minute
 
-func (f *fixture) catchUpEnumerator(p *tap) *pipeline.Enumerator {
-	e := f.enumerator(p)
+func (f *fixture) catchUpEnumerator(p *hooks) *pipeline.Enumerator {
+	e := f.Enumerator(p)
 	e.Settle = settle
 	return e
 }
 
 // due is what the schedule of catch-ups asks for now, and the id of the run.
 func (f *fixture) due() (pipeline.Request, string) {
-	now := f.clock.Now()
+	now := f.Clock.Now()
 	return pipeline.Request{ScheduledFor: now, Strategy: billing.StrategyEvents}, "events-" + now.UTC().Format(time.RFC3339)
 }
 
@@ -45,15 +46,15 @@ func (f *fixture) catchUp() billing.Summary {
 // finish has a worker and the aggregator bring what was sent of a run to its end.
 func (f *fixture) finish(id string) billing.Summary {
 	f.Helper()
-	orgs := distinct(f.sentWork(id))
-	worker := f.reconciler(nil)
+	orgs := distinct(f.SentWork(id))
+	worker := f.Reconciler(nil)
 	for len(orgs) > 0 {
 		n := min(10, len(orgs))
 		f.deliver(worker, id, orgs[:n]...)
 		orgs = orgs[n:]
 	}
-	f.received(f.results)
-	aggregator := f.aggregator(nil)
+	f.Received(f.Results)
+	aggregator := f.Aggregator(nil)
 	if err := aggregator.Progress(f.Context(), id); err != nil {
 		f.Fatal(err)
 	}
@@ -70,55 +71,70 @@ func (f *fixture) finish(id string) billing.Summary {
 // change changes the organization's subscription in Stripe, whose endpoints take the event or not.
 func (f *fixture) change(id string, missed bool, change func(*stripetest.Subscription)) {
 	f.Helper()
-	f.stripe.FailWebhooks(map[bool]int{true: 1}[missed])
-	defer f.stripe.FailWebhooks(0)
-	if !f.stripe.UpdateSubscription("sub_"+id, change) {
+	f.Stripe.FailWebhooks(map[bool]int{true: 1}[missed])
+	defer f.Stripe.FailWebhooks(0)
+	if !f.Stripe.UpdateSubscription("sub_"+id, change) {
 		f.Fatalf("there is no sub_%s", id)
+	}
+}
+
+// handled has the application's webhook handle what the organization's subscription is now.
+func (f *fixture) handled(id string) {
+	f.Helper()
+	sub, _ := f.Stripe.Subscription("sub_" + id)
+	f.handledAs(id, sub)
+}
+
+// handledAs has the application's webhook handle an event.
+func (f *fixture) handledAs(id string, sub stripetest.Subscription) {
+	f.Helper()
+	if err := f.Webhook().Handle(f.Context(), id, sub, func() {}); err != nil {
+		f.Fatal(err)
 	}
 }
 
 func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	for _, id := range []string{"recorded", "handled", "ignored", "unnamed", "deleted"} {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.exec(`UPDATE subscriptions SET plan_tier = 'starter' WHERE org_id = 'unnamed'`) // drifted, but no event names it
-	f.exec(`UPDATE organizations SET is_deleted = TRUE WHERE id = 'deleted'`)
-	f.org("checkout", withoutCustomer, free) // the webhook of its checkout was missed
-	f.org("customer", free)                  // and of this one nothing but the customer arrived
-	f.org("Padded")                          // somebody pasted its id
-	f.row("Padded", func(s *appschema.Subscription) {
-		s.StripeSubscriptionID, s.StripeCustomerID = ptr(" sub_Padded\n"), nil
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter' WHERE org_id = 'unnamed'`) // drifted, but no event names it
+	f.Exec(`UPDATE organizations SET is_deleted = TRUE WHERE id = 'deleted'`)
+	f.Org("checkout", withoutCustomer, free) // the webhook of its checkout was missed
+	f.Org("customer", free)                  // and of this one nothing but the customer arrived
+	f.Org("Padded")                          // somebody pasted its id
+	f.Row("Padded", func(s *appschema.Subscription) {
+		s.StripeSubscriptionID, s.StripeCustomerID = new(" sub_Padded\n"), nil
 	})
-	f.exec(`UPDATE organizations SET stripe_customer_id = NULL WHERE id = 'Padded'`)
-	f.sub("Padded")
-	f.clock.advance(time.Hour)
-	f.stripe.FailWebhooks(2)
-	f.stripe.CreateSubscription(stripetest.Subscription{
+	f.Exec(`UPDATE organizations SET stripe_customer_id = NULL WHERE id = 'Padded'`)
+	f.Sub("Padded")
+	f.Clock.Advance(time.Hour)
+	f.Stripe.FailWebhooks(2)
+	f.Stripe.CreateSubscription(stripetest.Subscription{
 		ID: "sub_checkout", CustomerID: "cus_new", Status: "active", PriceID: "price_max", Metadata: map[string]string{"orgId": " CHECKOUT "},
 		Created: created.Unix(), CurrentPeriodStart: periodStart.Unix(), CurrentPeriodEnd: periodEnd.Unix(),
 	})
-	f.stripe.FailWebhooks(0)
-	f.sub("customer")
+	f.Stripe.FailWebhooks(0)
+	f.Sub("customer")
 	f.change("customer", true, price("price_starter"))
 	f.change("recorded", true, pastDue)
 	f.change("recorded", true, canceled)
 	f.change("Padded", true, price("price_max"))
 	f.change("ignored", false, price("price_max")) // the webhook's handler ignored it
 	f.change("handled", false, price("price_max"))
-	f.exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'handled'`)
-	f.exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'handled'`)
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'handled'`)
+	f.Exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'handled'`)
 	f.change("deleted", true, canceled)
-	f.sub("stranger") // of another system that uses the same account
+	f.Sub("stranger") // of another system that uses the same account
 	f.change("stranger", true, pastDue)
-	before := f.cells()
-	f.clock.advance(20 * time.Minute)
+	before := f.Cells()
+	f.Clock.Advance(20 * time.Minute)
 
 	s := f.catchUp()
 
 	_, id := f.due()
-	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "handled", "ignored", "recorded"}, f.itemIDs(id)); diff != "" {
+	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "handled", "ignored", "recorded"}, f.ItemIDs(id)); diff != "" {
 		t.Error("named:", diff)
 	}
 	if s.Status != billing.RunCompleted || s.Synchronized != 5 || s.Skipped != 1 || s.DriftByCause != (billing.DriftByCause{Pending: 4, NotPending: 1}) {
@@ -127,7 +143,7 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	causes := map[string]string{}
 	for _, d := range s.Details {
 		causes[d.OrgID] = fmt.Sprintf("%s %d", strings.TrimPrefix(d.Event.Type, "customer.subscription."), d.Event.PendingWebhooks)
-		if !d.Event.Created.Equal(f.clock.Now().Add(-20*time.Minute)) || d.Event.ID == "" {
+		if !d.Event.Created.Equal(f.Clock.Now().Add(-20*time.Minute)) || d.Event.ID == "" {
 			t.Errorf("%s: %+v", d.OrgID, d.Event)
 		}
 	}
@@ -135,28 +151,28 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	if diff := cmp.Diff(want, causes); diff != "" {
 		t.Error("causes:", diff)
 	}
-	after := f.cells()
-	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "ignored", "recorded"}, slices.Sorted(maps.Keys(after.withoutTimestamps().changedSince(before.withoutTimestamps())))); diff != "" {
+	after := f.Cells()
+	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "ignored", "recorded"}, slices.Sorted(maps.Keys(after.WithoutTimestamps().ChangedSince(before.WithoutTimestamps())))); diff != "" {
 		t.Error("changed:", diff)
 	}
-	if tier := mysqltest.Value[string](t, f.db, `SELECT plan_tier FROM subscriptions WHERE org_id = 'checkout' AND stripe_subscription_id = 'sub_checkout'`); tier != "max" {
+	if tier := mysqltest.Value[string](t, f.DB, `SELECT plan_tier FROM subscriptions WHERE org_id = 'checkout' AND stripe_subscription_id = 'sub_checkout'`); tier != "max" {
 		t.Errorf("the missed checkout's tier is %s", tier)
 	}
-	if n := len(f.metrics.lines(t, telemetry.MetricCatchUpAccessDrift, 5.0)); n != 1 {
-		t.Errorf("%d lines tell of the drift: %v", n, f.metrics.lines(t, "", nil))
+	if n := len(f.Metrics.Lines(t, telemetry.MetricCatchUpAccessDrift, 5.0)); n != 1 {
+		t.Errorf("%d lines tell of the drift: %v", n, f.Metrics.Lines(t, "", nil))
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
 		t.Errorf("%d events are left to look up", n)
 	}
 }
 
 func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	window := func(id string) [2]string {
 		t.Helper()
-		w := f.run(id).Window
+		w := f.Run(id).Window
 		if w == nil {
 			t.Fatalf("%s has no window", id)
 		}
@@ -171,58 +187,58 @@ func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
 	f.catchUp()
 	want("events-2026-11-22T03:00:00Z", "21 03:00", "22 02:50") // a day, for nobody has run before
 
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	f.catchUp()
 	want("events-2026-11-22T04:00:00Z", "22 02:35", "22 03:50")
 
-	f.clock.advance(time.Hour) // a dry run, and one from where somebody said, leave the window where it is
+	f.Clock.Advance(time.Hour) // a dry run, and one from where somebody said, leave the window where it is
 	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
 	f.finish(dry.RunID)
 	want(dry.RunID, "22 03:35", "22 04:50")
-	since := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.clock.Now().Add(-5 * time.Minute)})
+	since := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.Clock.Now().Add(-5 * time.Minute)})
 	f.finish(since.RunID)
 	want(since.RunID, "22 04:55", "22 05:00")
 
-	f.clock.advance(time.Hour) // the key lacks the permission
-	f.proxy.refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/events" }
+	f.Clock.Advance(time.Hour) // the key lacks the permission
+	f.Proxy.Refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/events" }
 	req, refused := f.due()
 	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), req); err == nil {
 		t.Error("the list of events was refused, and no error")
 	}
-	if _, err := f.store.StopRun(t.Context(), refused, billing.ReasonStripeForbidden, "no", f.clock.Now()); err != nil {
+	if _, err := f.Store.StopRun(t.Context(), refused, billing.ReasonStripeForbidden, "no", f.Clock.Now()); err != nil {
 		t.Fatal(err)
 	}
-	f.proxy.refuse = nil
+	f.Proxy.Refuse = nil
 	want(refused, "22 03:35", "22 05:50")
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	f.catchUp()
 	want("events-2026-11-22T07:00:00Z", "22 03:35", "22 06:50")
 
-	f.clock.advance(time.Hour) // one that listed to its end and was stopped before all were read is gone through again
+	f.Clock.Advance(time.Hour) // one that listed to its end and was stopped before all were read is gone through again
 	f.change("a", true, pastDue)
-	f.clock.advance(20 * time.Minute)
+	f.Clock.Advance(20 * time.Minute)
 	req, stopped := f.due()
 	f.enumerate(f.catchUpEnumerator(nil), req)
-	if _, err := f.store.StopRun(t.Context(), stopped, billing.ReasonStripeUnauthorized, "no", f.clock.Now()); err != nil {
+	if _, err := f.Store.StopRun(t.Context(), stopped, billing.ReasonStripeUnauthorized, "no", f.Clock.Now()); err != nil {
 		t.Fatal(err)
 	}
-	f.received(f.work)
-	f.clock.advance(40 * time.Minute)
+	f.Received(f.Work)
+	f.Clock.Advance(40 * time.Minute)
 	if s := f.catchUp(); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
 	want("events-2026-11-22T09:00:00Z", "22 06:35", "22 08:50")
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	f.catchUp()
 	want("events-2026-11-22T10:00:00Z", "22 08:35", "22 09:50")
 }
 
 func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.catchUp()
-	f.clock.advance(31 * 24 * time.Hour)
+	f.Clock.Advance(31 * 24 * time.Hour)
 	s := f.catchUp()
 	_, expired := f.due()
 	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsExpired || !strings.Contains(s.StatusMessage, "run over all organizations") {
@@ -230,43 +246,43 @@ func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
 	}
 	alarmed := func(times int) {
 		t.Helper()
-		if n := len(f.metrics.lines(t, telemetry.MetricRunSuspect, 1.0)); n != times {
+		if n := len(f.Metrics.Lines(t, telemetry.MetricRunSuspect, 1.0)); n != times {
 			t.Errorf("the metric that alarms was emitted %d times", n)
 		}
-		if n := len(f.logs.lines(t, "level", "ERROR")); n != times {
+		if n := len(f.Logs.Lines(t, "level", "ERROR")); n != times {
 			t.Errorf("%d lines of level ERROR", n)
 		}
 	}
 	alarmed(1)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.StatusReason != "" {
 		t.Errorf("%+v", s)
 	}
 	alarmed(1)
-	f.clock.advance(8 * 24 * time.Hour)
+	f.Clock.Advance(8 * 24 * time.Hour)
 	f.catchUp()
-	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if run := f.run(expired); run.StatusReason != billing.ReasonEventsExpired {
+	if run := f.Run(expired); run.StatusReason != billing.ReasonEventsExpired {
 		t.Errorf("it was removed: %+v", run)
 	}
 }
 
 func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.change("a", true, pastDue)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, first := f.due()
-	p := dyingAt("SendWork")
+	p := testworld.DyingAt("SendWork")
 	if _, err := f.catchUpEnumerator(p).Run(t.Context(), req); err == nil {
 		t.Fatal("not killed")
 	}
-	f.clock.advance(time.Hour)
-	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.clock.Now().Add(billing.LeaseLife)}
-	if held, err := f.store.AcquireLease(t.Context(), lease, f.clock.Now()); err != nil || !held {
+	f.Clock.Advance(time.Hour)
+	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.Clock.Now().Add(billing.LeaseLife)}
+	if held, err := f.Store.AcquireLease(t.Context(), lease, f.Clock.Now()); err != nil || !held {
 		t.Fatal(held, err)
 	}
 	again, second := f.due()
@@ -275,25 +291,25 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 	}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand"})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	f.clock.advance(2 * billing.LeaseLife)
-	if f.countRuns() != 1 || f.run(second).ID != "" {
-		t.Errorf("%d runs", f.countRuns())
+	f.Clock.Advance(2 * billing.LeaseLife)
+	if f.CountRuns() != 1 || f.Run(second).ID != "" {
+		t.Errorf("%d runs", f.CountRuns())
 	}
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
 
 	// The first one only waits for its organizations now, and holds nobody up.
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	third, id := f.due()
 	if got := f.enumerate(f.catchUpEnumerator(nil), third); got.RunID != id || !got.Done {
 		t.Errorf("%+v", got)
 	}
-	if w := f.run(id).Window; !w.From.Equal(f.run(first).Window.To.Add(-billing.Overlap)) {
+	if w := f.Run(id).Window; !w.From.Equal(f.Run(first).Window.To.Add(-billing.Overlap)) {
 		t.Errorf("the window is %+v", w)
 	}
 	for _, run := range []string{first, id} {
-		f.deliver(f.reconciler(nil), run, f.itemIDs(run)...)
+		f.deliver(f.Reconciler(nil), run, f.ItemIDs(run)...)
 	}
-	if got := f.item(first, "a"); got.Outcome != billing.OutcomeSynced {
+	if got := f.Item(first, "a"); got.Outcome != billing.OutcomeSynced {
 		t.Errorf("%+v", got)
 	}
 }
@@ -301,24 +317,24 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 // Where no functions run, nobody ticks.
 func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.change("a", true, pastDue)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, dead := f.due()
-	if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(t.Context(), req); err == nil {
+	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(t.Context(), req); err == nil {
 		t.Fatal("not killed")
 	}
-	f.clock.advance(2 * billing.LeaseLife)
+	f.Clock.Advance(2 * billing.LeaseLife)
 	byHand := pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand", DryRun: true}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // which must not go on with one that writes
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	if err == nil || !strings.Contains(err.Error(), "--resume "+dead) || f.status(dead) != billing.RunEnumerating {
-		t.Errorf("%s: %v", f.status(dead), err)
+	if err == nil || !strings.Contains(err.Error(), "--resume "+dead) || f.Status(dead) != billing.RunEnumerating {
+		t.Errorf("%s: %v", f.Status(dead), err)
 	}
 	next, _ := f.due()
-	if got := f.enumerate(f.catchUpEnumerator(nil), next); got.RunID != dead || got.Enqueued != 1 || !got.Done || f.status(dead) != billing.RunRunning {
-		t.Errorf("%s: %+v", f.status(dead), got)
+	if got := f.enumerate(f.catchUpEnumerator(nil), next); got.RunID != dead || got.Enqueued != 1 || !got.Done || f.Status(dead) != billing.RunRunning {
+		t.Errorf("%s: %+v", f.Status(dead), got)
 	}
 	if s := f.finish(dead); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
@@ -330,27 +346,27 @@ func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 
 func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.change("a", true, pastDue)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, stopped := f.due()
 	f.enumerate(f.catchUpEnumerator(nil), req)
-	f.received(f.work)
-	if _, err := f.store.StopRun(t.Context(), stopped, billing.ReasonStoppedByOperator, "no", f.clock.Now()); err != nil {
+	f.Received(f.Work)
+	if _, err := f.Store.StopRun(t.Context(), stopped, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil {
 		t.Fatal(err)
 	}
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	next, lists := f.due()
-	if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(t.Context(), next); err == nil {
+	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(t.Context(), next); err == nil {
 		t.Fatal("not killed")
 	}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: stopped})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	if f.status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
-		t.Errorf("%s: %v", f.status(stopped), err)
+	if f.Status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
+		t.Errorf("%s: %v", f.Status(stopped), err)
 	}
-	f.clock.advance(2 * billing.LeaseLife)
+	f.Clock.Advance(2 * billing.LeaseLife)
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
 	if s := f.finish(lists); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
@@ -365,16 +381,16 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	stopOne := func(f *fixture) {
 		f.change("a", true, pastDue)
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		req, id := f.due()
 		f.enumerate(f.catchUpEnumerator(nil), req)
-		f.received(f.work)
-		if _, err := f.store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.clock.Now()); err != nil {
+		f.Received(f.Work)
+		if _, err := f.Store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil {
 			f.Fatal(err)
 		}
 	}
 	fullRun := func(f *fixture) {
-		id := f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: f.clock.Now()}).RunID
+		id := f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: f.Clock.Now()}).RunID
 		f.finish(id)
 	}
 	for name, test := range map[string]struct {
@@ -384,41 +400,41 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 	}{
 		"and no full run since": {func(f *fixture) {
 			stopOne(f)
-			f.clock.advance(5 * week)
+			f.Clock.Advance(5 * week)
 		}, true, billing.EventsReach},
 		"and a full run since": {func(f *fixture) {
 			stopOne(f)
-			f.clock.advance(4 * week)
+			f.Clock.Advance(4 * week)
 			fullRun(f)
-			f.clock.advance(week)
+			f.Clock.Advance(week)
 		}, false, week},
 		"and a full run while it was listed": {func(f *fixture) {
-			f.clock.advance(time.Hour)
+			f.Clock.Advance(time.Hour)
 			fullRun(f)
 			stopOne(f)
-			f.clock.advance(5 * week)
+			f.Clock.Advance(5 * week)
 		}, true, billing.EventsReach},
 		"and a full run began in the days that it was about": {func(f *fixture) {
-			f.clock.advance(46 * time.Hour)
+			f.Clock.Advance(46 * time.Hour)
 			fullRun(f)
 			stopOne(f)
-			f.clock.advance(29 * 24 * time.Hour)
+			f.Clock.Advance(29 * 24 * time.Hour)
 		}, false, 29*24*time.Hour + time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
-			f.inSync("a")
+			f.StartQueues()
+			f.Subscriber("a")
 			f.catchUp()
 			test.story(f)
 			for range 3 {
 				s := f.catchUp()
 				_, id := f.due()
-				w := f.run(id).Window
-				if begins := f.clock.Now().Sub(w.From); begins != test.from || w.Expired != test.expired || (s.StatusReason != "") != test.expired {
+				w := f.Run(id).Window
+				if begins := f.Clock.Now().Sub(w.From); begins != test.from || w.Expired != test.expired || (s.StatusReason != "") != test.expired {
 					t.Errorf("begins %s ago: %+v, %+v", begins, w, s)
 				}
-				f.clock.advance(time.Hour)
+				f.Clock.Advance(time.Hour)
 				test.from, test.expired = time.Hour+settle+billing.Overlap, false
 			}
 		})
@@ -428,19 +444,19 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 // If Stripe changed how it tells of a subscription, catch-ups would name nobody, and all would seem well.
 func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.catchUp()
-	sub, _ := f.stripe.Subscription("sub_a")
+	sub, _ := f.Stripe.Subscription("sub_a")
 	for range 3 {
-		f.stripe.AddEvent(stripetest.Event{Subscription: &sub, PendingWebhooks: 1, Override: map[string]any{"data": map[string]any{"object": map[string]any{"object": "subscription.v2"}}}})
+		f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, PendingWebhooks: 1, Override: map[string]any{"data": map[string]any{"object": map[string]any{"object": "subscription.v2"}}}})
 	}
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	s := f.catchUp()
 	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsUnreadable || !strings.HasPrefix(s.StatusMessage, "3 ") {
 		t.Errorf("%+v", s)
 	}
-	f.clock.advance(time.Hour) // they are in the list of those undelivered, and not in the window any more
+	f.Clock.Advance(time.Hour) // they are in the list of those undelivered, and not in the window any more
 	if s := f.catchUp(); s.StatusReason != "" {
 		t.Errorf("%+v", s)
 	}
@@ -448,19 +464,19 @@ func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
 
 func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.change("a", true, pastDue)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, id := f.due()
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: req.ScheduledFor}) // the full run of the same minute
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: req.ScheduledFor}) // the full run of the same minute
 	for range 2 {
 		if got := f.enumerate(f.catchUpEnumerator(nil), req); got.RunID != id || !got.Done {
 			t.Errorf("%+v", got)
 		}
 	}
-	if f.countRuns() != 2 {
-		t.Errorf("%d runs", f.countRuns())
+	if f.CountRuns() != 2 {
+		t.Errorf("%d runs", f.CountRuns())
 	}
 	var byHand []string
 	for _, request := range []string{"one", "one", "two"} {
@@ -475,30 +491,30 @@ func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 // A webhook that Stripe sends again hours later carries the object as it was, and leaves no new event.
 func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	for _, id := range []string{"late", "gone"} {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
 	f.change("late", true, price("price_starter")) // its webhook waits
 	f.change("gone", true, price("price_max"))
-	late := f.stripe.Events()[0].ID
-	f.clock.advance(time.Hour)
+	late := f.Stripe.Events()[0].ID
+	f.Clock.Advance(time.Hour)
 	f.change("late", false, price("price_max"))
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.Synchronized != 2 {
 		t.Errorf("%+v", s)
 	}
 	for range 5 { // the overlap ends; both events stay undelivered, which names nobody
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.TotalOrganizations != 0 || s.Status != billing.RunCompleted {
 			t.Errorf("%+v", s)
 		}
 	}
 
-	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
-	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
-	f.stripe.SetPendingWebhooks(late, 0)
-	f.clock.advance(time.Hour)
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.Exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.Stripe.SetPendingWebhooks(late, 0)
+	f.Clock.Advance(time.Hour)
 	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
 	f.finish(dry.RunID) // takes nothing away from the one that repairs
 	s := f.catchUp()
@@ -507,12 +523,12 @@ func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 	}
 
 	for range 24 * 4 { // Stripe gives the other one up after three days
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.TotalOrganizations != 0 {
 			t.Errorf("%+v", s)
 		}
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
 		t.Errorf("%d events are remembered", n)
 	}
 }
@@ -521,43 +537,43 @@ func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 // missed: it writes what the event says over what was repaired since.
 func (f *fixture) lateWebhook() (event string) {
 	f.Helper()
-	f.inSync("late")
+	f.Subscriber("late")
 	f.change("late", true, price("price_starter"))
-	event = f.stripe.Events()[0].ID
-	f.clock.advance(time.Hour)
+	event = f.Stripe.Events()[0].ID
+	f.Clock.Advance(time.Hour)
 	f.change("late", false, price("price_max"))
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.Synchronized != 1 {
 		f.Fatalf("%+v", s)
 	}
 	for range 3 { // beyond the overlap
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.TotalOrganizations != 0 {
 			f.Fatalf("%+v", s)
 		}
 	}
-	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
-	f.exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
-	f.stripe.SetPendingWebhooks(event, 0)
-	f.clock.advance(time.Hour)
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.Exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.Stripe.SetPendingWebhooks(event, 0)
+	f.Clock.Advance(time.Hour)
 	return event
 }
 
 func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.T) {
 	stop := func(f *fixture, id string) {
-		if ok, err := f.store.StopRun(f.Context(), id, billing.ReasonStripeUnauthorized, "no", f.clock.Now()); err != nil || !ok {
+		if ok, err := f.Store.StopRun(f.Context(), id, billing.ReasonStripeUnauthorized, "no", f.Clock.Now()); err != nil || !ok {
 			f.Fatal(ok, err)
 		}
 	}
 	tick := func(f *fixture) {
-		if _, err := f.aggregator(nil).Tick(f.Context()); err != nil {
+		if _, err := f.Aggregator(nil).Tick(f.Context()); err != nil {
 			f.Fatal(err)
 		}
 	}
 	for name, end := range map[string]func(f *fixture){
 		"stopped before it looked up whom that concerns": func(f *fixture) {
 			req, id := f.due()
-			if _, err := f.catchUpEnumerator(dyingAt("SendWork")).Run(f.Context(), req); err == nil {
+			if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(f.Context(), req); err == nil {
 				f.Fatal("not killed")
 			}
 			stop(f, id)
@@ -570,11 +586,11 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 		"out of time": func(f *fixture) {
 			req, _ := f.due()
 			f.enumerate(f.catchUpEnumerator(nil), req)
-			f.clock.advance(13 * time.Hour)
+			f.Clock.Advance(13 * time.Hour)
 			tick(f)
 		},
 		"begun where somebody said, and stopped": func(f *fixture) {
-			id := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.clock.Now().Add(-30 * time.Minute)}).RunID
+			id := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.Clock.Now().Add(-30 * time.Minute)}).RunID
 			stop(f, id)
 		},
 		"stopped twice": func(f *fixture) {
@@ -582,40 +598,40 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 				req, id := f.due()
 				f.enumerate(f.catchUpEnumerator(nil), req)
 				stop(f, id)
-				f.clock.advance(time.Hour)
+				f.Clock.Advance(time.Hour)
 			}
 		},
 		"stopped, and removed since": func(f *fixture) {
 			req, id := f.due()
 			f.enumerate(f.catchUpEnumerator(nil), req)
 			stop(f, id)
-			f.exec(`DELETE FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id)
-			f.clock.advance(8 * 24 * time.Hour)
+			f.Exec(`DELETE FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id)
+			f.Clock.Advance(8 * 24 * time.Hour)
 			f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
 			tick(f)
-			if f.run(id).ID != "" {
+			if f.Run(id).ID != "" {
 				f.Fatal("it is still there")
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
+			f.StartQueues()
 			event := f.lateWebhook()
 			end(f)
-			f.received(f.work)
-			f.clock.advance(time.Hour)
+			f.Received(f.Work)
+			f.Clock.Advance(time.Hour)
 			s := f.catchUp()
 			if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != event {
 				t.Errorf("%+v", s)
 			}
 			for range 2 {
-				f.clock.advance(time.Hour)
+				f.Clock.Advance(time.Hour)
 				if s := f.catchUp(); s.TotalOrganizations != 0 {
 					t.Errorf("once it is repaired: %+v", s)
 				}
 			}
-			if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_late`); n != 0 {
+			if n := f.Count(`SELECT COUNT(*) FROM reconciliation_late`); n != 0 {
 				t.Errorf("%d events are kept", n)
 			}
 		})
@@ -625,37 +641,37 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 // An event of two endpoints stays undelivered as long as one of them does not take it.
 func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("late")
-	f.stripe.FailWebhooks(2)
-	f.stripe.UpdateSubscription("sub_late", price("price_starter"))
-	f.stripe.FailWebhooks(1) // the dead one takes none
-	late := f.stripe.Events()[0].ID
-	f.clock.advance(time.Hour)
-	f.stripe.UpdateSubscription("sub_late", price("price_max"))
-	f.clock.advance(time.Hour)
+	f.StartQueues()
+	f.Subscriber("late")
+	f.Stripe.FailWebhooks(2)
+	f.Stripe.UpdateSubscription("sub_late", price("price_starter"))
+	f.Stripe.FailWebhooks(1) // the dead one takes none
+	late := f.Stripe.Events()[0].ID
+	f.Clock.Advance(time.Hour)
+	f.Stripe.UpdateSubscription("sub_late", price("price_max"))
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
 	for range 3 {
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.TotalOrganizations != 0 {
 			t.Errorf("%+v", s)
 		}
 	}
-	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
-	f.stripe.SetPendingWebhooks(late, 1)
-	f.clock.advance(time.Hour)
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
+	f.Stripe.SetPendingWebhooks(late, 1)
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != late {
 		t.Errorf("%+v", s)
 	}
 	for range 24 * 4 {
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.TotalOrganizations != 0 {
 			t.Errorf("%+v", s)
 		}
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
 		t.Errorf("%d events are remembered", n)
 	}
 }
@@ -663,14 +679,14 @@ func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
 // One that was seen for the last time while Stripe went on sending it may have been taken since.
 func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.change("a", true, price("price_starter"))
 	f.change("a", false, price("price_max"))
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	f.catchUp()
-	f.exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'a'`)
-	f.clock.advance(5 * 24 * time.Hour)
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'a'`)
+	f.Clock.Advance(5 * 24 * time.Hour)
 	if s := f.catchUp(); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -678,27 +694,27 @@ func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *test
 
 func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
-	f.inSync("b")
-	sub, _ := f.stripe.Subscription("sub_a")
+	f.StartQueues()
+	f.Subscriber("a")
+	f.Subscriber("b")
+	sub, _ := f.Stripe.Subscription("sub_a")
 	for i := range 10_000 {
-		f.stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(time.Duration(i) * time.Second / 10).Unix(), PendingWebhooks: i % 2})
+		f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(time.Duration(i) * time.Second / 10).Unix(), PendingWebhooks: i % 2})
 	}
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, id := f.due()
 	f.enumerate(f.catchUpEnumerator(nil), req)
-	if diff := cmp.Diff([]string{"a"}, f.itemIDs(id)); diff != "" {
+	if diff := cmp.Diff([]string{"a"}, f.ItemIDs(id)); diff != "" {
 		t.Error(diff)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_named`); n != 1 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_named`); n != 1 {
 		t.Errorf("%d rows", n)
 	}
-	got := mysqltest.Value[string](t, f.db, `SELECT event_id FROM reconciliation_named`)
-	if events := f.stripe.Events(); got != events[len(events)-1].ID {
+	got := mysqltest.Value[string](t, f.DB, `SELECT event_id FROM reconciliation_named`)
+	if events := f.Stripe.Events(); got != events[len(events)-1].ID {
 		t.Errorf("its cause is %s", got)
 	}
-	if used := f.run(id).Usage.List; used != 100+50 {
+	if used := f.Run(id).Usage.List; used != 100+50 {
 		t.Errorf("%d pages", used)
 	}
 }
@@ -708,13 +724,13 @@ func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCu
 	for name, recorded := range map[string]string{"the recorded one is active": "active", "the recorded one is canceled": "canceled"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
-			f.inSync("a")
+			f.StartQueues()
+			f.Subscriber("a")
 			if recorded == "canceled" {
-				f.sub("a", canceled)
+				f.Sub("a", canceled)
 			}
 			for i := range 600 {
-				f.sub("a", canceled, func(s *stripetest.Subscription) {
+				f.Sub("a", canceled, func(s *stripetest.Subscription) {
 					s.ID = fmt.Sprintf("sub_a_%03d", i)
 					if i%2 == 0 { // a checkout without a customer makes a new one
 						s.CustomerID, s.Metadata = "cus_second", map[string]string{"orgId": "a"}
@@ -723,14 +739,14 @@ func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCu
 						s.Status, s.PriceID, s.CanceledAt, s.EndedAt = "active", "price_max", 0, 0
 					}
 				})
-				sub, _ := f.stripe.Subscription(fmt.Sprintf("sub_a_%03d", i))
-				f.stripe.AddEvent(stripetest.Event{Subscription: &sub})
+				sub, _ := f.Stripe.Subscription(fmt.Sprintf("sub_a_%03d", i))
+				f.Stripe.AddEvent(stripetest.Event{Subscription: &sub})
 			}
-			f.clock.advance(time.Hour)
+			f.Clock.Advance(time.Hour)
 			s := f.catchUp()
 			_, id := f.due()
-			item := f.item(id, "a")
-			if used := f.run(id).Usage; used.Retrieve > 10 || used.List > 20 {
+			item := f.Item(id, "a")
+			if used := f.Run(id).Usage; used.Retrieve > 10 || used.List > 20 {
 				t.Errorf("%+v", used)
 			}
 			if recorded == "canceled" && (s.Synchronized != 1 || item.SubscriptionID != "sub_a_500") {
@@ -745,42 +761,42 @@ func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCu
 
 func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
+	f.StartQueues()
+	f.Subscriber("a")
 	f.catchUp()
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	statements := 0
-	count := &tap{before: func(context.Context, string) error {
+	count := &hooks{Before: func(context.Context, string) error {
 		statements++
 		return nil
 	}}
 	req, id := f.due()
 	f.enumerate(f.catchUpEnumerator(count), req)
-	if err := f.aggregator(count).Progress(t.Context(), id); err != nil {
+	if err := f.Aggregator(count).Progress(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if f.status(id) != billing.RunCompleted || statements > 100 {
-		t.Errorf("%s after %d calls", f.status(id), statements)
+	if f.Status(id) != billing.RunCompleted || statements > 100 {
+		t.Errorf("%s after %d calls", f.Status(id), statements)
 	}
 	t.Logf("%d calls of Stripe, MySQL and the queues, with begins and commits", statements)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	f.change("a", true, pastDue)
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
 	_, kept := f.due()
-	f.clock.advance(7*24*time.Hour + time.Minute)
+	f.Clock.Advance(7*24*time.Hour + time.Minute)
 	f.catchUp()
 	_, last := f.due()
-	tick, err := f.aggregator(nil).Tick(t.Context())
+	tick, err := f.Aggregator(nil).Tick(t.Context())
 	if err != nil || tick.Pruned != 2 {
 		t.Errorf("%+v, %v", tick, err)
 	}
-	if diff := cmp.Diff([]string{kept, last}, f.texts(`SELECT id FROM reconciliation_runs ORDER BY started_at`)); diff != "" {
+	if diff := cmp.Diff([]string{kept, last}, f.Texts(`SELECT id FROM reconciliation_runs ORDER BY started_at`)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{kept, last}, f.texts(`SELECT run_id FROM reconciliation_windows ORDER BY from_at`)); diff != "" {
+	if diff := cmp.Diff([]string{kept, last}, f.Texts(`SELECT run_id FROM reconciliation_windows ORDER BY from_at`)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -788,98 +804,98 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 // What is told of the last run, of its age and of what it saw is told of full runs.
 func TestCatchUpsAreNoFullRuns(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("a")
-	f.inSync("b")
+	f.StartQueues()
+	f.Subscriber("a")
+	f.Subscriber("b")
 	percent := f.catchUpEnumerator(nil)
 	percent.Settle, percent.Downgrades = 0, func(listed int) int { return listed }
 	f.change("b", false, func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = true })
 	first := f.enumerate(percent, pipeline.Request{Strategy: billing.StrategyEvents, Since: start.Add(-time.Hour)})
 	f.finish(first.RunID)
-	if limit := f.run(first.RunID).DowngradeLimit; limit != 1 { // there was no full run to go by
+	if limit := f.Run(first.RunID).DowngradeLimit; limit != 1 { // there was no full run to go by
 		t.Errorf("the limit of the first catch-up is %d", limit)
 	}
-	f.enumerate(f.enumerator(nil), scheduled)
+	f.enumerate(f.Enumerator(nil), scheduled)
 	f.finish(scheduledID)
 	for range 3 {
-		f.clock.advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 		if s := f.catchUp(); s.Status != billing.RunCompleted { // it saw nobody, which is no reason for suspicion
 			t.Errorf("%+v", s)
 		}
 	}
-	if seen, err := f.store.LastFullRunCounts(t.Context(), f.clock.Now()); err != nil || seen.Organizations != 2 {
+	if seen, err := f.Store.LastFullRunCounts(t.Context(), f.Clock.Now()); err != nil || seen.Organizations != 2 {
 		t.Errorf("%+v, %v", seen, err)
 	}
-	f.clock.advance(time.Hour)
-	f.metrics = logBuffer{}
-	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+	f.Clock.Advance(time.Hour)
+	f.Metrics.Reset()
+	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	lines := f.metrics.lines(t, telemetry.MetricLastRunAge, (4 * time.Hour).Seconds())
+	lines := f.Metrics.Lines(t, telemetry.MetricLastRunAge, (4 * time.Hour).Seconds())
 	if len(lines) != 1 || lines[0][telemetry.MetricCatchUpAge] != time.Hour.Seconds() {
-		t.Errorf("%v", f.metrics.lines(t, "", nil))
+		t.Errorf("%v", f.Metrics.Lines(t, "", nil))
 	}
-	if s := f.run("events-2026-11-22T06:00:00Z"); s.DowngradeLimit != 10 {
+	if s := f.Run("events-2026-11-22T06:00:00Z"); s.DowngradeLimit != 10 {
 		t.Errorf("its limit is %d", s.DowngradeLimit)
 	}
 }
 
 func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := numbered(4)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 		f.change(id, true, price("price_starter"))
 	}
-	f.org("customer", free)
-	f.sub("customer")
+	f.Org("customer", free)
+	f.Sub("customer")
 	f.change("customer", true, price("price_starter"))
-	f.sub("stranger")
+	f.Sub("stranger")
 	f.change("stranger", true, pastDue)
-	f.inSync("late") // its webhook came hours later
-	sub, _ := f.stripe.Subscription("sub_late")
-	taken := f.stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(-36 * time.Hour).Unix()})
+	f.Subscriber("late") // its webhook came hours later
+	sub, _ := f.Stripe.Subscription("sub_late")
+	taken := f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(-36 * time.Hour).Unix()})
 	want := append(slices.Clone(ids), "customer", "late")
 	slices.Sort(want)
-	f.clock.advance(time.Hour)
-	everyDeath(t, func(t *testing.T, k *killer) {
+	f.Clock.Advance(time.Hour)
+	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
 		for _, table := range []string{"windows", "events", "named", "undelivered", "late"} {
-			f.exec(`DELETE FROM reconciliation_` + table)
+			f.Exec(`DELETE FROM reconciliation_` + table)
 		}
-		f.exec(`INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
+		f.Exec(`INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
 			VALUES (?, 'customer.subscription.updated', 1, 'sub_late', 'cus_late', '', ?, 0, ?)`, taken, start.Add(-36*time.Hour), start.Add(-time.Hour))
 		req, id := f.due()
-		killed := f.catchUpEnumerator(k.tap())
+		killed := f.catchUpEnumerator(k.Hooks())
 		killed.AccountID = "acct_test"
-		if _, err := killed.Run(t.Context(), req); k.dead && err == nil {
+		if _, err := killed.Run(t.Context(), req); k.Dead() && err == nil {
 			t.Error("a killed enumerator succeeded")
 		}
-		if f.countRuns() == 0 { // the schedule tries again
+		if f.CountRuns() == 0 { // the schedule tries again
 			f.enumerate(f.catchUpEnumerator(nil), req)
 		}
-		f.clock.advance(2 * time.Minute)
+		f.Clock.Advance(2 * time.Minute)
 		if again := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true}); !again.Done {
 			t.Errorf("resumed: %+v", again)
 		}
-		if diff := cmp.Diff(want, f.itemIDs(id)); diff != "" {
+		if diff := cmp.Diff(want, f.ItemIDs(id)); diff != "" {
 			t.Error("items:", diff)
 		}
-		if diff := cmp.Diff(want, distinct(f.sentWork(id))); diff != "" {
+		if diff := cmp.Diff(want, distinct(f.SentWork(id))); diff != "" {
 			t.Error("messages:", diff)
 		}
-		if run := f.run(id); run.Status != billing.RunRunning || run.Total != len(want) {
+		if run := f.Run(id); run.Status != billing.RunRunning || run.Total != len(want) {
 			t.Errorf("%+v", run)
 		}
-		named, err := f.store.EventSubscriptions(t.Context(), []billing.Work{{RunID: id, OrgID: "late"}, {RunID: id, OrgID: "customer"}})
+		named, err := f.Store.EventSubscriptions(t.Context(), []billing.Work{{RunID: id, OrgID: "late"}, {RunID: id, OrgID: "customer"}})
 		if err != nil || len(named) != 2 {
 			t.Errorf("%v, %v", named, err)
 		}
-		if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
+		if n := f.Count(`SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
 			t.Errorf("%d events are left", n)
 		}
-		if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_undelivered`); n != len(ids)+2 {
+		if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != len(ids)+2 {
 			t.Errorf("%d events are remembered", n)
 		}
 	})

@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 const (
@@ -32,7 +32,7 @@ func TestNoJumpOfAClockLosesAnything(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
 	f.spread(350) // of nobody: the sweep takes some pages
@@ -83,15 +83,15 @@ func clockSeed(t *testing.T) uint64 {
 func (f *fixture) keepTables() {
 	f.Helper()
 	for _, table := range []string{"organizations", "subscriptions"} {
-		f.exec(`CREATE TABLE kept_` + table + ` AS SELECT * FROM ` + table)
+		f.Exec(`CREATE TABLE kept_` + table + ` AS SELECT * FROM ` + table)
 	}
 }
 
 func (f *fixture) restoreTables() {
 	f.Helper()
-	f.exec(`DELETE FROM organizations`) // and their subscriptions
+	f.Exec(`DELETE FROM organizations`) // and their subscriptions
 	for _, table := range []string{"organizations", "subscriptions"} {
-		f.exec(`INSERT INTO ` + table + ` SELECT * FROM kept_` + table)
+		f.Exec(`INSERT INTO ` + table + ` SELECT * FROM kept_` + table)
 	}
 }
 
@@ -106,14 +106,14 @@ type clockEnd struct {
 
 func (f *fixture) clockEnd() clockEnd {
 	f.Helper()
-	run, s := f.run(scheduledID), f.stored()
+	run, s := f.Run(scheduledID), f.stored()
 	end := clockEnd{
-		Status: run.Status, Downgrades: run.Downgrades, Items: f.decided(scheduledID), Rows: f.cells().withoutTimestamps(),
+		Status: run.Status, Downgrades: run.Downgrades, Items: f.decided(scheduledID), Rows: f.Cells().WithoutTimestamps(),
 		Totals: []int{s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending},
 	}
 	for org, item := range end.Items {
 		if item.Reason == billing.ReasonSubscriptionMissing { // it ended when that was found out
-			item.Changes = strings.Join(fieldsOf(f.item(scheduledID, org).Changes), " ")
+			item.Changes = strings.Join(fieldsOf(f.Item(scheduledID, org).Changes), " ")
 			end.Items[org] = item
 			end.Rows[[3]string{org, "subscriptions:row-" + org, billing.FieldEndedAt}] = "some time"
 		}
@@ -127,8 +127,8 @@ func (f *fixture) clockEnd() clockEnd {
 // undisturbed returns how a run ends that nothing happens to.
 func (f *fixture) undisturbed(strategy billing.Strategy) clockEnd {
 	f.Helper()
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: strategy})
-	f.deliver(f.reconciler(nil), scheduledID, f.sentWork(scheduledID)...)
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: strategy})
+	f.deliver(f.Reconciler(nil), scheduledID, f.SentWork(scheduledID)...)
 	f.progress(scheduledID)
 	end := f.clockEnd()
 	if end.Status != billing.RunCompletedWithErrors || end.Downgrades < 5 || len(end.Items) < len(situations)-2 {
@@ -142,7 +142,7 @@ func (f *fixture) undisturbed(strategy billing.Strategy) clockEnd {
 // jumpy is a clock that jumps when it is asked: by a millisecond, by a day, and by all between, to
 // and fro.
 type jumpy struct {
-	right *clock
+	right func() time.Time
 
 	mu   sync.Mutex
 	rand *rand.Rand
@@ -156,7 +156,7 @@ func (j *jumpy) Now() time.Time {
 		unit := []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, time.Hour, time.Hour}[j.rand.IntN(6)]
 		j.off = time.Duration(j.rand.IntN(2*26)-26) * unit
 	}
-	return j.right.Now().Add(j.off)
+	return j.right().Add(j.off)
 }
 
 // clockRound is one run under jumping clocks.
@@ -177,17 +177,17 @@ func (r *clockRound) begin(strategy billing.Strategy) {
 }
 
 // wrong is the clock of one process, and what kills it, mostly.
-func (r *clockRound) wrong() (*jumpy, *killer) {
+func (r *clockRound) wrong() (*jumpy, *testworld.Killer) {
 	at := 0 // never
 	if r.rand.IntN(4) > 0 {
 		at = 1 + r.rand.IntN(1+r.rand.IntN(180))
 	}
-	return &jumpy{right: &r.clock, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &killer{at: at, after: r.rand.IntN(2) == 0}
+	return &jumpy{right: r.Clock.Now, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &testworld.Killer{At: at, After: r.rand.IntN(2) == 0}
 }
 
 // trouble lets time pass and one process go wrong.
 func (r *clockRound) trouble() {
-	r.clock.advance(time.Duration(r.rand.Int64N(int64(10 * time.Minute))))
+	r.Clock.Advance(time.Duration(r.rand.Int64N(int64(10 * time.Minute))))
 	switch r.rand.IntN(9) {
 	case 0:
 		r.enumerateWrongly(r.request) // a second delivery
@@ -203,59 +203,59 @@ func (r *clockRound) trouble() {
 func (r *clockRound) enumerateWrongly(req pipeline.Request) {
 	r.Helper()
 	now, k := r.wrong()
-	e := r.enumerator(k.tap())
+	e := r.Enumerator(k.Hooks())
 	e.Now, e.Streams = now.Now, 2
-	if _, err := e.Run(r.Context(), req); err != nil && !errors.Is(err, errKilled) {
+	if _, err := e.Run(r.Context(), req); err != nil && !errors.Is(err, testworld.ErrKilled) {
 		r.Errorf("enumerator: %v", err)
 	}
-	r.count(k.dead, "enumerator killed")
+	r.count(k.Dead(), "enumerator killed")
 }
 
 func (r *clockRound) aggregateWrongly() {
 	r.Helper()
 	now, k := r.wrong()
-	k.at = min(k.at, 1+r.rand.IntN(25)) // its calls are few
-	a := r.aggregator(k.tap())
+	k.At = min(k.At, 1+r.rand.IntN(25)) // its calls are few
+	a := r.Aggregator(k.Hooks())
 	a.Now = now.Now
 	_, err := a.Tick(r.Context())
 	if r.rand.IntN(2) == 0 {
 		err = errors.Join(err, a.Progress(r.Context(), scheduledID))
 	}
-	if err != nil && !errors.Is(err, errKilled) {
+	if err != nil && !errors.Is(err, testworld.ErrKilled) {
 		r.Errorf("aggregator: %v", err)
 	}
-	r.count(k.dead, "aggregator killed")
-	r.count(r.status(scheduledID) == billing.RunIncomplete, "closed too early")
+	r.count(k.Dead(), "aggregator killed")
+	r.count(r.Status(scheduledID) == billing.RunIncomplete, "closed too early")
 }
 
 func (r *clockRound) workWrongly() {
 	r.Helper()
 	now, k := r.wrong()
-	w := r.reconciler(&tap{killer: k, before: func(_ context.Context, call string) error {
+	w := r.Reconciler(&hooks{Killer: k, Before: func(_ context.Context, call string) error {
 		r.count(call == "begin DecideInSync", "decided by the snapshot")
 		return nil
 	}})
 	w.Now = now.Now
 	r.takeMessages()
 	r.handOut(w, k, r.rand.IntN(len(r.waiting)+1))
-	r.count(k.dead, "worker killed")
+	r.count(k.Dead(), "worker killed")
 }
 
 // takeMessages adds to those that wait what was sent since, in any order.
 func (r *clockRound) takeMessages() {
 	r.Helper()
-	r.waiting = append(r.waiting, r.sentWork(scheduledID)...)
+	r.waiting = append(r.waiting, r.SentWork(scheduledID)...)
 	r.rand.Shuffle(len(r.waiting), func(i, j int) { r.waiting[i], r.waiting[j] = r.waiting[j], r.waiting[i] })
 }
 
 // handOut gives the first n messages to the worker. What it did not answer for comes again, and some of
 // the others too.
-func (r *clockRound) handOut(w *pipeline.Reconciler, k *killer, n int) {
+func (r *clockRound) handOut(w *pipeline.Reconciler, k *testworld.Killer, n int) {
 	r.Helper()
 	batch := r.waiting[:n]
 	r.waiting = r.waiting[n:]
 	for org, result := range r.deliver(w, scheduledID, batch...) {
-		if k.dead || result.Disposition == pipeline.Return || r.rand.IntN(4) == 0 {
+		if k.Dead() || result.Disposition == pipeline.Return || r.rand.IntN(4) == 0 {
 			r.waiting = append(r.waiting, org)
 		}
 	}
@@ -264,26 +264,26 @@ func (r *clockRound) handOut(w *pipeline.Reconciler, k *killer, n int) {
 // setRight lets the schedules tick with clocks that are right, until the run is at its end.
 func (r *clockRound) setRight() {
 	r.Helper()
-	run := r.run(scheduledID)
+	run := r.Run(scheduledID)
 	r.count(run.Sweep == billing.SweepAbandoned, "sweep given up")
 	r.count(run.Status.Open(), "open when clocks are right")
 	if run.ID == "" { // nobody lived to open it: the schedule tries again
-		r.enumerate(r.enumerator(nil), r.request)
+		r.enumerate(r.Enumerator(nil), r.request)
 	}
 	for n := range clockTicks {
-		r.clock.advance(15 * time.Minute)
+		r.Clock.Advance(15 * time.Minute)
 		// The runbook of an incomplete run: not everybody does it at once.
-		if r.status(scheduledID) == billing.RunIncomplete && (n > 1 || r.rand.IntN(2) == 0) {
-			r.enumerate(r.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+		if r.Status(scheduledID) == billing.RunIncomplete && (n > 1 || r.rand.IntN(2) == 0) {
+			r.enumerate(r.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 			r.count(true, "resumed")
 		}
-		r.enumerate(r.enumerator(nil), pipeline.Request{ResumeAll: true})
+		r.enumerate(r.Enumerator(nil), pipeline.Request{ResumeAll: true})
 		r.takeMessages()
-		r.handOut(r.reconciler(nil), &killer{}, len(r.waiting))
+		r.handOut(r.Reconciler(nil), &testworld.Killer{}, len(r.waiting))
 		r.progress(scheduledID)
 		r.tick()
 	}
-	if run := r.run(scheduledID); run.FinishedAt == nil {
+	if run := r.Run(scheduledID); run.FinishedAt == nil {
 		r.Fatalf("%d ticks later the run is not at its end: %+v", clockTicks, run)
 	}
 }
@@ -294,26 +294,21 @@ func (r *clockRound) count(happened bool, what string) {
 	}
 }
 
-// ahead is a clock that is wrong by so much, for good.
-func (c *clock) ahead(by time.Duration) func() time.Time {
-	return func() time.Time { return c.Now().Add(by) }
-}
-
 func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
-	ahead := f.enumerator(dyingAt("SendWork"))
-	ahead.Now = f.clock.ahead(24 * time.Hour)
-	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) || !f.leased() {
+	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
+	ahead.Now = f.Ahead(24 * time.Hour)
+	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, testworld.ErrKilled) || !f.Leased() {
 		t.Fatalf("it ended with %v", err)
 	}
-	f.clock.advance(time.Second)
-	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
-	if got := f.status(scheduledID); got != billing.RunRunning {
+	f.Clock.Advance(time.Second)
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
+	if got := f.Status(scheduledID); got != billing.RunRunning {
 		t.Errorf("run is %s", got)
 	}
-	if diff := cmp.Diff(numbered(5), f.sentWork(scheduledID)); diff != "" {
+	if diff := cmp.Diff(numbered(5), f.SentWork(scheduledID)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -321,23 +316,23 @@ func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 // Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
 func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
-	other := once(func() { f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true}) })
-	ahead := f.enumerator(&tap{after: func(_ context.Context, call string) error {
+	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
+	ahead := f.Enumerator(&hooks{After: func(_ context.Context, call string) error {
 		if call == "commit ListOrganizations" {
 			other()
 		}
 		return nil
 	}})
-	ahead.Now = f.clock.ahead(24 * time.Hour)
+	ahead.Now = f.Ahead(24 * time.Hour)
 	if got := f.enumerate(ahead, scheduled); got.Done || got.Enqueued != 0 {
 		t.Errorf("the one ahead: %+v", got)
 	}
-	if run := f.run(scheduledID); run.Status != billing.RunRunning || run.Total != 5 {
+	if run := f.Run(scheduledID); run.Status != billing.RunRunning || run.Total != 5 {
 		t.Errorf("%+v", run)
 	}
-	if diff := cmp.Diff(numbered(5), f.sentWork(scheduledID)); diff != "" {
+	if diff := cmp.Diff(numbered(5), f.SentWork(scheduledID)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -345,14 +340,14 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
 		f := newFixture(t)
-		f.startQueues()
-		f.inSync("org-1")
+		f.StartQueues()
+		f.Subscriber("org-1")
 		f.swept()
-		f.stripe.ResetCounts()
-		w := f.reconciler(nil)
-		w.Now = f.clock.ahead(-behind)
+		f.Stripe.ResetCounts()
+		w := f.Reconciler(nil)
+		w.Now = f.Ahead(-behind)
 		f.wantResult(f.deliver(w, scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
-		if n := f.stripe.Requests().RetrieveSubscription; n != requests {
+		if n := f.Stripe.Requests().RetrieveSubscription; n != requests {
 			t.Errorf("%v before the sweep: %d subscriptions were read, want %d", behind, n, requests)
 		}
 	}
@@ -361,32 +356,32 @@ func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 // It would count as fresh a day later.
 func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	ahead := f.enumerator(dyingAt("begin SaveSweepPage"))
-	ahead.Now = f.clock.ahead(24 * time.Hour)
-	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, errKilled) {
+	f.StartQueues()
+	f.Subscriber("org-1")
+	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
+	ahead.Now = f.Ahead(24 * time.Hour)
+	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, testworld.ErrKilled) {
 		t.Fatalf("it ended with %v", err)
 	}
-	f.clock.advance(time.Second)
-	f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
-	if run := f.run(scheduledID); run.Sweep != billing.SweepAbandoned || run.Status != billing.RunRunning {
+	f.Clock.Advance(time.Second)
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
+	if run := f.Run(scheduledID); run.Sweep != billing.SweepAbandoned || run.Status != billing.RunRunning {
 		t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
 	}
 }
 
 func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.inSync("org-2")
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
 	f.swept()
-	f.deliver(f.reconciler(nil), scheduledID, "org-1")
+	f.deliver(f.Reconciler(nil), scheduledID, "org-1")
 	f.closeAhead()
-	f.deliver(f.reconciler(nil), scheduledID, "org-2")
+	f.deliver(f.Reconciler(nil), scheduledID, "org-2")
 	f.progress(scheduledID)
-	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 2 || f.status(scheduledID) != billing.RunCompleted {
-		t.Errorf("run is %s: %+v", f.status(scheduledID), s)
+	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 2 || f.Status(scheduledID) != billing.RunCompleted {
+		t.Errorf("run is %s: %+v", f.Status(scheduledID), s)
 	}
 }
 
@@ -394,12 +389,12 @@ func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *t
 	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
+			f.StartQueues()
 			for _, id := range numbered(5) {
-				f.inSync(id)
+				f.Subscriber(id)
 			}
 			tooEarly := once(f.closeAhead)
-			e := f.enumerator(&tap{before: func(_ context.Context, name string) error {
+			e := f.Enumerator(&hooks{Before: func(_ context.Context, name string) error {
 				if name == call {
 					tooEarly()
 				}
@@ -408,10 +403,10 @@ func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *t
 			if got := f.enumerate(e, scheduled); got.Done {
 				t.Errorf("%+v", got)
 			}
-			if got := f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID}); !got.Done || got.Enqueued != 5 {
+			if got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID}); !got.Done || got.Enqueued != 5 {
 				t.Errorf("resumed: %+v", got)
 			}
-			f.deliver(f.reconciler(nil), scheduledID, f.sentWork(scheduledID)...)
+			f.deliver(f.Reconciler(nil), scheduledID, f.SentWork(scheduledID)...)
 			f.progress(scheduledID)
 			if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 5 {
 				t.Errorf("%+v", s)
@@ -423,12 +418,12 @@ func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *t
 // closeAhead ticks with a clock that is a day ahead, which closes the scheduled run.
 func (f *fixture) closeAhead() {
 	f.Helper()
-	a := f.aggregator(nil)
-	a.Now = f.clock.ahead(24 * time.Hour)
+	a := f.Aggregator(nil)
+	a.Now = f.Ahead(24 * time.Hour)
 	if _, err := a.Tick(f.Context()); err != nil {
 		f.Error(err)
 	}
-	if got := f.status(scheduledID); got != billing.RunIncomplete {
+	if got := f.Status(scheduledID); got != billing.RunIncomplete {
 		f.Errorf("run is %s", got)
 	}
 }
@@ -436,18 +431,18 @@ func (f *fixture) closeAhead() {
 func TestAClockYearsAheadPrunesNoHistory(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"before", "last"} {
-		f.openRun(id, numbered(1))
+		f.OpenRun(id, numbered(1))
 		f.decide(id, billing.OutcomeSkipped, numbered(1)...)
 		f.progress(id)
-		f.clock.advance(7 * 24 * time.Hour)
+		f.Clock.Advance(7 * 24 * time.Hour)
 	}
-	f.openRun("going on", numbered(1))
-	a := f.aggregator(nil)
-	a.Now = f.clock.ahead(3 * 365 * 24 * time.Hour)
-	if got, err := a.Tick(t.Context()); err != nil || got.Pruned != 0 || f.countRuns() != 3 {
-		t.Errorf("%+v, %v; %d runs are left", got, err, f.countRuns())
+	f.OpenRun("going on", numbered(1))
+	a := f.Aggregator(nil)
+	a.Now = f.Ahead(3 * 365 * 24 * time.Hour)
+	if got, err := a.Tick(t.Context()); err != nil || got.Pruned != 0 || f.CountRuns() != 3 {
+		t.Errorf("%+v, %v; %d runs are left", got, err, f.CountRuns())
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_items`); n != 3 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items`); n != 3 {
 		t.Errorf("%d items are left", n)
 	}
 }

@@ -7,42 +7,41 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
 func TestExplainShowsWhatAWorkerWouldDoAndWritesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.sub("org-1", price("price_max"))
-	before, err := appschema.Checksum(t.Context(), f.db.DB)
+	f.Subscriber("org-1")
+	f.Sub("org-1", price("price_max"))
+	before, err := appschema.Checksum(t.Context(), f.DB.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := f.reconciler(nil).Explain(t.Context(), "ORG-1") // as MySQL compares ids
+	e, err := f.Reconciler(nil).Explain(t.Context(), "ORG-1") // as MySQL compares ids
 	if err != nil || e.Refusal != nil {
 		t.Fatalf("%v, %v", err, e.Refusal)
 	}
 	if e.Record.Org.ID != "org-1" || len(e.Truth.Subscriptions) != 1 || e.Choice.GoverningID != e.Plan.GoverningID || e.Plan.Outcome != billing.OutcomeSynced {
 		t.Errorf("%+v", e)
 	}
-	after, err := appschema.Checksum(t.Context(), f.db.DB)
+	after, err := appschema.Checksum(t.Context(), f.DB.DB)
 	if err != nil || after != before {
 		t.Errorf("the application's tables changed, %v", err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_items`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items`); n != 0 {
 		t.Errorf("%d items were written", n)
 	}
 }
 
 func TestExplainSaysWhyNothingCanBePlanned(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.sub("org-1", price("price_of_nothing"))
-	e, err := f.reconciler(nil).Explain(t.Context(), "org-1")
+	f.Subscriber("org-1")
+	f.Sub("org-1", price("price_of_nothing"))
+	e, err := f.Reconciler(nil).Explain(t.Context(), "org-1")
 	if err != nil || e.Refusal == nil || e.Refusal.Reason != billing.ReasonTierUnresolved || e.Choice.GoverningID == "" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	_, err = f.reconciler(nil).Explain(t.Context(), "nobody")
+	_, err = f.Reconciler(nil).Explain(t.Context(), "nobody")
 	if diff := cmp.Diff(billing.ReasonUnknownOrganization, billing.AsFailure(err).Reason); diff != "" {
 		t.Errorf("%v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func catchUp(r *billing.Run) { r.Strategy = billing.StrategyEvents }
@@ -28,26 +29,22 @@ func allowDowngrade(r *billing.Run) { r.AllowDowngrade = true }
 // undo writes back what the rows of org-1 said before a repair, as a webhook with an old payload does.
 func (f *fixture) undo() {
 	f.Helper()
-	f.exec(`UPDATE subscriptions SET plan_tier = 'pro', status = 'active', canceled_at = NULL, ended_at = NULL, updated_at = ? WHERE org_id = 'org-1'`, f.clock.Now())
-	f.exec(`UPDATE organizations SET subscription_tier = 'pro', subscription_status = 'active', updated_at = ? WHERE id = 'org-1'`, f.clock.Now())
+	f.Exec(`UPDATE subscriptions SET plan_tier = 'pro', status = 'active', canceled_at = NULL, ended_at = NULL, updated_at = ? WHERE org_id = 'org-1'`, f.Clock.Now())
+	f.Exec(`UPDATE organizations SET subscription_tier = 'pro', subscription_status = 'active', updated_at = ? WHERE id = 'org-1'`, f.Clock.Now())
 }
 
 func (f *fixture) tier() string {
 	f.Helper()
-	return mysqltest.Value[string](f.T, f.db, `SELECT CONCAT(subscription_tier, ' ', subscription_status) FROM organizations WHERE id = 'org-1'`)
+	return mysqltest.Value[string](f.TB, f.DB, `SELECT CONCAT(subscription_tier, ' ', subscription_status) FROM organizations WHERE id = 'org-1'`)
 }
 
 // ended and upgraded make an organization whose access a run is to lower, or to raise.
 func (f *fixture) ended(id string) {
-	f.org(id)
-	f.row(id)
-	f.sub(id, canceled)
+	f.Subscriber(id, canceled)
 }
 
 func (f *fixture) upgraded(id string) {
-	f.org(id)
-	f.row(id)
-	f.sub(id, price("price_max"))
+	f.Subscriber(id, price("price_max"))
 }
 
 func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
@@ -60,24 +57,24 @@ func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
-			f.openRun("first", []string{"org-1"}, kinds[0])
-			f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.OpenRun("first", []string{"org-1"}, kinds[0])
+			f.wantResult(f.deliver(f.Reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
 			if got := f.tier(); got != "free canceled" {
 				t.Fatalf("repaired to %s", got)
 			}
 			f.undo()
-			f.clock.advance(23 * time.Hour)
-			f.openRun(runID, []string{"org-1"}, kinds[1])
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonNotRepeated)
+			f.Clock.Advance(23 * time.Hour)
+			f.OpenRun(runID, []string{"org-1"}, kinds[1])
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonNotRepeated)
 			item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonNotRepeated)
 			if !item.Warns(billing.WarnRepairUndone) || len(item.Changes) == 0 || !strings.Contains(item.Error, "run first") {
 				t.Errorf("%+v", item)
 			}
-			if got, n := f.tier(), f.run(runID).Downgrades; got != "pro active" || n != 0 {
+			if got, n := f.tier(), f.Run(runID).Downgrades; got != "pro active" || n != 0 {
 				t.Errorf("the record says %s, %d downgrades are counted", got, n)
 			}
-			f.clock.advance(time.Hour)
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "") // redriven
+			f.Clock.Advance(time.Hour)
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "") // redriven
 			if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); item.Warns(billing.WarnRepairUndone) {
 				t.Errorf("%+v", item)
 			}
@@ -89,12 +86,12 @@ func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
-	f.openRun("first", []string{"org-1"})
-	f.openRun(runID, []string{"org-1"}, catchUp)
+	f.OpenRun("first", []string{"org-1"})
+	f.OpenRun(runID, []string{"org-1"}, catchUp)
 	meanwhile := once(func() {
-		f.wantResult(f.deliver(f.reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
+		f.wantResult(f.deliver(f.Reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
 	})
-	late := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	late := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "Subscription" {
 			meanwhile()
 		}
@@ -102,7 +99,7 @@ func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 	}})
 	f.wantResult(f.deliver(late, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
-	if got, n := f.tier(), f.run(runID).Downgrades; got != "free canceled" || n != 0 {
+	if got, n := f.tier(), f.Run(runID).Downgrades; got != "free canceled" || n != 0 {
 		t.Errorf("the record says %s, %d downgrades are counted", got, n)
 	}
 }
@@ -110,22 +107,22 @@ func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
 	f := newFixture(t)
 	f.upgraded("org-1")
-	f.openRun("first", []string{"org-1"})
-	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.OpenRun("first", []string{"org-1"})
+	f.deliver(f.Reconciler(nil), "first", "org-1")
 	f.undo()
-	f.openRun(runID, []string{"org-1"}, catchUp)
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.OpenRun(runID, []string{"org-1"}, catchUp)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
 		t.Errorf("%+v", item)
 	}
 	if got := f.tier(); got != "max active" {
 		t.Errorf("the record says %s", got)
 	}
-	f.exec(`UPDATE reconciliation_runs SET strategy = 'sweep' WHERE id = ?`, runID)
-	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+	f.Exec(`UPDATE reconciliation_runs SET strategy = 'sweep' WHERE id = ?`, runID)
+	if err := f.Aggregator(nil).Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	if lines := f.metrics.lines(t, "RepairUndone", nil); len(lines) != 1 || lines[0]["RepairUndone"] != 1.0 {
+	if lines := f.Metrics.Lines(t, "RepairUndone", nil); len(lines) != 1 || lines[0]["RepairUndone"] != 1.0 {
 		t.Errorf("metrics: %v", lines)
 	}
 }
@@ -133,16 +130,16 @@ func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
 // Two things were repaired; what was undone is the price alone, and the customer has left since.
 func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.exec(`UPDATE subscriptions SET stripe_price_id = 'price_old'`)
-	f.sub("org-1")
-	f.openRun("first", []string{"org-1"})
-	f.deliver(f.reconciler(nil), "first", "org-1")
-	f.exec(`UPDATE subscriptions SET stripe_price_id = 'price_old', updated_at = ?`, f.clock.Now())
-	f.sub("org-1", canceled)
-	f.openRun(runID, []string{"org-1"})
-	f.deliver(f.reconciler(nil), runID, "org-1")
+	f.Org("org-1")
+	f.Row("org-1")
+	f.Exec(`UPDATE subscriptions SET stripe_price_id = 'price_old'`)
+	f.Sub("org-1")
+	f.OpenRun("first", []string{"org-1"})
+	f.deliver(f.Reconciler(nil), "first", "org-1")
+	f.Exec(`UPDATE subscriptions SET stripe_price_id = 'price_old', updated_at = ?`, f.Clock.Now())
+	f.Sub("org-1", canceled)
+	f.OpenRun(runID, []string{"org-1"})
+	f.deliver(f.Reconciler(nil), runID, "org-1")
 	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
 		t.Errorf("%+v", item)
 	}
@@ -154,20 +151,20 @@ func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
 func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
-	f.openRun("first", []string{"org-1"})
-	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.OpenRun("first", []string{"org-1"})
+	f.deliver(f.Reconciler(nil), "first", "org-1")
 	f.undo()
-	f.openRun(runID, []string{"org-1"}, dryRun)
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.OpenRun(runID, []string{"org-1"}, testworld.DryRun)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if item := f.wantItem("org-1", billing.OutcomeDrifted, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
 		t.Errorf("%+v", item)
 	}
-	if n := f.run(runID).Downgrades; n != 0 {
+	if n := f.Run(runID).Downgrades; n != 0 {
 		t.Errorf("%d downgrades", n)
 	}
-	f.openRun("again", []string{"org-1"}) // what a dry run found is no repair
-	f.deliver(f.reconciler(nil), "again", "org-1")
-	if item := f.item("again", "org-1"); item.Reason != billing.ReasonNotRepeated || !strings.Contains(item.Error, "run first") {
+	f.OpenRun("again", []string{"org-1"}) // what a dry run found is no repair
+	f.deliver(f.Reconciler(nil), "again", "org-1")
+	if item := f.Item("again", "org-1"); item.Reason != billing.ReasonNotRepeated || !strings.Contains(item.Error, "run first") {
 		t.Errorf("%+v", item)
 	}
 }
@@ -176,7 +173,7 @@ func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testin
 func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
 	f := newFixture(t)
 	var asked atomic.Int32
-	count := &tap{before: func(_ context.Context, call string) error {
+	count := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "RecentRepairs" {
 			asked.Add(1)
 		}
@@ -190,16 +187,16 @@ func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
 		case 1:
 			f.upgraded(id)
 		default:
-			f.inSync(id)
+			f.Subscriber(id)
 		}
 	}
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(count), runID, ids...)
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(count), runID, ids...)
 	if n := asked.Load(); n != 1 {
 		t.Errorf("%d queries for 20 organizations", n)
 	}
-	f.openRun("settled", ids)
-	f.deliver(f.reconciler(count), "settled", ids...)
+	f.OpenRun("settled", ids)
+	f.deliver(f.Reconciler(count), "settled", ids...)
 	if n := asked.Load(); n != 1 {
 		t.Errorf("%d more queries where nothing is to be written", n-1)
 	}
@@ -214,30 +211,30 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 	}{
 		"withheld by a full run":  {holder: func(*billing.Run) {}, reason: billing.ReasonHeldByRun},
 		"withheld by a catch-up":  {holder: catchUp, reason: billing.ReasonHeldByRun},
-		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
+		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
 		"a later run could not read it": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
-			f.clock.advance(time.Hour)
-			f.openRun("later", []string{"org-1"})
-			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.clock.Now())
+			f.Clock.Advance(time.Hour)
+			f.OpenRun("later", []string{"org-1"})
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.Clock.Now())
 		}, reason: billing.ReasonHeldByRun},
-		"a dry run withholds nothing": {holder: dryRun},
+		"a dry run withholds nothing": {holder: testworld.DryRun},
 		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
-		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.clock.advance(15 * 24 * time.Hour) }},
+		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Clock.Advance(15 * 24 * time.Hour) }},
 		"approved and redriven meanwhile": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
-			f.exec(`UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired', changes = NULL`)
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired', changes = NULL`)
 		}},
 		"a later run found it in sync": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
-			f.clock.advance(time.Hour)
-			f.openRun("later", []string{"org-1"})
-			f.exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.clock.Now())
+			f.Clock.Advance(time.Hour)
+			f.OpenRun("later", []string{"org-1"})
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.Clock.Now())
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
-			f.openRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
-			f.deliver(f.reconciler(nil), "holder", "org-1")
+			f.OpenRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
+			f.deliver(f.Reconciler(nil), "holder", "org-1")
 			if c.meanwhile != nil {
 				c.meanwhile(f)
 			}
@@ -245,8 +242,8 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 			if c.one != nil {
 				one = overOne(c.one)
 			}
-			f.openRun(runID, []string{"org-1"}, one)
-			result := f.deliver(f.reconciler(nil), runID, "org-1")["org-1"]
+			f.OpenRun(runID, []string{"org-1"}, one)
+			result := f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"]
 			if c.reason == "" {
 				f.wantResult(result, pipeline.Acknowledge, "")
 				f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
@@ -261,10 +258,10 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 			}
 
 			// An approval says how many this run may lower, not that nobody holds the organization back.
-			if ok, err := f.store.Approve(t.Context(), runID, billing.Approval{Limit: 1, By: "ops@desk", At: f.clock.Now()}); !ok || err != nil {
+			if ok, err := f.Store.Approve(t.Context(), runID, billing.Approval{Limit: 1, By: "ops@desk", At: f.Clock.Now()}); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, c.reason)
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, c.reason)
 			if got := f.tier(); got != "pro active" {
 				t.Errorf("approved, the record says %s", got)
 			}
@@ -275,11 +272,11 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
-	f.openRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
-	f.deliver(f.reconciler(nil), "holder", "org-1")
-	f.sub("org-1", price("price_max")) // subscribed again
-	f.openRun(runID, []string{"org-1"}, overOne())
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.OpenRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
+	f.deliver(f.Reconciler(nil), "holder", "org-1")
+	f.Sub("org-1", price("price_max")) // subscribed again
+	f.OpenRun(runID, []string{"org-1"}, overOne())
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if got := f.tier(); got != "max active" {
 		t.Errorf("the record says %s", got)
 	}
@@ -288,11 +285,11 @@ func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
 func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
-	f.openRun("first", []string{"org-1"})
-	f.deliver(f.reconciler(nil), "first", "org-1")
+	f.OpenRun("first", []string{"org-1"})
+	f.deliver(f.Reconciler(nil), "first", "org-1")
 	f.undo()
-	f.openRun(runID, []string{"org-1"}, overOne(allowDowngrade))
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.OpenRun(runID, []string{"org-1"}, overOne(allowDowngrade))
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired); !item.Warns(billing.WarnRepairUndone) {
 		t.Errorf("%+v", item)
 	}
@@ -300,28 +297,28 @@ func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
 
 func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.ended("org-1")
 	ask := pipeline.Request{OrgID: "org-1", RequestID: "request", By: "ops@desk"}
-	opened, err := f.enumerator(nil).Run(t.Context(), ask)
+	opened, err := f.Enumerator(nil).Run(t.Context(), ask)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ask.AllowDowngrade = true
 	for _, again := range []pipeline.Request{ask, {ResumeRun: opened.RunID, OrgID: "org-1", AllowDowngrade: true}} {
-		if _, err := f.enumerator(nil).Run(t.Context(), again); err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherSettings {
+		if _, err := f.Enumerator(nil).Run(t.Context(), again); err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherSettings {
 			t.Errorf("%+v: %v", again, err)
 		}
 	}
 	ask.RequestID = "another"
-	allowed, err := f.enumerator(nil).Run(t.Context(), ask)
+	allowed, err := f.Enumerator(nil).Run(t.Context(), ask)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if run := f.run(allowed.RunID); !run.AllowDowngrade || run.By != "ops@desk" || f.run(opened.RunID).AllowDowngrade {
+	if run := f.Run(allowed.RunID); !run.AllowDowngrade || run.By != "ops@desk" || f.Run(opened.RunID).AllowDowngrade {
 		t.Errorf("%+v", run)
 	}
-	resumed, err := f.enumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: allowed.RunID, OrgID: "org-1", AllowDowngrade: true})
+	resumed, err := f.Enumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: allowed.RunID, OrgID: "org-1", AllowDowngrade: true})
 	if err != nil || resumed.RunID != allowed.RunID {
 		t.Errorf("%+v, %v", resumed, err)
 	}
@@ -330,14 +327,14 @@ func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 // MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
 func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.ended("org-1")
 	for allow, want := range map[bool]int{true: 1, false: 0} {
-		e := f.enumerator(nil)
+		e := f.Enumerator(nil)
 		e.Downgrades = func(int) int { return 0 }
 		opened, err := e.Run(t.Context(), pipeline.Request{OrgID: "org-1", AllowDowngrade: allow})
-		if err != nil || f.run(opened.RunID).DowngradeLimit != want {
-			t.Errorf("allowed %t: limit %d, want %d (%v)", allow, f.run(opened.RunID).DowngradeLimit, want, err)
+		if err != nil || f.Run(opened.RunID).DowngradeLimit != want {
+			t.Errorf("allowed %t: limit %d, want %d (%v)", allow, f.Run(opened.RunID).DowngradeLimit, want, err)
 		}
 	}
 }
@@ -346,32 +343,30 @@ func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 // When the time has passed, all is as before.
 func TestAnAcceptedErrorWaitsForNobodyUntilItsTimePasses(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_of_nothing"))
-	until := f.clock.Now().Add(24 * time.Hour)
-	if err := f.store.Accept(t.Context(), []billing.Acceptance{{OrgID: "org-1", Code: "tier_unresolved", Why: "known", By: "ops@desk", At: f.clock.Now(), Until: &until}}); err != nil {
+	f.Subscriber("org-1", price("price_of_nothing"))
+	until := f.Clock.Now().Add(24 * time.Hour)
+	if err := f.Store.Accept(t.Context(), []billing.Acceptance{{OrgID: "org-1", Code: "tier_unresolved", Why: "known", By: "ops@desk", At: f.Clock.Now(), Until: &until}}); err != nil {
 		t.Fatal(err)
 	}
-	f.openRun("week", []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
-	f.wantResult(f.deliver(f.reconciler(nil), "week", "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
-	if item := f.item("week", "org-1"); item.Outcome != billing.OutcomeError || f.tier() != "pro active" {
+	f.OpenRun("week", []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+	f.wantResult(f.deliver(f.Reconciler(nil), "week", "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
+	if item := f.Item("week", "org-1"); item.Outcome != billing.OutcomeError || f.tier() != "pro active" {
 		t.Errorf("%+v", item)
 	}
-	if err := f.aggregator(nil).Progress(t.Context(), "week"); err != nil {
+	if err := f.Aggregator(nil).Progress(t.Context(), "week"); err != nil {
 		t.Fatal(err)
 	}
-	if lines := f.metrics.lines(t, "Errors", nil); len(lines) != 1 || lines[0]["Errors"] != 0.0 || f.status("week") != billing.RunCompleted {
-		t.Errorf("the run is %s, metrics: %v", f.status("week"), lines)
+	if lines := f.Metrics.Lines(t, "Errors", nil); len(lines) != 1 || lines[0]["Errors"] != 0.0 || f.Status("week") != billing.RunCompleted {
+		t.Errorf("the run is %s, metrics: %v", f.Status("week"), lines)
 	}
 
-	f.clock.advance(24 * time.Hour)
-	f.openRun(runID, []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonTierUnresolved)
-	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+	f.Clock.Advance(24 * time.Hour)
+	f.OpenRun(runID, []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonTierUnresolved)
+	if err := f.Aggregator(nil).Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	if lines := f.metrics.lines(t, "Errors", nil); len(lines) != 2 || lines[1]["Errors"] != 1.0 || f.status(runID) != billing.RunCompletedWithErrors {
-		t.Errorf("the run is %s, metrics: %v", f.status(runID), lines)
+	if lines := f.Metrics.Lines(t, "Errors", nil); len(lines) != 2 || lines[1]["Errors"] != 1.0 || f.Status(runID) != billing.RunCompletedWithErrors {
+		t.Errorf("the run is %s, metrics: %v", f.Status(runID), lines)
 	}
 }

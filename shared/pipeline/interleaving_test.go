@@ -2,7 +2,6 @@ package pipeline_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"os"
@@ -15,10 +14,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
@@ -52,15 +51,15 @@ func TestNoInterleavingLosesANewerState(t *testing.T) { tryInterleavings(t, newF
 func TestNoInterleavingOfACatchUpAndAFullRunLosesANewerState(t *testing.T) {
 	f := newFixture(t)
 	tryInterleavings(t, f, true)
-	lowered := mysqltest.Value[int](t, f.db, `SELECT COALESCE(SUM(downgrades), 0) FROM reconciliation_runs WHERE strategy = 'events'`)
-	if used := mysqltest.Value[int](t, f.db, `SELECT used FROM reconciliation_budgets`); used != lowered || used == 0 {
+	lowered := f.Count(`SELECT COALESCE(SUM(downgrades), 0) FROM reconciliation_runs WHERE strategy = 'events'`)
+	if used := f.Count(`SELECT used FROM reconciliation_budgets`); used != lowered || used == 0 {
 		t.Errorf("catch-ups lowered %d organizations, their budget counts %d", lowered, used)
 	}
 }
 
 func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 	t.Helper()
-	client := f.stripeClient()
+	client := f.StripeClient()
 	n, writes := 0, 0
 	check := func(t *rapid.T) {
 		n++
@@ -100,25 +99,25 @@ func wanted(t *testing.T) int {
 
 func newWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchUp bool) *world {
 	w := &world{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
-	f.sub(w.org)
+	f.Sub(w.org)
 	// A row and a customer, or one of them: what is missing the webhook or a worker adds.
 	switch rapid.SampledFrom([]string{"both", "both", "row", "customer"}).Draw(t, "recorded") {
 	case "both":
-		f.org(w.org)
-		f.row(w.org)
+		f.Org(w.org)
+		f.Row(w.org)
 	case "row":
-		f.org(w.org, withoutCustomer)
-		f.row(w.org)
+		f.Org(w.org, withoutCustomer)
+		f.Row(w.org)
 	case "customer":
-		f.org(w.org, free)
+		f.Org(w.org, free)
 	}
-	f.openRun(w.run, []string{w.org})
+	f.OpenRun(w.run, []string{w.org})
 	second := w.run
 	if catchUp {
 		w.catchUp = "events-" + w.run
 		second = w.catchUp
-		f.openRun(second, []string{w.org}, func(r *billing.Run) { r.Strategy, r.DowngradeLimit = billing.StrategyEvents, 1_000_000 })
-		f.exec(`INSERT INTO reconciliation_named (run_key, org_id, subscription_id, event_id, type, pending_webhooks, created_at)
+		f.OpenRun(second, []string{w.org}, func(r *billing.Run) { r.Strategy, r.DowngradeLimit = billing.StrategyEvents, 1_000_000 })
+		f.Exec(`INSERT INTO reconciliation_named (run_key, org_id, subscription_id, event_id, type, pending_webhooks, created_at)
 			VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = ?), ?, ?, 'evt', 'customer.subscription.updated', 1, ?)`, second, w.org, "sub_"+w.org, start)
 	}
 	w.workers = []*stepper{w.newWorker(w.run), w.newWorker(second)}
@@ -165,15 +164,15 @@ func (w *world) changeStripe() {
 	id := "sub_" + w.org
 	if rapid.IntRange(0, 5).Draw(w.t, "new subscription") == 0 {
 		id = "sub_new_" + w.org
-		w.sub(w.org, func(s *stripetest.Subscription) { s.ID, s.Created = id, created.Unix()+100 })
+		w.Sub(w.org, func(s *stripetest.Subscription) { s.ID, s.Created = id, created.Unix()+100 })
 	}
-	sub, ok := w.stripe.Subscription(id)
+	sub, ok := w.Stripe.Subscription(id)
 	if !ok {
 		w.t.Fatalf("subscription %s is gone", id)
 	}
 	if sub.Status != "canceled" { // which is for ever
 		changes[rapid.SampledFrom(slices.Sorted(maps.Keys(changes))).Draw(w.t, "change")](&sub)
-		w.stripe.PutSubscription(sub)
+		w.Stripe.PutSubscription(sub)
 	}
 	w.told = append(w.told, sub)
 	if rapid.IntRange(0, 2).Draw(w.t, "lost") > 0 {
@@ -181,8 +180,7 @@ func (w *world) changeStripe() {
 	}
 }
 
-// webhook does the next statement of the application's handler: it writes the event's payload as
-// it is, the row first and the organization after, without a transaction.
+// webhook makes the next write of the application's handler: to the row, or to the organization after it.
 func (w *world) webhook() {
 	if w.pending != nil {
 		w.pending()
@@ -195,43 +193,14 @@ func (w *world) webhook() {
 	i := rapid.IntRange(0, len(w.events)-1).Draw(w.t, "event") // out of order
 	sub := w.events[i]
 	w.events = append(w.events[:i:i], w.events[i+1:]...)
-	w.writeRow(w.org, sub)
-	w.pending = func() { w.writeOrganization(w.org, sub) }
+	w.must(w.Webhook().WriteRow(w.Context(), w.org, sub))
+	w.pending = func() { w.must(w.Webhook().WriteOrganization(w.Context(), w.org, sub)) }
 }
 
-// tierOf is what the application's handler makes of a subscription.
-func tierOf(sub stripetest.Subscription) string {
-	if sub.Status == "canceled" {
-		return "free"
+func (w *world) must(err error) {
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	return map[string]string{"price_starter": "starter", "price_pro": "pro", "price_max": "max"}[sub.PriceID]
-}
-
-// writeRow is the first statement of the application's handler.
-func (f *fixture) writeRow(org string, sub stripetest.Subscription) {
-	f.Helper()
-	if mysqltest.Value[int](f.T, f.db, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, org) == 0 {
-		f.exec(`INSERT INTO subscriptions (id, org_id) VALUES (?,?)`, "row-"+org, org)
-	}
-	f.exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?,
-		current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ? WHERE org_id = ?`,
-		sub.ID, sub.CustomerID, sub.PriceID, tierOf(sub), sub.Status, unixOrNull(sub.CurrentPeriodStart), unixOrNull(sub.CurrentPeriodEnd), unixOrNull(sub.TrialEnd), sub.CancelAtPeriodEnd, org)
-}
-
-// writeOrganization is the second.
-func (f *fixture) writeOrganization(org string, sub stripetest.Subscription) {
-	f.Helper()
-	status := sub.Status
-	if status == "unpaid" {
-		status = "past_due"
-	}
-	f.exec(`UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
-		sub.CustomerID, tierOf(sub), status, unixOrNull(sub.TrialEnd), org)
-}
-
-// unixOrNull is a date of Stripe's as the tables have it.
-func unixOrNull(seconds int64) sql.NullTime {
-	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
 }
 
 // settle lets everybody finish, then checks that one further run leaves nothing to do.
@@ -243,10 +212,10 @@ func (w *world) settle() {
 		worker.finish()
 	}
 	// What something undid is not repeated within a day.
-	w.exec(`UPDATE reconciliation_repairs SET written_at = ? WHERE org_id = ?`, w.clock.Now().Add(-25*time.Hour), w.org)
+	w.Exec(`UPDATE reconciliation_repairs SET written_at = ? WHERE org_id = ?`, w.Clock.Now().Add(-25*time.Hour), w.org)
 	last := w.run + "-last"
-	w.openRun(last, []string{w.org})
-	r := w.reconciler(nil)
+	w.OpenRun(last, []string{w.org})
+	r := w.Reconciler(nil)
 	r.Stripe = w.client
 	result := w.deliver(r, last, w.org)[w.org]
 	if result.Disposition != pipeline.Acknowledge {
@@ -260,14 +229,14 @@ func (w *world) settle() {
 		w.checkItem(w.catchUp)
 	}
 	w.checkItem(last)
-	if w.item(last, w.org).Outcome == billing.OutcomeError {
+	if w.Item(last, w.org).Outcome == billing.OutcomeError {
 		w.t.Fatal("the run after is in error")
 	}
 }
 
 // plan compares what both sides hold now.
 func (w *world) plan() billing.Plan {
-	records, err := w.store.Records(w.Context(), []string{w.org})
+	records, err := w.Store.Records(w.Context(), []string{w.org})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -275,7 +244,7 @@ func (w *world) plan() billing.Plan {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	plan, err := rules.Plan(billing.Truth{Subscriptions: subs, ReadAt: w.clock.Now()}, records[w.org])
+	plan, err := rules.Plan(billing.Truth{Subscriptions: subs, ReadAt: w.Clock.Now()}, records[w.org])
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -285,7 +254,7 @@ func (w *world) plan() billing.Plan {
 // checkItem: however many deliveries there were, the organization has one outcome, and counts as a
 // downgrade if one of the changes recorded for it lowers access.
 func (w *world) checkItem(run string) {
-	item := w.item(run, w.org)
+	item := w.Item(run, w.org)
 	if item.Reason == billing.ReasonNotRepeated { // another run did, and the webhook undid it
 		item.Changes = nil
 	} else if item.Outcome == billing.OutcomeError || (item.Outcome == billing.OutcomeSynced) != (len(item.Changes) > 0) {
@@ -295,7 +264,7 @@ func (w *world) checkItem(run string) {
 	if billing.DefaultTiers.LowersAccess(item.Changes) {
 		want = 1
 	}
-	if got := w.fixture.run(run).Downgrades; got != want {
+	if got := w.Run(run).Downgrades; got != want {
 		w.t.Fatalf("%d downgrades are counted, want %d for %+v", got, want, item.Changes)
 	}
 }
@@ -304,7 +273,7 @@ func (w *world) stop() {
 	for _, worker := range w.workers {
 		worker.finish()
 	}
-	w.endProcesses()
+	w.EndProcesses()
 }
 
 // stepper is a worker that waits before each of its calls for leave to make it.
@@ -320,23 +289,23 @@ func (w *world) newWorker(run string) *stepper {
 	s := &stepper{leave: make(chan struct{}), ready: make(chan struct{})}
 	var read, found cells
 	rows := false // are read next
-	t := &tap{
-		before: func(_ context.Context, call string) error {
-			if !inTransaction(call) {
+	t := &hooks{
+		Before: func(_ context.Context, call string) error {
+			if !testworld.InTransaction(call) {
 				s.wait()
 			}
 			switch {
 			case call == "Records" && rows:
-				maps.Copy(read, w.own().of("subscriptions")) //nolint:contextcheck // the test reads in its own time
+				maps.Copy(read, w.own().Of("subscriptions")) //nolint:contextcheck // the test reads in its own time
 			case call == "Records":
-				read = w.own().of("organizations") //nolint:contextcheck // the test reads in its own time
+				read = w.own().Of("organizations") //nolint:contextcheck // the test reads in its own time
 			case call == "begin Apply":
 				found = w.own() //nolint:contextcheck // the test reads in its own time
 			}
 			rows = call == "Records" && !rows
 			return nil
 		},
-		after: func(_ context.Context, call string) error {
+		After: func(_ context.Context, call string) error {
 			if call != "commit Apply" {
 				return nil
 			}
@@ -347,8 +316,8 @@ func (w *world) newWorker(run string) *stepper {
 			return nil
 		},
 	}
-	r := w.reconciler(t)
-	r.Stripe = tappedStripe{w.client, t}
+	r := w.Reconciler(t)
+	r.Stripe = testworld.Stripe{Client: w.client, Hooks: t}
 	go func() {
 		s.wait()
 		w.deliver(r, run, w.org)
@@ -381,4 +350,4 @@ func (s *stepper) finish() {
 }
 
 // own is what the tables hold for the world's organization.
-func (w *world) own() cells { return w.cellsOf(w.org) }
+func (w *world) own() cells { return w.CellsOf(w.org) }

@@ -18,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // worldSubscriptions are the ids that a world's subscriptions may have.
@@ -26,10 +27,10 @@ const worldSubscriptions = 6
 // world is a few organizations and subscriptions, related in every way that a record or metadata names: several rows,
 // customers and items, products, what metadata alone connects, and ids of the other mode.
 func (f *fixture) world(t *rapid.T) {
-	f.exec(`DELETE FROM subscriptions`)
-	f.exec(`DELETE FROM organizations`)
-	f.stripe.PutInOtherMode("sub_stray", "cus_stray")
-	f.rules = worldRules(t)
+	f.Exec(`DELETE FROM subscriptions`)
+	f.Exec(`DELETE FROM organizations`)
+	f.Stripe.PutInOtherMode("sub_stray", "cus_stray")
+	f.Rules = worldRules(t)
 	orgs := rapid.IntRange(1, 4).Draw(t, "organizations")
 	customer := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("cus_%d", rapid.IntRange(0, 3).Draw(t, "customer")) })
 	known := rapid.Custom(func(t *rapid.T) string {
@@ -43,30 +44,30 @@ func (f *fixture) world(t *rapid.T) {
 	stray := rapid.IntRange(0, 8).Draw(t, "whose subscription is of the other mode")
 	for i := range orgs {
 		id := fmt.Sprintf("org-%d", i)
-		f.org(id, func(o *appschema.Organization) {
+		f.Org(id, func(o *appschema.Organization) {
 			o.StripeCustomerID, o.SubscriptionTier = nil, tier.Draw(t, id+" tier")
 			o.SubscriptionStatus = rapid.SampledFrom([]string{"active", "past_due", "canceled"}).Draw(t, id+" status")
 			if rapid.IntRange(0, 3).Draw(t, id+" has a customer") > 0 {
-				o.StripeCustomerID = ptr(known.Draw(t, id))
+				o.StripeCustomerID = new(known.Draw(t, id))
 			}
 		})
 		for n := range rapid.SampledFrom([]int{0, 1, 1, 1, 2}).Draw(t, id+" rows") {
-			f.row(id, func(s *appschema.Subscription) {
-				s.ID, s.StripeSubscriptionID, s.PlanTier = fmt.Sprintf("row-%d-%d", i, n), ptr(recorded[2*i%6+n]), tier.Draw(t, id+" plan")
+			f.Row(id, func(s *appschema.Subscription) {
+				s.ID, s.StripeSubscriptionID, s.PlanTier = fmt.Sprintf("row-%d-%d", i, n), new(recorded[2*i%6+n]), tier.Draw(t, id+" plan")
 				s.CreatedAt = created.AddDate(0, 0, n)
-				s.StripeCustomerID = ptr(known.Draw(t, id+" of row"))
+				s.StripeCustomerID = new(known.Draw(t, id+" of row"))
 				if rapid.IntRange(0, 4).Draw(t, id+" recorded") == 0 || i == 3 {
 					s.StripeSubscriptionID = nil
 				}
 				if n == 0 && i == stray {
-					s.StripeSubscriptionID = ptr("sub_stray")
+					s.StripeSubscriptionID = new("sub_stray")
 				}
 			})
 		}
 	}
 	for i := range worldSubscriptions {
 		id := fmt.Sprintf("sub_%d", i)
-		f.stripe.RemoveSubscription(id)
+		f.Stripe.RemoveSubscription(id)
 		if rapid.IntRange(0, 3).Draw(t, id+" is missing") == 0 {
 			continue
 		}
@@ -79,7 +80,7 @@ func (f *fixture) world(t *rapid.T) {
 			spell := rapid.SampledFrom([]string{"org-%d", "org-%d", "ORG-%d"}).Draw(t, id+" spells")
 			s.Metadata = map[string]string{"orgId": fmt.Sprintf(spell, rapid.IntRange(0, 4).Draw(t, id+" names"))}
 		}
-		f.stripe.PutSubscription(s)
+		f.Stripe.PutSubscription(s)
 	}
 }
 
@@ -125,12 +126,12 @@ type known struct {
 // known looks at all there is, and finds what concerns each organization in a way of its own.
 func (f *fixture) known() map[string]known {
 	f.Helper()
-	records, err := f.store.Records(f.Context(), f.texts(`SELECT id FROM organizations`))
+	records, err := f.Store.Records(f.Context(), f.Texts(`SELECT id FROM organizations`))
 	if err != nil {
 		f.Fatal(err)
 	}
 	var all []billing.Subscription
-	client := f.stripeClient()
+	client := f.StripeClient()
 	for i := range worldSubscriptions {
 		sub, exists, err := client.Subscription(f.Context(), fmt.Sprintf("sub_%d", i))
 		if err != nil {
@@ -140,9 +141,9 @@ func (f *fixture) known() map[string]known {
 			all = append(all, sub)
 		}
 	}
-	claims, err := f.store.Claims(f.Context(), all)
+	claims, err := f.Store.Claims(f.Context(), all)
 	if err == nil {
-		claims.SharedCustomers, err = f.store.SharedCustomers(f.Context(), []string{"cus_0", "cus_1", "cus_2", "cus_3"})
+		claims.SharedCustomers, err = f.Store.SharedCustomers(f.Context(), []string{"cus_0", "cus_1", "cus_2", "cus_3"})
 	}
 	if err != nil {
 		f.Fatal(err)
@@ -158,7 +159,7 @@ func (f *fixture) known() map[string]known {
 	}
 	found := map[string]known{}
 	for id, record := range records {
-		k := known{record: record, truth: billing.Truth{ReadAt: f.clock.Now(), Claims: claims}}
+		k := known{record: record, truth: billing.Truth{ReadAt: f.Clock.Now(), Claims: claims}}
 		customers := record.CustomerIDs()
 		for _, sub := range all {
 			if record.Records(sub.ID) {
@@ -187,7 +188,7 @@ func (f *fixture) known() map[string]known {
 // have less than the sweep would find for it, never be lowered to less.
 func TestBothStrategiesDecideAlike(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	reasons := map[billing.Reason]int{}
 	connected := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -233,7 +234,7 @@ func TestNoPlanLowersAccessUnlessEveryEndpointThatCouldNameACandidateAnswered(t 
 	for _, strategy := range []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
+			f.StartQueues()
 			seen := map[string]int{}
 			rapid.Check(t, func(t *rapid.T) {
 				f.world(t)
@@ -257,19 +258,19 @@ func (f *fixture) lowerings(t *rapid.T, strategy billing.Strategy) (kind string)
 	away := rapid.SampledFrom([]stripetest.Endpoint{
 		"", "", "", stripetest.SearchSubscriptions, stripetest.ListSubscriptions, stripetest.RetrieveSubscription, stripetest.ListItems,
 	}).Draw(t, "away")
-	f.stripe.SetSearch(search, lag)
+	f.Stripe.SetSearch(search, lag)
 	if !fresh {
-		f.clock.advance(lag)
+		f.Clock.Advance(lag)
 	}
 	known := f.known()
 	f.resetRuns()
-	f.enumerate(f.enumerator(nil), pipeline.Request{ScheduledFor: start, DryRun: true, Strategy: strategy})
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, DryRun: true, Strategy: strategy})
 	if away != "" {
-		defer f.stripe.AddFault(stripetest.Fault{Endpoint: away, Kind: stripetest.Unavailable})()
+		defer f.Stripe.AddFault(stripetest.Fault{Endpoint: away, Kind: stripetest.Unavailable})()
 	}
-	f.proxy.answers()
-	f.deliver(f.reconciler(nil), scheduledID, f.itemIDs(scheduledID)...)
-	requests := f.proxy.answers()
+	f.Proxy.Answers()
+	f.deliver(f.Reconciler(nil), scheduledID, f.ItemIDs(scheduledID)...)
+	requests := f.Proxy.Answers()
 	kind = "nothing lowered"
 	for id, d := range f.decided(scheduledID) {
 		if !d.Lowers {
@@ -280,15 +281,15 @@ func (f *fixture) lowerings(t *rapid.T, strategy billing.Strategy) (kind string)
 		if missed := k.unanswered(requests, strategy); len(missed) > 0 {
 			t.Errorf("%s was lowered, but %v did not answer", id, missed)
 		}
-		unavailable := slices.ContainsFunc(f.item(scheduledID, id).Warnings, func(w billing.Warning) bool { return w.Code == billing.WarnSearchUnavailable })
+		unavailable := slices.ContainsFunc(f.Item(scheduledID, id).Warnings, func(w billing.Warning) bool { return w.Code == billing.WarnSearchUnavailable })
 		if want := !search && strategy == billing.StrategyRetrieve; unavailable != want {
 			t.Errorf("%s has the warning that there is no search: %t", id, unavailable)
 		}
 		if strategy == billing.StrategyRetrieve && k.connected && (!search || fresh && lag > 0) {
 			continue // not found, as is said
 		}
-		want, err := f.rules.Plan(k.truth, k.record)
-		if diff := cmp.Diff(changesText(f.T, want.Changes), d.Changes); err != nil || diff != "" || want.GoverningID != d.SubscriptionID {
+		want, err := f.Rules.Plan(k.truth, k.record)
+		if diff := cmp.Diff(changesText(f.TB, want.Changes), d.Changes); err != nil || diff != "" || want.GoverningID != d.SubscriptionID {
 			t.Errorf("%s: all there is leads to %s, %v; planned was %s (-want +got)\n%s", id, want.GoverningID, err, d.SubscriptionID, diff)
 		}
 	}
@@ -303,13 +304,13 @@ func (f *fixture) lowerings(t *rapid.T, strategy billing.Strategy) (kind string)
 }
 
 // unanswered is what could name a candidate of the organization and did not answer.
-func (k known) unanswered(requests []answered, strategy billing.Strategy) (missed []string) {
+func (k known) unanswered(requests []testworld.Answered, strategy billing.Strategy) (missed []string) {
 	answer := func(path, key, value string) bool {
-		return slices.ContainsFunc(requests, func(r answered) bool {
-			if key != "" && r.url.Query().Get(key) != value {
+		return slices.ContainsFunc(requests, func(r testworld.Answered) bool {
+			if key != "" && r.URL.Query().Get(key) != value {
 				return false
 			}
-			return r.url.Path == path && r.status < http.StatusInternalServerError
+			return r.URL.Path == path && r.Status < http.StatusInternalServerError
 		})
 	}
 	customers := k.record.CustomerIDs()
@@ -346,7 +347,7 @@ func (k known) unanswered(requests []answered, strategy billing.Strategy) (misse
 	return missed
 }
 
-func changesText(t *testing.T, changes []billing.Change) string {
+func changesText(t testing.TB, changes []billing.Change) string {
 	t.Helper()
 	text, err := json.Marshal(changes)
 	if err != nil {

@@ -7,35 +7,7 @@ import (
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
-
-// populate makes organizations on which both sides agree, many at once.
-func (f *fixture) populate(ids []string) {
-	f.Helper()
-	for len(ids) > 0 {
-		some := ids[:min(500, len(ids))]
-		ids = ids[len(some):]
-		var orgs []appschema.Organization
-		var rows []appschema.Subscription
-		for _, id := range some {
-			orgs = append(orgs, appschema.Organization{
-				ID: id, Name: id, CreatedBy: "user-1", StripeCustomerID: ptr("cus_" + id), SubscriptionStatus: "active", SubscriptionTier: "pro", CreatedAt: created, UpdatedAt: created,
-			})
-			rows = append(rows, appschema.Subscription{
-				ID: "row-" + id, OrgID: id, StripeSubscriptionID: ptr("sub_" + id), StripePriceID: ptr("price_pro"), StripeCustomerID: ptr("cus_" + id), PlanTier: "pro", Status: "active",
-				CurrentPeriodStart: ptr(periodStart), CurrentPeriodEnd: ptr(periodEnd), CancelAtPeriodEnd: ptr(false), CreatedAt: created, UpdatedAt: created,
-			})
-			f.sub(id)
-		}
-		if err := appschema.InsertOrganizations(f.Context(), f.db.DB, orgs); err != nil {
-			f.Fatal(err)
-		}
-		if err := appschema.InsertSubscriptions(f.Context(), f.db.DB, rows); err != nil {
-			f.Fatal(err)
-		}
-	}
-}
 
 // usual is what happens to subscriptions on a day, by how often.
 var usual = []struct {
@@ -70,7 +42,7 @@ func (f *fixture) fingerprints() map[string][2]uint32 {
 
 func (f *fixture) addFingerprints(sums map[string][2]uint32, place int, query string) {
 	f.Helper()
-	rows, err := f.db.QueryContext(f.Context(), query)
+	rows, err := f.DB.QueryContext(f.Context(), query)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -96,15 +68,15 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 	const orgs, missedWebhooks, day = 5000, 40, 24
 	const changesAnHour = 60
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := make([]string, orgs)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("org-%04d", i)
 	}
-	f.populate(ids)
-	f.enumerate(f.enumerator(nil), scheduled)
+	f.Subscribers(ids...)
+	f.enumerate(f.Enumerator(nil), scheduled)
 	f.finish(scheduledID)
-	f.clock.advance(2 * time.Minute) // the catch-up is due 2 minutes past the hour
+	f.Clock.Advance(2 * time.Minute) // the catch-up is due 2 minutes past the hour
 
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -116,31 +88,29 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 	repaired, written, named, reads, pages, listed := 0, 0, 0, 0, 0, 0
 	for hour := range day + 1 {
 		for i := range changesAnHour {
-			f.clock.advance(time.Minute)
+			f.Clock.Advance(time.Minute)
 			n := hour*changesAnHour + i
 			if hour == day {
 				continue
 			}
 			id := ids[random.IntN(orgs)]
-			sub, _ := f.stripe.Subscription("sub_" + id)
+			sub, _ := f.Stripe.Subscription("sub_" + id)
 			if _, waits := missed[id]; waits || sub.Status == "canceled" {
 				continue
 			}
 			down := n%2 == 0
 			f.change(id, drop[n] && down, changes[usualChange(random)])
-			sub, _ = f.stripe.Subscription("sub_" + id)
+			sub, _ = f.Stripe.Subscription("sub_" + id)
 			if drop[n] {
-				missed[id] = f.clock.Now()
+				missed[id] = f.Clock.Now()
 				continue
 			}
-			f.writeRow(id, sub)
-			f.exec(`UPDATE subscriptions SET canceled_at = ?, ended_at = ? WHERE org_id = ?`, unixOrNull(sub.CanceledAt), unixOrNull(sub.EndedAt), id)
-			f.writeOrganization(id, sub)
+			f.handled(id)
 		}
 		before := f.fingerprints()
 		s := f.catchUp()
 		_, run := f.due()
-		w := f.run(run).Window
+		w := f.Run(run).Window
 		changed := map[string]bool{}
 		for id, sum := range f.fingerprints() {
 			if before[id] != sum {
@@ -153,7 +123,7 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 			}
 			delete(missed, id)
 			repaired++
-			if e, err := f.reconciler(nil).Explain(t.Context(), id); err != nil || len(e.Plan.Changes) > 0 {
+			if e, err := f.Reconciler(nil).Explain(t.Context(), id); err != nil || len(e.Plan.Changes) > 0 {
 				t.Errorf("seed %d, hour %d: %s is not repaired: %+v, %v", seed, hour, id, e.Plan, err)
 			}
 			if changed[id] { // else another event led to it before, or what was missed had changed nothing that is compared
@@ -168,12 +138,12 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 			t.Errorf("seed %d, hour %d: others were touched: %v, %+v", seed, hour, changed, s)
 		}
 		events := 0
-		for _, e := range f.stripe.Events() {
+		for _, e := range f.Stripe.Events() {
 			if e.Created >= w.From.Unix() && e.Created <= w.To.Unix() {
 				events++
 			}
 		}
-		used := f.run(run).Usage
+		used := f.Run(run).Usage
 		ofLog := 1 + (events+99)/100
 		if events == 0 {
 			ofLog = 2
@@ -193,10 +163,10 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 		t.Errorf("seed %d: %.2f requests for each organization that is named", seed, ratio)
 	}
 
-	f.clock.advance(time.Hour)
+	f.Clock.Advance(time.Hour)
 	req, id := f.due()
 	req.Strategy = billing.StrategySweep
-	full := f.enumerate(f.enumerator(nil), req)
+	full := f.enumerate(f.Enumerator(nil), req)
 	if s := f.finish(full.RunID); s.TotalOrganizations != orgs || s.Skipped != orgs {
 		t.Errorf("seed %d: the sweep after %s found %+v", seed, id, s)
 	}

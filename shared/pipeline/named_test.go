@@ -15,8 +15,8 @@ import (
 func newFixtureIn(t *testing.T, collation string) *fixture {
 	t.Helper()
 	f := newFixture(t)
-	f.db.Collate(t, collation)
-	f.startQueues()
+	f.DB.Collate(t, collation)
+	f.StartQueues()
 	return f
 }
 
@@ -24,7 +24,7 @@ var collations = []string{"utf8mb4_unicode_ci", "utf8mb4_bin", "utf8mb4_0900_ai_
 
 // namedUnder puts an active subscription of the customer into Stripe whose metadata has this orgId.
 func (f *fixture) namedUnder(customerOf, orgID string) {
-	f.sub(customerOf, func(s *stripetest.Subscription) {
+	f.Sub(customerOf, func(s *stripetest.Subscription) {
 		s.ID, s.Metadata = "sub_named_"+strings.TrimSpace(orgID), map[string]string{"orgId": orgID}
 	})
 }
@@ -36,11 +36,11 @@ func (f *fixture) reconciled() (reasons map[string]string, orphans []billing.Orp
 	ids := f.swept()
 	reasons = map[string]string{}
 	for _, id := range ids {
-		f.deliver(f.reconciler(nil), scheduledID, id)
-		item := f.item(scheduledID, id)
+		f.deliver(f.Reconciler(nil), scheduledID, id)
+		item := f.Item(scheduledID, id)
 		reasons[id] = string(item.Reason) + " " + item.SubscriptionID
 	}
-	orphans, _, err := f.store.Orphans(f.Context(), scheduledID)
+	orphans, _, err := f.Store.Orphans(f.Context(), scheduledID)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -58,8 +58,8 @@ func TestASubscriptionGoesToWhomItsMetadataNamesHoweverTheDatabaseSpellsIt(t *te
 		} {
 			t.Run(collation+"/"+name, func(t *testing.T) {
 				f := newFixtureIn(t, collation)
-				f.inSync(ids.payer)
-				f.org(ids.other, withoutCustomer, free)
+				f.Subscriber(ids.payer)
+				f.Org(ids.other, withoutCustomer, free)
 				f.namedUnder(ids.payer, ids.spelled)
 				reasons, orphans := f.reconciled()
 				want := map[string]string{ids.payer: "in_sync ", ids.other: "row_inserted sub_named_" + strings.TrimSpace(ids.spelled)}
@@ -78,9 +78,9 @@ func TestACustomersOnlySubscriptionIsNotItsOrganizationsIfMetadataNamesAnother(t
 	for _, collation := range collations {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)
-			f.org(payer, free)
-			f.org(other, withoutCustomer, free)
-			f.org(third, withoutCustomer, free)
+			f.Org(payer, free)
+			f.Org(other, withoutCustomer, free)
+			f.Org(third, withoutCustomer, free)
 			f.namedUnder(payer, other)
 			f.namedUnder("nobody", third)
 			reasons, orphans := f.reconciled()
@@ -97,14 +97,14 @@ func TestOrganizationsWhoseIDsDifferInCaseOnlyAreTwoWhereTheDatabaseSaysSo(t *te
 	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "latin1_bin"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)
-			f.inSync("abc-1")
-			f.inSync("ABC-1")
-			f.org("abc-2", withoutCustomer, free)
-			f.org("ABC-2", withoutCustomer, free)
-			f.org("aBc-3", withoutCustomer, free)
+			f.Subscriber("abc-1")
+			f.Subscriber("ABC-1")
+			f.Org("abc-2", withoutCustomer, free)
+			f.Org("ABC-2", withoutCustomer, free)
+			f.Org("aBc-3", withoutCustomer, free)
 			f.namedUnder("abc-1", "ABC-2")
 			f.namedUnder("ABC-1", "abc-2")
-			f.sub("abc-3", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "abC-3"} }) // nobody's
+			f.Sub("abc-3", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "abC-3"} }) // nobody's
 			reasons, orphans := f.reconciled()
 			want := map[string]string{
 				"abc-1": "in_sync ", "ABC-1": "in_sync ",
@@ -122,9 +122,9 @@ func TestARowThatSpellsItsOrganizationInAnotherCaseIsItsOwn(t *testing.T) {
 	for _, collation := range []string{"utf8mb4_unicode_ci", "utf8mb4_0900_ai_ci", "latin1_swedish_ci"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)
-			f.org("AbC-1")
-			f.row("AbC-1", func(s *appschema.Subscription) { s.OrgID = "aBc-1" })
-			f.sub("AbC-1", canceled)
+			f.Org("AbC-1")
+			f.Row("AbC-1", func(s *appschema.Subscription) { s.OrgID = "aBc-1" })
+			f.Sub("AbC-1", canceled)
 			f.namedUnder("AbC-1", "ABc-1")
 			reasons, orphans := f.reconciled()
 			if diff := cmp.Diff(map[string]string{"AbC-1": "repaired sub_named_ABc-1"}, reasons); diff != "" || len(orphans) != 0 {

@@ -25,9 +25,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
-
-const runID = "run-1"
 
 // situation is an organization on both sides and what is to become of it.
 type situation struct {
@@ -40,11 +39,7 @@ type situation struct {
 	warnings []billing.WarningCode
 }
 
-func withoutCustomer(o *appschema.Organization) { o.StripeCustomerID = nil }
-
-func free(o *appschema.Organization) { o.SubscriptionTier, o.SubscriptionStatus = "free", "canceled" }
-
-func sharing(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_shared") }
+func sharing(o *appschema.Organization) { o.StripeCustomerID = new("cus_shared") }
 
 func freeRow(s *appschema.Subscription) {
 	s.PlanTier, s.Status, s.StripeSubscriptionID = "free", "canceled", nil
@@ -53,9 +48,9 @@ func freeRow(s *appschema.Subscription) {
 // owner makes another organization that records subscription "sub_ID" of customer "cus_ID".
 func (f *fixture) owner(id string) {
 	f.Helper()
-	f.org("own-"+id, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_" + id) })
-	f.row("own-"+id, func(s *appschema.Subscription) {
-		s.StripeSubscriptionID, s.StripeCustomerID = ptr("sub_"+id), ptr("cus_"+id)
+	f.Org("own-"+id, func(o *appschema.Organization) { o.StripeCustomerID = new("cus_" + id) })
+	f.Row("own-"+id, func(s *appschema.Subscription) {
+		s.StripeSubscriptionID, s.StripeCustomerID = new("sub_"+id), new("cus_"+id)
 	})
 }
 
@@ -65,33 +60,31 @@ func meta(key, value string) func(*stripetest.Subscription) {
 
 var situations = []situation{
 	{
-		id: "in-sync", governs: "sub_", seed: func(f *fixture, id string) { f.inSync(id) },
+		id: "in-sync", governs: "sub_", seed: func(f *fixture, id string) { f.Subscriber(id) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync,
 	},
 	{
-		id: "upgraded", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_max")) },
+		id: "upgraded", governs: "sub_", seed: func(f *fixture, id string) { f.Subscriber(id, price("price_max")) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID},
 	},
 	{
-		id: "canceled", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, canceled) },
+		id: "canceled", governs: "sub_", seed: func(f *fixture, id string) { f.Subscriber(id, canceled) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
 		id: "unpaid", governs: "sub_", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "unpaid", true })
+			f.Subscriber(id, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "unpaid", true })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgStatus, billing.FieldCancelAtPeriodEnd, billing.FieldStatus},
 	},
 	{
 		id: "trialing", governs: "sub_", seed: func(f *fixture, id string) {
-			f.org(id, withoutCustomer)
-			f.row(id, func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
-			f.sub(id, func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", periodEnd.Unix() })
+			f.Org(id, withoutCustomer)
+			f.Row(id, func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
+			f.Sub(id, func(s *stripetest.Subscription) { s.Status, s.TrialEnd = "trialing", periodEnd.Unix() })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{
@@ -100,7 +93,7 @@ var situations = []situation{
 		},
 	},
 	{
-		id: "row-inserted", governs: "sub_", seed: func(f *fixture, id string) { f.org(id, free); f.sub(id) },
+		id: "row-inserted", governs: "sub_", seed: func(f *fixture, id string) { f.Org(id, free); f.Sub(id) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRowInserted,
 		fields: []string{
 			billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCancelAtPeriodEnd, billing.FieldCurrentPeriodEnd, billing.FieldCurrentPeriodStart,
@@ -109,136 +102,130 @@ var situations = []situation{
 	},
 	{
 		id: "replaced", governs: "sub_second_", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, canceled)
-			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.PriceID = "sub_second_"+id, "price_starter" })
+			f.Subscriber(id, canceled)
+			f.Sub(id, func(s *stripetest.Subscription) { s.ID, s.PriceID = "sub_second_"+id, "price_starter" })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID, billing.FieldSubscriptionID},
 	},
 	{
 		id: "two-customers", governs: "sub_new_", seed: func(f *fixture, id string) {
-			f.org(id, func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_new_" + id) })
-			f.row(id, func(s *appschema.Subscription) { s.Status, s.PlanTier = "canceled", "free" })
-			f.sub(id, canceled)
-			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_new_"+id })
+			f.Org(id, func(o *appschema.Organization) { o.StripeCustomerID = new("cus_new_" + id) })
+			f.Row(id, func(s *appschema.Subscription) { s.Status, s.PlanTier = "canceled", "free" })
+			f.Sub(id, canceled)
+			f.Sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_new_"+id })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldCustomerID, billing.FieldPlanTier, billing.FieldStatus, billing.FieldSubscriptionID},
 	},
 	{
 		id: "moved-customer", governs: "sub_new_", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_moved_" + id })
-			f.sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_moved_"+id })
+			f.Subscriber(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_moved_" + id })
+			f.Sub(id, func(s *stripetest.Subscription) { s.ID, s.CustomerID = "sub_new_"+id, "cus_moved_"+id })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldCustomerID, billing.FieldOrgCustomerID, billing.FieldSubscriptionID},
 	},
 	{
 		id: "missing", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
+			f.Org(id)
+			f.Row(id)
+			f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonSubscriptionMissing,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
-		id: "missing-with-its-customer", seed: func(f *fixture, id string) { f.org(id); f.row(id) },
+		id: "missing-with-its-customer", seed: func(f *fixture, id string) { f.Org(id); f.Row(id) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonSubscriptionMissing,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
-		id: "canceled-with-its-customer", governs: "sub_", seed: func(f *fixture, id string) { f.inSync(id); f.stripe.DeleteCustomer("cus_" + id) },
+		id: "canceled-with-its-customer", governs: "sub_", seed: func(f *fixture, id string) { f.Subscriber(id); f.Stripe.DeleteCustomer("cus_" + id) },
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired,
 		fields: []string{billing.FieldOrgStatus, billing.FieldOrgTier, billing.FieldCanceledAt, billing.FieldEndedAt, billing.FieldPlanTier, billing.FieldStatus},
 	},
 	{
 		id: "no-subscription", seed: func(f *fixture, id string) {
-			f.org(id, free)
-			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
+			f.Org(id, free)
+			f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id})
 		},
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoSubscription,
 	},
 	{
-		id: "paid-without-subscription", seed: func(f *fixture, id string) { f.org(id); f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id}) },
+		id: "paid-without-subscription", seed: func(f *fixture, id string) { f.Org(id); f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id}) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoSubscription, warnings: []billing.WarningCode{billing.WarnPaidWithoutSubscription},
 	},
 	{
 		id: "customer-deleted", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id, Deleted: true})
+			f.Org(id)
+			f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_" + id, Deleted: true})
 		},
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonCustomerMissing, warnings: []billing.WarningCode{billing.WarnPaidWithoutSubscription},
 	},
 	{
-		id: "customer-missing", seed: func(f *fixture, id string) { f.org(id, free) },
+		id: "customer-missing", seed: func(f *fixture, id string) { f.Org(id, free) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonCustomerMissing,
 	},
 	{
 		id: "no-identity", seed: func(f *fixture, id string) {
-			f.org(id, withoutCustomer, free)
-			f.row(id, freeRow, func(s *appschema.Subscription) { s.StripeCustomerID = nil })
+			f.Org(id, withoutCustomer, free)
+			f.Row(id, freeRow, func(s *appschema.Subscription) { s.StripeCustomerID = nil })
 		},
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonNoStripeIdentity,
 	},
 	{
 		id: "deleted", seed: func(f *fixture, id string) {
-			f.org(id, func(o *appschema.Organization) { o.IsDeleted = true })
-			f.row(id)
-			f.sub(id, canceled)
+			f.Org(id, func(o *appschema.Organization) { o.IsDeleted = true })
+			f.Row(id)
+			f.Sub(id, canceled)
 		},
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonOrganizationDeleted,
 	},
 	{
-		id: "of-another-row", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id) },
+		id: "of-another-row", seed: func(f *fixture, id string) { f.owner(id); f.Org(id, free); f.Sub(id) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
 		id: "of-another-by-metadata", seed: func(f *fixture, id string) {
-			f.org("own-"+id, free, withoutCustomer)
-			f.org(id, free)
-			f.sub(id, meta("orgId", "OWN-"+id))
+			f.Org("own-"+id, free, withoutCustomer)
+			f.Org(id, free)
+			f.Sub(id, meta("orgId", "OWN-"+id))
 		},
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
-		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.org(id, free); f.sub(id, meta("orgId", id)) },
+		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.Org(id, free); f.Sub(id, meta("orgId", id)) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{ // its customer subscribed again, for this organization or for the next: neither may be cut off
 		id: "shared-canceled", seed: func(f *fixture, id string) {
-			f.org(id, sharing)
-			f.row(id, func(s *appschema.Subscription) { s.StripeCustomerID = ptr("cus_shared") })
-			f.sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
-			f.sub("again", func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+			f.Org(id, sharing)
+			f.Row(id, func(s *appschema.Subscription) { s.StripeCustomerID = new("cus_shared") })
+			f.Sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
+			f.Sub("again", func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
 		},
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
-		id: "shared-free", seed: func(f *fixture, id string) { f.org(id, free, sharing) },
+		id: "shared-free", seed: func(f *fixture, id string) { f.Org(id, free, sharing) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
 		id: "unknown-status", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, func(s *stripetest.Subscription) { s.Status = "frozen" })
+			f.Subscriber(id, func(s *stripetest.Subscription) { s.Status = "frozen" })
 		},
 		outcome: billing.OutcomeError, reason: billing.ReasonUnknownStatus,
 	},
 	{
-		id: "tier-unresolved", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, price("price_of_nothing")) },
+		id: "tier-unresolved", governs: "sub_", seed: func(f *fixture, id string) { f.Subscriber(id, price("price_of_nothing")) },
 		outcome: billing.OutcomeError, reason: billing.ReasonTierUnresolved,
 	},
 	{
 		id: "invalid", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, func(s *stripetest.Subscription) {
+			f.Org(id)
+			f.Row(id)
+			f.Sub(id, func(s *stripetest.Subscription) {
 				s.CurrentPeriodEnd = time.Date(2040, time.January, 1, 0, 0, 0, 0, time.UTC).Unix()
 			})
 		},
@@ -246,34 +233,32 @@ var situations = []situation{
 	},
 	{
 		id: "unreadable", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.sub(id, func(s *stripetest.Subscription) { s.Override = map[string]any{"created": "yesterday"} })
+			f.Subscriber(id, func(s *stripetest.Subscription) { s.Override = map[string]any{"created": "yesterday"} })
 		},
 		outcome: billing.OutcomeError, reason: billing.ReasonInvalidSubscription,
 	},
 	{
-		id: "metadata-disagrees", governs: "sub_", seed: func(f *fixture, id string) { f.org(id); f.row(id); f.sub(id, meta("tier", "starter")) },
+		id: "metadata-disagrees", governs: "sub_", seed: func(f *fixture, id string) { f.Org(id); f.Row(id); f.Sub(id, meta("tier", "starter")) },
 		outcome: billing.OutcomeSkipped, reason: billing.ReasonInSync, warnings: []billing.WarningCode{billing.WarnTierMetadataMismatch},
 	},
 	{
 		id: "two-rows", governs: "sub_", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id)
-			f.row(id, func(s *appschema.Subscription) {
+			f.Org(id)
+			f.Row(id)
+			f.Row(id, func(s *appschema.Subscription) {
 				s.ID, s.StripeSubscriptionID, s.CreatedAt = "row-old-"+id, nil, created.AddDate(-1, 0, 0)
 			})
-			f.sub(id, pastDue)
+			f.Sub(id, pastDue)
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired, warnings: []billing.WarningCode{billing.WarnMultipleRows},
 		fields: []string{billing.FieldOrgStatus, billing.FieldStatus},
 	},
 	{
 		id: "two-live", governs: "sub_second_", seed: func(f *fixture, id string) {
-			f.org(id)
-			f.row(id, func(s *appschema.Subscription) { s.Status = "past_due" })
-			f.sub(id, pastDue)
-			f.sub(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
+			f.Org(id)
+			f.Row(id, func(s *appschema.Subscription) { s.Status = "past_due" })
+			f.Sub(id, pastDue)
+			f.Sub(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
 		},
 		outcome: billing.OutcomeSynced, reason: billing.ReasonRepaired, warnings: []billing.WarningCode{billing.WarnMultipleLive},
 		fields: []string{billing.FieldStatus, billing.FieldSubscriptionID},
@@ -310,7 +295,7 @@ func cellText(value any) string {
 
 // written returns the columns of a plan that the tables show as changed.
 func written(after, before cells, org string) []string {
-	return slices.DeleteFunc(after.changedSince(before)[org], func(field string) bool {
+	return slices.DeleteFunc(after.ChangedSince(before)[org], func(field string) bool {
 		_, column, _ := strings.Cut(field, ".")
 		return slices.Contains([]string{"id", "org_id", "created_at", "updated_at"}, column)
 	})
@@ -360,15 +345,15 @@ func (s situation) check(t *testing.T, item billing.Item, before, after cells) {
 func TestEverySituationEndToEnd(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
-	before := f.cells()
+	f.OpenRun(runID, ids)
+	before := f.Cells()
 
-	results := f.deliver(f.reconciler(nil), runID, ids...)
+	results := f.deliver(f.Reconciler(nil), runID, ids...)
 
-	after := f.cells()
+	after := f.Cells()
 	for _, s := range situations {
 		t.Run(s.id, func(t *testing.T) {
-			s.check(t, f.item(runID, s.id), before, after)
+			s.check(t, f.Item(runID, s.id), before, after)
 			got := results[s.id]
 			if s.outcome == billing.OutcomeError {
 				f.wantResult(got, pipeline.DeadLetter, s.reason)
@@ -378,7 +363,7 @@ func TestEverySituationEndToEnd(t *testing.T) {
 		})
 		delete(results, s.id)
 	}
-	for org := range after.changedSince(before) {
+	for org := range after.ChangedSince(before) {
 		if !slices.Contains(ids, org) {
 			t.Errorf("organization %s was not asked for and was written", org)
 		}
@@ -388,16 +373,16 @@ func TestEverySituationEndToEnd(t *testing.T) {
 func TestASecondRunFindsNothingLeftToRepair(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
-	f.deliver(f.reconciler(nil), runID, ids...)
-	f.openRun("run-2", ids)
-	sum := f.checksum()
-	f.deliver(f.reconciler(nil), "run-2", ids...)
-	if f.checksum() != sum {
+	f.OpenRun(runID, ids)
+	f.deliver(f.Reconciler(nil), runID, ids...)
+	f.OpenRun("run-2", ids)
+	sum := f.Checksum()
+	f.deliver(f.Reconciler(nil), "run-2", ids...)
+	if f.Checksum() != sum {
 		t.Error("the second run wrote")
 	}
 	for _, s := range situations {
-		if item := f.item("run-2", s.id); len(item.Changes) > 0 {
+		if item := f.Item("run-2", s.id); len(item.Changes) > 0 {
 			t.Errorf("%s: %+v", s.id, item.Changes)
 		}
 	}
@@ -406,21 +391,21 @@ func TestASecondRunFindsNothingLeftToRepair(t *testing.T) {
 func TestADryRunRecordsWhatTheWetRunWrites(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun("dry", ids, dryRun, func(r *billing.Run) { r.DowngradeLimit = 1 })
-	f.openRun("wet", ids)
-	sum := f.checksum()
-	for id, result := range f.deliver(f.reconciler(nil), "dry", ids...) {
+	f.OpenRun("dry", ids, testworld.DryRun, func(r *billing.Run) { r.DowngradeLimit = 1 })
+	f.OpenRun("wet", ids)
+	sum := f.Checksum()
+	for id, result := range f.deliver(f.Reconciler(nil), "dry", ids...) {
 		if result.Disposition != pipeline.Acknowledge {
 			t.Errorf("%s: %+v", id, result)
 		}
 	}
-	if f.checksum() != sum {
+	if f.Checksum() != sum {
 		t.Error("the dry run wrote to the application's tables")
 	}
-	f.deliver(f.reconciler(nil), "wet", ids...)
+	f.deliver(f.Reconciler(nil), "wet", ids...)
 
 	columns := func(run, org string) string {
-		return mysqltest.Value[string](t, f.db, `SELECT CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-'), COALESCE(error, '-'))
+		return mysqltest.Value[string](t, f.DB, `SELECT CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-'), COALESCE(error, '-'))
 			FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND org_id = ?`, run, org)
 	}
 	for _, s := range situations {
@@ -432,7 +417,7 @@ func TestADryRunRecordsWhatTheWetRunWrites(t *testing.T) {
 			t.Errorf("%s: %s", s.id, diff)
 		}
 	}
-	if dry, wet := f.run("dry").Downgrades, f.run("wet").Downgrades; dry != wet || dry < 5 {
+	if dry, wet := f.Run("dry").Downgrades, f.Run("wet").Downgrades; dry != wet || dry < 5 {
 		t.Errorf("downgrades: %d dry, %d wet", dry, wet)
 	}
 }
@@ -441,11 +426,11 @@ func TestABatchLoadsInAConstantNumberOfQueries(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(10)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	f.decide(runID, billing.OutcomeSkipped, ids...) // so that loading is all there is to do
-	pool := f.db.Open(t)
+	pool := f.DB.Open(t)
 	pool.SetMaxOpenConns(1) // its session's counters are the pool's
 	selects := func() (n int) {
 		var name string
@@ -454,7 +439,7 @@ func TestABatchLoadsInAConstantNumberOfQueries(t *testing.T) {
 		}
 		return n
 	}
-	r := f.reconciler(nil)
+	r := f.Reconciler(nil)
 	r.Store = mysqlstore.New(pool)
 	var counts []int
 	for _, size := range []int{1, 2, 10} {
@@ -470,39 +455,39 @@ func TestABatchLoadsInAConstantNumberOfQueries(t *testing.T) {
 func TestDuplicatesChangeNothing(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
-	r := f.reconciler(nil)
+	f.OpenRun(runID, ids)
+	r := f.Reconciler(nil)
 	twice := append(slices.Clone(ids), ids...)
 	slices.Sort(twice)
 	f.deliver(r, runID, twice...)
-	items, content, downgrades := f.items(), f.cells(), f.run(runID).Downgrades
+	items, content, downgrades := f.items(), f.Cells(), f.Run(runID).Downgrades
 	for _, s := range situations {
 		f.wantItem(s.id, s.outcome, s.reason)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT MAX(revision) FROM reconciliation_items`); n != 1 {
+	if n := f.Count(`SELECT MAX(revision) FROM reconciliation_items`); n != 1 {
 		t.Errorf("an item was written %d times", n)
 	}
 
-	f.clock.advance(time.Minute)
+	f.Clock.Advance(time.Minute)
 	f.deliver(r, runID, ids...)
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	if diff := cmp.Diff(items, f.items()); diff != "" {
 		t.Error("items:", diff)
 	}
-	if diff := cmp.Diff(content, f.cells()); diff != "" {
+	if diff := cmp.Diff(content, f.Cells()); diff != "" {
 		t.Error("rows:", diff)
 	}
-	if got := f.run(runID).Downgrades; got != downgrades {
+	if got := f.Run(runID).Downgrades; got != downgrades {
 		t.Errorf("%d downgrades, were %d", got, downgrades)
 	}
 
-	f.stripe.ResetCounts()
+	f.Stripe.ResetCounts()
 	for _, s := range situations {
 		if s.outcome != billing.OutcomeError {
 			f.wantResult(f.deliver(r, runID, s.id)[s.id], pipeline.Acknowledge, "")
 		}
 	}
-	if n := f.stripe.Requests().Total(); n != 0 {
+	if n := f.Stripe.Requests().Total(); n != 0 {
 		t.Errorf("%d requests for what is decided", n)
 	}
 }
@@ -510,17 +495,17 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 func TestTwoWorkersOnTheSameMessages(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
-	f.openRun(runID, ids)
-	before := f.cells()
+	f.OpenRun(runID, ids)
+	before := f.Cells()
 	done := make(chan map[string]pipeline.Result)
 	for range 2 {
-		go func() { done <- f.deliver(f.reconciler(nil), runID, ids...) }()
+		go func() { done <- f.deliver(f.Reconciler(nil), runID, ids...) }()
 	}
 	<-done
 	<-done
-	after := f.cells()
+	after := f.Cells()
 	for _, s := range situations {
-		item := f.item(runID, s.id)
+		item := f.Item(runID, s.id)
 		if s.outcome != billing.OutcomeError {
 			item.Revision = 1
 		} else if item.Revision > 2 {
@@ -533,44 +518,44 @@ func TestTwoWorkersOnTheSameMessages(t *testing.T) {
 
 func TestWhatIsNotPartOfARunIsADeadLetter(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.inSync("org-2")
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
+	f.OpenRun(runID, []string{"org-1"})
 	unknownRun, known := billing.Work{RunID: "unknown", OrgID: "org-1"}, billing.Work{RunID: runID, OrgID: "org-1"}
 	otherOrg, otherCase := billing.Work{RunID: runID, OrgID: "org-2"}, billing.Work{RunID: runID, OrgID: "ORG-1"}
-	results := f.reconciler(nil).Reconcile(t.Context(), map[billing.Work]bool{unknownRun: false, known: false, otherOrg: false, otherCase: false})
+	results := f.Reconciler(nil).Reconcile(t.Context(), map[billing.Work]bool{unknownRun: false, known: false, otherOrg: false, otherCase: false})
 	f.wantResult(results[unknownRun], pipeline.DeadLetter, billing.ReasonUnknownRun)
 	f.wantResult(results[known], pipeline.Acknowledge, "")
 	f.wantResult(results[otherOrg], pipeline.DeadLetter, billing.ReasonUnknownItem)
 	f.wantResult(results[otherCase], pipeline.DeadLetter, billing.ReasonUnknownItem)
-	if got := f.reconciler(nil).Reconcile(t.Context(), nil); len(got) != 0 {
+	if got := f.Reconciler(nil).Reconcile(t.Context(), nil); len(got) != 0 {
 		t.Errorf("an empty batch gave %v", got)
 	}
 }
 
 func TestAStoppedRunIsAcknowledgedWithoutAskingStripe(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	if _, err := f.store.StopRun(t.Context(), runID, billing.ReasonWrongAccount, "wrong", f.clock.Now()); err != nil {
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	if _, err := f.Store.StopRun(t.Context(), runID, billing.ReasonWrongAccount, "wrong", f.Clock.Now()); err != nil {
 		t.Fatal(err)
 	}
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
-	if n := f.stripe.Requests().Total(); n != 0 {
+	if n := f.Stripe.Requests().Total(); n != 0 {
 		t.Errorf("%d requests", n)
 	}
 }
 
 func TestRequestsAreCountedOnTheRun(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.org("org-2", free)
-	f.stripe.PutCustomer(stripetest.Customer{ID: "cus_org-2"})
-	f.openRun(runID, []string{"org-1", "org-2"})
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Endpoint: stripetest.ListSubscriptions, Times: 1})
-	f.deliver(f.reconciler(nil), runID, "org-1", "org-2")
-	if diff := cmp.Diff(billing.Usage{Retrieve: 1, List: 2, Other: 1, Throttled: 1}, f.run(runID).Usage); diff != "" {
+	f.Subscriber("org-1")
+	f.Org("org-2", free)
+	f.Stripe.PutCustomer(stripetest.Customer{ID: "cus_org-2"})
+	f.OpenRun(runID, []string{"org-1", "org-2"})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Endpoint: stripetest.ListSubscriptions, Times: 1})
+	f.deliver(f.Reconciler(nil), runID, "org-1", "org-2")
+	if diff := cmp.Diff(billing.Usage{Retrieve: 1, List: 2, Other: 1, Throttled: 1}, f.Run(runID).Usage); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -579,7 +564,7 @@ func TestRequestsAreCountedOnTheRun(t *testing.T) {
 
 // afterRead has fn called when Stripe's n-th answer has been made but not yet sent.
 func (f *fixture) afterRead(n int, fn func()) {
-	f.stripe.After(func(*http.Request) {
+	f.Stripe.After(func(*http.Request) {
 		if n--; n == 0 {
 			fn()
 		}
@@ -588,37 +573,33 @@ func (f *fixture) afterRead(n int, fn func()) {
 
 func TestAWebhookBetweenReadAndWriteWins(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", canceled)
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1", canceled)
+	f.OpenRun(runID, []string{"org-1"})
 	f.afterRead(2, func() { // both answers of the first round say canceled
-		f.sub("org-1", price("price_max"))
-		f.exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'org-1'`)
-		f.exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'org-1'`)
+		f.Sub("org-1", price("price_max"))
+		f.Exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'org-1'`)
+		f.Exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'org-1'`)
 	})
-	before := f.cells()
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	before := f.Cells()
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
-	if diff := cmp.Diff([]string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID}, written(f.cells(), before, "org-1")); diff != "" {
+	if diff := cmp.Diff([]string{billing.FieldOrgTier, billing.FieldPlanTier, billing.FieldPriceID}, written(f.Cells(), before, "org-1")); diff != "" {
 		t.Error(diff)
 	}
-	if n := f.run(runID).Downgrades; n != 0 {
+	if n := f.Run(runID).Downgrades; n != 0 {
 		t.Errorf("%d downgrades", n)
 	}
 }
 
 func TestAWebhookBetweenReadAndWriteIsRepairedFromAFreshRead(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_starter"))
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1", price("price_starter"))
+	f.OpenRun(runID, []string{"org-1"})
 	f.afterRead(1, func() {
-		f.sub("org-1", price("price_max"))
-		f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
+		f.Sub("org-1", price("price_max"))
+		f.Exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
 	})
-	f.deliver(f.reconciler(nil), runID, "org-1")
+	f.deliver(f.Reconciler(nil), runID, "org-1")
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 	want := []billing.Change{
 		{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"},
@@ -633,16 +614,16 @@ func TestAWebhookBetweenReadAndWriteIsRepairedFromAFreshRead(t *testing.T) {
 
 func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	before := f.cells().withoutTimestamps()
-	f.sub("org-1", canceled)
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	before := f.Cells().WithoutTimestamps()
+	f.Sub("org-1", canceled)
 	f.afterRead(2, func() { // Stripe changed back, and the webhook wrote what stood there anyway
-		f.sub("org-1")
-		f.exec(`UPDATE organizations SET subscription_tier = 'pro' WHERE id = 'org-1'`)
+		f.Sub("org-1")
+		f.Exec(`UPDATE organizations SET subscription_tier = 'pro' WHERE id = 'org-1'`)
 	})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if diff := cmp.Diff(before, f.Cells().WithoutTimestamps()); diff != "" {
 		t.Error(diff)
 	}
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
@@ -660,21 +641,21 @@ func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 
 func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	before := f.cells().withoutTimestamps()
-	f.openRun(runID, []string{"org-1"})
-	f.sub("org-1", canceled)
+	f.Subscriber("org-1")
+	before := f.Cells().WithoutTimestamps()
+	f.OpenRun(runID, []string{"org-1"})
+	f.Sub("org-1", canceled)
 	answers := 0
-	f.stripe.After(func(*http.Request) {
+	f.Stripe.After(func(*http.Request) {
 		switch answers++; answers {
 		case 3: // of the first round: the subscription, the customer's, the search
-			f.sub("org-1")
+			f.Sub("org-1")
 		case 4: // of the follow-up
-			f.exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
+			f.Exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
 		}
 	})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	if diff := cmp.Diff(before, f.cells().withoutTimestamps()); diff != "" {
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if diff := cmp.Diff(before, f.Cells().WithoutTimestamps()); diff != "" {
 		t.Error(diff)
 	}
 	if answers != 5 {
@@ -693,31 +674,29 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 		warnings []billing.WarningCode
 	}{
 		"a row was inserted, then repaired": {
-			seed:    func(f *fixture) { f.org("org-1"); f.sub("org-1", canceled) },
-			answers: 2, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			seed:    func(f *fixture) { f.Org("org-1"); f.Sub("org-1", canceled) },
+			answers: 2, then: func(f *fixture) { f.Sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonRowInserted, governs: "sub_org-1", warnings: mismatch(),
 		},
 		"the subscription was missing, then there": {
-			seed:    func(f *fixture) { f.org("org-1"); f.row("org-1") },
-			answers: 3, then: func(f *fixture) { f.sub("org-1", meta("tier", "max")) },
+			seed:    func(f *fixture) { f.Org("org-1"); f.Row("org-1") },
+			answers: 3, then: func(f *fixture) { f.Sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonSubscriptionMissing, governs: "sub_org-1", warnings: mismatch(),
 		},
 		"the subscription was there, then missing": {
 			seed: func(f *fixture) {
-				f.org("org-1")
-				f.row("org-1")
-				f.sub("org-1", price("price_starter"), meta("tier", "max"))
+				f.Subscriber("org-1", price("price_starter"), meta("tier", "max"))
 			},
-			answers: 3, then: func(f *fixture) { f.stripe.RemoveSubscription("sub_org-1") },
+			answers: 3, then: func(f *fixture) { f.Stripe.RemoveSubscription("sub_org-1") },
 			reason: billing.ReasonSubscriptionMissing,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			test.seed(f)
-			f.openRun(runID, []string{"org-1"})
+			f.OpenRun(runID, []string{"org-1"})
 			f.afterRead(test.answers, func() { test.then(f) })
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 			item := f.wantItem("org-1", billing.OutcomeSynced, test.reason)
 			var codes []billing.WarningCode
 			for _, w := range item.Warnings {
@@ -732,29 +711,27 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 
 func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
 	for reason, meanwhile := range map[billing.Reason]func(f *fixture, answer int){
-		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.sub("org-1", price("price_of_nothing")) },
+		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.Sub("org-1", price("price_of_nothing")) },
 		billing.ReasonChangedConcurrently: func(f *fixture, answer int) {
-			f.sub("org-1")
+			f.Sub("org-1")
 			if answer > 3 {
-				f.exec(`UPDATE subscriptions SET current_period_end = ? WHERE org_id = 'org-1'`, periodEnd.AddDate(0, 0, answer))
+				f.Exec(`UPDATE subscriptions SET current_period_end = ? WHERE org_id = 'org-1'`, periodEnd.AddDate(0, 0, answer))
 			}
 		},
 	} {
 		t.Run(string(reason), func(t *testing.T) {
 			f := newFixture(t)
-			f.org("org-1")
-			f.row("org-1")
-			f.sub("org-1", canceled)
-			f.openRun(runID, []string{"org-1"})
+			f.Subscriber("org-1", canceled)
+			f.OpenRun(runID, []string{"org-1"})
 			answers := 0
-			f.stripe.After(func(*http.Request) {
+			f.Stripe.After(func(*http.Request) {
 				if answers++; answers > 2 { // the first round has three
 					meanwhile(f, answers)
 				}
 			})
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
-			lines := f.logs.lines(t, "reason", string(reason))
+			lines := f.Logs.Lines(t, "reason", string(reason))
 			if len(lines) != 1 || lines[0]["orgId"] != "org-1" || strings.Contains(fmt.Sprint(lines[0]["message"]), "could not be read") {
 				t.Errorf("%v", lines)
 			}
@@ -765,10 +742,10 @@ func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
 // The webhook's row takes the subscription between our reading whose it is and our write.
 func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1", free)
-	f.sub("org-1")
-	f.openRun(runID, []string{"org-1"})
-	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	f.Org("org-1", free)
+	f.Sub("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin Apply" {
 			f.owner("org-1") //nolint:contextcheck // the test writes in its own time
 		}
@@ -782,20 +759,20 @@ func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
 
 func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.inSync("org-2")
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
 	work := map[billing.Work]bool{{RunID: "m", OrgID: "org-2"}: false}
 	for _, run := range []string{"a", "b", "c", "m", "x", "y", "z"} {
-		f.openRun(run, []string{"org-1", "org-2"})
+		f.OpenRun(run, []string{"org-1", "org-2"})
 		work[billing.Work{RunID: run, OrgID: "org-1"}] = false
 	}
-	f.reconciler(nil).Reconcile(t.Context(), work)
+	f.Reconciler(nil).Reconcile(t.Context(), work)
 	for w := range work {
 		want := 0
 		if w.RunID == "m" {
 			want = len(work)
 		}
-		if got := f.run(w.RunID).Usage.Retrieve; got != int64(want) {
+		if got := f.Run(w.RunID).Usage.Retrieve; got != int64(want) {
 			t.Errorf("run %s: %d requests, want %d", w.RunID, got, want)
 		}
 	}
@@ -803,21 +780,19 @@ func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
 
 func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_max"))
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1", price("price_max"))
+	f.OpenRun(runID, []string{"org-1"})
 	writes := 0
-	f.stripe.After(func(*http.Request) {
+	f.Stripe.After(func(*http.Request) {
 		writes++
-		f.exec(`UPDATE organizations SET stripe_customer_id = ? WHERE id = 'org-1'`, fmt.Sprint("cus_", writes))
+		f.Exec(`UPDATE organizations SET stripe_customer_id = ? WHERE id = 'org-1'`, fmt.Sprint("cus_", writes))
 	})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonChangedConcurrently)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonChangedConcurrently)
 	if writes != 3 {
 		t.Errorf("it was read %d times", writes)
 	}
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
-	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonChangedConcurrently)
+	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonChangedConcurrently)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonChangedConcurrently)
 }
 
@@ -827,14 +802,12 @@ func TestAnOrganizationDeletedInBetween(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.org("org-1")
-			f.row("org-1")
-			f.sub("org-1", price("price_max"))
-			f.openRun(runID, []string{"org-1"})
-			f.afterRead(1, func() { f.exec(statement) })
-			f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			f.Subscriber("org-1", price("price_max"))
+			f.OpenRun(runID, []string{"org-1"})
+			f.afterRead(1, func() { f.Exec(statement) })
+			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 			f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
-			for key, value := range f.cells() {
+			for key, value := range f.Cells() {
 				if key[2] == billing.FieldPlanTier && value != "pro" {
 					t.Errorf("%v was written: %s", key, value)
 				}
@@ -854,7 +827,7 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 		"401": {fault: stripetest.Unauthorized, reason: billing.ReasonStripeUnauthorized},
 		"403": {fault: stripetest.Forbidden, reason: billing.ReasonStripeForbidden},
 		"object of the other mode": {
-			sub: func(s *stripetest.Subscription) { s.LiveMode = ptr(true) }, reason: billing.ReasonWrongMode,
+			sub: func(s *stripetest.Subscription) { s.LiveMode = new(true) }, reason: billing.ReasonWrongMode,
 		},
 	}
 	for name, test := range tests {
@@ -862,36 +835,36 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 			f := newFixture(t)
 			ids := numbered(6)
 			for _, id := range ids {
-				f.inSync(id)
-				f.exec(`UPDATE subscriptions SET plan_tier = 'max' WHERE org_id = ?`, id)
+				f.Subscriber(id)
+				f.Exec(`UPDATE subscriptions SET plan_tier = 'max' WHERE org_id = ?`, id)
 				if test.sub != nil {
-					f.sub(id, test.sub)
+					f.Sub(id, test.sub)
 				}
 			}
-			f.openRun(runID, ids)
+			f.OpenRun(runID, ids)
 			if test.fault != 0 {
-				f.stripe.AddFault(stripetest.Fault{Kind: test.fault})
+				f.Stripe.AddFault(stripetest.Fault{Kind: test.fault})
 			}
-			r := f.reconciler(nil)
+			r := f.Reconciler(nil)
 			r.Parallel = 1
-			sum := f.checksum()
+			sum := f.Checksum()
 			for id, result := range f.deliverAs(t.Context(), r, runID, true, ids...) {
 				if result.Disposition != pipeline.Acknowledge {
 					t.Errorf("%s: %+v", id, result)
 				}
 				f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 			}
-			run := f.run(runID)
+			run := f.Run(runID)
 			if run.Status != billing.RunStopped || run.StatusReason != test.reason || run.StatusMessage == "" || run.FinishedAt == nil {
 				t.Errorf("%+v", run)
 			}
-			if f.checksum() != sum {
+			if f.Checksum() != sum {
 				t.Error("a row was written")
 			}
-			if n := f.stripe.Requests().Total(); n != 1 {
+			if n := f.Stripe.Requests().Total(); n != 1 {
 				t.Errorf("%d requests", n)
 			}
-			if n := len(f.logs.lines(t, "reason", string(test.reason))); n != 1 {
+			if n := len(f.Logs.Lines(t, "reason", string(test.reason))); n != 1 {
 				t.Errorf("%d log lines", n)
 			}
 		})
@@ -900,12 +873,12 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 
 func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
-	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "StopRun" {
-			return errKilled
+			return testworld.ErrKilled
 		}
 		return nil
 	}})
@@ -921,17 +894,17 @@ func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.inSync("org-1")
-			f.inSync("org-2")
-			f.openRun(runID, []string{"org-1", "org-2"})
-			f.exec(statement)
-			for id, result := range f.deliver(f.reconciler(nil), runID, "org-1", "org-2") {
+			f.Subscriber("org-1")
+			f.Subscriber("org-2")
+			f.OpenRun(runID, []string{"org-1", "org-2"})
+			f.Exec(statement)
+			for id, result := range f.deliver(f.Reconciler(nil), runID, "org-1", "org-2") {
 				if result.Disposition != pipeline.Acknowledge {
 					t.Errorf("%s: %+v", id, result)
 				}
 				f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 			}
-			if run := f.run(runID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonDatabaseLogin {
+			if run := f.Run(runID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonDatabaseLogin {
 				t.Errorf("%+v", run)
 			}
 		})
@@ -942,18 +915,18 @@ var unreadable = &billing.Failure{Class: billing.Unavailable, Reason: billing.Re
 
 func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	f.exec(`UPDATE reconciliation_items SET subscription_id = 'sub_named'`)
-	broken := &tap{before: func(_ context.Context, call string) error {
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	f.Exec(`UPDATE reconciliation_items SET subscription_id = 'sub_named'`)
+	broken := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "Items" || call == "Records" {
 			return unreadable
 		}
 		return nil
 	}}
-	f.wantResult(f.deliver(f.reconciler(broken), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
+	f.wantResult(f.deliver(f.Reconciler(broken), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
-	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
+	result := f.deliverAs(t.Context(), f.Reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
 	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal); item.SubscriptionID != "sub_named" {
 		t.Errorf("what leads to the organization is forgotten: %+v", item)
@@ -962,37 +935,37 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 
 func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
 	f := newFixture(t)
-	f.openRun(runID, nil)
-	broken := &tap{before: func(_ context.Context, call string) error {
+	f.OpenRun(runID, nil)
+	broken := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "Items" {
 			return unreadable
 		}
 		return nil
 	}}
-	result := f.deliverAs(t.Context(), f.reconciler(broken), runID, true, "org-1")["org-1"]
+	result := f.deliverAs(t.Context(), f.Reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
 }
 
 func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f.stripe.After(func(*http.Request) { cancel() })
-	result := f.deliverAs(ctx, f.reconciler(nil), runID, true, "org-1")["org-1"]
+	f.Stripe.After(func(*http.Request) { cancel() })
+	result := f.deliverAs(ctx, f.Reconciler(nil), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonOutOfTime)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonOutOfTime)
 }
 
 func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("odd")
-	f.inSync("deleted")
-	f.openRun(runID, []string{"odd", "deleted"})
-	f.exec(`UPDATE subscriptions SET cancel_at_period_end = 2 WHERE org_id = 'odd'`)
-	f.exec(`UPDATE organizations SET is_deleted = 5 WHERE id = 'deleted'`)
-	f.deliver(f.reconciler(nil), runID, "odd", "deleted")
+	f.Subscriber("odd")
+	f.Subscriber("deleted")
+	f.OpenRun(runID, []string{"odd", "deleted"})
+	f.Exec(`UPDATE subscriptions SET cancel_at_period_end = 2 WHERE org_id = 'odd'`)
+	f.Exec(`UPDATE organizations SET is_deleted = 5 WHERE id = 'deleted'`)
+	f.deliver(f.Reconciler(nil), runID, "odd", "deleted")
 	item := f.wantItem("odd", billing.OutcomeSynced, billing.ReasonRepaired)
 	if want := []billing.Change{{Field: billing.FieldCancelAtPeriodEnd, From: true, To: false}}; !cmp.Equal(want, item.Changes) {
 		t.Errorf("changes %+v, want %+v", item.Changes, want)
@@ -1002,13 +975,11 @@ func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
 
 func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", pastDue, func(s *stripetest.Subscription) { s.Status = "unpaid" })
-	f.openRun(runID, []string{"org-1"})
-	lost := once(func() { f.sub("org-1") })
+	f.Subscriber("org-1", pastDue, func(s *stripetest.Subscription) { s.Status = "unpaid" })
+	f.OpenRun(runID, []string{"org-1"})
+	lost := once(func() { f.Sub("org-1") })
 	applied := false
-	r := f.reconciler(&tap{after: func(_ context.Context, call string) error {
+	r := f.Reconciler(&hooks{After: func(_ context.Context, call string) error {
 		if call != "commit Apply" || applied {
 			return nil
 		}
@@ -1017,7 +988,7 @@ func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T)
 		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
 	}})
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	if status := mysqltest.Value[string](t, f.db, `SELECT status FROM subscriptions`); status != "active" {
+	if status := mysqltest.Value[string](t, f.DB, `SELECT status FROM subscriptions`); status != "active" {
 		t.Errorf("status %s, want active", status)
 	}
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
@@ -1030,17 +1001,17 @@ func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(3)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.openRun(runID, ids)
-	f.openRun("run-2", ids)
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	f.OpenRun(runID, ids)
+	f.OpenRun("run-2", ids)
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
 	work := map[billing.Work]bool{}
 	for _, id := range ids {
 		work[billing.Work{RunID: runID, OrgID: id}] = false
 		work[billing.Work{RunID: "run-2", OrgID: id}] = false
 	}
-	r := f.reconciler(nil)
+	r := f.Reconciler(nil)
 	r.Parallel = 1
 	for w, result := range r.Reconcile(t.Context(), work) {
 		if result.Disposition != pipeline.Acknowledge {
@@ -1048,7 +1019,7 @@ func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 		}
 	}
 	for _, id := range []string{runID, "run-2"} {
-		if got := f.status(id); got != billing.RunStopped {
+		if got := f.Status(id); got != billing.RunStopped {
 			t.Errorf("%s is %s", id, got)
 		}
 	}
@@ -1057,16 +1028,16 @@ func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 // A closed run cannot be stopped nor resumed: what was redriven must not be lost.
 func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
 	f.decide(runID, billing.OutcomeError, "org-1")
-	if err := f.aggregator(nil).Progress(t.Context(), runID); err != nil {
+	if err := f.Aggregator(nil).Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeUnauthorized)
-	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
-	if got := f.status(runID); got != billing.RunCompletedWithErrors {
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeUnauthorized)
+	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
+	if got := f.Status(runID); got != billing.RunCompletedWithErrors {
 		t.Errorf("run is %s", got)
 	}
 }
@@ -1074,35 +1045,35 @@ func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
 // A run that is stopped sends only what is pending again when it is resumed, so what came from the
 // dead-letter queue must go back there.
 func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
-	refused := func(f *fixture) { f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
+	refused := func(f *fixture) { f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
 	for name, test := range map[string]struct {
 		stop func(f *fixture)
 		dry  bool
 		want pipeline.Disposition
 	}{
 		"stopped before": {stop: func(f *fixture) {
-			if _, err := f.store.StopRun(f.Context(), runID, billing.ReasonWrongAccount, "wrong", start); err != nil {
+			if _, err := f.Store.StopRun(f.Context(), runID, billing.ReasonWrongAccount, "wrong", start); err != nil {
 				f.Fatal(err)
 			}
 		}, want: pipeline.DeadLetter},
 		"stopped by its batch":                   {stop: refused, want: pipeline.DeadLetter},
-		"stopped by a batch that was not loaded": {stop: func(f *fixture) { f.exec(`ALTER TABLE organizations DROP COLUMN trial_ends_at`) }, want: pipeline.DeadLetter},
+		"stopped by a batch that was not loaded": {stop: func(f *fixture) { f.Exec(`ALTER TABLE organizations DROP COLUMN trial_ends_at`) }, want: pipeline.DeadLetter},
 		"a dry run, which gives nothing up":      {stop: refused, dry: true, want: pipeline.Acknowledge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			ids := numbered(4)
 			for _, id := range ids {
-				f.inSync(id)
+				f.Subscriber(id)
 			}
-			f.openRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dry })
+			f.OpenRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dry })
 			given := ids[:2]
-			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, given[0], given[1])
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, given[0], given[1])
 			test.stop(f)
-			r := f.reconciler(nil)
+			r := f.Reconciler(nil)
 			r.Parallel = 1
 			results := f.deliver(r, runID, ids...)
-			if got := f.status(runID); got != billing.RunStopped {
+			if got := f.Status(runID); got != billing.RunStopped {
 				t.Fatalf("the run is %s", got)
 			}
 			for _, id := range given {
@@ -1130,10 +1101,10 @@ func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
 // Nobody knows whether it is one that was given up, so it is neither acknowledged nor given up.
 func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
 	refused := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonDatabaseLogin, Message: "no grant"}
-	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "Items" {
 			return refused
 		}
@@ -1141,7 +1112,7 @@ func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
 	}})
 	for range 2 { // stopping the run, and finding it stopped
 		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonDatabaseLogin)
-		if got := f.status(runID); got != billing.RunStopped {
+		if got := f.Status(runID); got != billing.RunStopped {
 			t.Errorf("the run is %s", got)
 		}
 	}
@@ -1159,33 +1130,31 @@ func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
 				reason = billing.ReasonStripeThrottled
 			}
 			f := newFixture(t)
-			f.org("org-1")
-			f.row("org-1")
-			f.sub("org-1", price("price_max"))
-			f.openRun(runID, []string{"org-1"})
+			f.Subscriber("org-1", price("price_max"))
+			f.OpenRun(runID, []string{"org-1"})
 			impatient := func(c *stripesource.Config) { c.Timeout = 400 * time.Millisecond }
 			reconciler := func() *pipeline.Reconciler {
-				r := f.reconciler(nil)
+				r := f.Reconciler(nil)
 				if fault.Kind == stripetest.Hang {
-					r.Stripe = f.stripeClient(impatient)
+					r.Stripe = f.StripeClient(impatient)
 				}
 				return r
 			}
 
 			fault.Times = 3 // one too many
-			f.stripe.AddFault(fault)
+			f.Stripe.AddFault(fault)
 			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Return, reason)
 			f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
-			if n := f.stripe.Requests().Total(); n != 3 {
+			if n := f.Stripe.Requests().Total(); n != 3 {
 				t.Errorf("%d requests", n)
 			}
 
-			f.stripe.AddFault(fault)
+			f.Stripe.AddFault(fault)
 			f.wantResult(f.deliverAs(t.Context(), reconciler(), runID, true, "org-1")["org-1"], pipeline.DeadLetter, reason)
 			f.wantItem("org-1", billing.OutcomeError, reason)
 
 			fault.Times = 2
-			f.stripe.AddFault(fault)
+			f.Stripe.AddFault(fault)
 			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 			f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 		})
@@ -1194,11 +1163,11 @@ func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
 
 func TestRetryAfterIsHonoured(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Times: 1, RetryAfter: time.Second})
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Times: 1, RetryAfter: time.Second})
 	began := time.Now()
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if waited := time.Since(began); waited < time.Second {
 		t.Errorf("it waited %v", waited)
 	}
@@ -1206,13 +1175,13 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 func TestRetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
-	f.openRun(runID, []string{"org-1"})
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, RetryAfter: time.Minute})
+	f.Subscriber("org-1")
+	f.OpenRun(runID, []string{"org-1"})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, RetryAfter: time.Minute})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	began := time.Now()
-	f.wantResult(f.deliverAs(ctx, f.reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeThrottled)
+	f.wantResult(f.deliverAs(ctx, f.Reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeThrottled)
 	if waited := time.Since(began); waited > 5*time.Second {
 		t.Errorf("it waited %v", waited)
 	}
@@ -1220,16 +1189,14 @@ func TestRetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
 
 func TestErrorsOfADryRunAreAcknowledged(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_of_nothing"))
-	f.inSync("org-2")
-	f.openRun(runID, []string{"org-1", "org-2"}, dryRun)
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
+	f.Subscriber("org-1", price("price_of_nothing"))
+	f.Subscriber("org-2")
+	f.OpenRun(runID, []string{"org-1", "org-2"}, testworld.DryRun)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonTierUnresolved)
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-2")["org-2"], pipeline.Return, billing.ReasonStripeUnavailable)
-	f.wantResult(f.deliverAs(t.Context(), f.reconciler(nil), runID, true, "org-2")["org-2"], pipeline.Acknowledge, billing.ReasonStripeUnavailable)
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-2")["org-2"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-2")["org-2"], pipeline.Acknowledge, billing.ReasonStripeUnavailable)
 	f.wantItem("org-2", billing.OutcomeError, billing.ReasonStripeUnavailable)
 }
 
@@ -1237,15 +1204,13 @@ func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := []string{"org-1", "org-2"}
 	for _, id := range ids {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	for name, when := range map[string]string{"from the start": "Runs", "before the write": "begin Apply"} {
 		t.Run(name, func(t *testing.T) {
-			r := f.reconciler(nil)
-			r.Store = f.storeBehind(failingFrom(when, driver.ErrBadConn))
+			r := f.Reconciler(nil)
+			r.Store = f.StoreBehind(testworld.FailingFrom(when, driver.ErrBadConn))
 			for _, last := range []bool{false, true} {
 				for _, result := range f.deliverAs(t.Context(), r, runID, last, ids...) {
 					f.wantResult(result, pipeline.Return, billing.ReasonDatabaseUnavailable)
@@ -1260,23 +1225,21 @@ func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 
 func TestALostConnectionIsTriedAgain(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_max"))
-	f.openRun(runID, []string{"org-1"})
+	f.Subscriber("org-1", price("price_max"))
+	f.OpenRun(runID, []string{"org-1"})
 	id := 0
-	lose := once(func() { f.exec(fmt.Sprintf(`KILL CONNECTION %d`, id)) })
-	pool := f.db.Intercepted(t, (&tap{before: func(_ context.Context, call string) error {
+	lose := once(func() { f.Exec(fmt.Sprintf(`KILL CONNECTION %d`, id)) })
+	pool := f.DB.Intercepted(t, (&hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin Apply" {
 			lose()
 		}
 		return nil
-	}}).do)
+	}}).Do)
 	pool.SetMaxOpenConns(1)
 	if err := pool.QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&id); err != nil {
 		t.Fatal(err)
 	}
-	r := f.reconciler(nil)
+	r := f.Reconciler(nil)
 	r.Store = mysqlstore.New(pool)
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
@@ -1295,14 +1258,12 @@ func lockedByAnother(ctx context.Context, db *sql.DB, id string) bool {
 
 func TestADeadlockIsTriedAgain(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1")
-	f.sub("org-1", price("price_max"))
-	f.openRun(runID, []string{"org-1"})
-	f.exec(`CREATE TABLE heavy (n INT PRIMARY KEY)`)
+	f.Subscriber("org-1", price("price_max"))
+	f.OpenRun(runID, []string{"org-1"})
+	f.Exec(`CREATE TABLE heavy (n INT PRIMARY KEY)`)
 
 	// The other transaction holds the item, and by its many rows is not the one to give way.
-	tx, err := f.db.BeginTx(t.Context(), nil)
+	tx, err := f.DB.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1322,7 +1283,7 @@ func TestADeadlockIsTriedAgain(t *testing.T) {
 		}
 	}
 	applies := 0
-	r := f.reconciler(&tap{before: func(_ context.Context, call string) error {
+	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin Apply" {
 			applies++
 		}
@@ -1330,7 +1291,7 @@ func TestADeadlockIsTriedAgain(t *testing.T) {
 	}})
 	done := make(chan pipeline.Result)
 	go func() { done <- f.deliver(r, runID, "org-1")["org-1"] }()
-	for !lockedByAnother(t.Context(), f.db.DB, "org-1") && t.Context().Err() == nil {
+	for !lockedByAnother(t.Context(), f.DB.DB, "org-1") && t.Context().Err() == nil {
 		runtime.Gosched()
 	}
 	if _, err := tx.ExecContext(t.Context(), `SELECT id FROM organizations WHERE id = 'org-1' FOR UPDATE`); err != nil {
@@ -1350,23 +1311,23 @@ func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(10)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.org("org-free", withoutCustomer, free)
-	f.openRun(runID, append(ids, "org-free"))
-	r := f.reconciler(nil)
+	f.Org("org-free", withoutCustomer, free)
+	f.OpenRun(runID, append(ids, "org-free"))
+	r := f.Reconciler(nil)
 	r.Parallel = 1
 	deliver := func(wantRequests int, orgs ...string) map[string]pipeline.Result {
 		t.Helper()
-		f.stripe.ResetCounts()
+		f.Stripe.ResetCounts()
 		results := f.deliver(r, runID, orgs...)
-		if n := f.stripe.Requests().Total(); n != wantRequests {
+		if n := f.Stripe.Requests().Total(); n != wantRequests {
 			t.Errorf("%d requests, want %d", n, wantRequests)
 		}
 		return results
 	}
 
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	for _, result := range deliver(3+1+1, ids...) { // the first is tried as often as usual
 		f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
 	}
@@ -1377,10 +1338,10 @@ func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
 	}
 	// One that needs no answer of Stripe says nothing about it.
 	f.wantResult(deliver(0, "org-free")["org-free"], pipeline.Acknowledge, "")
-	f.exec(`UPDATE reconciliation_items SET outcome = 'pending' WHERE org_id = 'org-free'`)
+	f.Exec(`UPDATE reconciliation_items SET outcome = 'pending' WHERE org_id = 'org-free'`)
 	deliver(1, append(ids, "org-free")...)
 
-	f.stripe.ClearFaults()
+	f.Stripe.ClearFaults()
 	for _, result := range deliver(10, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 	}
@@ -1391,32 +1352,32 @@ func TestAnOrganizationThatKeepsFailingCountsOnce(t *testing.T) {
 	f := newFixture(t)
 	bad := []string{"bad-1", "bad-2", "bad-3"}
 	for _, id := range bad {
-		f.inSync(id)
-		f.proxy.breakPath("/v1/subscriptions/sub_" + id)
+		f.Subscriber(id)
+		f.Proxy.Break("/v1/subscriptions/sub_" + id)
 	}
-	f.openRun(runID, bad)
-	r := f.reconciler(nil)
+	f.OpenRun(runID, bad)
+	r := f.Reconciler(nil)
 	r.Parallel = 1
 	for range 5 {
 		f.deliver(r, runID, bad[0])
 	}
-	f.proxy.taken()
+	f.Proxy.Taken()
 	f.deliver(r, runID, bad[1:]...)
-	if n := len(f.proxy.taken()); n != 2 {
+	if n := len(f.Proxy.Taken()); n != 2 {
 		t.Errorf("%d requests for two others: Stripe counts as down", n)
 	}
 }
 
 func TestABrokenObjectDoesNotStarveTheOthers(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-bad")
-	f.proxy.breakPath("/v1/subscriptions/sub_org-bad")
+	f.Subscriber("org-bad")
+	f.Proxy.Break("/v1/subscriptions/sub_org-bad")
 	ids := numbered(12)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.openRun(runID, append(ids, "org-bad"))
-	r := f.reconciler(nil)
+	f.OpenRun(runID, append(ids, "org-bad"))
+	r := f.Reconciler(nil)
 	r.Parallel = 1
 	for range 5 { // it comes again and again, alone
 		f.wantResult(f.deliver(r, runID, "org-bad")["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
@@ -1434,20 +1395,18 @@ func TestWhatCannotFinishIsReturnedNotStarted(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(8)
 	for _, id := range ids {
-		f.org(id)
-		f.row(id)
-		f.sub(id, price("price_max"))
+		f.Subscriber(id, price("price_max"))
 	}
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var reads atomic.Int32
-	f.stripe.After(func(request *http.Request) {
+	f.Stripe.After(func(request *http.Request) {
 		if reads.Add(1) == 3 {
 			<-request.Context().Done() // the client has left: its time is over
 		}
 	})
-	r := f.reconciler(nil)
+	r := f.Reconciler(nil)
 	r.Parallel = 1
 	results := f.deliverAs(ctx, r, runID, false, ids...)
 	if ctx.Err() != nil {
@@ -1467,7 +1426,7 @@ func TestWhatCannotFinishIsReturnedNotStarted(t *testing.T) {
 	if diff := cmp.Diff(map[pipeline.Disposition]int{pipeline.Acknowledge: 2, pipeline.Return: 6}, outcomes); diff != "" {
 		t.Error(diff)
 	}
-	f.stripe.After(nil)
+	f.Stripe.After(nil)
 	for _, result := range f.deliver(r, runID, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 	}
@@ -1477,21 +1436,17 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(5)
 	for _, id := range ids {
-		f.org(id)
-		f.row(id)
-		f.sub(id, canceled)
+		f.Subscriber(id, canceled)
 	}
-	f.org("org-up")
-	f.row("org-up")
-	f.sub("org-up", price("price_max"))
-	f.openRun(runID, append(ids, "org-up"), func(r *billing.Run) { r.DowngradeLimit = 2 })
-	before := f.cells()
-	results := f.deliver(f.reconciler(nil), runID, append(ids, "org-up")...)
-	changed := f.cells().changedSince(before)
+	f.Subscriber("org-up", price("price_max"))
+	f.OpenRun(runID, append(ids, "org-up"), func(r *billing.Run) { r.DowngradeLimit = 2 })
+	before := f.Cells()
+	results := f.deliver(f.Reconciler(nil), runID, append(ids, "org-up")...)
+	changed := f.Cells().ChangedSince(before)
 	f.wantResult(results["org-up"], pipeline.Acknowledge, "")
 	var withheld []string
 	for _, id := range ids {
-		item := f.item(runID, id)
+		item := f.Item(runID, id)
 		if len(fieldsOf(item.Changes)) != 6 {
 			t.Errorf("%s lists %v", id, fieldsOf(item.Changes))
 		}
@@ -1506,18 +1461,18 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 			t.Errorf("%s was written: %v", id, changed[id])
 		}
 	}
-	if n := f.run(runID).Downgrades; len(withheld) != 3 || n != 2 {
+	if n := f.Run(runID).Downgrades; len(withheld) != 3 || n != 2 {
 		t.Errorf("%d withheld, %d downgrades", len(withheld), n)
 	}
 
-	f.exec(`UPDATE reconciliation_runs SET downgrade_limit = 5 WHERE id = ?`, runID) // approved
-	for _, result := range f.deliver(f.reconciler(nil), runID, withheld...) {
+	f.Exec(`UPDATE reconciliation_runs SET downgrade_limit = 5 WHERE id = ?`, runID) // approved
+	for _, result := range f.deliver(f.Reconciler(nil), runID, withheld...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 	}
 	for _, id := range ids {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
-	if n := f.run(runID).Downgrades; n != 5 {
+	if n := f.Run(runID).Downgrades; n != 5 {
 		t.Errorf("%d downgrades", n)
 	}
 }
@@ -1537,24 +1492,24 @@ func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
 	}
 	// through runs fn on freshly seeded tables and returns how they end.
 	through := func(fn func(ids []string)) state {
-		f.exec(`DELETE FROM reconciliation_items`)
-		f.endProcesses()
-		f.exec(`DELETE FROM reconciliation_runs`)
-		f.exec(`DELETE FROM subscriptions`)
-		f.exec(`DELETE FROM organizations`)
+		f.Exec(`DELETE FROM reconciliation_items`)
+		f.EndProcesses()
+		f.Exec(`DELETE FROM reconciliation_runs`)
+		f.Exec(`DELETE FROM subscriptions`)
+		f.Exec(`DELETE FROM organizations`)
 		ids := f.seed(chosen)
-		f.openRun(runID, ids)
+		f.OpenRun(runID, ids)
 		fn(ids)
-		return state{f.items(), f.cells().withoutTimestamps(), f.run(runID).Downgrades}
+		return state{f.items(), f.Cells().WithoutTimestamps(), f.Run(runID).Downgrades}
 	}
-	undisturbed := through(func(ids []string) { f.deliver(f.reconciler(nil), runID, ids...) })
+	undisturbed := through(func(ids []string) { f.deliver(f.Reconciler(nil), runID, ids...) })
 
-	everyDeath(t, func(t *testing.T, k *killer) {
+	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		got := through(func(ids []string) {
-			killed := f.reconciler(k.tap())
+			killed := f.Reconciler(k.Hooks())
 			killed.Parallel, killed.Retry.Tries = 1, 1
 			f.deliver(killed, runID, ids...) // its answer is never sent
-			f.deliver(f.reconciler(nil), runID, ids...)
+			f.deliver(f.Reconciler(nil), runID, ids...)
 		})
 		if diff := cmp.Diff(undisturbed, got); diff != "" {
 			t.Error(diff)
@@ -1564,12 +1519,12 @@ func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
 
 func TestChangesAreWrittenAsTheContractSays(t *testing.T) {
 	f := newFixture(t)
-	f.org("org-1")
-	f.row("org-1", func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
-	f.sub("org-1", price("price_max"))
-	f.openRun(runID, []string{"org-1"})
-	f.deliver(f.reconciler(nil), runID, "org-1")
-	raw := mysqltest.Value[string](t, f.db, `SELECT changes FROM reconciliation_items`)
+	f.Org("org-1")
+	f.Row("org-1", func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })
+	f.Sub("org-1", price("price_max"))
+	f.OpenRun(runID, []string{"org-1"})
+	f.deliver(f.Reconciler(nil), runID, "org-1")
+	raw := mysqltest.Value[string](t, f.DB, `SELECT changes FROM reconciliation_items`)
 	var changes []map[string]any
 	if err := json.Unmarshal([]byte(raw), &changes); err != nil {
 		t.Fatal(err)

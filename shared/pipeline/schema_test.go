@@ -13,6 +13,7 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // schemaFolder has a schema for each type of announcement, as consumers get it.
@@ -100,15 +101,15 @@ func TestWhatIsSentIsAsPublished(t *testing.T) {
 		ids = append(ids, s.id)
 	}
 	ids = f.announcing(ids...)
-	f.deliver(f.reconciler(nil), runID, ids...)
+	f.deliver(f.Reconciler(nil), runID, ids...)
 	for id, change := range map[string]func(*billing.Run){
-		"dry": dryRun, "stopped": func(r *billing.Run) { r.Status = billing.RunStopped }, "incomplete": func(*billing.Run) {},
+		"dry": testworld.DryRun, "stopped": func(r *billing.Run) { r.Status = billing.RunStopped }, "incomplete": func(*billing.Run) {},
 	} {
-		f.openRun(id, numbered(1), change)
+		f.OpenRun(id, numbered(1), change)
 	}
 	f.decide("dry", billing.OutcomeDrifted, "org-000")
-	f.exec(`UPDATE reconciliation_runs SET status_reason = 'stopped_by_operator', status_message = 'for a test' WHERE id = 'stopped'`)
-	f.clock.advance(billing.LeaseLife * 60 * 13)
+	f.Exec(`UPDATE reconciliation_runs SET status_reason = 'stopped_by_operator', status_message = 'for a test' WHERE id = 'stopped'`)
+	f.Clock.Advance(billing.LeaseLife * 60 * 13)
 	if _, err := f.announcer(server, nil).Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func TestWhatIsSentIsAsPublished(t *testing.T) {
 		}
 	}
 	for _, e := range events {
-		if strings.Contains(string(e.Detail), "Organization org-") || strings.Contains(string(e.Detail), "Organization upgraded") {
+		if strings.Contains(string(e.Detail), "Name of org-") || strings.Contains(string(e.Detail), "Name of upgraded") {
 			t.Errorf("it names an organization: %s", e.Detail)
 		}
 	}

@@ -19,12 +19,12 @@ import (
 // inDoubt makes an organization whose customer has an active subscription that nothing gives to it
 // but that customer.
 func (f *fixture) inDoubt(id string) {
-	f.org(id, free)
-	f.sub(id)
+	f.Org(id, free)
+	f.Sub(id)
 }
 
 func underCustomerOf(id string) func(*appschema.Organization) {
-	return func(o *appschema.Organization) { o.StripeCustomerID = ptr("cus_" + id) }
+	return func(o *appschema.Organization) { o.StripeCustomerID = new("cus_" + id) }
 }
 
 // calls notes the steps' calls, in their order.
@@ -33,8 +33,8 @@ type calls struct {
 	made []string
 }
 
-func (c *calls) tap() *tap {
-	return &tap{before: func(_ context.Context, call string) error {
+func (c *calls) tap() *hooks {
+	return &hooks{Before: func(_ context.Context, call string) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.made = append(c.made, call)
@@ -54,20 +54,20 @@ func TestWhoSharesTheCustomersOfABatchIsLookedUpOnce(t *testing.T) {
 	for i, id := range ids {
 		switch i % 3 {
 		case 0:
-			f.inSync(id)
+			f.Subscriber(id)
 			want[id] = billing.ReasonInSync
 		case 1:
 			f.inDoubt(id)
 			want[id] = billing.ReasonRowInserted
 		default:
 			f.inDoubt(id)
-			f.org("other of "+id, underCustomerOf(id))
+			f.Org("other of "+id, underCustomerOf(id))
 			want[id] = billing.ReasonSubscriptionConflict
 		}
 	}
-	f.openRun(runID, ids)
+	f.OpenRun(runID, ids)
 	var c calls
-	r := f.reconciler(c.tap())
+	r := f.Reconciler(c.tap())
 	f.deliver(r, runID, ids...)
 	got := map[string]billing.Reason{}
 	for id, item := range f.items() {
@@ -96,14 +96,14 @@ func TestAnOrganizationThatChangesWhileItWaitsIsReadAnew(t *testing.T) {
 	f := newFixture(t)
 	f.inDoubt("org-1")
 	f.inDoubt("org-2")
-	f.openRun(runID, []string{"org-1", "org-2"})
+	f.OpenRun(runID, []string{"org-1", "org-2"})
 	var c calls
 	noted := c.tap()
 	change := once(func() {
-		f.exec(`UPDATE organizations SET name = 'renamed', updated_at = updated_at + INTERVAL 1 DAY WHERE id = 'org-1'`)
-		f.org("org-3", underCustomerOf("org-1"))
+		f.Exec(`UPDATE organizations SET name = 'renamed', updated_at = updated_at + INTERVAL 1 DAY WHERE id = 'org-1'`)
+		f.Org("org-3", underCustomerOf("org-1"))
 	})
-	r := f.reconciler(&tap{before: noted.before, after: func(_ context.Context, call string) error {
+	r := f.Reconciler(&hooks{Before: noted.Before, After: func(_ context.Context, call string) error {
 		if call == "SharedCustomers" {
 			change()
 		}
@@ -119,20 +119,20 @@ func TestAnOrganizationThatChangesWhileItWaitsIsReadAnew(t *testing.T) {
 
 func TestWhoIsNotInDoubtIsNotHeldUpByALookUpThatFails(t *testing.T) {
 	f := newFixture(t)
-	f.inSync("org-1")
+	f.Subscriber("org-1")
 	f.inDoubt("org-2")
-	f.openRun(runID, []string{"org-1", "org-2"})
-	fails := &tap{before: func(_ context.Context, call string) error {
+	f.OpenRun(runID, []string{"org-1", "org-2"})
+	fails := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "SharedCustomers" {
 			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Err: errors.New("gone")}
 		}
 		return nil
 	}}
-	got := f.deliver(f.reconciler(fails), runID, "org-1", "org-2")
+	got := f.deliver(f.Reconciler(fails), runID, "org-1", "org-2")
 	f.wantResult(got["org-1"], pipeline.Acknowledge, "")
 	f.wantResult(got["org-2"], pipeline.Return, billing.ReasonDatabaseUnavailable)
 	f.wantItem("org-2", billing.OutcomePending, billing.ReasonNotDecided)
-	f.wantResult(f.deliver(f.reconciler(nil), runID, "org-2")["org-2"], pipeline.Acknowledge, "")
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-2")["org-2"], pipeline.Acknowledge, "")
 	f.wantItem("org-2", billing.OutcomeSynced, billing.ReasonRowInserted)
 }
 
@@ -143,11 +143,11 @@ func TestAProbeThatIsInDoubtIsDecided(t *testing.T) {
 	for _, id := range ids {
 		f.inDoubt(id)
 	}
-	f.openRun(runID, ids)
-	r := f.reconciler(nil)
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.OpenRun(runID, ids)
+	r := f.Reconciler(nil)
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	f.deliver(r, runID, ids...)
-	f.stripe.ClearFaults()
+	f.Stripe.ClearFaults()
 	for id, result := range f.deliver(r, runID, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRowInserted)

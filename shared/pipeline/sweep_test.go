@@ -15,17 +15,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
-
-func (s tappedStripe) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
-	return tapped(ctx, s.tap, "SweepPage", func() (billing.Page, error) { return s.Client.SweepPage(ctx, r) })
-}
 
 // swept enumerates a scheduled run over everything and returns its organizations.
 func (f *fixture) swept() []string {
 	f.Helper()
-	f.enumerate(f.enumerator(nil), scheduled)
-	return f.itemIDs(scheduledID)
+	f.enumerate(f.Enumerator(nil), scheduled)
+	return f.ItemIDs(scheduledID)
 }
 
 // spread puts subscriptions into Stripe, created over some years, many of them at once.
@@ -35,37 +32,37 @@ func (f *fixture) spread(n int) {
 		if i%5 == 0 {
 			at = created
 		}
-		f.stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_spread_%04d", i), CustomerID: fmt.Sprintf("cus_spread_%04d", i), Status: "canceled", Created: at.Unix()})
+		f.Stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_spread_%04d", i), CustomerID: fmt.Sprintf("cus_spread_%04d", i), Status: "canceled", Created: at.Unix()})
 	}
 }
 
 func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
+	f.StartQueues()
+	f.Subscriber("org-1")
 	f.spread(460)
 	var want []string
-	everyDeath(t, func(t *testing.T, k *killer) {
+	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
-		killed := f.enumerator(k.tap())
+		killed := f.Enumerator(k.Hooks())
 		killed.Streams = 3
 		_, err := killed.Run(t.Context(), scheduled)
-		if k.dead && err == nil {
+		if k.Dead() && err == nil {
 			t.Error("a killed enumerator succeeded")
 		}
-		if f.countRuns() == 0 {
-			f.enumerate(f.enumerator(nil), scheduled)
+		if f.CountRuns() == 0 {
+			f.enumerate(f.Enumerator(nil), scheduled)
 		}
-		f.clock.advance(2 * time.Minute)
-		f.enumerate(f.enumerator(nil), pipeline.Request{ResumeAll: true})
-		got := f.texts(`SELECT subscription_id FROM reconciliation_snapshots ORDER BY subscription_id`)
+		f.Clock.Advance(2 * time.Minute)
+		f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
+		got := f.Texts(`SELECT subscription_id FROM reconciliation_snapshots ORDER BY subscription_id`)
 		if want == nil {
 			want = got
 		}
 		if diff := cmp.Diff(want, got); diff != "" || len(got) != 461 {
 			t.Errorf("%d subscriptions: %s", len(got), diff)
 		}
-		if run := f.run(scheduledID); run.Sweep != billing.SweepComplete || run.Status != billing.RunRunning {
+		if run := f.Run(scheduledID); run.Sweep != billing.SweepComplete || run.Status != billing.RunRunning {
 			t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
 		}
 	})
@@ -73,27 +70,27 @@ func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 
 func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
+	f.StartQueues()
+	f.Subscriber("org-1")
 	f.spread(950)
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
-	e := f.enumerator(nil)
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
+	e := f.Enumerator(nil)
 	e.Streams = 1
 	if got, err := e.Run(t.Context(), scheduled); err == nil || got.Done || got.Enqueued != 0 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if f.run(scheduledID).Listed {
+	if f.Run(scheduledID).Listed {
 		t.Error("the listing ended before the sweep, which may name further organizations")
 	}
-	f.stripe.ClearFaults()
-	f.stripe.ResetCounts()
+	f.Stripe.ClearFaults()
+	f.Stripe.ResetCounts()
 	if got := f.enumerate(e, pipeline.Request{ResumeAll: true}); !got.Done {
 		t.Errorf("%+v", got)
 	}
-	if n := f.stripe.Requests().ListSubscriptions; n > 5 {
+	if n := f.Stripe.Requests().ListSubscriptions; n > 5 {
 		t.Errorf("%d pages were read again or for nothing; 10 in all, 6 of them before", n)
 	}
-	usage := f.run(scheduledID).Usage
+	usage := f.Run(scheduledID).Usage
 	if usage.List < 10 {
 		t.Errorf("requests counted: %+v", usage)
 	}
@@ -102,37 +99,37 @@ func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
 		"refused": func(f *fixture, _ *pipeline.Enumerator) {
-			f.stripe.Before(nil)
-			f.proxy.refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/subscriptions" && !r.URL.Query().Has("customer") }
+			f.Stripe.Before(nil)
+			f.Proxy.Refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/subscriptions" && !r.URL.Query().Has("customer") }
 		},
 		"too late": func(f *fixture, e *pipeline.Enumerator) {
-			f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable})
+			f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable})
 			if _, err := e.Run(f.Context(), scheduled); err == nil {
 				f.Fatal("the sweep ended without Stripe")
 			}
-			f.clock.advance(billing.SnapshotLife)
+			f.Clock.Advance(billing.SnapshotLife)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
-			f.inSync("org-1")
-			f.inSync("org-2")
-			e := f.enumerator(nil)
+			f.StartQueues()
+			f.Subscriber("org-1")
+			f.Subscriber("org-2")
+			e := f.Enumerator(nil)
 			breakIt(f, e)
 			if got := f.enumerate(e, scheduled); !got.Done || got.Enqueued != 2 {
 				t.Fatalf("%+v", got)
 			}
-			if run := f.run(scheduledID); run.Sweep != billing.SweepAbandoned {
+			if run := f.Run(scheduledID); run.Sweep != billing.SweepAbandoned {
 				t.Errorf("sweep is %q", run.Sweep)
 			}
-			if lines := f.logs.lines(t, "message", "the sweep is given up, Stripe is read for each organization"); len(lines) != 1 {
+			if lines := f.Logs.Lines(t, "message", "the sweep is given up, Stripe is read for each organization"); len(lines) != 1 {
 				t.Errorf("%d lines say so", len(lines))
 			}
-			f.stripe.ClearFaults()
-			f.stripe.ResetCounts()
-			f.deliver(f.reconciler(nil), scheduledID, "org-1", "org-2")
-			if n := f.stripe.Requests().RetrieveSubscription; n != 2 {
+			f.Stripe.ClearFaults()
+			f.Stripe.ResetCounts()
+			f.deliver(f.Reconciler(nil), scheduledID, "org-1", "org-2")
+			if n := f.Stripe.Requests().RetrieveSubscription; n != 2 {
 				t.Errorf("%d subscriptions were read", n)
 			}
 			f.tick()
@@ -145,26 +142,26 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 
 func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := numbered(20)
 	for i, id := range ids {
 		if i%4 == 0 {
-			f.org(id, free) // never subscribed
+			f.Org(id, free) // never subscribed
 			continue
 		}
-		f.inSync(id)
+		f.Subscriber(id)
 	}
 	f.swept()
-	f.stripe.ResetCounts()
+	f.Stripe.ResetCounts()
 	calls := map[string]int{}
-	count := &tap{before: func(_ context.Context, call string) error { calls[call]++; return nil }}
-	for id, result := range f.deliver(f.reconciler(count), scheduledID, ids...) {
+	count := &hooks{Before: func(_ context.Context, call string) error { calls[call]++; return nil }}
+	for id, result := range f.deliver(f.Reconciler(count), scheduledID, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
-		if item := f.item(scheduledID, id); item.Outcome != billing.OutcomeSkipped {
+		if item := f.Item(scheduledID, id); item.Outcome != billing.OutcomeSkipped {
 			t.Errorf("%+v", item)
 		}
 	}
-	if got := f.stripe.Requests(); got != (stripetest.Counts{}) {
+	if got := f.Stripe.Requests(); got != (stripetest.Counts{}) {
 		t.Errorf("Stripe was asked: %+v", got)
 	}
 	want := map[string]int{
@@ -178,51 +175,49 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 
 func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	for _, id := range []string{"same-1", "same-2", "same-3"} {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
-	f.org("drifted")
-	f.row("drifted")
-	f.sub("drifted", pastDue)
-	f.org("vanished") // its subscription is not in the snapshot
-	f.row("vanished")
-	f.org("paid", func(o *appschema.Organization) { o.SubscriptionTier = "max" })
+	f.Subscriber("drifted", pastDue)
+	f.Org("vanished") // its subscription is not in the snapshot
+	f.Row("vanished")
+	f.Org("paid", func(o *appschema.Organization) { o.SubscriptionTier = "max" })
 	ids := f.swept()
-	f.stripe.UpdateSubscription("sub_drifted", func(s *stripetest.Subscription) { s.Status = "active" }) // meanwhile
-	f.sub("vanished")
-	f.stripe.ResetCounts()
-	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	f.Stripe.UpdateSubscription("sub_drifted", func(s *stripetest.Subscription) { s.Status = "active" }) // meanwhile
+	f.Sub("vanished")
+	f.Stripe.ResetCounts()
+	f.deliver(f.Reconciler(nil), scheduledID, ids...)
 	for id, reason := range map[string]billing.Reason{
 		"same-1": billing.ReasonInSync, "drifted": billing.ReasonInSync, "vanished": billing.ReasonInSync, "paid": billing.ReasonCustomerMissing,
 	} {
-		if item := f.item(scheduledID, id); item.Reason != reason {
+		if item := f.Item(scheduledID, id); item.Reason != reason {
 			t.Errorf("%s is %s", id, item.Reason)
 		}
 	}
 	// What would not settle it singly is read with its customer's others, in one request.
-	if got := f.stripe.Requests(); got.RetrieveSubscription != 1 || got.ListSubscriptions != 2 {
+	if got := f.Stripe.Requests(); got.RetrieveSubscription != 1 || got.ListSubscriptions != 2 {
 		t.Errorf("requests: %+v", got)
 	}
 }
 
 func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
-		"two hours later": func(f *fixture) { f.clock.advance(billing.SnapshotLife) },
+		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"on a redrive": func(f *fixture) {
-			f.exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable'`)
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable'`)
 		},
-		"of a closed run": func(f *fixture) { f.exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) },
+		"of a closed run": func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
-			f.inSync("org-1")
+			f.StartQueues()
+			f.Subscriber("org-1")
 			f.swept()
 			change(f)
-			f.stripe.ResetCounts()
-			f.wantResult(f.deliver(f.reconciler(nil), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
-			if n := f.stripe.Requests().RetrieveSubscription; n != 1 {
+			f.Stripe.ResetCounts()
+			f.wantResult(f.deliver(f.Reconciler(nil), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
+			if n := f.Stripe.Requests().RetrieveSubscription; n != 1 {
 				t.Errorf("%d subscriptions were read, want 1", n)
 			}
 		})
@@ -231,43 +226,43 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 
 func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
+	f.StartQueues()
+	f.Subscriber("org-1")
 	f.swept()
-	f.stripe.ResetCounts()
-	closes := &tap{before: func(_ context.Context, call string) error {
+	f.Stripe.ResetCounts()
+	closes := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin DecideInSync" {
-			f.exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) //nolint:contextcheck // the tap's ctx is the worker's
+			f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) //nolint:contextcheck // the tap's ctx is the worker's
 		}
 		return nil
 	}}
-	f.wantResult(f.deliver(f.reconciler(closes), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
-	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonInSync || f.stripe.Requests().RetrieveSubscription != 1 {
-		t.Errorf("%+v; %+v", item, f.stripe.Requests())
+	f.wantResult(f.deliver(f.Reconciler(closes), scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	if item := f.Item(scheduledID, "org-1"); item.Reason != billing.ReasonInSync || f.Stripe.Requests().RetrieveSubscription != 1 {
+		t.Errorf("%+v; %+v", item, f.Stripe.Requests())
 	}
 }
 
 // named puts a subscription into Stripe that only its metadata connects with org-1.
 func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	const id = "org-1"
-	f.sub(id, append([]func(*stripetest.Subscription){func(s *stripetest.Subscription) {
+	f.Sub(id, append([]func(*stripetest.Subscription){func(s *stripetest.Subscription) {
 		s.CustomerID, s.Metadata = "cus_elsewhere_"+id, map[string]string{"orgId": id}
 	}}, changes...)...)
 }
 
 func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.org("org-1", withoutCustomer, free)
+	f.StartQueues()
+	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
 		t.Fatal(diff)
 	}
-	f.deliver(f.reconciler(nil), scheduledID, "org-1")
-	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted || item.SubscriptionID != "sub_org-1" {
+	f.deliver(f.Reconciler(nil), scheduledID, "org-1")
+	if item := f.Item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted || item.SubscriptionID != "sub_org-1" {
 		t.Errorf("%+v", item)
 	}
-	if tier := mysqltest.Value[string](t, f.db, `SELECT subscription_tier FROM organizations`); tier != "pro" {
+	if tier := mysqltest.Value[string](t, f.DB, `SELECT subscription_tier FROM organizations`); tier != "pro" {
 		t.Errorf("tier is %s", tier)
 	}
 }
@@ -275,47 +270,47 @@ func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 // A redrive has no snapshot to find the organization's subscription in.
 func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.org("org-1", withoutCustomer, free)
+	f.StartQueues()
+	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	f.swept()
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unavailable})
-	got := f.deliverAs(t.Context(), f.reconciler(nil), scheduledID, true, "org-1")["org-1"]
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveSubscription, Kind: stripetest.Unavailable})
+	got := f.deliverAs(t.Context(), f.Reconciler(nil), scheduledID, true, "org-1")["org-1"]
 	f.wantResult(got, pipeline.DeadLetter, billing.ReasonStripeUnavailable)
-	f.stripe.ClearFaults()
-	f.clock.advance(24 * time.Hour)
-	f.deliver(f.reconciler(nil), scheduledID, "org-1")
-	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted {
+	f.Stripe.ClearFaults()
+	f.Clock.Advance(24 * time.Hour)
+	f.deliver(f.Reconciler(nil), scheduledID, "org-1")
+	if item := f.Item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted {
 		t.Errorf("%+v", item)
 	}
 }
 
 func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.org("org-1", withoutCustomer, free)
-	f.org("org-2", withoutCustomer, free)
+	f.StartQueues()
+	f.Org("org-1", withoutCustomer, free)
+	f.Org("org-2", withoutCustomer, free)
 	f.named()
 	f.swept()
-	f.stripe.UpdateSubscription("sub_org-1", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "org-2"} })
-	f.deliver(f.reconciler(nil), scheduledID, "org-1")
-	if item := f.item(scheduledID, "org-1"); item.Reason != billing.ReasonNoStripeIdentity {
+	f.Stripe.UpdateSubscription("sub_org-1", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "org-2"} })
+	f.deliver(f.Reconciler(nil), scheduledID, "org-1")
+	if item := f.Item(scheduledID, "org-1"); item.Reason != billing.ReasonNoStripeIdentity {
 		t.Errorf("%+v", item)
 	}
 }
 
 func TestOrphansStandInTheSummary(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.sub("nobody")
-	f.sub("ended", canceled)
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Sub("nobody")
+	f.Sub("ended", canceled)
 	ids := f.swept()
-	f.deliver(f.reconciler(nil), scheduledID, ids...)
-	if err := f.aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
+	f.deliver(f.Reconciler(nil), scheduledID, ids...)
+	if err := f.Aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
 		t.Fatal(err)
 	}
-	s, err := f.aggregator(nil).Summary(t.Context(), scheduledID)
+	s, err := f.Aggregator(nil).Summary(t.Context(), scheduledID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,38 +318,38 @@ func TestOrphansStandInTheSummary(t *testing.T) {
 	if diff := cmp.Diff(want, s.Orphans); diff != "" || s.OrphansTotal != 1 || s.Status != billing.RunCompleted {
 		t.Errorf("%d, run %s; %s", s.OrphansTotal, s.Status, diff)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
 		t.Errorf("%d rows of the snapshot are left after the close", n)
 	}
 }
 
 func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
+	f.StartQueues()
+	f.Subscriber("org-1")
 	f.swept()
-	f.exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
-	if _, err := f.aggregator(nil).Tick(t.Context()); err != nil {
+	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
+	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
 		t.Errorf("%d rows left", n)
 	}
 }
 
 func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
-	_, err := f.enumerator(nil).Run(t.Context(), scheduled)
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
+	_, err := f.Enumerator(nil).Run(t.Context(), scheduled)
 	wantReason(t, err, billing.RunFatal, billing.ReasonStripeUnauthorized)
-	if run := f.run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonStripeUnauthorized {
+	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonStripeUnauthorized {
 		t.Errorf("run is %s, %s", run.Status, run.StatusReason)
 	}
-	f.stripe.ClearFaults()
-	got := f.enumerate(f.enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
-	if !got.Done || got.Enqueued != 1 || f.run(scheduledID).Sweep != billing.SweepComplete {
+	f.Stripe.ClearFaults()
+	got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
+	if !got.Done || got.Enqueued != 1 || f.Run(scheduledID).Sweep != billing.SweepComplete {
 		t.Errorf("resumed: %+v", got)
 	}
 }
@@ -372,9 +367,9 @@ func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]d
 	f.Helper()
 	f.resetRuns()
 	req := pipeline.Request{ScheduledFor: start, DryRun: dryRun, Strategy: strategy}
-	f.enumerate(f.enumerator(nil), req)
-	ids := f.itemIDs(scheduledID)
-	f.deliver(f.reconciler(nil), scheduledID, ids...)
+	f.enumerate(f.Enumerator(nil), req)
+	ids := f.ItemIDs(scheduledID)
+	f.deliver(f.Reconciler(nil), scheduledID, ids...)
 	return f.decided(scheduledID)
 }
 
@@ -382,8 +377,8 @@ func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]d
 func (f *fixture) decided(runID string) map[string]decided {
 	f.Helper()
 	all := map[string]decided{}
-	for _, id := range f.itemIDs(runID) {
-		item := f.item(runID, id)
+	for _, id := range f.ItemIDs(runID) {
+		item := f.Item(runID, id)
 		if item.Reason == billing.ReasonCustomerMissing {
 			item.Reason = billing.ReasonNoSubscription
 		}
@@ -391,17 +386,17 @@ func (f *fixture) decided(runID string) map[string]decided {
 			item.SubscriptionID = "" // may lead to what the sweep saw
 		}
 		if item.Outcome == billing.OutcomeSkipped { // which one it is is kept only where there is a warning
-			item.SubscriptionID = mysqltest.Value[string](f.T, f.db, `SELECT CASE WHEN i.governed THEN 'one' ELSE 'none' END
+			item.SubscriptionID = mysqltest.Value[string](f.TB, f.DB, `SELECT CASE WHEN i.governed THEN 'one' ELSE 'none' END
 				FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key WHERE r.id = ? AND i.org_id = ?`, runID, id)
 		}
-		all[id] = decided{item.Outcome, item.Reason, item.SubscriptionID, changesText(f.T, item.Changes), billing.DefaultTiers.LowersAccess(item.Changes)}
+		all[id] = decided{item.Outcome, item.Reason, item.SubscriptionID, changesText(f.TB, item.Changes), billing.DefaultTiers.LowersAccess(item.Changes)}
 	}
 	return all
 }
 
 func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	f.seed(situations)
 	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
 	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
@@ -418,27 +413,25 @@ func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 // saw is too old by now, or because Stripe was away.
 func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
-		"expired": func(f *fixture) { f.clock.advance(billing.SnapshotLife) },
+		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"redriven": func(f *fixture) {
-			f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-			f.wantResult(f.deliverAs(f.Context(), f.reconciler(nil), scheduledID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnavailable)
-			f.stripe.ClearFaults()
+			f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+			f.wantResult(f.deliverAs(f.Context(), f.Reconciler(nil), scheduledID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnavailable)
+			f.Stripe.ClearFaults()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.startQueues()
-			f.org("org-1")
-			f.row("org-1")
-			f.sub("org-1", canceled)
+			f.StartQueues()
+			f.Subscriber("org-1", canceled)
 			f.named(func(s *stripetest.Subscription) { s.ID = "sub_again" })
 			f.swept()
 			later(f)
-			f.deliver(f.reconciler(nil), scheduledID, "org-1")
-			if item := f.item(scheduledID, "org-1"); item.SubscriptionID != "sub_again" {
+			f.deliver(f.Reconciler(nil), scheduledID, "org-1")
+			if item := f.Item(scheduledID, "org-1"); item.SubscriptionID != "sub_again" {
 				t.Errorf("%+v", item)
 			}
-			if tier := mysqltest.Value[string](t, f.db, `SELECT subscription_tier FROM organizations`); tier != "pro" {
+			if tier := mysqltest.Value[string](t, f.DB, `SELECT subscription_tier FROM organizations`); tier != "pro" {
 				t.Errorf("tier is %s", tier)
 			}
 		})
@@ -447,64 +440,64 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 
 func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
+	f.StartQueues()
+	f.Subscriber("org-1")
 	f.spread(900)
-	e := f.enumerator(nil)
-	e.Stripe = f.stripeClient(func(c *stripesource.Config) { c.RPS = 5 })
+	e := f.Enumerator(nil)
+	e.Stripe = f.StripeClient(func(c *stripesource.Config) { c.RPS = 5 })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	got, err := e.Run(ctx, scheduled)
-	if err != nil || got.Done || f.leased() || f.status(scheduledID) != billing.RunEnumerating {
+	if err != nil || got.Done || f.Leased() || f.Status(scheduledID) != billing.RunEnumerating {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
-	if got := f.enumerate(f.enumerator(nil), scheduled); !got.Done {
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
+	if got := f.enumerate(f.Enumerator(nil), scheduled); !got.Done {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
-	f.inSync("org-1")
-	f.stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
-	if _, err := f.enumerator(nil).Run(t.Context(), scheduled); err == nil {
+	f.StartQueues()
+	f.Subscriber("org-1")
+	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
+	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("no error")
 	}
-	f.clock.advance(billing.SnapshotLife)
-	f.stripe.ResetCounts()
-	f.enumerate(f.enumerator(nil), scheduled)
-	if n := f.stripe.Requests().ListSubscriptions; n != 0 || f.run(scheduledID).Sweep != billing.SweepAbandoned {
-		t.Errorf("%d pages were read; the sweep is %q", n, f.run(scheduledID).Sweep)
+	f.Clock.Advance(billing.SnapshotLife)
+	f.Stripe.ResetCounts()
+	f.enumerate(f.Enumerator(nil), scheduled)
+	if n := f.Stripe.Requests().ListSubscriptions; n != 0 || f.Run(scheduledID).Sweep != billing.SweepAbandoned {
+		t.Errorf("%d pages were read; the sweep is %q", n, f.Run(scheduledID).Sweep)
 	}
 }
 
 func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.startQueues()
+	f.StartQueues()
 	ids := numbered(5)
 	for _, id := range ids {
-		f.inSync(id)
+		f.Subscriber(id)
 	}
 	f.swept()
-	f.stripe.ResetCounts()
-	other := &tap{before: func(_ context.Context, call string) error {
+	f.Stripe.ResetCounts()
+	other := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin DecideInSync" {
-			f.exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the tap's ctx is the worker's
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the tap's ctx is the worker's
 		}
 		return nil
 	}}
-	for _, result := range f.deliver(f.reconciler(other), scheduledID, ids...) {
+	for _, result := range f.deliver(f.Reconciler(other), scheduledID, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 	}
-	if n := f.stripe.Requests().Total(); n != 0 {
+	if n := f.Stripe.Requests().Total(); n != 0 {
 		t.Errorf("%d requests", n)
 	}
 }

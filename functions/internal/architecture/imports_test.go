@@ -32,6 +32,9 @@ var mayImport = map[string]string{
 	"shared/sqsqueue":                "shared/billing sqs",
 	"shared/s3bucket":                "shared/config",
 	"shared/eventbus":                "shared/billing shared/telemetry eventbridge",
+	// Of tests only.
+	"shared/testworld": "shared/billing shared/localaws/sqsserver shared/mysqlstore shared/mysqlstore/appschema shared/mysqlstore/mysqltest " +
+		"shared/pipeline shared/sqsqueue shared/stripesource shared/stripesource/stripetest shared/telemetry sql sqs",
 
 	// What stands in for AWS on one machine.
 	"shared/localaws/demo":         "shared/billing shared/mysqlstore/appschema shared/stripesource/stripetest sql",

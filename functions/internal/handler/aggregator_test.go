@@ -67,10 +67,10 @@ func TestProgressMessagesOfOneRunAreHandledOnce(t *testing.T) {
 	if _, err := f.aggregator().Handle(t.Context(), json.RawMessage(event+`]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if n := f.logs.count(`"Reconciliation completed"`); n != 1 || f.status() != billing.RunCompleted {
+	if n := f.Logs.Count(`"Reconciliation completed"`); n != 1 || f.status() != billing.RunCompleted {
 		t.Errorf("%d summaries, run is %s", n, f.status())
 	}
-	if n := f.metrics.count(`"Organizations"`); n != 1 {
+	if n := f.Metrics.Count(`"Organizations"`); n != 1 {
 		t.Errorf("%d lines of metrics", n)
 	}
 }
@@ -79,7 +79,7 @@ func TestProgressDuringAnOutageIsReturned(t *testing.T) {
 	f := newFixture(t)
 	f.openRun()
 	a := f.aggregator()
-	if err := f.db.Close(); err != nil {
+	if err := f.DB.Close(); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := a.Handle(t.Context(), json.RawMessage(`{"Records":[{"messageId":"m1","body":"{\"version\":1,\"runId\":\"`+runID+`\"}"}]}`))

@@ -14,8 +14,8 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func TestEnumeratorEvents(t *testing.T) {
@@ -60,22 +60,22 @@ var refusedEvents = []string{
 
 func TestRefusedEnumeratorEventsStartNothing(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
+	f.Subscriber("org-1")
 	for _, event := range refusedEvents {
 		got, err := f.enumerator().Handle(t.Context(), json.RawMessage(event))
 		if err == nil || !strings.Contains(err.Error(), "nothing was started") {
 			t.Errorf("%s: %+v, %v", event, got, err)
 		}
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 || f.held(f.work) != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 || f.held(f.Work) != 0 {
 		t.Errorf("%d runs", n)
 	}
 }
 
 func TestEnumeratorAnswersWithItsRun(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
-	f.organization("org-2")
+	f.Subscriber("org-1")
+	f.Subscriber("org-2")
 	got, err := f.enumerator().Handle(t.Context(), json.RawMessage(`{"scheduledFor":"2026-11-22T03:00:00Z"}`))
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestEnumeratorAnswersWithItsRun(t *testing.T) {
 	if want := `{"runId":"2026-11-22T03:00:00Z","enqueued":2,"done":true}`; string(answer) != want {
 		t.Errorf("%s, want %s", answer, want)
 	}
-	if diff := cmp.Diff([]string{workBody(runID, "org-1"), workBody(runID, "org-2")}, bodies(f.receive(f.work))); diff != "" {
+	if diff := cmp.Diff([]string{workBody(runID, "org-1"), workBody(runID, "org-2")}, testworld.Bodies(f.Receive(f.Work))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -128,7 +128,7 @@ func TestRepeatedInvocationStartsOneRun(t *testing.T) {
 // The schedule's events are bodies of a queue's messages. A failed one is delivered again.
 func TestEnumeratorTakesEventsFromItsQueue(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
+	f.Subscriber("org-1")
 	message := func(id, body string) json.RawMessage {
 		text, err := json.Marshal(map[string]any{"Records": []any{map[string]any{
 			"messageId": id, "receiptHandle": "h", "body": body, "eventSource": "aws:sqs", "newKey": 1,
@@ -149,7 +149,7 @@ func TestEnumeratorTakesEventsFromItsQueue(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 2 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 2 {
 		t.Errorf("%d runs, want the scheduled one and the other", n)
 	}
 	for body, want := range map[string]string{

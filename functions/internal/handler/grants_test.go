@@ -17,7 +17,6 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
@@ -63,17 +62,17 @@ type operator struct {
 func newOperator(t *testing.T, d documented, grants []string) *operator {
 	t.Helper()
 	o := &operator{fixture: newFixture(t), password: "Secret-1-secret", now: start} // secret-scan:allow of a database that is gone with the test
-	o.db.MustExec(t, d.remove)
+	o.Exec(d.remove)
 	if own := o.ownTables(); len(own) > 0 {
 		t.Errorf("%q leaves %q", d.remove, own)
 	}
-	o.user = strings.TrimPrefix(o.db.Name, "test_")
+	o.user = strings.TrimPrefix(o.DB.Name, "test_")
 	create := strings.NewReplacer("USER reconciliation", "USER "+o.account(), "'...'", "'"+o.password+"'").Replace(d.user)
-	if _, err := o.db.ExecContext(t.Context(), create); err != nil {
+	if _, err := o.DB.ExecContext(t.Context(), create); err != nil {
 		t.Skipf("needs a user that may create users: %v", err)
 	}
 	t.Cleanup(func() {
-		if _, err := o.db.ExecContext(context.Background(), `DROP USER `+o.account()); err != nil {
+		if _, err := o.DB.ExecContext(context.Background(), `DROP USER `+o.account()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -87,25 +86,25 @@ func (o *operator) account() string { return "'" + o.user + "'@'%'" }
 func (o *operator) grant(grants ...string) {
 	o.Helper()
 	for _, g := range grants {
-		o.db.MustExec(o.T, o.here(g))
+		o.Exec(o.here(g))
 	}
 }
 
 // revoke revokes one of the grants.
 func (o *operator) revoke(grant string) {
 	o.Helper()
-	o.db.MustExec(o.T, strings.Replace(strings.Replace(o.here(grant), "GRANT ", "REVOKE ", 1), " TO ", " FROM ", 1))
+	o.Exec(strings.Replace(strings.Replace(o.here(grant), "GRANT ", "REVOKE ", 1), " TO ", " FROM ", 1))
 }
 
 // here adapts a documented statement to this test's database and user.
 func (o *operator) here(statement string) string {
-	return strings.TrimSuffix(strings.Replace(statement, "application.", o.db.Name+".", 1), "TO reconciliation") + "TO " + o.account()
+	return strings.TrimSuffix(strings.Replace(statement, "application.", o.DB.Name+".", 1), "TO reconciliation") + "TO " + o.account()
 }
 
 // connect opens the store as a starting function does.
 func (o *operator) connect() {
 	o.Helper()
-	store, err := mysqlstore.Open(o.Context(), mysqlstore.Config{Host: o.db.Host, Port: o.db.Port, User: o.user, Password: o.password, Name: o.db.Name})
+	store, err := mysqlstore.Open(o.Context(), mysqlstore.Config{Host: o.DB.Host, Port: o.DB.Port, User: o.user, Password: o.password, Name: o.DB.Name})
 	if err != nil {
 		o.Fatal(err)
 	}
@@ -117,32 +116,12 @@ func (o *operator) connect() {
 	if _, err := store.Migrate(o.Context()); err != nil {
 		o.Fatal(err)
 	}
-	o.store = store
-}
-
-func (o *operator) texts(query string) (all []string) {
-	o.Helper()
-	rows, err := o.db.QueryContext(o.Context(), query)
-	if err != nil {
-		o.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			o.Fatal(err)
-		}
-		all = append(all, text)
-	}
-	if err := rows.Err(); err != nil {
-		o.Fatal(err)
-	}
-	return all
+	o.Store = store
 }
 
 func (o *operator) ownTables() []string {
 	o.Helper()
-	return o.texts(`SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'reconciliation\_%' ORDER BY table_name`)
+	return o.Texts(`SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'reconciliation\_%' ORDER BY table_name`)
 }
 
 // start begins the run that the event asks for.
@@ -173,7 +152,7 @@ func (o *operator) rest(runID string) (summary billing.Summary) {
 	}
 	a := o.aggregator()
 	a.Step.Now = w.Step.Now
-	response, err := a.HandleRecords(o.Context(), lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:results", o.receive(o.results)))
+	response, err := a.HandleRecords(o.Context(), lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:results", o.Receive(o.Results)))
 	if err != nil || len(response.BatchItemFailures) > 0 {
 		o.Errorf("aggregator: %+v, %v", response, err)
 	}
@@ -196,8 +175,8 @@ func (o *operator) tick() {
 // unrecorded creates an organization whose checkout webhook was missed: a customer without a row.
 func (o *operator) unrecorded(id string) {
 	o.Helper()
-	o.organization(id)
-	o.db.MustExec(o.T, `DELETE FROM subscriptions WHERE org_id = ?`, id)
+	o.Subscriber(id)
+	o.Exec(`DELETE FROM subscriptions WHERE org_id = ?`, id)
 }
 
 // The documented user is enough for the functions, from an empty database on, and the documented clean-up removes
@@ -218,7 +197,7 @@ func TestDocumentedGrantsAreEnough(t *testing.T) {
 		s.Reasons[billing.ReasonRowInserted] != 1 || s.Reasons[billing.ReasonRepaired] == 0 || s.Pending != 0 {
 		t.Errorf("run: %+v", s)
 	}
-	if raised, err := o.store.Approve(t.Context(), runID, billing.Approval{Limit: 10, By: "ops@desk", At: time.Now()}); err != nil || !raised {
+	if raised, err := o.Store.Approve(t.Context(), runID, billing.Approval{Limit: 10, By: "ops@desk", At: time.Now()}); err != nil || !raised {
 		t.Errorf("the limit was raised: %t, %v", raised, err)
 	}
 	o.redrive()
@@ -226,7 +205,7 @@ func TestDocumentedGrantsAreEnough(t *testing.T) {
 		t.Errorf("redriven: %+v", s)
 	}
 	o.tick()
-	if left := mysqltest.Value[int](t, o.db, `SELECT COUNT(*) FROM reconciliation_snapshots`); left > 0 {
+	if left := o.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); left > 0 {
 		t.Errorf("%d rows of snapshots are left", left)
 	}
 
@@ -234,7 +213,7 @@ func TestDocumentedGrantsAreEnough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := o.store.StopRun(t.Context(), stopped, billing.ReasonInterrupted, "stopped by hand", o.now); err != nil || !ok {
+	if ok, err := o.Store.StopRun(t.Context(), stopped, billing.ReasonInterrupted, "stopped by hand", o.now); err != nil || !ok {
 		t.Errorf("stopped: %t, %v", ok, err)
 	}
 	if s = o.run(`{"resume":"`+stopped+`"}`, 100); s.Pending != 0 {
@@ -249,12 +228,12 @@ func TestDocumentedGrantsAreEnough(t *testing.T) {
 		t.Errorf("later: %+v", s)
 	}
 	o.tick()
-	if kept := o.texts(`SELECT id FROM reconciliation_runs WHERE id LIKE '2026%'`); len(kept) > 0 {
+	if kept := o.Texts(`SELECT id FROM reconciliation_runs WHERE id LIKE '2026%'`); len(kept) > 0 {
 		t.Errorf("not pruned: %q", kept)
 	}
 
 	read := func() error {
-		return o.store.EachReportItem(t.Context(), "2027-06-10T03:00:00Z", func(mysqlstore.ReportItem) error { return nil }, billing.OutcomeError)
+		return o.Store.EachReportItem(t.Context(), "2027-06-10T03:00:00Z", func(mysqlstore.ReportItem) error { return nil }, billing.OutcomeError)
 	}
 	if read() == nil {
 		t.Error("reports do not need the right that is said to be theirs")
@@ -276,7 +255,7 @@ func TestDocumentedGrantsAreEnough(t *testing.T) {
 		t.Errorf("the grants name other tables than there are (-there +named)\n%s", diff)
 	}
 	o.connect()
-	o.organization("org-late", price("price_max"))
+	o.Subscriber("org-late", price("price_max"))
 	if s = o.run(`{"scheduledFor":"2027-06-17T03:00:00Z"}`, 100); s.Reasons[billing.ReasonRepaired] != 1 {
 		t.Errorf("without CREATE: %+v", s)
 	}
@@ -294,14 +273,14 @@ func TestDryRunNeedsNoWriteGrantOnApplicationTables(t *testing.T) {
 	o := newOperator(t, d, reading)
 	o.seed()
 	o.unrecorded("org-unrecorded")
-	before, err := appschema.Checksum(t.Context(), o.db.DB)
+	before, err := appschema.Checksum(t.Context(), o.DB.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	_, err = o.start(`{}`, 100)
 	f := billing.AsFailure(err)
-	if f.Reason != billing.ReasonDatabaseSchema || len(o.texts(`SELECT id FROM reconciliation_runs`)) > 0 {
+	if f.Reason != billing.ReasonDatabaseSchema || len(o.Texts(`SELECT id FROM reconciliation_runs`)) > 0 {
 		t.Errorf("a run that writes: %v", err)
 	}
 	for _, part := range []string{"UPDATE (stripe_customer_id,", "on organizations", "INSERT (id, org_id,", "UPDATE (stripe_subscription_id,", "on subscriptions"} {
@@ -310,9 +289,9 @@ func TestDryRunNeedsNoWriteGrantOnApplicationTables(t *testing.T) {
 		}
 	}
 
-	for _, id := range o.texts(`SELECT stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id IS NOT NULL`) {
-		if sub, ok := o.stripe.Subscription(id); ok {
-			o.stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: o.now.Add(-time.Hour).Unix()})
+	for _, id := range o.Texts(`SELECT stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id IS NOT NULL`) {
+		if sub, ok := o.Stripe.Subscription(id); ok {
+			o.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: o.now.Add(-time.Hour).Unix()})
 		}
 	}
 	for strategy, want := range map[billing.Strategy][2]int{billing.StrategySweep: {21, 5}, billing.StrategyRetrieve: {21, 5}, billing.StrategyEvents: {15, 5}} {
@@ -321,7 +300,7 @@ func TestDryRunNeedsNoWriteGrantOnApplicationTables(t *testing.T) {
 			t.Errorf("%s: %+v", strategy, s)
 		}
 	}
-	after, err := appschema.Checksum(t.Context(), o.db.DB)
+	after, err := appschema.Checksum(t.Context(), o.DB.DB)
 	if err != nil || after != before {
 		t.Errorf("something was written, %v", err)
 	}
@@ -341,14 +320,14 @@ func TestEachDocumentedGrantIsNeeded(t *testing.T) {
 				n++
 				one := fmt.Sprintf("GRANT %s (%s) ON application.%s TO reconciliation", right[1], column, table[1])
 				o.revoke(one)
-				if _, err := o.store.CheckApplication(t.Context(), true); err == nil || !strings.Contains(err.Error(), column) {
+				if _, err := o.Store.CheckApplication(t.Context(), true); err == nil || !strings.Contains(err.Error(), column) {
 					t.Errorf("%s is not needed, or not missed: %v", one, err)
 				}
 				o.grant(one)
 			}
 		}
 	}
-	if _, err := o.store.CheckApplication(t.Context(), true); err != nil || n < 40 {
+	if _, err := o.Store.CheckApplication(t.Context(), true); err != nil || n < 40 {
 		t.Errorf("after %d rights: %v", n, err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/handler"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 const (
@@ -30,7 +30,7 @@ func (f *fixture) week(at time.Time, e handler.Enumerator, w handler.Worker) bil
 		f.Fatalf("%+v, %v", answer, err)
 	}
 	for i := range customers {
-		f.send(f.work, workBody(answer.RunID, customer(i)))
+		f.send(f.Work, workBody(answer.RunID, customer(i)))
 	}
 	return f.drain(answer.RunID, w)
 }
@@ -45,7 +45,7 @@ func (f *fixture) drain(run string, w handler.Worker) billing.Summary {
 	if _, err := a.Handle(f.Context(), json.RawMessage(`{"Records":[{"messageId":"1","body":"{\"version\":1,\"runId\":\"`+run+`\"}"}]}`)); err != nil {
 		f.Fatal(err)
 	}
-	runs, err := f.store.Runs(f.Context(), []string{run})
+	runs, err := f.Store.Runs(f.Context(), []string{run})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -64,21 +64,21 @@ func customer(i int) string { return fmt.Sprintf("org-%02d", i) }
 func (f *fixture) customers(changes ...func(*stripetest.Subscription)) {
 	f.Helper()
 	for i := range customers {
-		f.organization(customer(i), changes...)
+		f.Subscriber(customer(i), changes...)
 	}
 }
 
 // onTier counts the organizations that are on the tier in both tables.
 func (f *fixture) onTier(tier string) int {
 	f.Helper()
-	return mysqltest.Value[int](f.T, f.db, `SELECT COUNT(*) FROM organizations o JOIN subscriptions s ON s.org_id = o.id
+	return f.Count(`SELECT COUNT(*) FROM organizations o JOIN subscriptions s ON s.org_id = o.id
 		WHERE o.subscription_tier = ? AND s.plan_tier = ?`, tier, tier)
 }
 
 // deadLetters returns the reasons of the organizations in the dead-letter queue.
 func (f *fixture) deadLetters() (orgs, reasons []string) {
 	f.Helper()
-	for _, m := range f.receive(f.deadLetter) {
+	for _, m := range f.Receive(f.DeadLetter) {
 		a := attributes(m)
 		orgs, reasons = append(orgs, a["orgId"]), append(reasons, a["reason"])
 	}
@@ -112,7 +112,7 @@ func TestWrongPriceMappingLowersNoMoreThanTheLimit(t *testing.T) {
 
 	// The mapping is corrected: the redrive finds the withheld ones in sync, and the next run raises the others again,
 	// which no limit prevents.
-	f.clock.Advance(visibility)
+	f.Clock.Advance(testworld.Visibility)
 	f.redrive()
 	if s = f.drain(s.RunID, f.worker()); s.Status != billing.RunCompleted || s.Reasons[billing.ReasonInSync] != customers-guard {
 		t.Errorf("after the redrive: %+v", s)
@@ -131,7 +131,7 @@ func TestRedriveAppliesApprovedDowngrades(t *testing.T) {
 		t.Fatalf("%d downgrades, %d on the free tier, want %d", s.Downgrades, f.onTier("free"), guard)
 	}
 	for _, limit := range []int{guard + 5, customers} {
-		if raised, err := f.store.Approve(t.Context(), s.RunID, billing.Approval{Limit: limit, By: "ops@desk", At: time.Now()}); !raised || err != nil {
+		if raised, err := f.Store.Approve(t.Context(), s.RunID, billing.Approval{Limit: limit, By: "ops@desk", At: time.Now()}); !raised || err != nil {
 			t.Fatal(raised, err)
 		}
 		f.redrive()
@@ -152,9 +152,8 @@ func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 	if s := f.week(start, f.enumerator(), f.worker()); s.Status != billing.RunCompleted {
 		t.Fatalf("the good week: %+v", s)
 	}
-	other := &fixture{T: t, stripe: f.otherAccount()}
 	e, w := f.enumerator(), f.worker()
-	e.Step.Stripe, w.Step.Stripe = other.stripeClient(), other.stripeClient()
+	e.Step.Stripe, w.Step.Stripe = f.OtherAccount(), f.OtherAccount()
 	s := f.week(start.Add(7*24*time.Hour), e, w)
 	if s.Status != billing.RunSuspect || s.StatusReason != billing.ReasonNoSubscriptions || s.StatusMessage == "" {
 		t.Errorf("status %s, %s: %s", s.Status, s.StatusReason, s.StatusMessage)
@@ -164,33 +163,18 @@ func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 	}
 }
 
-// otherAccount is a Stripe account without our customers.
-func (f *fixture) otherAccount() *stripetest.Server {
-	f.Helper()
-	server, err := stripetest.Start(stripetest.Options{AccountID: "acct_other"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			f.Error(err)
-		}
-	})
-	return server
-}
-
 func TestKeyOfAnotherAccountOpensNoRunIfAccountIsConfigured(t *testing.T) {
 	f := newFixture(t)
 	f.customers()
 	e := f.enumerator()
 	e.Step.AccountID = "acct_test"
-	e.Step.Stripe = (&fixture{T: t, stripe: f.otherAccount()}).stripeClient()
+	e.Step.Stripe = f.OtherAccount()
 	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
 	failure, ok := errors.AsType[*billing.Failure](err)
 	if !ok || failure.Reason != billing.ReasonWrongAccount {
 		t.Errorf("got %v", err)
 	}
-	if n := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("%d runs were opened", n)
 	}
 }
@@ -199,12 +183,12 @@ func TestKeyOfOtherModeStopsRunBeforeListing(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled)
 	e := f.enumerator()
-	e.Step.Stripe = stripesource.New(stripesource.Config{Key: f.stripe.Key(), BaseURL: f.stripe.URL(), LiveMode: true, Log: f.log()})
+	e.Step.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
 	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
 	if failure := billing.AsFailure(err); failure.Reason != billing.ReasonWrongMode {
 		t.Fatalf("got %v", err)
 	}
-	stopped := mysqltest.Value[int](t, f.db, `SELECT COUNT(*) FROM reconciliation_runs WHERE status = 'stopped' AND status_reason = 'wrong_mode' AND listed = FALSE`)
+	stopped := f.Count(`SELECT COUNT(*) FROM reconciliation_runs WHERE status = 'stopped' AND status_reason = 'wrong_mode' AND listed = FALSE`)
 	if stopped != 1 || f.onTier("pro") != customers {
 		t.Errorf("%d runs stopped, %d still on pro", stopped, f.onTier("pro"))
 	}
@@ -214,13 +198,13 @@ func TestKeyOfOtherModeStopsRunWithoutChanges(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled) // all would be lowered
 	w := f.worker()
-	w.Step.Stripe = stripesource.New(stripesource.Config{Key: f.stripe.Key(), BaseURL: f.stripe.URL(), LiveMode: true, Log: f.log()})
+	w.Step.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
 	s := f.week(start, f.enumerator(), w)
 	if s.Status != billing.RunStopped || s.StatusReason != billing.ReasonWrongMode || s.Pending != customers || f.onTier("pro") != customers {
 		t.Errorf("%+v; %d still on pro", s, f.onTier("pro"))
 	}
-	if f.held(f.deadLetter) != 0 {
-		t.Errorf("%d dead letters", f.held(f.deadLetter))
+	if f.held(f.DeadLetter) != 0 {
+		t.Errorf("%d dead letters", f.held(f.DeadLetter))
 	}
 	answer, err := f.enumerator().Handle(t.Context(), json.RawMessage(`{"resume":"`+s.RunID+`"}`))
 	if err != nil || answer.Enqueued != customers {

@@ -17,33 +17,33 @@ func TestElevenHourOutageDeadLettersNothing(t *testing.T) {
 	const base, deadline, outage = 30 * time.Second, 12 * time.Hour, 11 * time.Hour
 	for name, begin := range map[string]func(f *fixture) (store *mysqlstore.Store, end func()){
 		"of Stripe": func(f *fixture) (*mysqlstore.Store, func()) {
-			return f.store, f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+			return f.Store, f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 		},
 		"of the database": func(f *fixture) (*mysqlstore.Store, func()) {
-			away := f.db.Intercepted(f.T, func(context.Context, string, func() error) error { return driver.ErrBadConn })
+			away := f.DB.Intercepted(f.TB, func(context.Context, string, func() error) error { return driver.ErrBadConn })
 			return mysqlstore.New(away), func() {}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.organization("org-1", price("price_max"))
+			f.Subscriber("org-1", price("price_max"))
 			f.openRun("org-1")
 			receives := billing.Receives(base, deadline)
 			f.giveUpAfter(receives)
-			f.send(f.work, workBody(runID, "org-1"))
+			f.send(f.Work, workBody(runID, "org-1"))
 			store, end := begin(f)
-			w := f.workerOn(store, f.queues)
+			w := f.workerOn(store, f.Queues)
 			w.Backoff, w.MaxReceive = base, receives
 			tries := 0
 			for waited := time.Duration(0); waited < outage; waited += time.Minute {
 				tries += len(f.handle(w))
-				f.clock.Advance(time.Minute)
+				f.Clock.Advance(time.Minute)
 			}
 			end()
-			if tries < 20 || tries >= receives || f.held(f.deadLetter) != 0 || f.outcome("org-1") != billing.OutcomePending {
-				t.Fatalf("%d tries, %d dead letters, org-1 is %s", tries, f.held(f.deadLetter), f.outcome("org-1"))
+			if tries < 20 || tries >= receives || f.held(f.DeadLetter) != 0 || f.outcome("org-1") != billing.OutcomePending {
+				t.Fatalf("%d tries, %d dead letters, org-1 is %s", tries, f.held(f.DeadLetter), f.outcome("org-1"))
 			}
-			f.clock.Advance(40 * time.Minute) // the longest backoff
+			f.Clock.Advance(40 * time.Minute) // the longest backoff
 			if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSynced {
 				t.Errorf("failed: %v, org-1 is %s", failed, f.outcome("org-1"))
 			}

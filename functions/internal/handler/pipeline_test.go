@@ -18,6 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 const (
@@ -33,19 +34,19 @@ func (f *fixture) seed() {
 		id := fmt.Sprintf("org-%02d", i)
 		switch i % 6 {
 		case 0:
-			f.organization(id)
+			f.Subscriber(id)
 		case 1:
-			f.organization(id, price("price_max"))
+			f.Subscriber(id, price("price_max"))
 		case 2:
-			f.organization(id, canceled)
+			f.Subscriber(id, canceled)
 		case 3:
-			f.organization(id, price("price_of_nothing"))
+			f.Subscriber(id, price("price_of_nothing"))
 		case 4: // paid for again after a cancellation
-			f.organization(id, canceled)
-			f.subscription(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
+			f.Subscriber(id, canceled)
+			f.Sub(id, func(s *stripetest.Subscription) { s.ID = "sub_second_" + id })
 		case 5: // the subscription does not exist in Stripe
-			f.organization(id)
-			f.stripe.RemoveSubscription("sub_" + id)
+			f.Subscriber(id)
+			f.Stripe.RemoveSubscription("sub_" + id)
 		}
 	}
 }
@@ -85,10 +86,10 @@ func (p *pass) run() ended {
 	defer stop()
 	var sources sync.WaitGroup
 	for _, source := range []*lambdasource.Source{
-		{Queue: p.work, Handler: p.invoke, MaxConcurrency: workers},
-		{Queue: p.results, Handler: p.aggregator().HandleRecords},
+		{Queue: p.Work, Handler: p.invoke, MaxConcurrency: workers},
+		{Queue: p.Results, Handler: p.aggregator().HandleRecords},
 	} {
-		source.Client, source.Timeout, source.Log = p.client(p.connections()), 30*time.Second, p.log()
+		source.Client, source.Timeout, source.Log = p.QueueClient(p.Connections()), 30*time.Second, p.Logger()
 		sources.Go(func() {
 			if err := source.Run(ctx); err != nil {
 				p.Error(err)
@@ -96,11 +97,11 @@ func (p *pass) run() ended {
 		})
 	}
 	for {
-		p.clock.BlockUntil(workers + 1) // all wait for messages
-		if p.held(p.work)+p.held(p.results) == 0 {
+		p.Clock.BlockUntil(workers + 1) // all wait for messages
+		if p.held(p.Work)+p.held(p.Results) == 0 {
 			break
 		}
-		p.clock.Advance(visibility)
+		p.Clock.Advance(testworld.Visibility)
 	}
 	stop()
 	sources.Wait()
@@ -110,10 +111,10 @@ func (p *pass) run() ended {
 // duplicateAll delivers each message of the work queue twice.
 func (p *pass) duplicateAll() {
 	p.Helper()
-	for _, m := range p.receive(p.work) {
+	for _, m := range p.Receive(p.Work) {
 		p.seenTwice[*m.MessageId] = make(chan struct{})
 		for range 2 { // visible again, then handed out twice
-			if !p.server.Duplicate(p.work, *m.MessageId) {
+			if !p.SQS.Duplicate(p.Work, *m.MessageId) {
 				p.Errorf("message %s is gone", *m.MessageId)
 			}
 		}
@@ -130,14 +131,14 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	p.invocations++
 	n := p.invocations
 	p.mu.Unlock()
-	process := &life{calls: 1 + n/patience, after: n%4 < 2, http: p.connections()}
-	pool := p.db.Intercepted(p.T, process.tap)
+	process := &testworld.Killer{At: 1 + n/patience, After: n%4 < 2}
+	pool := p.DB.Intercepted(p.TB, process.Hooks().Do)
 	defer pool.Close()
-	w := p.workerOn(mysqlstore.New(pool), p.client(process))
+	w := p.workerOn(mysqlstore.New(pool), p.QueueClient(process.HTTP(p.Connections())))
 	w.MaxReceive = 1000 // so many crashes must not give a message up
 	w.Step.Parallel = 4
 	response, err := w.Handle(ctx, event)
-	if !process.ended() {
+	if !process.Dead() {
 		return response, err
 	}
 	p.mu.Lock()
@@ -146,7 +147,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	if n%2 == 0 {
 		panic("killed")
 	}
-	return events.SQSEventResponse{}, errKilled
+	return events.SQSEventResponse{}, testworld.ErrKilled
 }
 
 // awaitDuplicates returns when every message of the batch was delivered to another worker too.
@@ -170,14 +171,14 @@ func (p *pass) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
 func (p *pass) ended() (e ended) {
 	p.Helper()
 	var err error
-	if e.Organizations, err = appschema.Organizations(p.Context(), p.db.DB); err != nil {
+	if e.Organizations, err = appschema.Organizations(p.Context(), p.DB.DB); err != nil {
 		p.Fatal(err)
 	}
-	if e.Subscriptions, err = appschema.Subscriptions(p.Context(), p.db.DB); err != nil {
+	if e.Subscriptions, err = appschema.Subscriptions(p.Context(), p.DB.DB); err != nil {
 		p.Fatal(err)
 	}
 	e.Items = map[string]string{}
-	rows, err := p.db.QueryContext(p.Context(), `SELECT org_id, CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-')) FROM reconciliation_items`)
+	rows, err := p.DB.QueryContext(p.Context(), `SELECT org_id, CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-')) FROM reconciliation_items`)
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func (p *pass) ended() (e ended) {
 		p.Fatal(err)
 	}
 	e.Summary = p.summary()
-	e.DeadLetters = bodies(p.receive(p.deadLetter))
+	e.DeadLetters = testworld.Bodies(p.Receive(p.DeadLetter))
 	slices.Sort(e.DeadLetters)
 	e.DeadLetters = slices.Compact(e.DeadLetters)
 	return e
@@ -225,10 +226,10 @@ func TestCrashesAndDuplicatesDoNotChangeTheOutcome(t *testing.T) {
 	if p.deaths < 30 || len(p.seen) != 30 {
 		t.Errorf("%d processes died over %d messages", p.deaths, len(p.seen))
 	}
-	if n := p.logs.count(`"Reconciliation completed"`); n != 1 {
+	if n := p.Logs.Count(`"Reconciliation completed"`); n != 1 {
 		t.Errorf("%d summaries were logged", n)
 	}
-	if n := p.metrics.count(`"Organizations"`); n != 1 {
+	if n := p.Metrics.Count(`"Organizations"`); n != 1 {
 		t.Errorf("%d lines of outcome metrics", n)
 	}
 }
@@ -236,16 +237,16 @@ func TestCrashesAndDuplicatesDoNotChangeTheOutcome(t *testing.T) {
 // Messages that the redrive policy moved can be redriven like those that a worker sent.
 func TestRedriveRepairsDeadLetters(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1", price("price_max"))
+	f.Subscriber("org-1", price("price_max"))
 	f.openRun("org-1")
 	f.giveUpAfter(2)
-	f.send(f.work, workBody(runID, "org-1"))
+	f.send(f.Work, workBody(runID, "org-1"))
 	for range 3 { // workers that crashed
-		f.receive(f.work)
-		f.clock.Advance(visibility)
+		f.Receive(f.Work)
+		f.Clock.Advance(testworld.Visibility)
 	}
-	if f.held(f.deadLetter) != 1 || f.outcome("org-1") != billing.OutcomePending {
-		t.Fatalf("%d dead letters, org-1 is %s", f.held(f.deadLetter), f.outcome("org-1"))
+	if f.held(f.DeadLetter) != 1 || f.outcome("org-1") != billing.OutcomePending {
+		t.Fatalf("%d dead letters, org-1 is %s", f.held(f.DeadLetter), f.outcome("org-1"))
 	}
 	f.redrive()
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSynced {

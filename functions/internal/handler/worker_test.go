@@ -14,24 +14,25 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func TestBatchIsReconciledAndReportedOnce(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1", price("price_max"))
-	f.organization("org-2")
+	f.Subscriber("org-1", price("price_max"))
+	f.Subscriber("org-2")
 	f.openRun("org-1", "org-2")
-	f.send(f.work, workBody(runID, "org-1"), workBody(runID, "org-2"))
+	f.send(f.Work, workBody(runID, "org-1"), workBody(runID, "org-2"))
 	if failed := f.handle(f.worker()); len(failed) != 0 {
 		t.Errorf("failed: %v", failed)
 	}
 	if one, two := f.outcome("org-1"), f.outcome("org-2"); one != billing.OutcomeSynced || two != billing.OutcomeSkipped {
 		t.Errorf("outcomes %s and %s", one, two)
 	}
-	if diff := cmp.Diff([]string{`{"version":1,"runId":"` + runID + `"}`}, bodies(f.receive(f.results))); diff != "" {
+	if diff := cmp.Diff([]string{`{"version":1,"runId":"` + runID + `"}`}, testworld.Bodies(f.Receive(f.Results))); diff != "" {
 		t.Error("progress:", diff)
 	}
-	if n := f.held(f.work) + f.held(f.deadLetter); n != 0 {
+	if n := f.held(f.Work) + f.held(f.DeadLetter); n != 0 {
 		t.Errorf("%d messages left", n)
 	}
 }
@@ -46,23 +47,23 @@ func TestEmptyBatchHasNoFailures(t *testing.T) {
 
 func TestUnreadableMessagesAreDeadLettersAndOthersAreReconciled(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1", price("price_max"))
+	f.Subscriber("org-1", price("price_max"))
 	f.openRun("org-1")
 	unreadable := []string{
 		`no JSON`, `null`, `[]`, `{}`, `{"version":2,"runId":"` + runID + `","orgId":"org-1"}`, `{"version":1,"runId":"` + runID + `"}`,
 		`{"version":1,"runId":"` + runID + `","orgId":"org-1","more":true}`, workBody(runID, "org-1") + "}", workBody(runID, strings.Repeat("x", 37)),
 	}
-	f.send(f.work, unreadable...)
-	f.send(f.work, workBody(runID, "org-1"), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
+	f.send(f.Work, unreadable...)
+	f.send(f.Work, workBody(runID, "org-1"), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
 	if failed := f.handle(f.worker()); len(failed) != 0 {
 		t.Errorf("failed: %v", failed)
 	}
 	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
 		t.Errorf("org-1 is %s", got)
 	}
-	dead := f.receive(f.deadLetter)
+	dead := f.Receive(f.DeadLetter)
 	want := append(slices.Clone(unreadable), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
-	if diff := cmp.Diff(want, bodies(dead)); diff != "" {
+	if diff := cmp.Diff(want, testworld.Bodies(dead)); diff != "" {
 		t.Error(diff)
 	}
 	for _, m := range dead {
@@ -86,20 +87,20 @@ func TestUnreadableMessagesAreDeadLettersAndOthersAreReconciled(t *testing.T) {
 
 func TestFailedDeadLetterSendReturnsTheMessage(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1", price("price_of_nothing"))
-	f.organization("org-2")
+	f.Subscriber("org-1", price("price_of_nothing"))
+	f.Subscriber("org-2")
 	f.openRun("org-1", "org-2")
-	f.send(f.work, workBody(runID, "org-1"), workBody(runID, "org-2"), "unreadable")
+	f.send(f.Work, workBody(runID, "org-1"), workBody(runID, "org-2"), "unreadable")
 	w := f.worker()
-	w.DeadLetter = sqsqueue.New(f.queues, f.deadLetter+"-gone")
+	w.DeadLetter = sqsqueue.New(f.Queues, f.DeadLetter+"-gone")
 	if diff := cmp.Diff([]string{workBody(runID, "org-1"), "unreadable"}, f.handle(w)); diff != "" {
 		t.Error(diff)
 	}
-	f.clock.Advance(visibility)
+	f.Clock.Advance(testworld.Visibility)
 	if failed := f.handle(f.worker()); len(failed) != 0 {
 		t.Errorf("failed: %v", failed)
 	}
-	dead := bodies(f.receive(f.deadLetter))
+	dead := testworld.Bodies(f.Receive(f.DeadLetter))
 	slices.Sort(dead) // their backoffs differ
 	if diff := cmp.Diff([]string{"unreadable", workBody(runID, "org-1")}, dead); diff != "" {
 		t.Error(diff)
@@ -108,22 +109,22 @@ func TestFailedDeadLetterSendReturnsTheMessage(t *testing.T) {
 
 func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1", price("price_max"))
+	f.Subscriber("org-1", price("price_max"))
 	f.openRun("org-1")
-	f.send(f.work, workBody(runID, "org-1"))
+	f.send(f.Work, workBody(runID, "org-1"))
 	w := f.worker()
-	w.Progress = sqsqueue.New(f.queues, f.results+"-gone")
+	w.Progress = sqsqueue.New(f.Queues, f.Results+"-gone")
 	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, f.handle(w)); diff != "" {
 		t.Error(diff)
 	}
 	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
 		t.Errorf("org-1 is %s", got)
 	}
-	f.clock.Advance(visibility)
+	f.Clock.Advance(testworld.Visibility)
 	if failed := f.handle(f.worker()); len(failed) != 0 {
 		t.Errorf("failed: %v", failed)
 	}
-	if n := len(f.receive(f.results)); n != 1 {
+	if n := len(f.Receive(f.Results)); n != 1 {
 		t.Errorf("%d progress messages", n)
 	}
 	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
@@ -134,36 +135,36 @@ func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 // The backoff grows with each failure.
 func TestReturnedMessagesAreInvisibleForTheirBackoff(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
+	f.Subscriber("org-1")
 	f.openRun("org-1")
-	f.send(f.work, workBody(runID, "org-1"))
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
+	f.send(f.Work, workBody(runID, "org-1"))
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
 	for receive, least := range []time.Duration{backoff, 2 * backoff, 4 * backoff, 8 * backoff} {
 		if failed := f.handle(f.worker()); len(failed) != 1 {
 			t.Fatalf("receive %d: failed %v", receive+1, failed)
 		}
-		f.clock.Advance(least - time.Second)
+		f.Clock.Advance(least - time.Second)
 		if early := f.handle(f.worker()); len(early) != 0 {
 			t.Fatalf("receive %d: visible too early", receive+1)
 		}
-		f.clock.Advance(least/5 + 2*time.Second)
+		f.Clock.Advance(least/5 + 2*time.Second)
 	}
-	f.stripe.ClearFaults()
+	f.Stripe.ClearFaults()
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSkipped {
 		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
 	}
-	if n := f.held(f.work); n != 0 {
+	if n := f.held(f.Work); n != 0 {
 		t.Errorf("%d messages left", n)
 	}
 }
 
 func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
+	f.Subscriber("org-1")
 	f.openRun("org-1")
-	f.send(f.work, workBody(runID, "org-1"))
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-	f.server.SetFail(func(action string) *sqsserver.Fault {
+	f.send(f.Work, workBody(runID, "org-1"))
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.SQS.SetFail(func(action string) *sqsserver.Fault {
 		if action == "ChangeMessageVisibilityBatch" {
 			return &sqsserver.InternalError
 		}
@@ -172,21 +173,21 @@ func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
 	if failed := f.handle(f.worker()); len(failed) != 1 {
 		t.Errorf("failed: %v", failed)
 	}
-	f.clock.Advance(visibility)
-	if n := len(f.receive(f.work)); n != 1 {
+	f.Clock.Advance(testworld.Visibility)
+	if n := len(f.Receive(f.Work)); n != 1 {
 		t.Errorf("%d messages", n)
 	}
-	if n := f.logs.count("messages could not be delayed"); n != 1 {
+	if n := f.Logs.Count("messages could not be delayed"); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 }
 
 func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
 	f := newFixture(t)
-	f.organization("org-1")
+	f.Subscriber("org-1")
 	f.openRun("org-1")
-	f.send(f.work, workBody(runID, "org-1"))
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+	f.send(f.Work, workBody(runID, "org-1"))
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	for receive := 1; receive < maxReceive; receive++ {
 		if failed := f.handle(f.worker()); len(failed) != 1 {
 			t.Fatalf("receive %d: failed %v", receive, failed)
@@ -194,26 +195,26 @@ func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
 		if got := f.outcome("org-1"); got != billing.OutcomePending {
 			t.Fatalf("receive %d: org-1 is %s", receive, got)
 		}
-		f.clock.Advance(time.Hour)
+		f.Clock.Advance(time.Hour)
 	}
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeError {
 		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
 	}
-	dead := f.receive(f.deadLetter)
-	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, bodies(dead)); diff != "" {
+	dead := f.Receive(f.DeadLetter)
+	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, testworld.Bodies(dead)); diff != "" {
 		t.Fatal(diff)
 	}
 	a := attributes(dead[0])
 	if a["reason"] != "stripe_unavailable" || a["runId"] != runID || a["orgId"] != "org-1" || a["error"] == "" {
 		t.Errorf("attributes %v", a)
 	}
-	if n := len(f.receive(f.results)); n != 1 {
+	if n := len(f.Receive(f.Results)); n != 1 {
 		t.Errorf("%d progress messages", n)
 	}
 
 	// A redrive after the outage repairs it.
-	f.stripe.ClearFaults()
-	f.send(f.work, *dead[0].Body)
+	f.Stripe.ClearFaults()
+	f.send(f.Work, *dead[0].Body)
 	if failed := f.handle(f.worker()); len(failed) != 0 || f.outcome("org-1") != billing.OutcomeSkipped {
 		t.Errorf("failed %v, org-1 is %s", failed, f.outcome("org-1"))
 	}
@@ -222,9 +223,9 @@ func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
 func TestLastReceiveOfOneDuplicateGivesUpBoth(t *testing.T) {
 	for _, receiveCounts := range [][]int{{maxReceive, 1}, {1, maxReceive}} {
 		f := newFixture(t)
-		f.organization("org-1")
+		f.Subscriber("org-1")
 		f.openRun("org-1")
-		f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
+		f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 		var event events.SQSEvent
 		for i, n := range receiveCounts {
 			event.Records = append(event.Records, events.SQSMessage{
@@ -235,7 +236,7 @@ func TestLastReceiveOfOneDuplicateGivesUpBoth(t *testing.T) {
 		if err != nil || len(response.BatchItemFailures) != 0 || f.outcome("org-1") != billing.OutcomeError {
 			t.Errorf("%+v, %v, org-1 is %s", response, err, f.outcome("org-1"))
 		}
-		dead := f.receive(f.deadLetter)
+		dead := f.Receive(f.DeadLetter)
 		if len(dead) != 2 || attributes(dead[0])["reason"] != "stripe_unavailable" || attributes(dead[1])["reason"] != "stripe_unavailable" {
 			t.Errorf("dead letters %v", dead)
 		}
@@ -247,20 +248,20 @@ func TestMessagesOfStoppedRunAreAcknowledgedAndReported(t *testing.T) {
 	var ids []string
 	for i := range 5 {
 		ids = append(ids, fmt.Sprint("org-", i))
-		f.organization(ids[i])
-		f.send(f.work, workBody(runID, ids[i]))
+		f.Subscriber(ids[i])
+		f.send(f.Work, workBody(runID, ids[i]))
 	}
 	f.openRun(ids...)
-	f.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
+	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
 	if failed := f.handle(f.worker()); len(failed) > 0 { // those that were not tried because Stripe seemed down
 		for _, body := range failed {
-			f.send(f.work, body)
+			f.send(f.Work, body)
 		}
 		if again := f.handle(f.worker()); len(again) != 0 {
 			t.Errorf("failed again: %v", again)
 		}
 	}
-	if f.status() != billing.RunStopped || f.held(f.deadLetter) != 0 || f.held(f.results) == 0 {
-		t.Errorf("run is %s, %d dead letters, %d progress messages", f.status(), f.held(f.deadLetter), f.held(f.results))
+	if f.status() != billing.RunStopped || f.held(f.DeadLetter) != 0 || f.held(f.Results) == 0 {
+		t.Errorf("run is %s, %d dead letters, %d progress messages", f.status(), f.held(f.DeadLetter), f.held(f.Results))
 	}
 }

@@ -1,0 +1,115 @@
+package testworld
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
+	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
+)
+
+// Visibility of a received message ends after this: it is long, so that only a step makes a message visible earlier.
+const Visibility = 6 * time.Minute
+
+// StartQueues creates the queues.
+func (w *World) StartQueues() {
+	w.Helper()
+	var err error
+	if w.SQS, err = sqsserver.Start(sqsserver.Options{Clock: w.Clock}); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() {
+		if err := w.SQS.Close(); err != nil {
+			w.Error(err)
+		}
+	})
+	w.Queues = w.QueueClient(w.Connections())
+	for name, url := range map[string]*string{"work": &w.Work, "results": &w.Results, "dead-letter": &w.DeadLetter} {
+		out, err := w.Queues.CreateQueue(w.Context(), &sqs.CreateQueueInput{
+			QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": strconv.Itoa(int(Visibility.Seconds()))},
+		})
+		if err != nil {
+			w.Fatal(err)
+		}
+		*url = *out.QueueUrl
+	}
+}
+
+// Connections returns an HTTP client with its own connections: an abandoned request closes its connection, and must
+// not close another process's.
+func (w *World) Connections() *http.Client {
+	client := sqsserver.HTTPClient()
+	w.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+// QueueClient returns an SQS client that tries nothing twice.
+func (w *World) QueueClient(through sqs.HTTPClient) *sqs.Client {
+	return sqs.NewFromConfig(w.SQS.AWSConfig(), func(o *sqs.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, through })
+}
+
+// Receive takes what is visible in a queue.
+func (w *World) Receive(url string) []types.Message {
+	w.Helper()
+	var all []types.Message
+	for {
+		out, err := w.Queues.ReceiveMessage(w.Context(), &sqs.ReceiveMessageInput{
+			QueueUrl: &url, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"},
+			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
+		})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if len(out.Messages) == 0 {
+			return all
+		}
+		all = append(all, out.Messages...)
+	}
+}
+
+// Received takes what is visible out of a queue and returns the bodies.
+func (w *World) Received(url string) []string {
+	w.Helper()
+	messages := w.Receive(url)
+	for some := range slices.Chunk(messages, 10) {
+		var entries []types.DeleteMessageBatchRequestEntry
+		for _, m := range some {
+			entries = append(entries, types.DeleteMessageBatchRequestEntry{Id: m.MessageId, ReceiptHandle: m.ReceiptHandle})
+		}
+		if _, err := w.Queues.DeleteMessageBatch(w.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: entries}); err != nil {
+			w.Fatal(err)
+		}
+	}
+	return Bodies(messages)
+}
+
+// Bodies returns the messages' bodies.
+func Bodies(messages []types.Message) []string {
+	var all []string
+	for _, m := range messages {
+		all = append(all, *m.Body)
+	}
+	return all
+}
+
+// SentWork takes a run's messages out of the work queue and returns their organizations, sorted, repeated as often
+// as they were sent.
+func (w *World) SentWork(runID string) []string {
+	w.Helper()
+	var orgs []string
+	for _, body := range w.Received(w.Work) {
+		work, err := sqsqueue.DecodeWork(body)
+		if err != nil || work.RunID != runID {
+			w.Errorf("message %s of another run, or unreadable: %v", body, err)
+		}
+		orgs = append(orgs, work.OrgID)
+	}
+	slices.Sort(orgs)
+	return orgs
+}
