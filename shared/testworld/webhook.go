@@ -55,35 +55,23 @@ func (h Webhook) insertRow(ctx context.Context, org string) error {
 }
 
 func (h Webhook) updateRow(ctx context.Context, org string, sub stripetest.Subscription) error {
-	status := sub.Status
-	if status == "paused" {
-		status = "incomplete"
-	}
 	_, err := h.DB.ExecContext(ctx, `UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?,
 		status = ?, current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ?, canceled_at = ?, ended_at = ?
 		WHERE org_id = ? ORDER BY created_at DESC LIMIT 1`,
-		sub.ID, sub.CustomerID, sub.PriceID, h.tier(sub), status, date(sub.CurrentPeriodStart), date(sub.CurrentPeriodEnd), date(sub.TrialEnd),
+		sub.ID, sub.CustomerID, sub.PriceID, h.Tier(sub), RowStatus(sub.Status), date(sub.CurrentPeriodStart), date(sub.CurrentPeriodEnd), date(sub.TrialEnd),
 		sub.CancelAtPeriodEnd, date(sub.CanceledAt), date(sub.EndedAt), org)
 	return err
 }
 
 // WriteOrganization makes the statement for the organization.
 func (h Webhook) WriteOrganization(ctx context.Context, org string, sub stripetest.Subscription) error {
-	status := sub.Status
-	switch status {
-	case "unpaid":
-		status = "past_due"
-	case "incomplete_expired":
-		status = "canceled"
-	case "paused":
-		status = "incomplete"
-	}
 	_, err := h.DB.ExecContext(ctx, `UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
-		sub.CustomerID, h.tier(sub), status, date(sub.TrialEnd), org)
+		sub.CustomerID, h.Tier(sub), RowStatus(sub.Status), date(sub.TrialEnd), org)
 	return err
 }
 
-func (h Webhook) tier(sub stripetest.Subscription) string {
+// Tier is what the application makes of a subscription.
+func (h Webhook) Tier(sub stripetest.Subscription) string {
 	switch sub.Status {
 	case "canceled", "incomplete", "incomplete_expired", "paused":
 		return "free"
@@ -92,6 +80,26 @@ func (h Webhook) tier(sub stripetest.Subscription) string {
 		return tier
 	}
 	return "starter"
+}
+
+// RowStatus is a status of Stripe's as a subscriptions row has it.
+func RowStatus(status string) string {
+	if status == "paused" {
+		return "incomplete"
+	}
+	return status
+}
+
+// OrgStatus is a status of Stripe's as an organization has it.
+func OrgStatus(status string) string {
+	switch status {
+	case "unpaid":
+		return "past_due"
+	case "incomplete_expired":
+		return "canceled"
+	default:
+		return RowStatus(status)
+	}
 }
 
 // date is a time of Stripe's as the tables have it.

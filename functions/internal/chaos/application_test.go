@@ -15,12 +15,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // application is the application beside the reconciliation. Customers and support change subscriptions in Stripe, and
 // its webhook writes the events late, twice and out of order, each in several statements without a transaction.
 type application struct {
-	db            *sql.DB
+	handler       testworld.Webhook
 	stripe        *stripetest.Server
 	subscriptions []orgSubscription
 
@@ -36,7 +37,7 @@ type application struct {
 
 func newApplication(db *sql.DB, stripe *stripetest.Server, subscriptions []orgSubscription, inStripe []billing.Subscription, seed uint64) *application {
 	a := &application{
-		db: db, stripe: stripe, subscriptions: subscriptions, random: rand.New(rand.NewPCG(seed, 2)),
+		handler: webhook(db), stripe: stripe, subscriptions: subscriptions, random: rand.New(rand.NewPCG(seed, 2)),
 		versions: map[string][]stripetest.Subscription{},
 	}
 	for _, s := range inStripe {
@@ -163,7 +164,7 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	if slowly {
 		between = a.upTo(25 * time.Millisecond)
 	}
-	err := a.handle(context.WithoutCancel(ctx), sub, between)
+	err := a.handle(context.WithoutCancel(ctx), sub, func() { pause(ctx, between) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == 1062 {
@@ -177,68 +178,21 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	return true
 }
 
-// handle writes the event's payload unchecked, the row first and then the organization.
-func (a *application) handle(ctx context.Context, sub stripetest.Subscription, between time.Duration) error {
+func (a *application) handle(ctx context.Context, sub stripetest.Subscription, between func()) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	org := sub.Metadata["orgId"]
-	var rows int
-	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM subscriptions WHERE org_id = ?`, org).Scan(&rows); err != nil {
-		return err
-	}
-	if rows == 0 {
-		if _, err := a.db.ExecContext(ctx, `INSERT INTO subscriptions (id, org_id) VALUES (UUID(), ?)`, org); err != nil {
-			return err
-		}
-	}
-	pause(ctx, between)
-	tier := tierOf(sub)
-	_, err := a.db.ExecContext(ctx, `UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?,
-		status = ?, current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ? WHERE org_id = ? ORDER BY created_at DESC LIMIT 1`,
-		sub.ID, sub.CustomerID, sub.PriceID, tier, rowStatus(sub.Status), at(sub.CurrentPeriodStart), at(sub.CurrentPeriodEnd), at(sub.TrialEnd), sub.CancelAtPeriodEnd, org)
-	if err != nil {
-		return err
-	}
-	pause(ctx, between)
-	_, err = a.db.ExecContext(ctx, `UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
-		sub.CustomerID, tier, orgStatus(sub.Status), at(sub.TrialEnd), org)
-	return err
+	return a.handler.Handle(ctx, sub.Metadata["orgId"], sub, between)
 }
 
-func tierOf(sub stripetest.Subscription) string {
-	switch sub.Status {
-	case "canceled", "incomplete", "incomplete_expired", "paused":
-		return "free"
-	}
+// webhook is the handler of an application with the demonstration's prices.
+func webhook(db *sql.DB) testworld.Webhook {
+	tiers := map[string]string{}
 	for name, prices := range demo.Prices() {
-		if strings.Contains(prices, sub.PriceID) {
-			return strings.ToLower(strings.TrimPrefix(name, "STRIPE_PRICE_ID_"))
+		for price := range strings.SplitSeq(prices, ",") {
+			tiers[price] = strings.ToLower(strings.TrimPrefix(name, "STRIPE_PRICE_ID_"))
 		}
 	}
-	return "starter"
-}
-
-func rowStatus(status string) string {
-	if status == "paused" {
-		return "incomplete"
-	}
-	return status
-}
-
-func orgStatus(status string) string {
-	switch status {
-	case "unpaid":
-		return "past_due"
-	case "incomplete_expired":
-		return "canceled"
-	default:
-		return rowStatus(status)
-	}
-}
-
-// at converts Stripe's date to the tables' format.
-func at(seconds int64) sql.NullTime {
-	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
+	return testworld.Webhook{DB: db, Tiers: tiers}
 }
 
 // pause waits and reports false if ctx ended first.

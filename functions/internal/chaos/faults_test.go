@@ -349,7 +349,7 @@ func (r *round) lock(ctx context.Context, f fault, each time.Duration, tables ..
 // lockOnce reports whether it got all locks. It changes more rows than a worker, so that the worker is the victim of a
 // deadlock: https://mariadb.com/kb/en/innodb-lock-modes/
 func (r *round) lockOnce(ctx context.Context, rows int, between time.Duration, tables []string) bool {
-	tx, err := r.app.db.BeginTx(ctx, nil)
+	tx, err := r.app.handler.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return false
 	}

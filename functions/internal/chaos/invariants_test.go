@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 // everyOrganizationHasAnOutcome: a run over all organizations lists exactly the eligible ones. Each has an outcome, or its
@@ -358,7 +360,7 @@ func (s result) candidates(w write) ([]stripetest.Subscription, func(stripetest.
 
 func rowOf(v stripetest.Subscription) map[string]any {
 	return map[string]any{
-		"stripe_customer_id": v.CustomerID, "stripe_price_id": v.PriceID, "status": rowStatus(v.Status), "plan_tier": tierOf(v),
+		"stripe_customer_id": v.CustomerID, "stripe_price_id": v.PriceID, "status": testworld.RowStatus(v.Status), "plan_tier": webhook(nil).Tier(v),
 		"current_period_start": date(v.CurrentPeriodStart), "current_period_end": date(v.CurrentPeriodEnd), "trial_end": date(v.TrialEnd),
 		"cancel_at_period_end": v.CancelAtPeriodEnd, "canceled_at": date(v.CanceledAt), "ended_at": date(v.EndedAt),
 	}
@@ -366,7 +368,7 @@ func rowOf(v stripetest.Subscription) map[string]any {
 
 func organizationOf(v stripetest.Subscription) map[string]any {
 	return map[string]any{
-		"stripe_customer_id": v.CustomerID, "subscription_tier": tierOf(v), "subscription_status": orgStatus(v.Status), "trial_ends_at": date(v.TrialEnd),
+		"stripe_customer_id": v.CustomerID, "subscription_tier": webhook(nil).Tier(v), "subscription_status": testworld.OrgStatus(v.Status), "trial_ends_at": date(v.TrialEnd),
 	}
 }
 
@@ -385,7 +387,7 @@ func date(seconds int64) any {
 	if seconds == 0 {
 		return nil
 	}
-	return at(seconds).Time.Format("2006-01-02T15:04:05Z")
+	return time.Unix(seconds, 0).UTC().Format("2006-01-02T15:04:05Z")
 }
 
 // payingOrganizationsAreNotFree: no organization with a live subscription is on the free tier.
