@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,10 +67,8 @@ func newPlace(t *testing.T, db *mysqltest.DB) place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	environ := map[string]string{
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,
-		"STRIPE_SECRET_KEY": stripe.Key(), "STRIPE_API_BASE": stripe.URL(), "STRIPE_RPS": "100",
-	}
+	environ := db.Environ()
+	environ["STRIPE_SECRET_KEY"], environ["STRIPE_API_BASE"], environ["STRIPE_RPS"] = stripe.Key(), stripe.URL(), "100"
 	maps.Copy(environ, demo.Prices())
 	return place{db: db, stripe: stripe, environ: environ, planted: planted}
 }

@@ -26,9 +26,8 @@ func (h held) accepted(args ...string) accepted {
 
 func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-known", price("price_of_nothing"))
-	h.organization("org-drifted", price("price_max"))
+	h.Subscriber("org-known", price("price_of_nothing"))
+	h.Subscriber("org-drifted", price("price_max"))
 	if first := h.run(cli.ExitNotOK, "start", "--watch").Result; first.Status != billing.RunCompletedWithErrors {
 		t.Fatalf("%+v", first)
 	}
@@ -61,7 +60,7 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 		t.Errorf("%s", list)
 	}
 
-	h.db.MustExec(t, `UPDATE reconciliation_accepted SET until_at = UTC_TIMESTAMP(6)`)
+	h.Exec(`UPDATE reconciliation_accepted SET until_at = UTC_TIMESTAMP(6)`)
 	if third := h.run(cli.ExitNotOK, "start", "--watch").Result; third.Status != billing.RunCompletedWithErrors || len(third.Accepted) != 0 {
 		t.Errorf("its time has passed: %+v", third)
 	}
@@ -73,17 +72,16 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	}
 	// What can be repaired is repaired, accepted or not.
 	h.accepted("org-known", "tier_unresolved", "--reason", "known")
-	h.subscription("org-known", price("price_max"))
+	h.Sub("org-known", price("price_max"))
 	h.run(cli.ExitOK, "start", "--watch")
-	if tier := mysqltest.Value[string](t, h.db, `SELECT subscription_tier FROM organizations WHERE id = 'org-known'`); tier != "max" {
+	if tier := mysqltest.Value[string](t, h.DB, `SELECT subscription_tier FROM organizations WHERE id = 'org-known'`); tier != "max" {
 		t.Errorf("the tier is %s", tier)
 	}
 }
 
 func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
+	h.Subscriber("org-1")
 	for name, c := range map[string]struct {
 		args []string
 		exit int
@@ -110,7 +108,7 @@ func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
 			}
 		})
 	}
-	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_accepted`); n != 0 {
+	if n := h.Count(`SELECT COUNT(*) FROM reconciliation_accepted`); n != 0 {
 		t.Errorf("%d were noted", n)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func TestMain(m *testing.M) { mysqltest.Main(m) }
@@ -20,11 +20,8 @@ func TestMain(m *testing.M) { mysqltest.Main(m) }
 // 2 downgrades and withheld 3.
 func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
 	t.Helper()
-	db := mysqltest.New(t)
-	store := mysqlstore.New(db.DB)
-	if _, err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w := testworld.New(t)
+	db, store := w.DB, w.Store
 	now := time.Now().UTC()
 	if _, err := store.OpenRun(t.Context(), billing.Run{ID: "run-1", StartedAt: now, DeadlineAt: now.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
@@ -33,9 +30,7 @@ func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
 	for _, org := range []string{"a", "b", "c"} {
 		db.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, reason) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = 'run-1'), ?, 'error', 'withheld')`, org)
 	}
-	return db, map[string]string{
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name,
-	}
+	return db, db.Environ()
 }
 
 func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {

@@ -19,7 +19,6 @@ import (
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
 // with returns the environment with variables changed; the SDK's are changed in the process.
@@ -33,8 +32,7 @@ func (h held) with(t *testing.T, changes map[string]string) map[string]string {
 
 func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
+	h.Subscriber("org-1")
 	for name, c := range map[string]struct {
 		changes map[string]string
 		args    []string
@@ -92,7 +90,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 			}
 		})
 	}
-	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+	if n := h.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("%d runs were opened", n)
 	}
 }
@@ -203,10 +201,9 @@ func (w writer) Write(p []byte) (int, error) {
 
 func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
+	h.Subscriber("org-1")
 	goOn := make(chan struct{})
-	h.stripe.Before(func(r *http.Request) {
+	h.Stripe.Before(func(r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/v1/subscriptions") {
 			<-goOn // a worker is at it
 		}
@@ -232,8 +229,7 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 
 func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
+	h.Subscriber("org-1")
 	runID := h.run(cli.ExitOK, "org", "org-1", "--watch").Result.RunID
 	settings, err := awsconfig.LoadDefaultConfig(t.Context())
 	if err != nil {

@@ -19,9 +19,8 @@ import (
 // and after.
 func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
 	for _, id := range []string{"org-1", "org-2", "org-3"} {
-		h.organization(id, canceled)
+		h.Subscriber(id, canceled)
 	}
 	week := h.run(cli.ExitNotOK, "start", "--watch").Result
 	if week.Synchronized != 1 || week.Withheld() != 2 || week.Drifted() != 3 || week.DriftByField[billing.FieldPlanTier] != 3 || week.By != cli.Operator() {
@@ -31,7 +30,7 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	if dry.Drifted() != week.Withheld() || dry.DriftByField[billing.FieldPlanTier] != 2 {
 		t.Errorf("a dry run right after shows %d that differ: %+v", dry.Drifted(), dry.DriftByField)
 	}
-	held := mysqltest.Value[string](t, h.db, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
+	held := mysqltest.Value[string](t, h.DB, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
 
 	explained := h.run(cli.ExitOK, "org", held, "--explain")
 	if explained.Plan.Reason != billing.ReasonHeldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
@@ -57,7 +56,7 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	h.run(cli.ExitUsage, "approve", week.RunID, "--limit", "4")
 	h.run(cli.ExitOK, "approve", week.RunID, "--limit", "3")
 	h.run(cli.ExitOK, "redrive", "--watch")
-	if left := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM organizations WHERE subscription_tier <> 'free'`); left != 0 {
+	if left := h.Count(`SELECT COUNT(*) FROM organizations WHERE subscription_tier <> 'free'`); left != 0 {
 		t.Errorf("%d were not lowered", left)
 	}
 	status := h.run(cli.ExitOK, "status", week.RunID).Result

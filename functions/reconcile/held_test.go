@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,45 +17,29 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-var (
-	created = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
-	period  = [2]time.Time{time.Date(2026, time.November, 10, 9, 30, 0, 0, time.UTC), time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)}
-)
+var price, canceled = testworld.Price, testworld.Canceled
 
 // held is everything that `local --hold` keeps up, and the environment in which the command line
 // reaches it. One downgrade is allowed.
 type held struct {
-	*testing.T
-	db      *mysqltest.DB
-	stripe  *stripetest.Server
+	*testworld.World
 	environ map[string]string
 }
 
 func hold(t *testing.T) held {
 	t.Helper()
 	onlyTheseAWSSettings(t, nil)
-	h := held{T: t, db: mysqltest.New(t)}
-	var err error
-	if h.stripe, err = stripetest.Start(stripetest.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.stripe.Close(); err != nil {
-			t.Error(err)
-		}
+	h := held{World: testworld.New(t)}
+	h.Clock.Advance(time.Since(testworld.Start)) // the programs have the machine's
+	h.environ = h.Environ()
+	maps.Copy(h.environ, map[string]string{
+		"STRIPE_RPS": "100", "STRIPE_PRICE_ID_PRO": "price_pro", "STRIPE_PRICE_ID_MAX": "price_max", "MAX_DOWNGRADES": "1", "RETRY_BACKOFF": "1s",
 	})
-	h.environ = map[string]string{
-		"DB_HOST": h.db.Host, "DB_PORT": strconv.Itoa(h.db.Port), "DB_USER": h.db.User, "DB_PASSWORD": h.db.Password, "DB_NAME": h.db.Name,
-		"STRIPE_SECRET_KEY": h.stripe.Key(), "STRIPE_API_BASE": h.stripe.URL(), "STRIPE_RPS": "100", "STRIPE_PRICE_ID_PRO": "price_pro",
-		"STRIPE_PRICE_ID_MAX": "price_max", "MAX_DOWNGRADES": "1", "RETRY_BACKOFF": "1s",
-	}
 	h.serve()
 	return h
 }
@@ -69,7 +52,7 @@ func (h held) serve() {
 		h.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	p, err := inprocess.Start(h.Context(), c, mysqlstore.New(h.db.DB), wiring.Stripe(c, 1, log), log)
+	p, err := inprocess.Start(h.Context(), c, h.Store, wiring.Stripe(c, 1, log), log)
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -84,7 +67,7 @@ func (h held) serve() {
 	})
 	select {
 	case environ := <-ready:
-		onlyTheseAWSSettings(h.T, environ)
+		onlyTheseAWSSettings(h.TB, environ)
 		maps.Copy(h.environ, environ)
 	case err := <-done:
 		h.Fatal(err)
@@ -93,7 +76,7 @@ func (h held) serve() {
 
 // onlyTheseAWSSettings lets the AWS SDK, which reads the process's environment, see nothing of
 // this machine's.
-func onlyTheseAWSSettings(t *testing.T, environ map[string]string) {
+func onlyTheseAWSSettings(t testing.TB, environ map[string]string) {
 	t.Helper()
 	for name, value := range map[string]string{
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
@@ -106,46 +89,6 @@ func onlyTheseAWSSettings(t *testing.T, environ map[string]string) {
 			t.Setenv(name, value)
 		}
 	}
-}
-
-// organization makes one with a row, in sync with its subscription in Stripe but for the changes.
-func (h held) organization(id string, changes ...func(*stripetest.Subscription)) {
-	h.Helper()
-	customer, sub, pro := "cus_"+id, "sub_"+id, "price_pro"
-	no := false
-	if err := appschema.InsertOrganizations(h.Context(), h.db.DB, []appschema.Organization{{
-		ID: id, Name: "Name of " + id, CreatedBy: "user-1", StripeCustomerID: &customer, SubscriptionStatus: "active", SubscriptionTier: "pro",
-		CreatedAt: created, UpdatedAt: created,
-	}}); err != nil {
-		h.Fatal(err)
-	}
-	if err := appschema.InsertSubscriptions(h.Context(), h.db.DB, []appschema.Subscription{{
-		ID: "row-" + id, OrgID: id, StripeSubscriptionID: &sub, StripePriceID: &pro, StripeCustomerID: &customer,
-		PlanTier: "pro", Status: "active", CurrentPeriodStart: &period[0], CurrentPeriodEnd: &period[1], CancelAtPeriodEnd: &no,
-		CreatedAt: created, UpdatedAt: created,
-	}}); err != nil {
-		h.Fatal(err)
-	}
-	h.subscription(id, changes...)
-}
-
-func (h held) subscription(id string, changes ...func(*stripetest.Subscription)) {
-	s := stripetest.Subscription{
-		ID: "sub_" + id, CustomerID: "cus_" + id, PriceID: "price_pro", Created: created.Unix(),
-		CurrentPeriodStart: period[0].Unix(), CurrentPeriodEnd: period[1].Unix(),
-	}
-	for _, change := range changes {
-		change(&s)
-	}
-	h.stripe.PutSubscription(s)
-}
-
-func price(id string) func(*stripetest.Subscription) {
-	return func(s *stripetest.Subscription) { s.PriceID = id }
-}
-
-func canceled(s *stripetest.Subscription) {
-	s.Status, s.CanceledAt, s.EndedAt = "canceled", period[0].Unix()+60, period[0].Unix()+60
 }
 
 // answer is what any command prints with --json.
@@ -170,7 +113,7 @@ type answer struct {
 
 // run has the command line run as a script would, and wants nothing but one line of JSON on
 // standard output.
-func run(ctx context.Context, t *testing.T, environ map[string]string, args ...string) (int, answer) {
+func run(ctx context.Context, t testing.TB, environ map[string]string, args ...string) (int, answer) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	code := realMain(ctx, append(args, "--json"), environ, &out, &errs)
@@ -190,7 +133,7 @@ func run(ctx context.Context, t *testing.T, environ map[string]string, args ...s
 
 func (h held) run(wantExit int, args ...string) answer {
 	h.Helper()
-	code, a := run(h.Context(), h.T, h.environ, args...)
+	code, a := run(h.Context(), h.TB, h.environ, args...)
 	if code != wantExit {
 		h.Fatalf("%v: exit %d, want %d: %+v", args, code, wantExit, a)
 	}
@@ -207,17 +150,23 @@ func (h held) prints(args ...string) string {
 	return out.String()
 }
 
-func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
-	h := hold(t)
-	if first, second := h.run(cli.ExitOK, "migrate"), h.run(cli.ExitOK, "migrate"); first.Steps == 0 || second.Steps != 0 {
+func TestASecondMigrationTakesNoStep(t *testing.T) {
+	w := testworld.Unmigrated(t)
+	_, first := run(t.Context(), t, w.Environ(), "migrate")
+	_, second := run(t.Context(), t, w.Environ(), "migrate")
+	if first.Steps == 0 || second.Steps != 0 {
 		t.Errorf("migrate took %d steps, then %d", first.Steps, second.Steps)
 	}
+}
+
+func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
+	h := hold(t)
 	h.run(cli.ExitFailed, "status") // there is no run yet
-	h.organization("org-fine")
-	h.organization("org-drifted", price("price_max"))
-	h.organization("org-left-1", canceled)
-	h.organization("org-left-2", canceled)
-	h.organization("org-unknown-price", price("price_of_nothing"))
+	h.Subscriber("org-fine")
+	h.Subscriber("org-drifted", price("price_max"))
+	h.Subscriber("org-left-1", canceled)
+	h.Subscriber("org-left-2", canceled)
+	h.Subscriber("org-unknown-price", price("price_of_nothing"))
 
 	started := h.run(cli.ExitNotOK, "start", "--watch").Result
 	if started.Status != billing.RunCompletedWithErrors || started.TotalOrganizations != 5 || started.Reasons[billing.ReasonWithheld] != 1 || started.Reasons[billing.ReasonTierUnresolved] != 1 {
@@ -227,7 +176,7 @@ func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
 		t.Errorf("%+v", status)
 	}
 
-	h.subscription("org-unknown-price", price("price_max"))
+	h.Sub("org-unknown-price", price("price_max"))
 	h.run(cli.ExitOK, "approve", started.RunID, "--limit", "2")
 	redrive := h.run(cli.ExitOK, "redrive", "--watch")
 	if redrive.Status != "completed" || redrive.Moved < 2 || len(redrive.Runs) != 1 || redrive.Runs[0].RunID != started.RunID || redrive.Runs[0].Errors != 0 || redrive.Runs[0].Synchronized != 4 {
@@ -253,8 +202,7 @@ func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
 
 func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-drifted", price("price_max"))
+	h.Subscriber("org-drifted", price("price_max"))
 	explained := h.run(cli.ExitOK, "org", "org-drifted", "--explain")
 	if explained.Governs != "sub_org-drifted" || explained.Why == "" || explained.Plan.Outcome != billing.OutcomeSynced || len(explained.Plan.Changes) != 3 || explained.Plan.LowersAccess {
 		t.Errorf("%+v", explained)
@@ -268,7 +216,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+	if n := h.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("explaining opened %d runs", n)
 	}
 	if dry := h.run(cli.ExitOK, "org", "org-drifted", "--dry-run", "--watch"); dry.Result.TotalOrganizations != 1 || len(dry.Result.Details) != 1 || dry.Result.Details[0].Action != billing.OutcomeDrifted {
@@ -280,7 +228,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	if settled := h.run(cli.ExitOK, "org", "org-drifted", "--explain"); settled.Plan.Reason != billing.ReasonInSync {
 		t.Errorf("%+v", settled)
 	}
-	h.subscription("org-drifted", price("price_of_nothing"))
+	h.Sub("org-drifted", price("price_of_nothing"))
 	if refused := h.run(cli.ExitOK, "org", "org-drifted", "--explain"); refused.Plan.Outcome != billing.OutcomeError || refused.Plan.Reason != billing.ReasonTierUnresolved || refused.Plan.Error == "" {
 		t.Errorf("%+v", refused)
 	}
@@ -297,18 +245,17 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 // the third waits for the next run over all organizations.
 func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
 	var events []stripetest.Event
 	for id, hours := range map[string]int{"org-failed": 2, "org-mishandled": 1, "org-long-ago": 30} {
-		h.organization(id, price("price_max"))
-		sub, _ := h.stripe.Subscription("sub_" + id)
+		h.Subscriber(id, price("price_max"))
+		sub, _ := h.Stripe.Subscription("sub_" + id)
 		events = append(events, stripetest.Event{Created: time.Now().Add(-time.Duration(hours) * time.Hour).Unix(), Subscription: &sub})
 		if id == "org-failed" {
 			events[len(events)-1].PendingWebhooks = 1
 		}
 	}
 	for _, e := range events {
-		h.stripe.AddEvent(e)
+		h.Stripe.AddEvent(e)
 	}
 	caught := h.run(cli.ExitOK, "start", "--strategy", "events", "--since", "3h", "--watch").Result
 	if caught.Status != billing.RunCompleted || caught.TotalOrganizations != 2 || caught.Synchronized != 2 || caught.DriftByCause != (billing.DriftByCause{Pending: 1, NotPending: 1}) {
@@ -336,9 +283,8 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 
 func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
-	h.organization("org-2")
+	h.Subscriber("org-1")
+	h.Subscriber("org-2")
 	for text, says := range map[string]string{
 		"cus_org-1": "customer cus_org-1 is organization org-1  Name of org-1\n", "sub_org-1": "subscription sub_org-1 is organization org-1  Name of org-1\n",
 		"Name of org-1": "Name of org-1 is organization org-1\n", "org-1": "",
@@ -349,7 +295,7 @@ func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s%s", text, code, &out, &errs)
 		}
 	}
-	h.db.MustExec(t, `UPDATE organizations SET name = 'Twin'`)
+	h.Exec(`UPDATE organizations SET name = 'Twin'`)
 	if a := h.run(cli.ExitUsage, "org", "Twin"); a.Error.Code != "ambiguous_organization" || !strings.Contains(a.Error.Hint, "org-1") || !strings.Contains(a.Error.Hint, "org-2") {
 		t.Errorf("%+v", a.Error)
 	}
@@ -360,16 +306,15 @@ func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	if a := h.run(cli.ExitUsage, "org", "cus_org-1"); !strings.Contains(a.Error.Message, "DB_HOST") {
 		t.Errorf("without a database: %+v", a.Error)
 	}
-	if n := mysqltest.Value[int](t, h.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
+	if n := h.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
 		t.Errorf("%d runs were opened", n)
 	}
 }
 
 func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("0a4f6c1e-one")
-	h.db.MustExec(t, "UPDATE organizations SET name = ?", "evil\x1b[2J\nname")
+	h.Subscriber("0a4f6c1e-one")
+	h.Exec("UPDATE organizations SET name = ?", "evil\x1b[2J\nname")
 	for _, explain := range []bool{false, true} {
 		args := []string{"org", "0a4f6c1e-two"}
 		if explain {
@@ -388,10 +333,9 @@ func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 
 func TestRedriveSaysWhatMovedBeforeTheSummariesThatItAmends(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1", price("price_of_nothing"))
+	h.Subscriber("org-1", price("price_of_nothing"))
 	runID := h.run(cli.ExitNotOK, "start", "--watch").Result.RunID
-	h.subscription("org-1", price("price_max"))
+	h.Sub("org-1", price("price_max"))
 	text := h.prints("redrive", "--watch")
 	if !strings.HasPrefix(text, "1 message moved back to the work queue\n\nsynced ") || !strings.Contains(text, "run "+runID+": completed\n") {
 		t.Errorf("%s", text)
@@ -400,8 +344,7 @@ func TestRedriveSaysWhatMovedBeforeTheSummariesThatItAmends(t *testing.T) {
 
 func TestStartWarnsOfAnOpenRun(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1")
+	h.Subscriber("org-1")
 	first := h.run(cli.ExitOK, "start", "--dry-run", "--watch").Result.RunID
 	starts := func() string {
 		t.Helper()
@@ -414,8 +357,8 @@ func TestStartWarnsOfAnOpenRun(t *testing.T) {
 	if text := starts(); strings.Contains(text, "warning") {
 		t.Errorf("none is open:\n%s", text)
 	}
-	h.db.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed'`)
-	h.db.MustExec(t, `UPDATE reconciliation_runs SET status = 'running', started_at = started_at + INTERVAL 1 MINUTE WHERE id = ?`, first)
+	h.Exec(`UPDATE reconciliation_runs SET status = 'completed'`)
+	h.Exec(`UPDATE reconciliation_runs SET status = 'running', started_at = started_at + INTERVAL 1 MINUTE WHERE id = ?`, first)
 	text := starts()
 	for _, want := range []string{"warning: run " + first + " over all organizations is still running, 1 of 1 organization done", "reconcile status " + first + " --watch follows it\n", "reconcile stop " + first + " --reason TEXT"} {
 		if !strings.Contains(text, want) {

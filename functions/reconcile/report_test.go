@@ -7,16 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
-	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 var lastSunday = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
@@ -25,11 +24,8 @@ var lastSunday = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 // organization a, and a week later "new", a dry run in which b drifted and c met an error.
 func withRuns(t *testing.T) (*mysqltest.DB, map[string]string) {
 	t.Helper()
-	db := mysqltest.New(t)
-	store := mysqlstore.New(db.DB)
-	if _, err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w := testworld.New(t)
+	db, store := w.DB, w.Store
 	organizations := []appschema.Organization{
 		{ID: "a", Name: "Alpha", CreatedBy: "u"}, {ID: "b", Name: "=Beta", CreatedBy: "u", StripeCustomerID: new("cus_b")}, {ID: "c", Name: "Gamma", CreatedBy: "u"},
 	}
@@ -57,9 +53,9 @@ func withRuns(t *testing.T) (*mysqltest.DB, map[string]string) {
 		}
 	}
 	db.MustExec(t, `UPDATE reconciliation_runs SET status = 'completed', finished_at = ? WHERE id = 'old'`, lastSunday.AddDate(0, 0, -7).Add(754*time.Second))
-	return db, map[string]string{
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_NAME": db.Name, "STRIPE_MODE": "live",
-	}
+	environ := db.Environ()
+	environ["STRIPE_MODE"] = "live"
+	return db, environ
 }
 
 // reconcile runs the command line, which must end with this exit code.

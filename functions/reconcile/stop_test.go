@@ -15,12 +15,11 @@ import (
 
 func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
 	h := hold(t)
-	h.run(cli.ExitOK, "migrate")
-	h.organization("org-1", price("price_max"))
-	h.organization("org-2", price("price_max"))
+	h.Subscriber("org-1", price("price_max"))
+	h.Subscriber("org-2", price("price_max"))
 	var first sync.Once
 	asked, goOn := make(chan struct{}), make(chan struct{})
-	h.stripe.Before(func(r *http.Request) {
+	h.Stripe.Before(func(r *http.Request) {
 		if r.URL.Path == "/v1/account" { // the enumerator asks for that
 			return
 		}

@@ -59,12 +59,19 @@ type World struct {
 // New returns a world without organizations and queues, which ends with the test.
 func New(t testing.TB) *World {
 	t.Helper()
-	w := &World{TB: t, Rules: Rules, DB: mysqltest.New(t), Clock: sqsserver.NewManualClock(Start)}
-	w.Now = w.Clock.Now
-	w.Store = mysqlstore.New(w.DB.DB)
+	w := Unmigrated(t)
 	if _, err := w.Store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return w
+}
+
+// Unmigrated is New without this system's own tables.
+func Unmigrated(t testing.TB) *World {
+	t.Helper()
+	w := &World{TB: t, Rules: Rules, DB: mysqltest.New(t), Clock: sqsserver.NewManualClock(Start)}
+	w.Now = w.Clock.Now
+	w.Store = mysqlstore.New(w.DB.DB)
 	w.Stripe = stripetest.New(stripetest.Options{Now: w.Clock.Now})
 	w.Proxy.to = w.Stripe
 	w.Proxy.server = httptest.NewServer(&w.Proxy)
@@ -76,6 +83,13 @@ func New(t testing.TB) *World {
 		}
 	})
 	return w
+}
+
+// Environ returns the variables that name the database and Stripe to a program.
+func (w *World) Environ() map[string]string {
+	environ := w.DB.Environ()
+	environ["STRIPE_SECRET_KEY"], environ["STRIPE_API_BASE"] = w.Stripe.Key(), w.Proxy.server.URL
+	return environ
 }
 
 // Ahead is a clock that is wrong by so much.

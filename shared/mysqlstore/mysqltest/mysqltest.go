@@ -163,6 +163,13 @@ func (d *DB) open(t testing.TB, through func(driver.Connector) driver.Connector)
 	return db
 }
 
+// Environ returns the variables that name the database to a program.
+func (d *DB) Environ() map[string]string {
+	return map[string]string{
+		"DB_HOST": d.Host, "DB_PORT": strconv.Itoa(d.Port), "DB_USER": d.User, "DB_PASSWORD": d.Password, "DB_NAME": d.Name,
+	}
+}
+
 // Collate makes the application's tables anew, in this collation, and skips the test where the server
 // does not have it. An application may have chosen any.
 func (d *DB) Collate(t testing.TB, collation string) {
