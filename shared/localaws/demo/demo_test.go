@@ -181,7 +181,7 @@ func (w *world) listed() []string {
 	return ids
 }
 
-func TestEveryOrganizationIsWhatItIsExpectedToBe(t *testing.T) {
+func TestOrganizationsMatchTheirExpectation(t *testing.T) {
 	o := demo.Options{Orgs: 150, Drift: 0.3, Seed: 1, Now: now}
 	w := populated(t, mysqltest.NewAny(t), o)
 
@@ -221,7 +221,7 @@ func TestEveryOrganizationIsWhatItIsExpectedToBe(t *testing.T) {
 	}
 }
 
-func TestEventsOfTheLastDayNameWhoDrifted(t *testing.T) {
+func TestDriftedOrganizationsHaveAnEventOfTheLastDay(t *testing.T) {
 	o := demo.Options{Orgs: 300, Drift: 0.2, Seed: 4, Now: now}
 	w := populated(t, mysqltest.NewAny(t), o)
 	page, err := w.source.EventsPage(t.Context(), billing.EventQuery{From: now.Add(-24 * time.Hour), To: now})
@@ -258,7 +258,7 @@ func TestEventsOfTheLastDayNameWhoDrifted(t *testing.T) {
 	}
 }
 
-func TestFiguresAddUp(t *testing.T) {
+func TestPopulationCountsAddUp(t *testing.T) {
 	o := demo.Options{Orgs: 200, Drift: 0.15, Seed: 1, Now: now}
 	w := populated(t, mysqltest.NewAny(t), o)
 
@@ -297,7 +297,7 @@ func TestFiguresAddUp(t *testing.T) {
 	}
 }
 
-func TestSeedDecidesEverything(t *testing.T) {
+func TestSameSeedGivesSamePopulation(t *testing.T) {
 	o := demo.Options{Orgs: 150, Drift: 0.2, Seed: 7, Now: now}
 	rows, stripe := populated(t, mysqltest.NewAny(t), o).both()
 	again, stripeAgain := populated(t, mysqltest.NewAny(t), o).both()
@@ -386,26 +386,26 @@ func TestTimesAreWholeSecondsAroundNow(t *testing.T) {
 	}
 }
 
-func TestSmallPopulations(t *testing.T) {
+func TestPopulationHasEachKindWhereItIsLargeEnough(t *testing.T) {
 	for _, c := range []struct {
-		name                        string
-		o                           demo.Options
-		drifted, kinds, situational int
+		name                      string
+		o                         demo.Options
+		drifted, kinds, edgeCases int
 	}{
 		{"none", demo.Options{}, 0, 0, 0},
 		{"one", demo.Options{Orgs: 1, Drift: 1}, 1, 1, 0},
 		{"fewer than kinds", demo.Options{Orgs: 18, Drift: 0.5}, 9, 9, 0},
 		{"as many as kinds", demo.Options{Orgs: 20, Drift: 0.01}, 20, 20, 0},
 		{"no drift", demo.Options{Orgs: 100}, 0, 0, 11},
-		{"before situations", demo.Options{Orgs: 59, Drift: 0.1}, 20, 20, 0},
-		{"with situations", demo.Options{Orgs: 60, Drift: 0.1}, 20, 20, 11},
+		{"before edge cases", demo.Options{Orgs: 59, Drift: 0.1}, 20, 20, 0},
+		{"with edge cases", demo.Options{Orgs: 60, Drift: 0.1}, 20, 20, 11},
 		{"all drifted", demo.Options{Orgs: 60, Drift: 1}, 49, 20, 11},
 		{"plain", demo.Options{Orgs: 2000, Drift: 0.1, Plain: true}, 200, 20, 0},
 		{"two thousand", demo.Options{Orgs: 2000, Drift: 0.25}, 500, 20, 22},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kinds := map[demo.Kind]bool{}
-			drifted, situational := 0, 0
+			drifted, edgeCases := 0, 0
 			for i := range c.o.Orgs {
 				e := demo.Expect(c.o, i)
 				if e.Drifted() {
@@ -413,18 +413,18 @@ func TestSmallPopulations(t *testing.T) {
 					kinds[e.Kind] = true
 				}
 				if slices.Contains(demo.EdgeCases(), e.Kind) {
-					situational++
+					edgeCases++
 				}
 			}
-			if drifted != c.drifted || len(kinds) != c.kinds || situational != c.situational {
-				t.Errorf("%d drifted of %d kinds and %d situations, want %d, %d and %d",
-					drifted, len(kinds), situational, c.drifted, c.kinds, c.situational)
+			if drifted != c.drifted || len(kinds) != c.kinds || edgeCases != c.edgeCases {
+				t.Errorf("%d drifted of %d kinds and %d edge cases, want %d, %d and %d",
+					drifted, len(kinds), edgeCases, c.drifted, c.kinds, c.edgeCases)
 			}
 		})
 	}
 }
 
-func TestDowngradesAreFew(t *testing.T) {
+func TestAtMostFiveInTwentyDriftsLowerAccess(t *testing.T) {
 	for orgs := 200; orgs <= 3000; orgs += 7 {
 		o := demo.Options{Orgs: orgs, Drift: 0.15}
 		lowered := 0
@@ -439,7 +439,7 @@ func TestDowngradesAreFew(t *testing.T) {
 	}
 }
 
-func TestRefusesOptionsThatMakeNoSense(t *testing.T) {
+func TestInvalidOptionsAreRefused(t *testing.T) {
 	for name, o := range map[string]demo.Options{
 		"negative":           {Orgs: -1, Now: now},
 		"share above one":    {Orgs: 1, Drift: 1.1, Now: now},
@@ -453,7 +453,7 @@ func TestRefusesOptionsThatMakeNoSense(t *testing.T) {
 	}
 }
 
-func TestStopsWithItsContext(t *testing.T) {
+func TestPopulateStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	db := mysqltest.NewAny(t)

@@ -8,7 +8,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// Kinds of drift, as the package's documentation explains them.
+// Kinds of drift. The package's documentation explains them.
 const (
 	MissedUpgrade       Kind = "missed_upgrade"
 	PaymentRecovered    Kind = "payment_recovered"
@@ -40,9 +40,9 @@ var (
 	endFields    = []string{billing.FieldCanceledAt, billing.FieldEndedAt}
 )
 
-// drifts is cycled through. Those that lower access are spread over it, so that they are at most
-// 5 in 20 of any number of organizations.
-var drifts = []script{
+// drifts are assigned in turn. Those that lower access are spread over the list, so that they are at most 5 in 20 of
+// any number of organizations.
+var drifts = []scenario{
 	repaired(MissedUpgrade, missedUpgrade, tierFields, []string{billing.FieldPriceID}),
 	repaired(PaymentRecovered, paymentRecovered, statusFields),
 	repaired(RenewalMissed, renewalMissed, periodFields),
@@ -54,20 +54,20 @@ var drifts = []script{
 	lowered(repaired(CanceledInStripe, canceledInStripe, tierFields, statusFields, endFields)),
 	repaired(Replaced, replaced, tierFields, statusFields, periodFields, endFields,
 		[]string{billing.FieldSubscriptionID, billing.FieldPriceID}),
-	because(billing.ReasonRowInserted, repaired(RowMissing, rowMissing, wholeRow(), []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
-	handled(repaired(OrgCustomerMissing, orgCustomerMissing, []string{billing.FieldOrgCustomerID})),
+	withReason(billing.ReasonRowInserted, repaired(RowMissing, rowMissing, wholeRow(), []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
+	halfHandled(repaired(OrgCustomerMissing, orgCustomerMissing, []string{billing.FieldOrgCustomerID})),
 	lowered(repaired(Unpaid, becomes(billing.StatusUnpaid), statusFields)),
 	repaired(AbandonedCheckout, abandonedCheckout, tierFields, statusFields, periodFields, []string{billing.FieldSubscriptionID}),
 	repaired(IntervalChanged, intervalChanged, periodFields, []string{billing.FieldPriceID}),
-	handled(repaired(OrganizationStale, organizationStale, []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
+	halfHandled(repaired(OrganizationStale, organizationStale, []string{billing.FieldOrgTier, billing.FieldOrgStatus})),
 	lowered(repaired(Paused, becomes(billing.StatusPaused), tierFields, statusFields)),
 	repaired(CheckoutExpired, checkoutExpired, statusFields, []string{billing.FieldEndedAt}),
 	repaired(Resumed, resumed, tierFields, statusFields, endFields),
-	because(billing.ReasonSubscriptionMissing, never(lowered(repaired(SubscriptionMissing, subscriptionMissing,
+	withReason(billing.ReasonSubscriptionMissing, withoutEvent(lowered(repaired(SubscriptionMissing, subscriptionMissing,
 		tierFields, statusFields, []string{billing.FieldEndedAt})))),
 }
 
-// wholeRow are the columns of a row that is inserted for an active subscription: the rest stay NULL.
+// wholeRow returns the columns that are set in the inserted row of an active subscription.
 func wholeRow() (fields []string) {
 	for _, c := range billing.ColumnsOf(billing.TableSubscriptions) {
 		if !c.Null {
@@ -77,12 +77,12 @@ func wholeRow() (fields []string) {
 	return fields
 }
 
-// Drifts returns the kinds of drift, in the order in which they are dealt out.
+// Drifts returns the kinds of drift, in the order in which they are assigned.
 func Drifts() []Kind { return kindsOf(drifts) }
 
-func kindsOf(scripts []script) []Kind {
+func kindsOf(scenarios []scenario) []Kind {
 	var kinds []Kind
-	for _, s := range scripts {
+	for _, s := range scenarios {
 		if !slices.Contains(kinds, s.kind) {
 			kinds = append(kinds, s.kind)
 		}
@@ -90,91 +90,90 @@ func kindsOf(scripts []script) []Kind {
 	return kinds
 }
 
-func repaired(kind Kind, play func(*specimen), fields ...[]string) script {
+func repaired(kind Kind, build func(*organization), fields ...[]string) scenario {
 	all := slices.Concat(fields...)
 	slices.Sort(all)
-	return script{kind: kind, play: play, reason: billing.ReasonRepaired, fields: all, event: missed}
+	return scenario{kind: kind, build: build, reason: billing.ReasonRepaired, fields: all, event: missed}
 }
 
-// handled: the webhook came, and the application did half of what it says.
-func handled(s script) script {
-	s.event = taken
+// halfHandled: the webhook was delivered, and the application applied half of it.
+func halfHandled(s scenario) scenario {
+	s.event = delivered
 	return s
 }
 
-// never: Stripe knows of no event.
-func never(s script) script {
-	s.event = untold
+// withoutEvent: Stripe has no event of the change.
+func withoutEvent(s scenario) scenario {
+	s.event = noEvent
 	return s
 }
 
-func lowered(s script) script {
+func lowered(s scenario) scenario {
 	s.lowers = true
 	return s
 }
 
-func because(reason billing.Reason, s script) script {
+func withReason(reason billing.Reason, s scenario) scenario {
 	s.reason = reason
 	return s
 }
 
-// recorded is a customer whose active subscription the database knows; what happens to it
-// afterwards, the database misses.
-func (s *specimen) recorded(p plan) stripetest.Subscription {
+// recorded returns an active subscription that the database has. Later changes of it are drift.
+func (s *organization) recorded(p plan) stripetest.Subscription {
 	s.becomeCustomer()
 	sub := s.running(p, billing.StatusActive)
 	s.record(sub)
 	return sub
 }
 
-// becomes a status that the database misses.
-func becomes(status billing.Status) func(*specimen) {
-	return func(s *specimen) {
+// becomes returns a build function: the subscription's status changed, and the database missed it.
+func becomes(status billing.Status) func(*organization) {
+	return func(s *organization) {
 		sub := s.recorded(s.anyPlan())
 		sub.Status = string(status)
-		s.hold(sub)
+		s.addToStripe(sub)
 	}
 }
 
 // twoTiers returns a tier and a higher one.
-func (s *specimen) twoTiers() (low, high billing.Tier) {
+func (s *organization) twoTiers() (low, high billing.Tier) {
 	i := s.random.IntN(len(tiers) - 1)
 	return tiers[i], tiers[i+1+s.random.IntN(len(tiers)-1-i)]
 }
 
-func missedUpgrade(s *specimen) {
+func missedUpgrade(s *organization) {
 	low, high := s.twoTiers()
 	every := s.anyInterval()
 	sub := s.recorded(plan{low, every})
 	choose(&sub, plan{high, every})
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func missedDowngrade(s *specimen) {
+func missedDowngrade(s *organization) {
 	low, high := s.twoTiers()
 	every := s.anyInterval()
 	sub := s.recorded(plan{high, every})
 	choose(&sub, plan{low, every})
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func intervalChanged(s *specimen) {
+func intervalChanged(s *organization) {
 	tier := s.anyPlan().tier
 	sub := s.recorded(plan{tier, monthly})
 	choose(&sub, plan{tier, yearly})
 	period(&sub, s.recently(), yearly) // a new interval starts at once
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func paymentRecovered(s *specimen) {
+func paymentRecovered(s *organization) {
 	s.becomeCustomer()
 	sub := s.running(s.anyPlan(), billing.StatusPastDue)
 	s.record(sub)
 	sub.Status = string(billing.StatusActive)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func renewalMissed(s *specimen) {
+func renewalMissed(s *organization) {
 	s.becomeCustomer()
 	p := s.anyPlan()
 	sub := s.running(p, billing.StatusActive)
@@ -184,22 +183,22 @@ func renewalMissed(s *specimen) {
 	old := sub
 	period(&old, before, p.every)
 	s.record(old)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func cancellationPlanned(s *specimen) {
+func cancellationPlanned(s *organization) {
 	sub := s.recorded(s.anyPlan())
 	cancelAtPeriodEnd(&sub, s.recently())
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func canceledInStripe(s *specimen) {
+func canceledInStripe(s *organization) {
 	sub := s.recorded(s.anyPlan())
 	cancel(&sub, s.recently())
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func trialEnded(s *specimen) {
+func trialEnded(s *organization) {
 	s.becomeCustomer()
 	p := s.anyPlan()
 	sub := s.subscription(p, billing.StatusTrialing)
@@ -207,72 +206,71 @@ func trialEnded(s *specimen) {
 	s.record(sub)
 	sub.Status = string(billing.StatusActive)
 	period(&sub, time.Unix(sub.TrialEnd, 0).UTC(), p.every)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func trialExtended(s *specimen) {
+func trialExtended(s *organization) {
 	s.becomeCustomer()
 	sub := s.trialing(s.anyPlan())
 	s.record(sub)
 	sub.TrialEnd = time.Unix(sub.TrialEnd, 0).Add(trialDays * day).Unix()
 	sub.CurrentPeriodEnd = sub.TrialEnd
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func replaced(s *specimen) {
+func replaced(s *organization) {
 	canceled(s)
 	other := plan{billing.TierPro, monthly}
 	if other.price() == s.subscriptions[0].PriceID {
 		other.tier = billing.TierMax
 	}
-	s.hold(s.started(s.daysAgo(1, 5), other, billing.StatusActive))
+	s.addToStripe(s.started(s.daysAgo(1, 5), other, billing.StatusActive))
 }
 
-func rowMissing(s *specimen) {
+func rowMissing(s *organization) {
 	s.becomeCustomer()
-	s.hold(s.running(s.anyPlan(), billing.StatusActive))
+	s.addToStripe(s.running(s.anyPlan(), billing.StatusActive))
 }
 
-func orgCustomerMissing(s *specimen) {
-	s.hold(s.recorded(s.anyPlan()))
+func orgCustomerMissing(s *organization) {
+	s.addToStripe(s.recorded(s.anyPlan()))
 	s.org.StripeCustomerID = nil
 }
 
-func organizationStale(s *specimen) {
-	s.hold(s.recorded(s.anyPlan()))
+func organizationStale(s *organization) {
+	s.addToStripe(s.recorded(s.anyPlan()))
 	s.org.SubscriptionTier, s.org.SubscriptionStatus = string(billing.TierFree), string(billing.StatusIncomplete)
 }
 
-// abandonedCheckout: the first attempt at paying failed, the second one made a subscription of
-// its own.
-func abandonedCheckout(s *specimen) {
+// abandonedCheckout: the first payment failed, and the second checkout created another subscription.
+func abandonedCheckout(s *organization) {
 	s.becomeCustomer()
 	p := s.anyPlan()
 	paid := s.recently()
-	failed := paid.Add(-time.Minute - s.seconds(30*time.Minute)) // Stripe gives it up after 23 hours
+	failed := paid.Add(-time.Minute - s.seconds(30*time.Minute)) // it expires after 23 hours
 	first := s.started(failed, p, billing.StatusIncomplete)
 	s.record(first)
-	s.hold(first, s.started(paid, p, billing.StatusActive))
+	s.addToStripe(first, s.started(paid, p, billing.StatusActive))
 }
 
-// checkoutExpired: Stripe gives up an unpaid first invoice after 23 hours.
-func checkoutExpired(s *specimen) {
+// checkoutExpired: a subscription with an unpaid first invoice expires after 23 hours.
+func checkoutExpired(s *organization) {
 	s.becomeCustomer()
 	sub := s.started(s.daysAgo(1, 30), s.anyPlan(), billing.StatusIncomplete)
 	s.record(sub)
 	sub.Status = string(billing.StatusIncompleteExpired)
 	sub.EndedAt = sub.Created + int64(23*time.Hour/time.Second)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-// resumed: the record took an end for final that was taken back.
-func resumed(s *specimen) {
+// resumed: the record has a cancellation that was reverted.
+func resumed(s *organization) {
 	s.becomeCustomer()
 	sub := s.running(s.anyPlan(), billing.StatusActive)
 	old := sub
 	cancel(&old, s.recently())
 	s.record(old)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func subscriptionMissing(s *specimen) { s.recorded(s.anyPlan()) }
+func subscriptionMissing(s *organization) { s.recorded(s.anyPlan()) }

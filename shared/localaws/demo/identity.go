@@ -7,14 +7,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// identity is what organization i is called, on both sides.
+// identity has the ids of organization i, in the database and in Stripe.
 type identity struct {
 	org      string
 	customer string
-	random   *rand.Rand // goes on from there
+	random   *rand.Rand // for the rest of the organization
 }
 
-// identityOf depends on nothing but the seed and i, so that others can name the organization.
+// identityOf depends only on the seed and i, so that other organizations can refer to this one.
 func identityOf(seed uint64, i int) identity {
 	random := rand.New(rand.NewPCG(seed, uint64(i)))
 	return identity{org: newUUID(random), customer: newStripeID(random, "cus_", 14), random: random}

@@ -16,8 +16,8 @@ const (
 	trialDays = 14
 )
 
-// A specimen is one organization: its rows in the database and its objects in Stripe.
-type specimen struct {
+// An organization has its rows in the database and its objects in Stripe.
+type organization struct {
 	id     identity
 	seed   uint64
 	i      int
@@ -31,10 +31,10 @@ type specimen struct {
 	event         *stripetest.Event // of the latest change
 }
 
-// newSpecimen returns an organization that has no customer yet, older than any subscription.
-func newSpecimen(o Options, i int) *specimen {
+// newOrganization returns an organization without a customer, which is older than any subscription.
+func newOrganization(o Options, i int) *organization {
 	id := identityOf(o.Seed, i)
-	s := &specimen{id: id, seed: o.Seed, i: i, now: o.Now.UTC().Truncate(time.Second), random: id.random}
+	s := &organization{id: id, seed: o.Seed, i: i, now: o.Now.UTC().Truncate(time.Second), random: id.random}
 	created := s.daysAgo(800, 1000)
 	s.org = appschema.Organization{
 		ID: id.org, Name: s.name(), CreatedBy: newStripeID(s.random, "user_", 16),
@@ -44,46 +44,46 @@ func newSpecimen(o Options, i int) *specimen {
 	return s
 }
 
-func (s *specimen) name() string {
+func (s *organization) name() string {
 	first := []string{"Amber", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Granite", "Harbor", "Indigo", "Juniper", "Köln", "Lumen"}
 	second := []string{"Analytics", "Bakery", "Clinic", "Design", "Energy", "Freight", "Games", "Insurance", "Labs", "Media", "Software", "Studio"}
 	return fmt.Sprintf("%s %s %d", first[s.random.IntN(len(first))], second[s.random.IntN(len(second))], s.i)
 }
 
-// daysAgo is some second at least from and less than to days ago.
-func (s *specimen) daysAgo(from, to int) time.Time { return s.daysBefore(s.now, from, to) }
+// daysAgo returns a random time, at least from and less than to days ago.
+func (s *organization) daysAgo(from, to int) time.Time { return s.daysBefore(s.now, from, to) }
 
-// recently is within the last day, so it lies in every running period.
-func (s *specimen) recently() time.Time { return s.now.Add(-time.Hour - s.seconds(20*time.Hour)) }
+// recently returns a random time in the last day, which is in every current period.
+func (s *organization) recently() time.Time { return s.now.Add(-time.Hour - s.seconds(20*time.Hour)) }
 
-func (s *specimen) daysBefore(t time.Time, from, to int) time.Time {
+func (s *organization) daysBefore(t time.Time, from, to int) time.Time {
 	return t.Add(-time.Duration(from)*day - s.seconds(time.Duration(to-from)*day))
 }
 
-// seconds is a duration of whole seconds less than the limit.
-func (s *specimen) seconds(limit time.Duration) time.Duration {
+// seconds returns a random number of whole seconds less than the limit.
+func (s *organization) seconds(limit time.Duration) time.Duration {
 	return time.Duration(s.random.Int64N(int64(limit/time.Second))) * time.Second
 }
 
-func (s *specimen) anyPlan() plan {
+func (s *organization) anyPlan() plan {
 	return plan{tiers[s.random.IntN(len(tiers))], s.anyInterval()}
 }
 
-func (s *specimen) anyInterval() interval {
+func (s *organization) anyInterval() interval {
 	if s.random.IntN(4) == 0 {
 		return yearly
 	}
 	return monthly
 }
 
-// becomeCustomer makes a customer in Stripe, whom the organization knows.
-func (s *specimen) becomeCustomer() {
+// becomeCustomer adds a customer in Stripe and records it in the organization.
+func (s *organization) becomeCustomer() {
 	s.org.StripeCustomerID = &s.id.customer
 	s.customer = &stripetest.Customer{ID: s.id.customer, Name: s.org.Name, Created: s.org.CreatedAt.Unix()}
 }
 
-// subscription is a new one of the organization, not yet put anywhere.
-func (s *specimen) subscription(p plan, status billing.Status) stripetest.Subscription {
+// subscription returns a new subscription, which is neither in the database nor in Stripe.
+func (s *organization) subscription(p plan, status billing.Status) stripetest.Subscription {
 	sub := stripetest.Subscription{
 		ID: newStripeID(s.random, "sub_1", 23), CustomerID: s.id.customer, Status: string(status),
 		Metadata: map[string]string{"orgId": s.id.org},
@@ -92,20 +92,20 @@ func (s *specimen) subscription(p plan, status billing.Status) stripetest.Subscr
 	return sub
 }
 
-// started is a subscription in its first period.
-func (s *specimen) started(start time.Time, p plan, status billing.Status) stripetest.Subscription {
+// started returns a subscription in its first period.
+func (s *organization) started(start time.Time, p plan, status billing.Status) stripetest.Subscription {
 	sub := s.subscription(p, status)
 	sub.Created = start.Unix()
 	period(&sub, start, p.every)
 	return sub
 }
 
-// running is a subscription that has been paid for up to now, or up to its last bill.
-func (s *specimen) running(p plan, status billing.Status) stripetest.Subscription {
+// running returns a subscription whose current period contains now.
+func (s *organization) running(p plan, status billing.Status) stripetest.Subscription {
 	return s.runningAt(s.now, p, status)
 }
 
-func (s *specimen) runningAt(now time.Time, p plan, status billing.Status) stripetest.Subscription {
+func (s *organization) runningAt(now time.Time, p plan, status billing.Status) stripetest.Subscription {
 	start := s.daysBefore(now, 1, 27*p.every.months)
 	sub := s.started(start, p, status)
 	past := s.random.IntN(24/p.every.months) * p.every.months
@@ -113,15 +113,15 @@ func (s *specimen) runningAt(now time.Time, p plan, status billing.Status) strip
 	return sub
 }
 
-// trialing is a subscription in its trial.
-func (s *specimen) trialing(p plan) stripetest.Subscription {
+// trialing returns a subscription in its trial.
+func (s *organization) trialing(p plan) stripetest.Subscription {
 	sub := s.subscription(p, billing.StatusTrialing)
 	s.tryFrom(&sub, s.daysAgo(1, trialDays-1))
 	return sub
 }
 
 // tryFrom makes the trial the current period.
-func (s *specimen) tryFrom(sub *stripetest.Subscription, start time.Time) {
+func (s *organization) tryFrom(sub *stripetest.Subscription, start time.Time) {
 	sub.Created, sub.TrialStart, sub.CurrentPeriodStart = start.Unix(), start.Unix(), start.Unix()
 	sub.TrialEnd = start.Add(trialDays * day).Unix()
 	sub.CurrentPeriodEnd = sub.TrialEnd
@@ -145,8 +145,8 @@ func cancelAtPeriodEnd(sub *stripetest.Subscription, at time.Time) {
 	sub.CancelAtPeriodEnd, sub.CanceledAt = true, at.Unix()
 }
 
-// record writes the rows that the application's webhook makes of a subscription.
-func (s *specimen) record(sub stripetest.Subscription) {
+// record adds the rows that the application's webhook handler would write.
+func (s *organization) record(sub stripetest.Subscription) {
 	tier := sub.Metadata["tier"]
 	if status := billing.Status(sub.Status); status == billing.StatusCanceled || status == billing.StatusIncomplete {
 		tier = string(billing.TierFree)
@@ -167,8 +167,8 @@ func (s *specimen) record(sub stripetest.Subscription) {
 	s.org.UpdatedAt = written
 }
 
-// emptyRow is a subscriptions row that names nothing in Stripe.
-func (s *specimen) emptyRow(created time.Time) appschema.Subscription {
+// emptyRow returns a subscriptions row without ids of Stripe.
+func (s *organization) emptyRow(created time.Time) appschema.Subscription {
 	return appschema.Subscription{
 		ID: newUUID(s.random), OrgID: s.org.ID,
 		PlanTier: string(billing.TierFree), Status: string(billing.StatusIncomplete),
@@ -176,7 +176,7 @@ func (s *specimen) emptyRow(created time.Time) appschema.Subscription {
 	}
 }
 
-// timestamp is nil for what Stripe has as null.
+// timestamp returns nil for Stripe's null.
 func timestamp(seconds int64) *time.Time {
 	if seconds == 0 {
 		return nil
@@ -184,15 +184,14 @@ func timestamp(seconds int64) *time.Time {
 	return new(time.Unix(seconds, 0).UTC())
 }
 
-// hold puts subscriptions in Stripe as they now are.
-func (s *specimen) hold(subs ...stripetest.Subscription) {
+// addToStripe adds copies of the subscriptions to Stripe.
+func (s *organization) addToStripe(subs ...stripetest.Subscription) {
 	s.subscriptions = append(s.subscriptions, subs...)
 }
 
-// tell has Stripe's log of events tell of the latest change. Of the webhooks that the application missed,
-// half were delivered all the same.
-func (s *specimen) tell(t telling) {
-	if t == untold {
+// addEvent adds a Stripe event of the latest change. Half of the missed webhooks are pending at an endpoint.
+func (s *organization) addEvent(t eventState) {
+	if t == noEvent {
 		return
 	}
 	sub := s.subscriptions[len(s.subscriptions)-1]
@@ -209,13 +208,13 @@ func (s *specimen) tell(t telling) {
 	}
 }
 
-func (s *specimen) records(subscriptionID string) bool {
+func (s *organization) records(subscriptionID string) bool {
 	return slices.ContainsFunc(s.rows, func(row appschema.Subscription) bool {
 		return row.StripeSubscriptionID != nil && *row.StripeSubscriptionID == subscriptionID
 	})
 }
 
-func (s *specimen) putInto(stripe *stripetest.Server) {
+func (s *organization) putInto(stripe *stripetest.Server) {
 	if s.customer != nil {
 		stripe.PutCustomer(*s.customer)
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// tiers that are for sale, the lowest first.
+// tiers are the paid tiers, the lowest first.
 var tiers = []billing.Tier{billing.TierStarter, billing.TierPro, billing.TierMax}
 
 // A plan is what a customer buys.
@@ -27,7 +27,7 @@ var (
 
 func (p plan) price() string { return "price_demo_" + string(p.tier) + "_" + p.every.name }
 
-// Prices returns the environment variables that tell which prices are which tier.
+// Prices returns the environment variables with the prices of each tier.
 func Prices() map[string]string {
 	variables := map[string]string{}
 	for _, tier := range tiers {

@@ -13,31 +13,31 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// EdgeCasesFrom is how many organizations there must be for the situations that are no drift.
+// EdgeCasesFrom is the number of organizations from which there are edge cases.
 const EdgeCasesFrom = 60
 
 const (
-	// situationsEvery is how many organizations there are to each further set of situations.
-	situationsEvery = 1000
-	// chunk is how many organizations are generated and inserted at a time.
+	// edgeCasesEvery is the number of organizations for each further set of edge cases.
+	edgeCasesEvery = 1000
+	// chunk is the number of organizations that are generated and inserted at a time.
 	chunk = 1000
 )
 
-// Options describe a population. The same ones always give the same.
+// Options define a population.
 type Options struct {
-	Orgs  int     // organizations in all
-	Drift float64 // share of them that drifted, 0 to 1
+	Orgs  int     // number of organizations
+	Drift float64 // share of organizations with drift, 0 to 1
 	Seed  uint64
-	Now   time.Time // what the dates lie around
-	Plain bool      // drift, and what is plainly in sync, and no other situation
+	Now   time.Time // dates are near it
+	Plain bool      // no edge cases
 }
 
-// Population says what was made, in figures, and what a reconciliation must find.
+// Population counts what was created and what a reconciliation must find.
 type Population struct {
-	Organizations int          // rows of organizations
-	Listed        int          // those that a run lists
+	Organizations int
+	Listed        int          // organizations that a run lists
 	Drifted       map[Kind]int // by kind of drift
-	Other         map[Kind]int // situations that are no drift, and what is plainly in sync
+	Other         map[Kind]int // edge cases and organizations in sync
 	Outcomes      map[billing.Outcome]int
 	Reasons       map[billing.Reason]int
 	Warnings      map[billing.WarningCode]int
@@ -46,10 +46,10 @@ type Population struct {
 	Named         Named
 }
 
-// Named are the organizations that Stripe's events of the last day name.
+// Named counts the organizations that have a Stripe event of the last day.
 type Named struct {
 	Organizations       int
-	Pending, NotPending int // of those that drifted, by whether an endpoint has not taken the event
+	Pending, NotPending int // those with drift, by whether the event is pending at an endpoint
 }
 
 func (n *Named) count(e Expectation, event *stripetest.Event) {
@@ -64,11 +64,11 @@ func (n *Named) count(e Expectation, event *stripetest.Event) {
 	n.Organizations++
 }
 
-// Expectation is what the first reconciliation must find at one organization.
+// Expectation is the expected result of the first reconciliation of one organization.
 type Expectation struct {
 	OrgID    string
 	Kind     Kind
-	Listed   bool // what follows is empty where it is not
+	Listed   bool // the fields below are empty unless it is
 	Outcome  billing.Outcome
 	Reason   billing.Reason
 	Fields   []string // that change, sorted
@@ -96,12 +96,12 @@ func Populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o Opti
 	return p, nil
 }
 
-// Expect tells what the first reconciliation must find at organization i of 0 to Orgs-1.
+// Expect returns the expectation for organization i of 0 to Orgs-1.
 func Expect(o Options, i int) Expectation {
 	return expectation(identityOf(o.Seed, i).org, o.at(i))
 }
 
-func expectation(orgID string, s script) Expectation {
+func expectation(orgID string, s scenario) Expectation {
 	e := Expectation{OrgID: orgID, Kind: s.kind, Listed: !s.unlisted}
 	if !e.Listed {
 		return e
@@ -126,29 +126,29 @@ func (o Options) validate() error {
 	return nil
 }
 
-// at returns the script of organization i: first come the situations, then those that drifted,
-// then the rest. The ids are random, so nothing of that order is seen in the database.
-func (o Options) at(i int) script {
-	situated := o.situated()
-	drifted := o.drifted(situated)
+// at returns the scenario of organization i: first the edge cases, then drift, then organizations in sync. The ids are
+// random, so that the database does not show this order.
+func (o Options) at(i int) scenario {
+	edgeCaseCount := o.edgeCaseCount()
+	drifted := o.drifted(edgeCaseCount)
 	switch {
-	case i < situated:
-		return situations[i%len(situations)]
-	case i < situated+drifted:
-		return drifts[(i-situated)%len(drifts)]
+	case i < edgeCaseCount:
+		return edgeCases[i%len(edgeCases)]
+	case i < edgeCaseCount+drifted:
+		return drifts[(i-edgeCaseCount)%len(drifts)]
 	default:
-		return rest[(i-situated-drifted)%len(rest)]
+		return inSync[(i-edgeCaseCount-drifted)%len(inSync)]
 	}
 }
 
-func (o Options) situated() int {
+func (o Options) edgeCaseCount() int {
 	if o.Plain || o.Orgs < EdgeCasesFrom {
 		return 0
 	}
-	return len(situations) * max(1, o.Orgs/situationsEvery)
+	return len(edgeCases) * max(1, o.Orgs/edgeCasesEvery)
 }
 
-func (o Options) drifted(situated int) int {
+func (o Options) drifted(edgeCaseCount int) int {
 	if o.Drift == 0 {
 		return 0
 	}
@@ -156,7 +156,7 @@ func (o Options) drifted(situated int) int {
 	if o.Orgs >= len(drifts) {
 		n = max(n, len(drifts))
 	}
-	return min(n, o.Orgs-situated)
+	return min(n, o.Orgs-edgeCaseCount)
 }
 
 func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o Options, first int, p *Population) error {
@@ -164,14 +164,14 @@ func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o
 	orgs := make([]appschema.Organization, 0, last-first)
 	rows := make([]appschema.Subscription, 0, last-first)
 	for i := first; i < last; i++ {
-		script := o.at(i)
-		s := newSpecimen(o, i)
-		script.play(s)
-		s.tell(script.event)
+		scenario := o.at(i)
+		s := newOrganization(o, i)
+		scenario.build(s)
+		s.addEvent(scenario.event)
 		orgs = append(orgs, s.org)
 		rows = append(rows, s.rows...)
 		s.putInto(stripe)
-		p.count(expectation(s.id.org, script), s)
+		p.count(expectation(s.id.org, scenario), s)
 	}
 	if err := appschema.InsertOrganizations(ctx, db, orgs); err != nil {
 		return err
@@ -179,7 +179,7 @@ func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o
 	return appschema.InsertSubscriptions(ctx, db, rows)
 }
 
-func (p *Population) count(e Expectation, s *specimen) {
+func (p *Population) count(e Expectation, s *organization) {
 	p.Organizations++
 	p.Subscriptions += len(s.subscriptions)
 	if e.Drifted() {

@@ -5,59 +5,59 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// A Kind is what happened to an organization.
+// A Kind is a kind of drift, an edge case, or a way to be in sync.
 type Kind string
 
-// A script makes an organization of its kind, and says what a reconciliation must find there.
-type script struct {
+// A scenario builds an organization of its kind and has the expected result of a reconciliation.
+type scenario struct {
 	kind     Kind
-	play     func(*specimen)
+	build    func(*organization)
 	reason   billing.Reason
-	fields   []string // that change, sorted; empty where nothing does
+	fields   []string // that change, sorted
 	warnings []billing.WarningCode
 	lowers   bool // the repair lowers access
 	unlisted bool // no run lists the organization
-	event    telling
+	event    eventState
 }
 
-// telling is whether Stripe's log of events has the latest change, and what became of the webhook.
-type telling int
+// eventState is whether Stripe has an event of the latest change, and whether its webhooks were delivered.
+type eventState int
 
 const (
-	untold telling = iota // it has not: the change is long ago
-	taken                 // every endpoint has taken the event
-	missed                // some have, and others have not
+	noEvent   eventState = iota // the change is long ago
+	delivered                   // every endpoint accepted the event
+	missed                      // an endpoint may not have accepted it
 )
 
-// Organizations that are plainly in sync.
+// Organizations in sync.
 const (
 	WithoutSubscription Kind = "without_subscription"
 	Canceled            Kind = "canceled"
 	Live                Kind = "live"
 )
 
-// rest is played over and over.
-var rest = []script{
-	{kind: Live, play: live, reason: billing.ReasonInSync, event: taken},
-	{kind: WithoutSubscription, play: withoutSubscription, reason: billing.ReasonNoSubscription},
-	{kind: Live, play: live, reason: billing.ReasonInSync},
-	{kind: Canceled, play: canceled, reason: billing.ReasonInSync},
-	{kind: Live, play: live, reason: billing.ReasonInSync},
-	{kind: WithoutSubscription, play: withoutSubscription, reason: billing.ReasonNoSubscription},
-	{kind: Live, play: live, reason: billing.ReasonInSync},
-	{kind: Canceled, play: canceled, reason: billing.ReasonInSync},
-	{kind: Live, play: live, reason: billing.ReasonInSync},
-	{kind: WithoutSubscription, play: withoutSubscription, reason: billing.ReasonNoSubscription},
+// inSync scenarios are assigned in turn.
+var inSync = []scenario{
+	{kind: Live, build: live, reason: billing.ReasonInSync, event: delivered},
+	{kind: WithoutSubscription, build: withoutSubscription, reason: billing.ReasonNoSubscription},
+	{kind: Live, build: live, reason: billing.ReasonInSync},
+	{kind: Canceled, build: canceled, reason: billing.ReasonInSync},
+	{kind: Live, build: live, reason: billing.ReasonInSync},
+	{kind: WithoutSubscription, build: withoutSubscription, reason: billing.ReasonNoSubscription},
+	{kind: Live, build: live, reason: billing.ReasonInSync},
+	{kind: Canceled, build: canceled, reason: billing.ReasonInSync},
+	{kind: Live, build: live, reason: billing.ReasonInSync},
+	{kind: WithoutSubscription, build: withoutSubscription, reason: billing.ReasonNoSubscription},
 }
 
-func live(s *specimen) {
+func live(s *organization) {
 	s.becomeCustomer()
 	sub := s.anyLive()
 	s.record(sub)
-	s.hold(sub)
+	s.addToStripe(sub)
 }
 
-func (s *specimen) anyLive() stripetest.Subscription {
+func (s *organization) anyLive() stripetest.Subscription {
 	switch n := s.random.IntN(100); {
 	case n < 10:
 		return s.trialing(s.anyPlan())
@@ -72,8 +72,8 @@ func (s *specimen) anyLive() stripetest.Subscription {
 	}
 }
 
-// withoutSubscription: somebody who looked at the prices and left; half of them have a row.
-func withoutSubscription(s *specimen) {
+// withoutSubscription: a customer who never subscribed; half of them have a row.
+func withoutSubscription(s *organization) {
 	s.becomeCustomer()
 	if s.random.IntN(2) == 0 {
 		row := s.emptyRow(s.org.CreatedAt)
@@ -82,11 +82,11 @@ func withoutSubscription(s *specimen) {
 	}
 }
 
-func canceled(s *specimen) {
+func canceled(s *organization) {
 	s.becomeCustomer()
 	ended := s.daysAgo(5, 60)
 	sub := s.runningAt(ended, s.anyPlan(), billing.StatusActive)
 	cancel(&sub, ended)
 	s.record(sub)
-	s.hold(sub)
+	s.addToStripe(sub)
 }

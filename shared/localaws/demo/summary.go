@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// chapters group the kinds of drift as people would tell of them.
-var chapters = []struct {
-	about string
+// topics group the kinds of drift for people.
+var topics = []struct {
+	name  string
 	kinds []Kind
 }{
 	{"changed plans", []Kind{MissedUpgrade, MissedDowngrade, IntervalChanged, Replaced}},
@@ -19,16 +19,16 @@ var chapters = []struct {
 	{"half-written copies", []Kind{OrganizationStale, OrgCustomerMissing}},
 }
 
-// Summary tells of the drift that was planted, in a few words: what it is about, and how often.
+// Summary returns the number of drifted organizations by topic, in one line.
 func (p Population) Summary() string {
 	var all []string
-	for _, chapter := range chapters {
+	for _, topic := range topics {
 		n := 0
-		for _, kind := range chapter.kinds {
+		for _, kind := range topic.kinds {
 			n += p.Drifted[kind]
 		}
 		if n > 0 {
-			all = append(all, fmt.Sprintf("%s %d", chapter.about, n))
+			all = append(all, fmt.Sprintf("%s %d", topic.name, n))
 		}
 	}
 	if len(all) == 0 {

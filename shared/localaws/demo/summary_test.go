@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-func TestTheStoryTellsOfEachKindOnce(t *testing.T) {
+func TestSummaryCountsEachKindOnce(t *testing.T) {
 	var told []Kind
-	for _, chapter := range chapters {
-		told = append(told, chapter.kinds...)
+	for _, topic := range topics {
+		told = append(told, topic.kinds...)
 	}
 	want := Drifts()
 	slices.Sort(told)

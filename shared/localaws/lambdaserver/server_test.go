@@ -45,7 +45,7 @@ func invoke(t *testing.T, client *lambda.Client, name, event string) *lambda.Inv
 	return out
 }
 
-func TestTheFunctionGetsTheEventAndTheRequestIDThatTheCallerSees(t *testing.T) {
+func TestFunctionGetsTheEventAndTheCallersRequestID(t *testing.T) {
 	_, client := start(t, func(ctx context.Context, event json.RawMessage) (any, error) {
 		invocation, _ := lambdacontext.FromContext(ctx)
 		return map[string]string{"event": string(event), "id": invocation.AwsRequestID}, nil
@@ -65,7 +65,7 @@ func TestTheFunctionGetsTheEventAndTheRequestIDThatTheCallerSees(t *testing.T) {
 	}
 }
 
-func TestFailuresOfTheFunctionAreAnswersNotHTTPErrors(t *testing.T) {
+func TestFunctionErrorIsAResponseWithStatus200(t *testing.T) {
 	release := make(chan struct{})
 	for name, c := range map[string]struct {
 		f    lambdaserver.Function
@@ -118,7 +118,7 @@ func TestFailuresOfTheFunctionAreAnswersNotHTTPErrors(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeInvokedIsRefusedAsLambdaDoes(t *testing.T) {
+func TestInvalidInvocationIsRefusedAsInLambda(t *testing.T) {
 	_, client := start(t, func(context.Context, json.RawMessage) (any, error) { return "called", nil }, time.Minute)
 	for name, c := range map[string]struct {
 		input lambda.InvokeInput
@@ -143,7 +143,7 @@ func TestWhatCannotBeInvokedIsRefusedAsLambdaDoes(t *testing.T) {
 	}
 }
 
-func TestEventsAreAcceptedAtOnceAndDryRunsCallNothing(t *testing.T) {
+func TestEventReturnsAtOnceAndDryRunInvokesNothing(t *testing.T) {
 	called, goOn := make(chan string, 2), make(chan struct{})
 	_, client := start(t, func(_ context.Context, event json.RawMessage) (any, error) {
 		called <- string(event)
@@ -162,7 +162,7 @@ func TestEventsAreAcceptedAtOnceAndDryRunsCallNothing(t *testing.T) {
 	close(goOn)
 }
 
-func TestACallerThatGoesAwayEndsNothing(t *testing.T) {
+func TestInvocationContinuesIfItsCallerDisconnects(t *testing.T) {
 	began, gone, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	_, client := start(t, func(ctx context.Context, _ json.RawMessage) (any, error) {
 		close(began)
@@ -184,7 +184,7 @@ func TestACallerThatGoesAwayEndsNothing(t *testing.T) {
 	}
 }
 
-func TestCloseEndsAndAwaitsWhatRuns(t *testing.T) {
+func TestCloseCancelsAndAwaitsInvocations(t *testing.T) {
 	began, ended := make(chan struct{}), false
 	s, client := start(t, func(ctx context.Context, _ json.RawMessage) (any, error) {
 		close(began)

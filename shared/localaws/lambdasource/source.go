@@ -32,20 +32,17 @@ const (
 	// windowFrom is the batch size from which Lambda demands a batch window.
 	windowFrom = 10
 
-	// deleteAttempts is how often messages that the queue did not delete,
-	// through no fault of the request, are tried.
+	// deleteAttempts is how often a delete is tried that failed without SenderFault.
 	deleteAttempts = 3
 
-	// settleTimeout bounds the calls that delete or return messages, which go
-	// on when the context of Run has ended.
+	// settleTimeout bounds the calls that delete or return messages after the context of Run has ended.
 	settleTimeout = 10 * time.Second
 
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 10 * time.Second
 )
 
-// Handler is a Lambda function for SQS events. It must end when its context
-// does.
+// Handler is a Lambda function for SQS events. It must return when its context ends.
 type Handler func(context.Context, events.SQSEvent) (events.SQSEventResponse, error)
 
 // Source connects a queue to a handler.
@@ -54,27 +51,22 @@ type Source struct {
 	Client  *sqs.Client
 	Handler Handler
 
-	// BatchSize is the most messages in one invocation: 1 to 10,000, default
-	// 10. More than 10 need a BatchWindow, as in Lambda.
+	// BatchSize is the limit of messages in one invocation: 1 to 10,000, default 10. More than 10 require a
+	// BatchWindow, as in Lambda.
 	BatchSize int
-	// BatchWindow is how long a batch that is not full waits for more
-	// messages. SQS waits in whole seconds, so a window ends up to a second
-	// late. Zero: the handler gets what the first receive brought.
+	// BatchWindow is how long a batch that is not full waits for more messages. SQS waits in whole seconds, so a
+	// window may end a second late. Zero: the batch is the first receive.
 	BatchWindow time.Duration
-	// MaxConcurrency is how many invocations may run at a time; default 1.
-	// (Lambda's own setting starts at 2.)
+	// MaxConcurrency is the limit of concurrent invocations; default 1. (Lambda's minimum is 2.)
 	MaxConcurrency int
-	// Timeout is the function's timeout: the deadline of an invocation's
-	// context. Required.
+	// Timeout is the function's timeout, required.
 	Timeout time.Duration
-	// Log gets failed invocations and an unreachable queue; default
-	// slog.Default().
+	// Log receives failed invocations and errors of the queue; default slog.Default().
 	Log *slog.Logger
 }
 
-// Run receives and invokes until ctx ends, then waits for running
-// invocations. It returns an error only for a Source that cannot work; an
-// unreachable or missing queue is tried again, more and more slowly.
+// Run receives and invokes until ctx ends, then waits for running invocations. It returns an error only for an invalid
+// Source; an unreachable or missing queue is retried with backoff.
 func (s *Source) Run(ctx context.Context) error {
 	if err := s.check(); err != nil {
 		return err
@@ -136,7 +128,7 @@ func (s *Source) check() error {
 	return nil
 }
 
-// runner is a Source at work, with defaults filled in.
+// runner is a running Source with its defaults.
 type runner struct {
 	Source
 	batchSize   int
@@ -145,8 +137,7 @@ type runner struct {
 	arn         string // of the queue
 }
 
-// findQueue learns the queue's ARN, which every event names. It keeps trying
-// until ctx ends, and reports whether it has it.
+// findQueue looks up the queue's ARN, which is in every event. It retries until ctx ends and then returns false.
 func (r *runner) findQueue(ctx context.Context) bool {
 	const arn = types.QueueAttributeNameQueueArn
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
@@ -168,7 +159,7 @@ func (r *runner) findQueue(ctx context.Context) bool {
 	}
 }
 
-// regionOf takes the region out of arn:aws:sqs:REGION:ACCOUNT:NAME.
+// regionOf returns the region of arn:aws:sqs:REGION:ACCOUNT:NAME.
 func regionOf(arn string) string {
 	parts := strings.Split(arn, ":")
 	if len(parts) < 4 {
@@ -177,14 +168,13 @@ func regionOf(arn string) string {
 	return parts[3]
 }
 
-// work gathers a batch and invokes the handler, again and again until ctx
-// ends.
+// work gathers batches and invokes the handler until ctx ends.
 func (r *runner) work(ctx context.Context) {
 	wait := minBackoff
 	for ctx.Err() == nil {
 		batch, err := r.gather(ctx)
 		if ctx.Err() != nil {
-			r.giveBack(ctx, batch)
+			r.release(ctx, batch)
 			return
 		}
 		if err != nil {
@@ -202,8 +192,7 @@ func (r *runner) work(ctx context.Context) {
 	}
 }
 
-// gather receives a batch. When ctx ended its messages are the caller's to
-// give back.
+// gather receives a batch. If ctx has ended, the caller must return its messages to the queue.
 func (r *runner) gather(ctx context.Context) ([]types.Message, error) {
 	batch, err := r.receive(ctx, r.batchSize, longPoll)
 	if err != nil || len(batch) == 0 || r.BatchWindow == 0 {
@@ -212,9 +201,8 @@ func (r *runner) gather(ctx context.Context) ([]types.Message, error) {
 	return r.fill(ctx, batch), nil
 }
 
-// fill adds to a batch what comes within the batch window. An error ends the
-// window: what is there must not wait, and the next batch meets the error
-// again.
+// fill adds messages until the end of the batch window. An error ends the window, so that the received messages do not
+// wait; the next receive reports the error.
 func (r *runner) fill(ctx context.Context, batch []types.Message) []types.Message {
 	end := time.Now().Add(r.BatchWindow)
 	for len(batch) < r.batchSize && ctx.Err() == nil {
@@ -232,9 +220,8 @@ func (r *runner) fill(ctx context.Context, batch []types.Message) []types.Messag
 	return batch
 }
 
-// receive asks once for at most n messages, waiting at most seconds for the
-// first. seconds is not zero: the SDK leaves a zero out, and the queue's own
-// wait time would apply.
+// receive calls ReceiveMessage once, for at most n messages, with a long poll of the given seconds. They must not be
+// zero: the SDK omits a zero, and the queue's own wait time would apply.
 func (r *runner) receive(ctx context.Context, n int, seconds int32) ([]types.Message, error) {
 	out, err := r.Client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl:                    &r.Queue,
@@ -249,7 +236,7 @@ func (r *runner) receive(ctx context.Context, n int, seconds int32) ([]types.Mes
 	return out.Messages, nil
 }
 
-// process invokes the handler with a batch and deletes what it has done.
+// process invokes the handler with a batch and deletes the messages that succeeded.
 func (r *runner) process(ctx context.Context, batch []types.Message) {
 	requestID := uuid.NewString()
 	log := r.log.With(telemetry.KeyRequestID, requestID, telemetry.KeyCount, len(batch))
@@ -266,12 +253,12 @@ func (r *runner) process(ctx context.Context, batch []types.Message) {
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := r.delete(settle, done); err != nil {
-		log.Error("Messages that were processed could not be deleted and will come again", telemetry.KeyError, err)
+		log.Error("Processed messages could not be deleted and will be received again", telemetry.KeyError, err)
 	}
 }
 
-// invoke calls the handler under its deadline. A panic and a missed deadline
-// are errors. The end of ctx does not reach the handler.
+// invoke calls the handler with its deadline. A panic and a missed deadline are errors. The handler's context does not
+// end with ctx.
 func (r *runner) invoke(ctx context.Context, requestID string, event events.SQSEvent) (response events.SQSEventResponse, err error) {
 	ctx = lambdacontext.NewContext(context.WithoutCancel(ctx), &lambdacontext.LambdaContext{AwsRequestID: requestID})
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
@@ -288,8 +275,7 @@ func (r *runner) invoke(ctx context.Context, requestID string, event events.SQSE
 	return response, err
 }
 
-// succeeded returns the messages of the batch that the response does not name
-// as failed.
+// succeeded returns the messages that the response does not list as failed.
 func succeeded(batch []types.Message, response events.SQSEventResponse) ([]types.Message, error) {
 	known := map[string]bool{}
 	for _, m := range batch {
@@ -314,8 +300,7 @@ func succeeded(batch []types.Message, response events.SQSEventResponse) ([]types
 	return done, nil
 }
 
-// delete deletes messages, ten a call. Entries that fail through no fault of
-// the request are tried again.
+// delete deletes messages, ten a call. It retries entries that fail without SenderFault.
 func (r *runner) delete(ctx context.Context, messages []types.Message) error {
 	var problems []error
 	for part := range slices.Chunk(messages, maxPerCall) {
@@ -363,7 +348,7 @@ func (r *runner) deletePart(ctx context.Context, part []types.Message) error {
 	}
 }
 
-// entryOf returns the message that a failed entry is about.
+// entryOf returns the message of a failed entry.
 func entryOf(part []types.Message, f types.BatchResultErrorEntry) (types.Message, error) {
 	i, err := strconv.Atoi(aws.ToString(f.Id))
 	if err != nil || i < 0 || i >= len(part) {
@@ -372,8 +357,8 @@ func entryOf(part []types.Message, f types.BatchResultErrorEntry) (types.Message
 	return part[i], nil
 }
 
-// giveBack makes messages visible at once that the handler has not seen.
-func (r *runner) giveBack(ctx context.Context, messages []types.Message) {
+// release makes messages visible at once that the handler did not get.
+func (r *runner) release(ctx context.Context, messages []types.Message) {
 	if len(messages) == 0 {
 		return
 	}
@@ -386,17 +371,17 @@ func (r *runner) giveBack(ctx context.Context, messages []types.Message) {
 		}
 		out, err := r.Client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &r.Queue, Entries: entries})
 		if err != nil {
-			r.log.Warn("Messages could not be given back, they wait for their visibility timeout", telemetry.KeyError, err)
+			r.log.Warn("Messages could not be released, they wait for their visibility timeout", telemetry.KeyError, err)
 			continue
 		}
 		for _, f := range out.Failed {
-			r.log.Warn("Message could not be given back, it waits for its visibility timeout",
+			r.log.Warn("Message could not be released, it waits for its visibility timeout",
 				telemetry.KeyReason, aws.ToString(f.Code), telemetry.KeyError, aws.ToString(f.Message))
 		}
 	}
 }
 
-// Event is the messages of the queue that arn names as Lambda passes them to a function.
+// Event returns the messages as the event that Lambda passes to a function.
 func Event(arn string, batch []types.Message) events.SQSEvent {
 	records := make([]events.SQSMessage, len(batch))
 	for i, m := range batch {

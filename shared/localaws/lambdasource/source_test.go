@@ -209,7 +209,7 @@ func TestOnlyReportedFailuresStayInTheQueue(t *testing.T) {
 	})
 }
 
-func TestAFailedInvocationLeavesTheWholeBatch(t *testing.T) {
+func TestFailedInvocationKeepsTheWholeBatch(t *testing.T) {
 	fails := func(identifiers ...string) events.SQSEventResponse {
 		var response events.SQSEventResponse
 		for _, id := range identifiers {
@@ -251,7 +251,7 @@ func TestAFailedInvocationLeavesTheWholeBatch(t *testing.T) {
 	}
 }
 
-func TestAnInvocationHasDeadlineAndRequestID(t *testing.T) {
+func TestInvocationHasDeadlineAndRequestID(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		requestIDs := map[string]bool{}
 		f.source.Handler = f.handle(func(ctx context.Context, _ events.SQSEvent) (events.SQSEventResponse, error) {
@@ -279,7 +279,7 @@ func TestAnInvocationHasDeadlineAndRequestID(t *testing.T) {
 	})
 }
 
-func TestRecordsAreFilledInAsLambdaDoes(t *testing.T) {
+func TestEventHasTheFieldsOfLambda(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		var got events.SQSMessage
 		f.source.Handler = f.handle(func(_ context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
@@ -337,7 +337,7 @@ func numbered(n int) []string {
 	return bodies
 }
 
-func TestALargeBatchIsGatheredFromSeveralReceives(t *testing.T) {
+func TestLargeBatchTakesSeveralReceives(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchSize = 25
 		f.source.BatchWindow = 5 * time.Second
@@ -352,7 +352,7 @@ func TestALargeBatchIsGatheredFromSeveralReceives(t *testing.T) {
 	})
 }
 
-func TestABatchWaitsForItsWindow(t *testing.T) {
+func TestBatchWaitsForItsWindow(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchWindow = 5 * time.Second
 		f.run()
@@ -368,7 +368,7 @@ func TestABatchWaitsForItsWindow(t *testing.T) {
 	})
 }
 
-func TestABatchIsNeverLargerThanItsSize(t *testing.T) {
+func TestBatchIsNeverLargerThanBatchSize(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchSize = 2
 		f.send("a", "b", "c")
@@ -378,7 +378,7 @@ func TestABatchIsNeverLargerThanItsSize(t *testing.T) {
 	})
 }
 
-func TestConcurrencyIsUsedAndLimited(t *testing.T) {
+func TestInvocationsRunUpToMaxConcurrency(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchSize = 1
 		f.source.MaxConcurrency = 3
@@ -401,7 +401,7 @@ func TestConcurrencyIsUsedAndLimited(t *testing.T) {
 	})
 }
 
-func TestCancellingLetsInvocationsEnd(t *testing.T) {
+func TestRunWaitsForInvocationsAfterCancel(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.Handler = f.handle(func(ctx context.Context, _ events.SQSEvent) (events.SQSEventResponse, error) {
 			select {
@@ -424,7 +424,7 @@ func TestCancellingLetsInvocationsEnd(t *testing.T) {
 	})
 }
 
-func TestCancellingGivesBackWhatWasNotInvoked(t *testing.T) {
+func TestCancelReleasesMessagesThatWereNotInvoked(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchSize = 100
 		f.source.BatchWindow = time.Minute
@@ -437,7 +437,7 @@ func TestCancellingGivesBackWhatWasNotInvoked(t *testing.T) {
 	})
 }
 
-func TestCancellingEndsALongPollAtOnce(t *testing.T) {
+func TestCancelEndsALongPollAtOnce(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.run()
 		began := time.Now()
@@ -448,7 +448,7 @@ func TestCancellingEndsALongPollAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnUnreachableQueueIsTriedMoreAndMoreSlowly(t *testing.T) {
+func TestUnreachableQueueIsRetriedWithBackoff(t *testing.T) {
 	for _, action := range []string{"GetQueueAttributes", "ReceiveMessage"} {
 		t.Run(action, func(t *testing.T) {
 			inBubble(t, func(f *fixture) {
@@ -481,7 +481,7 @@ func TestAnUnreachableQueueIsTriedMoreAndMoreSlowly(t *testing.T) {
 	}
 }
 
-func TestAnErrorInsideTheWindowEndsTheBatchEarly(t *testing.T) {
+func TestErrorInTheWindowEndsTheBatchEarly(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchWindow = 10 * time.Second
 		receives := 0
@@ -503,7 +503,7 @@ func TestAnErrorInsideTheWindowEndsTheBatchEarly(t *testing.T) {
 	})
 }
 
-func TestDeletesThatFailAreTriedAgain(t *testing.T) {
+func TestFailedDeletesAreRetried(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		fault    sqsserver.Fault
@@ -541,7 +541,7 @@ func TestDeletesThatFailAreTriedAgain(t *testing.T) {
 	}
 }
 
-func TestADuplicateInOneBatchIsDeleted(t *testing.T) {
+func TestDuplicateInOneBatchIsDeleted(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchWindow = time.Second
 		f.send("a")
@@ -560,7 +560,7 @@ func TestADuplicateInOneBatchIsDeleted(t *testing.T) {
 	})
 }
 
-func TestASourceThatCannotWorkIsRefused(t *testing.T) {
+func TestInvalidSourceIsRefused(t *testing.T) {
 	err := (&lambdasource.Source{BatchSize: 11, BatchWindow: 0, MaxConcurrency: -1}).Run(t.Context())
 	if err == nil {
 		t.Fatal("no error")

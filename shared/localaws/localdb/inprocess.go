@@ -20,12 +20,11 @@ const inProcessKind = "go-mysql-server in this process, one connection"
 // connectionWait is how long a second connection waits for the first to close.
 const connectionWait = 10 * time.Second
 
-// engineMu guards the package-level variables that creating an engine sets.
+// engineMu guards the package-level variables that are set when an engine is created.
 var engineMu sync.Mutex
 
-// StartInProcess starts go-mysql-server in this process. Its data lives in memory. It is right
-// only while one connection is open, so it admits one at a time: open it with
-// sql.DB.SetMaxOpenConns(1). It fails only where no port can be had on the loopback interface.
+// StartInProcess starts go-mysql-server in this process, with its data in memory. It is correct only with one
+// connection, so it accepts one at a time: use sql.DB.SetMaxOpenConns(1). It fails only if there is no free port.
 func StartInProcess(ctx context.Context) (*Server, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, "0"))
@@ -59,7 +58,7 @@ func StartInProcess(ctx context.Context) (*Server, error) {
 			if err := srv.Engine.Close(); !errors.Is(err, context.Canceled) {
 				return err
 			}
-			return nil // the engine reports its own cancellation of its background work
+			return nil // Close cancels the engine's background work and returns that as an error
 		},
 	}, nil
 }
@@ -68,8 +67,7 @@ func newEngineServer(listener net.Listener, password string) (*server.Server, er
 	engineMu.Lock()
 	defer engineMu.Unlock()
 
-	// The engine logs every refused statement and closed connection through logrus, which
-	// nothing else in this program uses.
+	// The engine logs every refused statement and closed connection. Nothing else here uses logrus.
 	logrus.SetLevel(logrus.PanicLevel)
 
 	provider := memory.NewDBProvider()

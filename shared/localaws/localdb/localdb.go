@@ -15,10 +15,10 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// ErrNoServer says that neither mariadbd nor mysqld was found on this machine.
+// ErrNoServer: the machine has neither mariadbd nor mysqld.
 var ErrNoServer = errors.New("no mariadbd or mysqld on this machine (Debian: apt-get install mariadb-server-core)")
 
-// ErrNoProgram says that the environment variable MYSQLD names nothing that can be run.
+// ErrNoProgram: the environment variable MYSQLD does not name an executable.
 var ErrNoProgram = errors.New(programEnv + " names no program that can be run")
 
 const (
@@ -26,8 +26,7 @@ const (
 	userName = "reconciliation"
 )
 
-// Server is a running throw-away database server. Its methods may be called from several
-// goroutines at once.
+// Server is a running temporary database server. It is safe for concurrent use.
 type Server struct {
 	kind       string
 	concurrent bool
@@ -35,24 +34,24 @@ type Server struct {
 	password   string
 
 	stop      func() error
-	restart   func(context.Context) error // nil where it cannot
+	restart   func(context.Context) error // nil for the in-process server
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// Kind names the server for people, such as "MariaDB 10.11.19 (/usr/sbin/mariadbd)".
+// Kind describes the server, such as "MariaDB 10.11.19 (/usr/sbin/mariadbd)".
 func (s *Server) Kind() string { return s.kind }
 
-// Concurrent is false where the server must be used with exactly one connection.
+// Concurrent is false if the server must be used with one connection only.
 func (s *Server) Concurrent() bool { return s.concurrent }
 
-// Host is the address the server listens on, always the loopback interface.
+// Host is the address of the server, always the loopback interface.
 func (s *Server) Host() string { return loopback }
 
-// Port is the TCP port the server listens on.
+// Port is the TCP port of the server.
 func (s *Server) Port() int { return s.port }
 
-// User is the account that may do everything on this server.
+// User is the account with all privileges.
 func (s *Server) User() string { return userName }
 
 // Password is User's password. Do not print it.
@@ -61,11 +60,10 @@ func (s *Server) Password() string { return s.password }
 // String is the server's Kind, so that printing a Server never prints its password.
 func (s *Server) String() string { return s.kind }
 
-// GoString is the same for %#v.
+// GoString is String for %#v.
 func (s *Server) GoString() string { return s.kind }
 
-// DSN returns a new driver configuration that reaches the server, without a database. The
-// caller adds DBName and what else it needs.
+// DSN returns a new driver configuration without a database. The caller sets DBName and other options.
 func (s *Server) DSN() *mysql.Config {
 	cfg := mysql.NewConfig()
 	cfg.Net = "tcp"
@@ -75,7 +73,7 @@ func (s *Server) DSN() *mysql.Config {
 	return cfg
 }
 
-// CreateDatabase creates an empty database. It is an error if there is one of that name.
+// CreateDatabase creates an empty database. It is an error if the database exists.
 func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 	if err := s.exec(ctx, "CREATE DATABASE "+quote(name)+" CHARACTER SET utf8mb4"); err != nil {
 		return fmt.Errorf("create database %s: %w", name, err)
@@ -83,7 +81,7 @@ func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 	return nil
 }
 
-// DropDatabase removes a database with all it holds, if there is one of that name.
+// DropDatabase drops a database if it exists.
 func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)); err != nil {
 		return fmt.Errorf("drop database %s: %w", name, err)
@@ -91,11 +89,11 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	return nil
 }
 
-// Restart ends the server, which tells its clients and keeps its data, and starts it again on the
-// same port. It returns once the server answers. It must not be called by two at once.
+// Restart shuts the server down cleanly and starts it again with its data on the same port. It returns when the server
+// accepts connections. It must not be called concurrently.
 func (s *Server) Restart(ctx context.Context) error {
 	if s.restart == nil {
-		return fmt.Errorf("%s has no process of its own to restart", s.kind)
+		return fmt.Errorf("%s runs in this process and cannot be restarted", s.kind)
 	}
 	if err := s.restart(ctx); err != nil {
 		return fmt.Errorf("restart %s: %w", s.kind, err)
@@ -103,14 +101,13 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Close stops the server and removes its temporary directory. Closing again returns the same.
+// Close stops the server and removes its temporary directory. Later calls return the same error.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.stop() })
 	return s.closeErr
 }
 
-// exec runs one statement on a connection of its own, which is closed again: the in-process
-// server has room for one only.
+// exec runs one statement on a new connection and closes it: the in-process server accepts only one.
 func (s *Server) exec(ctx context.Context, statement string) error {
 	db, err := open(s.DSN())
 	if err != nil {

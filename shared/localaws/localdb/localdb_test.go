@@ -83,7 +83,7 @@ func openServer(t *testing.T, s *Server, database string) *sql.DB {
 	return db
 }
 
-func TestCreatesDatabasesThatHoldData(t *testing.T) {
+func TestCreatedDatabasesHoldData(t *testing.T) {
 	for name, start := range map[string]func(context.Context) (*Server, error){
 		"own process": Start,
 		"in process":  StartInProcess,
@@ -121,7 +121,7 @@ func TestCreatesDatabasesThatHoldData(t *testing.T) {
 	}
 }
 
-func TestRefusesAWrongPassword(t *testing.T) {
+func TestWrongPasswordIsRefused(t *testing.T) {
 	for name, start := range map[string]func(context.Context) (*Server, error){
 		"own process": Start,
 		"in process":  StartInProcess,
@@ -144,7 +144,7 @@ func TestRefusesAWrongPassword(t *testing.T) {
 	}
 }
 
-func TestNeverPrintsThePassword(t *testing.T) {
+func TestServerNeverPrintsItsPassword(t *testing.T) {
 	s := &Server{kind: "kind", password: "hidden"}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
 		if got := fmt.Sprintf(format, s); got != "kind" {
@@ -166,7 +166,7 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 	}
 }
 
-func TestFurtherOptionsOverrideTheUsualOnes(t *testing.T) {
+func TestOptionsOverrideTheUsualOnes(t *testing.T) {
 	s := started(t, func(ctx context.Context) (*Server, error) {
 		return StartWith(ctx, "--log-bin=binlog", "--server-id=1", "--max-connections=123")
 	})
@@ -206,7 +206,7 @@ func TestRestartKeepsDataPortAndAccount(t *testing.T) {
 	}
 }
 
-func TestTheInProcessServerCannotRestart(t *testing.T) {
+func TestInProcessServerCannotRestart(t *testing.T) {
 	s := started(t, StartInProcess)
 	if err := s.Restart(t.Context()); err == nil {
 		t.Error("it claims to have restarted")
@@ -267,7 +267,7 @@ func TestServerEndsWithItsParent(t *testing.T) {
 	}
 }
 
-func TestFailedStartShowsTheServersLogAndLeavesNothing(t *testing.T) {
+func TestFailedStartReturnsTheLogAndLeavesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mysqld")
 	script := `#!/bin/sh
 case "$2" in --version) echo "mysqld  Ver 8.4.1 for Linux"; exit;; esac
@@ -300,7 +300,7 @@ func programs(t *testing.T, names ...string) string {
 	return dir
 }
 
-func TestTheServerThatMYSQLDNamesComesFirst(t *testing.T) {
+func TestProgramInMYSQLDIsPreferred(t *testing.T) {
 	dir := programs(t, "mariadbd", "mysqld", "mysqld-9")
 	t.Setenv("PATH", dir)
 	t.Chdir(dir)
@@ -318,7 +318,7 @@ func TestTheServerThatMYSQLDNamesComesFirst(t *testing.T) {
 	}
 }
 
-func TestMYSQLDThatNamesNoProgramIsSaidInOneLine(t *testing.T) {
+func TestInvalidMYSQLDIsReportedInOneLine(t *testing.T) {
 	dir := programs(t)
 	text := filepath.Join(dir, "text")
 	if err := os.WriteFile(text, nil, 0o644); err != nil {
@@ -338,7 +338,7 @@ func TestMYSQLDThatNamesNoProgramIsSaidInOneLine(t *testing.T) {
 	}
 }
 
-func TestAProgramThatIsNoServerIsRefused(t *testing.T) {
+func TestProgramThatIsNotAServerIsRefused(t *testing.T) {
 	dir := programs(t, "true")
 	t.Setenv(programEnv, filepath.Join(dir, "true"))
 	if _, err := Start(t.Context()); err == nil || !strings.Contains(err.Error(), "neither MariaDB nor MySQL") {
@@ -346,7 +346,7 @@ func TestAProgramThatIsNoServerIsRefused(t *testing.T) {
 	}
 }
 
-func TestARealMysqldAloneIsFound(t *testing.T) {
+func TestMysqldIsFoundWithoutMariadbd(t *testing.T) {
 	dir := programs(t, "mysqld")
 	path, err := findIn([]string{t.TempDir(), "relative", dir})
 	if err != nil || path != filepath.Join(dir, "mysqld") {
@@ -375,7 +375,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsRecognised(t *testing.T) {
+func TestTakenPortIsRecognized(t *testing.T) {
 	path := installed(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -386,13 +386,13 @@ func TestTakenPortIsRecognised(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	as, err := serverAccount()
+	owner, err := serverAccount()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := started(t, Start)
 
-	second, err := newHome("", p, as)
+	second, err := newHome("", p, owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,7 +405,7 @@ func TestTakenPortIsRecognised(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{second.dir, second.path("data")} {
-		if err := as.give(dir); err != nil {
+		if err := owner.chown(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -422,7 +422,7 @@ func TestTakenPortIsRecognised(t *testing.T) {
 	}
 }
 
-func TestSecondConnectionToTheInProcessServerWaitsForTheFirst(t *testing.T) {
+func TestSecondConnectionToInProcessServerWaitsForTheFirst(t *testing.T) {
 	s := started(t, StartInProcess)
 	if s.Concurrent() {
 		t.Fatal("it claims to be concurrent")

@@ -26,9 +26,9 @@ const (
 	startTimeout = 60 * time.Second
 	// readyEvery is the pause between two attempts to connect to a starting server.
 	readyEvery = 10 * time.Millisecond
-	// portAttempts is how often a port is chosen anew when another program took it meanwhile.
+	// portAttempts is how many ports are tried if another program takes the chosen one.
 	portAttempts = 5
-	// logLines of a failed server are shown in the error.
+	// logLines is how many lines of a failed server's log are in the error.
 	logLines = 15
 )
 
@@ -47,21 +47,20 @@ func (p program) kind() string {
 	return fmt.Sprintf("%s %s (%s)", name, p.version, p.path)
 }
 
-// programEnv names the server program to run, where it is not to be looked for.
+// programEnv is the variable with the server program, instead of a search for one.
 const programEnv = "MYSQLD"
 
-// Start finds mariadbd or mysqld on PATH or where packages usually put them, and runs it in a
-// temporary directory; the environment variable MYSQLD names another program. It returns once the
-// server answers, after about half a second (MySQL: three), or when ctx ends. ErrNoServer says
-// that there is none, ErrNoProgram that MYSQLD names none; an error of a server that would not
-// start carries the last lines of its log.
+// Start runs mariadbd or mysqld, from PATH or the usual directories of packages, in a temporary directory. The
+// environment variable MYSQLD names another program. Start returns when the server accepts connections, after about
+// half a second (MySQL: three), or when ctx ends. The error is ErrNoServer, ErrNoProgram, or has the last lines of the
+// server's log.
 func Start(ctx context.Context) (*Server, error) { return StartWith(ctx) }
 
 // StartInMemory is Start with the server's directory in memory, where the machine has room for it there: tables
 // are created and dropped ten times as fast.
 func StartInMemory(ctx context.Context) (*Server, error) { return startIn(ctx, memoryDir()) }
 
-// StartWith is Start with further options of the server program, which override the usual ones.
+// StartWith is Start with more options of the server program, which override the usual ones.
 func StartWith(ctx context.Context, options ...string) (*Server, error) {
 	return startIn(ctx, "", options...)
 }
@@ -95,7 +94,7 @@ func find() (string, error) {
 		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"))
 }
 
-// findIn prefers mariadbd in any directory, because mysqld is often another name for it.
+// findIn looks for mariadbd in all directories first, because mysqld is often another name for it.
 func findIn(dirs []string) (string, error) {
 	for _, name := range []string{"mariadbd", "mysqld"} {
 		for _, dir := range dirs {
@@ -113,15 +112,15 @@ func start(ctx context.Context, dir, path string, options ...string) (*Server, e
 	if err != nil {
 		return nil, err
 	}
-	as, err := serverAccount()
+	owner, err := serverAccount()
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHome(dir, p, as)
+	h, err := newHome(dir, p, owner)
 	if err != nil {
 		return nil, err
 	}
-	h.further = options
+	h.extra = options
 	s, err := h.start(ctx)
 	if err != nil {
 		return nil, errors.Join(err, h.remove())
@@ -131,16 +130,16 @@ func start(ctx context.Context, dir, path string, options ...string) (*Server, e
 
 var versionPattern = regexp.MustCompile(`\bVer (\d+\.\d+\.\d+)`)
 
-// identify asks the program which server it is. The file's name does not tell: MariaDB also
-// installs itself as mysqld.
+// identify runs the program with --version: its file name is not enough, because MariaDB also installs itself as
+// mysqld.
 func identify(ctx context.Context, path string) (program, error) {
 	out, err := exec.CommandContext(ctx, path, "--no-defaults", "--version").Output()
 	if err != nil {
-		return program{}, fmt.Errorf("ask for its version: %w", err)
+		return program{}, fmt.Errorf("run it with --version: %w", err)
 	}
 	match := versionPattern.FindSubmatch(out)
 	if match == nil {
-		return program{}, fmt.Errorf("neither MariaDB nor MySQL, by what it says of its version: %.100q", bytes.TrimSpace(out))
+		return program{}, fmt.Errorf("it is neither MariaDB nor MySQL, its version is %.100q", bytes.TrimSpace(out))
 	}
 	return program{
 		path:    path,
@@ -151,25 +150,25 @@ func identify(ctx context.Context, path string) (program, error) {
 
 // home is the temporary directory of one server.
 type home struct {
-	dir     string
-	program program
-	further []string // options
-	as      *account
-	janitor *janitor
+	dir      string
+	program  program
+	extra    []string // options
+	account  *account
+	watchdog *watchdog
 }
 
-func newHome(parent string, p program, as *account) (*home, error) {
+func newHome(parent string, p program, account *account) (*home, error) {
 	dir, err := os.MkdirTemp(parent, "reconciliation-db-")
 	if err != nil {
 		return nil, err
 	}
-	return &home{dir: dir, program: p, as: as, janitor: startJanitor(dir)}, nil
+	return &home{dir: dir, program: p, account: account, watchdog: startWatchdog(dir)}, nil
 }
 
-// remove deletes the directory; its server must have ended.
+// remove deletes the directory after the server has ended.
 func (h *home) remove() error {
 	err := os.RemoveAll(h.dir)
-	h.janitor.release()
+	h.watchdog.release()
 	return err
 }
 
@@ -184,7 +183,7 @@ func (h *home) start(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	for _, path := range []string{h.dir, h.path("data"), h.path("accounts.sql")} {
-		if err := h.as.give(path); err != nil {
+		if err := h.account.chown(path); err != nil {
 			return nil, err
 		}
 	}
@@ -194,7 +193,7 @@ func (h *home) start(ctx context.Context) (*Server, error) {
 	return h.serve(ctx, password)
 }
 
-// accountsSQL is run by the server before it accepts connections: one statement a line.
+// accountsSQL runs before the server accepts connections: one statement a line.
 func accountsSQL(password string) string {
 	account := fmt.Sprintf("'%s'@'%s'", userName, loopback)
 	return "DROP USER IF EXISTS 'root'@'localhost';\n" +
@@ -202,11 +201,11 @@ func accountsSQL(password string) string {
 		"GRANT ALL PRIVILEGES ON *.* TO " + account + " WITH GRANT OPTION;\n"
 }
 
-// options are those of a server whose data may be lost: nothing is flushed, doubled or logged
-// for replication. A loose- option is passed over by the server that does not know it.
+// options are for data that may be lost: no flush, no doublewrite buffer and no binary log. A server ignores a loose-
+// option that it does not know.
 func (h *home) options() []string {
 	opts := []string{
-		"--no-defaults", // first, or it is refused
+		"--no-defaults", // it must be first
 		"--datadir=" + h.path("data"),
 		"--tmpdir=" + h.dir,
 		"--socket=" + h.path("socket"),
@@ -224,10 +223,10 @@ func (h *home) options() []string {
 		"--character-set-server=utf8mb4",
 	}
 	if !h.program.mariaDB {
-		// MySQL's packages name a directory that may not exist, and listen on a second port.
+		// The defaults of MySQL's packages are a directory that may not exist, and a second port.
 		opts = append(opts, "--secure-file-priv=NULL", "--loose-mysqlx=OFF")
 	}
-	return append(opts, h.further...)
+	return append(opts, h.extra...)
 }
 
 // initialize creates the server's own tables.
@@ -259,8 +258,7 @@ func (h *home) runInitialize() (*child, error) {
 	return h.run(script, "--bootstrap", "--log-warnings=0")
 }
 
-// systemTables reads MariaDB's definition of its own tables. A bootstrapping server wants one
-// statement a line.
+// systemTables returns the SQL of MariaDB's system tables, one statement a line, as --bootstrap requires.
 func systemTables(path string) (io.Reader, error) {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -283,11 +281,11 @@ func systemTables(path string) (io.Reader, error) {
 			return io.MultiReader(strings.NewReader(head), bytes.NewReader(content)), nil
 		}
 	}
-	return nil, fmt.Errorf("its SQL files are missing, looked for %s", strings.Join(tried, ", "))
+	return nil, fmt.Errorf("its SQL files are missing: none of %s exists", strings.Join(tried, ", "))
 }
 
-// serve starts the initialized server on a free port. The port may be taken by another program
-// between the choice and the start; then the server ends and another port is chosen.
+// serve starts the initialized server on a free port. If another program takes the port first, the server ends, and
+// serve tries another port.
 func (h *home) serve(ctx context.Context, password string) (*Server, error) {
 	for attempt := 1; ; attempt++ {
 		port, err := freePort(ctx)
@@ -312,8 +310,8 @@ func (h *home) serve(ctx context.Context, password string) (*Server, error) {
 			},
 		}
 		s.restart = func(ctx context.Context) error {
-			c.end(ctx)
-			again, err := h.run(nil, "--bind-address="+loopback, "--port="+strconv.Itoa(port)) // it has its accounts
+			c.terminate(ctx)
+			again, err := h.run(nil, "--bind-address="+loopback, "--port="+strconv.Itoa(port)) // its accounts exist
 			if err != nil {
 				return err
 			}
@@ -350,8 +348,7 @@ func portOf(l net.Listener) (int, error) {
 	return int(address.Port()), err
 }
 
-// ready returns once the server accepts this start's password: another program on the same port
-// does not know it.
+// ready returns when the server accepts the password, which another program on the same port does not know.
 func ready(ctx context.Context, c *child, s *Server) (err error) {
 	cfg := s.DSN()
 	cfg.Logger = &mysql.NopLogger{}
@@ -386,7 +383,7 @@ type child struct {
 	err    error
 }
 
-// run starts the server program with its output in a file of its own.
+// run starts the server program with its output in a new log file.
 func (h *home) run(input io.Reader, args ...string) (*child, error) {
 	log, err := os.CreateTemp(h.dir, "log-")
 	if err != nil {
@@ -400,15 +397,15 @@ func (h *home) run(input io.Reader, args ...string) (*child, error) {
 	return c, nil
 }
 
-// runLogged starts the child in a goroutine that keeps its thread until the child has ended,
-// because Linux takes the end of that thread for the end of the parent.
+// runLogged starts the child in a goroutine that keeps its thread until the child has ended: Linux kills the child when
+// the thread that started it ends.
 func (h *home) runLogged(c *child, log *os.File, input io.Reader, args []string) error {
 	cmd := exec.Command(h.program.path, append(h.options(), args...)...) //nolint:noctx // the server outlives the call that starts it
 	cmd.Dir = h.dir
 	cmd.Stdin = input
 	cmd.Stdout = log
 	cmd.Stderr = log
-	prepare(cmd, h.as)
+	prepare(cmd, h.account)
 
 	c.cmd = cmd
 	started := make(chan error)
@@ -417,21 +414,21 @@ func (h *home) runLogged(c *child, log *os.File, input io.Reader, args []string)
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		if err == nil {
-			h.janitor.watch(cmd.Process.Pid)
+			h.watchdog.watch(cmd.Process.Pid)
 		}
 		started <- err
 		if err != nil {
 			return
 		}
 		c.err = cmd.Wait()
-		h.janitor.unwatch()
+		h.watchdog.unwatch()
 		close(c.exited)
 	}()
 	return <-started
 }
 
-// end asks the child to end in its own time, which it has until ctx ends.
-func (c *child) end(ctx context.Context) {
+// terminate sends SIGTERM, and kills the child when ctx ends.
+func (c *child) terminate(ctx context.Context) {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only where it has ended already
 	select {
 	case <-c.exited:
@@ -440,13 +437,13 @@ func (c *child) end(ctx context.Context) {
 	}
 }
 
-// kill ends the child without ceremony, its data being worth nothing, and waits for its end.
+// kill kills the child and waits for its end. Its data may be lost.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill() // fails only where it has ended already
 	<-c.exited
 }
 
-// reason says how the child ended; call it after exited is closed.
+// reason returns how the child ended. Call it after exited is closed.
 func (c *child) reason() error {
 	if c.err == nil {
 		return errors.New("exit status 0")
@@ -467,7 +464,7 @@ func (c *child) logTail() string {
 	return strings.Join(lines, "\n")
 }
 
-// portTaken tells whether the child ended because another program holds its port.
+// portTaken reports whether the child ended because another program uses its port.
 func (c *child) portTaken() bool {
 	content, err := os.ReadFile(c.log)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"syscall"
 )
 
-// account is the user a server runs as; nil means the user of this process.
+// account is the user that a server runs as; nil is the user of this process.
 type account struct{ uid, gid int }
 
-// serverAccount returns nil unless this process belongs to root, as whom no server will run.
+// serverAccount returns nil unless this process runs as root, which servers refuse.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -36,33 +36,31 @@ func serverAccount() (*account, error) {
 		}
 		return &account{uid: uid, gid: gid}, nil
 	}
-	return nil, errors.New("a database server does not run as root, and there is no user mysql or nobody to run it as")
+	return nil, errors.New("a database server does not run as root, and there is no user mysql or nobody")
 }
 
-// give makes the account the owner of a file or directory.
-func (a *account) give(path string) error {
+// chown makes the account the owner of a file or directory.
+func (a *account) chown(path string) error {
 	if a == nil {
 		return nil
 	}
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// prepare makes the command run as the account, in a process group of its own so that an
-// interrupt typed at the terminal does not reach it, and end with its parent.
-func prepare(cmd *exec.Cmd, as *account) {
+// prepare makes the command run as the account and end with its parent. A new process group keeps Ctrl-C away from it.
+func prepare(cmd *exec.Cmd, account *account) {
 	attr := &syscall.SysProcAttr{Setpgid: true}
-	if as != nil {
-		attr.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+	if account != nil {
+		attr.Credential = &syscall.Credential{Uid: uint32(account.uid), Gid: uint32(account.gid)}
 	}
 	endWithParent(attr)
 	cmd.SysProcAttr = attr
 }
 
-// janitorScript reads the process id to end, or an empty line for none, from its standard
-// input, whose other end only this process holds. At the end of the input, which is also the end
-// of this process, it ends that process and removes the directory, trying again while a dying
-// server still writes there.
-const janitorScript = `
+// watchdogScript reads the id of the server's process, or an empty line for none, from its standard input. Only this
+// process has the other end, so that the input ends with this process. Then the script kills the server and removes the
+// directory. It retries, because the server may still write there.
+const watchdogScript = `
 pid=
 while read -r line; do pid=$line; done
 [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null
@@ -72,15 +70,15 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
 	sleep 0.1
 done`
 
-// janitor cleans up after this process if it ends without Close.
-type janitor struct {
+// watchdog cleans up after this process if it ends without Close.
+type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser
 }
 
-// startJanitor returns nil where there is no shell: then only Close cleans up.
-func startJanitor(dir string) *janitor {
-	cmd := exec.Command("sh", "-c", janitorScript, "localdb", dir) //nolint:noctx // it waits for the end of this process
+// startWatchdog returns nil where there is no shell: then only Close cleans up.
+func startWatchdog(dir string) *watchdog {
+	cmd := exec.Command("sh", "-c", watchdogScript, "localdb", dir) //nolint:noctx // it waits for the end of this process
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	input, err := cmd.StdinPipe()
@@ -90,25 +88,25 @@ func startJanitor(dir string) *janitor {
 	if err := cmd.Start(); err != nil {
 		return nil
 	}
-	return &janitor{cmd: cmd, input: input}
+	return &watchdog{cmd: cmd, input: input}
 }
 
-// watch names the process to end with this one.
-func (j *janitor) watch(pid int) {
+// watch sets the process to kill.
+func (j *watchdog) watch(pid int) {
 	if j != nil {
 		_, _ = fmt.Fprintf(j.input, "%d\n", pid)
 	}
 }
 
-// unwatch says that the process has ended: its id may soon be another's.
-func (j *janitor) unwatch() {
+// unwatch is called when the process has ended, because its id may be reused.
+func (j *watchdog) unwatch() {
 	if j != nil {
 		_, _ = io.WriteString(j.input, "\n")
 	}
 }
 
-// release has the janitor remove the directory now, and waits for it.
-func (j *janitor) release() {
+// release makes the watchdog remove the directory and waits for its end.
+func (j *watchdog) release() {
 	if j == nil {
 		return
 	}

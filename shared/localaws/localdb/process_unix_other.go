@@ -4,5 +4,5 @@ package localdb
 
 import "syscall"
 
-// endWithParent does nothing here: the janitor alone ends the server.
+// endWithParent does nothing here: the watchdog alone ends the server.
 func endWithParent(*syscall.SysProcAttr) {}

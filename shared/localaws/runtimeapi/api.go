@@ -19,7 +19,7 @@ func (p *Process) api() http.Handler {
 	return mux
 }
 
-// next holds the request until there is an event.
+// next waits for an event.
 func (p *Process) next(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	if !p.asked {
@@ -62,7 +62,7 @@ func (p *Process) initFailure(w http.ResponseWriter, r *http.Request) {
 	accept(w)
 }
 
-// reported reads the error that a function reports about itself.
+// reported reads the error that a function reports.
 func reported(r *http.Request) *Error {
 	e := &Error{}
 	if err := json.NewDecoder(r.Body).Decode(e); err != nil {
@@ -71,7 +71,7 @@ func reported(r *http.Request) *Error {
 	return e
 }
 
-// finish gives the current invocation its answer, once.
+// finish completes the current invocation, once.
 func (p *Process) finish(w http.ResponseWriter, id string, a answer) {
 	p.mu.Lock()
 	i := p.current
@@ -89,11 +89,11 @@ func (p *Process) finish(w http.ResponseWriter, id string, a answer) {
 func accept(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, `{"status":"OK"}`) // the process may be gone by now
+	_, _ = io.WriteString(w, `{"status":"OK"}`) // fails only if the process has ended
 }
 
 func refuse(w http.ResponseWriter, status int, kind, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(Error{Type: kind, Message: message}) // the process may be gone by now
+	_ = json.NewEncoder(w).Encode(Error{Type: kind, Message: message}) // fails only if the process has ended
 }

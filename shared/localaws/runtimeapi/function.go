@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// Function is a program and its processes, as many as it is invoked at a time.
+// Function is a program and its processes, one for each concurrent invocation.
 type Function struct {
 	program Program
 
@@ -21,18 +21,18 @@ type Function struct {
 	idle    []*Process // of the running ones
 }
 
-// New returns a function that has no process yet.
+// New returns a function without processes.
 func New(program Program) *Function { return &Function{program: program} }
 
 var errClosed = errors.New("the function is closed")
 
-// Invoke has an idle process handle the event, or a new one, and returns its answer.
+// Invoke passes the event to an idle or new process and returns its response.
 func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	p, err := f.take(ctx)
+	p, err := f.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer f.giveBack(p)
+	defer f.release(p)
 	return p.Invoke(ctx, payload)
 }
 
@@ -52,7 +52,7 @@ func (f *Function) HandleSQS(ctx context.Context, batch events.SQSEvent) (respon
 	return response, nil
 }
 
-func (f *Function) take(ctx context.Context) (*Process, error) {
+func (f *Function) acquire(ctx context.Context) (*Process, error) {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -82,7 +82,7 @@ func (f *Function) take(ctx context.Context) (*Process, error) {
 	return p, nil
 }
 
-func (f *Function) giveBack(p *Process) {
+func (f *Function) release(p *Process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p.Alive() {
@@ -90,7 +90,7 @@ func (f *Function) giveBack(p *Process) {
 	}
 }
 
-// Processes returns those that run, idle or not, the oldest first.
+// Processes returns the running processes, idle or not, the oldest first.
 func (f *Function) Processes() []*Process {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,7 +98,7 @@ func (f *Function) Processes() []*Process {
 	return slices.Clone(f.running)
 }
 
-// Close kills every process. Invocations that are under way fail.
+// Close kills every process. Running invocations fail.
 func (f *Function) Close() {
 	f.mu.Lock()
 	f.closed = true

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// OutputBuffer keeps what programs print. It may be read while they do.
+// OutputBuffer keeps the output of programs. It is safe for concurrent use.
 type OutputBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -18,7 +18,7 @@ func (p *OutputBuffer) Write(text []byte) (int, error) {
 	return p.buf.Write(text)
 }
 
-// String returns all of it so far.
+// String returns the output so far.
 func (p *OutputBuffer) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// initTimeout is what Lambda gives a process until it asks for its first event.
+	// initTimeout is Lambda's limit until a process requests its first event.
 	initTimeout    = 10 * time.Second
 	defaultTimeout = 3 * time.Second // of an invocation, as Lambda's
 	region         = "us-east-1"
 	account        = "123456789012"
 )
 
-// Program is a function's bootstrap and how it is run.
+// Program is the bootstrap of a function and its settings.
 type Program struct {
 	Path    string        // of the bootstrap
 	Name    string        // of the function
-	Environ []string      // NAME=value; wins over what Lambda sets
+	Environ []string      // NAME=value; overrides what Lambda sets
 	Timeout time.Duration // of an invocation; default 3 s
-	// Output gets what the processes print, from each in a goroutine of its own; nil: nobody.
+	// Output receives the output of all processes, concurrently; nil discards it.
 	Output io.Writer
 }
 
-// Error is how an invocation failed: by the function's own error, or by what became of its process.
+// Error is the function's own error, or the end of its process.
 type Error struct {
 	Type    string `json:"errorType"`
 	Message string `json:"errorMessage"`
@@ -41,7 +41,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Type + ": " + e.Message }
 
-// Types of errors that are not the function's own, as Lambda names them.
+// Lambda's types of errors that are not the function's own.
 const (
 	ErrorExit     = "Runtime.ExitError"
 	ErrorTimedOut = "Sandbox.Timedout"
@@ -53,7 +53,7 @@ type Process struct {
 	command  *exec.Cmd
 	server   *http.Server
 	started  time.Time
-	ready    chan struct{} // closed when it first asks for an event
+	ready    chan struct{} // closed when it first requests an event
 	events   chan *invocation
 	exited   chan struct{} // closed when it has ended
 	initTime time.Duration // set before ready is closed
@@ -62,15 +62,15 @@ type Process struct {
 	mu      sync.Mutex
 	asked   bool
 	current *invocation
-	refusal *Error // why it could not start, in its own words
+	refusal *Error // the error that it reported at its start
 }
 
-// invocation is one event on its way to its answer.
+// invocation is one event and its response.
 type invocation struct {
 	id       string
 	payload  []byte
 	deadline time.Time
-	answer   chan answer // has room for one
+	answer   chan answer // buffered for one
 }
 
 type answer struct {
@@ -78,8 +78,8 @@ type answer struct {
 	err     error
 }
 
-// Start starts a process and waits until it asks for its first event. Its error is an *Error where
-// the process could not start by its own account, or ended.
+// Start starts a process and waits until it requests its first event. The error is an *Error if the process reported one
+// or ended.
 func Start(ctx context.Context, program Program) (*Process, error) {
 	if program.Timeout == 0 {
 		program.Timeout = defaultTimeout
@@ -98,7 +98,7 @@ func Start(ctx context.Context, program Program) (*Process, error) {
 	p.command.Stdout, p.command.Stderr = program.Output, program.Output
 	p.started = time.Now()
 	go func() {
-		_ = p.server.Serve(listener) // ends at Close; a failing listener shows in the process
+		_ = p.server.Serve(listener) // Close ends it; if the listener fails, the process notices
 	}()
 	if err := p.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", program.Path, err), p.server.Close())
@@ -110,7 +110,7 @@ func Start(ctx context.Context, program Program) (*Process, error) {
 	return p, nil
 }
 
-// environ is what Lambda sets:
+// environ returns the variables that Lambda sets:
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 func (p *Process) environ(api string) []string {
 	return []string{
@@ -125,7 +125,7 @@ func (p *Process) environ(api string) []string {
 func (p *Process) wait() {
 	p.exit = p.command.Wait()
 	close(p.exited)
-	_ = p.server.Close() // nobody is left to talk to
+	_ = p.server.Close() // it has no client left
 }
 
 func (p *Process) awaitReady(ctx context.Context) error {
@@ -138,11 +138,11 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		return p.ended()
 	case <-ctx.Done():
 		p.Kill()
-		return fmt.Errorf("function %s asked for no event: %w", p.program.Name, ctx.Err())
+		return fmt.Errorf("function %s did not request an event: %w", p.program.Name, ctx.Err())
 	}
 }
 
-// ended says why the process is no more.
+// ended returns why the process has ended.
 func (p *Process) ended() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,19 +156,19 @@ func (p *Process) ended() error {
 	return &Error{Type: ErrorExit, Message: "Runtime exited: " + status}
 }
 
-// InitTime is how long the process took from its start to asking for its first event.
+// InitTime is the time from the start of the process to its first request for an event.
 func (p *Process) InitTime() time.Duration { return p.initTime }
 
 // PID is the process's id on this machine.
 func (p *Process) PID() int { return p.command.Process.Pid }
 
-// Kill ends the process at once, whatever it is doing, and waits for its end.
+// Kill kills the process and waits for its end.
 func (p *Process) Kill() {
 	_ = p.command.Process.Kill() // it may have ended already
 	<-p.exited
 }
 
-// Alive reports whether the process has not ended.
+// Alive reports whether the process is running.
 func (p *Process) Alive() bool {
 	select {
 	case <-p.exited:
@@ -178,8 +178,8 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// Invoke hands the event to the process, when it has answered the one before, and returns the
-// function's answer. If ctx ends, the process is killed.
+// Invoke waits until the process is idle, passes the event to it and returns the function's response. It kills the
+// process if ctx ends.
 func (p *Process) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	i := &invocation{
 		id: uuid.NewString(), payload: payload, deadline: time.Now().Add(p.program.Timeout), answer: make(chan answer, 1),
@@ -207,7 +207,7 @@ func (p *Process) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 }
 
-// last returns the answer that was given just before the end, else the error.
+// last returns the response if there is one, else the error.
 func (i *invocation) last(err error) ([]byte, error) {
 	select {
 	case a := <-i.answer:

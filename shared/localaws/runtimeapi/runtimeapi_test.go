@@ -136,7 +136,7 @@ func wantError(t *testing.T, err error, kind, message string) {
 	}
 }
 
-func TestAFunctionSeesItsInvocationAndNothingOfOurEnvironment(t *testing.T) {
+func TestFunctionSeesItsInvocationButNotOurEnvironment(t *testing.T) {
 	t.Setenv("OURS", "secret")
 	r, err := invoke(t, newFunction(t, long), event{})
 	if err != nil {
@@ -155,7 +155,7 @@ func TestAFunctionSeesItsInvocationAndNothingOfOurEnvironment(t *testing.T) {
 	}
 }
 
-func TestAFunctionGoesOnAfterAnErrorButNotAfterAPanic(t *testing.T) {
+func TestProcessSurvivesAnErrorButNotAPanic(t *testing.T) {
 	f := newFunction(t, long)
 	first, err := invoke(t, f, event{})
 	if err != nil {
@@ -205,7 +205,7 @@ func newGate(t *testing.T) gate {
 	return g
 }
 
-func TestEachConcurrentInvocationHasAProcessThatIsUsedAgain(t *testing.T) {
+func TestConcurrentInvocationsUseSeparateProcessesThatAreReused(t *testing.T) {
 	f, g := newFunction(t, long), newGate(t)
 	pids := make([]int, 3)
 	var group sync.WaitGroup
@@ -232,7 +232,7 @@ func TestEachConcurrentInvocationHasAProcessThatIsUsedAgain(t *testing.T) {
 	}
 }
 
-func TestAKilledProcessFailsItsInvocationAndIsReplaced(t *testing.T) {
+func TestKilledProcessFailsItsInvocationAndIsReplaced(t *testing.T) {
 	f, g := newFunction(t, long), newGate(t)
 	failed := make(chan error)
 	go func() {
@@ -250,7 +250,7 @@ func TestAKilledProcessFailsItsInvocationAndIsReplaced(t *testing.T) {
 	}
 }
 
-func TestAnInvocationEndsWithItsTimeoutOrItsContext(t *testing.T) {
+func TestInvocationEndsWithItsTimeoutOrContext(t *testing.T) {
 	g := newGate(t)
 	go func() {
 		for range g.arrived {
@@ -274,7 +274,7 @@ func TestAnInvocationEndsWithItsTimeoutOrItsContext(t *testing.T) {
 	}
 }
 
-func TestAProcessThatCannotStartSaysWhy(t *testing.T) {
+func TestFailedStartReportsTheCause(t *testing.T) {
 	for as, want := range map[string]runtimeapi.Error{
 		"exits":   {Type: runtimeapi.ErrorExit, Message: "exit status 3"},
 		"refuses": {Type: "Function.CannotStart", Message: "no database"},
@@ -289,7 +289,7 @@ func TestAProcessThatCannotStartSaysWhy(t *testing.T) {
 	}
 }
 
-func TestOutputAndInitTimeAreKept(t *testing.T) {
+func TestOutputAndInitTimeAreRecorded(t *testing.T) {
 	var out bytes.Buffer
 	printing := program(t, "handler", long)
 	printing.Output = &out
@@ -306,7 +306,7 @@ func TestOutputAndInitTimeAreKept(t *testing.T) {
 	}
 }
 
-func TestABatchIsAnsweredAsLambdaReadsIt(t *testing.T) {
+func TestBatchResponseIsDecodedAsInLambda(t *testing.T) {
 	f := newFunction(t, long)
 	response, err := f.HandleSQS(t.Context(), events.SQSEvent{Records: []events.SQSMessage{{MessageId: "m1"}, {MessageId: "m2"}}})
 	if err != nil || len(response.BatchItemFailures) != 2 || response.BatchItemFailures[1].ItemIdentifier != "m2" {

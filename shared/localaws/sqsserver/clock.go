@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// Clock is where the server takes time from.
+// Clock is the server's source of time.
 type Clock interface {
 	Now() time.Time
-	// AfterFunc calls f once, d from now, in any goroutine. stop reports
-	// whether it kept f from being called.
+	// AfterFunc calls f once, d from now, in any goroutine. stop returns
+	// false if f was already called.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
 }
 
-// systemClock is package time. It follows the fake time of a testing/synctest
-// bubble when the server lives in one.
+// systemClock is package time, also the fake time of a testing/synctest bubble.
 type systemClock struct{}
 
 func (systemClock) Now() time.Time { return time.Now() }
@@ -23,8 +22,7 @@ func (systemClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	return time.AfterFunc(d, f).Stop
 }
 
-// ManualClock is a Clock for tests: it moves only when it is told to. It is
-// safe for use by several goroutines.
+// ManualClock is a Clock for tests that only Advance moves. It is safe for concurrent use.
 type ManualClock struct {
 	mu     sync.Mutex
 	now    time.Time
@@ -37,21 +35,21 @@ type manualTimer struct {
 	f  func()
 }
 
-// NewManualClock returns a clock that stands at now.
+// NewManualClock returns a clock with the time now.
 func NewManualClock(now time.Time) *ManualClock {
 	c := &ManualClock{now: now, timers: map[*manualTimer]struct{}{}}
 	c.added = sync.NewCond(&c.mu)
 	return c
 }
 
-// Now is the time to which the clock was last moved.
+// Now returns the clock's time.
 func (c *ManualClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-// AfterFunc has Advance call f when the clock reaches d from now.
+// AfterFunc makes Advance call f when the clock reaches d from now.
 func (c *ManualClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,8 +65,7 @@ func (c *ManualClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	}
 }
 
-// Advance moves the clock by d and calls what falls due on the way, in order
-// of time, each with the clock standing at its own moment.
+// Advance moves the clock by d and calls the functions that are due, in order of time, each at its own time.
 func (c *ManualClock) Advance(d time.Duration) {
 	c.mu.Lock()
 	end := c.now.Add(d)
@@ -103,8 +100,7 @@ func (c *ManualClock) next(end time.Time) *manualTimer {
 	return first
 }
 
-// BlockUntil returns when at least n timers are pending: so many long polls
-// are waiting, and an Advance will reach them.
+// BlockUntil returns when at least n timers are pending, such as those of n long polls.
 func (c *ManualClock) BlockUntil(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,9 +6,9 @@ import (
 	"net/http"
 )
 
-// apiError is an error as the protocol carries it: the shape's name in the
-// body, and the code of the older query protocol in x-amzn-query-error,
-// from which SDKs take ErrorCode().
+// apiError is an error of the protocol: the name of its shape in the body,
+// and the code of the older query protocol in x-amzn-query-error, which is
+// the SDKs' ErrorCode().
 type apiError struct {
 	status    int
 	shape     string
@@ -27,8 +27,8 @@ func badRequest(shape, queryCode, format string, args ...any) *apiError {
 	return &apiError{http.StatusBadRequest, shape, queryCode, fmt.Sprintf(format, args...)}
 }
 
-// invalidParameter is what SQS answers for most values out of range. It has
-// no type of its own in the SDKs: there it is a generic API error.
+// invalidParameter is SQS's error for most values out of range. In the SDKs
+// it is a generic API error.
 func invalidParameter(format string, args ...any) *apiError {
 	return badRequest("InvalidParameterValueException", "InvalidParameterValue", format, args...)
 }
@@ -122,7 +122,7 @@ func errorCode(e *apiError) string {
 	return e.shape
 }
 
-// asAPIError turns what is not an apiError into an InternalError.
+// asAPIError returns an InternalError for an error that is not an apiError.
 func asAPIError(err error) *apiError {
 	if e, ok := errors.AsType[*apiError](err); ok {
 		return e

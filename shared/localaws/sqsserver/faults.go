@@ -2,18 +2,18 @@ package sqsserver
 
 import "net/http"
 
-// Fault is a failure to answer instead of, or after, doing the work.
+// Fault is a failure before or after the request is handled.
 type Fault struct {
 	Status  int    // HTTP status; 500 and above, and RequestThrottled, are retried by SDKs
 	Code    string // error code, for example "InternalError"
 	Message string
-	// Drop closes the connection without an answer.
+	// Drop closes the connection without a response.
 	Drop bool
-	// After does the work first, so that only the answer is lost.
+	// After handles the request first, so that only the response is lost.
 	After bool
 }
 
-// Faults as they happen with Amazon SQS.
+// Faults of Amazon SQS.
 var (
 	InternalError      = Fault{Status: http.StatusInternalServerError, Code: "InternalError", Message: "We encountered an internal error. Please try again."}
 	ServiceUnavailable = Fault{Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable", Message: "Service is temporarily unavailable."}
@@ -23,9 +23,9 @@ var (
 	LostAnswer         = Fault{Drop: true, After: true}
 )
 
-// SetFail has f asked before each request, with the action's name such as
-// "SendMessageBatch". A nil answer lets the request through. A nil f ends the
-// faults. f may be called by several goroutines at once.
+// SetFail sets a function that returns the fault of each request, or nil. Its
+// argument is the action, such as "SendMessageBatch". A nil f ends the faults.
+// f may be called concurrently.
 func (s *Server) SetFail(f func(action string) *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,17 +40,17 @@ type Entry struct {
 	Body   string // the message's body; empty unless the action sends
 }
 
-// SetFailEntry has f asked before each entry of a batch. An entry for which it
-// answers a fault is not carried out and is listed under Failed, with
-// SenderFault for a status below 500. A nil f ends the faults. f may be called
-// by several goroutines at once.
+// SetFailEntry sets a function that returns the fault of each entry of a
+// batch, or nil. An entry with a fault is not carried out and is listed under
+// Failed, with SenderFault for a status below 500. A nil f ends the faults. f
+// may be called concurrently.
 func (s *Server) SetFailEntry(f func(Entry) *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failEntry = f
 }
 
-// requestFault asks the hook about one request.
+// requestFault returns the fault of one request, or nil.
 func (s *Server) requestFault(action string) *Fault {
 	s.mu.Lock()
 	f := s.fail
@@ -61,7 +61,7 @@ func (s *Server) requestFault(action string) *Fault {
 	return f(action)
 }
 
-// entryFault asks the hook about one entry of a batch.
+// entryFault returns the fault of one entry of a batch, or nil.
 func (s *Server) entryFault(e Entry) *apiError {
 	s.mu.Lock()
 	f := s.failEntry
@@ -80,10 +80,9 @@ func (f *Fault) apiError() *apiError {
 	return &apiError{status: f.Status, shape: f.Code, queryCode: f.Code, message: f.Message}
 }
 
-// Duplicate has a message of the queue delivered once more than it would be,
-// as a standard queue may at any time: a message in flight becomes visible at
-// once although its receiver still works on it, a visible one is handed out
-// by two receives. It reports whether the queue holds the message.
+// Duplicate delivers a message of the queue once more, as a standard queue may
+// at any time: a message in flight becomes visible at once, a visible one is
+// returned by two receives. It reports whether the queue has the message.
 func (s *Server) Duplicate(queueURL, messageID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +97,7 @@ func (s *Server) Duplicate(queueURL, messageID string) bool {
 		return false
 	}
 	if m.state == inFlight {
-		q.hide(m, ready, now)
+		q.move(m, ready, now)
 		return true
 	}
 	m.duplicates++

@@ -7,12 +7,10 @@ import (
 	"net/http"
 )
 
-// HTTPClient returns a client with connections of its own that hands on an answer only when it
-// has all of it.
+// HTTPClient returns a client with new connections that reads each response completely before it returns it.
 //
-// The SDK closes a request's body as soon as the answer's headers are there. On a busy machine
-// net/http may still be looking whether that body has ended; it then closes the connection below
-// the answer that is being read, and messages are received that nobody sees until their
+// The SDK closes a request's body when the response headers arrive. On a busy machine net/http may still be reading that
+// body; it then closes the connection while the response is read, and the received messages are lost until their
 // visibility timeout ends.
 func HTTPClient() *http.Client {
 	return &http.Client{Transport: wholeAnswers{&http.Transport{MaxIdleConnsPerHost: 32}}}

@@ -368,7 +368,7 @@ func (s *Server) receive(q *queue, in *receiveMessageInput, now time.Time) ([]re
 		m.receives++
 		m.queueReceives++
 		m.receivedAt = now
-		q.hide(m, inFlight, now.Add(timeout))
+		q.move(m, inFlight, now.Add(timeout))
 		out = append(out, m.received(q, in))
 		if m.duplicates > 0 {
 			m.duplicates--
@@ -378,7 +378,7 @@ func (s *Server) receive(q *queue, in *receiveMessageInput, now time.Time) ([]re
 		}
 	}
 	for _, m := range again {
-		q.hide(m, ready, now)
+		q.move(m, ready, now)
 	}
 	return out, nil
 }
@@ -596,9 +596,9 @@ func (s *Server) changeVisibility(q *queue, handle string, timeout *int) error {
 		return invalidParameter("Value %d for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is beyond the limit [%d seconds].", *timeout, maxTimeout)
 	}
 	if *timeout == 0 {
-		q.hide(m, ready, now)
+		q.move(m, ready, now)
 		return nil
 	}
-	q.hide(m, inFlight, until)
+	q.move(m, inFlight, until)
 	return nil
 }

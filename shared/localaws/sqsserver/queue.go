@@ -87,7 +87,7 @@ func (q *queue) advance(now time.Time) {
 		if next.visibleAt.After(now) {
 			break
 		}
-		q.hide(next, ready, next.visibleAt)
+		q.move(next, ready, next.visibleAt)
 	}
 }
 
@@ -113,8 +113,8 @@ func (q *queue) remove(m *message) {
 	delete(q.messages, m.id)
 }
 
-// hide moves a message of the queue to another state until visibleAt.
-func (q *queue) hide(m *message, state messageState, visibleAt time.Time) {
+// move moves a message of the queue to another state until visibleAt.
+func (q *queue) move(m *message, state messageState, visibleAt time.Time) {
 	q.take(m)
 	q.put(m, state, visibleAt)
 }

@@ -109,7 +109,7 @@ func TestMessagesExpireWithTheRetentionPeriod(t *testing.T) {
 	l.wantReceived(dlq, 0)
 }
 
-func TestADeletedNameIsFreeAfterAMinute(t *testing.T) {
+func TestDeletedQueueNameIsFreeAfterAMinute(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	if _, err := l.client.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &q}); err != nil {
@@ -119,7 +119,7 @@ func TestADeletedNameIsFreeAfterAMinute(t *testing.T) {
 	l.queue("q")
 }
 
-func TestVisibilityCannotExceedTwelveHoursInAll(t *testing.T) {
+func TestTotalVisibilityIsAtMostTwelveHours(t *testing.T) {
 	l := start(t)
 	q := l.queue("q", "VisibilityTimeout", "3600")
 	l.send(q, "x")
@@ -131,7 +131,7 @@ func TestVisibilityCannotExceedTwelveHoursInAll(t *testing.T) {
 	}
 }
 
-func TestAMoveTaskFinishesAtItsRate(t *testing.T) {
+func TestMoveTaskKeepsItsRate(t *testing.T) {
 	l := start(t)
 	dlq := l.queue("dlq")
 	source := l.queue("source", "RedrivePolicy", `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dlq","maxReceiveCount":1}`)
@@ -162,7 +162,7 @@ func TestAMoveTaskFinishesAtItsRate(t *testing.T) {
 	l.wantReceived(source, 5)
 }
 
-func TestAMoveTaskFailsWhenItsDestinationIsDeleted(t *testing.T) {
+func TestMoveTaskFailsIfItsDestinationIsDeleted(t *testing.T) {
 	l := start(t)
 	dlq := l.queue("dlq")
 	l.queue("source", "RedrivePolicy", `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dlq","maxReceiveCount":1}`)
@@ -190,7 +190,7 @@ func TestAMoveTaskFailsWhenItsDestinationIsDeleted(t *testing.T) {
 	l.wantReceived(dlq, 1)
 }
 
-func TestFaultsAreAnsweredOverTheWire(t *testing.T) {
+func TestFaultsReachTheSDK(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault sqsserver.Fault
@@ -225,7 +225,7 @@ func TestFaultsAreAnsweredOverTheWire(t *testing.T) {
 	}
 }
 
-func TestThrottlingIsTheSDKsTypedError(t *testing.T) {
+func TestThrottlingIsATypedErrorOfTheSDK(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	l.server.SetFail(func(string) *sqsserver.Fault { return &sqsserver.Throttled })
@@ -235,7 +235,7 @@ func TestThrottlingIsTheSDKsTypedError(t *testing.T) {
 	}
 }
 
-func TestEntriesOfABatchCanFail(t *testing.T) {
+func TestEntryFaultsAreListedAsFailed(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	l.server.SetFailEntry(func(e sqsserver.Entry) *sqsserver.Fault {
@@ -283,7 +283,7 @@ func TestDuplicateDeliversTwice(t *testing.T) {
 	}
 }
 
-func TestALongPollEndsWithItsRequest(t *testing.T) {
+func TestLongPollEndsWithItsRequest(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -322,7 +322,7 @@ func TestCloseEndsLongPolls(t *testing.T) {
 	}
 }
 
-func TestALongPollEndsWhenItsQueueIsDeleted(t *testing.T) {
+func TestLongPollEndsIfItsQueueIsDeleted(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	ended := make(chan error)
@@ -339,7 +339,7 @@ func TestALongPollEndsWhenItsQueueIsDeleted(t *testing.T) {
 	}
 }
 
-func TestTheQueuesWaitTimeAppliesWhereARequestHasNone(t *testing.T) {
+func TestQueueWaitTimeIsTheDefaultOfARequest(t *testing.T) {
 	l := start(t)
 	q := l.queue("q", "ReceiveMessageWaitTimeSeconds", "20")
 	ended := make(chan int)
@@ -357,7 +357,7 @@ func TestTheQueuesWaitTimeAppliesWhereARequestHasNone(t *testing.T) {
 	}
 }
 
-func TestManyConsumersGetEachMessageOnce(t *testing.T) {
+func TestConcurrentConsumersGetEachMessageOnce(t *testing.T) {
 	l := start(t)
 	q := l.queue("q")
 	const messages, consumers = 400, 8
@@ -402,7 +402,7 @@ func TestManyConsumersGetEachMessageOnce(t *testing.T) {
 	}
 }
 
-func TestConfigurationByEnvironment(t *testing.T) {
+func TestEndpointVariableReachesTheServer(t *testing.T) {
 	l := start(t)
 	l.queue("q")
 	t.Setenv("AWS_ENDPOINT_URL_SQS", l.server.URL())
@@ -424,7 +424,7 @@ func TestConfigurationByEnvironment(t *testing.T) {
 	}
 }
 
-func TestOtherRequestsAreRefused(t *testing.T) {
+func TestUnsupportedRequestsAreRefused(t *testing.T) {
 	signed := http.Header{"Authorization": {"AWS4-HMAC-SHA256 any"}}
 	for _, test := range []struct {
 		name   string
@@ -474,7 +474,7 @@ func (c handlerClient) Do(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-func TestAnHTTPHandlerFollowsPackageTime(t *testing.T) {
+func TestHandlerUsesTheTimeOfASynctestBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sqsserver.New(sqsserver.Options{})
 		client := sqs.New(newClient("http://sqs.test").Options(), func(o *sqs.Options) { o.HTTPClient = handlerClient{s} })
@@ -498,7 +498,7 @@ func TestAnHTTPHandlerFollowsPackageTime(t *testing.T) {
 	})
 }
 
-func TestALongPollSeesWhatIsSentWithADelay(t *testing.T) {
+func TestLongPollReceivesAMessageAfterItsDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sqsserver.New(sqsserver.Options{})
 		client := sqs.New(newClient("http://sqs.test").Options(), func(o *sqs.Options) { o.HTTPClient = handlerClient{s} })
