@@ -73,7 +73,7 @@ func arrived(t *testing.T, server *eventserver.Server) []string {
 	return ids
 }
 
-func TestAllAreSentInTens(t *testing.T) {
+func TestAnnouncementsAreSentInRequestsOfTen(t *testing.T) {
 	for name, named := range map[string]string{"a name": busName, "an ARN": "arn:aws:events:eu-west-1:000000000000:event-bus/" + busName} {
 		t.Run("to "+name, func(t *testing.T) {
 			server := startServer(t)
@@ -95,7 +95,7 @@ func TestAllAreSentInTens(t *testing.T) {
 	}
 }
 
-func TestLargeOnesGoAlone(t *testing.T) {
+func TestLargeAnnouncementsAreSentAlone(t *testing.T) {
 	server := startServer(t)
 	all := []billing.Announcement{
 		announcement("id-0", 100_000), announcement("id-1", 100_000), announcement("id-2", 100_000), // two fit
@@ -119,7 +119,7 @@ func TestLargeOnesGoAlone(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadIsRefusedAlone(t *testing.T) {
+func TestUnreadableEntryIsRefusedAlone(t *testing.T) {
 	server := startServer(t)
 	all, _ := numbered(4)
 	all[1].Detail = []byte(`"no object"`)
@@ -144,7 +144,7 @@ func TestWhatCannotBeReadIsRefusedAlone(t *testing.T) {
 	}
 }
 
-func TestAPassingFailureIsTriedAgain(t *testing.T) {
+func TestTransientFailureIsRetried(t *testing.T) {
 	for name, fault := range map[string]eventserver.Fault{
 		"an internal error": eventserver.InternalException, "throttling": eventserver.Throttled, "a lost connection": eventserver.Dropped, "a lost answer": eventserver.LostAnswer,
 	} {
@@ -174,7 +174,7 @@ func TestAPassingFailureIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestOfWhatFailsNothingIsSaid(t *testing.T) {
+func TestFailedRequestReportsNeitherAcceptedNorRefused(t *testing.T) {
 	for name, fault := range map[string]eventserver.Fault{
 		"an internal error": eventserver.InternalException, "no permission": eventserver.AccessDenied, "a lost answer": eventserver.LostAnswer,
 	} {
@@ -200,7 +200,7 @@ func TestOfWhatFailsNothingIsSaid(t *testing.T) {
 	}
 }
 
-func TestASilentEventBridgeEndsWithTheContext(t *testing.T) {
+func TestHangingRequestEndsWithTheContext(t *testing.T) {
 	server := startServer(t)
 	bus := seenBus(t, server)
 	server.SetFail(func() *eventserver.Fault { return &eventserver.Hanging })
@@ -231,7 +231,7 @@ func TestNothingIsSentToABusThatDoesNotExist(t *testing.T) {
 	}
 }
 
-func TestABusIsLookedAtEveryFifteenMinutes(t *testing.T) {
+func TestBusIsCheckedEveryFifteenMinutes(t *testing.T) {
 	server := startServer(t)
 	all, _ := numbered(1)
 	bus := eventbus.New(server.AWSConfig(), busName, quiet)
@@ -252,7 +252,7 @@ func TestABusIsLookedAtEveryFifteenMinutes(t *testing.T) {
 	}
 }
 
-func TestWhoMayNotLookSendsWithAWarning(t *testing.T) {
+func TestSendWarnsWithoutThePermissionToCheck(t *testing.T) {
 	server := startServer(t)
 	var asked atomic.Int64
 	server.SetFail(func() *eventserver.Fault {
@@ -272,7 +272,7 @@ func TestWhoMayNotLookSendsWithAWarning(t *testing.T) {
 	}
 }
 
-func TestWhileABusCannotBeLookedAtNothingIsSent(t *testing.T) {
+func TestNothingIsSentIfTheCheckFails(t *testing.T) {
 	server := startServer(t)
 	server.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
 	all, _ := numbered(1)
@@ -282,7 +282,7 @@ func TestWhileABusCannotBeLookedAtNothingIsSent(t *testing.T) {
 	}
 }
 
-func TestTheARNIsAsMuchAsIsKnown(t *testing.T) {
+func TestARNHasTheAccountAfterTheCheck(t *testing.T) {
 	server := startServer(t)
 	bus := eventbus.New(server.AWSConfig(), busName, quiet)
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1::event-bus/application" {

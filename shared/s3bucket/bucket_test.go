@@ -45,7 +45,7 @@ func (s at) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, ha
 	return s.Signer.SignHTTP(ctx, c, r, hash, service, region, s.time, options...)
 }
 
-func TestRequestsAreThoseOfAmazonsClient(t *testing.T) {
+func TestRequestMatchesThatOfAmazonsClient(t *testing.T) {
 	now := time.Date(2026, 11, 29, 3, 5, 0, 0, time.UTC)
 	for name, where := range map[string]struct{ bucket, region, endpoint string }{
 		"plain":           {"acme-reports", "eu-central-1", ""},
@@ -127,7 +127,7 @@ func start(t *testing.T, faults ...*s3server.Fault) (*s3server.Server, *Bucket) 
 	return server, New(Options{Name: "acme", Region: "us-east-1", Endpoint: server.URL(), Credentials: someone})
 }
 
-func TestAFileIsWrittenWholeWhateverIsTriedAgain(t *testing.T) {
+func TestPutWritesTheWholeFileAfterRetries(t *testing.T) {
 	file := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	for name, faults := range map[string][]*s3server.Fault{
 		"at once":           nil,
@@ -147,7 +147,7 @@ func TestAFileIsWrittenWholeWhateverIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestARefusalSaysWhyAndIsNotTriedAgain(t *testing.T) {
+func TestRefusalIsReportedAndNotRetried(t *testing.T) {
 	server, bucket := start(t, &s3server.Fault{Status: http.StatusForbidden, Code: "AccessDenied"})
 	err := bucket.Put(t.Context(), key, "text/html", strings.NewReader("x"))
 	if err == nil || err.Error() != "write s3://acme/"+key+": S3 answered 403 AccessDenied: refused: AccessDenied" || len(server.Keys("acme")) != 0 {
@@ -175,7 +175,7 @@ func TestPutEndsWithItsContext(t *testing.T) {
 }
 
 // The stand-in takes what Amazon's own client sends.
-func TestAmazonsClientWritesToTheStandIn(t *testing.T) {
+func TestAmazonsClientWritesToTheFake(t *testing.T) {
 	server, _ := start(t)
 	client := s3.NewFromConfig(server.AWSConfig(), func(o *s3.Options) { o.UsePathStyle = true })
 	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("acme"), Key: aws.String(key), Body: strings.NewReader("by the client")})
@@ -184,7 +184,7 @@ func TestAmazonsClientWritesToTheStandIn(t *testing.T) {
 	}
 }
 
-func TestTheAddressIsAPageOfTheConsole(t *testing.T) {
+func TestAddressIsAPageOfTheConsole(t *testing.T) {
 	bucket := New(Options{Name: "acme", Region: "eu-central-1"})
 	want := "https://eu-central-1.console.aws.amazon.com/s3/object/acme?prefix=reports%2F2026-11-29T03%3A00%3A00Z%2Freport.html&region=eu-central-1"
 	if got := bucket.Address("reports/2026-11-29T03:00:00Z/report.html"); got != want {

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 )
 
-func TestTheBodyOfAMessage(t *testing.T) {
+func TestMessageBodyHasItsFormat(t *testing.T) {
 	work, err := sqsqueue.EncodeWork(billing.Work{RunID: "2026-11-22T03:00:00Z", OrgID: "org-1"})
 	if want := `{"version":1,"runId":"2026-11-22T03:00:00Z","orgId":"org-1"}`; work != want || err != nil {
 		t.Errorf("work is %s, want %s; error %v", work, want, err)
@@ -28,7 +28,7 @@ func TestTheBodyOfAMessage(t *testing.T) {
 	}
 }
 
-func TestMessagesAreReadAsTheyWereWritten(t *testing.T) {
+func TestDecodeReturnsWhatWasEncoded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := billing.Work{
 			RunID: rapid.StringN(1, 64, -1).Draw(t, "run"),
@@ -51,7 +51,7 @@ func TestMessagesAreReadAsTheyWereWritten(t *testing.T) {
 	})
 }
 
-func TestIDsAreAsLongAsTheirColumns(t *testing.T) {
+func TestIDsLongerThanTheirColumnsAreRefused(t *testing.T) {
 	for _, letter := range []string{"x", "é", "😀"} { // columns count characters
 		for _, test := range []struct {
 			run, org int
@@ -65,7 +65,7 @@ func TestIDsAreAsLongAsTheirColumns(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoMessageIsRefused(t *testing.T) {
+func TestInvalidBodyIsRefused(t *testing.T) {
 	const secret = "jane@example.com" // what does not belong into a log
 	tests := []struct{ name, body, says string }{
 		{"nothing", "", "not a message"},
@@ -118,7 +118,7 @@ func wantShortLine(t *testing.T, err error) {
 	}
 }
 
-func TestSpaceAroundAMessageIsNothingBehindIt(t *testing.T) {
+func TestWhiteSpaceAroundAMessageIsAccepted(t *testing.T) {
 	got, err := sqsqueue.DecodeWork(" \r\n{\"version\":1,\n\"runId\":\"r\",\"orgId\":\"o\"}\n\t")
 	if want := (billing.Work{RunID: "r", OrgID: "o"}); got != want || err != nil {
 		t.Errorf("%+v, error %v", got, err)

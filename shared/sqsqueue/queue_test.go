@@ -115,7 +115,7 @@ func wantUnavailable(t *testing.T, err error) {
 	}
 }
 
-func TestEveryOrganizationIsSentOnce(t *testing.T) {
+func TestSendWorkSendsOneMessageForEachOrganization(t *testing.T) {
 	for _, n := range []int{0, 1, 9, 10, 11, 2345} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			l := start(t)
@@ -181,7 +181,7 @@ func TestOnlyRefusedEntriesAreSentAgain(t *testing.T) {
 	}
 }
 
-func TestAnEntryThatStaysRefusedIsAnErrorAndTheOthersAreThere(t *testing.T) {
+func TestEntryThatStaysRefusedIsAnErrorAndTheOthersAreSent(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	r := l.refuse(sqsserver.InternalError, func(body string, _ int) bool {
@@ -205,7 +205,7 @@ func TestAnEntryThatStaysRefusedIsAnErrorAndTheOthersAreThere(t *testing.T) {
 	}
 }
 
-func TestSendingSurvivesABadMoment(t *testing.T) {
+func TestSendRetriesAfterAFailure(t *testing.T) {
 	faults := map[string]sqsserver.Fault{
 		"500": sqsserver.InternalError, "503": sqsserver.ServiceUnavailable, "throttled": sqsserver.Throttled, "dropped": sqsserver.Dropped,
 	}
@@ -230,7 +230,7 @@ func TestSendingSurvivesABadMoment(t *testing.T) {
 	}
 }
 
-func TestALostAnswerMayDuplicateButNeverLose(t *testing.T) {
+func TestLostResponseMayDuplicateButNotLoseMessages(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	var lost atomic.Bool
@@ -252,7 +252,7 @@ func TestALostAnswerMayDuplicateButNeverLose(t *testing.T) {
 	}
 }
 
-func TestAQueueThatStaysDownIsUnavailable(t *testing.T) {
+func TestQueueThatStaysDownIsUnavailable(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, l local){
 		"fault": func(_ *testing.T, l local) {
@@ -282,7 +282,7 @@ func (l local) remove() {
 	_, _ = l.client.DeleteQueue(context.Background(), &sqs.DeleteQueueInput{QueueUrl: &l.url}) // the sends fail if it did not
 }
 
-func TestSendingEndsWithItsContext(t *testing.T) {
+func TestSendEndsWithItsContext(t *testing.T) {
 	l := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	l.server.SetFail(func(string) *sqsserver.Fault {
@@ -316,7 +316,7 @@ func TestProgressIsSent(t *testing.T) {
 	}
 }
 
-func TestADeadLetterSaysWhy(t *testing.T) {
+func TestDeadLetterHasItsReason(t *testing.T) {
 	tests := map[string]struct {
 		body    string
 		work    billing.Work
@@ -370,7 +370,7 @@ func TestADeadLetterSaysWhy(t *testing.T) {
 	}
 }
 
-func TestAnyTextMakesADeadLetter(t *testing.T) {
+func TestDeadLetterAcceptsAnyErrorText(t *testing.T) {
 	l := start(t)
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
@@ -389,7 +389,7 @@ func TestAnyTextMakesADeadLetter(t *testing.T) {
 	}
 }
 
-func TestEachMessageIsHiddenForItsOwnTime(t *testing.T) {
+func TestChangeVisibilitySetsEachTimeout(t *testing.T) {
 	l := start(t)
 	if err := l.SendWork(t.Context(), "run-1", organizations(25)); err != nil { // three batches
 		t.Fatal(err)
@@ -419,7 +419,7 @@ func TestEachMessageIsHiddenForItsOwnTime(t *testing.T) {
 	}
 }
 
-func TestHidingIsBoundedByWhatSQSTakes(t *testing.T) {
+func TestChangeVisibilityClampsTheTimeout(t *testing.T) {
 	for hidden, want := range map[time.Duration]time.Duration{
 		math.MinInt64:           0,
 		-time.Hour:              0,
@@ -454,7 +454,7 @@ func TestHidingIsBoundedByWhatSQSTakes(t *testing.T) {
 	}
 }
 
-func TestHidingReportsWhatSQSRefused(t *testing.T) {
+func TestChangeVisibilityReportsRefusedMessages(t *testing.T) {
 	l := start(t)
 	if err := l.SendWork(t.Context(), "run-1", organizations(22)); err != nil {
 		t.Fatal(err)
@@ -478,7 +478,7 @@ func TestHidingReportsWhatSQSRefused(t *testing.T) {
 	}
 }
 
-func TestBackoffDoublesToItsBound(t *testing.T) {
+func TestBackoffDoublesUpToItsMaximum(t *testing.T) {
 	want := map[int]time.Duration{
 		math.MinInt: 30 * time.Second, -1: 30 * time.Second, 0: 30 * time.Second, 1: 30 * time.Second,
 		2: time.Minute, 3: 2 * time.Minute, 4: 4 * time.Minute, 5: 8 * time.Minute, 6: 16 * time.Minute,
@@ -500,7 +500,7 @@ func TestBackoffDoublesToItsBound(t *testing.T) {
 	}
 }
 
-func TestReceivesOutlastElevenHoursOfStripeBeingDown(t *testing.T) {
+func TestReceivesOutlastAnOutageOfElevenHours(t *testing.T) {
 	const base = 30 * time.Second
 	receives := billing.Receives(base, 12*time.Hour)
 	var least time.Duration
@@ -516,7 +516,7 @@ func TestReceivesOutlastElevenHoursOfStripeBeingDown(t *testing.T) {
 	}
 }
 
-func TestBackoffOfAnyBaseStaysInItsBounds(t *testing.T) {
+func TestBackoffStaysWithinItsBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := time.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "base"))
 		receives := rapid.Int().Draw(t, "receives")

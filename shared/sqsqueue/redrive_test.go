@@ -43,7 +43,7 @@ func depth(t *testing.T, q *sqsqueue.Queue) sqsqueue.Depth {
 	return d
 }
 
-func TestDepthCountsWhatIsVisibleInFlightAndDelayed(t *testing.T) {
+func TestDepthCountsVisibleInFlightAndDelayedMessages(t *testing.T) {
 	l := start(t)
 	for i := range 6 {
 		if _, err := l.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &l.url, MessageBody: aws.String("x"), DelaySeconds: int32(i / 5)}); err != nil {
@@ -58,7 +58,7 @@ func TestDepthCountsWhatIsVisibleInFlightAndDelayed(t *testing.T) {
 	}
 }
 
-func TestRedriveMovesEverythingAndTellsHowFarItIs(t *testing.T) {
+func TestRedriveMovesAllMessagesAndReportsProgress(t *testing.T) {
 	l := start(t)
 	work := deadLetterOf(t, l)
 	redrive, err := sqsqueue.NewRedrive(t.Context(), l.Queue, work)
@@ -85,7 +85,7 @@ func TestRedriveMovesEverythingAndTellsHowFarItIs(t *testing.T) {
 	}
 }
 
-func TestRedriveOnlyFromADeadLetterQueue(t *testing.T) {
+func TestRedriveFromAnOrdinaryQueueIsRefused(t *testing.T) {
 	l := start(t)
 	work := deadLetterOf(t, l)
 	wrongWay, err := sqsqueue.NewRedrive(t.Context(), work, l.Queue)
@@ -99,7 +99,7 @@ func TestRedriveOnlyFromADeadLetterQueue(t *testing.T) {
 	}
 }
 
-func TestRedriveOfAMissingQueueOrWithoutPermissionSaysSo(t *testing.T) {
+func TestRedriveOfAMissingQueueOrWithoutPermissionIsUnavailable(t *testing.T) {
 	l := start(t)
 	work := deadLetterOf(t, l)
 	if _, err := sqsqueue.NewRedrive(t.Context(), sqsqueue.New(l.client, l.url+"-other"), work); err == nil {

@@ -198,7 +198,7 @@ func TestMetadataKeysAreCaseSensitive(t *testing.T) {
 	}
 }
 
-func TestAllPagesOfACustomerAreRead(t *testing.T) {
+func TestCustomerSubscriptionsReadsAllPages(t *testing.T) {
 	for _, n := range []int{0, 1, 100, 101, 250} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
@@ -240,7 +240,7 @@ func putMany(s *stripetest.Server, n int) {
 	}
 }
 
-func TestAPageThatFailsIsNeverTheEndOfTheList(t *testing.T) {
+func TestFailedPageIsNotTheEndOfTheList(t *testing.T) {
 	for _, kind := range []stripetest.Kind{
 		stripetest.RateLimited, stripetest.LockTimeout, stripetest.InternalError, stripetest.Unavailable, stripetest.Unauthorized,
 		stripetest.Forbidden, stripetest.Hang, stripetest.CutConnection, stripetest.TruncatedBody, stripetest.NotJSON,
@@ -267,7 +267,7 @@ func TestAPageThatFailsIsNeverTheEndOfTheList(t *testing.T) {
 	}
 }
 
-func TestAListWhoseCursorVanishedIsReadAgain(t *testing.T) {
+func TestListWithVanishedCursorIsUnavailable(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
 	var once sync.Once
@@ -283,7 +283,7 @@ func TestAListWhoseCursorVanishedIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestACustomerThatVanishesBetweenPagesIsAnError(t *testing.T) {
+func TestCustomerThatVanishesBetweenPagesIsAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
 	s.After(func(*http.Request) { s.RemoveCustomer("cus_1") })
@@ -294,7 +294,7 @@ func TestACustomerThatVanishesBetweenPagesIsAnError(t *testing.T) {
 	}
 }
 
-func TestAListThatContradictsItselfIsAnError(t *testing.T) {
+func TestInconsistentListIsAnError(t *testing.T) {
 	const object = `{"object":"subscription","id":"sub_1","livemode":false}`
 	tests := []struct{ name, first, second string }{
 		{"more but no data", `{"object":"list","data":[],"has_more":true}`, ""},
@@ -333,7 +333,7 @@ func TestAListThatContradictsItselfIsAnError(t *testing.T) {
 	}
 }
 
-func TestOneBadObjectMakesTheListAnError(t *testing.T) {
+func TestUnreadableSubscriptionFailsTheList(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
 	s.PutSubscription(stripetest.Subscription{ID: "sub_bad", CustomerID: "cus_1", Created: 1_600_000_000, Raw: json.RawMessage(`null`)})
@@ -344,7 +344,7 @@ func TestOneBadObjectMakesTheListAnError(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotExistIsAnAnswer(t *testing.T) {
+func TestMissingObjectIsNotAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{AccountID: "acct_7"})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_of_deleted", CustomerID: "cus_deleted"})
@@ -380,7 +380,7 @@ var oddIDs = []string{
 	"sub:1", "//evil.example/", strings.Repeat("x", 300),
 }
 
-func TestOddIDsAreAskedForAsTheyAre(t *testing.T) {
+func TestUnusualIDsAreEscaped(t *testing.T) {
 	var mu sync.Mutex
 	var asked []*http.Request
 	fake, baseURL := inFront(t, func(w http.ResponseWriter, r *http.Request) bool {
@@ -422,7 +422,7 @@ func wantPath(t *testing.T, u *url.URL, prefix, id string) {
 	}
 }
 
-func TestObjectsWithOddIDsAreFound(t *testing.T) {
+func TestObjectsWithUnusualIDsAreFound(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
 	for _, id := range oddIDs {
@@ -448,7 +448,7 @@ func TestObjectsWithOddIDsAreFound(t *testing.T) {
 }
 
 // Whoever typed an id may have left white space around it.
-func TestWhiteSpaceAroundAnIDIsNotSent(t *testing.T) {
+func TestIDsAreTrimmed(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
 	c := connect(s)
@@ -466,7 +466,7 @@ func TestWhiteSpaceAroundAnIDIsNotSent(t *testing.T) {
 }
 
 // The path of an empty id is the list's; servers resolve dots before they route.
-func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
+func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
 	for _, id := range []string{"", ".", "..", "search", " ", "\n", " .. "} {
@@ -487,7 +487,7 @@ func TestIDsThatCannotBeASegmentAreNotSent(t *testing.T) {
 }
 
 // Stripe would list the whole account if the parameter were left out.
-func TestAnEmptyCustomerListsNothing(t *testing.T) {
+func TestEmptyCustomerIDIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
 	for _, id := range []string{"", " \n"} {
@@ -499,7 +499,7 @@ func TestAnEmptyCustomerListsNothing(t *testing.T) {
 	}
 }
 
-func TestAnotherSubscriptionThanAskedForIsRefused(t *testing.T) {
+func TestResponseWithAnotherSubscriptionIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub\n1", CustomerID: "cus_1", Override: map[string]any{"id": "sub_2"}})
 	sub, exists, err := connect(s).Subscription(t.Context(), "sub\n1")
@@ -535,7 +535,7 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 	}
 }
 
-func TestUsageCountsWhatWasSent(t *testing.T) {
+func TestUsageCountsRequests(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
 	c := connect(s)
@@ -602,7 +602,7 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 	}
 }
 
-func TestARequestThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
+func TestWaitingRequestEndsWithItsContext(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
 	read := reads[3]
@@ -627,7 +627,7 @@ func TestARequestThatWaitsForItsTurnEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestEndpointsDoNotWaitForEachOther(t *testing.T) {
+func TestEndpointsHaveSeparateLimiters(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
 	for _, r := range reads {
@@ -639,7 +639,7 @@ func TestEndpointsDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-func TestALimitedEndpointIsLoggedAndSlowedAlone(t *testing.T) {
+func TestThrottledEndpointIsLoggedAndSlowedAlone(t *testing.T) {
 	fixed := time.Now()
 	s := serve(t, stripetest.Options{EndpointRate: 1, Now: func() time.Time { return fixed }})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -669,7 +669,7 @@ func TestALimitedEndpointIsLoggedAndSlowedAlone(t *testing.T) {
 	}
 }
 
-func TestWithoutALimitTheLogLineIsStillReadable(t *testing.T) {
+func TestThrottlingIsLoggedWithoutALimit(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
 	var log bytes.Buffer

@@ -39,7 +39,7 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-func TestAnEventTellsWhomItNamesAndWhetherItWasTaken(t *testing.T) {
+func TestEventHasOrganizationAndPendingWebhooks(t *testing.T) {
 	c := &clock{unix(1_700_000_000)}
 	fake := serve(t, stripetest.Options{Now: c.Now})
 	fake.CreateSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Metadata: map[string]string{"orgId": " org-1 "}})
@@ -79,7 +79,7 @@ func putEvents(fake *stripetest.Server, first time.Time, n int) {
 	}
 }
 
-func TestAPartOfTheLogIsReadPageByPageNewestFirst(t *testing.T) {
+func TestEventsAreReadPageByPageNewestFirst(t *testing.T) {
 	first := unix(1_700_000_000)
 	fake := serve(t, stripetest.Options{Now: func() time.Time { return first.Add(time.Hour) }})
 	putEvents(fake, first, 250)
@@ -121,7 +121,7 @@ func TestAPartOfTheLogIsReadPageByPageNewestFirst(t *testing.T) {
 }
 
 // An event may be rendered at any API version that the account has had.
-func TestOddEventsAreCountedLoggedAndTellWhatIsKnown(t *testing.T) {
+func TestEventThatIsReadInPartIsCountedAndLogged(t *testing.T) {
 	named := map[string]any{"id": "sub_1", "object": "subscription", "customer": "cus_1", "metadata": map[string]string{"orgId": "org-1"}}
 	but := func(name string, value any) map[string]any {
 		object := map[string]any{}
@@ -202,14 +202,14 @@ func TestOddEventsAreCountedLoggedAndTellWhatIsKnown(t *testing.T) {
 	}
 }
 
-func TestAnEventOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestEventOfTheOtherModeStopsTheRun(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	fake.AddEvent(stripetest.Event{Subscription: &stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"}, Override: map[string]any{"livemode": true}})
 	_, err := connect(fake).EventsPage(t.Context(), billing.EventQuery{})
 	wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 }
 
-func TestAPageOfEventsThatIsNoneIsAnError(t *testing.T) {
+func TestInvalidPageOfEventsIsAnError(t *testing.T) {
 	for name, body := range map[string]string{
 		"no list":                 `{"object":"event","data":[],"has_more":false}`,
 		"no data":                 `{"object":"list","has_more":false}`,
@@ -228,7 +228,7 @@ func TestAPageOfEventsThatIsNoneIsAnError(t *testing.T) {
 	}
 }
 
-func TestAPartOfTheLogWhosePlaceIsGoneIsReadAgain(t *testing.T) {
+func TestEventsWithVanishedCursorAreReadFromTheStart(t *testing.T) {
 	c := &clock{unix(1_700_000_000)}
 	fake := serve(t, stripetest.Options{Now: c.Now})
 	putEvents(fake, c.now, 150)
@@ -244,7 +244,7 @@ func TestAPartOfTheLogWhosePlaceIsGoneIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestAKeyThatMayNotReadEventsIsToldWhatToDo(t *testing.T) {
+func TestForbiddenEventsNameThePermission(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	fake.AddFault(stripetest.Fault{Kind: stripetest.Forbidden, Endpoint: stripetest.ListEvents})
 	client := connect(fake)
@@ -260,7 +260,7 @@ func TestAKeyThatMayNotReadEventsIsToldWhatToDo(t *testing.T) {
 	}
 }
 
-func TestOnlyTheEventsOfSubscriptionsAreAskedFor(t *testing.T) {
+func TestOnlyEventsOfSubscriptionsAreRequested(t *testing.T) {
 	var asked url.Values
 	fake, url := inFront(t, func(_ http.ResponseWriter, r *http.Request) bool { asked = r.URL.Query(); return false })
 	from := time.Now().Add(-time.Hour)

@@ -17,7 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
+func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 	tests := []struct {
 		name      string
 		fault     stripetest.Fault
@@ -110,7 +110,7 @@ func TestFaultsHaveTheirClassAndAreNotTriedAgain(t *testing.T) {
 	}
 }
 
-func TestARequestEndsWithItsContext(t *testing.T) {
+func TestRequestEndsWithItsContext(t *testing.T) {
 	for _, r := range reads {
 		t.Run(r.name, func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
@@ -126,7 +126,7 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestNobodyAnswers(t *testing.T) {
+func TestUnreachableServerIsUnavailable(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestNobodyAnswers(t *testing.T) {
 	wantFailure(t, reads[0].do(t.Context(), connect(s)), billing.Unavailable, billing.ReasonStripeUnavailable)
 }
 
-func TestAKeyThatIsNoHeaderIsNotShown(t *testing.T) {
+func TestKeyThatIsNotAValidHeaderIsNotShown(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s, func(c *stripesource.Config) { c.Key = "sk_test_secret\n" })
 	err := reads[0].do(t.Context(), c)
@@ -169,7 +169,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	}
 }
 
-func TestAnswersThatAreNotStripes(t *testing.T) {
+func TestForeignResponsesHaveAClass(t *testing.T) {
 	tests := []struct {
 		name   string
 		status int
@@ -204,7 +204,7 @@ func TestAnswersThatAreNotStripes(t *testing.T) {
 	}
 }
 
-func TestIDsOfTheOtherModeConcernOneOrganization(t *testing.T) {
+func TestIDOfTheOtherModeIsAnErrorOfItsOrganization(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := serve(t, stripetest.Options{LiveMode: live})
 		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -225,7 +225,7 @@ func TestIDsOfTheOtherModeConcernOneOrganization(t *testing.T) {
 }
 
 // The cursor is of the page before: whose key sees it in the other mode only is no longer the key of that page.
-func TestACursorOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestCursorOfTheOtherModeStopsTheRun(t *testing.T) {
 	served := 0
 	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 		served++
@@ -237,7 +237,7 @@ func TestACursorOfTheOtherModeStopsTheRun(t *testing.T) {
 	wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 }
 
-func TestAnObjectOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestObjectOfTheOtherModeStopsTheRun(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		other := !live
 		s := serve(t, stripetest.Options{LiveMode: live})
@@ -258,7 +258,7 @@ func TestAnObjectOfTheOtherModeStopsTheRun(t *testing.T) {
 	}
 }
 
-func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
+func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
 	raw := func(text string) stripetest.Subscription { return stripetest.Subscription{Raw: json.RawMessage(text)} }
 	with := func(name string, value any) stripetest.Subscription {
 		return stripetest.Subscription{Override: map[string]any{name: value}}
@@ -311,9 +311,9 @@ func TestUnusableObjectsConcernOneOrganization(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoSuchObject is a fault of whoever answers, a proxy perhaps, where one object was asked for; in
+// TestResponseOfAnotherKindIsUnavailable is a fault of whoever answers, a proxy perhaps, where one object was asked for; in
 // a list that is Stripe's it is a fault of that object.
-func TestWhatIsNoSuchObject(t *testing.T) {
+func TestResponseOfAnotherKindIsUnavailable(t *testing.T) {
 	for name, body := range map[string]string{
 		"an empty object":      `{}`,
 		"null":                 `null`,
@@ -348,7 +348,7 @@ func TestWhatIsNoSuchObject(t *testing.T) {
 	}
 }
 
-func TestUnusableCustomersAndAccounts(t *testing.T) {
+func TestUnreadableCustomersAndAccountsAreErrors(t *testing.T) {
 	tests := []struct {
 		name, body string
 		r          read
@@ -372,7 +372,7 @@ func TestUnusableCustomersAndAccounts(t *testing.T) {
 }
 
 // What Stripe may legally send is passed on: whether it can be written is the domain's question.
-func TestOddButReadableObjectsArePassedOn(t *testing.T) {
+func TestUnusualButReadableObjectsAreReturned(t *testing.T) {
 	tests := map[string]struct {
 		sub    stripetest.Subscription
 		reason billing.Reason // what the domain makes of it

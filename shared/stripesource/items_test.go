@@ -55,7 +55,7 @@ func TestEachItemIsReadByItsPriceOrPlan(t *testing.T) {
 	}
 }
 
-func TestAnEndedSubscriptionWithoutItemsIsReadable(t *testing.T) {
+func TestEndedSubscriptionWithoutItemsIsReadable(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "canceled", Items: []stripetest.Item{}})
 	c := connect(s)
@@ -69,8 +69,8 @@ func TestAnEndedSubscriptionWithoutItemsIsReadable(t *testing.T) {
 	}
 }
 
-// TestAllItemsAreReadWhereTheObjectHoldsTen, by either way to read it singly; a sweep says that there are more.
-func TestAllItemsAreReadWhereTheObjectHoldsTen(t *testing.T) {
+// TestAllItemsAreReadIfTheObjectHasTheFirstTen, by either way to read it singly; a sweep says that there are more.
+func TestAllItemsAreReadIfTheObjectHasTheFirstTen(t *testing.T) {
 	for n, requests := range map[int]int{0: 0, 1: 0, 10: 0, 11: 1, 100: 1, 101: 2, 250: 3} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
@@ -107,7 +107,7 @@ func TestAllItemsAreReadWhereTheObjectHoldsTen(t *testing.T) {
 	}
 }
 
-func TestAPageOfItemsThatFailsIsNeverTheEndOfThem(t *testing.T) {
+func TestFailedPageOfItemsIsAnError(t *testing.T) {
 	for _, kind := range []stripetest.Kind{stripetest.RateLimited, stripetest.InternalError, stripetest.CutConnection, stripetest.TruncatedBody, stripetest.NotJSON} {
 		for after := range 3 {
 			t.Run(fmt.Sprintf("kind %d on page %d", kind, after+1), func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestAPageOfItemsThatFailsIsNeverTheEndOfThem(t *testing.T) {
 	}
 }
 
-func TestItemsThatContradictThemselvesAreAnError(t *testing.T) {
+func TestInconsistentItemsAreAnError(t *testing.T) {
 	const item = `{"id":"si_1","price":{"id":"price_1"}}`
 	for name, test := range map[string]struct {
 		answers []string
@@ -165,8 +165,8 @@ func TestItemsThatContradictThemselvesAreAnError(t *testing.T) {
 	}
 }
 
-// TestWhatVanishesWhileItsItemsAreReadIsReadAgain: the subscription, or the item that a page begins behind.
-func TestWhatVanishesWhileItsItemsAreReadIsReadAgain(t *testing.T) {
+// TestSubscriptionThatVanishesWhileItsItemsAreReadIsUnavailable: the subscription, or the item that a page begins behind.
+func TestSubscriptionThatVanishesWhileItsItemsAreReadIsUnavailable(t *testing.T) {
 	for name, vanish := range map[string]func(*stripetest.Server){
 		"subscription": func(s *stripetest.Server) { s.RemoveSubscription("sub_1") },
 		"item": func(s *stripetest.Server) {

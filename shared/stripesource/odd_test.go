@@ -73,9 +73,9 @@ func readCustomer(id string) func(context.Context, *stripesource.Client) (said, 
 	}
 }
 
-// TestAValueOfAnotherTypeIsNeverMistakenForTheTruth replaces each value of each answer: what is
+// TestValueOfAnotherTypeNeverChangesTheResult replaces each value of each answer: what is
 // read then is what was there, or refused in a way that concerns no more than this answer.
-func TestAValueOfAnotherTypeIsNeverMistakenForTheTruth(t *testing.T) {
+func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 	for name, read := range oddReads {
 		t.Run(name, func(t *testing.T) {
 			change := func(body []byte) []byte { return body }

@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestARequestWithARolledKeyIsSentOnceMoreWithTheNewOne(t *testing.T) {
+func TestRequestWithARolledKeyIsSentAgainWithTheNewKey(t *testing.T) {
 	server := serve(t, stripetest.Options{})
 	asked := 0
 	client := connect(server, func(c *stripesource.Config) {
@@ -35,7 +35,7 @@ func TestARequestWithARolledKeyIsSentOnceMoreWithTheNewOne(t *testing.T) {
 	}
 }
 
-func TestARolledKeyIsUnavailableWhileNoOtherCanBeHad(t *testing.T) {
+func TestRolledKeyIsUnavailableUntilThereIsAnother(t *testing.T) {
 	for name, renew := range map[string]func(context.Context, string) (string, error){
 		"the secret has the old one": func(_ context.Context, refused string) (string, error) { return refused, nil },
 		"the secret cannot be read":  func(context.Context, string) (string, error) { return "", errors.New("throttled") },

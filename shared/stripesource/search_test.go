@@ -24,7 +24,7 @@ var oddOrgs = []string{
 	"org-1", "org-10", "org 1", `it's`, `it\'s`, `a"b`, `a\`, `\`, `'`, `\\`, `' OR status:'active`, `x'] OR created>0`, "org\n1", "org&limit=1", "org#1", "org%20", "süß✓", "null",
 }
 
-func TestTheSubscriptionsThatNameAnOrganizationAreFound(t *testing.T) {
+func TestSearchFindsSubscriptionsByOrgID(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	for i, org := range oddOrgs {
 		putNamed(s, fmt.Sprintf("sub_%d", i), org)
@@ -50,7 +50,7 @@ func TestTheSubscriptionsThatNameAnOrganizationAreFound(t *testing.T) {
 	}
 }
 
-func TestAllPagesOfASearchAreRead(t *testing.T) {
+func TestSearchReadsAllPages(t *testing.T) {
 	for n, requests := range map[int]int{0: 1, 100: 1, 101: 2, 250: 3} {
 		s := serve(t, stripetest.Options{})
 		for i := range n {
@@ -71,7 +71,7 @@ func TestAllPagesOfASearchAreRead(t *testing.T) {
 	}
 }
 
-func TestASearchThatContradictsItselfIsAnError(t *testing.T) {
+func TestInconsistentSearchIsAnError(t *testing.T) {
 	const found = `{"object":"subscription","id":"sub_1"}`
 	const again = `{"object":"search_result","data":[` + found + `],"has_more":true,"next_page":"p"}`
 	for name, test := range map[string]struct {
@@ -105,8 +105,8 @@ func TestASearchThatContradictsItselfIsAnError(t *testing.T) {
 	}
 }
 
-// TestAnAccountWithoutSearch: only what Stripe says to such accounts is taken for it.
-func TestAnAccountWithoutSearch(t *testing.T) {
+// TestAccountWithoutSearchIsNotAnError: only what Stripe says to such accounts is taken for it.
+func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{NoSearch: true})
 	putNamed(s, "sub_1", "org-1")
 	if ids, available, err := connect(s).SearchByOrgID(t.Context(), "org-1"); ids != nil || available || err != nil {
@@ -144,8 +144,8 @@ func TestAnAccountWithoutSearch(t *testing.T) {
 	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
 }
 
-// TestSearchIsReadAsOldAsItIs: what search finds is no more than an id to be read.
-func TestSearchIsReadAsOldAsItIs(t *testing.T) {
+// TestSearchReturnsDelayedResults: what search finds is no more than an id to be read.
+func TestSearchReturnsDelayedResults(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := serve(t, stripetest.Options{Now: func() time.Time { return now }, SearchLag: time.Minute})
 	c := connect(s)
@@ -164,8 +164,8 @@ func TestSearchIsReadAsOldAsItIs(t *testing.T) {
 	}
 }
 
-// TestSearchKeepsToItsOwnRate: 20 a second at most, and each client's share of them.
-func TestSearchKeepsToItsOwnRate(t *testing.T) {
+// TestSearchHasItsOwnLimiter: 20 a second at most, and each client's share of them.
+func TestSearchHasItsOwnLimiter(t *testing.T) {
 	for name, test := range map[string]struct {
 		rps     float64
 		clients int

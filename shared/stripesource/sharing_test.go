@@ -63,7 +63,7 @@ func share(t *testing.T, workers int, limit, others float64, d time.Duration) (s
 	return s
 }
 
-func TestWorkersTogetherKeepToWhatOthersLeave(t *testing.T) {
+func TestWorkersTogetherAdaptToTheRestOfTheLimit(t *testing.T) {
 	for _, workers := range []int{1, 2, 10, 40} {
 		s := share(t, workers, 20, 25.0/3, 20*time.Minute)
 		left := 25 - s.others

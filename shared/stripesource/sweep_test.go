@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestARangeIsReadNewestFirstEndedOnesToo(t *testing.T) {
+func TestSweepReadsARangeNewestFirstWithEndedSubscriptions(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	for i := range 250 {
 		status := "active"
@@ -54,7 +54,7 @@ func TestARangeIsReadNewestFirstEndedOnesToo(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
+func TestUnreadableSubscriptionDoesNotFailTheSweep(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	put := func(id string, override map[string]any) {
 		fake.PutSubscription(stripetest.Subscription{
@@ -90,8 +90,8 @@ func TestWhatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
 	}
 }
 
-// TestASnapshotHasRoomForCharactersNotBytes: each is as long as Stripe allows, or one more.
-func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
+// TestSnapshotWidthsAreCharactersNotBytes: each is as long as Stripe allows, or one more.
+func TestSnapshotWidthsAreCharactersNotBytes(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	for _, n := range []int{0, 1} {
 		id, metadata := strings.Repeat("ü", 255+n), strings.Repeat("ü", 500+n)
@@ -121,7 +121,7 @@ func TestASnapshotHasRoomForCharactersNotBytes(t *testing.T) {
 	}
 }
 
-func TestAPageThatIsNoneIsAnError(t *testing.T) {
+func TestInvalidPageOfTheSweepIsAnError(t *testing.T) {
 	good := `{"object":"subscription","id":"sub_1","livemode":false,"customer":"cus_1"}`
 	for name, body := range map[string]string{
 		"more behind nothing":     `{"object":"list","has_more":true,"data":[]}`,
@@ -145,9 +145,9 @@ func TestAPageThatIsNoneIsAnError(t *testing.T) {
 	}
 }
 
-// TestAListThatHidesWhomItNamesIsGivenUp: who is led to a subscription by what cannot be read would
+// TestSubscriptionWithoutIDOrCustomerFailsTheSweep: who is led to a subscription by what cannot be read would
 // seem to have none. Reading again would not help.
-func TestAListThatHidesWhomItNamesIsGivenUp(t *testing.T) {
+func TestSubscriptionWithoutIDOrCustomerFailsTheSweep(t *testing.T) {
 	for name, object := range map[string]string{
 		"without id":             `{"object":"subscription","livemode":false}`,
 		"no object":              `7`,
@@ -169,7 +169,7 @@ func TestAListThatHidesWhomItNamesIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestASubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
+func TestSubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	other := true
 	fake.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", LiveMode: &other})
@@ -183,7 +183,7 @@ func TestASubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 }
 
 // Deleting a test clock takes its subscriptions along.
-func TestARangeWhosePlaceIsGoneIsReadAgain(t *testing.T) {
+func TestSweepWithVanishedCursorReadsTheRangeFromTheStart(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	putMany(fake, 150)
 	client := connect(fake)

@@ -15,7 +15,7 @@ import (
 )
 
 // The constants are read from the source, so that one added later is checked too.
-func TestAllHasEveryMetricThatIsNamed(t *testing.T) {
+func TestAllHasEveryMetricConstant(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "names.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)

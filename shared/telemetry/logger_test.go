@@ -17,7 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-func TestALogLineStartsWithTimeLevelAndMessage(t *testing.T) {
+func TestLogLineStartsWithTimeLevelAndMessage(t *testing.T) {
 	var out bytes.Buffer
 	telemetry.NewLogger(&out, slog.LevelInfo).Warn("Run stopped",
 		slog.String(telemetry.KeyRunID, "2026-11-22T03:00:00Z"),
@@ -30,7 +30,7 @@ func TestALogLineStartsWithTimeLevelAndMessage(t *testing.T) {
 	}
 }
 
-func TestALogLineHasTimesInUTC(t *testing.T) {
+func TestLogLineHasTimesInUTC(t *testing.T) {
 	var out bytes.Buffer
 	eastern := time.FixedZone("eastern", 5*60*60)
 	at := time.Date(2026, 11, 22, 8, 0, 0, 0, eastern)
@@ -46,7 +46,7 @@ func TestALogLineHasTimesInUTC(t *testing.T) {
 	}
 }
 
-func TestLinesBelowTheLevelAreLeftOut(t *testing.T) {
+func TestLinesBelowTheLevelAreOmitted(t *testing.T) {
 	var out bytes.Buffer
 	logger := telemetry.NewLogger(&out, slog.LevelError)
 	logger.Info("not wanted")
@@ -55,7 +55,7 @@ func TestLinesBelowTheLevelAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestNoErrorIsLeftOutOfTheLine(t *testing.T) {
+func TestNilErrorIsOmitted(t *testing.T) {
 	var out bytes.Buffer
 	telemetry.NewLogger(&out, slog.LevelInfo).Info("fine", telemetry.Err(nil))
 	var line map[string]any
@@ -67,9 +67,9 @@ func TestNoErrorIsLeftOutOfTheLine(t *testing.T) {
 	}
 }
 
-// TestOneThingHasOneKey reads the constants from the source, so that one added
+// TestKeysAreUnique reads the constants from the source, so that one added
 // later is checked too.
-func TestOneThingHasOneKey(t *testing.T) {
+func TestKeysAreUnique(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "keys.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func newMetrics(w io.Writer) *telemetry.Metrics {
 	return telemetry.NewMetrics(w, namespace, func() time.Time { return emitted })
 }
 
-func TestALineHasDimensionsAndMetricsAsCloudWatchReadsThem(t *testing.T) {
+func TestLineHasCloudWatchsFormat(t *testing.T) {
 	var out bytes.Buffer
 	err := newMetrics(&out).Emit(
 		[]telemetry.Dimension{{Name: "Stage", Value: "production"}, {Name: "Function", Value: "worker"}},
@@ -59,7 +59,7 @@ func TestMetricsWithoutDimensionsHaveOneEmptySet(t *testing.T) {
 	}
 }
 
-func TestNoMetricsGiveNoLine(t *testing.T) {
+func TestNoLineWithoutMetrics(t *testing.T) {
 	var out bytes.Buffer
 	if err := newMetrics(&out).Emit(nil); err != nil || out.Len() != 0 {
 		t.Errorf("Emit() = %v, printed %q", err, &out)
@@ -83,7 +83,7 @@ func TestEveryMetricInUseFollowsTheFormat(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoNumberIsRefused(t *testing.T) {
+func TestValueThatIsNotANumberIsRefused(t *testing.T) {
 	for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		var out bytes.Buffer
 		if err := newMetrics(&out).Emit(nil, telemetry.Metric{Name: "Age", Value: value}); err == nil || out.Len() != 0 {
@@ -92,7 +92,7 @@ func TestWhatIsNoNumberIsRefused(t *testing.T) {
 	}
 }
 
-func TestConcurrentLinesAreOneWriteEach(t *testing.T) {
+func TestConcurrentLinesDoNotMix(t *testing.T) {
 	const goroutines, lines = 8, 50
 	out := &recorder{}
 	metrics := newMetrics(out)
@@ -117,7 +117,7 @@ func TestConcurrentLinesAreOneWriteEach(t *testing.T) {
 	}
 }
 
-func TestAFailedWriteIsReported(t *testing.T) {
+func TestFailedWriteIsReported(t *testing.T) {
 	broken := errors.New("pipe is closed")
 	err := newMetrics(writerFunc(func([]byte) (int, error) { return 0, broken })).Emit(nil, telemetry.Count("Runs", 1))
 	if !errors.Is(err, broken) {

@@ -6,7 +6,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-func TestTextOfOthersIsMadeHarmless(t *testing.T) {
+func TestForeignTextIsMadeHarmless(t *testing.T) {
 	for text, want := range map[string]struct{ line, clean string }{
 		"plain ä € 👨‍👩‍👧":   {"plain ä € 👨‍👩‍👧", "plain ä € 👨‍👩‍👧"},
 		" two\r\n\tlines\n": {"two lines", " two�\n lines\n"},

@@ -35,7 +35,7 @@ func (s *Server) authenticate(key string) *apiError {
 	}
 }
 
-// hides says whether the objects are in the mode that the key is not of.
+// hides reports whether the key is of the other mode than the objects.
 func (s *Server) hides(key string) bool {
 	return isLive(key) != s.opts.LiveMode
 }
@@ -49,7 +49,7 @@ func twin(key string) string {
 	return strings.Replace(key, testInfix, liveInfix, 1)
 }
 
-// redact shows of a key what Stripe shows: its kind and its last four characters.
+// redact returns the key as Stripe shows it: with its kind and its last four characters.
 func redact(key string) string {
 	const tail = 4
 	kind := len("sk_test_")

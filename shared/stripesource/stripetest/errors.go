@@ -50,14 +50,14 @@ func errParam(code, param, message string) *apiError {
 	return e
 }
 
-// errMissing has status 404 where the id stood in the path, 400 where it was a parameter.
+// errMissing has status 404 for an id in the path and 400 for a parameter.
 func errMissing(status int, kind, param, id string) *apiError {
 	e := newError(status, codeMissing, fmt.Sprintf("No such %s: '%s'", kind, id))
 	e.Param = param
 	return e
 }
 
-// inOtherMode makes a missing object one that the key's mode hides.
+// inOtherMode adds to a missing object that it exists in the other mode.
 func (e *apiError) inOtherMode(live bool) *apiError {
 	objectMode, keyMode := "test", "live"
 	if live {
@@ -85,7 +85,7 @@ func errBadKey(key string) *apiError {
 	return newError(http.StatusUnauthorized, "", "Invalid API Key provided: "+redact(key))
 }
 
-// answer turns the error into an answer; a refused key has no log to point to.
+// answer returns the error as a response. That of a refused key has no link to the log.
 func (e *apiError) answer(requestID string) *answer {
 	if e.status != http.StatusUnauthorized {
 		e.RequestLogURL = "https://dashboard.stripe.com/test/logs/" + requestID

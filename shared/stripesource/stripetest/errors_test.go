@@ -21,7 +21,7 @@ type errorBody struct {
 	}
 }
 
-func TestErrorsAreStripes(t *testing.T) {
+func TestErrorsHaveStripesFormat(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
 	tests := []struct {
@@ -69,7 +69,7 @@ func TestErrorsAreStripes(t *testing.T) {
 	}
 }
 
-func TestHeaders(t *testing.T) {
+func TestResponsesHaveStripesHeaders(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	for _, path := range []string{"/v1/account", "/v1/subscriptions/sub_x"} {
 		_, header, _ := get(t, s, path)
@@ -85,7 +85,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-func TestKeys(t *testing.T) {
+func TestKeysAreAuthenticated(t *testing.T) {
 	const key = "sk_test_0123456789abcd"
 	s := start(t, stripetest.Options{Key: key})
 	basic := func(user string) http.Header {
@@ -123,7 +123,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestAKeyOfTheOtherModeFindsNothing(t *testing.T) {
+func TestKeyOfTheOtherModeFindsNothing(t *testing.T) {
 	tests := []struct {
 		name        string
 		live        bool
@@ -169,7 +169,7 @@ func TestWritesAreRefused(t *testing.T) {
 	}
 }
 
-func TestOtherVersionsAreRefused(t *testing.T) {
+func TestOtherAPIVersionsAreRefused(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	for version, want := range map[string]int{"2023-10-16": 200, "2025-03-31.basil": 400} {
 		header := http.Header{"Authorization": {"Bearer " + s.Key()}, "Stripe-Version": {version}}

@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// An Event says what became of a subscription. Stripe keeps it in a log and sends it to webhook endpoints.
+// An Event is a change of a subscription. Stripe keeps it for 30 days and sends it to webhook endpoints.
 type Event struct {
 	ID              string // default a new one
 	Type            string // default "customer.subscription.updated"
 	Created         int64  // seconds since 1970; default now
-	PendingWebhooks int    // endpoints that have not taken it; delivery_success is that there are none
-	// Subscription is the object as it was then. What the server returns is not to be changed.
+	PendingWebhooks int    // endpoints that have not accepted it; delivery_success means 0
+	// Subscription is the object at that time. Callers must not change one that the server returned.
 	Subscription *Subscription
 
 	Override map[string]any // laid over the top level of the served object
 
-	number int // in the order in which they were made
+	number int // in order of creation
 }
 
 const (
@@ -34,12 +34,12 @@ const (
 
 	statusPaused = "paused"
 
-	// eventsReach is how far back events are listed.
-	eventsReach = 30 * 24 * time.Hour
+	// eventRetention is how long events are listed.
+	eventRetention = 30 * 24 * time.Hour
 )
 
-// eventTypes are what Stripe tells of a change; old is nil for a new subscription. One that enters or
-// leaves the status paused is an update, too. https://docs.stripe.com/api/events/types
+// eventTypes returns the types of the events of a change; old is nil for a new subscription. A change to or from the
+// status paused is an update too. https://docs.stripe.com/api/events/types
 func eventTypes(old, sub *Subscription) []string {
 	switch {
 	case old == nil:
@@ -59,21 +59,21 @@ func eventTypes(old, sub *Subscription) []string {
 	}
 }
 
-// An eventLog is events, oldest first, those of one second in the order in which they were made. It is put in
-// order when it is read, so that filling it in any order is cheap.
+// An eventLog has events, oldest first, those of one second in order of creation. It is sorted when it is read, so that
+// adding in any order is cheap.
 type eventLog struct {
 	list     []*Event
-	unsorted bool // an event was added that is older than the last one
+	unsorted bool // an added event is older than the one before it
 	byID     map[string]*Event
 	made     int
-	failing  int // endpoints, which do not take the next events
+	failing  int // number of endpoints that do not accept the next events
 }
 
 func compareEvents(a, b *Event) int {
 	return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.number, b.number))
 }
 
-// changed notes what became of a subscription.
+// changed adds the events of a change.
 func (l *eventLog) changed(old, sub *Subscription, now time.Time) {
 	l.forget(now)
 	for _, kind := range eventTypes(old, sub) {
@@ -98,21 +98,20 @@ func (l *eventLog) add(e Event, now time.Time) string {
 	return e.ID
 }
 
-// forget puts the log in order and removes what is listed no longer.
+// forget sorts the log and removes expired events.
 func (l *eventLog) forget(now time.Time) {
 	if l.unsorted {
 		slices.SortFunc(l.list, compareEvents)
 		l.unsorted = false
 	}
-	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created >= now.Add(-eventsReach).Unix() })
+	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created >= now.Add(-eventRetention).Unix() })
 	for _, e := range l.list[:end] {
 		delete(l.byID, e.ID)
 	}
 	l.list = l.list[end:]
 }
 
-// page returns one page of the log, newest first, and whether there is more in its direction; ok is false
-// where the cursor is none of the log's events.
+// page returns one page of the log, newest first, and whether there are more; ok is false if the cursor is unknown.
 func (l *eventLog) page(q eventQuery, now time.Time) (page []*Event, more, ok bool) {
 	l.forget(now)
 	var cursor *Event
@@ -125,7 +124,7 @@ func (l *eventLog) page(q eventQuery, now time.Time) (page []*Event, more, ok bo
 	return page, more, true
 }
 
-// between returns the part made from one second to another, both included.
+// between returns the events created from one second to another, both included.
 func (l *eventLog) between(from, to int64) []*Event {
 	end := sort.Search(len(l.list), func(i int) bool { return l.list[i].Created > to })
 	return l.list[sort.Search(end, func(i int) bool { return l.list[i].Created >= from }):end]
@@ -144,7 +143,7 @@ func (e *Event) appendJSON(b []byte, live bool) []byte {
 	})
 }
 
-// AddEvent puts an event into the log, beside those of the changes that are made here, and returns its id.
+// AddEvent adds an event and returns its id.
 func (s *Server) AddEvent(e Event) (id string) {
 	if e.Subscription == nil {
 		panic("stripetest: an event needs its subscription")
@@ -157,13 +156,12 @@ func (s *Server) AddEvent(e Event) (id string) {
 // Events returns the log, oldest first.
 func (s *Server) Events() []Event { return s.store.allEvents() }
 
-// SetPendingWebhooks says how many endpoints have not taken an event, and reports whether it is in the log.
+// SetPendingWebhooks sets how many endpoints have not accepted an event; it returns false for an unknown event.
 func (s *Server) SetPendingWebhooks(eventID string, pending int) bool {
 	return s.store.setPending(eventID, pending)
 }
 
-// FailWebhooks says how many endpoints do not take the events of the changes that follow; at first
-// there are none.
+// FailWebhooks sets how many endpoints do not accept the events of later changes, at first none.
 func (s *Server) FailWebhooks(endpoints int) { s.store.failWebhooks(endpoints) }
 
 func (st *store) addEvent(e Event) string {
@@ -183,7 +181,7 @@ func (st *store) allEvents() []Event {
 	return events
 }
 
-// setPending puts another event in the place of the one that a reader may be encoding.
+// setPending replaces the event, because a reader may be encoding the old one.
 func (st *store) setPending(id string, pending int) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()

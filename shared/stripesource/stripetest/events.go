@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// An eventQuery is a request for the list of events, understood.
+// An eventQuery is a parsed request for the list of events.
 type eventQuery struct {
 	listQuery
-	pattern   string // of the type; a star stands for any text
+	pattern   string // of the type; a star matches any text
 	types     []string
 	delivered *bool
 }
@@ -55,7 +55,7 @@ func parseEvents(values url.Values) (eventQuery, *apiError) {
 	return q, err
 }
 
-// withTypes gathers the elements of types, which may be numbered.
+// withTypes joins the elements of types, which may be numbered.
 func withTypes(values url.Values) url.Values {
 	gathered := url.Values{}
 	for name, vs := range values {
@@ -96,7 +96,7 @@ func matchesType(pattern, kind string) bool {
 	return len(kind) >= len(start)+len(end) && strings.HasPrefix(kind, start) && strings.HasSuffix(kind, end)
 }
 
-// listEvents serves the log, which one mode does not show of the other.
+// listEvents serves the log, to keys of its mode only.
 func (s *Server) listEvents(c *call) ([]byte, *apiError) {
 	q, err := parseEvents(c.query)
 	if err != nil {

@@ -25,7 +25,7 @@ func told(e stripetest.Event) string {
 	return fmt.Sprintf("%s %s is %s, %d pending", strings.TrimPrefix(e.Type, "customer.subscription."), e.Subscription.ID, e.Subscription.Status, e.PendingWebhooks)
 }
 
-func TestEveryChangeLeavesAnEvent(t *testing.T) {
+func TestEveryChangeAddsAnEvent(t *testing.T) {
 	status := func(status string) func(s *stripetest.Server) {
 		return func(s *stripetest.Server) {
 			s.UpdateSubscription("sub_1", func(sub *stripetest.Subscription) { sub.Status = status })
@@ -115,7 +115,7 @@ func listEvents(t testing.TB, s *stripetest.Server, query string) listAnswer {
 	return decode[listAnswer](t, body)
 }
 
-func TestEventsAreFiltered(t *testing.T) {
+func TestEventsAreFilteredByTypeAndTime(t *testing.T) {
 	s := start(t, stripetest.Options{Now: func() time.Time { return time.Unix(1000, 0) }})
 	sub := stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"}
 	for i, kind := range []string{"created", "updated", "updated", "paused", "deleted"} {
@@ -161,7 +161,7 @@ func TestEventsAreFiltered(t *testing.T) {
 	}
 }
 
-func TestListsOfEventsAreRefusedAsStripeDoes(t *testing.T) {
+func TestInvalidListsOfEventsAreRefused(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	s.AddEvent(stripetest.Event{ID: "evt_1", Subscription: &stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"}})
 	for query, want := range map[string]string{
@@ -183,7 +183,7 @@ func TestListsOfEventsAreRefusedAsStripeDoes(t *testing.T) {
 	}
 }
 
-func TestEventsAreForgottenAfterThirtyDays(t *testing.T) {
+func TestEventsExpireAfterThirtyDays(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := start(t, stripetest.Options{Now: func() time.Time { return now }})
 	old := s.AddEvent(stripetest.Event{Subscription: &stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"}})
@@ -198,7 +198,7 @@ func TestEventsAreForgottenAfterThirtyDays(t *testing.T) {
 	}
 }
 
-func TestAWebhookMayBeDeliveredLater(t *testing.T) {
+func TestPendingWebhookMayBeDeliveredLater(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	s.FailWebhooks(1)
 	s.CreateSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -228,8 +228,8 @@ func TestEventsOfTheOtherModeAreHidden(t *testing.T) {
 	}
 }
 
-// TestPagesOfTheLogAgreeWithAModel walks the log in both directions, with any page size and filter.
-func TestPagesOfTheLogAgreeWithAModel(t *testing.T) {
+// TestPagesOfEventsMatchAModel walks the log in both directions, with any page size and filter.
+func TestPagesOfEventsMatchAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := stripetest.New(stripetest.Options{Now: func() time.Time { return time.Unix(1000, 0) }})
 		type noted struct {

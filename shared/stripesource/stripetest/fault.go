@@ -19,34 +19,34 @@ const (
 	Unavailable                   // 503
 	Unauthorized                  // 401: the key was revoked
 	Forbidden                     // 403: a restricted key without the permission
-	Hang                          // no answer until the client leaves or the server closes
+	Hang                          // no response until the client disconnects or the server closes
 	CutConnection                 // the connection ends in the middle of the headers
 	TruncatedBody                 // 200 whose body ends halfway through its Content-Length
 	NotJSON                       // 200 with a page of HTML
-	WrongType                     // the true answer, with one of its values replaced by one of another type
+	WrongType                     // the correct response with one value replaced by one of another type
 )
 
 // A Fault makes requests fail. The zero value of each field but Kind means no restriction.
 type Fault struct {
-	Endpoint    Endpoint      // only requests of this endpoint
-	Kind        Kind          //
-	After       int           // let this many matching requests pass first
-	Times       int           // fail this many, then no more; 0: until ClearFaults
-	Probability float64       // fail a matching request by this chance, drawn from Options.Seed
+	Endpoint    Endpoint // only requests of this endpoint
+	Kind        Kind
+	After       int           // this many matching requests succeed first
+	Times       int           // number of failures; 0: until ClearFaults
+	Probability float64       // of failing a matching request, drawn with Options.Seed
 	RetryAfter  time.Duration // sent in whole seconds, rounded up, with the kinds that have a status
 	Reason      string        // of RateLimited; default "endpoint-rate"
 	OnFailure   func()        // called for each request that fails; it must not call the server
 
-	draw uint64 // which value of an answer is odd, and what stands there
+	draw uint64 // selects the value that WrongType replaces, and by what
 }
 
-// faults are tried in the order in which they were added; the first that fires wins.
+// faults apply in the order in which they were added; the first match wins.
 type faults struct {
 	random *rand.Rand
 	list   []*Fault
 }
 
-// next returns the fault that a request to the endpoint meets, or nil.
+// next returns the fault of a request to the endpoint, or nil.
 func (f *faults) next(endpoint Endpoint) *Fault {
 	for i, fault := range f.list {
 		if fault.Endpoint != "" && fault.Endpoint != endpoint {
@@ -74,7 +74,7 @@ func (f *faults) next(endpoint Endpoint) *Fault {
 	return nil
 }
 
-// err returns the Stripe error that the fault answers with, nil for kinds that are no such thing.
+// err returns the Stripe error of the fault, nil for kinds without one.
 func (f *Fault) err(key, account string, endpoint Endpoint) *apiError {
 	switch f.Kind {
 	case RateLimited:
@@ -103,7 +103,7 @@ func (f *Fault) err(key, account string, endpoint Endpoint) *apiError {
 	}
 }
 
-// apply makes the fault's answer of the true one, and returns how to send it.
+// apply changes the correct response into that of the fault.
 func (f *Fault) apply(a *answer) {
 	a.truncated = f.Kind == TruncatedBody
 	if f.Kind == NotJSON {
@@ -120,14 +120,14 @@ func (f *Fault) apply(a *answer) {
 	}
 }
 
-// cut ends the connection with the answer begun. Without those first bytes Go's client would
-// repeat a GET by itself on a connection that it had used before, and nobody would see the failure.
+// cut closes the connection after the first bytes of a response. Without them Go's client would retry a GET on a reused
+// connection, and the test would not see the failure.
 func cut(w http.ResponseWriter) {
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	defer func() { _ = conn.Close() }()
-	_, _ = buf.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n") // nobody is there to tell if it fails
+	_, _ = buf.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n") // fails only if the client is gone
 	_ = buf.Flush()
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestFaultsAsStripeGoSeesThem(t *testing.T) {
+func TestFaultsAreErrorsOfStripeGo(t *testing.T) {
 	tests := []struct {
 		name   string
 		fault  stripetest.Fault
@@ -64,7 +64,7 @@ func TestFaultsAsStripeGoSeesThem(t *testing.T) {
 	}
 }
 
-func TestFaultsThatAreNoAnswer(t *testing.T) {
+func TestFaultsBreakTheResponse(t *testing.T) {
 	tests := []struct {
 		name string
 		kind stripetest.Kind
@@ -105,7 +105,7 @@ func TestForbiddenNamesThePermission(t *testing.T) {
 	}
 }
 
-func TestACutConnectionIsNotRepeatedByGo(t *testing.T) {
+func TestCutConnectionIsNotRetriedByGo(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	client := &http.Client{Transport: &http.Transport{}}
 	read := func() error {
@@ -134,7 +134,7 @@ func TestACutConnectionIsNotRepeatedByGo(t *testing.T) {
 	}
 }
 
-func TestHangLastsUntilTheClientLeaves(t *testing.T) {
+func TestHangLastsUntilTheClientDisconnects(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	s.AddFault(stripetest.Fault{Kind: stripetest.Hang})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -164,7 +164,7 @@ func TestHangLastsUntilTheServerCloses(t *testing.T) {
 	}
 }
 
-func TestWhichRequestsAFaultMeets(t *testing.T) {
+func TestFaultAppliesToItsEndpointAndCount(t *testing.T) {
 	const one, all = "/v1/subscriptions/sub_1", "/v1/subscriptions"
 	tests := []struct {
 		name   string
@@ -211,7 +211,7 @@ func TestWhichRequestsAFaultMeets(t *testing.T) {
 	}
 }
 
-func TestFaultsByChanceRepeatWithTheSeed(t *testing.T) {
+func TestFaultsWithProbabilityDependOnTheSeed(t *testing.T) {
 	run := func(seed uint64) (statuses []int, failures int) {
 		s := start(t, stripetest.Options{Seed: seed})
 		s.AddFault(stripetest.Fault{Kind: stripetest.InternalError, Probability: 0.3})

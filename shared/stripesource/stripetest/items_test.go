@@ -37,7 +37,7 @@ func (l itemList) ids() string {
 	return strings.Join(ids, " ")
 }
 
-func TestASubscriptionHoldsTenOfItsItems(t *testing.T) {
+func TestSubscriptionHasItsFirstTenItems(t *testing.T) {
 	for n, embedded := range map[int]int{0: 0, 1: 1, 10: 10, 11: 10, 25: 10} {
 		s := start(t, stripetest.Options{})
 		putItems(s, n)
@@ -85,7 +85,7 @@ func TestItemsAreListedInPages(t *testing.T) {
 	}
 }
 
-func TestRefusedLists(t *testing.T) {
+func TestInvalidListsAreRefused(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	putItems(s, 1)
 	for path, want := range map[string]string{
@@ -113,8 +113,8 @@ func TestRefusedLists(t *testing.T) {
 	}
 }
 
-// TestItemsAsStripeGoSeesThem: what an item says of its price, by each of the fields that lead there.
-func TestItemsAsStripeGoSeesThem(t *testing.T) {
+// TestItemsAreDecodedByStripeGo: what an item says of its price, by each of the fields that lead there.
+func TestItemsAreDecodedByStripeGo(t *testing.T) {
 	type seen struct{ Price, Plan, Product, Usage string }
 	for name, test := range map[string]struct {
 		sub  stripetest.Subscription
@@ -149,7 +149,7 @@ func TestItemsAsStripeGoSeesThem(t *testing.T) {
 	}
 }
 
-func TestCancelAtAndPausedCollection(t *testing.T) {
+func TestCancelAtAndPausedCollectionAreServed(t *testing.T) {
 	type seen struct {
 		CancelAt int64
 		Paused   bool
@@ -176,8 +176,8 @@ func TestCancelAtAndPausedCollection(t *testing.T) {
 	}
 }
 
-// TestIDsOfTheOtherMode: only they are spoken of so, and an object of the own mode is found under the same id.
-func TestIDsOfTheOtherMode(t *testing.T) {
+// TestIDOfTheOtherModeNamesThatMode: only they are spoken of so, and an object of the own mode is found under the same id.
+func TestIDOfTheOtherModeNamesThatMode(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := start(t, stripetest.Options{LiveMode: live})
 		s.PutInOtherMode("sub_other", "cus_other", "sub_both")

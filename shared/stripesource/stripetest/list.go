@@ -14,7 +14,7 @@ const (
 	maxLimit     = 100
 )
 
-// A listQuery is a list request, understood.
+// A listQuery is a parsed list request.
 type listQuery struct {
 	customer string
 	status   string
@@ -54,7 +54,7 @@ func parseList(values url.Values) (listQuery, *apiError) {
 	return q, err
 }
 
-// parsePage reads what every list has.
+// parsePage parses the parameters of every list.
 func (q *listQuery) parsePage(values url.Values) *apiError {
 	q.cursor, q.limit = values.Get("starting_after"), defaultLimit
 	if before := values.Get("ending_before"); before != "" {

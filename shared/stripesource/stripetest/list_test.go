@@ -44,7 +44,7 @@ func list(t testing.TB, s *stripetest.Server, query string) []string {
 	return getList(t, s, query).ids()
 }
 
-func TestFilters(t *testing.T) {
+func TestSubscriptionsAreFiltered(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	statuses := []string{"active", "trialing", "past_due", "unpaid", "paused", "incomplete", "incomplete_expired", "canceled"}
 	for i, status := range statuses {
@@ -94,7 +94,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-func TestPagesHoldTenUnlessAsked(t *testing.T) {
+func TestPageHasTenByDefault(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	for i := range 101 {
 		s.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%03d", i), CustomerID: "cus_1", Created: 100})
@@ -110,7 +110,7 @@ func TestPagesHoldTenUnlessAsked(t *testing.T) {
 	}
 }
 
-func TestPagingSeesEverySubscriptionOnceWhileNewOnesArrive(t *testing.T) {
+func TestPagingReturnsEachSubscriptionOnceWhileNewOnesAreAdded(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	const n = 250
 	for i := range n {
@@ -144,7 +144,7 @@ func TestPagingSeesEverySubscriptionOnceWhileNewOnesArrive(t *testing.T) {
 }
 
 // The store's indexes are held to the plain reading: filter all, sort, cut.
-func TestListsAgreeWithAModel(t *testing.T) {
+func TestListsMatchAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := start(t, stripetest.Options{})
 		model := map[string]stripetest.Subscription{}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A Subscription is what the fake knows of one. Times are in seconds since 1970; 0 is served as null.
+// A Subscription has the fields that the fake serves. Times are in seconds since 1970; 0 is served as null.
 type Subscription struct {
 	ID                 string
 	CustomerID         string
@@ -25,7 +25,7 @@ type Subscription struct {
 	CanceledAt         int64
 	EndedAt            int64
 	CancelAtPeriodEnd  bool
-	CancelAt           int64 // default CurrentPeriodEnd where CancelAtPeriodEnd is set
+	CancelAt           int64 // default CurrentPeriodEnd if CancelAtPeriodEnd is set
 	CollectionPaused   bool  // pause_collection is set
 	LiveMode           *bool // what "livemode" says; nil: the server's mode
 
@@ -42,7 +42,7 @@ type Item struct {
 	PlanOnly  bool   // the price is null, the plan has the id
 }
 
-// A Customer is what the fake knows of one.
+// A Customer has the fields that the fake serves.
 type Customer struct {
 	ID       string
 	Email    string
@@ -100,7 +100,7 @@ func (s *Subscription) ended() bool {
 	return s.Status == statusCanceled || s.Status == statusIncompleteExpired
 }
 
-// cancel does what the deletion of its customer does to a subscription.
+// cancel changes the subscription as the deletion of its customer does.
 func (s *Subscription) cancel(now int64) {
 	if s.ended() {
 		return
@@ -111,7 +111,7 @@ func (s *Subscription) cancel(now int64) {
 	}
 }
 
-// appendJSON appends the object as Stripe would send it.
+// appendJSON appends the object as Stripe sends it.
 func (s *Subscription) appendJSON(b []byte, live bool) []byte {
 	if s.Raw != nil {
 		return append(b, s.Raw...)

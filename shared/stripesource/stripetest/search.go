@@ -14,17 +14,17 @@ import (
 const (
 	// searchRate is Stripe's limit of searches a second. https://docs.stripe.com/search#rate-limits
 	searchRate = 20
-	// maxSearchLag: what is older than this is found. https://docs.stripe.com/search#data-freshness
+	// maxSearchLag is the age from which search finds a change. https://docs.stripe.com/search#data-freshness
 	maxSearchLag = time.Minute
 )
 
-// A version is what a subscription was from a time on; nil where it was removed.
+// A version is the state of a subscription from a time on; nil if it was removed.
 type version struct {
 	at  time.Time
 	sub *Subscription
 }
 
-// index notes what a search will find when it has caught up, and forgets what none finds any more.
+// index adds a version for later searches and drops those that no search can find.
 func (st *store) index(id string, sub *Subscription) {
 	now := st.now()
 	versions := st.searchable[id]
@@ -34,7 +34,7 @@ func (st *store) index(id string, sub *Subscription) {
 	st.searchable[id] = append(versions, version{now, sub})
 }
 
-// search returns the subscriptions that matched at a time, as they were then, newest first.
+// search returns the subscriptions that matched at a time, with their state at that time, newest first.
 func (st *store) search(asOf time.Time, matches func(*Subscription) bool) []*Subscription {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -54,16 +54,16 @@ func (st *store) search(asOf time.Time, matches func(*Subscription) bool) []*Sub
 	return found
 }
 
-// A searchQuery is a search request, understood.
+// A searchQuery is a parsed search request.
 type searchQuery struct {
 	key, value string // of the metadata
-	skip       int    // how many the pages before had
+	skip       int    // number of results on previous pages
 	limit      int
 }
 
 var searchParams = []string{"query", "limit", "page"}
 
-// metadataClause is the one clause that is understood. A backslash escapes a quote.
+// metadataClause is the only clause that is supported. A backslash escapes a quote.
 // https://docs.stripe.com/search#search-query-language
 var metadataClause = regexp.MustCompile(`(?s)^\s*metadata\[` + quoted + `\]\s*:\s*` + quoted + `\s*$`)
 

@@ -68,7 +68,7 @@ func TestSearchFindsMetadata(t *testing.T) {
 	}
 }
 
-func TestSearchHasPages(t *testing.T) {
+func TestSearchIsPaged(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	for _, id := range []string{"sub_1", "sub_2", "sub_3", "sub_4", "sub_5"} {
 		s.PutSubscription(stripetest.Subscription{ID: id, CustomerID: "cus_1", Created: int64(id[4]), Metadata: map[string]string{"orgId": "a"}})
@@ -91,8 +91,8 @@ func TestSearchHasPages(t *testing.T) {
 	}
 }
 
-// TestSearchLags: what is found is as old as the lag says, by the server's clock.
-func TestSearchLags(t *testing.T) {
+// TestSearchIsDelayed: what is found is as old as the lag says, by the server's clock.
+func TestSearchIsDelayed(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := start(t, stripetest.Options{SearchLag: 20 * time.Second, Now: func() time.Time { return now }})
 	found := func(org string) string {
@@ -134,7 +134,7 @@ func TestSearchLags(t *testing.T) {
 	expect("a lag is a minute at most", "active", "")
 }
 
-func TestAnAccountWithoutSearch(t *testing.T) {
+func TestSearchWithoutTheFeatureIsRefused(t *testing.T) {
 	s := start(t, stripetest.Options{NoSearch: true})
 	status, _, body := get(t, s, "/v1/subscriptions/search?query=metadata['orgId']:'a'")
 	refused := decode[struct {
@@ -147,8 +147,8 @@ func TestAnAccountWithoutSearch(t *testing.T) {
 	search(t, s, "metadata['orgId']:'a'")
 }
 
-// TestSearchHasItsOwnLowerRate: 20 a second, where the other endpoints have more.
-func TestSearchHasItsOwnLowerRate(t *testing.T) {
+// TestSearchHasALowerRate: 20 a second, where the other endpoints have more.
+func TestSearchHasALowerRate(t *testing.T) {
 	s := start(t, stripetest.Options{EndpointRate: 25, Now: func() time.Time { return time.Unix(0, 0) }})
 	const search, list = "/v1/subscriptions/search?query=metadata['orgId']:'a'", "/v1/subscriptions"
 	passed := map[string]int{}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A call is a request with what is settled when it arrives.
+// A call is a request and the settings at its arrival.
 type call struct {
 	*http.Request
 	id       string // of the request
@@ -23,7 +23,7 @@ type call struct {
 	before, after func(*http.Request)
 }
 
-// An answer is a response that has been made but not sent.
+// An answer is a response before it is sent.
 type answer struct {
 	status    int
 	header    http.Header
@@ -31,7 +31,7 @@ type answer struct {
 	truncated bool
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP handles one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, open := s.begin(r)
 	if !open {
@@ -73,7 +73,7 @@ func (s *Server) begin(r *http.Request) (*call, bool) {
 	return c, true
 }
 
-// admit checks the key, then the limits, then whether a fault strikes.
+// admit checks the key, then the limits, then the faults.
 func (s *Server) admit(c *call) (*Fault, *apiError) {
 	if refusal := s.authenticate(c.key); refusal != nil {
 		return nil, refusal
@@ -95,7 +95,7 @@ func (s *Server) admit(c *call) (*Fault, *apiError) {
 	return fault, refusal
 }
 
-// reply makes the answer, lets it age on its way, and sends it.
+// reply makes the response, waits for the latency, and sends it.
 func (s *Server) reply(ctx context.Context, w http.ResponseWriter, c *call, fault *Fault, refusal *apiError) {
 	runHook(c.before, c.Request)
 	a := s.makeAnswer(c, refusal)
@@ -120,7 +120,7 @@ func runHook(hook func(*http.Request), r *http.Request) {
 	}
 }
 
-// wait returns true once done is readable, and false if the client leaves or the server closes first.
+// wait returns true when done is readable, false if the client disconnects or the server closes first.
 func (s *Server) wait(ctx context.Context, done <-chan time.Time) bool {
 	select {
 	case <-done:
@@ -205,7 +205,7 @@ func (s *Server) retrieveCustomer(c *call) ([]byte, *apiError) {
 	return customer.appendJSON(nil, s.opts.LiveMode), nil
 }
 
-// missing explains a missing object that is there, in the mode that the key is not of.
+// missing returns err, with a hint if the object exists in the other mode than the key's.
 func (s *Server) missing(c *call, id string, here bool, err *apiError) *apiError {
 	switch hidden := s.hides(c.key); {
 	case hidden && here:
@@ -292,5 +292,5 @@ func (a *answer) send(w http.ResponseWriter, requestID string) {
 		body = body[:len(body)/2]
 	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body) // a client that has left needs no answer
+	_, _ = w.Write(body) // fails only if the client is gone
 }

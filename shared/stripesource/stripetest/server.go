@@ -21,11 +21,11 @@ type Options struct {
 	AccountID string // default "acct_test"
 	LiveMode  bool   // the mode that all objects are in
 
-	Latency      time.Duration // how long every answer is on its way
+	Latency      time.Duration // of every response
 	GlobalRate   float64       // requests a second for the account; 0: no limit
 	EndpointRate float64       // requests a second for each endpoint; 0: no limit
 
-	SearchLag time.Duration // how old is what a search finds, at most a minute; see [Server.SetSearch]
+	SearchLag time.Duration // age of what search finds, at most a minute; see [Server.SetSearch]
 	NoSearch  bool          // the account has no search
 
 	Now  func() time.Time // default time.Now
@@ -49,7 +49,7 @@ const (
 
 var endpoints = []Endpoint{RetrieveSubscription, ListSubscriptions, RetrieveCustomer, RetrieveAccount, ListItems, SearchSubscriptions, ListEvents}
 
-// permission is what a restricted key needs for the endpoint.
+// permission is the one that a restricted key needs for the endpoint.
 func (e Endpoint) permission() string {
 	switch e {
 	case RetrieveCustomer:
@@ -63,7 +63,7 @@ func (e Endpoint) permission() string {
 	}
 }
 
-// Counts are requests received, by endpoint, whatever their answer was.
+// Counts are the received requests by endpoint, failed ones too.
 type Counts struct {
 	RetrieveSubscription int
 	ListSubscriptions    int
@@ -73,7 +73,7 @@ type Counts struct {
 	SearchSubscriptions  int
 	ListEvents           int
 	Other                int
-	Throttled            int // those of the above that were answered with 429
+	Throttled            int // of the above, those with response 429
 }
 
 // Total returns the number of requests.
@@ -103,7 +103,7 @@ func (c *Counts) count(e Endpoint) {
 	}
 }
 
-// A Server is a fake Stripe. Its methods may be called while it serves.
+// A Server is a fake Stripe. It is safe for concurrent use.
 type Server struct {
 	opts  Options
 	store *store
@@ -178,7 +178,7 @@ func (s *Server) Key() string {
 	return s.opts.Key
 }
 
-// RollKey has another key of the same mode accepted, and no longer the one before.
+// RollKey replaces the accepted key by another one of the same mode.
 // https://docs.stripe.com/keys#rolling-keys
 func (s *Server) RollKey() {
 	s.mu.Lock()
@@ -186,8 +186,8 @@ func (s *Server) RollKey() {
 	s.opts.Key += "x"
 }
 
-// Close ends all connections, frees the port, and returns when no request is being served any more.
-// A hook that waits must let go by then; its request's context ends.
+// Close closes all connections, frees the port, and waits for running requests. Their contexts end, so that a
+// waiting hook must return.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	if !s.closed {
@@ -213,19 +213,18 @@ func (s *Server) PutCustomer(c Customer) {
 	s.store.putCustomer(&c)
 }
 
-// DeleteCustomer does what deleting one in Stripe does: it stays retrievable as deleted, and its
-// subscriptions are canceled.
+// DeleteCustomer deletes a customer as Stripe does: it stays retrievable as deleted, and its subscriptions are
+// canceled.
 func (s *Server) DeleteCustomer(id string) { s.store.deleteCustomer(id, s.opts.Now().Unix()) }
 
-// RemoveCustomer makes a customer and its subscriptions never have existed.
+// RemoveCustomer removes a customer and its subscriptions as if they had never existed.
 func (s *Server) RemoveCustomer(id string) { s.store.removeCustomer(id) }
 
-// PutSubscription makes a subscription, and its customer if there is none, as if it had been there for
-// ever: a new one leaves no event behind, one that takes another's place does. It panics if either id
-// is empty: to serve an object without one, use Override.
+// PutSubscription creates a subscription without an event, or replaces one with an event, and creates a missing
+// customer. It panics if either id is empty: to serve an object without an id, use Override.
 func (s *Server) PutSubscription(sub Subscription) { s.putSubscription(sub, false) }
 
-// CreateSubscription does the same, and leaves the event of its creation behind.
+// CreateSubscription is PutSubscription with the event of the creation.
 func (s *Server) CreateSubscription(sub Subscription) { s.putSubscription(sub, true) }
 
 func (s *Server) putSubscription(sub Subscription, created bool) {
@@ -235,24 +234,23 @@ func (s *Server) putSubscription(sub Subscription, created bool) {
 	s.store.putSubscription(&sub, created)
 }
 
-// UpdateSubscription changes a subscription in one step, leaves an event behind if it is not as before,
-// and reports whether there is one. The id stays. The function must not call the server.
+// UpdateSubscription changes a subscription atomically, except its id, and adds an event if it differs. It returns
+// false if there is no such subscription. The function must not call the server.
 func (s *Server) UpdateSubscription(id string, change func(*Subscription)) bool {
 	return s.store.updateSubscription(id, func(old Subscription) *Subscription {
 		sub := old.clone()
 		change(&sub)
 		mustID(sub.CustomerID)
 		sub.ID = id
-		sub = sub.clone() // what change put in may still be the caller's
+		sub = sub.clone() // change may have set maps of the caller
 		return &sub
 	})
 }
 
-// RemoveSubscription makes a subscription never have existed.
+// RemoveSubscription removes a subscription as if it had never existed.
 func (s *Server) RemoveSubscription(id string) { s.store.removeSubscription(id) }
 
-// PutInOtherMode makes the ids those of subscriptions or customers of the mode that the server's is
-// not. An object of the same id in the server's own mode is found all the same.
+// PutInOtherMode adds ids that exist in the other mode. Objects with these ids in the server's mode are still found.
 func (s *Server) PutInOtherMode(ids ...string) { s.store.putInOtherMode(ids) }
 
 // Subscription returns a copy of a subscription.
@@ -264,15 +262,14 @@ func (s *Server) Subscription(id string) (Subscription, bool) {
 	return sub.clone(), true
 }
 
-// SetLatency sets how long every answer is on its way.
+// SetLatency sets the latency of every response.
 func (s *Server) SetLatency(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latency = d
 }
 
-// SetRates sets the limits in requests a second, 0 for none, and fills their buckets. Search has its
-// own lower one.
+// SetRates sets the limits in requests a second, 0 for none, and fills their buckets. Search has a lower limit.
 func (s *Server) SetRates(global, endpoint float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,14 +281,14 @@ func (s *Server) SetRates(global, endpoint float64) {
 	s.limits[SearchSubscriptions] = newLimiter(min(endpoint, searchRate))
 }
 
-// SetSearch says whether the account has search, and how long what changes stays hidden from it.
+// SetSearch sets whether the account has search, and how long search does not find a change.
 func (s *Server) SetSearch(available bool, lag time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.search.off, s.search.lag = !available, min(lag, maxSearchLag)
 }
 
-// newLimiter returns a bucket that holds one second's worth.
+// newLimiter returns a bucket with the tokens of one second.
 func newLimiter(perSecond float64) *rate.Limiter {
 	if perSecond <= 0 {
 		return nil
@@ -299,7 +296,7 @@ func newLimiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }
 
-// AddFault adds a fault to those that requests may meet, and returns what ends it.
+// AddFault adds a fault and returns a function that ends it.
 func (s *Server) AddFault(f Fault) (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -311,36 +308,36 @@ func (s *Server) AddFault(f Fault) (end func()) {
 	}
 }
 
-// ClearFaults ends all faults. A request that hangs already goes on hanging.
+// ClearFaults ends all faults, except for requests that already hang.
 func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults.list = nil
 }
 
-// Before sets a function that is called before the state is read for an answer; nil removes it.
-// It is called once for each request that gets as far, possibly by several at once.
+// Before sets a function that is called before the state is read for a response; nil removes it. It may be called
+// concurrently.
 func (s *Server) Before(hook func(*http.Request)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before = hook
 }
 
-// After sets a function that is called when an answer has been made but not yet sent; nil removes it.
+// After sets a function that is called before a response is sent; nil removes it.
 func (s *Server) After(hook func(*http.Request)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.after = hook
 }
 
-// Requests returns what was received so far.
+// Requests returns the counts so far.
 func (s *Server) Requests() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts
 }
 
-// ResetCounts starts counting anew.
+// ResetCounts sets the counts to zero.
 func (s *Server) ResetCounts() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A store holds the objects. What it hands out is never changed afterwards, a change puts a new
-// object in its place, so answers are encoded without holding the lock.
+// A store has the objects. A change replaces an object and never modifies it, so that responses are encoded without the
+// lock.
 type store struct {
 	mu            sync.Mutex
 	customers     map[string]*Customer
@@ -70,7 +70,7 @@ func (st *store) putCustomer(c *Customer) {
 	st.customers[c.ID] = c
 }
 
-// putSubscription notes an event of a new one only where it is created.
+// putSubscription adds the event of a new subscription only if created is set.
 func (st *store) putSubscription(sub *Subscription, created bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -100,7 +100,7 @@ func (st *store) removeSubscription(id string) {
 	}
 }
 
-// deleteCustomer replaces the customer by a deleted one and cancels its subscriptions.
+// deleteCustomer marks the customer as deleted and cancels its subscriptions.
 func (st *store) deleteCustomer(id string, now int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -119,7 +119,7 @@ func (st *store) deleteCustomer(id string, now int64) {
 	}
 }
 
-// removeCustomer forgets the customer and its subscriptions.
+// removeCustomer removes the customer and its subscriptions.
 func (st *store) removeCustomer(id string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -167,7 +167,7 @@ func (st *store) remove(sub *Subscription) {
 	st.byCustomer[sub.CustomerID].remove(sub)
 }
 
-// page returns one page of a list and whether there is more in its direction.
+// page returns one page of a list and whether there are more.
 func (st *store) page(q listQuery) (page []*Subscription, more bool, missing *apiError) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -188,8 +188,8 @@ func (st *store) page(q listQuery) (page []*Subscription, more bool, missing *ap
 	return page, more, nil
 }
 
-// A timeline is subscriptions, oldest first, equal times by id: new ones go to the end. It is read
-// backwards, and put in order when it is read, so that filling it in any order is cheap.
+// A timeline has subscriptions, oldest first, those of the same time by id. It is sorted when it is read, so that adding
+// in any order is cheap.
 type timeline struct {
 	subs     []*Subscription
 	unsorted bool
@@ -230,13 +230,13 @@ func (tl *timeline) sorted() []*Subscription {
 	return tl.subs
 }
 
-// page reads newest first from the cursor on, or, before a cursor, those next to it.
+// page returns one page, newest first, after the cursor or before it.
 func (tl *timeline) page(q listQuery, cursor *Subscription) (page []*Subscription, more bool) {
 	return pageOf(tl.between(q.from, q.to), cursor, compareAge, q.before, q.limit, q.matches)
 }
 
-// pageOf reads a list that is in the order of compare, the newest last, as Stripe does: newest first from the cursor
-// on, or, before a cursor, those next to it. It returns at most limit of those that match, and whether there are more.
+// pageOf returns at most limit matching elements of a sorted list, newest first, and whether there are more. They come
+// after the cursor, or directly before it. The newest element of list is the last.
 func pageOf[T any](list []*T, cursor *T, compare func(a, b *T) int, before bool, limit int, matches func(*T) bool) (page []*T, more bool) {
 	if cursor != nil {
 		i, found := slices.BinarySearchFunc(list, cursor, compare)
@@ -269,7 +269,7 @@ func pageOf[T any](list []*T, cursor *T, compare func(a, b *T) int, before bool,
 	return page, more
 }
 
-// between returns the part created from one second to another, both included.
+// between returns the subscriptions created from one second to another, both included.
 func (tl *timeline) between(from, to int64) []*Subscription {
 	subs := tl.sorted()
 	if to < math.MaxInt64 {

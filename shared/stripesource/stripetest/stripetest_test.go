@@ -81,7 +81,7 @@ func decode[T any](t testing.TB, body []byte) (v T) {
 	return v
 }
 
-func TestStripeGoReadsWhatWasPut(t *testing.T) {
+func TestStripeGoDecodesAllFields(t *testing.T) {
 	s := start(t, stripetest.Options{AccountID: "acct_42"})
 	s.PutCustomer(stripetest.Customer{ID: "cus_1", Email: "a@example.com", Metadata: map[string]string{"k": "v"}})
 	s.PutSubscription(stripetest.Subscription{
@@ -129,7 +129,7 @@ func TestStripeGoReadsWhatWasPut(t *testing.T) {
 	}
 }
 
-func TestDefaults(t *testing.T) {
+func TestUnsetFieldsHaveDefaults(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := start(t, stripetest.Options{LiveMode: true, Now: func() time.Time { return now }})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -145,7 +145,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestOddObjectsAreServedAsAsked(t *testing.T) {
+func TestOverrideAndRawAreServed(t *testing.T) {
 	no := false
 	tests := []struct {
 		name string
@@ -201,7 +201,7 @@ func flattenPrices(sub map[string]any) {
 	sub["items"] = prices
 }
 
-func TestDeletingACustomerCancelsItsSubscriptions(t *testing.T) {
+func TestDeleteCustomerCancelsItsSubscriptions(t *testing.T) {
 	s := start(t, stripetest.Options{Now: func() time.Time { return time.Unix(500, 0) }})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_live", CustomerID: "cus_1", Created: 100})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_old", CustomerID: "cus_1", Created: 90, Status: "canceled", EndedAt: 95})
@@ -225,7 +225,7 @@ func TestDeletingACustomerCancelsItsSubscriptions(t *testing.T) {
 	}
 }
 
-func TestRemovedObjectsNeverExisted(t *testing.T) {
+func TestRemovedObjectsAreMissing(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	for _, id := range []string{"sub_1", "sub_2"} {
 		s.PutSubscription(stripetest.Subscription{ID: id, CustomerID: "cus_1"})
@@ -265,7 +265,7 @@ func TestCallersShareNothingWithTheServer(t *testing.T) {
 	}
 }
 
-func TestHooksSurroundTheReading(t *testing.T) {
+func TestHooksRunBeforeAndAfterTheStateIsRead(t *testing.T) {
 	s := start(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "trialing"})
 	setStatus := func(status string) func(*http.Request) {
@@ -284,7 +284,7 @@ func TestHooksSurroundTheReading(t *testing.T) {
 	}
 }
 
-func TestEveryAnswerTakesTheLatency(t *testing.T) {
+func TestEveryResponseTakesTheLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := stripetest.New(stripetest.Options{Latency: time.Minute})
 		begun := time.Now()
@@ -299,7 +299,7 @@ func TestEveryAnswerTakesTheLatency(t *testing.T) {
 	})
 }
 
-func TestAnAnswerOnItsWayEndsWithTheClient(t *testing.T) {
+func TestDelayedResponseEndsWithTheClient(t *testing.T) {
 	s := start(t, stripetest.Options{Latency: time.Hour})
 	ctx, cancel := context.WithCancel(t.Context())
 	s.After(func(*http.Request) { cancel() })

@@ -26,20 +26,20 @@ var (
 	eventTemplate           = mustTemplate("event")
 )
 
-// A template is a JSON object whose "$name" strings are filled in. Nearly all of a Stripe object is
-// constant, so filling in is much cheaper than encoding a struct of a hundred fields.
+// A template is a JSON object with "$name" strings for values. Nearly all of a Stripe object is constant, so that a
+// template is much faster than encoding a struct of a hundred fields.
 type template struct {
 	literals []string // one more than there are names
 	names    []string
 }
 
-// fields are what a template is filled in with; it may leave some out.
+// fields are the values for a template, which need not use all of them.
 type fields []struct {
 	name  string
 	value any
 }
 
-// An object is a template with its fields.
+// An object is a template and its fields.
 type object struct {
 	template template
 	fields   fields

@@ -8,12 +8,12 @@ import (
 	"slices"
 )
 
-// oddities stand where a value of another type is expected. Null is none of them, nor is it
-// replaced: many of Stripe's values may be null, so that nobody could tell.
-var oddities = []any{"odd", json.Number("5"), true, []any{}, []any{"odd"}, map[string]any{}}
+// replacements are values of each JSON type. Null is neither a replacement nor replaced: many of Stripe's values may be
+// null, so that a reader could not notice.
+var replacements = []any{"odd", json.Number("5"), true, []any{}, []any{"odd"}, map[string]any{}}
 
-// WithWrongType returns a JSON text in which one value is replaced by one of another type. Each draw makes
-// one of the choices there are; what is no JSON, or only null, stays as it is.
+// WithWrongType returns the JSON text with one value replaced by one of another type. draw selects both. A text that is
+// not JSON, or is null, is returned unchanged.
 func WithWrongType(text []byte, draw uint64) []byte {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
@@ -27,22 +27,22 @@ func WithWrongType(text []byte, draw uint64) []byte {
 		return text
 	}
 	at := places[draw%uint64(len(places))]
-	fitting := slices.DeleteFunc(slices.Clone(oddities), func(v any) bool { return reflect.TypeOf(v) == reflect.TypeOf(at.is) })
+	fitting := slices.DeleteFunc(slices.Clone(replacements), func(v any) bool { return reflect.TypeOf(v) == reflect.TypeOf(at.is) })
 	at.put(fitting[draw/uint64(len(places))%uint64(len(fitting))])
-	odd, err := json.Marshal(root)
+	text, err := json.Marshal(root)
 	if err != nil {
-		panic(err) // all of it was read from JSON
+		panic(err) // impossible: it was decoded from JSON
 	}
-	return odd
+	return text
 }
 
-// place is where a value stands.
+// place is a value and a function that replaces it.
 type place struct {
 	is  any
 	put func(any)
 }
 
-// collect adds the value and what it holds, in an order that depends on the value alone.
+// collect adds the value and its elements, in an order that depends on the value only.
 func collect(value any, put func(any), into *[]place) {
 	if value == nil {
 		return
@@ -51,11 +51,11 @@ func collect(value any, put func(any), into *[]place) {
 	switch v := value.(type) {
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			collect(v[name], func(odd any) { v[name] = odd }, into)
+			collect(v[name], func(other any) { v[name] = other }, into)
 		}
 	case []any:
 		for i := range v {
-			collect(v[i], func(odd any) { v[i] = odd }, into)
+			collect(v[i], func(other any) { v[i] = other }, into)
 		}
 	}
 }
