@@ -73,7 +73,7 @@
 //     error, and in the queue with the reason, those whom nobody can reconcile, and only those:
 //     onlyUnreconcilableAreInError, deadLettersAreExactlyTheErrors.
 //   - An answer of Stripe's with a value of another type is refused, not guessed at:
-//     TestAValueOfAnotherTypeIsNeverMistakenForTheTruth in stripesource.
+//     TestValueOfAnotherTypeNeverChangesTheResult in stripesource.
 //   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
 //     recordsMatchStripe; and nobody who pays on the free tier: payingOrganizationsAreNotFree.
 //   - Secrets stand in no log, answer, error, table, report, message or command line, and names that are
