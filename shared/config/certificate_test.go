@@ -1,6 +1,6 @@
 package config_test
 
-// certificate is of an authority made up for the tests.
+// certificate is a made-up authority.
 const certificate = `-----BEGIN CERTIFICATE-----
 MIIBijCCAS+gAwIBAgIUDFmIoEq6UyB6zckOLFckaB8/Gi0wCgYIKoZIzj0EAwIw
 GTEXMBUGA1UEAwwOdGVzdCBhdXRob3JpdHkwIBcNMjYxMTIzMTY0OTI5WhgPMjEy

@@ -26,7 +26,7 @@ var everyNeed = []config.Need{
 // comparableLimit lets cmp compare limits with ==.
 var comparableLimit = cmpopts.EquateComparable(config.DowngradeLimit{})
 
-// complete returns an environment that satisfies every need, with changes:
+// complete returns an environment for every need, with changes:
 // NAME, value, NAME, value ...
 func complete(changes ...string) map[string]string {
 	environ := map[string]string{
@@ -150,7 +150,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 }
 
 func TestEmptyEnvironmentIsValidWithoutNeeds(t *testing.T) {
-	t.Setenv("DB_PORT", "not a number") // of the process: it must not be looked at
+	t.Setenv("DB_PORT", "not a number") // of the process: it must be ignored
 	for _, environ := range []map[string]string{nil, {}} {
 		if got := mustLoad(t, environ); got.Database.Port != 3306 || got.Stripe.Mode != "" {
 			t.Errorf("Load(%v) = %+v", environ, got)

@@ -132,7 +132,7 @@ func TestUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearestName(t *testing.T) 
 	for name, test := range map[string]struct {
 		content string
 		environ map[string]string
-		want    string // "" is fine
+		want    string // "" is no error
 	}{
 		"a slip":              {"DB_HOST=x\n\nDB_PASWORD=hunter2\n", nil, "DB_PASWORD in line 3 of .env is unknown: set DB_PASSWORD instead"},
 		"nothing like it":     {"NO_SUCH=x\n", nil, "NO_SUCH in line 1 of .env is unknown: set what the example file names, and remove this"},

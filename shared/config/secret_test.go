@@ -28,7 +28,7 @@ func renderings(t *testing.T, value any) string {
 	return out.String()
 }
 
-// contains reports whether the text holds the secret, plain or as hex digits.
+// contains reports whether the text contains the secret, quoted or in hexadecimal too.
 func contains(text, secret string) bool {
 	quoted := fmt.Sprintf("%q", secret)
 	asJSON, _ := json.Marshal(secret) //nolint:errchkjson // a string always marshals

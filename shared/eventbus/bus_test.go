@@ -22,8 +22,8 @@ const busName = "application"
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// seenBus returns a bus that was looked at.
-func seenBus(t *testing.T, server *eventserver.Server) *eventbus.Bus {
+// checkedBus returns a bus after CheckExists.
+func checkedBus(t *testing.T, server *eventserver.Server) *eventbus.Bus {
 	t.Helper()
 	bus := eventbus.New(server.AWSConfig(), busName, quiet)
 	if err := bus.CheckExists(t.Context()); err != nil {
@@ -60,7 +60,7 @@ func numbered(n int) (all []billing.Announcement, ids []string) {
 	return all, ids
 }
 
-// arrived returns the ids that the server's events tell, in their order.
+// arrived returns the ids of the server's events, in order.
 func arrived(t *testing.T, server *eventserver.Server) []string {
 	t.Helper()
 	var ids []string
@@ -100,7 +100,7 @@ func TestLargeAnnouncementsAreSentAlone(t *testing.T) {
 	all := []billing.Announcement{
 		announcement("id-0", 100_000), announcement("id-1", 100_000), announcement("id-2", 100_000), // two fit
 		announcement("id-3", 900_000), announcement("id-4", 10),
-		announcement("id-5", 1_200_000), // no request takes it
+		announcement("id-5", 1_200_000), // larger than a request may be
 		announcement("id-6", 10),
 	}
 	accepted, refused, err := eventbus.New(server.AWSConfig(), busName, quiet).Send(t.Context(), all)
@@ -150,7 +150,7 @@ func TestTransientFailureIsRetried(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)
-			bus := seenBus(t, server)
+			bus := checkedBus(t, server)
 			var asked atomic.Int64
 			server.SetFail(func() *eventserver.Fault {
 				if asked.Add(1) == 1 {
@@ -180,7 +180,7 @@ func TestFailedRequestReportsNeitherAcceptedNorRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)
-			bus := seenBus(t, server)
+			bus := checkedBus(t, server)
 			var asked atomic.Int64
 			server.SetFail(func() *eventserver.Fault {
 				if asked.Add(1) > 1 { // the first request is accepted
@@ -202,7 +202,7 @@ func TestFailedRequestReportsNeitherAcceptedNorRefused(t *testing.T) {
 
 func TestHangingRequestEndsWithTheContext(t *testing.T) {
 	server := startServer(t)
-	bus := seenBus(t, server)
+	bus := checkedBus(t, server)
 	server.SetFail(func() *eventserver.Fault { return &eventserver.Hanging })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -286,13 +286,13 @@ func TestARNHasTheAccountAfterTheCheck(t *testing.T) {
 	server := startServer(t)
 	bus := eventbus.New(server.AWSConfig(), busName, quiet)
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1::event-bus/application" {
-		t.Errorf("before it was looked at: %s", got)
+		t.Errorf("before the check: %s", got)
 	}
 	if err := bus.CheckExists(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := bus.ARN(); got != "arn:aws:events:us-east-1:000000000000:event-bus/application" {
-		t.Errorf("after it was looked at: %s", got)
+		t.Errorf("after the check: %s", got)
 	}
 	const foreign = "arn:aws:events:eu-central-1:123456789012:event-bus/application"
 	if got := eventbus.New(server.AWSConfig(), foreign, quiet).ARN(); got != foreign {

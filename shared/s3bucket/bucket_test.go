@@ -23,7 +23,7 @@ const key = "reports/2026-11-29T03:00:00Z/a b+ü.html"
 
 var someone = credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "session")
 
-// kept keeps a request, and answers it with success.
+// kept records a request and returns success.
 type kept struct{ request *http.Request }
 
 func (k *kept) Do(r *http.Request) (*http.Response, error) {
@@ -174,7 +174,7 @@ func TestPutEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// The stand-in takes what Amazon's own client sends.
+// The fake accepts the requests of Amazon's client.
 func TestAmazonsClientWritesToTheFake(t *testing.T) {
 	server, _ := start(t)
 	client := s3.NewFromConfig(server.AWSConfig(), func(o *s3.Options) { o.UsePathStyle = true })

@@ -52,21 +52,21 @@ func TestDecodeReturnsWhatWasEncoded(t *testing.T) {
 }
 
 func TestIDsLongerThanTheirColumnsAreRefused(t *testing.T) {
-	for _, letter := range []string{"x", "é", "😀"} { // columns count characters
+	for _, character := range []string{"x", "é", "😀"} { // columns count characters
 		for _, test := range []struct {
 			run, org int
 			ok       bool
 		}{{1, 1, true}, {64, 36, true}, {65, 36, false}, {64, 37, false}, {0, 1, false}, {1, 0, false}} {
-			body := `{"version":1,"runId":"` + strings.Repeat(letter, test.run) + `","orgId":"` + strings.Repeat(letter, test.org) + `"}`
+			body := `{"version":1,"runId":"` + strings.Repeat(character, test.run) + `","orgId":"` + strings.Repeat(character, test.org) + `"}`
 			if _, err := sqsqueue.DecodeWork(body); (err == nil) != test.ok {
-				t.Errorf("%d and %d times %s: error %v", test.run, test.org, letter, err)
+				t.Errorf("%d and %d times %s: error %v", test.run, test.org, character, err)
 			}
 		}
 	}
 }
 
 func TestInvalidBodyIsRefused(t *testing.T) {
-	const secret = "jane@example.com" // what does not belong into a log
+	const secret = "jane@example.com" // must not be in a log
 	tests := []struct{ name, body, says string }{
 		{"nothing", "", "not a message"},
 		{"a text", secret, "not a message"},
@@ -125,7 +125,7 @@ func TestWhiteSpaceAroundAMessageIsAccepted(t *testing.T) {
 	}
 }
 
-// FuzzDecodeWork: no body makes it panic, and what it reads it would write.
+// FuzzDecodeWork checks that no body panics and that a decoded message encodes again.
 func FuzzDecodeWork(f *testing.F) {
 	for _, seed := range []string{
 		`{"version":1,"runId":"2026-11-22T03:00:00Z","orgId":"0f2c6d9e-6a5b-4c1d-9a54-3f1c0f7e2b11"}`,

@@ -25,8 +25,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 )
 
-// local is a queue on a server whose clock stands still, with a client that does not retry: what
-// is tried again here, the queue tries again.
+// local is a queue on a server with a manual clock. The client does not retry, so that every retry
+// is the queue's.
 type local struct {
 	*sqsqueue.Queue
 	server *sqsserver.Server
@@ -55,7 +55,7 @@ func start(t *testing.T) local {
 	return local{sqsqueue.New(client, *out.QueueUrl), server, clock, client, *out.QueueUrl}
 }
 
-// receiveAll hides what it receives for the queue's default of 30 seconds.
+// receiveAll receives messages with the queue's visibility timeout of 30 seconds.
 func (l local) receiveAll(t *testing.T) []types.Message {
 	t.Helper()
 	var all []types.Message
@@ -139,7 +139,7 @@ func TestSendWorkSendsOneMessageForEachOrganization(t *testing.T) {
 	}
 }
 
-// refusals has entries refused and remembers how often each was sent.
+// refusals makes the server refuse entries, and counts how often each was sent.
 type refusals struct {
 	mu   sync.Mutex
 	sent map[string]int
@@ -504,7 +504,7 @@ func TestReceivesOutlastAnOutageOfElevenHours(t *testing.T) {
 	const base = 30 * time.Second
 	receives := billing.Receives(base, 12*time.Hour)
 	var least time.Duration
-	for n := 1; n < receives; n++ { // the last receive is given up, not hidden
+	for n := 1; n < receives; n++ { // the last receive is dead-lettered
 		floor := time.Duration(math.MaxInt64)
 		for range 1000 {
 			floor = min(floor, sqsqueue.Backoff(base, n))

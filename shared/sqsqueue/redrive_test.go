@@ -68,7 +68,7 @@ func TestRedriveMovesAllMessagesAndReportsProgress(t *testing.T) {
 	if move, found, err := redrive.Last(t.Context()); err != nil || found {
 		t.Errorf("before the first one: %+v, found %t, %v", move, found, err)
 	}
-	// Sent, not moved there by a policy: of those SQS knows no source.
+	// Sent directly: SQS does not know the source of such messages.
 	if err := l.SendWork(t.Context(), "run-1", organizations(25)); err != nil {
 		t.Fatal(err)
 	}

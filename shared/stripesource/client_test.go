@@ -38,8 +38,8 @@ func serve(t testing.TB, o stripetest.Options) *stripetest.Server {
 	return s
 }
 
-// inFront serves the fake Stripe behind a function that sees every request, and may answer it
-// instead: then it returns true.
+// inFront serves the fake Stripe behind a function that sees every request. If the function returns true, it has
+// sent the response itself.
 func inFront(t *testing.T, answers func(w http.ResponseWriter, r *http.Request) bool) (fake *stripetest.Server, baseURL string) {
 	t.Helper()
 	fake = stripetest.New(stripetest.Options{})
@@ -66,7 +66,7 @@ func at(baseURL string) func(*stripesource.Config) {
 	return func(c *stripesource.Config) { c.BaseURL = baseURL }
 }
 
-// A read is one of the client's methods, asked for sub_1 or cus_1.
+// A read calls one of the client's methods for sub_1 or cus_1.
 type read struct {
 	name     string
 	endpoint stripetest.Endpoint
@@ -114,7 +114,7 @@ func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Re
 	}
 }
 
-// say answers a request; a client that has left needs no answer.
+// say sends a response. It ignores errors, which mean that the client is gone.
 func say(w http.ResponseWriter, status int, body string) bool {
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, body)
@@ -317,7 +317,7 @@ func TestInconsistentListIsAnError(t *testing.T) {
 			answers := []string{test.first, test.second}
 			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 				if len(answers) == 0 {
-					t.Error("the list goes on for ever")
+					t.Error("the list does not end")
 					return false
 				}
 				body := answers[0]
@@ -373,7 +373,7 @@ func TestMissingObjectIsNotAnError(t *testing.T) {
 	}
 }
 
-// oddIDs are what somebody may have written into the database.
+// oddIDs are invalid ids that the database may contain.
 var oddIDs = []string{
 	"sub 1", "sub+1", "sub%201", "sub%2F1", "sub/1", "../account", "x/../../account", "/account", "sub_1/",
 	"sub?status=all", "sub_1?", "sub#1", "sub&limit=1", "sub;1", "sub=1", "süb✓", "sub\\1", "sub\n1", "sub\x001", "sub\xff", "...", "%2e%2e",
@@ -447,7 +447,7 @@ func TestObjectsWithUnusualIDsAreFound(t *testing.T) {
 	}
 }
 
-// Whoever typed an id may have left white space around it.
+// People may have typed white space around an id.
 func TestIDsAreTrimmed(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -465,7 +465,7 @@ func TestIDsAreTrimmed(t *testing.T) {
 	}
 }
 
-// The path of an empty id is the list's; servers resolve dots before they route.
+// The path of an empty id is that of the list, and servers resolve dots before they route.
 func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
@@ -486,7 +486,7 @@ func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 	}
 }
 
-// Stripe would list the whole account if the parameter were left out.
+// Without the parameter Stripe would list the whole account.
 func TestEmptyCustomerIDIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
@@ -618,7 +618,7 @@ func TestWaitingRequestEndsWithItsContext(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	// A turn that comes after the deadline is not waited for.
+	// The limiter fails at once if the wait would exceed the deadline.
 	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	wantFailure(t, read.do(ctx, c), billing.Unavailable, billing.ReasonOutOfTime)

@@ -11,8 +11,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// FuzzDecode: whatever is called a subscription becomes one with an id, or a failure that says
-// in one line of text what is wrong.
+// FuzzDecode checks that any JSON becomes a subscription with an id or a failure with a message of
+// one line.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"object":"subscription","id":"sub_1","livemode":false,"status":"active","customer":"cus_1","created":1700000000,` +
@@ -43,7 +43,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("a subscription with id %q", sub.ID)
 			}
 			if !json.Valid(raw) {
-				t.Fatal("read from what is no JSON")
+				t.Fatal("decoded invalid JSON")
 			}
 			return
 		}

@@ -34,7 +34,7 @@ func TestTheEventTypesAreStripes(t *testing.T) {
 	}
 }
 
-// clock is a time that a test sets.
+// clock is a settable clock.
 type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
@@ -65,7 +65,7 @@ func TestEventHasOrganizationAndPendingWebhooks(t *testing.T) {
 	}
 }
 
-// putEvents adds n events, the i-th i seconds after the first, every third one not delivered.
+// putEvents adds n events, the i-th i seconds after the first, every third one undelivered.
 func putEvents(fake *stripetest.Server, first time.Time, n int) {
 	for i := range n {
 		e := stripetest.Event{
@@ -120,7 +120,7 @@ func TestEventsAreReadPageByPageNewestFirst(t *testing.T) {
 	}
 }
 
-// An event may be rendered at any API version that the account has had.
+// An event may have any API version that the account has had.
 func TestEventThatIsReadInPartIsCountedAndLogged(t *testing.T) {
 	named := map[string]any{"id": "sub_1", "object": "subscription", "customer": "cus_1", "metadata": map[string]string{"orgId": "org-1"}}
 	but := func(name string, value any) map[string]any {
@@ -234,7 +234,7 @@ func TestEventsWithVanishedCursorAreReadFromTheStart(t *testing.T) {
 	putEvents(fake, c.now, 150)
 	c.now = c.now.Add(billing.EventsReach + 20*time.Second)
 	client := connect(fake)
-	page, err := client.EventsPage(t.Context(), billing.EventQuery{After: "evt_010"}) // listed no longer
+	page, err := client.EventsPage(t.Context(), billing.EventQuery{After: "evt_010"}) // expired
 	if err != nil || len(page.Events) != 100 || page.Events[0].ID != "evt_149" || !page.More {
 		t.Fatal(len(page.Events), page.More, err)
 	}

@@ -25,7 +25,7 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 		reason    billing.Reason
 		wait      time.Duration
 		throttled int64
-		noRequest bool // Stripe gave no id
+		noRequest bool // the response has no request id
 		says      string
 	}{
 		{
@@ -151,7 +151,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		"7":                             7 * time.Second,
 		"60":                            time.Minute,
 		"61":                            time.Minute,
-		"99999999999":                   time.Minute, // more nanoseconds than there are
+		"99999999999":                   time.Minute, // overflows time.Duration
 		"-5":                            0,
 		"soon":                          0,
 		"1.5":                           0,
@@ -224,7 +224,7 @@ func TestIDOfTheOtherModeIsAnErrorOfItsOrganization(t *testing.T) {
 	}
 }
 
-// The cursor is of the page before: whose key sees it in the other mode only is no longer the key of that page.
+// The cursor comes from the previous page. If it exists in the other mode only, the key has changed.
 func TestCursorOfTheOtherModeStopsTheRun(t *testing.T) {
 	served := 0
 	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
@@ -311,8 +311,8 @@ func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
 	}
 }
 
-// TestResponseOfAnotherKindIsUnavailable is a fault of whoever answers, a proxy perhaps, where one object was asked for; in
-// a list that is Stripe's it is a fault of that object.
+// TestResponseOfAnotherKindIsUnavailable: a proxy may have answered the request for one object. In a valid list it is an
+// error of that object.
 func TestResponseOfAnotherKindIsUnavailable(t *testing.T) {
 	for name, body := range map[string]string{
 		"an empty object":      `{}`,
@@ -371,11 +371,11 @@ func TestUnreadableCustomersAndAccountsAreErrors(t *testing.T) {
 	}
 }
 
-// What Stripe may legally send is passed on: whether it can be written is the domain's question.
+// Valid but unusual objects are returned; the domain decides whether they can be written.
 func TestUnusualButReadableObjectsAreReturned(t *testing.T) {
 	tests := map[string]struct {
 		sub    stripetest.Subscription
-		reason billing.Reason // what the domain makes of it
+		reason billing.Reason // of the domain
 	}{
 		"no items":           {stripetest.Subscription{Items: []stripetest.Item{}}, billing.ReasonInvalidSubscription},
 		"null price":         {stripetest.Subscription{PriceID: ""}, billing.ReasonInvalidSubscription},

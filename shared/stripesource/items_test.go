@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// putItems puts sub_1 with as many items.
+// putItems adds sub_1 with n items.
 func putItems(s *stripetest.Server, n int) (items []billing.SubscriptionItem) {
 	sub := stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Created: 1_700_000_000, Items: []stripetest.Item{}}
 	for i := range n {
@@ -69,7 +69,7 @@ func TestEndedSubscriptionWithoutItemsIsReadable(t *testing.T) {
 	}
 }
 
-// TestAllItemsAreReadIfTheObjectHasTheFirstTen, by either way to read it singly; a sweep says that there are more.
+// TestAllItemsAreReadIfTheObjectHasTheFirstTen when a subscription is retrieved or listed by customer; a sweep sets MoreItems.
 func TestAllItemsAreReadIfTheObjectHasTheFirstTen(t *testing.T) {
 	for n, requests := range map[int]int{0: 0, 1: 0, 10: 0, 11: 1, 100: 1, 101: 2, 250: 3} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestInconsistentItemsAreAnError(t *testing.T) {
 					return false
 				}
 				if len(test.answers) == 0 {
-					t.Error("the list goes on for ever")
+					t.Error("the list does not end")
 					return false
 				}
 				body := test.answers[0]
@@ -165,7 +165,7 @@ func TestInconsistentItemsAreAnError(t *testing.T) {
 	}
 }
 
-// TestSubscriptionThatVanishesWhileItsItemsAreReadIsUnavailable: the subscription, or the item that a page begins behind.
+// TestSubscriptionThatVanishesWhileItsItemsAreReadIsUnavailable: the subscription, or the item of the cursor.
 func TestSubscriptionThatVanishesWhileItsItemsAreReadIsUnavailable(t *testing.T) {
 	for name, vanish := range map[string]func(*stripetest.Server){
 		"subscription": func(s *stripetest.Server) { s.RemoveSubscription("sub_1") },

@@ -15,7 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// said is what an answer was understood to say.
+// said is the decoded result of a response.
 type said struct {
 	Exists  bool
 	Subs    []billing.Subscription
@@ -73,8 +73,8 @@ func readCustomer(id string) func(context.Context, *stripesource.Client) (said, 
 	}
 }
 
-// TestValueOfAnotherTypeNeverChangesTheResult replaces each value of each answer: what is
-// read then is what was there, or refused in a way that concerns no more than this answer.
+// TestValueOfAnotherTypeNeverChangesTheResult replaces each value of each response: the result
+// is unchanged, or an error of this response only.
 func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 	for name, read := range oddReads {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 					Metadata: map[string]string{"orgId": "org-1", "tier": "pro"},
 				})
 			}
-			if name == manyItems { // for others it would make the places to try too many
+			if name == manyItems { // the other reads would have too many values to try
 				fake.PutSubscription(stripetest.Subscription{
 					ID: "sub_many", CustomerID: "cus_1", Created: 1_700_000_000, CancelAt: 1_800_000_000, CollectionPaused: true,
 					Items: slices.Repeat([]stripetest.Item{{PriceID: "price_1", Metered: true}}, 12),
@@ -126,9 +126,8 @@ func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 	}
 }
 
-// butFor is what is said, without what nobody relies on where it was read so: of a snapshot's
-// subscription that cannot be read only what leads to it counts, for it is read singly; and the rules
-// refuse one without a price.
+// butFor removes what no caller uses: of an unreadable subscription in a snapshot only its ids matter,
+// because the caller retrieves it, and the rules refuse a subscription without a price.
 func (s said) butFor(read []billing.Subscription) said {
 	s.Subs = slices.Clone(s.Subs)
 	for i := range min(len(s.Subs), len(read)) {

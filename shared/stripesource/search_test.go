@@ -19,7 +19,7 @@ func putNamed(s *stripetest.Server, id, org string) {
 	s.PutSubscription(stripetest.Subscription{ID: id, CustomerID: "cus_" + id, Status: "canceled", Metadata: map[string]string{"orgId": org}})
 }
 
-// oddOrgs are what somebody may have for ids of organizations; each finds itself alone.
+// oddOrgs are unusual ids of organizations; a search for each finds only that one.
 var oddOrgs = []string{
 	"org-1", "org-10", "org 1", `it's`, `it\'s`, `a"b`, `a\`, `\`, `'`, `\\`, `' OR status:'active`, `x'] OR created>0`, "org\n1", "org&limit=1", "org#1", "org%20", "süß✓", "null",
 }
@@ -90,7 +90,7 @@ func TestInconsistentSearchIsAnError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 				if len(test.answers) == 0 {
-					t.Error("the search goes on for ever")
+					t.Error("the search does not end")
 					return false
 				}
 				body := test.answers[0]
@@ -105,7 +105,7 @@ func TestInconsistentSearchIsAnError(t *testing.T) {
 	}
 }
 
-// TestAccountWithoutSearchIsNotAnError: only what Stripe says to such accounts is taken for it.
+// TestAccountWithoutSearchIsNotAnError: only Stripe's messages for such accounts count.
 func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{NoSearch: true})
 	putNamed(s, "sub_1", "org-1")
@@ -136,7 +136,7 @@ func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 			t.Errorf("%s: %v", message, err)
 		}
 	}
-	// Of another endpoint it says nothing.
+	// On another endpoint the same message is an error.
 	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
 		return say(w, http.StatusBadRequest, `{"error":{"message":"The search feature is temporarily unavailable in your region."}}`)
 	})
@@ -144,7 +144,7 @@ func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
 }
 
-// TestSearchReturnsDelayedResults: what search finds is no more than an id to be read.
+// TestSearchReturnsDelayedResults: search returns ids only, so old data does no harm.
 func TestSearchReturnsDelayedResults(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := serve(t, stripetest.Options{Now: func() time.Time { return now }, SearchLag: time.Minute})
@@ -164,7 +164,7 @@ func TestSearchReturnsDelayedResults(t *testing.T) {
 	}
 }
 
-// TestSearchHasItsOwnLimiter: 20 a second at most, and each client's share of them.
+// TestSearchHasItsOwnLimiter: at most 20 a second, divided by the number of clients.
 func TestSearchHasItsOwnLimiter(t *testing.T) {
 	for name, test := range map[string]struct {
 		rps     float64

@@ -17,10 +17,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// BenchmarkSharingStripesLimit has four workers read two endpoints as often as they may, from a
-// Stripe that allows 25 requests a second for each endpoint and 100 in all, while others take a third
-// of both. It tells how much of what the workers asked was refused, and how much of what the others
-// left they used, from the first request on. BENCH_SECONDS says for how long (3).
+// BenchmarkSharingStripesLimit runs four workers that read two endpoints as fast as their limiters allow, from a
+// Stripe that allows 25 requests a second for each endpoint and 100 in all, while other clients use a third
+// of both. It reports the share of refused requests, and how much of the rest of the limit
+// the workers used. BENCH_SECONDS is the duration (3).
 // https://docs.stripe.com/rate-limits
 func BenchmarkSharingStripesLimit(b *testing.B) {
 	const limit, rps, workers, streams = 25.0, 20.0, 4, 2
@@ -28,7 +28,7 @@ func BenchmarkSharingStripesLimit(b *testing.B) {
 	for b.Loop() {
 		fake := serve(b, stripetest.Options{Latency: 120 * time.Millisecond, EndpointRate: limit, GlobalRate: 4 * limit})
 		putMany(fake, 10)
-		ctx, stop := context.WithCancel(b.Context()) // without a deadline, for the limiter would look ahead
+		ctx, stop := context.WithCancel(b.Context()) // without a deadline, which the limiter would consider
 		time.AfterFunc(d, stop)
 		var ours traffic
 		var wait sync.WaitGroup
@@ -51,7 +51,7 @@ func BenchmarkSharingStripesLimit(b *testing.B) {
 		}
 		wait.Wait()
 		answered, refused := float64(ours.answered.Load()), float64(ours.refused.Load())
-		// Each of the two endpoints lets a second's worth pass at once in the beginning.
+		// Each of the two endpoints starts with the tokens of one second.
 		left := 2*limit*(d.Seconds()+1) - float64(beside.answered.Load())
 		b.ReportMetric(100*refused/(answered+refused), "%429")
 		b.ReportMetric(100*answered/left, "%used")
@@ -73,10 +73,10 @@ func benchSeconds(b *testing.B) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// traffic is what became of requests.
+// traffic counts requests.
 type traffic struct{ answered, refused atomic.Int64 }
 
-// keepAsking asks again as soon as there is an answer, until ctx ends.
+// keepAsking sends a request after each response, until ctx ends.
 func (t *traffic) keepAsking(ctx context.Context, b *testing.B, ask func(context.Context) error) {
 	b.Helper()
 	for {
@@ -95,8 +95,7 @@ func (t *traffic) keepAsking(ctx context.Context, b *testing.B, ask func(context
 	}
 }
 
-// arrive asks at random times, so many times a second on average, whatever becomes of earlier
-// requests.
+// arrive sends requests at random times, at an average rate, without waiting for responses.
 func (t *traffic) arrive(ctx context.Context, b *testing.B, perSecond float64, fake *stripetest.Server, path string) {
 	b.Helper()
 	var wait sync.WaitGroup

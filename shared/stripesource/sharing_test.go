@@ -10,13 +10,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// shared is what becomes of requests to one endpoint, some of them somebody else's.
+// shared has the rates of requests to one endpoint.
 type shared struct {
-	ours, refused, others float64 // requests a second
+	ours, refused, others float64 // requests a second: answered, answered with 429, and of other clients
 }
 
-// share has workers ask as often as they may, beside others who take their part first come first
-// served, and tells what came of it after the first minute, while the workers find their rate.
+// share runs workers at the rate of their limiters, beside other clients. It measures after the
+// first minute, in which the workers find their rate.
 func share(t *testing.T, workers int, limit, others float64, d time.Duration) (s shared) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -35,7 +35,7 @@ func TestSweepReadsARangeNewestFirstWithEndedSubscriptions(t *testing.T) {
 		"up to a second": {billing.Range{Before: 1_700_000_030}, 29, 30, false},
 		"from a second":  {billing.Range{From: 1_700_000_240}, 249, 10, false},
 		"between":        {billing.Range{From: 1_700_000_010, Before: 1_700_000_020}, 19, 10, false},
-		"goes on inside": {billing.Range{From: 1_700_000_010, Before: 1_700_000_020, After: "sub_015"}, 14, 5, false},
+		"after a cursor": {billing.Range{From: 1_700_000_010, Before: 1_700_000_020, After: "sub_015"}, 14, 5, false},
 		"nothing":        {billing.Range{From: 1_800_000_000}, 0, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestUnreadableSubscriptionDoesNotFailTheSweep(t *testing.T) {
 	}
 }
 
-// TestSnapshotWidthsAreCharactersNotBytes: each is as long as Stripe allows, or one more.
+// TestSnapshotWidthsAreCharactersNotBytes with values as long as Stripe allows, and one character longer.
 func TestSnapshotWidthsAreCharactersNotBytes(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	for _, n := range []int{0, 1} {
@@ -145,8 +145,8 @@ func TestInvalidPageOfTheSweepIsAnError(t *testing.T) {
 	}
 }
 
-// TestSubscriptionWithoutIDOrCustomerFailsTheSweep: who is led to a subscription by what cannot be read would
-// seem to have none. Reading again would not help.
+// TestSubscriptionWithoutIDOrCustomerFailsTheSweep: otherwise the organization would seem to have no
+// subscription. Reading again would not help.
 func TestSubscriptionWithoutIDOrCustomerFailsTheSweep(t *testing.T) {
 	for name, object := range map[string]string{
 		"without id":             `{"object":"subscription","livemode":false}`,
@@ -182,7 +182,7 @@ func TestSubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 	}
 }
 
-// Deleting a test clock takes its subscriptions along.
+// Deleting a test clock deletes its subscriptions.
 func TestSweepWithVanishedCursorReadsTheRangeFromTheStart(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	putMany(fake, 150)

@@ -137,8 +137,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// followsTheFormat holds a line to the rules of AWS's "Specification: Embedded
-// metric format". It shares no code with what prints the line.
+// followsTheFormat checks a line against AWS's "Specification: Embedded
+// metric format". It shares no code with Metrics.
 func followsTheFormat(line []byte) error {
 	body, found := bytes.CutSuffix(line, []byte("\n"))
 	if !found || bytes.ContainsRune(body, '\n') {

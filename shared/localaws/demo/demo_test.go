@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { mysqltest.Main(m) }
 
 var now = time.Date(2026, time.November, 22, 3, 4, 5, 678, time.UTC)
 
-// world is both sides of a population, and what reads them.
+// world is a population in the database and in Stripe, and its readers.
 type world struct {
 	t      *testing.T
 	db     *mysqltest.DB
@@ -57,7 +57,7 @@ func populated(t *testing.T, db *mysqltest.DB, o demo.Options) *world {
 	}
 }
 
-// rules as the configuration makes them of the environment; nothing has a default tier.
+// rules are those of the environment, without a default tier.
 func rules() billing.Rules {
 	r := billing.Rules{Prices: map[string]billing.Tier{}}
 	for variable, prices := range demo.Prices() {
@@ -86,7 +86,7 @@ func (w *world) record(orgID string) billing.Record {
 	return record
 }
 
-// truth is everything that Stripe has for the organization.
+// truth returns what Stripe has for the organization.
 func (w *world) truth(record billing.Record) billing.Truth {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -122,7 +122,7 @@ func (w *world) plan(orgID string) billing.Plan {
 	return plan
 }
 
-// found says of a plan what an expectation says.
+// found returns a plan as an expectation.
 func found(e demo.Expectation, p billing.Plan) demo.Expectation {
 	e.Outcome, e.Reason, e.Lowers = p.Outcome, p.Reason, billing.DefaultTiers.LowersAccess(p.Changes)
 	e.Fields, e.Warnings = nil, nil
@@ -136,7 +136,7 @@ func found(e demo.Expectation, p billing.Plan) demo.Expectation {
 	return e
 }
 
-// repair writes what the plan says.
+// repair applies the plan.
 func (w *world) repair(orgID string, p billing.Plan) {
 	w.t.Helper()
 	if p.Insert {
@@ -164,7 +164,7 @@ func (w *world) update(table, id string, p billing.Plan) {
 	}
 }
 
-// listed are the organizations that a run lists.
+// listed returns the organizations that a run lists.
 func (w *world) listed() []string {
 	w.t.Helper()
 	organizations, err := appschema.Organizations(w.t.Context(), w.db.DB)
@@ -207,7 +207,7 @@ func TestOrganizationsMatchTheirExpectation(t *testing.T) {
 		delete(seen, kind)
 	}
 	if len(seen) > 0 {
-		t.Errorf("kinds that nobody knows: %v", seen)
+		t.Errorf("unknown kinds: %v", seen)
 	}
 	slices.Sort(listed)
 	if diff := cmp.Diff(listed, w.listed()); diff != "" {

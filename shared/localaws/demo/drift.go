@@ -143,17 +143,18 @@ func (s *organization) twoTiers() (low, high billing.Tier) {
 
 func missedUpgrade(s *organization) {
 	low, high := s.twoTiers()
-	every := s.anyInterval()
-	sub := s.recorded(plan{low, every})
-	choose(&sub, plan{high, every})
-	s.addToStripe(sub)
+	s.changeTier(low, high)
 }
 
 func missedDowngrade(s *organization) {
 	low, high := s.twoTiers()
+	s.changeTier(high, low)
+}
+
+func (s *organization) changeTier(from, to billing.Tier) {
 	every := s.anyInterval()
-	sub := s.recorded(plan{high, every})
-	choose(&sub, plan{low, every})
+	sub := s.recorded(plan{from, every})
+	choose(&sub, plan{to, every})
 	s.addToStripe(sub)
 }
 

@@ -21,7 +21,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdaserver"
 )
 
-// start serves one function, called f, and returns a client that tries nothing twice.
+// start serves one function, called f, and returns a client without retries.
 func start(t *testing.T, f lambdaserver.Function, timeout time.Duration) (*lambdaserver.Server, *lambda.Client) {
 	t.Helper()
 	s, err := lambdaserver.Start(map[string]lambdaserver.Function{"f": f}, timeout)
@@ -75,7 +75,7 @@ func TestFunctionErrorIsAResponseWithStatus200(t *testing.T) {
 			func(context.Context, json.RawMessage) (any, error) { return nil, &json.SyntaxError{Offset: 3} },
 			messages.InvokeResponse_Error{Type: "SyntaxError"},
 		},
-		"error with a type of its own": {
+		"error with its own type": {
 			func(context.Context, json.RawMessage) (any, error) {
 				return nil, messages.InvokeResponse_Error{Type: "unknown_run", Message: "there is no run x"}
 			},

@@ -34,7 +34,7 @@ import (
 // visibility is the visibility timeout of the tests' queue.
 const visibility = 30 * time.Second
 
-// fixture is a queue, a source on it, and a record of what the handler got.
+// fixture is a queue, a source on it, and a record of the handler's batches.
 type fixture struct {
 	*testing.T
 	server *sqsserver.Server
@@ -92,7 +92,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// handle records an invocation before it does what the test wants.
+// handle records an invocation and calls the test's handler.
 func (f *fixture) handle(do lambdasource.Handler) lambdasource.Handler {
 	return func(ctx context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
 		var bodies []string
@@ -123,7 +123,7 @@ func (f *fixture) send(bodies ...string) {
 	}
 }
 
-// run starts the source and waits until it has nothing to do but wait.
+// run starts the source and waits until it is idle.
 func (f *fixture) run() {
 	ctx, cancel := context.WithCancel(f.Context())
 	f.stop = cancel
@@ -131,7 +131,7 @@ func (f *fixture) run() {
 	synctest.Wait()
 }
 
-// end stops the source and waits for it.
+// end stops the source and waits for its end.
 func (f *fixture) end() {
 	f.Helper()
 	f.stop()
@@ -140,7 +140,7 @@ func (f *fixture) end() {
 	}
 }
 
-// pass lets d go by.
+// pass waits for d.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()

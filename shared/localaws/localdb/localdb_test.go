@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// holdEnv makes the test binary start a server, print where it is, and wait to be killed.
+// holdEnv makes the test binary start a server, print its address, and wait to be killed.
 const holdEnv = "LOCALDB_TEST_HOLD"
 
 func TestMain(m *testing.M) {
@@ -40,7 +40,7 @@ func hold(how string) {
 	select {}
 }
 
-// installed returns the server program of this machine, without which a test means nothing.
+// installed returns the server program of this machine, or skips the test.
 func installed(t *testing.T) string {
 	t.Helper()
 	path, err := find()
@@ -53,7 +53,7 @@ func installed(t *testing.T) string {
 	return path
 }
 
-// started returns a server of its own, closed when the test ends.
+// started returns a new server, closed when the test ends.
 func started(t *testing.T, start func(context.Context) (*Server, error)) *Server {
 	t.Helper()
 	s, err := start(t.Context())
@@ -288,7 +288,7 @@ exit 3
 	}
 }
 
-// programs makes executable files in a new directory, in which nothing runs.
+// programs creates empty executable files in a new directory.
 func programs(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -444,7 +444,7 @@ func TestSecondConnectionToInProcessServerWaitsForTheFirst(t *testing.T) {
 	}
 }
 
-// ownTempDir makes a new directory the place of temporary files, open to the server's user.
+// ownTempDir sets TMPDIR to a new directory that the server's user can access.
 func ownTempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

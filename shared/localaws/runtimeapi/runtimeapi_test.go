@@ -23,7 +23,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// TestMain makes this test binary a Lambda function where a test has started it as one.
+// TestMain runs this test binary as a Lambda function if a test started it as one.
 func TestMain(m *testing.M) {
 	switch os.Getenv("AS_FUNCTION") {
 	case "":
@@ -49,16 +49,16 @@ func refuse() {
 	os.Exit(1)
 }
 
-// event tells the function what to do.
+// event is the function's instruction.
 type event struct {
 	Fail  string `json:"fail"`
 	Panic bool   `json:"panic"`
-	Call  string `json:"call"` // a URL, whose answer it awaits
+	Call  string `json:"call"` // a URL to call
 
 	Records []events.SQSMessage `json:"Records"`
 }
 
-// report is what the function knows.
+// report is what the function sees.
 type report struct {
 	PID       int
 	Environ   []string
@@ -170,7 +170,7 @@ func TestProcessSurvivesAnErrorButNotAPanic(t *testing.T) {
 	_, err = invoke(t, f, event{Panic: true})
 	wantError(t, err, "", "no way")
 	third, err := invoke(t, f, event{})
-	if err != nil && third.PID == 0 { // the process may have been handed the event before it ended
+	if err != nil && third.PID == 0 { // the process may have received the event before it ended
 		wantError(t, err, runtimeapi.ErrorExit, "exit")
 		third, err = invoke(t, f, event{})
 	}
@@ -179,7 +179,7 @@ func TestProcessSurvivesAnErrorButNotAPanic(t *testing.T) {
 	}
 }
 
-// gate is a server that answers when it is opened.
+// gate is a server that responds after it is opened.
 type gate struct {
 	url     string
 	arrived chan struct{}

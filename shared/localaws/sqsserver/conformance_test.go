@@ -32,7 +32,7 @@ import (
 // The same checks run over the wire, with the AWS SDK, against this package
 // and against two independent servers. Where two of three agree with the SQS
 // documentation and the third does not, the third has a line here. A check
-// that is listed and passes fails the test, so that the lists stay true.
+// that is listed and passes fails the test, so that the lists stay correct.
 
 // fauxqsDiffers is where npm fauxqs 1.9.2 differs.
 var fauxqsDiffers = map[string]string{
@@ -123,7 +123,7 @@ func TestFauxqsConforms(t *testing.T) {
 
 func TestLocalAWSSQSConforms(t *testing.T) {
 	t.Parallel()
-	// It writes its port into queue URLs, so it cannot be given port 0.
+	// Its port is part of its queue URLs, so port 0 does not work.
 	url := startPeer(t, "local-aws-sqs", `
 		import { createServer } from "node:net";
 		import sqs from "local-aws-sqs";
@@ -137,7 +137,7 @@ func TestLocalAWSSQSConforms(t *testing.T) {
 	conformance(t, localAWSSQSDiffers, realTimePeer(url))
 }
 
-// realTimePeer is a server with a clock of its own, shared by all checks.
+// realTimePeer is a server in real time, shared by all checks.
 func realTimePeer(url string) func(*testing.T) peer {
 	return func(*testing.T) peer {
 		return peer{
@@ -188,21 +188,21 @@ func startPeer(t *testing.T, name, script string) string {
 	if err != nil {
 		t.Fatalf("%s did not start: %v", name, err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, lines) }() // it may log; nobody reads it
+	go func() { _, _ = io.Copy(io.Discard, lines) }() // discard its log
 	return strings.TrimSpace(url)
 }
 
 // peer is one SQS server under test.
 type peer struct {
 	url string
-	// pass lets d go by on the server's clock.
+	// pass waits for d on the server's clock.
 	pass func(d time.Duration)
-	// passDuringPoll does so while a long poll of another goroutine waits.
+	// passDuringPoll is pass while another goroutine has a long poll.
 	passDuringPoll func(d time.Duration)
 }
 
 // check is one run of one behaviour. Its failures are recorded, so that an
-// expected one can be told from a surprise.
+// expected failure can be recognized.
 type check struct {
 	peer
 	sqs      *sqs.Client
@@ -282,7 +282,7 @@ func newClient(url string) *sqs.Client {
 	})
 }
 
-// behaviours are the checks, each on queues of its own.
+// behaviours are the checks. Each uses new queues.
 var behaviours = []struct {
 	name string
 	run  func(*check)
@@ -862,7 +862,7 @@ func invalidDelayIsRefused(c *check) {
 	}
 }
 
-// polled runs a long poll while f happens, and returns what it received.
+// polled runs f during a long poll and returns the messages of the poll.
 func (c *check) polled(queue string, seconds int32, f func()) []types.Message {
 	type answer struct {
 		out *sqs.ReceiveMessageOutput

@@ -19,7 +19,7 @@ const (
 // messageAttributes are the attributes that a sender gives a message.
 type messageAttributes map[string]messageAttribute
 
-// messageAttribute is one of them, as it travels.
+// messageAttribute is one of them, as in requests and responses.
 type messageAttribute struct {
 	DataType    string  `json:"DataType"`
 	StringValue *string `json:"StringValue,omitempty"`
@@ -82,7 +82,7 @@ func (a messageAttribute) value() []byte {
 	return a.BinaryValue
 }
 
-// size is what the attributes count towards the message's size: names, types
+// size is the part of the message's size for attributes: names, types
 // and values.
 func (a messageAttributes) size() int {
 	n := 0
@@ -118,7 +118,7 @@ func (a messageAttributes) md5() string {
 	return hexMD5(text)
 }
 
-// selected returns the attributes whose names a receive asked for: a name,
+// selected returns the attributes that a receive requests: by name,
 // "All", ".*", or a prefix such as "trace.*".
 func (a messageAttributes) selected(patterns []string) messageAttributes {
 	if len(a) == 0 || len(patterns) == 0 {
@@ -151,7 +151,7 @@ func hexMD5(b []byte) string {
 }
 
 // validText reports whether s has only the characters that XML 1.0 allows, as
-// SQS demands of bodies.
+// SQS requires in bodies.
 func validText(s string) bool {
 	for i, r := range s {
 		switch {

@@ -115,7 +115,7 @@ func failed(id string, e *apiError) batchFailure {
 
 var entryID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
-// checkBatch applies the rules that hold for every batch action. kind is the
+// checkBatch applies the rules of every batch action. kind is the
 // entry's name in the API.
 func checkBatch(kind string, ids []string) error {
 	if len(ids) == 0 {
@@ -185,8 +185,8 @@ func (s *Server) sendMessageBatch(_ request, in *sendMessageBatchInput) (any, er
 	return out, nil
 }
 
-// eachEntry carries out the entries of a batch one by one, unless the test's
-// hook fails them, and reports those that failed. An error is about the whole
+// eachEntry handles the entries of a batch, except those that the test's hook
+// fails, and reports the failed ones. An error is that of the whole
 // batch.
 func (s *Server) eachEntry(action, queueURL string, ids []string, body func(i int) string, do func(q *queue, i int) error, fail func(batchFailure)) error {
 	name := queueURL[strings.LastIndexByte(queueURL, '/')+1:]
@@ -287,9 +287,9 @@ func (s *Server) receiveMessage(r request, in *receiveMessageInput) (any, error)
 	}
 }
 
-// tryReceive looks once. When there is nothing yet and the long poll goes on,
-// it returns a function that waits until it is worth looking again. until is
-// the end of the poll, set by the first look.
+// tryReceive receives once. If there is no message and the long poll continues,
+// it returns a function that waits until a message may be there. until is
+// the end of the poll, set by the first call.
 func (s *Server) tryReceive(in *receiveMessageInput, until *time.Time) (receiveMessageOutput, func(gone <-chan struct{}) bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +317,7 @@ func (s *Server) tryReceive(in *receiveMessageInput, until *time.Time) (receiveM
 }
 
 // waiter returns a function that waits until changed closes or d has passed.
-// It reports false if gone closes first, or the server does.
+// It returns false if gone or the server closes first.
 func (s *Server) waiter(changed <-chan struct{}, d time.Duration) func(gone <-chan struct{}) bool {
 	due := make(chan struct{})
 	stop := s.clock.AfterFunc(d, func() { close(due) })
@@ -343,7 +343,7 @@ func secondsOr(n *int, or time.Duration) time.Duration {
 	return time.Duration(*n) * time.Second
 }
 
-// receive hands out ready messages, and moves those that were received too
+// receive returns ready messages, and moves those that were received too
 // often to the dead-letter queue. The caller holds the lock.
 func (s *Server) receive(q *queue, in *receiveMessageInput, now time.Time) ([]receivedMessage, error) {
 	limit := 1
@@ -351,12 +351,12 @@ func (s *Server) receive(q *queue, in *receiveMessageInput, now time.Time) ([]re
 		limit = *in.MaxNumberOfMessages
 	}
 	timeout := secondsOr(in.VisibilityTimeout, q.attributes.visibility)
-	if q.flying >= maxInFlight && q.ready.Len() > 0 {
+	if q.inFlightCount >= maxInFlight && q.ready.Len() > 0 {
 		return nil, errOverLimit()
 	}
 
 	var out []receivedMessage
-	var again []*message // handed out, but visible to the next receive
+	var again []*message // received, but visible to the next receive
 	for len(out) < limit && q.ready.Len() > 0 {
 		m := q.ready.items[0]
 		if s.deadLetter(q, m, now) {
@@ -383,7 +383,7 @@ func (s *Server) receive(q *queue, in *receiveMessageInput, now time.Time) ([]re
 	return out, nil
 }
 
-// deadLetter moves a message whose receives are used up. It reports whether it
+// deadLetter moves a message that was received maxReceiveCount times. It reports whether it
 // did. The caller holds the lock.
 func (s *Server) deadLetter(q *queue, m *message, now time.Time) bool {
 	policy := q.attributes.redrive
@@ -404,7 +404,7 @@ func (s *Server) deadLetter(q *queue, m *message, now time.Time) bool {
 	return true
 }
 
-// received is the message as its receiver sees it.
+// received returns the message as a receiver gets it.
 func (m *message) received(q *queue, in *receiveMessageInput) receivedMessage {
 	attributes := m.attributes.selected(in.MessageAttributeNames)
 	return receivedMessage{
@@ -418,7 +418,7 @@ func (m *message) received(q *queue, in *receiveMessageInput) receivedMessage {
 	}
 }
 
-// systemValues returns the attributes that SQS adds, those asked for by either
+// systemValues returns SQS's attributes that are requested by either
 // parameter: AttributeNames is the older name of MessageSystemAttributeNames.
 func (m *message) systemValues(names, moreNames []string) map[string]string {
 	if len(names) == 0 && len(moreNames) == 0 {
@@ -459,7 +459,7 @@ func (h receiptHandle) String() string {
 	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s %s %s %d", handlePrefix, h.queue, h.message, h.receive))
 }
 
-// parseHandle reads a handle that was given out for a message of q.
+// parseHandle parses a handle of a message of q.
 func parseHandle(q *queue, s string) (receiptHandle, error) {
 	if s == "" {
 		return receiptHandle{}, missingParameter("ReceiptHandle")
@@ -569,7 +569,7 @@ func (s *Server) changeMessageVisibility(q *queue, in *changeMessageVisibilityIn
 	return empty{}, s.changeVisibility(q, in.ReceiptHandle, in.VisibilityTimeout)
 }
 
-// changeVisibility has the message become visible timeout seconds from now.
+// changeVisibility makes the message visible timeout seconds from now.
 // The caller holds the lock.
 func (s *Server) changeVisibility(q *queue, handle string, timeout *int) error {
 	if timeout == nil {

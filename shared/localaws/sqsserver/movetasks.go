@@ -106,7 +106,7 @@ func (s *Server) taskSource(arn string) (*queue, error) {
 	return q, nil
 }
 
-// step is one turn of a task with a rate.
+// step moves the next messages of a task with a rate.
 func (s *Server) step(t *moveTask) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +118,8 @@ func (s *Server) step(t *moveTask) {
 	s.move(t, now)
 }
 
-// move moves as many messages as the rate allows at once, and has itself
-// called again if there are more. The caller holds the lock.
+// move moves the messages that the rate allows now, and schedules the next
+// step if there are more. The caller holds the lock.
 func (s *Server) move(t *moveTask, now time.Time) {
 	for n := 0; t.source.ready.Len() > 0; n++ {
 		if t.rate > 0 && n == t.rate {

@@ -51,13 +51,13 @@ type queue struct {
 	modified   time.Time
 	attributes queueAttributes
 
-	messages map[string]*message // by message id
-	ready    messageHeap
-	hidden   messageHeap // delayed and in flight
-	byAge    messageHeap
-	flying   int // how many are in flight; the rest of hidden is delayed
+	messages      map[string]*message // by message id
+	ready         messageHeap
+	hidden        messageHeap // delayed and in flight
+	byAge         messageHeap
+	inFlightCount int // number in flight; the rest of hidden is delayed
 
-	changed chan struct{} // closed when a waiting receive must look again; nil while none waits
+	changed chan struct{} // closed when waiting receives must try again; nil while none waits
 	tasks   []*moveTask   // oldest first
 }
 
@@ -72,7 +72,7 @@ func newQueue(name, arn string, attributes queueAttributes, now time.Time) *queu
 	}
 }
 
-// advance brings the queue to now: messages past the retention period go,
+// advance sets the queue to now: messages past the retention period are deleted,
 // and those whose delay or visibility timeout ended become ready.
 func (q *queue) advance(now time.Time) {
 	for q.byAge.Len() > 0 {
@@ -99,14 +99,14 @@ func (q *queue) nextChange() (time.Time, bool) {
 	return q.hidden.items[0].visibleAt, true
 }
 
-// add takes a message in, in the given state until visibleAt.
+// add adds a message in the given state until visibleAt.
 func (q *queue) add(m *message, state messageState, visibleAt time.Time) {
 	q.messages[m.id] = m
 	heap.Push(&q.byAge, m)
 	q.put(m, state, visibleAt)
 }
 
-// remove takes a message out.
+// remove deletes a message.
 func (q *queue) remove(m *message) {
 	q.take(m)
 	heap.Remove(&q.byAge, m.agePlace)
@@ -126,7 +126,7 @@ func (q *queue) take(m *message) {
 	}
 	heap.Remove(&q.hidden, m.position)
 	if m.state == inFlight {
-		q.flying--
+		q.inFlightCount--
 	}
 }
 
@@ -140,14 +140,14 @@ func (q *queue) put(m *message, state messageState, visibleAt time.Time) {
 	}
 	heap.Push(&q.hidden, m)
 	if state == inFlight {
-		q.flying++
+		q.inFlightCount++
 	}
 	if m.position == 0 {
-		q.wake() // there is an earlier time to look again
+		q.wake() // it becomes visible earlier than the others
 	}
 }
 
-// wake has waiting receives look again.
+// wake makes waiting receives try again.
 func (q *queue) wake() {
 	if q.changed == nil {
 		return
@@ -165,7 +165,7 @@ func (q *queue) waiting() <-chan struct{} {
 }
 
 // delayedCount is how many messages were sent with a delay that has not ended.
-func (q *queue) delayedCount() int { return q.hidden.Len() - q.flying }
+func (q *queue) delayedCount() int { return q.hidden.Len() - q.inFlightCount }
 
 // messageHeap is a container/heap of messages that know their place in it.
 type messageHeap struct {

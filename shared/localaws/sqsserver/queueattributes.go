@@ -138,7 +138,7 @@ func redriveError(value, reason string) error {
 
 // String is the policy as JSON, as GetQueueAttributes shows it.
 func (p *redrivePolicy) String() string {
-	// Two plain fields cannot fail to marshal.
+	// Marshaling two plain fields cannot fail.
 	b, _ := json.Marshal(struct {
 		DeadLetterTargetARN string `json:"deadLetterTargetArn"`
 		MaxReceiveCount     int    `json:"maxReceiveCount"`

@@ -121,7 +121,7 @@ func (s *Server) deleteQueue(q *queue, in *deleteQueueInput) (any, error) {
 	delete(s.queues, q.name)
 	s.deleted[q.name] = s.clock.Now()
 	q.stopTasks()
-	q.wake() // waiting receives learn that it is gone
+	q.wake() // waiting receives return an error
 	return empty{}, nil
 }
 
@@ -151,7 +151,7 @@ func (s *Server) getQueueAttributes(q *queue, in *getQueueAttributesInput) (any,
 	all["CreatedTimestamp"] = strconv.FormatInt(q.created.Unix(), 10)
 	all["LastModifiedTimestamp"] = strconv.FormatInt(q.modified.Unix(), 10)
 	all["ApproximateNumberOfMessages"] = strconv.Itoa(q.ready.Len())
-	all["ApproximateNumberOfMessagesNotVisible"] = strconv.Itoa(q.flying)
+	all["ApproximateNumberOfMessagesNotVisible"] = strconv.Itoa(q.inFlightCount)
 	all["ApproximateNumberOfMessagesDelayed"] = strconv.Itoa(q.delayedCount())
 
 	out := map[string]string{}

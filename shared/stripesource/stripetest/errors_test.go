@@ -29,7 +29,7 @@ func TestErrorsHaveStripesFormat(t *testing.T) {
 		status  int
 		code    string
 		param   string
-		message string // its beginning
+		message string // prefix
 	}{
 		{"/v1/subscriptions/sub_x", 404, "resource_missing", "id", "No such subscription: 'sub_x'"},
 		{"/v1/customers/cus_x", 404, "resource_missing", "id", "No such customer: 'cus_x'"},

@@ -20,7 +20,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// told is what the log tells of one event, in a line.
+// told returns one event as a line.
 func told(e stripetest.Event) string {
 	return fmt.Sprintf("%s %s is %s, %d pending", strings.TrimPrefix(e.Type, "customer.subscription."), e.Subscription.ID, e.Subscription.Status, e.PendingWebhooks)
 }
@@ -86,7 +86,7 @@ func TestStripeGoReadsAnEvent(t *testing.T) {
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Created: 1, Metadata: map[string]string{"orgId": "org-1"}})
 	s.FailWebhooks(1)
 	s.UpdateSubscription("sub_1", func(sub *stripetest.Subscription) { sub.Status = "unpaid" })
-	s.UpdateSubscription("sub_1", func(sub *stripetest.Subscription) { sub.Status = "active" }) // the event keeps what was
+	s.UpdateSubscription("sub_1", func(sub *stripetest.Subscription) { sub.Status = "active" }) // the event has the old object
 
 	iterator := event.Client{B: backend(s.URL()), Key: s.Key()}.List(&stripe.EventListParams{
 		DeliverySuccess: stripe.Bool(false), Types: stripe.StringSlice([]string{"customer.subscription.updated"}),
@@ -302,7 +302,7 @@ func ask(rt *rapid.T, s *stripetest.Server, path string) listAnswer {
 	return page
 }
 
-// BenchmarkChange measures what a change costs with its event, and what the event takes of memory.
+// BenchmarkChange measures a change with its event, and the event's memory.
 func BenchmarkChange(b *testing.B) {
 	s := stripetest.New(stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})

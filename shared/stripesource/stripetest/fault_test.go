@@ -122,7 +122,7 @@ func TestCutConnectionIsNotRetriedByGo(t *testing.T) {
 		_, err = io.Copy(io.Discard, res.Body)
 		return err
 	}
-	if err := read(); err != nil { // leaves a connection to use again
+	if err := read(); err != nil { // leaves a connection that can be reused
 		t.Fatal(err)
 	}
 	s.AddFault(stripetest.Fault{Kind: stripetest.CutConnection, Times: 1})

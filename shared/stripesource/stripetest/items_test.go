@@ -113,7 +113,7 @@ func TestInvalidListsAreRefused(t *testing.T) {
 	}
 }
 
-// TestItemsAreDecodedByStripeGo: what an item says of its price, by each of the fields that lead there.
+// TestItemsAreDecodedByStripeGo: the price of an item, by each field that has it.
 func TestItemsAreDecodedByStripeGo(t *testing.T) {
 	type seen struct{ Price, Plan, Product, Usage string }
 	for name, test := range map[string]struct {
@@ -176,7 +176,7 @@ func TestCancelAtAndPausedCollectionAreServed(t *testing.T) {
 	}
 }
 
-// TestIDOfTheOtherModeNamesThatMode: only they are spoken of so, and an object of the own mode is found under the same id.
+// TestIDOfTheOtherModeNamesThatMode: only such ids do, and an object with the same id in the server's mode is found.
 func TestIDOfTheOtherModeNamesThatMode(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := start(t, stripetest.Options{LiveMode: live})

@@ -115,7 +115,7 @@ func TestPagingReturnsEachSubscriptionOnceWhileNewOnesAreAdded(t *testing.T) {
 	const n = 250
 	for i := range n {
 		s.PutSubscription(stripetest.Subscription{
-			ID: fmt.Sprintf("sub_%03d", i*7%n), CustomerID: "cus_1", Created: int64(100 + i/3), // many of one second
+			ID: fmt.Sprintf("sub_%03d", i*7%n), CustomerID: "cus_1", Created: int64(100 + i/3), // several in the same second
 		})
 	}
 	arrived := 0
@@ -143,7 +143,7 @@ func TestPagingReturnsEachSubscriptionOnceWhileNewOnesAreAdded(t *testing.T) {
 	}
 }
 
-// The store's indexes are held to the plain reading: filter all, sort, cut.
+// The model filters, sorts and cuts the whole list.
 func TestListsMatchAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := start(t, stripetest.Options{})

@@ -23,9 +23,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// Second opinions on what the fake serves: the structs of stripe-go, stripe-mock (Stripe's own,
-// from its OpenAPI specification) and stripe-stateful-mock. A difference is either a mistake of
-// ours or listed below with its reason.
+// These tests compare the fake with the structs of stripe-go, with stripe-mock (Stripe's own,
+// from its OpenAPI specification) and with stripe-stateful-mock. A difference is either a bug of
+// the fake or listed below with its reason.
 
 const (
 	peerKey    = "sk_test_0123456789abcd"
@@ -44,7 +44,7 @@ func fullServer(t *testing.T) *stripetest.Server {
 	return s
 }
 
-// unlikeStripeGo says why a field that stripe-go knows is not served.
+// unlikeStripeGo has the reasons why fields of stripe-go are not served.
 var unlikeStripeGo = map[string]string{
 	".items.data[].deleted":                "only in the answer to a deletion",
 	".items.data[].price.deleted":          "only of deleted ones",
@@ -61,7 +61,7 @@ var unlikeStripeGo = map[string]string{
 	".tax_ids":                             "only when expanded",
 	".total_count":                         "only in the list that an object holds",
 	".account":                             "only of events of a connected account",
-	".data.previous_attributes":            "only of updates; nobody here reads it",
+	".data.previous_attributes":            "only of updates; this system does not read it",
 	".business_profile.monthly_estimated_revenue": "only where it was given",
 	".capabilities.*": "only those that were requested",
 	".company":        "only of accounts that a platform controls",
@@ -91,7 +91,7 @@ func TestObjectsHaveTheFieldsOfStripeGo(t *testing.T) {
 	}
 }
 
-// compareWithType holds a decoded object to a struct: the same fields, all the way down.
+// compareWithType checks that a decoded object and a struct have the same fields, at all levels.
 func compareWithType(t *testing.T, path string, value any, typ reflect.Type) {
 	for typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
@@ -135,13 +135,13 @@ func jsonFields(typ reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// listed is allowed for what stands in a list, too: subscriptions, or items of one.
+// listed allows a difference in objects and in lists of them.
 func listed(reasons map[string]string, path string) bool {
 	rest, inList := strings.CutPrefix(path, ".data[]")
 	return allowed(reasons, path) || inList && (allowed(reasons, rest) || allowed(reasons, ".items.data[]"+rest))
 }
 
-// allowed looks a path up, then its parent with a star.
+// allowed looks up a path, then its parent with a star.
 func allowed(reasons map[string]string, path string) bool {
 	if _, ok := reasons[path]; ok {
 		return true
@@ -150,7 +150,7 @@ func allowed(reasons map[string]string, path string) bool {
 	return ok
 }
 
-// unlikeStripeMock says why we and stripe-mock differ in a field. Its specification is of 2022-11-15.
+// unlikeStripeMock has the reasons for differences from stripe-mock, whose specification is of 2022-11-15.
 var unlikeStripeMock = map[string]string{
 	".automatic_tax.liability":                        "added later",
 	".billing_cycle_anchor_config":                    "added later",
@@ -253,7 +253,7 @@ func TestErrorsAreThoseOfStripeStatefulMock(t *testing.T) {
 
 var redacted = regexp.MustCompile(`: \w+\*+\w+`)
 
-// withoutKnownDifferences takes out of an error what may differ.
+// withoutKnownDifferences removes what may differ from an error.
 func withoutKnownDifferences(t *testing.T, body []byte) map[string]any {
 	t.Helper()
 	e := decode[struct{ Error map[string]any }](t, body).Error

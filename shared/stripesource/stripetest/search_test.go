@@ -91,7 +91,7 @@ func TestSearchIsPaged(t *testing.T) {
 	}
 }
 
-// TestSearchIsDelayed: what is found is as old as the lag says, by the server's clock.
+// TestSearchIsDelayed: by the lag, on the server's clock.
 func TestSearchIsDelayed(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := start(t, stripetest.Options{SearchLag: 20 * time.Second, Now: func() time.Time { return now }})
@@ -147,7 +147,7 @@ func TestSearchWithoutTheFeatureIsRefused(t *testing.T) {
 	search(t, s, "metadata['orgId']:'a'")
 }
 
-// TestSearchHasALowerRate: 20 a second, where the other endpoints have more.
+// TestSearchHasALowerRate: 20 a second, although the other endpoints have more.
 func TestSearchHasALowerRate(t *testing.T) {
 	s := start(t, stripetest.Options{EndpointRate: 25, Now: func() time.Time { return time.Unix(0, 0) }})
 	const search, list = "/v1/subscriptions/search?query=metadata['orgId']:'a'", "/v1/subscriptions"

@@ -287,13 +287,13 @@ func TestHooksRunBeforeAndAfterTheStateIsRead(t *testing.T) {
 func TestEveryResponseTakesTheLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := stripetest.New(stripetest.Options{Latency: time.Minute})
-		begun := time.Now()
+		start := time.Now()
 		for _, path := range []string{"/v1/account", "/v1/nothing"} {
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
 			r.SetBasicAuth(s.Key(), "")
 			s.ServeHTTP(w, r)
 		}
-		if took := time.Since(begun); took != 2*time.Minute {
+		if took := time.Since(start); took != 2*time.Minute {
 			t.Errorf("two answers took %v", took)
 		}
 	})
@@ -307,7 +307,7 @@ func TestDelayedResponseEndsWithTheClient(t *testing.T) {
 	if _, err := subscriptions(s).Get("sub_1", params); err == nil {
 		t.Error("a canceled request succeeded")
 	}
-	// That Close, called at the end, does not wait for the hour is the other half of this test.
+	// Close, at the end of the test, must not wait for the hour either.
 }
 
 func TestCloseFreesThePort(t *testing.T) {
@@ -370,7 +370,7 @@ func TestRatesAreTokenBuckets(t *testing.T) {
 	}{
 		{0, one, ""},
 		{0, one, ""},
-		{0, one, "endpoint-rate"}, // a second's worth, then no more
+		{0, one, "endpoint-rate"}, // after the tokens of one second
 		{0, all, ""},
 		{0, all, ""}, // another endpoint has its own; the account's five are used up
 		{0, cus, "global-rate"},
@@ -378,7 +378,7 @@ func TestRatesAreTokenBuckets(t *testing.T) {
 		{0, one, "endpoint-rate"},
 		{time.Hour, one, ""},
 		{0, one, ""},
-		{0, one, "endpoint-rate"}, // idleness saves up no more than a second
+		{0, one, "endpoint-rate"}, // an idle time adds the tokens of one second at most
 	}
 	for i, step := range steps {
 		now = now.Add(step.after)
