@@ -36,14 +36,14 @@ func Execute(ctx context.Context, cmd *cobra.Command, args []string, out, errs i
 		err = &Error{Exit: ExitFailed, Code: CodeInterrupted, Err: errors.New("interrupted")}
 	}
 	if wrong, ok := err.(*config.Error); ok { //nolint:errorlint // a wrapped one already names its source
-		err = located(wrong)
+		err = addLines(wrong)
 	}
 	// Flags are not parsed after a wrong one, so --json is searched for in the arguments.
 	return Fail(out, errs, asksForJSON(args), err)
 }
 
-// located adds to the problems the lines of .env that set their variables.
-func located(e *config.Error) error {
+// addLines adds to the problems the lines of .env that set their variables.
+func addLines(e *config.Error) error {
 	file, err := config.ReadFile(dotEnv)
 	if err != nil {
 		return e
@@ -62,10 +62,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		flag := invalid.GetFlag()
-		if moment, ok := errors.AsType[noMoment](err); ok {
+		if moment, ok := errors.AsType[timeError](err); ok {
 			return Usage("--%s %w", flag.Name, moment)
 		}
-		return Usage("--%s is %q, which is no %s", flag.Name, invalid.GetValue(), kindOf(flag))
+		return Usage("--%s is %q, which is no %s", flag.Name, invalid.GetValue(), valueKind(flag))
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return Usage("--%s needs a value", missing.GetSpecifiedName())
@@ -78,8 +78,8 @@ func flagsOf(cmd *cobra.Command) (names []string) {
 	return names
 }
 
-// kindOf names the kind of value that a flag takes.
-func kindOf(flag *pflag.Flag) string {
+// valueKind names the kind of value that a flag takes.
+func valueKind(flag *pflag.Flag) string {
 	switch flag.Value.Type() {
 	case "bool":
 		return "true or false"

@@ -58,7 +58,7 @@ func Usage(format string, args ...any) error {
 
 // Fail writes the error, as JSON to out or as text to errs, and returns the exit code.
 func Fail(out, errs io.Writer, asJSON bool, err error) int {
-	e := classified(err)
+	e := asError(err)
 	if e.Err == nil {
 		return e.Exit // the result says everything
 	}
@@ -103,7 +103,7 @@ func hint(e *Error) string {
 	}
 }
 
-func classified(err error) *Error {
+func asError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}

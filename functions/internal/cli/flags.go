@@ -84,7 +84,7 @@ type SinceFlag struct {
 
 // Set reads the value.
 func (s *SinceFlag) Set(text string) error {
-	at, err := moment(text, time.Now())
+	at, err := parseTime(text, time.Now())
 	if err != nil {
 		return err
 	}
@@ -98,28 +98,28 @@ func (s *SinceFlag) String() string { return s.text }
 // Type names the kind of value in the help.
 func (s *SinceFlag) Type() string { return "TIME" }
 
-// noMoment says why a value is not a time.
-type noMoment string
+// timeError says why a value is not a time.
+type timeError string
 
-func (e noMoment) Error() string { return string(e) }
+func (e timeError) Error() string { return string(e) }
 
-// moment reads a duration, in which d is a day, or a time.
-func moment(text string, now time.Time) (time.Time, error) {
-	if ago, ok := duration(text); ok {
+// parseTime parses a time, or a duration before now, in which d is a day.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if ago, ok := parseDuration(text); ok {
 		return now.Add(-ago).UTC().Truncate(time.Second), nil
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z", time.DateOnly} {
 		if at, err := time.Parse(layout, text); err == nil {
 			if at.After(now) {
-				return time.Time{}, noMoment(text + " is in the future")
+				return time.Time{}, timeError(text + " is in the future")
 			}
 			return at.UTC(), nil
 		}
 	}
-	return time.Time{}, noMoment(strconv.Quote(text) + " is neither a duration, such as 2h or 3d, nor a time, such as 2026-11-22T03:00:00Z or 2026-11-22")
+	return time.Time{}, timeError(strconv.Quote(text) + " is neither a duration, such as 2h or 3d, nor a time, such as 2026-11-22T03:00:00Z or 2026-11-22")
 }
 
-func duration(text string) (time.Duration, bool) {
+func parseDuration(text string) (time.Duration, bool) {
 	if days, isDays := strings.CutSuffix(text, "d"); isDays {
 		n, err := strconv.ParseUint(days, 10, 16)
 		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0

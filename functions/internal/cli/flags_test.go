@@ -20,7 +20,7 @@ func TestSinceFlagTakesDurationOrTime(t *testing.T) {
 		"2026-11-22T03:00Z":         "2026-11-22T03:00:00Z",
 		"2026-11-22":                "2026-11-22T00:00:00Z",
 	} {
-		got, err := moment(text, now)
+		got, err := parseTime(text, now)
 		if err != nil || got.Format(time.RFC3339) != want || got.Location() != time.UTC {
 			t.Errorf("%s is %v, %v; want %s", text, got, err, want)
 		}
@@ -29,7 +29,7 @@ func TestSinceFlagTakesDurationOrTime(t *testing.T) {
 		"yesterday": "such as 2h or 3d", "0h": "such as 2h", "-2h": "such as 2h", "2": "such as 2h", "d": "such as 2h", "-1d": "such as 2h", "99999d": "such as 2h",
 		"2026-11-29T03:00:00Z": "in the future", "03:00": "nor a time",
 	} {
-		if at, err := moment(text, now); err == nil || !strings.Contains(err.Error(), says) {
+		if at, err := parseTime(text, now); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s is %v, %v", text, at, err)
 		}
 	}

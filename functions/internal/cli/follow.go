@@ -37,7 +37,7 @@ func ShowProgress(ctx context.Context, store runStore, progress *output.Progress
 	if err != nil {
 		return run, err
 	}
-	all, done := counted(tallies)
+	all, done := countItems(tallies)
 	if run.Status == billing.RunEnumerating && !run.Listed {
 		progress.Tally("listing organizations", all)
 		return run, nil
@@ -58,7 +58,7 @@ type latestFullStore interface {
 }
 
 // WarnOfOpenRun says that another run over all organizations is open, how far it is and what to do about it. Two at
-// once share Stripe's rate limit. It fails nobody.
+// once share Stripe's rate limit. It ignores the database's errors.
 func WarnOfOpenRun(ctx context.Context, store latestFullStore, progress *output.Progress) {
 	run, found, err := store.LatestFullRun(ctx)
 	if err != nil || !found || !run.Status.Open() || run.Kind() != billing.KindFull {
@@ -68,15 +68,15 @@ func WarnOfOpenRun(ctx context.Context, store latestFullStore, progress *output.
 	if err != nil {
 		return
 	}
-	all, done := counted(tallies)
+	all, done := countItems(tallies)
 	s := billing.Summary{RunID: run.ID}
-	progress.Note("warning: run %s over all organizations is still %s, %d of %s done; two at once take turns at Stripe's rate limit\n  %s follows it\n  %s ends it",
+	progress.Note("warning: run %s over all organizations is still %s, %d of %s done; two at once share Stripe's rate limit\n  %s follows it\n  %s ends it",
 		run.ID, run.Status, done, billing.Count(max(run.Total, all), "organization"),
 		s.Command("reconcile status RUN --watch", ""), s.Command("reconcile stop RUN --reason TEXT", ""))
 }
 
-// counted are all items of a run, and those with an outcome.
-func counted(tallies []billing.Tally) (all, done int) {
+// countItems returns the number of all items and of those with an outcome.
+func countItems(tallies []billing.Tally) (all, done int) {
 	for _, t := range tallies {
 		all += t.Items
 		if t.Outcome != billing.OutcomePending {
@@ -95,7 +95,7 @@ type latestRunStore interface {
 // ShowProgressWhile calls do and meanwhile shows the progress of the run with this id or, where the id is empty,
 // of the run that do starts. It ignores errors of the database: progress is a convenience.
 func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *output.Progress, every time.Duration, runID string, do func() error) error {
-	began := time.Now().Add(-time.Minute) // clocks differ
+	began := time.Now().Add(-time.Minute) // the clocks may differ
 	looking, stop := context.WithCancel(ctx)
 	var looks sync.WaitGroup
 	looks.Go(func() {
@@ -104,7 +104,7 @@ func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *outp
 			if id == "" {
 				run, found, err := store.LatestRun(looking)
 				if err != nil || !found || run.StartedAt.Before(began) || run.Status != billing.RunEnumerating {
-					return false, nil //nolint:nilerr // the next look may tell
+					return false, nil //nolint:nilerr // the next call may find it
 				}
 				id = run.ID
 			}
@@ -121,14 +121,14 @@ func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *outp
 
 // Poll calls look until it reports done or fails. It pauses between two calls for at least the given time, and for
 // longer after a slow call: counting many organizations must not take most of the database's time.
-func Poll(ctx context.Context, least time.Duration, look func() (done bool, err error)) error {
+func Poll(ctx context.Context, interval time.Duration, look func() (done bool, err error)) error {
 	for {
 		began := time.Now()
 		if done, err := look(); done || err != nil {
 			return err
 		}
 		select {
-		case <-time.After(max(least, 10*time.Since(began))):
+		case <-time.After(max(interval, 10*time.Since(began))):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

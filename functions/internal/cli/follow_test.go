@@ -12,8 +12,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// runAs is a database with one run.
-type runAs struct {
+// fakeStore is a database with one run.
+type fakeStore struct {
 	billing.Run
 
 	swept  int
@@ -22,7 +22,7 @@ type runAs struct {
 	broken error
 }
 
-func (r runAs) Runs(_ context.Context, ids []string) (map[string]billing.Run, error) {
+func (r fakeStore) Runs(_ context.Context, ids []string) (map[string]billing.Run, error) {
 	found := map[string]billing.Run{}
 	for _, id := range ids {
 		if id == r.ID {
@@ -32,11 +32,11 @@ func (r runAs) Runs(_ context.Context, ids []string) (map[string]billing.Run, er
 	return found, nil
 }
 
-func (r runAs) CountSwept(context.Context, string) (int, error) { return r.swept, nil }
+func (r fakeStore) CountSwept(context.Context, string) (int, error) { return r.swept, nil }
 
-func (r runAs) Tallies(context.Context, string) ([]billing.Tally, error) { return r.tally, nil }
+func (r fakeStore) Tallies(context.Context, string) ([]billing.Tally, error) { return r.tally, nil }
 
-func (r runAs) LatestRun(ctx context.Context) (billing.Run, bool, error) {
+func (r fakeStore) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	select {
 	case r.asked <- struct{}{}:
 	case <-ctx.Done():
@@ -47,14 +47,14 @@ func (r runAs) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 func TestShowProgressInEachPhaseOfARun(t *testing.T) {
 	pending := []billing.Tally{{Outcome: billing.OutcomePending, Items: 1200}}
 	for name, c := range map[string]struct {
-		run  runAs
+		run  fakeStore
 		want string
 	}{
-		"sweep":             {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepOpen}, swept: 4300}, "listing subscriptions: 4,300\n"},
-		"organizations":     {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepComplete}, tally: pending}, "listing organizations: 1,200\n"},
-		"without a sweep":   {runAs{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategyRetrieve, Sweep: billing.SweepOpen}, tally: pending}, "listing organizations: 1,200\n"},
-		"sending":           {runAs{Run: billing.Run{Status: billing.RunEnumerating, Listed: true, Total: 1200}, tally: pending}, "enumerating: 0 of 1200 organizations\n"},
-		"workers are at it": {runAs{Run: billing.Run{Status: billing.RunRunning, Total: 1201}, tally: append(pending, billing.Tally{Outcome: billing.OutcomeSynced, Items: 1})}, "running: 1 of 1201 organizations\n"},
+		"sweep":             {fakeStore{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepOpen}, swept: 4300}, "listing subscriptions: 4,300\n"},
+		"organizations":     {fakeStore{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategySweep, Sweep: billing.SweepComplete}, tally: pending}, "listing organizations: 1,200\n"},
+		"without a sweep":   {fakeStore{Run: billing.Run{Status: billing.RunEnumerating, Strategy: billing.StrategyRetrieve, Sweep: billing.SweepOpen}, tally: pending}, "listing organizations: 1,200\n"},
+		"sending":           {fakeStore{Run: billing.Run{Status: billing.RunEnumerating, Listed: true, Total: 1200}, tally: pending}, "enumerating: 0 of 1200 organizations\n"},
+		"workers are at it": {fakeStore{Run: billing.Run{Status: billing.RunRunning, Total: 1201}, tally: append(pending, billing.Tally{Outcome: billing.OutcomeSynced, Items: 1})}, "running: 1 of 1201 organizations\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.run.ID = "run"
@@ -72,13 +72,13 @@ func TestShowProgressWhileFindsTheRunThatIsStarted(t *testing.T) {
 	older := sweep
 	older.StartedAt = time.Now().Add(-time.Hour)
 	for name, c := range map[string]struct {
-		run  runAs
+		run  fakeStore
 		want string
 	}{
-		"it is":                   {runAs{Run: sweep, swept: 100}, "listing subscriptions: 100\n"},
-		"one of an hour ago":      {runAs{Run: older}, ""},
-		"no run":                  {runAs{}, ""},
-		"a database that is away": {runAs{broken: errors.New("away")}, ""},
+		"it is":                   {fakeStore{Run: sweep, swept: 100}, "listing subscriptions: 100\n"},
+		"one of an hour ago":      {fakeStore{Run: older}, ""},
+		"no run":                  {fakeStore{}, ""},
+		"a database that is away": {fakeStore{broken: errors.New("away")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.run.asked = make(chan struct{})
