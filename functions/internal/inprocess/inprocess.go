@@ -108,7 +108,7 @@ func (p *Pipeline) Serve(ctx context.Context, ready func(environ map[string]stri
 	group.Go(func() error { return p.tick(ctx) })
 	ready(p.environ(functions))
 	<-ctx.Done()
-	return errors.Join(functions.Close(), group.Wait()) //nolint:contextcheck // ctx has ended
+	return errors.Join(functions.Close(), group.Wait())
 }
 
 // tick sends the ticks that the scheduler sends in AWS.
