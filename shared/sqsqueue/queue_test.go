@@ -324,28 +324,40 @@ func TestDeadLetterHasItsReason(t *testing.T) {
 		want    map[string]string
 	}{
 		"everything": {
-			"b", billing.Work{RunID: "run-1", OrgID: "org-1"}, billing.Failure{Reason: "tier_unresolved", Message: "no such price"},
+			"b",
+			billing.Work{RunID: "run-1", OrgID: "org-1"},
+			billing.Failure{Reason: "tier_unresolved", Message: "no such price"},
 			map[string]string{"reason": "tier_unresolved", "error": "no such price", "runId": "run-1", "orgId": "org-1"},
 		},
 		"an unreadable body": {
-			"\t{]\r\n", billing.Work{}, billing.Failure{Reason: billing.ReasonMalformedMessage, Message: "not a message"},
+			"\t{]\r\n",
+			billing.Work{},
+			billing.Failure{Reason: billing.ReasonMalformedMessage, Message: "not a message"},
 			map[string]string{"reason": "malformed_message", "error": "not a message"},
 		},
 		"nothing": {"b", billing.Work{}, billing.Failure{}, map[string]string{}},
 		"control characters": {
-			"b", billing.Work{RunID: "run\x001", OrgID: "org\n1\x1f"}, billing.Failure{Reason: "r", Message: "one\ntwo\x00\x1b[31m\uFFFE\uFFFF"},
+			"b",
+			billing.Work{RunID: "run\x001", OrgID: "org\n1\x1f"},
+			billing.Failure{Reason: "r", Message: "one\ntwo\x00\x1b[31m\uFFFE\uFFFF"},
 			map[string]string{"reason": "r", "error": "one two  [31m  ", "runId": "run 1", "orgId": "org 1 "},
 		},
 		"invalid UTF-8": {
-			"b", billing.Work{RunID: "\xff", OrgID: "\xed\xa0\x80"}, billing.Failure{Reason: "r", Message: "a\xffb\xc3"},
+			"b",
+			billing.Work{RunID: "\xff", OrgID: "\xed\xa0\x80"},
+			billing.Failure{Reason: "r", Message: "a\xffb\xc3"},
 			map[string]string{"reason": "r", "error": "a?b?", "runId": "?", "orgId": "?"},
 		},
 		"a very long error": {
-			"b", billing.Work{}, billing.Failure{Reason: "r", Message: strings.Repeat("x", 2<<20)},
+			"b",
+			billing.Work{},
+			billing.Failure{Reason: "r", Message: strings.Repeat("x", 2<<20)},
 			map[string]string{"reason": "r", "error": strings.Repeat("x", 2048)},
 		},
 		"a long error that is cut in a letter": {
-			"b", billing.Work{}, billing.Failure{Reason: "r", Message: "x" + strings.Repeat("é", 5000)},
+			"b",
+			billing.Work{},
+			billing.Failure{Reason: "r", Message: "x" + strings.Repeat("é", 5000)},
 			map[string]string{"reason": "r", "error": "x" + strings.Repeat("é", 1023)},
 		},
 	}
