@@ -52,8 +52,9 @@ func ReadDotEnv(path string, environ map[string]string) (map[string]string, erro
 	_, err = Load(merged)
 	if invalid, ok := errors.AsType[*Error](err); ok {
 		for _, p := range file.Locate(invalid, environ).Problems {
-			reported := slices.ContainsFunc(problems, func(q Problem) bool { return q.Variable == p.Variable })
-			if !reported && !(tiersInSecret && (IsTierList(p.Variable) || p.Variable == defaultTierVariable)) {
+			isReported := slices.ContainsFunc(problems, func(q Problem) bool { return q.Variable == p.Variable })
+			needsTiers := IsTierList(p.Variable) || p.Variable == defaultTierVariable
+			if !isReported && (!needsTiers || !tiersInSecret) {
 				problems = append(problems, p)
 			}
 		}

@@ -15,10 +15,10 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// ErrNoServer: the machine has neither mariadbd nor mysqld.
+// ErrNoServer means that the machine has neither mariadbd nor mysqld.
 var ErrNoServer = errors.New("no mariadbd or mysqld on this machine (Debian: apt-get install mariadb-server-core)")
 
-// ErrNoProgram: the environment variable MYSQLD does not name an executable.
+// ErrNoProgram means that the environment variable MYSQLD does not name an executable.
 var ErrNoProgram = errors.New(programEnv + " names no program that can be run")
 
 const (

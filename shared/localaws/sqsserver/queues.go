@@ -117,7 +117,7 @@ type deleteQueueInput struct {
 	QueueURL string `json:"QueueUrl"`
 }
 
-func (s *Server) deleteQueue(q *queue, in *deleteQueueInput) (any, error) {
+func (s *Server) deleteQueue(q *queue, _ *deleteQueueInput) (any, error) {
 	delete(s.queues, q.name)
 	s.deleted[q.name] = s.clock.Now()
 	q.stopTasks()
