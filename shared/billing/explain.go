@@ -72,7 +72,7 @@ func refused(t Truth, rec Record) []Considered {
 }
 
 func (t Truth) whyRefused(s Subscription, rec Record) string {
-	switch owner := t.Claims.otherOwner(s, rec.Org.ID); {
+	switch owner := t.Claims.otherOwner(s, rec.Org.ID, false); {
 	case owner != "":
 		return "it stands on the row of organization " + owner
 	case t.Claims.namesOther(s, rec.Org.ID):

@@ -427,6 +427,25 @@ func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *t
 	}
 }
 
+func TestDeletedOrganizationsRowIsNoConflictForAnOrganizationWhoseRowRecordsTheSubscription(t *testing.T) {
+	deleted := recordedElsewhere("sub_1")
+	deleted.Deleted = map[string]bool{otherOrg: true}
+	for name, test := range map[string]struct {
+		record billing.Record
+		sub    billing.Subscription
+		want   string
+	}{
+		"recorded":          {recorded("sub_1"), subscription("sub_1", "active"), "in sync"},
+		"known by customer": {customerOnly(), subscription("sub_1", "active"), "subscription_conflict"},
+		"named by metadata": {customerOnly(), subscription("sub_1", "active", ofOrg(org)), "subscription_conflict"},
+	} {
+		plan, err := rules.Plan(claimed(truth(test.sub), deleted), test.record)
+		if got := summarized(plan, reasonOf(t, err)); got != test.want {
+			t.Errorf("%s: %s, want %s: %v", name, got, test.want, err)
+		}
+	}
+}
+
 func TestIDsOfTheOtherModeAreRefusedUnlessAnotherLeadsToASubscription(t *testing.T) {
 	tests := map[string]struct {
 		inMode bool

@@ -104,6 +104,8 @@ type Claims struct {
 	// RecordedBy maps a subscription id to the organizations whose rows record it: one, unless the table lacks a unique
 	// key or ids have white space around them.
 	RecordedBy map[string][]string
+	// Deleted are the organizations of RecordedBy that are deleted or do not exist.
+	Deleted map[string]bool
 	// Named maps what metadata says, [Subscription.NamedID], to the organization in the database
 	// that it names: see [Named]. As in RecordedBy, it is the organization's own spelling of its id.
 	Named map[string]string
@@ -123,10 +125,11 @@ func (c Claims) namesOther(s Subscription, orgID string) bool {
 	return c.Named[s.NamedID()] != "" && !c.Names(s, orgID)
 }
 
-// otherOwner is another organization whose row records the subscription; "" if there is none.
-func (c Claims) otherOwner(s Subscription, orgID string) string {
+// otherOwner is another organization whose row records the subscription, with living one that is not deleted; "" if
+// there is none.
+func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
 	for _, owner := range c.RecordedBy[s.ID] {
-		if owner != orgID {
+		if owner != orgID && !(living && c.Deleted[owner]) {
 			return owner
 		}
 	}
@@ -134,16 +137,20 @@ func (c Claims) otherOwner(s Subscription, orgID string) string {
 }
 
 // disputed refuses a subscription that another organization's row records, unless the organization's own row and the
-// metadata both say that it is this one's: then only the other row is wrong.
+// metadata both say that it is this one's: then only the other row is wrong. Against its own row a deleted
+// organization's does not count.
 func (t Truth) disputed(s Subscription, r Record) error {
 	recorded := r.Records(s.ID)
-	owner := cmp.Or(r.Elsewhere[s.ID], t.Claims.otherOwner(s, r.Org.ID))
+	owner := cmp.Or(r.Elsewhere[s.ID], t.Claims.otherOwner(s, r.Org.ID, recorded))
 	switch {
 	case owner == "" || recorded && t.Claims.Names(s, r.Org.ID):
 		return nil
 	case recorded:
 		return permanent(ReasonSubscriptionConflict, "subscription %s stands on the row of this organization and on that of organization %s, and its metadata.orgId does not say that it is this one's; "+
 			"set it in Stripe to whose it is and take the subscription off the other's row", s.ID, owner)
+	case t.Claims.Deleted[owner]:
+		return permanent(ReasonSubscriptionConflict,
+			"subscription %s governs this organization but stands on the row of organization %s, which is deleted; delete that row or set its subscription id to NULL", s.ID, owner)
 	default:
 		return permanent(ReasonSubscriptionConflict,
 			"subscription %s governs this organization but stands on the row of organization %s; decide whose it is and correct metadata.orgId in Stripe or that row", s.ID, owner)
@@ -152,7 +159,7 @@ func (t Truth) disputed(s Subscription, r Record) error {
 
 // ofOther: the metadata or a row gives the subscription to another organization.
 func (c Claims) ofOther(s Subscription, orgID string) bool {
-	return c.namesOther(s, orgID) || c.otherOwner(s, orgID) != ""
+	return c.namesOther(s, orgID) || c.otherOwner(s, orgID, false) != ""
 }
 
 // sharedWith is the other organization that the subscription may belong to as well: no row and no

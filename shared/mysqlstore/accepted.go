@@ -20,29 +20,29 @@ const (
 	replaceAccepted = ` ON DUPLICATE KEY UPDATE why = VALUES(why), accepted_by = VALUES(accepted_by), accepted_at = VALUES(accepted_at), until_at = VALUES(until_at)`
 )
 
-// Accept keeps that these are known. Who accepts again what is accepted replaces it.
+// Accept records acceptances. One for the same organization and code replaces the earlier one.
 func (s *Store) Accept(ctx context.Context, all []billing.Acceptance) error {
 	if len(all) == 0 {
 		return nil
 	}
 	var args []any
 	for _, a := range all {
-		args = append(args, a.OrgID, a.Code, atMost(billing.MaxWhy, a.Why), atMost(billing.MaxWho, a.By), a.At, a.Until)
+		args = append(args, a.OrgID, a.Code, truncateRunes(billing.MaxWhy, a.Why), truncateRunes(billing.MaxWho, a.By), a.At, a.Until)
 	}
 	err := insertRows(ctx, s.db, insertAccepted, 6, args, replaceAccepted)
-	return failure(err, "keep what is accepted")
+	return failure(err, "record acceptances")
 }
 
-// atMost makes a text fit its column: its first letters, at most so many.
-func atMost(letters int, s string) string {
-	all := []rune(strings.ToValidUTF8(s, ""))
-	return string(all[:min(len(all), letters)])
+// truncateRunes returns the first n runes of the text, without invalid UTF-8.
+func truncateRunes(n int, text string) string {
+	all := []rune(strings.ToValidUTF8(text, ""))
+	return string(all[:min(len(all), n)])
 }
 
-// Accepted returns everything that is accepted or was until its time passed, by organization and code.
+// Accepted returns all acceptances, expired ones too, by organization and code.
 func (s *Store) Accepted(ctx context.Context) ([]billing.Acceptance, error) {
 	all, err := s.acceptances(ctx, `TRUE`)
-	return all, failure(err, "read what is accepted")
+	return all, failure(err, "read acceptances")
 }
 
 func (s *Store) acceptances(ctx context.Context, condition string, args ...any) ([]billing.Acceptance, error) {
@@ -55,39 +55,40 @@ func (s *Store) acceptances(ctx context.Context, condition string, args ...any) 
 	return all, err
 }
 
-// DeleteAccepted removes what is accepted for the organization, all of it where code is "", and returns how much.
+// DeleteAccepted deletes the acceptance of the code for the organization, all of its acceptances if code is "",
+// and returns how many it deleted.
 func (s *Store) DeleteAccepted(ctx context.Context, orgID, code string) (int, error) {
 	res, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_accepted WHERE org_id = ? AND (code = ? OR ? = '')`, orgID, code, code)
 	var n int64
 	if err == nil {
 		n, err = res.RowsAffected()
 	}
-	return int(n), failure(err, "remove what is accepted for organization "+orgID)
+	return int(n), failure(err, "delete acceptances of organization "+orgID)
 }
 
-// IsAccepted reports whether the code is accepted for the organization in the run.
+// IsAccepted reports whether the code was accepted for the organization when the run started.
 func (s *Store) IsAccepted(ctx context.Context, run billing.Run, orgID, code string) (bool, error) {
 	all, err := s.acceptances(ctx, `a.org_id = ? AND a.code = ?`, orgID, code)
-	return len(all) > 0 && all[0].Holds(run.StartedAt), failure(err, "look what is accepted for organization "+orgID)
+	return len(all) > 0 && all[0].Holds(run.StartedAt), failure(err, "read acceptances of organization "+orgID)
 }
 
-// addAcceptances gives the items what is accepted of what they say, in their run.
+// addAcceptances gives each item the acceptances of its codes that were valid when its run started.
 func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billing.Item) error {
-	saying := map[string]*billing.Item{}
+	byOrg := map[string]*billing.Item{}
 	var ids []any
 	for _, i := range items {
 		if len(i.Codes()) > 0 {
-			saying[i.OrgID] = i
+			byOrg[i.OrgID] = i
 			ids = append(ids, i.OrgID)
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	all, err := s.acceptances(ctx, `a.org_id IN `+in(len(ids))+` AND (a.until_at IS NULL OR a.until_at > (SELECT r.started_at FROM reconciliation_runs r WHERE r.id = ?))`,
+	all, err := s.acceptances(ctx, `a.org_id IN `+placeholders(len(ids))+` AND (a.until_at IS NULL OR a.until_at > (SELECT r.started_at FROM reconciliation_runs r WHERE r.id = ?))`,
 		append(ids, runID)...)
 	for _, a := range all {
-		if i := saying[a.OrgID]; i != nil {
+		if i := byOrg[a.OrgID]; i != nil {
 			for _, code := range i.Codes() {
 				if code == a.Code {
 					i.Accepted = append(i.Accepted, a)
@@ -98,7 +99,7 @@ func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billi
 	return err
 }
 
-// LatestItem returns the item of the run that decided last about the organization; false where none is kept.
+// LatestItem returns the item of the organization that was decided last, in any run; false if there is none.
 func (s *Store) LatestItem(ctx context.Context, orgID string) (item billing.Item, found bool, err error) {
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		found = true
@@ -108,5 +109,5 @@ func (s *Store) LatestItem(ctx context.Context, orgID string) (item billing.Item
 		return err
 	}, `SELECT `+itemColumns+`, r.id FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
 		WHERE i.outcome <> 'pending' ORDER BY i.updated_at DESC LIMIT 1`, orgID)
-	return item, found, failure(err, "look what the last run said of organization "+orgID)
+	return item, found, failure(err, "read the latest item of organization "+orgID)
 }

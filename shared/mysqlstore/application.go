@@ -8,8 +8,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// The application's tables and columns are named in this file and in no other of this package; those
-// that are compared, in [billing.Columns] alone.
+// Only this file of the package names the application's tables and columns; the compared columns are named in
+// [billing.Columns] only.
 const (
 	orgTable = billing.TableOrganizations
 	rowTable = billing.TableSubscriptions
@@ -24,21 +24,21 @@ const (
 )
 
 const (
-	// orgIDWidth is how many characters of an organization's id this system's own tables hold.
+	// orgIDWidth is the length of the org_id columns in this system's own tables.
 	orgIDWidth = 36
-	// rowIDWidth is how many the id of an inserted subscriptions row has: a UUID's.
+	// rowIDWidth is the length of the id, a UUID, that an inserted subscriptions row gets.
 	rowIDWidth = 36
 )
 
-// applicationColumn is one that this system reads, and what else it needs of it.
+// applicationColumn is a column that this system reads, with what it requires of it.
 type applicationColumn struct {
 	billing.Column
 
-	least, most       int64 // characters that a text must hold, and may at most; 0: any number
+	least, most       int64 // bounds of the length of a text column; 0: none
 	updated, inserted bool
 }
 
-// applicationColumns are all that this system reads and writes of the application's tables.
+// applicationColumns returns all columns of the application's tables that this system reads or writes.
 func applicationColumns(tiers billing.Tiers) []applicationColumn {
 	all := []applicationColumn{
 		{Column: billing.Column{Field: fieldOrgID, Kind: billing.KindText, Required: true}, most: orgIDWidth},
@@ -55,7 +55,7 @@ func applicationColumns(tiers billing.Tiers) []applicationColumn {
 	return all
 }
 
-// longest is how many characters the longest value has that is written.
+// longest returns the length of the longest value that this system writes into the column.
 func longest(values []string) int64 {
 	if values == nil {
 		return billing.MaxText
@@ -63,9 +63,9 @@ func longest(values []string) int64 {
 	return int64(len(slices.MaxFunc(values, func(a, b string) int { return len(a) - len(b) })))
 }
 
-// uniqueKeys are those that the application can do without and should not.
-var uniqueKeys = []struct{ field, without string }{
-	{fieldOrgID, "one id could stand for several organizations"},
+// uniqueKeys are the unique keys that the application should have, and the risk without each.
+var uniqueKeys = []struct{ field, risk string }{
+	{fieldOrgID, "one id could belong to several organizations"},
 	{fieldRowID, "a repair could change several rows"},
 	{billing.FieldSubscriptionID, "two organizations could be given one subscription at the same moment"},
 }
@@ -81,17 +81,17 @@ var (
 	orgColumns = billing.ColumnsOf(orgTable)
 	rowColumns = billing.ColumnsOf(rowTable)
 
-	selectOrganizations = `SELECT id, ` + selected(orgColumns) + `, is_deleted <> 0, updated_at FROM organizations WHERE id IN `
-	selectRows          = `SELECT id, org_id, ` + selected(rowColumns) + `, created_at, updated_at, NULL FROM subscriptions s WHERE org_id IN `
-	// selectRowsAndOthers adds another organization whose row records the same subscription, spelled alike.
-	selectRowsAndOthers = strings.Replace(selectRows, `NULL`, `(SELECT MIN(d.org_id) FROM subscriptions d
-		WHERE d.stripe_subscription_id = s.stripe_subscription_id AND d.org_id <> s.org_id
+	selectOrganizations = `SELECT id, ` + selectList(orgColumns) + `, is_deleted <> 0, updated_at FROM organizations WHERE id IN `
+	selectRows          = `SELECT id, org_id, ` + selectList(rowColumns) + `, created_at, updated_at, NULL FROM subscriptions s WHERE org_id IN `
+	// selectRowsAndOthers also selects another organization, not deleted, whose row records the same id byte for byte.
+	selectRowsAndOthers = strings.Replace(selectRows, `NULL`, `(SELECT MIN(d.org_id) FROM subscriptions d JOIN organizations o ON o.id = d.org_id
+		WHERE o.`+notDeleted+` AND d.stripe_subscription_id = s.stripe_subscription_id AND d.org_id <> s.org_id
 			AND CAST(d.stripe_subscription_id AS BINARY) = CAST(s.stripe_subscription_id AS BINARY))`, 1)
 )
 
-const inOrderOfID = ` ORDER BY id `
+const orderByID = ` ORDER BY id `
 
-func selected(columns []billing.Column) string {
+func selectList(columns []billing.Column) string {
 	names := make([]string, len(columns))
 	for i, c := range columns {
 		names[i] = c.Name()
@@ -102,98 +102,100 @@ func selected(columns []billing.Column) string {
 	return strings.Join(names, `, `)
 }
 
-// scanOrganization scans what selectOrganizations selects.
+// scanOrganization scans a row of selectOrganizations.
 func scanOrganization(r *sql.Rows) (o billing.Organization, nulls []string, err error) {
-	into := append([]any{&o.ID}, cells(orgColumns, nil, &o, &nulls)...)
-	err = r.Scan(append(into, needed(fieldOrgDeleted, &o.Deleted, &nulls), needed(fieldOrgUpdatedAt, &o.UpdatedAt, &nulls))...)
+	into := append([]any{&o.ID}, scanTargets(orgColumns, nil, &o, &nulls)...)
+	err = r.Scan(append(into, notNull(fieldOrgDeleted, &o.Deleted, &nulls), notNull(fieldOrgUpdatedAt, &o.UpdatedAt, &nulls))...)
 	return o, nulls, err
 }
 
-// scanRow scans what selectRows selects.
+// scanRow scans a row of selectRows or selectRowsAndOthers.
 func scanRow(r *sql.Rows) (orgID string, row billing.Row, other sql.NullString, nulls []string, err error) {
-	into := append([]any{needed(fieldRowID, &row.ID, &nulls), &orgID}, cells(rowColumns, &row, nil, &nulls)...)
-	err = r.Scan(append(into, needed(fieldRowCreatedAt, &row.CreatedAt, &nulls), needed(fieldRowUpdatedAt, &row.UpdatedAt, &nulls), &other)...)
+	into := append([]any{notNull(fieldRowID, &row.ID, &nulls), &orgID}, scanTargets(rowColumns, &row, nil, &nulls)...)
+	err = r.Scan(append(into, notNull(fieldRowCreatedAt, &row.CreatedAt, &nulls), notNull(fieldRowUpdatedAt, &row.UpdatedAt, &nulls), &other)...)
 	return orgID, row, other, nulls, err
 }
 
-// cells are what the columns are scanned into.
-func cells(columns []billing.Column, row *billing.Row, org *billing.Organization, nulls *[]string) []any {
+// scanTargets returns what the columns are scanned into.
+func scanTargets(columns []billing.Column, row *billing.Row, org *billing.Organization, nulls *[]string) []any {
 	into := make([]any, len(columns))
 	for i, c := range columns {
 		into[i] = c.Cell(row, org)
 		if text, ok := into[i].(*string); ok {
-			into[i] = needed(c.Field, text, nulls)
+			into[i] = notNull(c.Field, text, nulls)
 		}
 	}
 	return into
 }
 
-// updateColumns sets columns of the row of the table with this id, the last argument.
+// updateColumns returns an UPDATE of the row whose id is the last argument.
 func updateColumns(table string, names []string) string {
 	return `UPDATE ` + table + ` SET ` + strings.Join(names, ` = ?, `) + ` = ? WHERE id = ?`
 }
 
-// insertColumns inserts a subscriptions row: its id, its organization's and the columns.
+// insertColumns returns an INSERT of a subscriptions row. Its arguments are the ids of row and organization,
+// then the columns.
 func insertColumns(names []string) string {
-	return `INSERT INTO subscriptions (id, org_id, ` + strings.Join(names, `, `) + `) VALUES ` + in(len(names)+2)
+	return `INSERT INTO subscriptions (id, org_id, ` + strings.Join(names, `, `) + `) VALUES ` + placeholders(len(names)+2)
 }
 
-// living: an organization counts as deleted only if it surely is. The column may hold NULL against all rules.
-const living = `is_deleted IS NOT TRUE`
+// notDeleted takes NULL, which the column should not hold, for not deleted.
+const notDeleted = `is_deleted IS NOT TRUE`
 
-// isPadded: the text begins or ends with something else than a visible character of ASCII, as an id does with white
-// space around it. No index helps to find it.
+// isPadded matches text that begins or ends with anything but visible ASCII, such as an id with white space around
+// it. It uses no index.
 const (
 	isPadded          = `REGEXP '^[^!-~]|[^!-~]$'`
 	hasPaddedCustomer = `stripe_customer_id ` + isPadded
 )
 
 const (
-	// listPage tells of each organization of a page whether a subscriptions row or a customer connects
-	// it with Stripe. The page comes first, or the server may go through a whole table.
+	// listPage selects a page of organizations and whether a subscriptions row or a customer connects each with
+	// Stripe. The derived table makes the server read the page first; it may scan a whole table otherwise.
 	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id)
-		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE ` + living + ` AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
-	// listOne is listPage for one organization, which is taken as it is.
-	listOne = `SELECT id, TRUE FROM organizations WHERE ` + living + ` AND id = ? AND id > ?`
+		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE ` + notDeleted + ` AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
+	// listOne is listPage for one organization, which need not be connected with Stripe.
+	listOne = `SELECT id, TRUE FROM organizations WHERE ` + notDeleted + ` AND id = ? AND id > ?`
 
-	// selectIdentities: whether an id is the same in small letters and in capitals, and whether it is deleted.
+	// selectIdentities selects whether the server ignores the case of an id, and whether the organization is deleted.
 	selectIdentities = `SELECT id, LOWER(id) = UPPER(id), COALESCE(is_deleted <> 0, FALSE) FROM organizations WHERE id IN `
-	selectLiving     = `SELECT id FROM organizations WHERE ` + living + ` AND id IN `
+	selectLiving     = `SELECT id FROM organizations WHERE ` + notDeleted + ` AND id IN `
 	selectGrants     = `SELECT id, name, stripe_customer_id, subscription_tier, subscription_status FROM organizations WHERE id IN `
 	selectPrices     = `SELECT org_id, stripe_subscription_id, stripe_price_id FROM subscriptions WHERE org_id IN `
 	selectOrgNames   = `SELECT id, COALESCE(name, '') FROM organizations WHERE id IN `
-	// How an organization is found by what people have at hand of it.
+	// Find an organization by its id, customer, subscription or name.
 	selectByID          = `SELECT id FROM organizations WHERE id = ? LIMIT ?`
-	selectByOrgCustomer = `SELECT id FROM organizations WHERE ` + living + ` AND stripe_customer_id = ? ORDER BY id LIMIT ?`
+	selectByOrgCustomer = `SELECT id FROM organizations WHERE ` + notDeleted + ` AND stripe_customer_id = ? ORDER BY id LIMIT ?`
 	selectByRowCustomer = `SELECT DISTINCT o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND s.stripe_customer_id = ? ORDER BY o.id LIMIT ?`
+		WHERE o.` + notDeleted + ` AND s.stripe_customer_id = ? ORDER BY o.id LIMIT ?`
 	selectBySubscription = `SELECT DISTINCT o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND s.stripe_subscription_id = ? ORDER BY o.id LIMIT ?`
-	selectByName = `SELECT id FROM organizations WHERE ` + living + ` AND name = ? ORDER BY id LIMIT ?`
+		WHERE o.` + notDeleted + ` AND s.stripe_subscription_id = ? ORDER BY o.id LIMIT ?`
+	selectByName = `SELECT id FROM organizations WHERE ` + notDeleted + ` AND name = ? ORDER BY id LIMIT ?`
 
-	selectNearest = `SELECT id, name FROM organizations WHERE ` + living + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
+	selectSimilar = `SELECT id, name FROM organizations WHERE ` + notDeleted + ` AND (id LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!')
 		ORDER BY CASE WHEN id LIKE ? ESCAPE '!' THEN 0 ELSE 1 END, name, id LIMIT ?`
 
-	// selectOwners: whose row records each subscription.
-	selectOwners = `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
+	// selectOwners selects whose rows record each subscription, and whether the owner is deleted or does not exist.
+	selectOwners = `SELECT s.stripe_subscription_id, COALESCE(o.id, s.org_id), o.id IS NULL OR COALESCE(o.is_deleted <> 0, FALSE) FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id
 		WHERE s.org_id IS NOT NULL AND `
 	recordedIn = `s.stripe_subscription_id IN `
-	// recordedPadded goes on behind recordedIn: what begins with white space is sorted before anything that can be read.
+	// recordedPadded extends recordedIn: white space sorts before every visible character.
 	recordedPadded = ` OR s.stripe_subscription_id < '!'`
 	recordedBegins = ` OR s.stripe_subscription_id LIKE ? ESCAPE '!'`
-	// selectHolder: the row that holds a subscription, and how it spells its id.
-	selectHolder = `SELECT id, org_id, stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id = ?`
+	// selectHolder selects the row that holds a subscription, and whether its organization is deleted or does not exist.
+	selectHolder = `SELECT s.id, s.org_id, s.stripe_subscription_id, o.id IS NULL OR COALESCE(o.is_deleted <> 0, FALSE)
+		FROM subscriptions s LEFT JOIN organizations o ON o.id = s.org_id WHERE s.stripe_subscription_id = ?`
 
-	// Each customer and who is known under it. Not in one UNION: the two columns may differ in collation.
-	selectOrgsByCustomer = `SELECT stripe_customer_id, id FROM organizations WHERE ` + living + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
+	// Each customer and its organizations: two statements, because the two columns may differ in collation.
+	selectOrgsByCustomer = `SELECT stripe_customer_id, id FROM organizations WHERE ` + notDeleted + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
 	selectRowsByCustomer = `SELECT s.stripe_customer_id, o.id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
-	// Ids that somebody pasted with white space, which no look-up by the id finds.
+		WHERE o.` + notDeleted + ` AND (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
+	// Subscription ids with white space around them, which a look-up by id misses.
 	selectPaddedIDs = `SELECT s.stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
-		WHERE o.` + living + ` AND s.stripe_subscription_id ` + isPadded
+		WHERE o.` + notDeleted + ` AND s.stripe_subscription_id ` + isPadded
 
-	// The customers that are known.
-	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + living + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
+	// The customers of organizations that are not deleted.
+	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + notDeleted + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
 	selectCustomersOfRows = `SELECT s.stripe_customer_id FROM subscriptions s
-		JOIN organizations o ON o.id = s.org_id AND o.` + living + ` WHERE (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
+		JOIN organizations o ON o.id = s.org_id AND o.` + notDeleted + ` WHERE (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
 )

@@ -11,21 +11,20 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// rowNamespace makes the id of an inserted subscriptions row follow from what it stands for, so
-// that inserting it twice is seen as such.
+// rowNamespace derives the id of an inserted subscriptions row from its organization and subscription, so that
+// a second insert is a duplicate key.
 var rowNamespace = uuid.MustParse("6f1d3c0a-53c5-4b7e-9a52-2f0b6f6d6f10")
 
-// Apply repairs one organization and records its item's outcome in one transaction. before is
-// the record that plan was made from. Where followUp is set, item was repaired by this caller
-// already and its changes grow, the plan's being the last; else its outcome must still be open.
+// Apply repairs one organization and records its item's outcome in one transaction. The plan was made from the
+// record before. With followUp, this caller has repaired the item already, and the plan's changes are the last
+// of the item's; without, the item must be pending or in error.
 //
-// Errors: [billing.ErrRecordChanged], [billing.ErrAlreadyDecided], a permanent withheld failure
-// where the guard's limit is reached, a permanent subscription_conflict where another row took
-// the subscription's id, a permanent database_refused where MySQL takes the rows in no event; in
-// each case nothing was written.
+// Nothing is written if it fails: with [billing.ErrRecordChanged], [billing.ErrAlreadyDecided], or a permanent
+// failure: withheld if the guard's limit is reached, subscription_conflict if another row holds the
+// subscription id, database_refused if MySQL can never accept the rows.
 //
-// The application's rows are written before anything else: should a webhook be inserting the same
-// row at this moment, InnoDB ends whichever of the two has written less, and that is to be this one.
+// It writes the application's rows first: if a webhook inserts the same row at the same time, InnoDB rolls back
+// the transaction that has written less, which must be this one.
 func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.Plan, item billing.Item, followUp bool, now time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := lockUnchanged(ctx, tx, before); err != nil {
@@ -37,14 +36,14 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 		if err := recordApplied(ctx, tx, item, followUp, now); err != nil {
 			return err
 		}
-		if err := noteRepair(ctx, tx, item, now); err != nil {
+		if err := insertRepair(ctx, tx, item, now); err != nil {
 			return err
 		}
-		if err := s.tellRepair(ctx, tx, before, plan, item, now); err != nil {
+		if err := s.announceRepair(ctx, tx, before, plan, item, now); err != nil {
 			return err
 		}
 		earlier := item.Changes[:len(item.Changes)-len(plan.Changes)]
-		if s.tiers.LowersAccess(plan.Changes) && !s.tiers.LowersAccess(earlier) { // else it is counted already
+		if s.tiers.LowersAccess(plan.Changes) && !s.tiers.LowersAccess(earlier) { // otherwise it is counted already
 			return countDowngrade(ctx, tx, item.RunID)
 		}
 		return nil
@@ -52,8 +51,8 @@ func (s *Store) Apply(ctx context.Context, before billing.Record, plan billing.P
 	return itemFailure(err, item)
 }
 
-// lockUnchanged locks the organization and its rows and compares them with the record read at
-// first, updated_at included: a webhook that wrote and wrote back is seen too, a second later.
+// lockUnchanged locks the organization and its rows and compares them with the record read before. updated_at
+// is compared too, which reveals a webhook that wrote and reverted, unless within a second.
 func lockUnchanged(ctx context.Context, tx *sql.Tx, before billing.Record) error {
 	now, err := readRecords(ctx, tx, []string{before.Org.ID}, selectRows, "FOR UPDATE")
 	if err != nil {
@@ -73,23 +72,23 @@ func recordApplied(ctx context.Context, tx *sql.Tx, item billing.Item, followUp 
 	return setOutcome(ctx, tx, item, now, `outcome = ? AND revision = ?`, billing.OutcomeSynced, item.Revision)
 }
 
-// write sets the columns the plan names, and no other.
+// write writes the columns that the plan changes.
 func write(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan) error {
 	if err := writeRow(ctx, tx, before.Org.ID, plan); err != nil {
-		return refused(ctx, tx, before, plan, rowTable, err)
+		return rowFailure(ctx, tx, before, plan, rowTable, err)
 	}
-	names, values := columns(orgTable, plan.Changes)
+	names, values := changedColumns(orgTable, plan.Changes)
 	if len(names) == 0 {
 		return nil
 	}
 	if err := update(ctx, tx, orgTable, before.Org.ID, names, values); err != nil {
-		return refused(ctx, tx, before, plan, orgTable, err)
+		return rowFailure(ctx, tx, before, plan, orgTable, err)
 	}
 	return nil
 }
 
 func writeRow(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) error {
-	names, values := columns(rowTable, plan.Changes)
+	names, values := changedColumns(rowTable, plan.Changes)
 	switch {
 	case plan.Insert:
 		return insertRow(ctx, tx, orgID, plan.GoverningID, names, values)
@@ -100,8 +99,8 @@ func writeRow(ctx context.Context, tx *sql.Tx, orgID string, plan billing.Plan) 
 	}
 }
 
-// columns picks a table's columns from the changes, whose fields are those of [billing.Columns].
-func columns(table string, changes []billing.Change) (names []string, values []any) {
+// changedColumns returns a table's changed columns and their new values.
+func changedColumns(table string, changes []billing.Change) (names []string, values []any) {
 	for _, c := range changes {
 		if name, ok := strings.CutPrefix(c.Field, table+"."); ok {
 			names, values = append(names, name), append(values, c.To)
@@ -111,7 +110,7 @@ func columns(table string, changes []billing.Change) (names []string, values []a
 }
 
 func update(ctx context.Context, tx *sql.Tx, table, id string, names []string, values []any) error {
-	ok, err := hit(ctx, tx, updateColumns(table, names), append(values, id)...)
+	ok, err := execMatched(ctx, tx, updateColumns(table, names), append(values, id)...)
 	if err == nil && !ok {
 		return billing.ErrRecordChanged
 	}

@@ -374,6 +374,26 @@ func TestSubscriptionOfAnotherRowIsAConflict(t *testing.T) {
 	})
 }
 
+// The column is unique, so the living organization's padded id cannot be corrected while the deleted one's row holds it.
+func TestSubscriptionOnADeletedOrganizationsRowIsAConflictThatSaysSo(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addOrganizations(t, appschema.Organization{ID: "deleted", IsDeleted: true}, appschema.Organization{ID: "a"})
+		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_1")},
+			appschema.Subscription{ID: rowID("a"), OrgID: "a", StripeSubscriptionID: new(" sub_1")})
+		f.startRun(t, "r", 0)
+		before := f.state(t)
+		err := f.apply(t, "r", f.record(t, "a"), billing.Plan{
+			GoverningID: "sub_1", RowID: rowID("a"), Outcome: billing.OutcomeSynced,
+			Changes: []billing.Change{{Field: billing.FieldSubscriptionID, From: " sub_1", To: "sub_1"}},
+		})
+		wantFailure(t, err, billing.Permanent, billing.ReasonSubscriptionConflict)
+		if !strings.Contains(err.Error(), "organization deleted, which is deleted") {
+			t.Errorf("the message does not say that the row's organization is deleted: %v", err)
+		}
+		f.unchanged(t, before)
+	})
+}
+
 // A webhook gives the organization a row after its rows were read and locked: nothing keeps it from
 // that where the tables have no foreign key.
 func TestRowThatTheOrganizationGotMeanwhileIsReadAgain(t *testing.T) {

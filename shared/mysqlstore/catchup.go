@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// windowsOfRuns are those of catch-ups that the next one goes by.
-	windowsOfRuns = `reconciliation_windows w JOIN reconciliation_runs r ON r.id = w.run_id WHERE r.dry_run = FALSE AND w.own_since = FALSE`
-	// yardstick: the catch-up listed to its end, and what it listed is done or being done.
-	yardstick = `r.listed AND r.status NOT IN ('stopped','incomplete')`
-	// undone: it is not, and neither a full run nor another catch-up has been through what a catch-up can still read
-	// of its window. The parameters are when the last full run began, and the later of that and of where Stripe's log
-	// begins.
-	undone = `r.status IN ('stopped','incomplete') AND w.to_at > ? AND NOT EXISTS (SELECT 1 FROM reconciliation_windows g JOIN reconciliation_runs q ON q.id = g.run_id
+	// baselineWindows are the windows of the catch-ups that decide where the next one begins.
+	baselineWindows = `reconciliation_windows w JOIN reconciliation_runs r ON r.id = w.run_id WHERE r.dry_run = FALSE AND w.own_since = FALSE`
+	// isCoverage: the catch-up listed to its end, and its items are decided or being decided.
+	isCoverage = `r.listed AND r.status NOT IN ('stopped','incomplete')`
+	// isUncovered: the catch-up stopped or ran out of time, and neither a full run nor another catch-up has covered the
+	// part of its window that Stripe still lists. Its arguments are when the last full run began, and the later of that
+	// and the beginning of Stripe's event log.
+	isUncovered = `r.status IN ('stopped','incomplete') AND w.to_at > ? AND NOT EXISTS (SELECT 1 FROM reconciliation_windows g JOIN reconciliation_runs q ON q.id = g.run_id
 		WHERE q.dry_run = FALSE AND q.listed AND q.status NOT IN ('stopped','incomplete') AND (g.from_at <= w.from_at OR g.from_at <= ?) AND g.to_at >= w.to_at)`
 )
 
-// CatchUpCoverage returns what runs have seen to by the given time: a wrong clock may have dated one into the future.
+// CatchUpCoverage returns what runs have covered. It ignores times after by, which a wrong clock has set.
 func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.CaughtUp, err error) {
 	latest := func(stmt string, args ...any) (t time.Time) {
 		var found sql.NullTime
@@ -32,40 +32,40 @@ func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.C
 		}
 		return found.Time
 	}
-	at.Full = latest(`SELECT MAX(started_at) FROM reconciliation_runs WHERE started_at <= ? AND `+full+` AND dry_run = FALSE
+	at.Full = latest(`SELECT MAX(started_at) FROM reconciliation_runs WHERE started_at <= ? AND `+isFullRun+` AND dry_run = FALSE
 		AND status IN ('completed','completed_with_errors')`, by)
-	at.Through = latest(`SELECT MAX(w.to_at) FROM `+windowsOfRuns+` AND w.to_at <= ? AND `+yardstick, by)
-	fullFrom := later(at.Full, time.Unix(0, 0).UTC()) // no database compares with the zero time
-	at.Undone = latest(`SELECT MIN(w.from_at) FROM `+windowsOfRuns+` AND w.to_at <= ? AND `+undone, by, fullFrom, later(fullFrom, by.Add(-billing.EventsReach)))
+	at.Through = latest(`SELECT MAX(w.to_at) FROM `+baselineWindows+` AND w.to_at <= ? AND `+isCoverage, by)
+	fullFrom := laterOf(at.Full, time.Unix(0, 0).UTC()) // databases do not accept the zero time
+	at.Undone = latest(`SELECT MIN(w.from_at) FROM `+baselineWindows+` AND w.to_at <= ? AND `+isUncovered, by, fullFrom, laterOf(fullFrom, by.Add(-billing.EventsReach)))
 	if !at.Undone.IsZero() {
-		at.Undone = later(at.Undone, at.Full)
+		at.Undone = laterOf(at.Undone, at.Full)
 	}
-	return at, failure(err, "look what earlier runs have seen to")
+	return at, failure(err, "read what earlier runs have covered")
 }
 
-func later(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
 
-// takeTurns lets catch-ups be opened one after another: it locks a row until the transaction ends.
-const takeTurns = `INSERT INTO reconciliation_settings (name, content) VALUES ('catch-up', '') ON DUPLICATE KEY UPDATE name = VALUES(name)`
+// lockCatchUps locks one row until the transaction ends, so that catch-ups are opened one at a time.
+const lockCatchUps = `INSERT INTO reconciliation_settings (name, content) VALUES ('catch-up', '') ON DUPLICATE KEY UPDATE name = VALUES(name)`
 
-// OpenCatchUp creates the run with its window, and returns the one that stands: another one where this was
-// opened before (a second delivery), or where another catch-up is still listing whom events name.
+// OpenCatchUp creates the run and its window, and returns it. It returns an existing run instead if this one
+// was opened before (a second delivery) or another catch-up is still enumerating.
 func (s *Store) OpenCatchUp(ctx context.Context, run billing.Run, w billing.Window) (billing.Run, error) {
-	var stands []string
+	var ids []string
 	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
-		if _, err := tx.ExecContext(ctx, takeTurns); err != nil {
+		if _, err := tx.ExecContext(ctx, lockCatchUps); err != nil {
 			return err
 		}
-		if stands, err = texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? OR request_id = ?`, run.ID, requestID(run)); err != nil || len(stands) > 0 {
+		if ids, err = selectStrings(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? OR request_id = ?`, run.ID, requestID(run)); err != nil || len(ids) > 0 {
 			return err
 		}
-		stands, err = listingCatchUps(ctx, tx)
-		if err != nil || len(stands) > 0 {
+		ids, err = enumeratingCatchUps(ctx, tx)
+		if err != nil || len(ids) > 0 {
 			return err
 		}
 		if err := insertRun(ctx, tx, run); err != nil {
@@ -73,29 +73,30 @@ func (s *Store) OpenCatchUp(ctx context.Context, run billing.Run, w billing.Wind
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_windows (run_id, from_at, to_at, own_since, expired) VALUES (?,?,?,?,?)`,
 			run.ID, w.From, w.To, w.Since, w.Expired)
-		stands = []string{run.ID}
+		ids = []string{run.ID}
 		return err
 	})
 	if err != nil {
 		return billing.Run{}, failure(err, "open catch-up "+run.ID)
 	}
-	return s.opened(ctx, billing.Run{ID: stands[0]})
+	return s.existingRun(ctx, billing.Run{ID: ids[0]})
 }
 
-func listingCatchUps(ctx context.Context, q querier) ([]string, error) {
-	return texts(ctx, q, `SELECT id FROM reconciliation_runs WHERE status = ? AND strategy = ? ORDER BY started_at`, billing.RunEnumerating, billing.StrategyEvents)
+func enumeratingCatchUps(ctx context.Context, q querier) ([]string, error) {
+	return selectStrings(ctx, q, `SELECT id FROM reconciliation_runs WHERE status = ? AND strategy = ? ORDER BY started_at`, billing.RunEnumerating, billing.StrategyEvents)
 }
 
-// beOnlyCatchUp refuses a catch-up while another one lists, until the transaction ends; it lets other runs pass.
-func beOnlyCatchUp(ctx context.Context, tx *sql.Tx, runID string) error {
-	catchUp, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND strategy = ?`, runID, billing.StrategyEvents)
+// requireOnlyCatchUp fails if the run is a catch-up and another one is enumerating. No other can be opened
+// before the transaction ends.
+func requireOnlyCatchUp(ctx context.Context, tx *sql.Tx, runID string) error {
+	catchUp, err := selectStrings(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND strategy = ?`, runID, billing.StrategyEvents)
 	if err != nil || len(catchUp) == 0 {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, takeTurns); err != nil {
+	if _, err := tx.ExecContext(ctx, lockCatchUps); err != nil {
 		return err
 	}
-	listing, err := listingCatchUps(ctx, tx)
+	listing, err := enumeratingCatchUps(ctx, tx)
 	for _, id := range listing {
 		if id != runID {
 			return billing.CatchUpListing(id)
@@ -105,24 +106,24 @@ func beOnlyCatchUp(ctx context.Context, tx *sql.Tx, runID string) error {
 }
 
 const (
-	// eventColumns tell of an event, created_at last: an upsert must compare it before it is set.
+	// eventColumns end with created_at, because an upsert must compare it before setting it.
 	eventColumns      = `event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at`
 	insertEvents      = `INSERT INTO reconciliation_events (run_key, subject, ` + eventColumns + `) VALUES `
 	eventPage         = 500
 	customerPage      = 2000
-	undeliveredOfs    = `INSERT INTO reconciliation_undelivered (seen_key, seen_at, ` + eventColumns + `) VALUES `
-	seenAgain         = ` ON DUPLICATE KEY UPDATE pending_webhooks = VALUES(pending_webhooks), seen_at = VALUES(seen_at), seen_key = GREATEST(seen_key, VALUES(seen_key))`
+	insertUndelivered = `INSERT INTO reconciliation_undelivered (seen_key, seen_at, ` + eventColumns + `) VALUES `
+	updateUndelivered = ` ON DUPLICATE KEY UPDATE pending_webhooks = VALUES(pending_webhooks), seen_at = VALUES(seen_at), seen_key = GREATEST(seen_key, VALUES(seen_key))`
 	deleteUndelivered = `DELETE FROM reconciliation_undelivered WHERE event_id IN `
 	insertLate        = `INSERT INTO reconciliation_late (run_key, ` + eventColumns + `) VALUES `
-	lateAgain         = ` ON DUPLICATE KEY UPDATE run_key = VALUES(run_key), pending_webhooks = VALUES(pending_webhooks)`
+	updateLate        = ` ON DUPLICATE KEY UPDATE run_key = VALUES(run_key), pending_webhooks = VALUES(pending_webhooks)`
 	deleteEvents      = `DELETE FROM reconciliation_events WHERE run_key = ? AND subject IN `
-	keepUnreadable    = `INSERT INTO reconciliation_unreadable (run_id, events) VALUES (?,?) ON DUPLICATE KEY UPDATE events = VALUES(events)`
+	upsertUnreadable  = `INSERT INTO reconciliation_unreadable (run_id, events) VALUES (?,?) ON DUPLICATE KEY UPDATE events = VALUES(events)`
 	insertNamed       = `INSERT INTO reconciliation_named (run_key, org_id, event_id, type, pending_webhooks, subscription_id, created_at) VALUES `
 )
 
-// keepLatest is for rows that stand for the latest event, by its columns. Of two of one second the one that
-// was read first stays, for Stripe lists the newest first.
-func keepLatest(columns ...string) string {
+// updateIfLater updates an existing row if the new event is later. Of two events of one second the first to be
+// read stays: Stripe lists the newest first.
+func updateIfLater(columns ...string) string {
 	sets := make([]string, len(columns))
 	for i, c := range columns {
 		sets[i] = c + ` = CASE WHEN VALUES(created_at) > created_at THEN VALUES(` + c + `) ELSE ` + c + ` END`
@@ -131,29 +132,29 @@ func keepLatest(columns ...string) string {
 }
 
 var (
-	latestEvent = keepLatest("event_id", "type", "pending_webhooks", "subscription_id", "customer_id", "org_id")
-	latestCause = keepLatest("event_id", "type", "pending_webhooks")
+	updateEvent = updateIfLater("event_id", "type", "pending_webhooks", "subscription_id", "customer_id", "org_id")
+	updateNamed = updateIfLater("event_id", "type", "pending_webhooks")
 )
 
-// SaveEvents keeps what a page of the list that the window reads tells, and that the window stands at next
-// from now on, in one transaction. Events that name nobody are left out.
+// SaveEvents saves a page of the events that the window reads, and the window after the page, in one
+// transaction. It drops events that lead to no organization.
 func (s *Store) SaveEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error {
 	events = slices.DeleteFunc(slices.Clone(events), billing.Event.NamesNobody)
-	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
+	err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
 			return err
 		}
 		if w.State == billing.WindowUndelivered {
-			err = putUndelivered(ctx, tx, key, events, now)
+			err = saveUndelivered(ctx, tx, key, events, now)
 		} else {
-			err = putEvents(ctx, tx, key, events)
+			err = saveEvents(ctx, tx, key, events)
 		}
 		if err != nil {
 			return err
 		}
 		if next.Unreadable != w.Unreadable {
-			if _, err := tx.ExecContext(ctx, keepUnreadable, l.RunID, next.Unreadable); err != nil {
+			if _, err := tx.ExecContext(ctx, upsertUnreadable, l.RunID, next.Unreadable); err != nil {
 				return err
 			}
 		}
@@ -163,9 +164,9 @@ func (s *Store) SaveEvents(ctx context.Context, l billing.Lease, w billing.Windo
 	return failure(err, "store the events of catch-up "+l.RunID)
 }
 
-// putUndelivered remembers events that some endpoint has not taken. Of one that fewer endpoints have not taken than
-// when it was last seen, one took it meanwhile.
-func putUndelivered(ctx context.Context, tx *sql.Tx, key int64, events []billing.Event, now time.Time) error {
+// saveUndelivered saves events that some endpoint has not taken yet. If fewer endpoints are pending than when
+// the event was last listed, one has taken it late.
+func saveUndelivered(ctx context.Context, tx *sql.Tx, key int64, events []billing.Event, now time.Time) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -180,7 +181,7 @@ func putUndelivered(ctx context.Context, tx *sql.Tx, key int64, events []billing
 		err := r.Scan(&id, &n)
 		pending[id] = n
 		return err
-	}, `SELECT event_id, pending_webhooks FROM reconciliation_undelivered WHERE event_id IN `+in(len(ids)), ids...)
+	}, `SELECT event_id, pending_webhooks FROM reconciliation_undelivered WHERE event_id IN `+placeholders(len(ids)), ids...)
 	if err != nil {
 		return err
 	}
@@ -190,15 +191,15 @@ func putUndelivered(ctx context.Context, tx *sql.Tx, key int64, events []billing
 			late = append(late, e)
 		}
 	}
-	if err := keepLate(ctx, tx, key, late); err != nil {
+	if err := saveLateEvents(ctx, tx, key, late); err != nil {
 		return err
 	}
-	return upsert(ctx, tx, undeliveredOfs, seenAgain, events, func(e billing.Event) []any { return append([]any{key, now}, eventValues(e)...) })
+	return upsert(ctx, tx, insertUndelivered, updateUndelivered, events, func(e billing.Event) []any { return append([]any{key, now}, eventValues(e)...) })
 }
 
-// putEvents keeps the latest event of each subject.
-func putEvents(ctx context.Context, tx *sql.Tx, key int64, events []billing.Event) error {
-	return upsert(ctx, tx, insertEvents, latestEvent, events, func(e billing.Event) []any {
+// saveEvents saves the latest event of each subject: a subscription, or the event itself if it names none.
+func saveEvents(ctx context.Context, tx *sql.Tx, key int64, events []billing.Event) error {
+	return upsert(ctx, tx, insertEvents, updateEvent, events, func(e billing.Event) []any {
 		subject := e.SubscriptionID
 		if subject == "" {
 			subject = e.ID
@@ -207,7 +208,8 @@ func putEvents(ctx context.Context, tx *sql.Tx, key int64, events []billing.Even
 	})
 }
 
-// eventValues are those of eventColumns. No organization has an id that is longer than its column.
+// eventValues returns the values of eventColumns. An orgId longer than its column is no organization's and is
+// dropped.
 func eventValues(e billing.Event) []any {
 	orgID := strings.TrimSpace(e.OrgID)
 	if utf8.RuneCountInString(orgID) > orgIDWidth {
@@ -216,18 +218,18 @@ func eventValues(e billing.Event) []any {
 	return []any{e.ID, e.Type, e.PendingWebhooks, e.SubscriptionID, e.CustomerID, orgID, e.Created}
 }
 
-// upsert is one statement for all rows, of which there may be none.
-func upsert[T any](ctx context.Context, tx *sql.Tx, insert, otherwise string, rows []T, values func(T) []any) error {
+// upsert inserts all rows, which may be none, with one statement.
+func upsert[T any](ctx context.Context, tx *sql.Tx, insert, onDuplicate string, rows []T, values func(T) []any) error {
 	if len(rows) == 0 {
 		return nil
 	}
 	var args []any
 	columns := 0
 	for _, row := range rows {
-		of := values(row)
-		args, columns = append(args, of...), len(of)
+		v := values(row)
+		args, columns = append(args, v...), len(v)
 	}
-	return insertRows(ctx, tx, insert, columns, args, otherwise)
+	return insertRows(ctx, tx, insert, columns, args, onDuplicate)
 }
 
 func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
@@ -235,38 +237,38 @@ func scanEvent(r *sql.Rows, more ...any) (e billing.Event, err error) {
 	return e, err
 }
 
-// AddLateEvents puts some of the events that were taken late among those whose organizations are looked up, and
-// reports whether there may be others: those that have left the list of those undelivered since it was last read,
-// and those of catch-ups that were stopped or ran out of time. [Store.SaveEvents] puts those there that the list
-// still has, for another endpoint. Each is kept until the catch-up that took it last has ended well.
+// AddLateEvents adds a batch of events that were delivered late to the events to look up, and reports whether
+// there may be more. Late are events that left Stripe's list of undelivered ones since it was last read, and
+// those of catch-ups that stopped or ran out of time; [Store.SaveEvents] adds those that the list still has for
+// another endpoint. Each is kept until the last catch-up that added it has completed.
 func (s *Store) AddLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error) {
-	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
+	err = s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
 			return err
 		}
-		if more, err = takeOver(ctx, tx, key); err != nil || more {
+		if more, err = adoptLateEvents(ctx, tx, key); err != nil || more {
 			return err
 		}
-		more, err = takeDelivered(ctx, tx, key, w)
+		more, err = addDelivered(ctx, tx, key, w)
 		return err
 	})
 	return more, failure(err, "look for events that were delivered late")
 }
 
-// keepLate gives the run events that were taken late.
-func keepLate(ctx context.Context, tx *sql.Tx, key int64, late []billing.Event) error {
-	err := upsert(ctx, tx, insertLate, lateAgain, late, func(e billing.Event) []any { return append([]any{key}, eventValues(e)...) })
+// saveLateEvents assigns late events to the run and adds them to the events to look up.
+func saveLateEvents(ctx context.Context, tx *sql.Tx, key int64, late []billing.Event) error {
+	err := upsert(ctx, tx, insertLate, updateLate, late, func(e billing.Event) []any { return append([]any{key}, eventValues(e)...) })
 	if err != nil {
 		return err
 	}
-	return putEvents(ctx, tx, key, late)
+	return saveEvents(ctx, tx, key, late)
 }
 
-// takeDelivered takes events that have left the list of those undelivered since it was last read. An endpoint has
-// taken them, at whatever time; or they are too old to be listed, and Stripe may have gone on sending them after
-// they were last seen.
-func takeDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window) (more bool, err error) {
+// addDelivered adds events that left the list of undelivered ones since it was last read. Either all endpoints
+// have taken them, or they are too old to be listed and Stripe may have sent them again after they were last
+// listed.
+func addDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window) (more bool, err error) {
 	var gone []any
 	var late []billing.Event
 	err = query(ctx, tx, func(r *sql.Rows) error {
@@ -285,16 +287,16 @@ func takeDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window)
 	if err != nil || len(gone) == 0 {
 		return false, err
 	}
-	if err := keepLate(ctx, tx, key, late); err != nil {
+	if err := saveLateEvents(ctx, tx, key, late); err != nil {
 		return false, err
 	}
-	_, err = tx.ExecContext(ctx, deleteUndelivered+in(len(gone)), gone...)
+	_, err = tx.ExecContext(ctx, deleteUndelivered+placeholders(len(gone)), gone...)
 	return len(gone) == eventPage, err
 }
 
-// takeOver takes events of catch-ups that were stopped, ran out of time or are gone: who they concern may not have
-// been read. It forgets those of catch-ups that ended well.
-func takeOver(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error) {
+// adoptLateEvents takes over late events of catch-ups that stopped, ran out of time or were deleted, since
+// their organizations may not have been read. It deletes those of completed catch-ups.
+func adoptLateEvents(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error) {
 	others := map[int64]billing.RunStatus{}
 	err = query(ctx, tx, func(r *sql.Rows) error {
 		var other int64
@@ -312,9 +314,9 @@ func takeOver(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error)
 		}
 		var some bool
 		if status == billing.RunCompleted || status == billing.RunCompletedWithErrors {
-			some, err = hit(ctx, tx, `DELETE FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ?`, other, prunePage)
+			some, err = execMatched(ctx, tx, `DELETE FROM reconciliation_late WHERE run_key = ? ORDER BY event_id LIMIT ?`, other, pruneBatch)
 		} else {
-			some, err = takeLateOf(ctx, tx, other, key)
+			some, err = adoptLateEventsOf(ctx, tx, other, key)
 		}
 		if err != nil {
 			return false, err
@@ -324,7 +326,7 @@ func takeOver(ctx context.Context, tx *sql.Tx, key int64) (more bool, err error)
 	return more, nil
 }
 
-func takeLateOf(ctx context.Context, tx *sql.Tx, other, key int64) (some bool, err error) {
+func adoptLateEventsOf(ctx context.Context, tx *sql.Tx, other, key int64) (some bool, err error) {
 	var late []billing.Event
 	err = query(ctx, tx, func(r *sql.Rows) error {
 		e, err := scanEvent(r)
@@ -334,79 +336,81 @@ func takeLateOf(ctx context.Context, tx *sql.Tx, other, key int64) (some bool, e
 	if err != nil {
 		return false, err
 	}
-	return len(late) > 0, keepLate(ctx, tx, key, late)
+	return len(late) > 0, saveLateEvents(ctx, tx, key, late)
 }
 
-// subject is an event with what the catch-up has it under, and the organizations that it leads to.
-type subject struct {
-	id    string
-	event billing.Event
-	leads []string
+// storedEvent is an event of the catch-up with its subject and the organizations that it leads to.
+type storedEvent struct {
+	billing.Event
+
+	subject string
+	orgIDs  []string
 }
 
-func (s *Store) subjects(ctx context.Context, runID, after string, limit int) (page []subject, err error) {
+func (s *Store) storedEvents(ctx context.Context, runID, after string, limit int) (page []storedEvent, err error) {
 	err = query(ctx, s.db, func(r *sql.Rows) error {
-		var one subject
+		var e storedEvent
 		var err error
-		one.event, err = scanEvent(r, &one.id)
-		page = append(page, one)
+		e.Event, err = scanEvent(r, &e.subject)
+		page = append(page, e)
 		return err
 	}, `SELECT `+eventColumns+`, subject FROM reconciliation_events WHERE run_key = `+keyOfRun+` AND subject > ? ORDER BY subject LIMIT ?`, runID, after, limit)
 	return page, err
 }
 
-// ListFromEvents lists the organizations whose row records a subscription that events tell of, and those that its
-// metadata names, of some of the events behind one. through is where to go on; empty at the end. What leads
-// nowhere stays for [Store.ListByEventCustomers].
+// ListFromEvents lists the organizations whose rows record the subscriptions of the next events, and those that
+// the events' metadata names. through is the next cursor, "" at the end. Events that lead to none of them are
+// left for [Store.ListByEventCustomers].
 func (s *Store) ListFromEvents(ctx context.Context, l billing.Lease, after string) (through string, err error) {
-	page, err := s.subjects(ctx, l.RunID, after, eventPage)
+	page, err := s.storedEvents(ctx, l.RunID, after, eventPage)
 	if err != nil {
-		return "", failure(err, "look whom the events of catch-up "+l.RunID+" name")
+		return "", failure(err, "read the events of catch-up "+l.RunID)
 	}
 	if len(page) == eventPage {
-		through = page[len(page)-1].id
+		through = page[len(page)-1].subject
 	}
 	var ids []string
-	for _, one := range page {
-		if id := one.event.SubscriptionID; id != "" {
-			ids = append(ids, id)
+	for _, e := range page {
+		if e.SubscriptionID != "" {
+			ids = append(ids, e.SubscriptionID)
 		}
 	}
-	owners, err := recordedBy(ctx, s.db, ids, orPadded)
+	owners, _, err := recordedBy(ctx, s.db, ids, matchPadded)
 	if err != nil {
-		return "", failure(err, "look whose the subscriptions of events are")
+		return "", failure(err, "look up whose rows record the subscriptions of events")
 	}
 	var names []string
-	for _, one := range page {
-		names = append(append(names, one.event.OrgID), owners[one.event.SubscriptionID]...)
+	for _, e := range page {
+		names = append(append(names, e.OrgID), owners[e.SubscriptionID]...)
 	}
 	found, err := organizationsNamed(ctx, s.db, names)
 	if err != nil {
 		return "", failure(err, "look up the organizations that events name")
 	}
 	for i := range page {
-		one := &page[i]
-		for _, name := range append([]string{one.event.OrgID}, owners[one.event.SubscriptionID]...) {
+		e := &page[i]
+		for _, name := range append([]string{e.OrgID}, owners[e.SubscriptionID]...) {
 			if org, ok := found[name]; ok && name != "" && !org.Deleted {
-				one.leads = append(one.leads, org.ID)
+				e.orgIDs = append(e.orgIDs, org.ID)
 			}
 		}
 	}
-	page = slices.DeleteFunc(page, func(one subject) bool { return len(one.leads) == 0 })
-	return through, s.name(ctx, l, page)
+	page = slices.DeleteFunc(page, func(e storedEvent) bool { return len(e.orgIDs) == 0 })
+	return through, s.listEventOrganizations(ctx, l, page)
 }
 
-// ListByEventCustomers lists the organizations that are known under the customer of a subscription that leads nowhere
-// else, of some of the events, and reports whether there may be others. The application has no index for that: each call goes through its tables once, if there are any.
+// ListByEventCustomers lists the organizations known under the customers of some of the events that are left,
+// and reports whether there may be more. The application has no index on customers: each call scans its tables
+// once.
 func (s *Store) ListByEventCustomers(ctx context.Context, l billing.Lease) (more bool, err error) {
-	page, err := s.subjects(ctx, l.RunID, "", customerPage)
+	page, err := s.storedEvents(ctx, l.RunID, "", customerPage)
 	if err != nil || len(page) == 0 {
-		return false, failure(err, "look whom the events of catch-up "+l.RunID+" name")
+		return false, failure(err, "read the events of catch-up "+l.RunID)
 	}
 	var customers []string
-	for _, one := range page {
-		if id := one.event.CustomerID; id != "" {
-			customers = append(customers, id)
+	for _, e := range page {
+		if e.CustomerID != "" {
+			customers = append(customers, e.CustomerID)
 		}
 	}
 	known, err := s.SharedCustomers(ctx, customers)
@@ -414,36 +418,36 @@ func (s *Store) ListByEventCustomers(ctx context.Context, l billing.Lease) (more
 		return false, err
 	}
 	for i := range page {
-		page[i].leads = known[page[i].event.CustomerID]
+		page[i].orgIDs = known[page[i].CustomerID]
 	}
-	return len(page) == customerPage, s.name(ctx, l, page)
+	return len(page) == customerPage, s.listEventOrganizations(ctx, l, page)
 }
 
-// name gives the run an item for each organization that the events lead to, keeps which subscriptions name it,
-// and is done with these events.
-func (s *Store) name(ctx context.Context, l billing.Lease, page []subject) error {
+// listEventOrganizations creates an item for each organization of the events, saves which subscriptions the
+// events name for it, and deletes the events.
+func (s *Store) listEventOrganizations(ctx context.Context, l billing.Lease, page []storedEvent) error {
 	if len(page) == 0 {
 		return nil
 	}
 	type naming struct {
-		org   string
+		orgID string
 		event billing.Event
 	}
 	var items []billing.Item
 	var namings []naming
-	var done []any
+	var subjects []any
 	listed := map[string]bool{}
-	for _, one := range page {
-		done = append(done, one.id)
-		for _, org := range slices.Compact(slices.Sorted(slices.Values(one.leads))) {
-			namings = append(namings, naming{org, one.event})
-			if !listed[org] {
-				listed[org] = true
-				items = append(items, billing.Item{OrgID: org})
+	for _, e := range page {
+		subjects = append(subjects, e.subject)
+		for _, orgID := range slices.Compact(slices.Sorted(slices.Values(e.orgIDs))) {
+			namings = append(namings, naming{orgID, e.Event})
+			if !listed[orgID] {
+				listed[orgID] = true
+				items = append(items, billing.Item{OrgID: orgID})
 			}
 		}
 	}
-	err := s.underLease(ctx, l, func(tx *sql.Tx) error {
+	err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
 			return err
@@ -451,20 +455,20 @@ func (s *Store) name(ctx context.Context, l billing.Lease, page []subject) error
 		if err := insertItems(ctx, tx, l.RunID, items); err != nil {
 			return err
 		}
-		err = upsert(ctx, tx, insertNamed, latestCause, namings, func(n naming) []any {
+		err = upsert(ctx, tx, insertNamed, updateNamed, namings, func(n naming) []any {
 			e := n.event
-			return []any{key, n.org, e.ID, e.Type, e.PendingWebhooks, e.SubscriptionID, e.Created}
+			return []any{key, n.orgID, e.ID, e.Type, e.PendingWebhooks, e.SubscriptionID, e.Created}
 		})
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, deleteEvents+in(len(done)), append([]any{key}, done...)...)
+		_, err = tx.ExecContext(ctx, deleteEvents+placeholders(len(subjects)), append([]any{key}, subjects...)...)
 		return err
 	})
-	return failure(err, "list whom the events of catch-up "+l.RunID+" name")
+	return failure(err, "list the organizations of the events of catch-up "+l.RunID)
 }
 
-// EventSubscriptions returns the subscriptions that events name for these organizations of catch-ups, in one query a run.
+// EventSubscriptions returns the subscriptions that events named for these items, with one query for each run.
 func (s *Store) EventSubscriptions(ctx context.Context, work []billing.Work) (map[billing.Work][]string, error) {
 	named := map[billing.Work][]string{}
 	orgs := map[string][]any{}
@@ -478,7 +482,7 @@ func (s *Store) EventSubscriptions(ctx context.Context, work []billing.Work) (ma
 			err := r.Scan(&w.OrgID, &id)
 			named[w] = append(named[w], id)
 			return err
-		}, `SELECT org_id, subscription_id FROM reconciliation_named WHERE run_key = `+keyOfRun+` AND subscription_id <> '' AND org_id IN `+in(len(ids)),
+		}, `SELECT org_id, subscription_id FROM reconciliation_named WHERE run_key = `+keyOfRun+` AND subscription_id <> '' AND org_id IN `+placeholders(len(ids)),
 			append([]any{runID}, ids...)...)
 		if err != nil {
 			return nil, failure(err, "read which subscriptions events name")
@@ -487,7 +491,7 @@ func (s *Store) EventSubscriptions(ctx context.Context, work []billing.Work) (ma
 	return named, nil
 }
 
-// addCauses gives the items of a catch-up their cause.
+// addCauses gives the items of a catch-up their causes.
 func (s *Store) addCauses(ctx context.Context, runID string, items []*billing.Item) error {
 	if len(items) == 0 {
 		return nil
@@ -507,11 +511,11 @@ func (s *Store) addCauses(ctx context.Context, runID string, items []*billing.It
 		}
 		return err
 	}, `SELECT n.org_id, n.event_id, n.type, n.pending_webhooks, n.created_at FROM reconciliation_runs r JOIN reconciliation_named n ON n.run_key = r.run_key
-		WHERE r.id = ? AND r.strategy = ? AND n.org_id IN `+in(len(items)), args...)
+		WHERE r.id = ? AND r.strategy = ? AND n.org_id IN `+placeholders(len(items)), args...)
 }
 
-// LatestCause returns the latest of the events by which catch-ups were led to the organization, as far as they are
-// kept; nil if there is none.
+// LatestCause returns the latest event on record that made a catch-up list the organization; nil if there is
+// none.
 func (s *Store) LatestCause(ctx context.Context, orgID string) (latest *billing.Cause, err error) {
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var c billing.Cause
@@ -523,8 +527,8 @@ func (s *Store) LatestCause(ctx context.Context, orgID string) (latest *billing.
 	return latest, failure(err, "look for the events that name organization "+orgID)
 }
 
-// LastCatchUpAt returns when the last catch-up, not a dry one, ended well by the given time; before the first one,
-// when this system's tables were made fit for it.
+// LastCatchUpAt returns when the last catch-up that was no dry run completed; before the first one, when the
+// tables of catch-ups were created. It ignores times after by, which a wrong clock has set.
 func (s *Store) LastCatchUpAt(ctx context.Context, by time.Time) (time.Time, error) {
 	var at sql.NullTime
 	err := s.db.QueryRowContext(ctx, `SELECT MAX(finished_at) FROM reconciliation_runs
@@ -535,25 +539,21 @@ func (s *Store) LastCatchUpAt(ctx context.Context, by time.Time) (time.Time, err
 	return at.Time, failure(err, "look for the last catch-up")
 }
 
-// catchUpMigration is the number of the migration that catch-ups need.
+// catchUpMigration is the migration that created the tables of catch-ups.
 const catchUpMigration = 5
 
-// pruneCatchUp removes what a run has of a catch-up.
-func (s *Store) pruneCatchUp(ctx context.Context, runID string, key int64) error {
-	for _, rows := range []string{
+// pruneEvents deletes a run's events and the subscriptions that they name.
+func (s *Store) pruneEvents(ctx context.Context, key int64) error {
+	for _, stmt := range []string{
 		`DELETE FROM reconciliation_named WHERE run_key = ? ORDER BY org_id, subscription_id LIMIT ?`,
 		`DELETE FROM reconciliation_events WHERE run_key = ? ORDER BY subject LIMIT ?`,
 	} {
 		for more := true; more; {
 			var err error
-			if more, err = hit(ctx, s.db, rows, key, prunePage); err != nil {
+			if more, err = execMatched(ctx, s.db, stmt, key, pruneBatch); err != nil {
 				return err
 			}
 		}
 	}
-	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_unreadable WHERE run_id = ?`, runID); err != nil {
-		return err
-	}
-	_, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_windows WHERE run_id = ?`, runID)
-	return err
+	return nil
 }

@@ -322,8 +322,8 @@ func TestACatchUpReadsInProportionToTheEvents(t *testing.T) {
 			page = append(page, e)
 		}
 		calls := map[string]func(*mysqlstore.Store) error{
-			"1 CaughtUp":   func(s *mysqlstore.Store) error { _, err := s.CatchUpCoverage(t.Context(), now); return err },
-			"2 SaveEvents": func(s *mysqlstore.Store) error { return s.SaveEvents(t.Context(), l, hour, page, hour, now) },
+			"1 CatchUpCoverage": func(s *mysqlstore.Store) error { _, err := s.CatchUpCoverage(t.Context(), now); return err },
+			"2 SaveEvents":      func(s *mysqlstore.Store) error { return s.SaveEvents(t.Context(), l, hour, page, hour, now) },
 			"3 AddLateEvents": func(s *mysqlstore.Store) error {
 				_, err := s.AddLateEvents(t.Context(), l, hour)
 				return err

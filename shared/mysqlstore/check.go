@@ -14,14 +14,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// CheckApplication compares the server and the application's tables with what this system needs
-// of them: columns, types, NULLs, statuses and tiers, and what the login may do; rights to write
-// only where a run writes. All problems stand in the one error, which is about the run. warnings
-// are what is missed and can be done without.
+// CheckApplication checks the server and the application's tables: columns, types, NULLs, statuses, tiers, and
+// the login's privileges, those to write only if writes is true. The error names every problem and is about the
+// run. The warnings name missing keys, without which a run can work.
 //
-// It executes nothing but looks at the schema. Rights are tried by statements that the server
-// prepares only: that refuses what executing would, whatever a right comes from (table, column,
-// role, view), and takes no lock, fires no trigger and reaches no log.
+// It only reads the schema. It tests privileges by preparing statements: the server refuses to prepare what it
+// would refuse to execute, wherever a privilege comes from (table, column, role, view), and preparing takes no
+// locks, fires no triggers and is not logged.
 func (s *Store) CheckApplication(ctx context.Context, writes bool) (warnings []string, err error) {
 	problems, err := s.problems(ctx, writes)
 	if err == nil && len(problems) > 0 {
@@ -37,7 +36,7 @@ func (s *Store) CheckApplication(ctx context.Context, writes bool) (warnings []s
 }
 
 func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
-	if err := s.writable(ctx); err != nil {
+	if err := s.checkWritable(ctx); err != nil {
 		return nil, err
 	}
 	var problems []string
@@ -50,20 +49,19 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 			problems = append(problems, "there is no table "+table+", or DB_USER has no right to it: check DB_NAME")
 			continue
 		}
-		problems = append(problems, misfits(table, found, s.tiers)...)
-		refused, err := s.refusals(ctx, table, found, writes)
+		problems = append(problems, columnProblems(table, found, s.tiers)...)
+		missing, err := s.missingPrivileges(ctx, table, found, writes)
 		if err != nil {
 			return nil, err
 		}
-		problems = append(problems, refused...)
+		problems = append(problems, missing...)
 	}
 	return problems, nil
 }
 
-// writable fails on a read-only server as a write would, before anything is written. Dry runs write
-// too: to this system's own tables. After a failover the connection leads to what is a reader now, so
-// it is not used again.
-func (s *Store) writable(ctx context.Context) (err error) {
+// checkWritable fails on a read-only server as a write would. Dry runs write too, to this system's own tables.
+// The connection is discarded: after a failover it leads to a reader.
+func (s *Store) checkWritable(ctx context.Context) (err error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
@@ -81,19 +79,19 @@ func (s *Store) writable(ctx context.Context) (err error) {
 	if err != nil || readOnly == nil {
 		return err
 	}
-	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // which is how the pool is told
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the pool then discards it
 	return readOnly
 }
 
-// column is one that a table has.
+// column is a column of a table.
 type column struct {
-	kind     string // without its parameters: VARCHAR
-	declared string // with them: varchar(36)
+	kind     string // type without parameters: VARCHAR
+	declared string // type with parameters: varchar(36)
 	width    sql.NullInt64
 	null     bool
 }
 
-// columns returns those of the table that the login has any right to, by name.
+// columns returns the table's columns on which the login has any privilege, by name.
 func (s *Store) columns(ctx context.Context, table string) (map[string]column, error) {
 	found := map[string]column{}
 	err := query(ctx, s.db, func(r *sql.Rows) error {
@@ -101,15 +99,15 @@ func (s *Store) columns(ctx context.Context, table string) (map[string]column, e
 		var c column
 		err := r.Scan(&name, &c.kind, &c.declared, &c.width, &null)
 		c.kind, c.null = strings.ToUpper(c.kind), null == "YES"
-		found[strings.ToLower(name)] = c // MySQL does not tell them apart by case
+		found[strings.ToLower(name)] = c // MySQL ignores the case
 		return err
 	}, `SELECT column_name, data_type, column_type, character_maximum_length, is_nullable
 		FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?`, table)
 	return found, err
 }
 
-// misfits says what is wrong with the columns that are there and which are not.
-func misfits(table string, found map[string]column, tiers billing.Tiers) (problems []string) {
+// columnProblems returns what is wrong with the table's columns.
+func columnProblems(table string, found map[string]column, tiers billing.Tiers) (problems []string) {
 	for _, c := range applicationColumns(tiers) {
 		if c.Table() != table {
 			continue
@@ -134,8 +132,7 @@ func misfits(table string, found map[string]column, tiers billing.Tiers) (proble
 
 var integers = []string{"TINYINT", "INT", "SMALLINT", "MEDIUMINT", "BIGINT"}
 
-// types that hold a kind of value as this system reads and writes it. An ENUM does too where every
-// value is known.
+// types are the column types for each kind of value. An ENUM is accepted too if all its values are known.
 var types = map[billing.Kind][]string{
 	billing.KindText:   {"VARCHAR", "CHAR", "TINYTEXT", "TEXT", "MEDIUMTEXT", "LONGTEXT"},
 	billing.KindTime:   {"TIMESTAMP", "DATETIME"},
@@ -143,7 +140,7 @@ var types = map[billing.Kind][]string{
 	billing.KindNumber: integers,
 }
 
-// wrongType says why the column cannot hold what stands in it by its purpose; "" where it can.
+// wrongType says why the column cannot hold its values; "" if it can.
 func wrongType(c applicationColumn, have column) string {
 	if have.kind == "ENUM" && c.Values != nil {
 		return wrongValues(c, enumValues(have.declared))
@@ -160,7 +157,7 @@ func wrongType(c applicationColumn, have column) string {
 	return ""
 }
 
-// wrongValues says what an ENUM lacks, or that it ranks its values otherwise than this system.
+// wrongValues says which values the ENUM lacks, or that it orders the tiers differently.
 func wrongValues(c applicationColumn, have []string) string {
 	lacks := slices.DeleteFunc(slices.Clone(c.Values), func(v string) bool { return slices.Contains(have, v) })
 	if len(lacks) > 0 {
@@ -173,81 +170,81 @@ func wrongValues(c applicationColumn, have []string) string {
 	return ""
 }
 
-// enumValues reads them from what information_schema says: enum('free','pro'). A quote in a value
-// stays doubled; none of ours has one.
+// enumValues parses a column_type of information_schema: enum('free','pro'). A quote within a value stays
+// doubled; our values contain none.
 func enumValues(declared string) []string {
 	inner := strings.TrimSuffix(declared[strings.Index(declared, "(")+1:], ")")
 	return strings.Split(strings.Trim(inner, "'"), "','")
 }
 
-// refusals says what the login may not do with the columns that are there.
-func (s *Store) refusals(ctx context.Context, table string, found map[string]column, writes bool) (problems []string, err error) {
+// missingPrivileges says which privileges the login lacks on the existing columns.
+func (s *Store) missingPrivileges(ctx context.Context, table string, found map[string]column, writes bool) (problems []string, err error) {
 	all := func(applicationColumn) bool { return true }
-	rights := []right{{"SELECT", namesIn(table, found, all), func(names []string) string {
+	privileges := []privilege{{"SELECT", namesIn(table, found, all), func(names []string) string {
 		return `SELECT ` + strings.Join(names, ", ") + ` FROM ` + table
 	}}}
 	if writes {
 		updated := func(c applicationColumn) bool { return c.updated }
 		inserted := func(c applicationColumn) bool { return c.inserted }
-		rights = append(rights, right{"UPDATE", namesIn(table, found, updated), func(names []string) string {
+		privileges = append(privileges, privilege{"UPDATE", namesIn(table, found, updated), func(names []string) string {
 			return `UPDATE ` + table + ` SET ` + strings.Join(names, " = ?, ") + ` = ? WHERE FALSE`
-		}}, right{"INSERT", namesIn(table, found, inserted), func(names []string) string {
-			return `INSERT INTO ` + table + ` (` + strings.Join(names, ", ") + `) VALUES ` + in(len(names))
+		}}, privilege{"INSERT", namesIn(table, found, inserted), func(names []string) string {
+			return `INSERT INTO ` + table + ` (` + strings.Join(names, ", ") + `) VALUES ` + placeholders(len(names))
 		}})
 	}
-	for _, r := range rights {
-		refused, err := s.refused(ctx, table, r)
+	for _, p := range privileges {
+		missing, err := s.missingPrivilege(ctx, table, p)
 		if err != nil {
 			return nil, err
 		}
-		problems = append(problems, refused...)
+		problems = append(problems, missing...)
 	}
 	return problems, nil
 }
 
-// namesIn picks the columns of the table that are there.
+// namesIn returns the existing columns of the table that fit.
 func namesIn(table string, found map[string]column, fits func(applicationColumn) bool) (names []string) {
 	for _, c := range applicationColumns(nil) {
-		if _, there := found[c.Name()]; there && c.Table() == table && fits(c) {
+		if _, exists := found[c.Name()]; exists && c.Table() == table && fits(c) {
 			names = append(names, c.Name())
 		}
 	}
 	return names
 }
 
-// right is one to do something with each of some columns.
-type right struct {
+// privilege is the privilege to execute a statement on each of the columns.
+type privilege struct {
 	name      string
 	columns   []string
 	statement func(columns []string) string
 }
 
-// refused tries all columns at once, and where that is refused one after the other.
-func (s *Store) refused(ctx context.Context, table string, r right) ([]string, error) {
-	if len(r.columns) == 0 {
+// missingPrivilege tests all columns at once and, if that is refused, each of them.
+func (s *Store) missingPrivilege(ctx context.Context, table string, p privilege) ([]string, error) {
+	if len(p.columns) == 0 {
 		return nil, nil
 	}
-	refusal, err := s.try(ctx, r.statement(r.columns))
+	refusal, err := s.tryPrepare(ctx, p.statement(p.columns))
 	if refusal == nil {
 		return nil, err
 	}
 	if !isDenied(refusal) {
-		return []string{"MySQL refuses " + r.name + " on " + table + ": " + refusal.Message}, nil
+		return []string{"MySQL refuses " + p.name + " on " + table + ": " + refusal.Message}, nil
 	}
 	var denied []string
-	for _, name := range r.columns {
-		if refusal, err = s.try(ctx, r.statement([]string{name})); err != nil {
+	for _, name := range p.columns {
+		if refusal, err = s.tryPrepare(ctx, p.statement([]string{name})); err != nil {
 			return nil, err
 		}
 		if refusal != nil {
 			denied = append(denied, name)
 		}
 	}
-	return []string{fmt.Sprintf("DB_USER lacks %s (%s) on %s: grant it", r.name, strings.Join(denied, ", "), table)}, nil
+	return []string{fmt.Sprintf("DB_USER lacks %s (%s) on %s: grant it", p.name, strings.Join(denied, ", "), table)}, nil
 }
 
-// try has the server prepare a statement, and returns what it has against it.
-func (s *Store) try(ctx context.Context, stmt string) (refusal *mysql.MySQLError, err error) {
+// tryPrepare has the server prepare a statement and returns its refusal, if any.
+func (s *Store) tryPrepare(ctx context.Context, stmt string) (refusal *mysql.MySQLError, err error) {
 	prepared, err := s.db.PrepareContext(ctx, stmt)
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && (isDenied(e) || isNotWritable(e)) {
 		return e, nil
@@ -259,18 +256,18 @@ func (s *Store) try(ctx context.Context, stmt string) (refusal *mysql.MySQLError
 	return nil, nil //nolint:nilnil // nothing is refused
 }
 
-// missingKeys names the keys that the application can do without and should not.
+// missingKeys warns of missing unique and foreign keys.
 func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string, err error) {
 	for _, key := range uniqueKeys {
 		table, name, _ := strings.Cut(key.field, ".")
-		unique, err := texts(ctx, s.db, `SELECT LOWER(MIN(column_name)) FROM information_schema.statistics
+		unique, err := selectStrings(ctx, s.db, `SELECT LOWER(MIN(column_name)) FROM information_schema.statistics
 			WHERE table_schema = DATABASE() AND table_name = ? GROUP BY index_name
 			HAVING COUNT(*) = 1 AND MAX(non_unique) = 0 AND MIN(column_name) IS NOT NULL`, table)
 		if err != nil {
 			return nil, err
 		}
 		if !slices.Contains(unique, name) {
-			warnings = append(warnings, key.field+" has no unique key: "+key.without)
+			warnings = append(warnings, key.field+" has no unique key: "+key.risk)
 		}
 	}
 	missing, err := s.lacksForeignKey(ctx, writes)
@@ -281,16 +278,17 @@ func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string
 	return warnings, err
 }
 
-// lacksForeignKey is true where it is certain. MariaDB shows foreign keys to who may change something
-// by column or in the whole database, and the table's definition to who has a right to the table.
+// lacksForeignKey returns true only if it is certain. In information_schema MariaDB shows foreign keys only to
+// a login that may write single columns or the whole database; SHOW CREATE TABLE shows them to a login with any
+// privilege on the table.
 func (s *Store) lacksForeignKey(ctx context.Context, writes bool) (bool, error) {
-	keys, err := texts(ctx, s.db, selectForeignKeys)
+	keys, err := selectStrings(ctx, s.db, selectForeignKeys)
 	if err != nil || len(keys) > 0 {
 		return false, err
 	}
 	lacks := true
 	err = query(ctx, s.db, func(r *sql.Rows) error {
-		names, err := r.Columns() // a view has more of them
+		names, err := r.Columns() // a view returns more of them
 		if err != nil {
 			return err
 		}

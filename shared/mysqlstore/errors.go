@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Error numbers that MySQL and MariaDB share, but for those that only one of them has.
+// Error numbers of MySQL and MariaDB. Most are the same in both.
 // https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
 // https://mariadb.com/kb/en/mariadb-error-code-reference/
 const (
@@ -54,14 +54,13 @@ const (
 	errGeneratedColumn        = 3105
 	errAccountLocked          = 3118
 	errTLSRequired            = 3159
-	errCannotConvertString    = 3854 // MySQL's, where MariaDB has one of the mixed collations
+	errCannotConvertString    = 3854 // MySQL only; MariaDB reports mixed collations
 	errLoginsBlocked          = 3955
 	errInactive               = 4031
 	errAccountLockedMariaDB   = 4151
 )
 
-// rowRefusals are what MySQL answers where a row cannot be as it was to be written, however often
-// it is tried.
+// rowRefusals are the errors that mean that a row can never be written as it is.
 var rowRefusals = []uint16{
 	1048, // NULL where none may be
 	errDuplicateKey,
@@ -77,14 +76,14 @@ var rowRefusals = []uint16{
 	3819, 4025, // CHECK (MySQL, MariaDB)
 }
 
-// refusesRow: a trigger's SIGNAL may also have a number of its own, but SQL's state for what the
-// user defines.
-func refusesRow(e *mysql.MySQLError) bool {
+// isRowRefusal also recognizes SIGNAL in a trigger, which may set any number, by SQLSTATE class 45,
+// "user-defined".
+func isRowRefusal(e *mysql.MySQLError) bool {
 	return slices.Contains(rowRefusals, e.Number) || string(e.SQLState[:2]) == "45"
 }
 
-// failure maps an error of the driver to the failure classes; it is the only place that does.
-// doing completes the sentence "cannot ...".
+// failure maps an error of the driver to a failure class; nothing else does. doing completes the sentence
+// "cannot ...".
 func failure(err error, doing string) error {
 	if err == nil {
 		return nil
@@ -112,11 +111,11 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 	login := func(hint string) (billing.Class, billing.Reason, string) {
 		return billing.RunFatal, billing.ReasonDatabaseLogin, hint
 	}
-	passes := func(hint string) (billing.Class, billing.Reason, string) {
+	transient := func(hint string) (billing.Class, billing.Reason, string) {
 		return billing.Unavailable, billing.ReasonDatabaseUnavailable, hint
 	}
 	if isReadOnly(e) {
-		return passes("this server is read-only; name the writer in DB_HOST, on RDS and Aurora not a reader's endpoint")
+		return transient("this server is read-only; name the writer in DB_HOST, on RDS and Aurora not a reader's endpoint")
 	}
 	switch e.Number {
 	case errAccessDenied, errAccessDeniedToDatabase, errTableAccessDenied, errColumnAccessDenied, errHostNotAllowed, errNoPasswordLogin:
@@ -134,22 +133,21 @@ func classify(e *mysql.MySQLError) (billing.Class, billing.Reason, string) {
 	case errStatementLogging:
 		return login("with binlog_format=STATEMENT the server takes no write at READ COMMITTED; set binlog_format to ROW or MIXED")
 	case errLockWaitTimeout, errDeadlock:
-		return passes("another transaction was in the way; trying again helps")
+		return transient("another transaction was in the way; trying again helps")
 	case errTooManyConnections, errTooManyOfUser, errResourcesOfUser:
-		return passes("the server's or the user's limit of connections or statements is reached; raise it, or lower WORKER_CONCURRENCY")
+		return transient("the server's or the user's limit of connections or statements is reached; raise it, or lower WORKER_CONCURRENCY")
 	case errHostBlocked:
-		return passes("the server blocks this host after failed connections; empty performance_schema.host_cache, or FLUSH HOSTS")
+		return transient("the server blocks this host after failed connections; empty performance_schema.host_cache, or FLUSH HOSTS")
 	case errOffline, errShuttingDown, errInactive:
-		return passes("the server is going down, offline, or ended an idle connection")
+		return transient("the server is going down, offline, or ended an idle connection")
 	case errInterrupted, errStatementTime, errStatementTimeMariaDB:
-		return passes("the statement was ended by KILL or by the server's limit of time for one")
+		return transient("the statement was ended by KILL or by the server's limit of time for one")
 	default:
 		return billing.Unavailable, billing.ReasonInternal, "MySQL refused the statement"
 	}
 }
 
-// oneLine is the error with whatever spaces and line ends its message has made one space each: a
-// trigger says what it likes.
+// oneLine returns the error with its message, which a trigger may have written, on one line.
 func oneLine(e *mysql.MySQLError) *mysql.MySQLError {
 	return &mysql.MySQLError{Number: e.Number, SQLState: e.SQLState, Message: telemetry.OneLine(e.Message)}
 }
@@ -162,7 +160,7 @@ func isDenied(e *mysql.MySQLError) bool {
 	return e.Number == errTableAccessDenied || e.Number == errColumnAccessDenied
 }
 
-// isNotWritable: the table or column is one that nobody can write to.
+// isNotWritable: nobody can write to this table or column.
 func isNotWritable(e *mysql.MySQLError) bool {
 	return slices.Contains([]uint16{errTableNotUpdatable, errColumnNotUpdatable, errNotInsertable, errGeneratedColumn}, e.Number)
 }
@@ -177,8 +175,8 @@ func isDuplicateKey(err error) bool {
 	return ok && e.Number == errDuplicateKey
 }
 
-// isOtherCharacterSet: a value has a letter that the character set of the column lacks.
-func isOtherCharacterSet(err error) bool {
+// isInconvertible: the column's character set lacks a character of the value.
+func isInconvertible(err error) bool {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	if !ok {
 		return false

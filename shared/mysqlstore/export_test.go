@@ -5,28 +5,28 @@ import (
 	"database/sql"
 )
 
-// Pages of the loops over many items, for tests that need more than one.
+// Sizes of pages and batches, for tests that need more than one.
 const (
-	DriftPage    = driftPage
-	PrunePage    = prunePage
+	ItemPage     = itemPage
+	PruneBatch   = pruneBatch
 	SnapshotPage = snapshotPage
-	TrimPage     = trimPage
+	TrimBatch    = trimBatch
 )
 
-// RDSRoots are the authorities that are trusted for RDS.
+// RDSRoots returns the trusted authorities of RDS.
 func RDSRoots() []byte { return rdsRoots }
 
-// SetRDSRoots puts others in their place and returns what puts them back.
+// SetRDSRoots replaces the trusted authorities of RDS; restore undoes it.
 func SetRDSRoots(pem []byte) (restore func()) {
 	before := rdsRoots
 	rdsRoots = pem
 	return func() { rdsRoots = before }
 }
 
-// DB is the pool that the store uses.
+// DB returns the store's pool.
 func (s *Store) DB() *sql.DB { return s.db }
 
-// MigrateDown takes every migration back.
+// MigrateDown reverts all migrations.
 func (s *Store) MigrateDown(ctx context.Context) error {
 	provider, err := s.migrations()
 	if err != nil {
@@ -36,5 +36,5 @@ func (s *Store) MigrateDown(ctx context.Context) error {
 	return err
 }
 
-// Failure maps an error of the driver to its class.
+// Failure maps an error of the driver to its failure class.
 func Failure(err error, doing string) error { return failure(err, doing) }

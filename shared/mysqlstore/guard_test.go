@@ -112,7 +112,7 @@ func TestABudgetKeepsTheLimitOfWhoOpenedIt(t *testing.T) {
 		f.startCatchUp(t, "none", 0)
 		err := f.apply(t, "none", f.record(t, "a"), downgrade("a"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
-		if !strings.Contains(err.Error(), "may not lower anybody") {
+		if !strings.Contains(err.Error(), "may not lower any organization") {
 			t.Errorf("it says %q", err)
 		}
 		f.startCatchUp(t, "one", 1)

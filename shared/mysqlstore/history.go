@@ -9,38 +9,37 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// PastRun is a run with its figures: as they were written at its end, or counted now where it
-// has not ended. Counted ones have totals and reasons only.
+// PastRun is a run with the totals of its stored summary, or of its items so far if it has none; those are
+// counts and reasons only.
 type PastRun struct {
 	billing.Run
 
 	Totals billing.Summary
 }
 
-// ofKind are the conditions that [billing.Run.Kind] makes of a run; "" is of any kind.
-var ofKind = map[billing.RunKind]string{
-	"": `TRUE`, billing.KindFull: full, billing.KindOne: `org_id <> ''`, billing.KindCatchUp: `(org_id = '' AND strategy = 'events')`,
+// kindConditions select the runs of each [billing.Run.Kind]; "" selects all.
+var kindConditions = map[billing.RunKind]string{
+	"": `TRUE`, billing.KindFull: isFullRun, billing.KindOne: `org_id <> ''`, billing.KindCatchUp: `(org_id = '' AND strategy = 'events')`,
 }
 
-// RecentRuns returns the last runs of the kind, or of any if it is "", at most limit, the latest started first.
+// RecentRuns returns the latest runs of the kind, of any kind if it is "", newest first.
 func (s *Store) RecentRuns(ctx context.Context, kind billing.RunKind, limit int) ([]PastRun, error) {
-	return s.pastRuns(ctx, ofKind[kind]+` ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
+	return s.pastRuns(ctx, kindConditions[kind]+` ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
 }
 
-// CatchUpDay sums up the catch-ups that started on one day. Dry runs are not among them.
+// CatchUpDay sums up the catch-ups that started on one day, without dry runs.
 type CatchUpDay struct {
 	Day      time.Time // its beginning, in UTC
 	Last     time.Time // when the last of them started
 	Statuses map[billing.RunStatus]int
-	// Totals are their organizations, as far as they have been summed up; one that several of them
-	// were about counts in each.
+	// Totals add up their stored summaries. An organization counts once for each catch-up that listed it.
 	Totals DayTotals
 }
 
-// DayTotals are sums over the summaries of runs.
+// DayTotals are sums over summaries.
 type DayTotals struct{ Organizations, Synchronized, Withheld, Errors, Skipped int }
 
-// CatchUpDays returns the last days with catch-ups, at most limit, the latest first.
+// CatchUpDays returns the latest days with catch-ups, newest first.
 func (s *Store) CatchUpDays(ctx context.Context, limit int) ([]CatchUpDay, error) {
 	var days []CatchUpDay
 	err := query(ctx, s.db, func(r *sql.Rows) error {
@@ -62,13 +61,13 @@ func (s *Store) CatchUpDays(ctx context.Context, limit int) ([]CatchUpDay, error
 	return days[:min(len(days), limit)], failure(err, "sum up the catch-ups")
 }
 
-// A day has a row for each status.
+// selectCatchUpDays selects a row for each day and status.
 var selectCatchUpDays = `SELECT DATE_FORMAT(started_at, '%Y-%m-%d') AS day, MAX(started_at), status, COUNT(*), SUM(total), ` +
 	sumOf("synchronized") + `, ` + sumOfWithheld() + `, ` + sumOf("errors") + `, ` + sumOf("skipped") + `
-	FROM reconciliation_runs WHERE ` + ofKind[billing.KindCatchUp] + ` AND dry_run = FALSE
+	FROM reconciliation_runs WHERE ` + kindConditions[billing.KindCatchUp] + ` AND dry_run = FALSE
 	GROUP BY day, status ORDER BY day DESC LIMIT ?`
 
-// sumOf is a figure of the summaries that were written.
+// sumOf adds up a number of the stored summaries.
 func sumOf(key string) string {
 	return `COALESCE(SUM(CAST(JSON_EXTRACT(summary, '$.` + key + `') AS SIGNED)), 0)`
 }
@@ -93,10 +92,9 @@ func (d *CatchUpDay) add(last time.Time, status billing.RunStatus, n int, f DayT
 	d.Totals.Skipped += f.Skipped
 }
 
-// RecentFullRuns returns the last runs over all organizations that started no later than the given
-// time, at most limit, the latest first.
+// RecentFullRuns returns the latest full runs that started no later than until, newest first.
 func (s *Store) RecentFullRuns(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
-	return s.pastRuns(ctx, full+` AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
+	return s.pastRuns(ctx, isFullRun+` AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
 }
 
 func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]PastRun, error) {
@@ -123,7 +121,7 @@ func (s *Store) pastRuns(ctx context.Context, condition string, args ...any) ([]
 	return past, nil
 }
 
-// summaries returns those that were written, by run.
+// summaries returns the stored summaries, by run id.
 func (s *Store) summaries(ctx context.Context, ids ...string) (map[string]billing.Summary, error) {
 	found := make(map[string]billing.Summary, len(ids))
 	err := query(ctx, s.db, func(r *sql.Rows) error {
@@ -136,7 +134,7 @@ func (s *Store) summaries(ctx context.Context, ids ...string) (map[string]billin
 		err := fromJSON(text, &summary)
 		found[id] = summary
 		return err
-	}, `SELECT id, summary FROM reconciliation_runs WHERE summary IS NOT NULL AND id IN `+in(len(ids)), anys(ids)...)
+	}, `SELECT id, summary FROM reconciliation_runs WHERE summary IS NOT NULL AND id IN `+placeholders(len(ids)), toAny(ids)...)
 	return found, failure(err, "read the summaries of runs")
 }
 
@@ -154,15 +152,13 @@ type ReportItem struct {
 
 	DecidedAt time.Time
 	Lowers    bool // its changes lower access
-	Raises    bool // they raise access, and do not lower it
-	// As they stand now in the organization and in its row of the subscription that governs; empty where
-	// there is none.
+	Raises    bool // its changes raise access and do not lower it
+	// The present values of the organization and of its row for the governing subscription; "" if there is none.
 	OrgName, OrgCustomerID, OrgTier, OrgStatus, PriceID string
 }
 
-// EachReportItem calls fn for the run's items of these outcomes that are not plainly skipped (a
-// skipped one counts if it carries a warning), by organization id. It holds one page of them at a
-// time, and no connection while fn runs.
+// EachReportItem calls fn for the run's items with these outcomes, except plainly skipped ones (skipped without
+// a warning), by organization id. It holds one page of items in memory and no connection while fn runs.
 func (s *Store) EachReportItem(ctx context.Context, runID string, fn func(ReportItem) error, outcomes ...billing.Outcome) error {
 	after := ""
 	for {
@@ -176,7 +172,7 @@ func (s *Store) EachReportItem(ctx context.Context, runID string, fn func(Report
 			}
 			after = item.OrgID
 		}
-		if len(page) < driftPage {
+		if len(page) < itemPage {
 			return nil
 		}
 	}
@@ -184,7 +180,7 @@ func (s *Store) EachReportItem(ctx context.Context, runID string, fn func(Report
 
 func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []billing.Outcome) ([]ReportItem, error) {
 	var page []ReportItem
-	args := append([]any{runID, after}, anys(outcomes)...)
+	args := append([]any{runID, after}, toAny(outcomes)...)
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var item ReportItem
 		var err error
@@ -194,27 +190,26 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 		page = append(page, item)
 		return err
 	}, `SELECT `+itemColumns+`, i.updated_at`+itemsOfRun+`i.org_id > ?
-		AND i.outcome IN `+in(len(outcomes))+` AND NOT `+plainlySkipped+` ORDER BY i.org_id LIMIT ?`, append(args, driftPage)...)
+		AND i.outcome IN `+placeholders(len(outcomes))+` AND NOT `+plainlySkipped+` ORDER BY i.org_id LIMIT ?`, append(args, itemPage)...)
 	if err != nil || len(page) == 0 {
 		return nil, err
 	}
-	of := make([]*billing.Item, len(page))
+	items := make([]*billing.Item, len(page))
 	for i := range page {
-		of[i] = &page[i].Item
+		items[i] = &page[i].Item
 	}
-	if err := s.addToItems(ctx, runID, of); err != nil {
+	if err := s.addToItems(ctx, runID, items); err != nil {
 		return nil, err
 	}
 	return page, s.addOrganizations(ctx, page)
 }
 
-// addOrganizations looks the organizations and their rows up by themselves: a join would compare ids under two
-// collations.
+// addOrganizations uses separate queries, because a join would compare ids under two collations.
 func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
-	place := make(map[string]int, len(page))
+	index := make(map[string]int, len(page))
 	ids := make([]any, len(page))
 	for i, item := range page {
-		place[item.OrgID], ids[i] = i, item.OrgID
+		index[item.OrgID], ids[i] = i, item.OrgID
 	}
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
@@ -222,11 +217,11 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 		if err := r.Scan(&id, &name, &customer, &tier, &status); err != nil {
 			return err
 		}
-		if i, ok := place[id]; ok {
+		if i, ok := index[id]; ok {
 			page[i].OrgName, page[i].OrgCustomerID, page[i].OrgTier, page[i].OrgStatus = name.String, customer.String, tier.String, status.String
 		}
 		return nil
-	}, selectGrants+in(len(ids)), ids...)
+	}, selectGrants+placeholders(len(ids)), ids...)
 	if err != nil {
 		return err
 	}
@@ -236,9 +231,9 @@ func (s *Store) addOrganizations(ctx context.Context, page []ReportItem) error {
 		if err := r.Scan(&id, &subscription, &price); err != nil {
 			return err
 		}
-		if i, ok := place[id]; ok && subscription.Valid && page[i].SubscriptionID == strings.TrimSpace(subscription.String) {
+		if i, ok := index[id]; ok && subscription.Valid && page[i].SubscriptionID == strings.TrimSpace(subscription.String) {
 			page[i].PriceID = price.String
 		}
 		return nil
-	}, selectPrices+in(len(ids)), ids...)
+	}, selectPrices+placeholders(len(ids)), ids...)
 }

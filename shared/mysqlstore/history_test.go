@@ -164,14 +164,14 @@ func TestReportItemsComeInPagesThatHoldNoConnection(t *testing.T) {
 	f := onServer(t)
 	store, _ := f.one(t)
 	var items []billing.Item
-	for i := range 2*mysqlstore.DriftPage + 1 {
+	for i := range 2*mysqlstore.ItemPage + 1 {
 		items = append(items, billing.Item{RunID: "r", OrgID: orgID(i), Outcome: billing.OutcomeSynced})
 	}
 	f.addItems(t, items...)
 	seen := map[string]bool{}
 	err := store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
 		seen[i.OrgID] = true
-		if len(seen)%mysqlstore.DriftPage != 1 {
+		if len(seen)%mysqlstore.ItemPage != 1 {
 			return nil
 		}
 		_, err := store.CountItems(t.Context(), "r")

@@ -13,22 +13,21 @@ import (
 const itemColumns = `i.org_id, i.outcome, i.reason, i.subscription_id, i.changes, i.warnings, i.error, i.revision`
 
 const (
-	// keyOfRun is what the items and the snapshot of a run, the argument, name it by. Not a join: the
-	// server would read a run from its beginning for every page. Not in an UPDATE either: it would lock
-	// the run.
+	// keyOfRun selects the key by which items and snapshots refer to the run, the argument. With a join the server
+	// would read a run from its beginning for every page. In an UPDATE the subquery would lock the run.
 	keyOfRun = `(SELECT run_key FROM reconciliation_runs WHERE id = ?)`
-	// itemsOfRun are the items of one run: its id is the first argument.
+	// itemsOfRun selects from the items of the run whose id is the first argument.
 	itemsOfRun = ` FROM reconciliation_items i WHERE i.run_key = ` + keyOfRun + ` AND `
 )
 
-// runKey returns what the run's items and snapshot name it by; 0, which none has, where there is no
+// runKey returns the key by which items and snapshots refer to the run; 0, which no run has, if there is no
 // such run.
 func runKey(ctx context.Context, q querier, runID string) (key int64, err error) {
 	err = query(ctx, q, func(r *sql.Rows) error { return r.Scan(&key) }, `SELECT run_key FROM reconciliation_runs WHERE id = ?`, runID)
 	return key, err
 }
 
-// scanItem reads the itemColumns of the run and whatever columns follow them into more.
+// scanItem scans the itemColumns, and the columns after them into more.
 func scanItem(r *sql.Rows, runID string, more ...any) (billing.Item, error) {
 	i := billing.Item{RunID: runID}
 	var changes, warnings, errText sql.NullString
@@ -50,7 +49,7 @@ func fromJSON(column sql.NullString, into any) error {
 	return json.Unmarshal([]byte(column.String), into)
 }
 
-// toJSON is NULL for an empty list.
+// toJSON returns NULL for an empty list.
 func toJSON[T any](list []T) (sql.NullString, error) {
 	if len(list) == 0 {
 		return sql.NullString{}, nil
@@ -59,16 +58,17 @@ func toJSON[T any](list []T) (sql.NullString, error) {
 	return sql.NullString{String: string(b), Valid: true}, err
 }
 
-// maxText is what is kept of a message, in bytes. A TEXT column holds four times as much.
-const maxText = 16_000
+// maxMessage is how many bytes of a message are stored. A TEXT column holds four times as many.
+const maxMessage = 16_000
 
-// text makes a message of whatever origin fit its column: an outcome must not be lost because
-// the sentence that comes with it is too long or broken.
-func text(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), maxText)], "")
+// truncateMessage makes a message fit its column: an outcome must not be lost because its message is too long
+// or not UTF-8.
+func truncateMessage(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), maxMessage)], "")
 }
 
-// Items returns the items of these organizations in their runs, in one query a run; unknown ones are absent.
+// Items returns the items of these organizations in their runs, with one query for each run; unknown ones are
+// absent.
 func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Work]billing.Item, error) {
 	items := make(map[billing.Work]billing.Item, len(work))
 	if len(work) == 0 {
@@ -83,7 +83,7 @@ func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Wor
 			i, err := scanItem(r, runID)
 			items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
 			return err
-		}, `SELECT `+itemColumns+itemsOfRun+`i.org_id IN `+in(len(ids)), append([]any{runID}, ids...)...)
+		}, `SELECT `+itemColumns+itemsOfRun+`i.org_id IN `+placeholders(len(ids)), append([]any{runID}, ids...)...)
 		if err != nil {
 			return nil, failure(err, "read items")
 		}
@@ -91,8 +91,8 @@ func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Wor
 	return items, nil
 }
 
-// Decide gives the item an outcome that changes nothing in the application's tables. What a dry
-// run would take away is counted against the guard, without a limit.
+// Decide records an outcome that changes nothing in the application's tables. countDowngrade is for dry runs:
+// what they would lower is counted, without a limit.
 func (s *Store) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := decide(ctx, tx, item, now); err != nil {
@@ -107,7 +107,7 @@ func (s *Store) Decide(ctx context.Context, item billing.Item, countDowngrade bo
 	return itemFailure(err, item)
 }
 
-// decide is the one statement that gives an outcome; it hits pending and error only.
+// decide records the outcome of an item that is pending or in error.
 func decide(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time) error {
 	return setOutcome(ctx, tx, i, now, `outcome IN ('pending','error')`)
 }
@@ -125,11 +125,10 @@ func setOutcome(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time, 
 	if err != nil {
 		return err
 	}
-	errText := sql.NullString{String: text(i.Error), Valid: i.Error != ""}
-	// What the guard withheld stays listed when the next try meets another error, and what led to the
-	// organization stays known when its item could not be read.
+	errText := sql.NullString{String: truncateMessage(i.Error), Valid: i.Error != ""}
+	// An error keeps the changes that the guard withheld before, and the subscription that led to the organization.
 	kept := keptSubscription(i)
-	ok, err := hit(ctx, tx, `UPDATE reconciliation_items SET outcome = ?, reason = ?, governed = ?,
+	ok, err := execMatched(ctx, tx, `UPDATE reconciliation_items SET outcome = ?, reason = ?, governed = ?,
 		subscription_id = CASE WHEN ? = '' AND ? = 'error' THEN subscription_id ELSE ? END,
 		changes = CASE WHEN ? IS NULL AND ? = 'error' THEN changes ELSE ? END, warnings = ?, error = ?,
 		updated_at = ?, revision = revision + 1 WHERE run_key = ? AND org_id = ? AND `+condition,
@@ -142,8 +141,8 @@ func setOutcome(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time, 
 	return err
 }
 
-// keptSubscription is the item's subscription, but for the many of which nothing is told: that one
-// governs them is enough.
+// keptSubscription is the subscription to store: none for plainly skipped items, which are many and need only
+// governed.
 func keptSubscription(i billing.Item) string {
 	if i.PlainlySkipped() {
 		return ""

@@ -12,40 +12,39 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// snapshotPage is how many subscriptions of a snapshot are looked at at a time. Of many more keys than
-// these the optimizer thinks that the whole table is read sooner.
+// snapshotPage is how many subscriptions of a snapshot are read at a time. With many more keys the optimizer
+// prefers to scan the whole table.
 const snapshotPage = 500
 
-// ListFromSnapshot looks at the next subscriptions of the run's snapshot, by id. Each whose metadata names an
-// organization and that no row of it records leads the run there: the organization is listed if it was not, for
-// nothing else may connect it with Stripe, and its item keeps the subscription, of several the one that would
-// govern, for the time when the snapshot is gone. A run that was listed before it was swept anew keeps the
-// organizations that it has. unclaimed are the live ones that no organization claims by
-// itself: no row of one that is not deleted records it, and its metadata names none. through is where to go on;
-// empty at the end.
+// ListFromSnapshot reads the next subscriptions of the run's snapshot, by id. If the metadata of one names an
+// organization whose rows do not record it, that organization is listed, since nothing else may connect it with
+// Stripe, and its item stores the subscription, of several the one that would govern, for when the snapshot is
+// deleted. A run that was listed before this sweep keeps its organizations. unclaimed are the live
+// subscriptions that no organization claims: no row of one that is not deleted records it, and its metadata
+// names none. through is the next cursor, "" at the end.
 func (s *Store) ListFromSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		subs, err := pageOfSnapshot(ctx, tx, l.RunID, after)
+		subs, err := snapshotRows(ctx, tx, l.RunID, after)
 		if err != nil {
 			return err
 		}
 		if through = ""; len(subs) == snapshotPage {
 			through = subs[snapshotPage-1].ID
 		}
-		var leads []lead
-		if leads, unclaimed, err = whose(ctx, tx, l.RunID, subs); err != nil {
+		var matches []match
+		if matches, unclaimed, err = resolveOwners(ctx, tx, l.RunID, subs); err != nil {
 			return err
 		}
-		if err := list(ctx, tx, l.RunID, leads); err != nil {
+		if err := listNamed(ctx, tx, l.RunID, matches); err != nil {
 			return err
 		}
-		return renew(ctx, tx, l)
+		return renewLease(ctx, tx, l)
 	})
-	return unclaimed, through, failure(err, "look through what the sweep of run "+l.RunID+" saw")
+	return unclaimed, through, failure(err, "read the snapshot of run "+l.RunID)
 }
 
-// pageOfSnapshot forces the index because MySQL would not always read the rows in this order.
-func pageOfSnapshot(ctx context.Context, q querier, runID, after string) (subs []billing.Subscription, err error) {
+// snapshotRows forces the index, because MySQL would not always read the rows in this order.
+func snapshotRows(ctx context.Context, q querier, runID, after string) (subs []billing.Subscription, err error) {
 	err = query(ctx, q, func(r *sql.Rows) error {
 		sub, err := scanSnapshot(r)
 		subs = append(subs, sub)
@@ -55,29 +54,29 @@ func pageOfSnapshot(ctx context.Context, q querier, runID, after string) (subs [
 	return subs, err
 }
 
-// lead is a subscription that leads to an organization.
-type lead struct {
+// match is a subscription whose metadata names an organization.
+type match struct {
 	orgID string
 	sub   billing.Subscription
 }
 
-// whose returns which of the subscriptions lead to an organization, and which no organization claims. A row
-// that was written since the organizations were listed leads to its organization too. Who is deleted is led to
-// by none and claims none.
-func whose(ctx context.Context, q querier, runID string, subs []billing.Subscription) (leads []lead, unclaimed []billing.Orphan, err error) {
+// resolveOwners returns which of the subscriptions make the run list an organization, and which no organization
+// claims. Rows written since the organizations were listed count too. Deleted organizations are not listed and
+// claim nothing.
+func resolveOwners(ctx context.Context, q querier, runID string, subs []billing.Subscription) (matches []match, unclaimed []billing.Orphan, err error) {
 	ids := make([]string, len(subs))
 	for i, sub := range subs {
 		ids[i] = sub.ID
 	}
-	owners, err := recordedBy(ctx, q, ids, exactly)
+	owners, _, err := recordedBy(ctx, q, ids, matchExact)
 	if err != nil {
 		return nil, nil, err
 	}
-	listed, err := itemsAmong(ctx, q, runID, slices.Concat(slices.Collect(maps.Values(owners))...))
+	listed, err := listedAmong(ctx, q, runID, slices.Concat(slices.Collect(maps.Values(owners))...))
 	if err != nil {
 		return nil, nil, err
 	}
-	// Nearly all are recorded by a listed organization, and name it or none.
+	// Nearly all are recorded by a listed organization and name it or none.
 	subs = slices.DeleteFunc(subs, func(sub billing.Subscription) bool {
 		name := sub.NamedID()
 		return slices.ContainsFunc(owners[sub.ID], func(owner string) bool { return listed[owner] && (name == "" || name == owner) })
@@ -90,24 +89,24 @@ func whose(ctx context.Context, q querier, runID string, subs []billing.Subscrip
 	if err != nil {
 		return nil, nil, err
 	}
-	living := func(name string) (id string, ok bool) {
+	existing := func(name string) (id string, ok bool) {
 		org, ok := found[name]
 		return org.ID, ok && !org.Deleted
 	}
 	for _, sub := range subs {
-		named, isNamed := living(sub.NamedID())
+		named, isNamed := existing(sub.NamedID())
 		if isNamed && fitsItem(sub) && (!slices.Contains(owners[sub.ID], named) || !listed[named]) {
-			leads = append(leads, lead{named, sub})
+			matches = append(matches, match{named, sub})
 		}
 		isRecorded := slices.ContainsFunc(owners[sub.ID], func(owner string) bool {
-			_, lives := living(owner)
-			return lives
+			_, exists := existing(owner)
+			return exists
 		})
 		if !isNamed && !isRecorded && sub.Status.Live() {
 			unclaimed = append(unclaimed, billing.Orphan{SubscriptionID: sub.ID, CustomerID: sub.CustomerID, Status: sub.Status, OrgID: sub.OrgID})
 		}
 	}
-	return leads, unclaimed, nil
+	return matches, unclaimed, nil
 }
 
 // fitsItem reports whether an item has room for the subscription's id.
@@ -115,34 +114,34 @@ func fitsItem(sub billing.Subscription) bool {
 	return utf8.RuneCountInString(sub.ID) <= billing.MaxText
 }
 
-// itemsAmong returns which of the organizations the run has.
-func itemsAmong(ctx context.Context, q querier, runID string, orgs []string) (map[string]bool, error) {
+// listedAmong returns which of the organizations have items in the run.
+func listedAmong(ctx context.Context, q querier, runID string, orgs []string) (map[string]bool, error) {
 	listed := make(map[string]bool, len(orgs))
 	if len(orgs) == 0 {
 		return listed, nil
 	}
-	ids, err := texts(ctx, q, `SELECT i.org_id`+itemsOfRun+`i.org_id IN `+in(len(orgs)), append([]any{runID}, anys(orgs)...)...)
+	ids, err := selectStrings(ctx, q, `SELECT i.org_id`+itemsOfRun+`i.org_id IN `+placeholders(len(orgs)), append([]any{runID}, toAny(orgs)...)...)
 	for _, id := range ids {
 		listed[id] = true
 	}
 	return listed, err
 }
 
-// list gives the run an item for each organization that the leads lead to, unless it was listed.
-func list(ctx context.Context, tx *sql.Tx, runID string, leads []lead) error {
-	if len(leads) == 0 {
+// listNamed creates items for the matches, unless the run has been listed.
+func listNamed(ctx context.Context, tx *sql.Tx, runID string, matches []match) error {
+	if len(matches) == 0 {
 		return nil
 	}
 	if unlisted, err := isUnlisted(ctx, tx, runID); err != nil || !unlisted {
 		return err
 	}
-	best, err := ledTo(ctx, tx, runID, leads)
+	best, err := listedSubscriptions(ctx, tx, runID, matches)
 	if err != nil {
 		return err
 	}
-	for _, l := range leads {
-		if other, ok := best[l.orgID]; !ok || billing.Precedes(l.sub, other) {
-			best[l.orgID] = l.sub
+	for _, m := range matches {
+		if other, ok := best[m.orgID]; !ok || billing.Precedes(m.sub, other) {
+			best[m.orgID] = m.sub
 		}
 	}
 	items := make([]billing.Item, 0, len(best))
@@ -152,88 +151,82 @@ func list(ctx context.Context, tx *sql.Tx, runID string, leads []lead) error {
 	return insertItems(ctx, tx, runID, items)
 }
 
-// ledTo returns the subscriptions that the organizations' items keep already.
-func ledTo(ctx context.Context, q querier, runID string, leads []lead) (map[string]billing.Subscription, error) {
-	orgs := make([]any, len(leads))
-	for i, l := range leads {
-		orgs[i] = l.orgID
+// listedSubscriptions returns the subscriptions that the organizations' items store already.
+func listedSubscriptions(ctx context.Context, q querier, runID string, matches []match) (map[string]billing.Subscription, error) {
+	orgs := make([]any, len(matches))
+	for i, m := range matches {
+		orgs[i] = m.orgID
 	}
-	led := map[string]billing.Subscription{}
+	stored := map[string]billing.Subscription{}
 	err := query(ctx, q, func(r *sql.Rows) error {
 		var orgID string
 		sub, err := scanSnapshot(r, &orgID)
-		led[orgID] = sub
+		stored[orgID] = sub
 		return err
 	}, `SELECT `+snapshotColumns+`, i.org_id FROM reconciliation_items i
 		JOIN reconciliation_snapshots n ON n.run_key = i.run_key AND n.subscription_id = i.subscription_id
-		WHERE i.run_key = `+keyOfRun+` AND i.org_id IN `+in(len(orgs)), append([]any{runID}, orgs...)...)
-	return led, err
+		WHERE i.run_key = `+keyOfRun+` AND i.org_id IN `+placeholders(len(orgs)), append([]any{runID}, orgs...)...)
+	return stored, err
 }
 
-// WithoutKnownCustomer returns those of the subscriptions whose customer no organization that is not
-// deleted knows, and that no row of one records with white space around the id. The application has no
-// index for that: each call goes through its tables.
+// WithoutKnownCustomer returns those of the subscriptions whose customer no organization has and that no row
+// records with white space around the id; deleted organizations do not count. The application has no index for
+// this: each call scans its tables.
 func (s *Store) WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
-	customer := func(o billing.Orphan) string { return o.CustomerID }
-	rest, err := s.without(ctx, unclaimed, customer, selectCustomersOfOrgs)
+	rest, err := s.withoutKnown(ctx, unclaimed, selectCustomersOfOrgs)
 	if err == nil {
-		rest, err = s.without(ctx, rest, customer, selectCustomersOfRows)
+		rest, err = s.withoutKnown(ctx, rest, selectCustomersOfRows)
 	}
 	if err == nil {
-		rest, err = s.withoutPadded(ctx, rest)
+		rest, err = s.withoutPaddedID(ctx, rest)
 	}
 	return rest, failure(err, "look for the customers of orphans")
 }
 
-func (s *Store) withoutPadded(ctx context.Context, live []billing.Orphan) ([]billing.Orphan, error) {
-	if len(live) == 0 {
-		return live, nil
+func (s *Store) withoutPaddedID(ctx context.Context, orphans []billing.Orphan) ([]billing.Orphan, error) {
+	if len(orphans) == 0 {
+		return orphans, nil
 	}
-	padded, err := texts(ctx, s.db, selectPaddedIDs)
-	for i, id := range padded {
-		padded[i] = strings.TrimSpace(id)
+	recorded, err := selectStrings(ctx, s.db, selectPaddedIDs)
+	for i, id := range recorded {
+		recorded[i] = strings.TrimSpace(id)
 	}
-	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return slices.Contains(padded, o.SubscriptionID) }), err
+	return slices.DeleteFunc(orphans, func(o billing.Orphan) bool { return slices.Contains(recorded, o.SubscriptionID) }), err
 }
 
-// without returns those whose key is not in what the statement returns for all keys.
-func (s *Store) without(ctx context.Context, live []billing.Orphan, key func(billing.Orphan) string, stmt string) ([]billing.Orphan, error) {
-	var keys []string
-	for _, o := range live {
-		if k := key(o); k != "" {
-			keys = append(keys, k)
+// withoutKnown returns those whose customer stmt does not select.
+func (s *Store) withoutKnown(ctx context.Context, orphans []billing.Orphan, stmt string) ([]billing.Orphan, error) {
+	var customers []string
+	for _, o := range orphans {
+		if o.CustomerID != "" {
+			customers = append(customers, o.CustomerID)
 		}
 	}
-	if len(keys) == 0 {
-		return live, nil
-	}
-	var list []string
-	err := lookUp(keys, func(keys []string) error {
-		some, err := texts(ctx, s.db, stmt+in(len(keys))+`)`, anys(keys)...)
-		list = append(list, some...)
+	known := make(map[string]bool, len(customers))
+	err := queryValues(customers, func(customers []string) error {
+		found, err := selectStrings(ctx, s.db, stmt+placeholders(len(customers))+`)`, toAny(customers)...)
+		for _, customer := range found {
+			known[strings.TrimSpace(customer)] = true
+		}
 		return err
 	})
-	known := make(map[string]bool, len(list))
-	for _, k := range list {
-		known[strings.TrimSpace(k)] = true
-	}
-	return slices.DeleteFunc(live, func(o billing.Orphan) bool { return known[key(o)] }), err
+	return slices.DeleteFunc(orphans, func(o billing.Orphan) bool { return o.CustomerID != "" && known[o.CustomerID] }), err
 }
 
-// SaveOrphans records what the run's sweep found: the first of the orphans and how many there are.
+// SaveOrphans stores the first orphans of the run's sweep and how many there are.
 func (s *Store) SaveOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error {
 	text, err := json.Marshal(first)
 	if err != nil {
 		return err
 	}
-	err = s.underLease(ctx, l, func(tx *sql.Tx) error {
+	err = s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, l.RunID)
 		return err
 	})
 	return failure(err, "record the orphans of run "+l.RunID)
 }
 
-// Orphans returns what the run's sweep found: the first of the orphans and how many there are.
+// Orphans returns the first orphans of the run's sweep and how many there are.
 func (s *Store) Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error) {
 	first = []billing.Orphan{}
 	err = query(ctx, s.db, func(r *sql.Rows) error {

@@ -13,7 +13,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// newConnector returns what makes the pool's connections; with renew, also once the login was rotated.
+// newConnector returns the pool's connector. With renew, it asks for a new login when the server refuses the
+// present one.
 func newConnector(cfg *mysql.Config, renew func(context.Context, Login) (Login, error)) (driver.Connector, error) {
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil || renew == nil {
@@ -29,24 +30,24 @@ type renewingConnector struct {
 
 	mu        sync.Mutex
 	login     Login
-	connector driver.Connector // with this login
+	connector driver.Connector // uses login
 }
 
-// Driver is database/sql's.
+// Driver is called by database/sql.
 func (c *renewingConnector) Driver() driver.Driver { return &mysql.MySQLDriver{} }
 
-// Connect is called by the pool. The connections that there are outlive a rotation.
+// Connect is called by the pool. Existing connections survive a rotation of the login.
 func (c *renewingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	connector, login := c.current()
 	conn, err := connector.Connect(ctx)
-	if isRefused(err) {
-		conn, err = c.connectRenewed(ctx, login, err)
+	if isAccessDenied(err) {
+		conn, err = c.connectWithNewLogin(ctx, login, err)
 	}
 	if err == nil {
 		c.refusals.Accepted()
 		return conn, nil
 	}
-	if !isRefused(err) {
+	if !isAccessDenied(err) {
 		return nil, err
 	}
 	refused, ok := errors.AsType[*billing.Failure](failure(err, "log in to database "+c.cfg.DBName))
@@ -56,10 +57,10 @@ func (c *renewingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return nil, c.refusals.Judge(refused, time.Now())
 }
 
-func (c *renewingConnector) connectRenewed(ctx context.Context, refused Login, refusal error) (driver.Conn, error) {
+func (c *renewingConnector) connectWithNewLogin(ctx context.Context, refused Login, refusal error) (driver.Conn, error) {
 	login, err := c.renew(ctx, refused)
 	if err != nil {
-		return nil, fmt.Errorf("%w, and no other login could be had: %w", refusal, err)
+		return nil, fmt.Errorf("%w, and fetching another login failed: %w", refusal, err)
 	}
 	if login == refused {
 		return nil, refusal
@@ -85,8 +86,8 @@ func (c *renewingConnector) current() (driver.Connector, Login) {
 	return c.connector, c.login
 }
 
-// isRefused: the password is wrong, or wrong by now.
-func isRefused(err error) bool {
+// isAccessDenied: the user or password is wrong, perhaps since a rotation.
+func isAccessDenied(err error) bool {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	return ok && e.Number == errAccessDenied
 }

@@ -18,8 +18,8 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// Migrate creates or upgrades this system's own tables and returns how many steps it took. The
-// application's tables are not touched. Running it again does nothing, and two at once take turns.
+// Migrate creates or upgrades this system's own tables and returns the number of migrations applied. It does
+// not touch the application's tables. It can be run again, and concurrently.
 func (s *Store) Migrate(ctx context.Context) (int, error) {
 	provider, err := s.migrations()
 	if err != nil {
@@ -28,8 +28,7 @@ func (s *Store) Migrate(ctx context.Context) (int, error) {
 	if s.migrated(ctx, provider) {
 		return 0, nil
 	}
-	// Up looks whether there is anything to do, and makes its version table for that, before it
-	// takes the lock; this makes the table under the lock.
+	// Up creates its version table before it takes the lock. GetDBVersion creates it under the lock.
 	if _, err := provider.GetDBVersion(ctx); err != nil {
 		return 0, failure(err, "create this system's own tables")
 	}
@@ -40,12 +39,12 @@ func (s *Store) Migrate(ctx context.Context) (int, error) {
 	return len(results), nil
 }
 
-// migrated reports whether the tables are those of this program, or of a later one. It takes no lock: with
-// one, each start would pin a session of RDS Proxy's.
+// migrated reports whether the tables are at this program's version or a later one. It takes no lock, which
+// would pin a session of RDS Proxy at each start.
 func (s *Store) migrated(ctx context.Context, provider *goose.Provider) bool {
 	var version int64
 	err := s.db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM reconciliation_migrations`).Scan(&version)
-	if err != nil { // mostly because there is no such table; else the next question fails too
+	if err != nil { // usually there is no such table; any other error recurs in the next query
 		return false
 	}
 	sources := provider.ListSources()
@@ -65,12 +64,12 @@ func (s *Store) migrations() (*goose.Provider, error) {
 		goose.WithSessionLocker(migrationLock{}), goose.WithDisableGlobalRegistry(true))
 }
 
-// versionTable is goose's, but for how it begins. MySQL commits at CREATE TABLE, so who dies right
-// behind it leaves a table without the version 0 that goose insists on; goose, which looks for the
-// table alone, would never insert it. Of a store that cannot look for tables it looks for version 0.
+// versionTable is goose's store with another CreateVersionTable. MySQL commits at CREATE TABLE, so a process
+// that dies after it leaves the table without the version 0 that goose requires. Goose inserts it only when it
+// creates the table; for a store that cannot check for tables, as this one, it checks for version 0 instead.
 type versionTable struct{ database.Store }
 
-// CreateVersionTable is called where there is no version 0.
+// CreateVersionTable is called where version 0 is missing.
 func (versionTable) CreateVersionTable(ctx context.Context, db database.DBTxConn) error {
 	_, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS reconciliation_migrations (
 		id         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -80,15 +79,15 @@ func (versionTable) CreateVersionTable(ctx context.Context, db database.DBTxConn
 	return err
 }
 
-// migrationLock lets one process at a time migrate a database. Goose calls it on the connection
-// that it migrates on; the server frees the lock when that connection is lost.
+// migrationLock lets one process at a time migrate a database. Goose takes it on the connection on which it
+// migrates; the server releases it if that connection is lost.
 type migrationLock struct{}
 
 const (
-	// migrationLockName: locks are named server-wide, in at most 64 characters. MySQL has no MD5()
-	// and no SHA1() since 9.6.
+	// migrationLockName holds the database's name, because locks are server-wide, hashed to fit 64 characters. MySQL
+	// 9.6 removed MD5() and SHA1().
 	migrationLockName = `CONCAT('reconciliation_migrations_', LEFT(SHA2(DATABASE(), 256), 32))`
-	// migrationWait is below ioTimeout, so that the server answers first.
+	// migrationWait is below ioTimeout, so that the server answers before the connection times out.
 	migrationWait = 20 * time.Second
 )
 
@@ -109,7 +108,7 @@ func (migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// unwrapPartial: goose wraps the statement's error in one that also lists what went before.
+// unwrapPartial returns the statement's error without goose's list of the migrations applied before.
 func unwrapPartial(err error) error {
 	if p, ok := errors.AsType[*goose.PartialError](err); ok {
 		return p.Err

@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
-	_ "embed" // the roots
+	_ "embed" // rdsroots.pem
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +15,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/internal/driverconn"
 )
 
 // Config names a MySQL or MariaDB server and a database on it.
@@ -26,24 +27,23 @@ type Config struct {
 	Name     string
 	TLS      bool
 	CAFile   string // PEM file with the only roots to trust
-	RDS      bool   // trust Amazon's roots for RDS only; without this and CAFile, the system's
-	MaxConns int    // connections at most; 0 means 10
-	// LockWait is how long a statement waits at most for a row that somebody else holds, to the second;
-	// 0 leaves it to the server. It must be below 30 s, when a connection counts as dead.
+	RDS      bool   // trust only Amazon's roots for RDS; without RDS and CAFile the system's are trusted
+	MaxConns int    // 0 means 10
+	// LockWait limits how long a statement waits for a row lock, in whole seconds; 0 leaves it to the server. It must be
+	// below 30 s, after which the connection times out.
 	LockWait time.Duration
-	// Renew returns the login that has taken the place of a refused one, or the same if none has. Without it,
-	// a login that is refused is about the run at once.
+	// Renew returns the login that has replaced a refused one, or the same if none has. Without Renew, a refused login
+	// fails the run at once.
 	Renew func(ctx context.Context, refused Login) (Login, error)
-	// Tiers rank what the application's tables hold: for the guard, and for the check of the ENUMs.
+	// Tiers rank the tiers in the application's tables, for the guard and the check of ENUM columns.
 	Tiers billing.Tiers
-	// Announce puts what is to be announced into the outbox even where the database's functions do not
-	// announce, or have not said so yet.
+	// Announce fills the outbox even if the database records no event bus of the functions.
 	Announce bool
-	// Origin is what announcements say of where they come from. The database's stage goes before that here.
+	// Origin goes into announcements. A stage recorded in the database takes precedence over its stage.
 	Origin billing.Origin
 }
 
-// Login is what a connection is opened with.
+// Login is a user and password.
 type Login struct{ User, Password string }
 
 const (
@@ -59,12 +59,12 @@ type Store struct {
 	origin   billing.Origin
 }
 
-// New uses a pool that somebody else opened with the settings of [Open], for the default tiers.
+// New uses a pool that the caller opened with the settings of [Open], with the default tiers.
 func New(db *sql.DB) *Store { return &Store{db: db} }
 
-// Open connects and checks that the server answers, within 4 s. The session is strict, in UTC, at READ
-// COMMITTED, commits each statement, and ends when it was idle for 5 minutes, whatever the server's defaults
-// are; so is that of every connection made later.
+// Open connects and checks, within 4 s, that the server answers. Whatever the server's defaults are, every
+// session is strict, in UTC, at READ COMMITTED, with autocommit, and is closed by the server after 5 idle
+// minutes.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	cfg, err := c.driver()
 	if err != nil {
@@ -74,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	db := sql.OpenDB(writerConnector{sessionConnector{connector, c.LockWait}})
+	db := sql.OpenDB(driverconn.Wrap(newSessionConnector(connector, c.LockWait), newWriterConn))
 	conns := c.MaxConns
 	if conns == 0 {
 		conns = defaultConns
@@ -83,7 +83,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	db.SetMaxIdleConns(conns)
 	db.SetConnMaxLifetime(connLifetime)
 	if err := db.PingContext(ctx); err != nil {
-		_ = db.Close() // the ping's error says more
+		_ = db.Close() // the ping's error is the cause
 		return nil, failure(err, fmt.Sprintf("connect to database %s at %s", c.Name, cfg.Addr))
 	}
 	return &Store{db: db, tiers: c.Tiers, announce: c.Announce, origin: c.Origin}, nil
@@ -99,8 +99,8 @@ func (c Config) driver() (*mysql.Config, error) {
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows, cfg.InterpolateParams = true, true
 	cfg.ReadTimeout, cfg.WriteTimeout = ioTimeout, ioTimeout
-	cfg.Logger = quiet{}
-	cfg.Params = variables()
+	cfg.Logger = silentLogger{}
+	cfg.Params = sessionVariables()
 	roots, err := c.tls()
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (c Config) driver() (*mysql.Config, error) {
 
 func (c Config) tls() (*tls.Config, error) {
 	if !c.TLS {
-		return nil, nil //nolint:nilnil // the driver's word for no TLS
+		return nil, nil //nolint:nilnil // nil means no TLS to the driver
 	}
 	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Host}
 	pem, source, err := c.roots()
@@ -128,14 +128,14 @@ func (c Config) tls() (*tls.Config, error) {
 	return settings, nil
 }
 
-// rdsRoots are the authorities that sign the certificates of Amazon RDS and RDS Proxy, as
-// https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html names them. They
-// are in no system's store. task rds-roots writes the file anew.
+// rdsRoots are the certificate authorities of Amazon RDS and RDS Proxy, which no system trusts by default.
+// `task rds-roots` renews the file.
+// https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html
 //
 //go:embed rdsroots.pem
 var rdsRoots []byte
 
-// roots returns the only roots to trust and where they come from; "" for the system's.
+// roots returns the only roots to trust and their source; "" for the system's roots.
 func (c Config) roots() (pem []byte, source string, err error) {
 	if c.RDS {
 		return rdsRoots, "this program", nil
@@ -147,7 +147,7 @@ func (c Config) roots() (pem []byte, source string, err error) {
 	return pem, c.CAFile, err
 }
 
-// quiet drops the driver's own log lines: what they tell comes back as errors.
-type quiet struct{}
+// silentLogger drops the driver's log lines, which repeat the errors that it returns.
+type silentLogger struct{}
 
-func (quiet) Print(...any) {}
+func (silentLogger) Print(...any) {}

@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// LatestRun returns the run that was started last, of any kind; false if there never was one.
+// LatestRun returns the run of any kind that started last; false if there is none.
 func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	runs, err := s.runsWhere(ctx, `TRUE ORDER BY started_at DESC, id DESC LIMIT 1`)
 	if err != nil || len(runs) == 0 {
@@ -21,35 +21,30 @@ func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
 	return runs[0], true, nil
 }
 
-// LatestFullRun returns the run over all organizations that was started last; where there never was one, the
-// last run of any kind; false if there was none at all.
+// LatestFullRun returns the full run that started last or, if there is none, the run of any kind that did; false
+// if there are no runs.
 func (s *Store) LatestFullRun(ctx context.Context) (billing.Run, bool, error) {
-	runs, err := s.runsWhere(ctx, full+` ORDER BY started_at DESC, id DESC LIMIT 1`)
-	if err != nil || len(runs) > 0 {
-		return first(runs), len(runs) > 0, err
+	runs, err := s.runsWhere(ctx, isFullRun+` ORDER BY started_at DESC, id DESC LIMIT 1`)
+	if err != nil {
+		return billing.Run{}, false, err
 	}
-	return s.LatestRun(ctx)
-}
-
-func first(runs []billing.Run) billing.Run {
 	if len(runs) == 0 {
-		return billing.Run{}
+		return s.LatestRun(ctx)
 	}
-	return runs[0]
+	return runs[0], true, nil
 }
 
-// StoredSummary returns the summary that was written when the run was closed or amended; false
-// where there is none (yet).
+// StoredSummary returns the summary that was stored when the run was closed or amended; false if there is none.
 func (s *Store) StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error) {
 	written, err := s.summaries(ctx, runID)
 	summary, found = written[runID]
 	return summary, found, err
 }
 
-// NamedOrganization is an organization as people look for it.
+// NamedOrganization is an organization with its name.
 type NamedOrganization struct{ ID, Name string }
 
-// What an organization was found by.
+// What [Store.FindOrganizations] found organizations by.
 const (
 	ByID           = "id"
 	ByCustomer     = "customer"
@@ -57,18 +52,18 @@ const (
 	ByName         = "name"
 )
 
-// Found is what a text means: organizations, and what they have of it.
+// Found are the organizations that a text identifies, and by which of their values.
 type Found struct {
 	By            string
 	Organizations []NamedOrganization
 }
 
-// FindOrganizations returns the organization with this id, else those, not deleted, that are known under
-// it as Stripe customer, that record it as subscription, or that have it as name, at most limit of
-// them. Names are left out where the login may not read them.
+// FindOrganizations returns the organization with this id or else, of those not deleted, the ones with this
+// Stripe customer, with this subscription, or with this name, at most limit. Names are left out if the login
+// may not read them.
 func (s *Store) FindOrganizations(ctx context.Context, text string, limit int) (Found, error) {
-	for _, look := range []struct {
-		by      string
+	for _, by := range []struct {
+		what    string
 		queries []string
 	}{
 		{ByID, []string{selectByID}},
@@ -77,9 +72,9 @@ func (s *Store) FindOrganizations(ctx context.Context, text string, limit int) (
 		{ByName, []string{selectByName}},
 	} {
 		var ids []string
-		for _, selectIDs := range look.queries {
-			more, err := texts(ctx, s.db, selectIDs, text, limit)
-			if e, refused := errors.AsType[*mysql.MySQLError](err); refused && look.by == ByName && isOutOfReach(e) {
+		for _, selectIDs := range by.queries {
+			more, err := selectStrings(ctx, s.db, selectIDs, text, limit)
+			if e, refused := errors.AsType[*mysql.MySQLError](err); refused && by.what == ByName && isUnreadable(e) {
 				break
 			}
 			if err != nil {
@@ -90,7 +85,7 @@ func (s *Store) FindOrganizations(ctx context.Context, text string, limit int) (
 		slices.Sort(ids)
 		if ids = slices.Compact(ids); len(ids) > 0 {
 			named, err := s.named(ctx, ids[:min(len(ids), limit)])
-			return Found{look.by, named}, err
+			return Found{by.what, named}, err
 		}
 	}
 	return Found{}, nil
@@ -105,37 +100,35 @@ func (s *Store) named(ctx context.Context, ids []string) ([]NamedOrganization, e
 	return named, err
 }
 
-// nearPrefix is how many characters of an id must be right for it to count as near.
-const nearPrefix = 8
+// similarPrefix is how many leading characters a similar id shares.
+const similarPrefix = 8
 
-// SimilarOrganizations returns organizations, not deleted, whose id begins like the text or whose
-// name contains it, at most limit of them, the ids first.
+// SimilarOrganizations returns organizations, not deleted, whose id begins like the text or whose name contains
+// it, at most limit, matches by id first.
 func (s *Store) SimilarOrganizations(ctx context.Context, text string, limit int) ([]NamedOrganization, error) {
-	start := []rune(text)
-	start = start[:min(len(start), nearPrefix)]
-	id := likeText(string(start)) + "%"
-	var near []NamedOrganization
+	id := likeText(truncateRunes(similarPrefix, text)) + "%"
+	var similar []NamedOrganization
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var o NamedOrganization
 		err := r.Scan(&o.ID, &o.Name)
-		near = append(near, o)
+		similar = append(similar, o)
 		return err
-	}, selectNearest, id, "%"+likeText(text)+"%", id, limit)
-	return near, failure(err, "look for organizations like "+text)
+	}, selectSimilar, id, "%"+likeText(text)+"%", id, limit)
+	return similar, failure(err, "look for organizations like "+text)
 }
 
-// OrganizationNames returns the names of those of the organizations that have one, by id. Where the
-// login may not read them, as the functions' own may not, it returns none.
+// OrganizationNames returns the names of the organizations, by id; none if the login may not read names, as the
+// functions' login may not.
 func (s *Store) OrganizationNames(ctx context.Context, ids []string) (map[string]string, error) {
 	names := make(map[string]string, len(ids))
-	for part := range slices.Chunk(ids, driftPage) {
+	for chunk := range slices.Chunk(ids, itemPage) {
 		err := query(ctx, s.db, func(r *sql.Rows) error {
 			var id, name string
 			err := r.Scan(&id, &name)
 			names[id] = name
 			return err
-		}, selectOrgNames+in(len(part)), anys(part)...)
-		if e, refused := errors.AsType[*mysql.MySQLError](err); refused && isOutOfReach(e) {
+		}, selectOrgNames+placeholders(len(chunk)), toAny(chunk)...)
+		if e, refused := errors.AsType[*mysql.MySQLError](err); refused && isUnreadable(e) {
 			return nil, nil
 		}
 		if err != nil {
@@ -145,38 +138,38 @@ func (s *Store) OrganizationNames(ctx context.Context, ids []string) (map[string
 	return names, nil
 }
 
-// isOutOfReach reports whether a column is not there or not for this login.
-func isOutOfReach(e *mysql.MySQLError) bool {
+// isUnreadable reports whether a column does not exist or this login may not read it.
+func isUnreadable(e *mysql.MySQLError) bool {
 	return e.Number == errColumnAccessDenied || e.Number == errTableAccessDenied || e.Number == errUnknownColumn
 }
 
-// likeText makes a text stand for itself in LIKE.
+// likeText escapes the text for LIKE.
 func likeText(s string) string {
 	return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(s)
 }
 
-// UnfinishedRuns returns the ids of the runs that a redrive may change, the latest first: not dry,
-// with an organization that is pending or in error.
+// UnfinishedRuns returns the ids of the runs that a redrive may change, newest first: those that are no dry run
+// and have an item that is pending or in error.
 func (s *Store) UnfinishedRuns(ctx context.Context) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE dry_run = FALSE AND (`+hasPending+` OR `+hasError+`)
+	ids, err := selectStrings(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE dry_run = FALSE AND (`+hasPending+` OR `+hasError+`)
 		ORDER BY started_at DESC, id DESC`)
 	return ids, failure(err, "look for runs with errors")
 }
 
-// CountDecisions returns how often an organization of each run got its outcome, by run: one that failed
-// and was tried again got it twice.
+// CountDecisions returns, by run, how many outcomes were recorded. An item that was retried after an error
+// counts for each outcome.
 func (s *Store) CountDecisions(ctx context.Context, runIDs []string) (map[string]int, error) {
-	made := make(map[string]int, len(runIDs))
+	counts := make(map[string]int, len(runIDs))
 	if len(runIDs) == 0 {
-		return made, nil
+		return counts, nil
 	}
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
 		var n int
 		err := r.Scan(&id, &n)
-		made[id] = n
+		counts[id] = n
 		return err
 	}, `SELECT r.id, SUM(i.revision) FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
-		WHERE r.id IN `+in(len(runIDs))+` GROUP BY r.id`, anys(runIDs)...)
-	return made, failure(err, "count what the runs decided")
+		WHERE r.id IN `+placeholders(len(runIDs))+` GROUP BY r.id`, toAny(runIDs)...)
+	return counts, failure(err, "count the decisions of runs")
 }

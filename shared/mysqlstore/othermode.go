@@ -6,13 +6,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// OnlyOtherMode reports whether more organizations of the run than that many have ids of Stripe's other mode, and
-// none has a subscription that governs it.
-func (s *Store) OnlyOtherMode(ctx context.Context, runID string, more int) (bool, error) {
-	counted, err := texts(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome = ? AND i.reason = ? LIMIT ?`, runID, billing.OutcomeError, billing.ReasonOtherMode, more+1)
-	if err != nil || len(counted) <= more {
+// OnlyOtherMode reports whether more than limit organizations of the run have ids of Stripe's other mode, and a
+// subscription governs none.
+func (s *Store) OnlyOtherMode(ctx context.Context, runID string, limit int) (bool, error) {
+	otherMode, err := selectStrings(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome = ? AND i.reason = ? LIMIT ?`, runID, billing.OutcomeError, billing.ReasonOtherMode, limit+1)
+	if err != nil || len(otherMode) <= limit {
 		return false, failure(err, "count the organizations of the other mode in run "+runID)
 	}
-	governed, err := texts(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome <> ? AND i.governed = TRUE LIMIT 1`, runID, billing.OutcomePending)
+	governed, err := selectStrings(ctx, s.db, `SELECT i.org_id`+itemsOfRun+`i.outcome <> ? AND i.governed = TRUE LIMIT 1`, runID, billing.OutcomePending)
 	return len(governed) == 0, failure(err, "look for organizations of the key's mode in run "+runID)
 }

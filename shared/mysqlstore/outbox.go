@@ -12,39 +12,38 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// announcementNamespace makes the id of an announcement follow from what it tells.
+// announcementNamespace derives an announcement's id from what it announces.
 var announcementNamespace = uuid.MustParse("0c0d9ac4-3f57-4b0c-8f3e-6d3cf1e0a4b1")
 
 const announceSetting = "announce"
 
-// SetEventBus records on which bus the functions of this database announce, for who works on it without being
-// one of them; "" is on none.
+// SetEventBus records the bus on which the functions of this database announce, for other programs that work on
+// it; "" means none.
 func (s *Store) SetEventBus(ctx context.Context, bus string) error {
 	stmt, args := `DELETE FROM reconciliation_settings WHERE name = ?`, []any{announceSetting}
 	if bus != "" {
 		stmt, args = `INSERT INTO reconciliation_settings (name, content) VALUES (?, ?) ON DUPLICATE KEY UPDATE content = VALUES(content)`, append(args, bus)
 	}
 	_, err := s.db.ExecContext(ctx, stmt, args...)
-	return failure(err, "keep on which bus repairs are announced")
+	return failure(err, "record the event bus")
 }
 
-// EventBus returns the bus that the functions of this database announce on, "" if they have told none, and
-// where what this store announces comes from.
+// EventBus returns the recorded bus, "" if there is none, and the origin of this store's announcements.
 func (s *Store) EventBus(ctx context.Context) (bus string, from billing.Origin, err error) {
-	bus, from, err = s.announcing(ctx, s.db)
-	return bus, from, failure(err, "look on which bus repairs are announced")
+	bus, from, err = s.eventBus(ctx, s.db)
+	return bus, from, failure(err, "read the event bus")
 }
 
-// AnnouncesRepairs reports whether what is done through this store is announced: its own configuration says so, or
-// the database's functions do.
+// AnnouncesRepairs reports whether this store's repairs are announced: by its configuration, or because the
+// database records a bus.
 func (s *Store) AnnouncesRepairs(ctx context.Context) (bool, error) {
-	bus, _, err := s.announcing(ctx, s.db)
-	return s.announce || bus != "", failure(err, "look whether repairs are announced")
+	bus, _, err := s.eventBus(ctx, s.db)
+	return s.announce || bus != "", failure(err, "read the event bus")
 }
 
-// announcing is asked anew in each transaction that has something to tell: these are few, and the functions may
-// have begun to announce since this process started.
-func (s *Store) announcing(ctx context.Context, q querier) (bus string, from billing.Origin, err error) {
+// eventBus is read again in each transaction that announces, because the functions may have set it since this
+// process started.
+func (s *Store) eventBus(ctx context.Context, q querier) (bus string, from billing.Origin, err error) {
 	from = billing.Origin{Stage: s.origin.Stage, LiveMode: s.origin.LiveMode}
 	err = query(ctx, q, func(r *sql.Rows) error {
 		var name, content string
@@ -59,23 +58,23 @@ func (s *Store) announcing(ctx context.Context, q querier) (bus string, from bil
 	return bus, from, err
 }
 
-// tellRepair puts what is told of a repair into its transaction. An item is written once at each revision, and
-// so repaired once.
-func (s *Store) tellRepair(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan, item billing.Item, now time.Time) error {
-	bus, from, err := s.announcing(ctx, tx)
+// announceRepair adds the announcement of a repair to the repair's transaction. A revision of an item is
+// written once, so each repair has one id.
+func (s *Store) announceRepair(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan, item billing.Item, now time.Time) error {
+	bus, from, err := s.eventBus(ctx, tx)
 	if err != nil || !s.announce && bus == "" {
 		return err
 	}
-	told := s.tiers.Reconciled(before, plan, item.RunID, now)
-	told.Origin = from
-	told.ID = announcementID(item.RunID, item.OrgID, item.Revision)
-	return putAnnouncement(ctx, tx, told.ID, billing.AnnounceReconciled, told, sql.NullString{}, now, sentAtOnce)
+	event := s.tiers.Reconciled(before, plan, item.RunID, now)
+	event.Origin = from
+	event.ID = announcementID(item.RunID, item.OrgID, item.Revision)
+	return putAnnouncement(ctx, tx, event.ID, billing.AnnounceReconciled, event, sql.NullString{}, now, dueAtOnce)
 }
 
-// tellEnd puts what is told of a run's end into the transaction that writes it, in the place of what waits there
-// of an end before.
-func (s *Store) tellEnd(ctx context.Context, tx *sql.Tx, end billing.End) error {
-	bus, from, err := s.announcing(ctx, tx)
+// announceEnd adds the announcement of a run's end to the transaction that writes it. It replaces an earlier
+// one that still waits.
+func (s *Store) announceEnd(ctx context.Context, tx *sql.Tx, end billing.End) error {
+	bus, from, err := s.eventBus(ctx, tx)
 	if err != nil || !s.announce && bus == "" {
 		return err
 	}
@@ -84,22 +83,22 @@ func (s *Store) tellEnd(ctx context.Context, tx *sql.Tx, end billing.End) error 
 	if err := tx.QueryRowContext(ctx, `SELECT summary_revision FROM reconciliation_runs WHERE id = ?`, runID).Scan(&revision); err != nil {
 		return err
 	}
-	told := billing.RunFinished{
+	event := billing.RunFinished{
 		Version: billing.AnnouncementVersion, ID: announcementID(runID, "", revision), Origin: from,
 		Kind: end.Kind, Text: end.Text, Lines: billing.TemplateLines(end.Text), Summary: end.Summary.ForAnnouncement(),
 	}
 	next := end.NotBefore
 	if next.IsZero() {
-		next = sentAtOnce
+		next = dueAtOnce
 	}
-	return putAnnouncement(ctx, tx, told.ID, billing.AnnounceRunFinished, told, sql.NullString{String: runID, Valid: true}, end.At, next)
+	return putAnnouncement(ctx, tx, event.ID, billing.AnnounceRunFinished, event, sql.NullString{String: runID, Valid: true}, end.At, next)
 }
 
-// sentAtOnce is before every time that something refused waits for.
-var sentAtOnce = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+// dueAtOnce is earlier than any time at which a refused announcement is retried.
+var dueAtOnce = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func putAnnouncement(ctx context.Context, tx *sql.Tx, id string, kind billing.AnnouncementType, told any, run sql.NullString, now, next time.Time) error {
-	detail, err := json.Marshal(told)
+func putAnnouncement(ctx context.Context, tx *sql.Tx, id string, kind billing.AnnouncementType, event any, run sql.NullString, now, next time.Time) error {
+	detail, err := json.Marshal(event)
 	if err != nil {
 		return err
 	}
@@ -109,13 +108,13 @@ func putAnnouncement(ctx context.Context, tx *sql.Tx, id string, kind billing.An
 	return err
 }
 
-// announcementID is that of the repair of an organization, or with no organization of the end of a run.
+// announcementID identifies the repair of an organization or, without one, the end of a run.
 func announcementID(runID, orgID string, revision int) string {
 	return uuid.NewSHA1(announcementNamespace, fmt.Appendf(nil, "%s\x00%s\x00%d", runID, orgID, revision)).String()
 }
 
-// DueAnnouncements returns the next ones to send: in the order in which they were written, behind them those
-// that were refused, once their time has come. A time that no right clock can have set has come.
+// DueAnnouncements returns the next announcements to send: new ones in the order in which they were written,
+// then refused ones that are due. One whose time is later than a correct clock can have set it is due too.
 func (s *Store) DueAnnouncements(ctx context.Context, now time.Time, limit int) ([]billing.Announcement, error) {
 	var due []billing.Announcement
 	err := query(ctx, s.db, func(r *sql.Rows) error {
@@ -125,28 +124,28 @@ func (s *Store) DueAnnouncements(ctx context.Context, now time.Time, limit int) 
 		return err
 	}, `SELECT id, type, detail, attempts FROM reconciliation_outbox WHERE next_try_at <= ? OR next_try_at > ? ORDER BY next_try_at, seq LIMIT ?`,
 		now, now.Add(billing.AnnouncementWait+billing.ClockSkew), limit)
-	return due, failure(err, "read what is to be announced")
+	return due, failure(err, "read the outbox")
 }
 
 const deleteAnnouncements = `DELETE FROM reconciliation_outbox WHERE id IN `
 
-// RemoveAnnouncements removes those that the bus took.
-func (s *Store) RemoveAnnouncements(ctx context.Context, ids []string) error {
+// DeleteAnnouncements deletes announcements that the bus accepted.
+func (s *Store) DeleteAnnouncements(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	_, err := s.db.ExecContext(ctx, deleteAnnouncements+in(len(ids)), anys(ids)...)
-	return failure(err, "remove what was announced")
+	_, err := s.db.ExecContext(ctx, deleteAnnouncements+placeholders(len(ids)), toAny(ids)...)
+	return failure(err, "delete sent announcements")
 }
 
-// PostponeAnnouncement keeps one that the bus refused, behind the others until the given time.
+// PostponeAnnouncement puts an announcement that the bus refused behind the others until the given time.
 func (s *Store) PostponeAnnouncement(ctx context.Context, id, reason string, until time.Time) error {
-	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET attempts = attempts + 1, last_error = ?, next_try_at = ? WHERE id = ?`, text(reason), until, id)
-	return failure(err, "keep what could not be announced")
+	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET attempts = attempts + 1, last_error = ?, next_try_at = ? WHERE id = ?`, truncateMessage(reason), until, id)
+	return failure(err, "postpone an announcement")
 }
 
-// OutboxBacklog returns how many announcements wait and since when the first does; nil if none does.
+// OutboxBacklog returns how many announcements wait and when the oldest was written; nil if none wait.
 func (s *Store) OutboxBacklog(ctx context.Context) (waiting int, since *time.Time, err error) {
 	err = s.db.QueryRowContext(ctx, `SELECT COUNT(*), (SELECT created_at FROM reconciliation_outbox ORDER BY seq LIMIT 1) FROM reconciliation_outbox`).Scan(&waiting, &since)
-	return waiting, since, failure(err, "count what is to be announced")
+	return waiting, since, failure(err, "count the announcements in the outbox")
 }

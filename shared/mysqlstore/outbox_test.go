@@ -226,17 +226,17 @@ func TestWhatWasRefusedGoesBehindTheOthers(t *testing.T) {
 		if len(f.due(t, now)) != 3 {
 			t.Error("a wrong clock keeps it from being sent")
 		}
-		if err := f.store.RemoveAnnouncements(t.Context(), all[1:]); err != nil {
+		if err := f.store.DeleteAnnouncements(t.Context(), all[1:]); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.store.RemoveAnnouncements(t.Context(), all[1:]); err != nil { // another aggregator sent them too
+		if err := f.store.DeleteAnnouncements(t.Context(), all[1:]); err != nil { // another aggregator sent them too
 			t.Fatal(err)
 		}
 		waiting, since, err := f.store.OutboxBacklog(t.Context())
 		if err != nil || waiting != 1 || !since.Equal(now) {
 			t.Errorf("%d wait since %v, %v", waiting, since, err)
 		}
-		if err := f.store.RemoveAnnouncements(t.Context(), all); err != nil {
+		if err := f.store.DeleteAnnouncements(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
 		if waiting, since, err := f.store.OutboxBacklog(t.Context()); err != nil || waiting != 0 || since != nil {
@@ -290,7 +290,7 @@ func TestTheEndOfARunIsToldByTheTransactionThatWritesIt(t *testing.T) {
 		if told := details(t, again); len(told) != 1 || told[0]["text"] != "Amended 1" || slices.Equal(ids(first), ids(again)) {
 			t.Errorf("%v", told)
 		}
-		if err := f.store.RemoveAnnouncements(t.Context(), ids(first)); err != nil { // who sent the first has not seen the second
+		if err := f.store.DeleteAnnouncements(t.Context(), ids(first)); err != nil { // who sent the first has not seen the second
 			t.Fatal(err)
 		}
 		if len(f.due(t, now.Add(billing.AmendmentPause))) != 1 {

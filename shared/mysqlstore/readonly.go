@@ -5,49 +5,26 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/internal/driverconn"
 )
 
-// writerConnector makes connections that end once they met a read-only server. After a failover the
-// pool's connections lead to what is a reader now, and the host's name to the new writer: only new
-// connections find it. The driver's own RejectReadOnly does that too, but hides MySQL's answer.
-type writerConnector struct{ driver.Connector }
-
-// Connect is called by the pool.
-func (c writerConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	of, ok := conn.(driverConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("the driver's %T lacks a method", conn), conn.Close())
-	}
-	return &writerConn{driverConn: of}, nil
-}
-
-// driverConn is what database/sql uses of the driver's connection.
-type driverConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.NamedValueChecker
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
-}
-
+// writerConn leaves the pool once the server has refused a write as read-only. After a failover the pool's
+// connections lead to what is now a reader, and only new connections resolve the host name to the new writer.
+// The driver's own RejectReadOnly would do the same, but hides MySQL's error.
 type writerConn struct {
-	driverConn
+	driverconn.Conn
 
 	readOnly bool // one goroutine at a time uses a connection
 }
 
-func (c *writerConn) note(err error) error {
+func newWriterConn(_ context.Context, conn driverconn.Conn) (driver.Conn, error) {
+	return &writerConn{Conn: conn}, nil
+}
+
+func (c *writerConn) checkReadOnly(err error) error {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && isReadOnly(e) {
 		c.readOnly = true
 	}
@@ -55,34 +32,34 @@ func (c *writerConn) note(err error) error {
 }
 
 func (c *writerConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	result, err := c.driverConn.ExecContext(ctx, query, args)
-	return result, c.note(err)
+	result, err := c.Conn.ExecContext(ctx, query, args)
+	return result, c.checkReadOnly(err)
 }
 
 func (c *writerConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	rows, err := c.driverConn.QueryContext(ctx, query, args)
-	return rows, c.note(err)
+	rows, err := c.Conn.QueryContext(ctx, query, args)
+	return rows, c.checkReadOnly(err)
 }
 
 func (c *writerConn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
-	if options.Isolation == driver.IsolationLevel(sql.LevelReadCommitted) { // the session's own
+	if options.Isolation == driver.IsolationLevel(sql.LevelReadCommitted) { // the session's level already
 		options.Isolation = driver.IsolationLevel(sql.LevelDefault)
 	}
-	tx, err := c.driverConn.BeginTx(ctx, options)
+	tx, err := c.Conn.BeginTx(ctx, options)
 	if err != nil {
-		return nil, c.note(err)
+		return nil, c.checkReadOnly(err)
 	}
 	return writerTx{tx, c}, nil
 }
 
-// IsValid is asked whenever the connection goes back to the pool.
-func (c *writerConn) IsValid() bool { return !c.readOnly && c.driverConn.IsValid() }
+// IsValid is called by the pool when the connection is returned to it.
+func (c *writerConn) IsValid() bool { return !c.readOnly && c.Conn.IsValid() }
 
-// writerTx: a server may become read-only before the commit.
+// writerTx checks the commit too: the server may have become read-only since the transaction began.
 type writerTx struct {
 	driver.Tx
 
 	conn *writerConn
 }
 
-func (t writerTx) Commit() error { return t.conn.note(t.Tx.Commit()) }
+func (t writerTx) Commit() error { return t.conn.checkReadOnly(t.Tx.Commit()) }

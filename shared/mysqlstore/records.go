@@ -10,38 +10,38 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Records returns what the database holds for the organizations, by id, in two queries whatever
-// their number. An organization that does not exist is absent.
+// Records returns the database's records of the organizations, by id, with two queries. An organization that
+// does not exist is absent.
 func (s *Store) Records(ctx context.Context, orgIDs []string) (map[string]billing.Record, error) {
 	records, err := readRecords(ctx, s.db, orgIDs, selectRowsAndOthers, "")
 	return records, failure(err, "read organizations")
 }
 
-// readRecords reads organizations, then their subscriptions rows by id: also the order in which
-// they are locked where lock is FOR UPDATE. rows selects the rows.
+// readRecords reads organizations, then their subscriptions rows by id. With lock FOR UPDATE it locks them in
+// this order. rows is the statement that selects the rows.
 func readRecords(ctx context.Context, q querier, orgIDs []string, rows, lock string) (map[string]billing.Record, error) {
 	records := make(map[string]billing.Record, len(orgIDs))
-	// The foreign key compares as the collation does, so a row may spell the id in another case.
-	spelled := make(map[string]string, len(orgIDs))
+	// The foreign key compares by the collation: a row may hold the organization's id in another case.
+	idOf := make(map[string]string, len(orgIDs))
 	if len(orgIDs) == 0 {
 		return records, nil
 	}
-	err := lookUp(orgIDs, func(orgIDs []string) error {
+	err := queryValues(orgIDs, func(orgIDs []string) error {
 		return query(ctx, q, func(r *sql.Rows) error {
 			org, nulls, err := scanOrganization(r)
 			records[org.ID] = billing.Record{Org: org, Nulls: nulls}
-			spelled[billing.OrgKey(org.ID)] = org.ID
+			idOf[billing.OrgKey(org.ID)] = org.ID
 			return err
-		}, selectOrganizations+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
+		}, selectOrganizations+placeholders(len(orgIDs))+orderByID+lock, toAny(orgIDs)...)
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = lookUp(orgIDs, func(orgIDs []string) error {
+	err = queryValues(orgIDs, func(orgIDs []string) error {
 		return query(ctx, q, func(r *sql.Rows) error {
 			id, row, other, nulls, err := scanRow(r)
 			if _, ok := records[id]; !ok {
-				id = spelled[billing.OrgKey(id)]
+				id = idOf[billing.OrgKey(id)]
 			}
 			if record, ok := records[id]; ok {
 				record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
@@ -51,13 +51,13 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, rows, lock str
 				records[id] = record
 			}
 			return err
-		}, rows+in(len(orgIDs))+inOrderOfID+lock, anys(orgIDs)...)
+		}, rows+placeholders(len(orgIDs))+orderByID+lock, toAny(orgIDs)...)
 	})
 	return records, err
 }
 
-// needed reads a column whose NULL is noted: an error would be about the whole batch.
-func needed[T any](field string, into *T, nulls *[]string) sql.Scanner {
+// notNull scans a required column. It notes a NULL in nulls, because an error would fail the whole batch.
+func notNull[T any](field string, into *T, nulls *[]string) sql.Scanner {
 	return scanFunc(func(value any) error {
 		var v sql.Null[T]
 		err := v.Scan(value)
@@ -73,9 +73,9 @@ type scanFunc func(value any) error
 
 func (f scanFunc) Scan(value any) error { return f(value) }
 
-// Claims returns which organizations account for the subscriptions: whose row records each, and
-// which organizations metadata names. Soft-deleted organizations count: their row still holds the
-// unique subscription id.
+// Claims returns which organizations claim the subscriptions: those whose rows record them and those that
+// metadata names. A deleted organization's claim counts, because its row holds the unique subscription id, and
+// is noted.
 func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billing.Claims, error) {
 	claims := billing.Claims{Named: map[string]string{}}
 	var ids, names []string
@@ -83,8 +83,8 @@ func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billin
 		ids, names = append(ids, sub.ID), append(names, sub.NamedID())
 	}
 	var err error
-	if claims.RecordedBy, err = recordedBy(ctx, s.db, ids, orPadded); err != nil {
-		return claims, failure(err, "look up whose the subscriptions are")
+	if claims.RecordedBy, claims.Deleted, err = recordedBy(ctx, s.db, ids, matchPadded); err != nil {
+		return claims, failure(err, "look up whose rows record the subscriptions")
 	}
 	named, err := organizationsNamed(ctx, s.db, names)
 	for name, org := range named {
@@ -93,43 +93,49 @@ func (s *Store) Claims(ctx context.Context, subs []billing.Subscription) (billin
 	return claims, failure(err, "look up the organizations that metadata names")
 }
 
-// recordedBy returns whose rows record each of the subscriptions, each organization once and by id.
-func recordedBy(ctx context.Context, q querier, ids []string, spelled spelling) (map[string][]string, error) {
-	owners := make(map[string][]string, len(ids))
+// recordedBy returns the organizations whose rows record each subscription, by id, and which of them are deleted or
+// do not exist.
+func recordedBy(ctx context.Context, q querier, ids []string, match idMatch) (owners map[string][]string, deleted map[string]bool, err error) {
+	owners = make(map[string][]string, len(ids))
+	deleted = map[string]bool{}
 	for _, id := range ids {
 		owners[id] = nil
 	}
-	err := lookUp(ids, func(ids []string) error {
-		condition, args := spelled(ids)
+	err = queryValues(ids, func(ids []string) error {
+		condition, args := match(ids)
 		return query(ctx, q, func(r *sql.Rows) error {
 			var id, owner string
-			err := r.Scan(&id, &owner)
+			var isDeleted bool
+			err := r.Scan(&id, &owner, &isDeleted)
 			id = strings.TrimSpace(id)
-			if of, wanted := owners[id]; wanted && !slices.Contains(of, owner) {
-				owners[id] = append(of, owner)
+			if orgs, wanted := owners[id]; wanted && !slices.Contains(orgs, owner) {
+				owners[id] = append(orgs, owner)
+				if isDeleted {
+					deleted[owner] = true
+				}
 			}
 			return err
 		}, selectOwners+`(`+condition+`)`, args...)
 	})
-	maps.DeleteFunc(owners, func(_ string, of []string) bool {
-		slices.Sort(of)
-		return len(of) == 0
+	maps.DeleteFunc(owners, func(_ string, orgs []string) bool {
+		slices.Sort(orgs)
+		return len(orgs) == 0
 	})
-	return owners, err
+	return owners, deleted, err
 }
 
-// spelling says how the application's rows may spell the ids that are looked for, and takes its arguments.
-type spelling func(ids []string) (condition string, args []any)
+// idMatch returns a condition on the application's rows that finds the ids, and its arguments.
+type idMatch func(ids []string) (condition string, args []any)
 
-// exactly as they are.
-func exactly(ids []string) (condition string, args []any) {
-	return recordedIn + in(len(ids)), anys(ids)
+// matchExact finds ids without white space around them.
+func matchExact(ids []string) (condition string, args []any) {
+	return recordedIn + placeholders(len(ids)), toAny(ids)
 }
 
-// orPadded finds those with white space around them too, and reads no more of the index: what ends with it begins like
-// the id. Other white space than ASCII's in front of an id is found in some collations only.
-func orPadded(ids []string) (condition string, args []any) {
-	condition, args = exactly(ids)
+// matchPadded also finds ids with white space around them, by the same index: with white space behind it a value still
+// begins like the id. Non-ASCII white space in front of an id is found in some collations only.
+func matchPadded(ids []string) (condition string, args []any) {
+	condition, args = matchExact(ids)
 	condition += recordedPadded
 	for _, id := range ids {
 		condition += recordedBegins
@@ -138,27 +144,26 @@ func orPadded(ids []string) (condition string, args []any) {
 	return condition, args
 }
 
-// organizationsNamed returns the organizations that these texts of metadata name.
+// organizationsNamed returns the organizations that these values of metadata.orgId name.
 func organizationsNamed(ctx context.Context, q querier, names []string) (map[string]billing.Identity, error) {
 	var found []billing.Identity
-	err := lookUp(billing.Spellings(names), func(ids []string) error {
+	err := queryValues(billing.Spellings(names), func(ids []string) error {
 		return query(ctx, q, func(r *sql.Rows) error {
 			var org billing.Identity
 			err := r.Scan(&org.ID, &org.AnyCase, &org.Deleted)
 			found = append(found, org)
 			return err
-		}, selectIdentities+in(len(ids)), anys(ids)...)
+		}, selectIdentities+placeholders(len(ids)), toAny(ids)...)
 	})
 	return billing.Named(names, found), err
 }
 
-// SharedCustomers returns for each of the customers the organizations, those that are deleted left
-// out, that are known under it. The application has no index on customers, so this reads its tables
-// through: ask for many at once, and only where it matters.
+// SharedCustomers returns the organizations, not deleted, that each customer belongs to. The application has no
+// index on customers, so this scans its tables: call it rarely and with many customers.
 func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[string][]string, error) {
 	known := map[string][]string{}
 	for _, stmt := range []string{selectOrgsByCustomer, selectRowsByCustomer} {
-		err := lookUp(customers, func(customers []string) error {
+		err := queryValues(customers, func(customers []string) error {
 			return query(ctx, s.db, func(r *sql.Rows) error {
 				var customer, id string
 				err := r.Scan(&customer, &id)
@@ -166,10 +171,10 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[st
 					known[customer] = append(known[customer], id)
 				}
 				return err
-			}, stmt+in(len(customers))+`)`, anys(customers)...)
+			}, stmt+placeholders(len(customers))+`)`, toAny(customers)...)
 		})
 		if err != nil {
-			return nil, failure(err, "look up who shares a customer")
+			return nil, failure(err, "look up the organizations of customers")
 		}
 	}
 	for customer, ids := range known {
@@ -179,11 +184,11 @@ func (s *Store) SharedCustomers(ctx context.Context, customers []string) (map[st
 	return known, nil
 }
 
-// OrganizationExists reports whether there is such an organization that is not deleted.
+// OrganizationExists reports whether the organization exists and is not deleted.
 func (s *Store) OrganizationExists(ctx context.Context, orgID string) (bool, error) {
 	var found []string
-	err := lookUp([]string{orgID}, func(ids []string) (err error) {
-		found, err = texts(ctx, s.db, selectLiving+in(len(ids)), anys(ids)...)
+	err := queryValues([]string{orgID}, func(ids []string) (err error) {
+		found, err = selectStrings(ctx, s.db, selectLiving+placeholders(len(ids)), toAny(ids)...)
 		return err
 	})
 	return len(found) > 0, failure(err, "look up the organization")

@@ -211,6 +211,7 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 		}
 		want := billing.Claims{
 			RecordedBy: map[string][]string{"sub_mine": {"mine"}, "sub_theirs": {"theirs"}, "sub_deleted": {"deleted"}},
+			Deleted:    map[string]bool{"deleted": true},
 			Named:      map[string]string{"mine": "mine", "bare": "bare", "deleted": "deleted"},
 		}
 		if diff := cmp.Diff(want, claims); diff != "" {
@@ -245,19 +246,23 @@ func TestIdsWithWhiteSpaceAroundThemAreFound(t *testing.T) {
 	})
 }
 
-func TestARecordSaysWhoElseRecordsItsSubscriptions(t *testing.T) {
+func TestRecordNamesAnotherOrganizationThatRecordsItsSubscription(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
-		f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c", IsDeleted: true}, appschema.Organization{ID: "alone"})
+		f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c"}, appschema.Organization{ID: "alone"},
+			appschema.Organization{ID: "aa-deleted", IsDeleted: true}, appschema.Organization{ID: "beside-deleted"})
 		f.addRows(t,
 			appschema.Subscription{ID: "row-a", OrgID: "a", StripeSubscriptionID: new("sub_1\n")},
 			appschema.Subscription{ID: "row-b", OrgID: "b", StripeSubscriptionID: new("sub_1")},
 			appschema.Subscription{ID: "row-c", OrgID: "c", StripeSubscriptionID: new("sub_1")},
+			appschema.Subscription{ID: "row-deleted", OrgID: "aa-deleted", StripeSubscriptionID: new("sub_1")},
+			appschema.Subscription{ID: "row-deleted-3", OrgID: "aa-deleted", StripeSubscriptionID: new("sub_3")},
+			appschema.Subscription{ID: "row-beside", OrgID: "beside-deleted", StripeSubscriptionID: new("sub_3")},
 			appschema.Subscription{ID: "row-alone", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
 			appschema.Subscription{ID: "row-capitals", OrgID: "c", StripeSubscriptionID: new("SUB_2")},
 			appschema.Subscription{ID: "row-twice", OrgID: "alone", StripeSubscriptionID: new("sub_2")},
 		)
-		records, err := f.store.Records(t.Context(), []string{"a", "b", "c", "alone"})
+		records, err := f.store.Records(t.Context(), []string{"a", "b", "c", "alone", "beside-deleted"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +270,7 @@ func TestARecordSaysWhoElseRecordsItsSubscriptions(t *testing.T) {
 		for id, record := range records {
 			got[id] = record.Elsewhere
 		}
-		want := map[string]map[string]string{"a": nil, "b": {"sub_1": "c"}, "c": {"sub_1": "b"}, "alone": nil}
+		want := map[string]map[string]string{"a": nil, "b": {"sub_1": "c"}, "c": {"sub_1": "b"}, "alone": nil, "beside-deleted": nil}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

@@ -6,21 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// refused says what it means that the organization's rows could not be written into the table.
-// What MySQL refuses of these rows for good is about this organization alone.
-func refused(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan, table string, err error) error {
+// rowFailure turns MySQL's permanent refusal to write the organization's rows into the table into a failure of this
+// organization. It returns other errors as they are.
+func rowFailure(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan, table string, err error) error {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
-	if !ok || !refusesRow(e) {
+	if !ok || !isRowRefusal(e) {
 		return err
 	}
 	if e.Number == errDuplicateKey && table == rowTable {
-		if err := inTheWay(ctx, tx, before, plan); err != nil {
+		if err := duplicateFailure(ctx, tx, before, plan); err != nil {
 			return err
 		}
 	}
@@ -31,10 +32,10 @@ func refused(ctx context.Context, tx *sql.Tx, before billing.Record, plan billin
 	}
 }
 
-// inTheWay says what a duplicate key means, by whose row it is: one that the organization got since
-// it was read, or another that holds the subscription's id. nil: it is another key of the table's.
-// It is called in the transaction that met it, where the row that is in the way stays locked.
-func inTheWay(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan) error {
+// duplicateFailure explains a duplicate key by the existing row: one that the organization got since it was read, or
+// another that holds the subscription's id. It returns nil if another key of the table is violated. It must run in the
+// transaction that got the error, which keeps the existing row locked.
+func duplicateFailure(ctx context.Context, tx *sql.Tx, before billing.Record, plan billing.Plan) error {
 	known := make([]string, len(before.Rows))
 	for i, row := range before.Rows {
 		known[i] = row.ID
@@ -52,19 +53,24 @@ func inTheWay(ctx context.Context, tx *sql.Tx, before billing.Record, plan billi
 		return nil
 	}
 	return query(ctx, tx, func(r *sql.Rows) error {
-		var rowID, owner, holds string
-		if err := r.Scan(&rowID, &owner, &holds); err != nil || rowID == plan.RowID {
+		var rowID, owner, recorded string
+		var deleted bool
+		if err := r.Scan(&rowID, &owner, &recorded, &deleted); err != nil || rowID == plan.RowID {
 			return err
 		}
-		return conflict(plan.GoverningID, owner, holds)
+		return conflict(plan.GoverningID, owner, recorded, deleted)
 	}, selectHolder, plan.GoverningID)
 }
 
-func conflict(subscriptionID, owner, holds string) error {
-	message := fmt.Sprintf("subscription %s was given to organization %s's row meanwhile; nothing was written", subscriptionID, owner)
-	if holds != subscriptionID {
+func conflict(subscriptionID, owner, recorded string, deleted bool) error {
+	message := fmt.Sprintf("subscription %s is on the row of organization %s, and the column allows it once; nothing was written", subscriptionID, owner)
+	switch {
+	case recorded != subscriptionID && strings.TrimSpace(recorded) != subscriptionID:
 		message = fmt.Sprintf("subscription %s cannot be written beside %s on organization %s's row: the collation of %s "+
-			"takes the two for the same; give the column one that tells them apart, such as utf8mb4_bin; nothing was written", subscriptionID, holds, owner, billing.FieldSubscriptionID)
+			"takes the two for the same; give the column one that tells them apart, such as utf8mb4_bin; nothing was written", subscriptionID, recorded, owner, billing.FieldSubscriptionID)
+	case deleted:
+		message = fmt.Sprintf("subscription %s is on the row of organization %s, which is deleted, and the column allows it once; "+
+			"delete that row or set its subscription id to NULL, then try again; nothing was written", subscriptionID, owner)
 	}
 	return &billing.Failure{Class: billing.Permanent, Reason: billing.ReasonSubscriptionConflict, Message: message}
 }

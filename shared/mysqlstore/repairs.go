@@ -8,8 +8,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// noteRepair keeps that the run repaired the organization, in the transaction that does.
-func noteRepair(ctx context.Context, tx *sql.Tx, item billing.Item, now time.Time) error {
+// insertRepair records when the run repaired the organization, in the repair's transaction.
+func insertRepair(ctx context.Context, tx *sql.Tx, item billing.Item, now time.Time) error {
 	key, err := runKey(ctx, tx, item.RunID)
 	if err != nil {
 		return err
@@ -19,7 +19,7 @@ func noteRepair(ctx context.Context, tx *sql.Tx, item billing.Item, now time.Tim
 	return err
 }
 
-// RecentRepairs returns what runs wrote for the organizations since the given time.
+// RecentRepairs returns what runs have written for the organizations since the given time.
 func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.Time) ([]billing.Repair, error) {
 	if len(orgIDs) == 0 {
 		return nil, nil
@@ -36,15 +36,15 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 		return err
 	}, `SELECT p.org_id, r.id, p.written_at, i.changes FROM reconciliation_repairs p
 		JOIN reconciliation_items i ON i.run_key = p.run_key AND i.org_id = p.org_id JOIN reconciliation_runs r ON r.run_key = p.run_key
-		WHERE p.org_id IN `+in(len(orgIDs))+` AND p.written_at > ?`, append(anys(orgIDs), since)...)
-	return repairs, failure(err, "read what was repaired lately")
+		WHERE p.org_id IN `+placeholders(len(orgIDs))+` AND p.written_at > ?`, append(toAny(orgIDs), since)...)
+	return repairs, failure(err, "read recent repairs")
 }
 
-// WithholdingRun returns the run that decided last about the organization, of those over several that write and were
-// started since the given time, if a guard held the organization back in it; else "". A run that could not
-// read the organization decided nothing.
+// WithholdingRun returns the run whose guard withholds the organization's repair, "" if there is none. It
+// considers the last decision by a run over several organizations that writes and has started since the given
+// time. An error other than the guard's decides nothing.
 func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
-	held := billing.Withholding()
+	reasons := billing.Withholding()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
 		var reason billing.Reason
@@ -54,18 +54,18 @@ func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Tim
 		}
 		return err
 	}, `SELECT r.id, i.reason FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
-		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND (i.outcome NOT IN ('pending','error') OR i.reason IN `+in(len(held))+`)
-		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{orgID, since}, anys(held)...)...)
-	return runID, failure(err, "look whether a run holds back organization "+orgID)
+		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND (i.outcome NOT IN ('pending','error') OR i.reason IN `+placeholders(len(reasons))+`)
+		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{orgID, since}, toAny(reasons)...)...)
+	return runID, failure(err, "look for a run that withholds the repair of organization "+orgID)
 }
 
-// PruneRepairs removes that something was repaired before the given time, in small transactions; with much
-// to do it goes on next time. What was written stays in the items. The condition is turned round because
-// go-mysql-server deletes nothing by a range of the index.
+// PruneRepairs deletes the times of repairs before the given one, in small transactions and a limited number at
+// a call; the items keep what was written. The condition is negated because go-mysql-server deletes nothing by
+// a range of the index.
 func (s *Store) PruneRepairs(ctx context.Context, before time.Time) error {
 	more, err := true, error(nil)
-	for left := trimPages; more && err == nil && left > 0; left-- {
-		more, err = hit(ctx, s.db, `DELETE FROM reconciliation_repairs WHERE NOT written_at >= ? ORDER BY written_at LIMIT ?`, before, trimPage)
+	for left := trimBatches; more && err == nil && left > 0; left-- {
+		more, err = execMatched(ctx, s.db, `DELETE FROM reconciliation_repairs WHERE NOT written_at >= ? ORDER BY written_at LIMIT ?`, before, trimBatch)
 	}
-	return failure(err, "forget old repairs")
+	return failure(err, "delete old repairs")
 }

@@ -56,14 +56,14 @@ func (s *Store) runsWhere(ctx context.Context, condition string, args ...any) ([
 	return runs, failure(err, "read runs")
 }
 
-// OpenRun creates the run unless it, or one of the same request, is there already, and returns
-// the one that stands: a second delivery opens nothing new.
+// OpenRun creates the run and returns it. A second delivery, with the id or request id of an existing run,
+// creates nothing and returns that run.
 func (s *Store) OpenRun(ctx context.Context, run billing.Run) (billing.Run, error) {
 	err := s.inTx(ctx, func(tx *sql.Tx) error { return insertRun(ctx, tx, run) })
 	if err != nil && !isDuplicateKey(err) {
 		return billing.Run{}, failure(err, "open run "+run.ID)
 	}
-	return s.opened(ctx, run)
+	return s.existingRun(ctx, run)
 }
 
 func insertRun(ctx context.Context, e execer, run billing.Run) error {
@@ -80,8 +80,8 @@ func requestID(run billing.Run) sql.NullString {
 	return sql.NullString{String: run.RequestID, Valid: run.RequestID != ""}
 }
 
-// opened returns the run that stands for the one that was to be opened.
-func (s *Store) opened(ctx context.Context, run billing.Run) (billing.Run, error) {
+// existingRun returns the run with this id or request id.
+func (s *Store) existingRun(ctx context.Context, run billing.Run) (billing.Run, error) {
 	runs, err := s.runsWhere(ctx, `id = ? OR request_id = ?`, run.ID, requestID(run))
 	if err == nil && len(runs) == 0 {
 		err = failure(sql.ErrNoRows, "find run "+run.ID+" just opened")
@@ -92,20 +92,20 @@ func (s *Store) opened(ctx context.Context, run billing.Run) (billing.Run, error
 	return runs[0], nil
 }
 
-// Runs returns the runs of these ids, by id; unknown ones are absent.
+// Runs returns the runs with these ids, by id; unknown ones are absent.
 func (s *Store) Runs(ctx context.Context, ids []string) (map[string]billing.Run, error) {
 	found := make(map[string]billing.Run, len(ids))
 	if len(ids) == 0 {
 		return found, nil
 	}
-	runs, err := s.runsWhere(ctx, `id IN `+in(len(ids)), anys(ids)...)
+	runs, err := s.runsWhere(ctx, `id IN `+placeholders(len(ids)), toAny(ids)...)
 	for _, run := range runs {
 		found[run.ID] = run
 	}
 	return found, err
 }
 
-// Run returns the run of this id; where there is none, a permanent unknown_run failure.
+// Run returns the run with this id, or a permanent unknown_run failure.
 func (s *Store) Run(ctx context.Context, id string) (billing.Run, error) {
 	runs, err := s.Runs(ctx, []string{id})
 	if err != nil {
@@ -118,59 +118,57 @@ func (s *Store) Run(ctx context.Context, id string) (billing.Run, error) {
 	return run, nil
 }
 
-// leaseIsFree holds for a lease that nobody has, that expired, or that ends later than a right clock
-// can have said: whoever took that one may have died. Taken from one who lives, it does no harm,
-// for every write names its owner.
+// leaseIsFree holds for a lease without an owner, an expired one, and one that ends later than a correct clock
+// can have set, whose owner may be dead. If the owner is alive, taking the lease is safe: every write checks
+// it.
 const leaseIsFree = `(lease_owner = '' OR lease_expires_at < ? OR lease_expires_at > ?)`
 
-// latestLease is when a lease ends at the latest by a clock that is right.
-func latestLease(now time.Time) time.Time { return now.Add(billing.LeaseLife + billing.ClockSkew) }
+// maxLeaseEnd is the latest end of a lease that a correct clock can have set.
+func maxLeaseEnd(now time.Time) time.Time { return now.Add(billing.LeaseLife + billing.ClockSkew) }
 
-// ResumableRuns returns the ids of runs that are still enumerating and whose lease is free.
+// ResumableRuns returns the ids of the runs that are enumerating and whose lease is free.
 func (s *Store) ResumableRuns(ctx context.Context, now time.Time) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs
-		WHERE status = ? AND `+leaseIsFree+` ORDER BY started_at`, billing.RunEnumerating, now, latestLease(now))
+	ids, err := selectStrings(ctx, s.db, `SELECT id FROM reconciliation_runs
+		WHERE status = ? AND `+leaseIsFree+` ORDER BY started_at`, billing.RunEnumerating, now, maxLeaseEnd(now))
 	return ids, failure(err, "find runs to resume")
 }
 
-// AcquireLease makes the lease's owner the only enumerator of its run until its end, unless another
-// holds it or the run no longer enumerates.
+// AcquireLease makes the lease's owner the only enumerator of the run until the lease ends. It returns false if
+// another one has the lease or the run is not enumerating.
 func (s *Store) AcquireLease(ctx context.Context, l billing.Lease, now time.Time) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET lease_owner = ?, lease_expires_at = ?
+	ok, err := execMatched(ctx, s.db, `UPDATE reconciliation_runs SET lease_owner = ?, lease_expires_at = ?
 		WHERE id = ? AND status = ? AND (lease_owner = ? OR `+leaseIsFree+`)`,
-		l.Owner, l.End, l.RunID, billing.RunEnumerating, l.Owner, now, latestLease(now))
-	return ok, failure(err, "take the lease of run "+l.RunID)
+		l.Owner, l.End, l.RunID, billing.RunEnumerating, l.Owner, now, maxLeaseEnd(now))
+	return ok, failure(err, "acquire the lease of run "+l.RunID)
 }
 
-// ReleaseLease gives the run free for the next enumerator.
+// ReleaseLease ends the owner's lease.
 func (s *Store) ReleaseLease(ctx context.Context, l billing.Lease) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_owner = '', lease_expires_at = NULL
 		WHERE id = ? AND lease_owner = ?`, l.RunID, l.Owner)
 	return failure(err, "release the lease of run "+l.RunID)
 }
 
-// ListOrganizations looks at the next organizations by id, those behind one, or of a run over one
-// organization at that one: it writes those that the database connects with Stripe as pending items and
-// moves the run's cursor in one transaction. It returns how many it looked at and up to which; fewer than
-// limit is the end.
+// ListOrganizations reads the next organizations after an id; if only is set, that one. In one transaction it
+// creates pending items for those that the database connects with Stripe and moves the run's cursor. It returns
+// how many organizations it read and the new cursor; fewer than limit is the end.
 func (s *Store) ListOrganizations(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		var items []billing.Item
-		if n, through, items, err = eligible(ctx, tx, only, after, limit); err != nil {
+		if n, through, items, err = nextOrganizations(ctx, tx, only, after, limit); err != nil {
 			return err
 		}
 		if err := insertItems(ctx, tx, l.RunID, items); err != nil {
 			return err
 		}
-		return advance(ctx, tx, l, `listed_through = ?, lease_expires_at = ?`, through, l.End)
+		return updateLeased(ctx, tx, l, `listed_through = ?, lease_expires_at = ?`, through, l.End)
 	})
 	return n, through, failure(err, "list the organizations of run "+l.RunID)
 }
 
-// eligible looks at the next organizations, those that are deleted left out, and returns how many
-// and up to which, and the run's items among them: the organizations that are known to Stripe. A run
-// over one organization takes it as it is.
-func eligible(ctx context.Context, q querier, only, after string, limit int) (n int, through string, items []billing.Item, err error) {
+// nextOrganizations reads the next organizations that are not deleted. It returns their number, the new cursor,
+// and items for those that the database connects with Stripe. A single organization needs no connection.
+func nextOrganizations(ctx context.Context, q querier, only, after string, limit int) (n int, through string, items []billing.Item, err error) {
 	through = after
 	stmt, args := listPage, []any{after, limit}
 	if only != "" {
@@ -192,7 +190,7 @@ func eligible(ctx context.Context, q querier, only, after string, limit int) (n 
 
 const insertItemRows = `INSERT INTO reconciliation_items (run_key, org_id, subscription_id) VALUES `
 
-// insertItems adds pending items. Of one that is there already only the subscription is written.
+// insertItems creates pending items. For an existing item it only sets the subscription.
 func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.Item) error {
 	if len(items) == 0 {
 		return nil
@@ -208,9 +206,10 @@ func insertItems(ctx context.Context, tx *sql.Tx, runID string, items []billing.
 	return insertRows(ctx, tx, insertItemRows, 3, args, ` ON DUPLICATE KEY UPDATE subscription_id = VALUES(subscription_id)`)
 }
 
-// advance writes to a run that enumerates under the lease, and to no other.
-func advance(ctx context.Context, e execer, l billing.Lease, set string, args ...any) error {
-	ok, err := hit(ctx, e, `UPDATE reconciliation_runs SET `+set+` WHERE id = ? AND lease_owner = ? AND status = ?`,
+// updateLeased updates a run that is enumerating under the lease; it fails with [billing.ErrLeaseLost] for any
+// other.
+func updateLeased(ctx context.Context, e execer, l billing.Lease, set string, args ...any) error {
+	ok, err := execMatched(ctx, e, `UPDATE reconciliation_runs SET `+set+` WHERE id = ? AND lease_owner = ? AND status = ?`,
 		append(args, l.RunID, l.Owner, billing.RunEnumerating)...)
 	if err == nil && !ok {
 		return billing.ErrLeaseLost
@@ -218,31 +217,31 @@ func advance(ctx context.Context, e execer, l billing.Lease, set string, args ..
 	return err
 }
 
-func renew(ctx context.Context, e execer, l billing.Lease) error {
-	return advance(ctx, e, l, `lease_expires_at = ?`, l.End)
+func renewLease(ctx context.Context, e execer, l billing.Lease) error {
+	return updateLeased(ctx, e, l, `lease_expires_at = ?`, l.End)
 }
 
-// underLease is a transaction that first makes sure of the lease and renews it.
-func (s *Store) underLease(ctx context.Context, l billing.Lease, fn func(*sql.Tx) error) error {
+// inLeasedTx runs fn in a transaction that first checks and renews the lease.
+func (s *Store) inLeasedTx(ctx context.Context, l billing.Lease, fn func(*sql.Tx) error) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := renew(ctx, tx, l); err != nil {
+		if err := renewLease(ctx, tx, l); err != nil {
 			return err
 		}
 		return fn(tx)
 	})
 }
 
-// CountItems returns how many organizations the run has.
+// CountItems returns the number of the run's organizations.
 func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 	var n int
 	err := s.db.QueryRowContext(ctx, `SELECT (SELECT COUNT(*)`+itemsOfRun+`TRUE) + (SELECT COALESCE(SUM(t.items), 0)`+talliesOfRun+`TRUE)`, runID, runID).Scan(&n)
 	return n, failure(err, "count the organizations of run "+runID)
 }
 
-// FinishListing records that every organization is listed, how many, and the downgrade limit
-// that follows from it, unless another was approved meanwhile.
+// FinishListing records that every organization is listed, their number, and the downgrade limit, unless a
+// limit was approved meanwhile.
 func (s *Store) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
-	err := advance(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = CASE WHEN strategy = ? THEN ? ELSE
+	err := updateLeased(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = CASE WHEN strategy = ? THEN ? ELSE
 		COALESCE((SELECT o.approved_limit FROM reconciliation_orders o WHERE o.run_id = id), ?) END, lease_expires_at = ?`,
 		total, billing.StrategyEvents, downgradeLimit, downgradeLimit, l.End)
 	return failure(err, "finish the listing of run "+l.RunID)
@@ -250,61 +249,62 @@ func (s *Store) FinishListing(ctx context.Context, l billing.Lease, total, downg
 
 // PendingAfter returns the next organizations without an outcome, by id.
 func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int) ([]string, error) {
-	ids, err := texts(ctx, s.db, "SELECT i.org_id FROM reconciliation_items i FORCE INDEX (`PRIMARY`) WHERE i.run_key = "+keyOfRun+
+	ids, err := selectStrings(ctx, s.db, "SELECT i.org_id FROM reconciliation_items i FORCE INDEX (`PRIMARY`) WHERE i.run_key = "+keyOfRun+
 		` AND i.outcome = 'pending' AND i.org_id > ? ORDER BY i.org_id LIMIT ?`, runID, after, limit)
 	return ids, failure(err, "list the pending organizations of run "+runID)
 }
 
-// MarkSent records that messages for all organizations up to this one were accepted.
+// MarkSent records that the queue has accepted the messages of all organizations up to through.
 func (s *Store) MarkSent(ctx context.Context, l billing.Lease, through string) error {
-	err := advance(ctx, s.db, l, `sent_through = ?, lease_expires_at = ?`, through, l.End)
-	return failure(err, "record what was sent of run "+l.RunID)
+	err := updateLeased(ctx, s.db, l, `sent_through = ?, lease_expires_at = ?`, through, l.End)
+	return failure(err, "record the messages sent of run "+l.RunID)
 }
 
-// MarkRunning records that every organization was sent, and ends the lease.
+// MarkRunning records that all messages are sent, and releases the lease.
 func (s *Store) MarkRunning(ctx context.Context, l billing.Lease) error {
-	err := advance(ctx, s.db, l, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
+	err := updateLeased(ctx, s.db, l, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
 	return failure(err, "mark run "+l.RunID+" as running")
 }
 
-// Reopen lets a run that stopped, ran out of time or lost its messages list what is not listed
-// and send what is pending again, after a sweep of its own. Where there is neither, only one that
-// stopped is reopened, without a sweep, to come to its end. It reports false for a run that needs
-// nothing or is enumerating anyway; a catch-up is refused while another one lists. From now on it reads the given Stripe account, "" where that is not known.
+// Reopen sets a run that stopped, ran out of time or lost its messages back to enumerating: it will sweep
+// again, list what is not listed and send what is pending. If there is neither, only a stopped run is reopened,
+// without a sweep, so that it is closed. From now on the run reads the given Stripe account, "" if unknown.
+// Reopen returns false if the run needs nothing or is enumerating already. It refuses a catch-up while another
+// one is enumerating.
 func (s *Store) Reopen(ctx context.Context, runID, account string, deadline time.Time) (reopened bool, err error) {
 	pending, err := s.HasPending(ctx, runID)
 	if err != nil {
 		return false, err
 	}
 	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
-		if err := beOnlyCatchUp(ctx, tx, runID); err != nil {
+		if err := requireOnlyCatchUp(ctx, tx, runID); err != nil {
 			return err
 		}
-		reopened, err = hit(ctx, tx, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
+		reopened, err = execMatched(ctx, tx, `UPDATE reconciliation_runs SET status = ?, sent_through = '', status_reason = '', status_message = NULL,
 			finished_at = NULL, summary = NULL, summary_revision = summary_revision + 1, deadline_at = ?, lease_owner = '', lease_expires_at = NULL
 			WHERE id = ? AND ((status IN (?,?) AND (listed = FALSE OR ?)) OR status = ?)`, billing.RunEnumerating, deadline,
 			runID, billing.RunRunning, billing.RunIncomplete, pending, billing.RunStopped)
 		if err != nil || !reopened {
 			return err
 		}
-		if err := replaceAccount(ctx, tx, runID, account); err != nil {
+		if err := setAccount(ctx, tx, runID, account); err != nil {
 			return err
 		}
-		return forgetSweep(ctx, tx, runID, pending)
+		return resetSweep(ctx, tx, runID, pending)
 	})
 	return reopened, failure(err, "reopen run "+runID)
 }
 
-// StopRun ends an open run for a reason that concerns all of it; organizations without an
-// outcome stay pending. It reports whether this call did it.
+// StopRun stops an open run for a reason that concerns all of it; organizations without an outcome stay
+// pending. It reports whether this call stopped it.
 func (s *Store) StopRun(ctx context.Context, runID string, reason billing.Reason, message string, now time.Time) (bool, error) {
-	ok, err := hit(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary_revision = summary_revision + 1, finished_at = ?,
+	ok, err := execMatched(ctx, s.db, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary_revision = summary_revision + 1, finished_at = ?,
 		lease_owner = '', lease_expires_at = NULL WHERE id = ? AND status IN (?,?)`,
-		billing.RunStopped, reason, text(message), now, runID, billing.RunEnumerating, billing.RunRunning)
+		billing.RunStopped, reason, truncateMessage(message), now, runID, billing.RunEnumerating, billing.RunRunning)
 	return ok, failure(err, "stop run "+runID)
 }
 
-// AddUsage adds to the run's count of requests to Stripe.
+// AddUsage adds to the run's counts of requests to Stripe.
 func (s *Store) AddUsage(ctx context.Context, runID string, u billing.Usage) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_runs SET stripe_list = stripe_list + ?, stripe_retrieve = stripe_retrieve + ?,
 		stripe_other = stripe_other + ?, stripe_throttled = stripe_throttled + ? WHERE id = ?`,

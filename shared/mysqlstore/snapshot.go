@@ -16,11 +16,11 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// What nearly each subscription has is in columns of a snapshot, for JSON would make the table half as large
-// again; the rest is in more, so that another field needs no migration.
+// A snapshot has columns for the fields that nearly all subscriptions have; as JSON they would make the table half
+// as large again. The other fields are JSON in the column more, so that a new field needs no migration.
 
-// asStored: times as Stripe writes them, in seconds, and of all fields only those that say something.
-var asStored = json.JoinOptions(
+// snapshotJSON writes times as Unix seconds, like Stripe, and leaves out zero fields.
+var snapshotJSON = json.JoinOptions(
 	json.OmitZeroStructFields(true), jsontext.AllowInvalidUTF8(true),
 	json.WithMarshalers(json.MarshalFunc(func(t time.Time) ([]byte, error) { return strconv.AppendInt(nil, t.Unix(), 10), nil })),
 	json.WithUnmarshalers(json.UnmarshalFunc(func(text []byte, t *time.Time) error {
@@ -30,8 +30,8 @@ var asStored = json.JoinOptions(
 	})),
 )
 
-// toColumn takes the time out if a column, INT UNSIGNED, can hold it.
-func toColumn(t *time.Time) sql.NullInt64 {
+// moveToColumn moves a time that fits INT UNSIGNED out of the struct into a column.
+func moveToColumn(t *time.Time) sql.NullInt64 {
 	if t.IsZero() || t.Unix() < 0 || t.Unix() > math.MaxUint32 {
 		return sql.NullInt64{}
 	}
@@ -40,7 +40,7 @@ func toColumn(t *time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: seconds, Valid: true}
 }
 
-func fromColumn(seconds sql.NullInt64, t *time.Time) {
+func readFromColumn(seconds sql.NullInt64, t *time.Time) {
 	if seconds.Valid {
 		*t = time.Unix(seconds.Int64, 0).UTC()
 	}
@@ -50,8 +50,8 @@ const snapshotColumns = `n.subscription_id, n.customer_id, n.org_id, n.status, n
 
 var insertSnapshotRows = `INSERT INTO reconciliation_snapshots (run_key, customer_hash, org_hash, ` + strings.ReplaceAll(snapshotColumns, "n.", "") + `) VALUES `
 
-// newerSnapshot: a page that is read again is newer.
-const newerSnapshot = ` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), customer_id = VALUES(customer_id), org_id = VALUES(org_id),
+// updateSnapshotRow replaces an existing row: a page that is read again is newer.
+const updateSnapshotRow = ` ON DUPLICATE KEY UPDATE customer_hash = VALUES(customer_hash), org_hash = VALUES(org_hash), customer_id = VALUES(customer_id), org_id = VALUES(org_id),
 	status = VALUES(status), price_id = VALUES(price_id), metadata_tier = VALUES(metadata_tier), created = VALUES(created), current_period_start = VALUES(current_period_start),
 	current_period_end = VALUES(current_period_end), more = VALUES(more)`
 
@@ -66,21 +66,21 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	const columns = 13
 	args := make([]any, 0, columns*len(subs))
 	for _, sub := range subs {
-		more := sub // NULL for nearly all, once what is in columns is out of it
+		more := sub // empty, stored as NULL, for nearly all
 		more.ID, more.CustomerID, more.OrgID, more.Status, more.PriceID, more.MetadataTier = "", "", "", "", "", ""
-		more.Items = withoutPrice(sub)
-		created, start, end := toColumn(&more.Created), toColumn(&more.CurrentPeriodStart), toColumn(&more.CurrentPeriodEnd)
-		text, err := json.Marshal(more, asStored)
+		more.Items = packItems(sub)
+		created, start, end := moveToColumn(&more.Created), moveToColumn(&more.CurrentPeriodStart), moveToColumn(&more.CurrentPeriodEnd)
+		text, err := json.Marshal(more, snapshotJSON)
 		if err != nil {
 			return err
 		}
 		args = append(args, key, hash(sub.CustomerID), orgHash(sub), sub.ID, sub.CustomerID, sub.OrgID, sub.Status, sub.PriceID, sub.MetadataTier,
 			created, start, end, sql.NullString{String: string(text), Valid: string(text) != "{}"})
 	}
-	return insertRows(ctx, tx, insertSnapshotRows, columns, args, newerSnapshot)
+	return insertRows(ctx, tx, insertSnapshotRows, columns, args, updateSnapshotRow)
 }
 
-// scanSnapshot scans snapshotColumns, and behind them what else there is.
+// scanSnapshot scans snapshotColumns, and the columns after them into others.
 func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 	var sub billing.Subscription
 	var created, start, end sql.NullInt64
@@ -90,20 +90,20 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 		return sub, err
 	}
 	if more != nil {
-		if err := json.Unmarshal(more, &sub, asStored); err != nil {
+		if err := json.Unmarshal(more, &sub, snapshotJSON); err != nil {
 			return sub, err
 		}
 	}
-	fromColumn(created, &sub.Created)
-	fromColumn(start, &sub.CurrentPeriodStart)
-	fromColumn(end, &sub.CurrentPeriodEnd)
-	sub.Items = withPrice(sub)
+	readFromColumn(created, &sub.Created)
+	readFromColumn(start, &sub.CurrentPeriodStart)
+	readFromColumn(end, &sub.CurrentPeriodEnd)
+	sub.Items = unpackItems(sub)
 	return sub, nil
 }
 
-// withoutPrice are the subscription's items as they are stored: of the only one the column has the price, and
-// none stands for one that has nothing else.
-func withoutPrice(sub billing.Subscription) []billing.SubscriptionItem {
+// packItems returns the items to store: a single item without the price that the column holds, and no items
+// instead of a single one that has nothing else.
+func packItems(sub billing.Subscription) []billing.SubscriptionItem {
 	if len(sub.Items) != 1 || sub.Items[0].PriceID != sub.PriceID {
 		return sub.Items
 	}
@@ -115,8 +115,8 @@ func withoutPrice(sub billing.Subscription) []billing.SubscriptionItem {
 	return []billing.SubscriptionItem{item}
 }
 
-// withPrice is the reverse.
-func withPrice(sub billing.Subscription) []billing.SubscriptionItem {
+// unpackItems reverses packItems.
+func unpackItems(sub billing.Subscription) []billing.SubscriptionItem {
 	switch {
 	case len(sub.Items) == 0 && sub.PriceID != "":
 		return []billing.SubscriptionItem{{PriceID: sub.PriceID}}
@@ -126,26 +126,25 @@ func withPrice(sub billing.Subscription) []billing.SubscriptionItem {
 	return sub.Items
 }
 
-// hash leads to an id through an index that need not repeat it. Other ids have the same, so the ids
-// found are compared.
+// hash is a short index key for a long id. Ids may share a hash, so the ids found must be compared.
 func hash(id string) uint32 { return crc32.ChecksumIEEE([]byte(id)) }
 
-// orgHash is NULL where the metadata names no organization, or nothing that is as short as an id.
+// orgHash is NULL if the metadata names no organization, or a text longer than any organization's id.
 func orgHash(sub billing.Subscription) sql.NullInt64 {
 	key := billing.OrgKey(sub.OrgID)
 	return sql.NullInt64{Int64: int64(hash(key)), Valid: key != "" && utf8.RuneCountInString(key) <= orgIDWidth}
 }
 
-// Snapshot returns what the sweep saw that may concern the organizations: the subscriptions that
-// their rows record, their customers' and those whose metadata names them, in one query whatever
-// their number but for the run's. Others may be among them.
+// Snapshot returns the run's swept subscriptions that may concern the organizations: those that their rows
+// record, those of their customers, and those whose metadata names them. It uses one query, besides that for
+// the run, and may return others too.
 func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
 	var ids, customers, orgs []any
 	for _, r := range records {
-		ids = append(ids, anys(r.RecordedIDs())...)
+		ids = append(ids, toAny(r.RecordedIDs())...)
 		for _, id := range r.CustomerIDs() {
 			customers = append(customers, hash(id))
 		}
@@ -166,7 +165,7 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 		{"org_hash", "idx_reconciliation_snapshots_org", orgs},
 	} {
 		if len(by.values) > 0 {
-			found = append(found, `SELECT id FROM reconciliation_snapshots FORCE INDEX (`+by.index+`) WHERE run_key = ? AND `+by.column+` IN `+in(len(by.values)))
+			found = append(found, `SELECT id FROM reconciliation_snapshots FORCE INDEX (`+by.index+`) WHERE run_key = ? AND `+by.column+` IN `+placeholders(len(by.values)))
 			args = append(append(args, key), by.values...)
 		}
 	}
@@ -179,22 +178,22 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	return subs, failure(err, "read the snapshot of run "+runID)
 }
 
-// DeleteSnapshot removes the snapshot of a run that is closed, a small transaction at a time.
-// Interrupted, it goes on next time; if the run is reopened meanwhile, it leaves off.
+// DeleteSnapshot deletes the snapshot of a closed run in small transactions. It can be interrupted and
+// repeated, and stops if the run is reopened.
 func (s *Store) DeleteSnapshot(ctx context.Context, runID string) error {
-	return s.dropSnapshot(ctx, runID, `status NOT IN (?,?)`, billing.RunEnumerating, billing.RunRunning)
+	return s.deleteSnapshotWhile(ctx, runID, `status NOT IN (?,?)`, billing.RunEnumerating, billing.RunRunning)
 }
 
-// dropSnapshot removes the run's snapshot as long as the run fits the condition: what another
-// enumerator is sweeping must not get holes.
-func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args ...any) error {
+// deleteSnapshotWhile deletes the run's snapshot while the run fits the condition: a snapshot that another
+// enumerator is filling must not lose rows.
+func (s *Store) deleteSnapshotWhile(ctx context.Context, runID, condition string, args ...any) error {
 	for after, more := int64(0), true; more; {
 		err := s.inTx(ctx, func(tx *sql.Tx) error {
-			fits, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
+			fits, err := selectStrings(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND `+condition+` FOR UPDATE`, append([]any{runID}, args...)...)
 			if more = len(fits) > 0; err != nil || !more {
 				return err
 			}
-			after, err = dropPage(ctx, tx, runID, after)
+			after, err = deleteSnapshotBatch(ctx, tx, runID, after)
 			if more = after > 0; err != nil || more {
 				return err
 			}
@@ -202,22 +201,22 @@ func (s *Store) dropSnapshot(ctx context.Context, runID, condition string, args 
 			return err
 		})
 		if err != nil {
-			return failure(err, "remove the snapshot of run "+runID)
+			return failure(err, "delete the snapshot of run "+runID)
 		}
 	}
 	return nil
 }
 
-// dropPage removes the run's next rows behind one, and returns the last of them; 0 where there was none.
-// Rows are read and locked by their number alone: by what else they are found, all of the run's would be.
-func dropPage(ctx context.Context, tx *sql.Tx, runID string, after int64) (through int64, err error) {
+// deleteSnapshotBatch deletes the next rows of the run's snapshot and returns the last one's id, 0 at the end.
+// It finds and locks rows by primary key only; another index would lock all rows of the run.
+func deleteSnapshotBatch(ctx context.Context, tx *sql.Tx, runID string, after int64) (through int64, err error) {
 	key, err := runKey(ctx, tx, runID)
 	if err != nil {
 		return 0, err
 	}
 	const rows = "reconciliation_snapshots n FORCE INDEX (`PRIMARY`) WHERE n.run_key = ? AND n.id > ?"
 	err = query(ctx, tx, func(r *sql.Rows) error { return r.Scan(&through) },
-		`SELECT COALESCE(MAX(id), 0) FROM (SELECT n.id FROM `+rows+` ORDER BY n.id LIMIT ?) p`, key, after, prunePage)
+		`SELECT COALESCE(MAX(id), 0) FROM (SELECT n.id FROM `+rows+` ORDER BY n.id LIMIT ?) p`, key, after, pruneBatch)
 	if err != nil || through == 0 {
 		return 0, err
 	}
@@ -225,10 +224,10 @@ func dropPage(ctx context.Context, tx *sql.Tx, runID string, after int64) (throu
 	return through, err
 }
 
-// ClosedRunsWithSnapshot returns the closed runs that still have a snapshot: whoever closed one did not
-// live to remove it. Each run is looked up by itself: a join would go through the whole snapshot.
+// ClosedRunsWithSnapshot returns the closed runs that still have a snapshot. It uses a subquery for each run,
+// because a join would scan the whole snapshot.
 func (s *Store) ClosedRunsWithSnapshot(ctx context.Context) ([]string, error) {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE status NOT IN (?,?)
+	ids, err := selectStrings(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE status NOT IN (?,?)
 		AND (SELECT 1 FROM reconciliation_snapshots n WHERE n.run_key = r.run_key LIMIT 1) = 1`, billing.RunEnumerating, billing.RunRunning)
-	return ids, failure(err, "look for snapshots to remove")
+	return ids, failure(err, "look for snapshots to delete")
 }

@@ -10,9 +10,9 @@ import (
 	"unicode"
 )
 
-// inTx runs fn in a transaction and commits it; any error rolls it back. READ COMMITTED locks rows
-// and no gaps between them, where the application's webhooks insert; each statement sees what is
-// committed when it begins, so what must stay as it was read is locked or compared when it is written.
+// inTx runs fn in a transaction, commits it, and rolls back on any error. READ COMMITTED locks rows but not the
+// gaps between them, into which webhooks insert. Each statement sees what is committed when it begins, so
+// values that must not change in between are locked, or compared when written.
 func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) (err error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -40,7 +40,7 @@ type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// query calls scan for each row; a list that broke off is an error.
+// query calls scan for each row. A list that ends early is an error.
 func query(ctx context.Context, q querier, scan func(*sql.Rows) error, stmt string, args ...any) (err error) {
 	rows, err := q.QueryContext(ctx, stmt, args...)
 	if err != nil {
@@ -55,8 +55,8 @@ func query(ctx context.Context, q querier, scan func(*sql.Rows) error, stmt stri
 	return rows.Err()
 }
 
-// texts returns the only column of a query.
-func texts(ctx context.Context, q querier, stmt string, args ...any) ([]string, error) {
+// selectStrings returns the strings that a query with one column selects.
+func selectStrings(ctx context.Context, q querier, stmt string, args ...any) ([]string, error) {
 	var all []string
 	err := query(ctx, q, func(r *sql.Rows) error {
 		var v string
@@ -69,8 +69,8 @@ func texts(ctx context.Context, q querier, stmt string, args ...any) ([]string, 
 	return all, err
 }
 
-// hit executes stmt and reports whether it matched a row: a compare-and-set.
-func hit(ctx context.Context, e execer, stmt string, args ...any) (bool, error) {
+// execMatched executes a compare-and-set and reports whether it matched a row.
+func execMatched(ctx context.Context, e execer, stmt string, args ...any) (bool, error) {
 	res, err := e.ExecContext(ctx, stmt, args...)
 	if err != nil {
 		return false, err
@@ -79,43 +79,43 @@ func hit(ctx context.Context, e execer, stmt string, args ...any) (bool, error) 
 	return n > 0, err
 }
 
-// lookUp calls ask for the values, if there are any, which come from anywhere. A column's character
-// set may not have every letter of them: then the server refuses to compare, and ask is called for
-// fewer at a time, until what no row can have is left out.
-func lookUp(values []string, ask func(values []string) error) error {
+// queryValues calls ask with the values, unless there are none. A value may contain a character that the
+// column's character set lacks; the server then refuses to compare. queryValues halves the values until the one
+// that no row can hold is left out.
+func queryValues(values []string, ask func(values []string) error) error {
 	if len(values) == 0 {
 		return nil
 	}
 	err := ask(values)
-	if !isOtherCharacterSet(err) || !slices.ContainsFunc(values, hasOtherThanASCII) {
+	if !isInconvertible(err) || !slices.ContainsFunc(values, hasNonASCII) {
 		return err
 	}
 	if len(values) == 1 {
 		return nil
 	}
 	half := len(values) / 2
-	if err := lookUp(values[:half], ask); err != nil {
+	if err := queryValues(values[:half], ask); err != nil {
 		return err
 	}
-	return lookUp(values[half:], ask)
+	return queryValues(values[half:], ask)
 }
 
-func hasOtherThanASCII(s string) bool {
+func hasNonASCII(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
-// in returns "(?,?,?)" for n values; n must be positive.
-func in(n int) string { return "(?" + strings.Repeat(",?", n-1) + ")" }
+// placeholders returns "(?,?,?)" for n values; n must be positive.
+func placeholders(n int) string { return "(?" + strings.Repeat(",?", n-1) + ")" }
 
-// insertRows is one statement for all rows, whose values follow each other in args, so many for each row; args must
-// not be empty. insert ends with VALUES, otherwise says what becomes of a row that is there already.
-func insertRows(ctx context.Context, e execer, insert string, columns int, args []any, otherwise string) error {
-	more := strings.Repeat(","+in(columns), len(args)/columns-1)
-	_, err := e.ExecContext(ctx, insert+in(columns)+more+otherwise, args...)
+// insertRows inserts all rows with one statement. args, which must not be empty, holds the values row by row.
+// insert ends with VALUES; onDuplicate is what to do about existing rows.
+func insertRows(ctx context.Context, e execer, insert string, columns int, args []any, onDuplicate string) error {
+	more := strings.Repeat(","+placeholders(columns), len(args)/columns-1)
+	_, err := e.ExecContext(ctx, insert+placeholders(columns)+more+onDuplicate, args...)
 	return err
 }
 
-func anys[T any](values []T) []any {
+func toAny[T any](values []T) []any {
 	all := make([]any, len(values))
 	for i, v := range values {
 		all[i] = v

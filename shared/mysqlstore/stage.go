@@ -6,13 +6,13 @@ import (
 	"errors"
 )
 
-// EnsureStage returns the stage whose functions work on this database. Where nobody has said so yet it
-// is the given one, from now on.
+// EnsureStage records stage as the stage of the functions that work on this database, unless one is recorded
+// already, and returns the recorded one.
 func (s *Store) EnsureStage(ctx context.Context, stage string) (kept string, err error) {
 	const look = `SELECT content FROM reconciliation_settings WHERE name = 'stage'`
 	err = s.db.QueryRowContext(ctx, look).Scan(&kept)
 	if errors.Is(err, sql.ErrNoRows) {
-		// Of several that come at once the first one counts.
+		// The first of several concurrent inserts wins.
 		_, err = s.db.ExecContext(ctx, `INSERT INTO reconciliation_settings (name, content) VALUES ('stage', ?)
 			ON DUPLICATE KEY UPDATE name = VALUES(name)`, stage)
 		if err == nil {
@@ -20,7 +20,7 @@ func (s *Store) EnsureStage(ctx context.Context, stage string) (kept string, err
 		}
 	}
 	if err != nil {
-		return "", failure(err, "look whose stage this database is")
+		return "", failure(err, "record the stage of the database")
 	}
 	return kept, nil
 }

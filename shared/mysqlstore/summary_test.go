@@ -48,7 +48,7 @@ func TestTalliesCountEveryOutcomeAndReason(t *testing.T) {
 func TestDriftIsCountedOverAllPages(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		const tier = `[{"field":"subscriptions.plan_tier","from":"free","to":"pro"},{"field":"subscriptions.plan_tier","from":"pro","to":"max"}`
-		both := 2*mysqlstore.DriftPage + 1
+		both := 2*mysqlstore.ItemPage + 1
 		var items []billing.Item
 		for i := range both {
 			items = append(items, billing.Item{RunID: "r", OrgID: orgID(i), Outcome: billing.OutcomeSynced})
@@ -359,7 +359,7 @@ func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
 			f.addItems(t, pendingItem(id, "a"), pendingItem(id, "b"))
 		}
 		var items []billing.Item
-		for i := range 2 * mysqlstore.PrunePage { // two more stand there already
+		for i := range 2 * mysqlstore.PruneBatch { // two more stand there already
 			items = append(items, pendingItem("old", orgID(i)))
 		}
 		f.addItems(t, items...)

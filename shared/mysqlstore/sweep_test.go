@@ -586,7 +586,7 @@ func TestDroppingWaitsForWhoReopensTheRun(t *testing.T) {
 // is removed.
 func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	f := onServer(t)
-	const page = mysqlstore.PrunePage
+	const page = mysqlstore.PruneBatch
 	f.swept(t, "run", many(3*page)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
 	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))

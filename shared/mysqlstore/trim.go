@@ -10,40 +10,40 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// talliesOfRun are the counts of one run's trimmed items: its id is the first argument.
+// talliesOfRun selects from the counts of the trimmed items of the run whose id is the first argument.
 const talliesOfRun = ` FROM reconciliation_tallies t WHERE t.run_key = ` + keyOfRun + ` AND `
 
 const (
-	// trimPage bounds a trimming transaction, so that it never holds many locks.
-	trimPage = 1000
-	// trimPages bounds what one call does: the tick has other things to look after.
-	trimPages = 200
+	// trimBatch limits a trimming transaction, so that it holds few locks.
+	trimBatch = 1000
+	// trimBatches limits the work of a call, because the tick has other work.
+	trimBatches = 200
 )
 
-// Trim deletes the plainly skipped items of closed runs that started before the given time, of catch-ups
-// before another, and keeps their counts: nearly all items are such, and nothing is told of them. Each small transaction
-// deletes what it counts, so that the run adds up at any time; interrupted, or with much to do, it goes on
-// next time.
+// Trim deletes the plainly skipped items of closed runs and keeps their counts: they are nearly all items, and
+// are reported only as counts. Runs must have started before the given time, catch-ups before another. Each
+// small transaction counts what it deletes, so that the run's totals are right at any time. A call does a
+// limited amount of work and can be interrupted; the next one continues.
 func (s *Store) Trim(ctx context.Context, before, catchUps time.Time) error {
-	ids, err := texts(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < CASE WHEN strategy = ? THEN ? ELSE ? END AND status NOT IN (?,?)
-		AND (`+anItem+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`,
+	ids, err := selectStrings(ctx, s.db, `SELECT id FROM reconciliation_runs r WHERE started_at < CASE WHEN strategy = ? THEN ? ELSE ? END AND status NOT IN (?,?)
+		AND (`+itemOfRun+` AND `+plainlySkipped+` LIMIT 1) = 1 ORDER BY started_at`,
 		billing.StrategyEvents, catchUps, before, billing.RunEnumerating, billing.RunRunning)
-	left := trimPages
+	left := trimBatches
 	for _, id := range ids {
 		for after, more := "", true; more && err == nil && left > 0; left-- {
-			after, more, err = s.trimSome(ctx, id, after)
+			after, more, err = s.trimNext(ctx, id, after)
 		}
 	}
 	return failure(err, "trim old runs")
 }
 
-// errReopened: somebody resumes the run.
+// errReopened: the run has been reopened.
 var errReopened = errors.New("the run is open again")
 
-// keepClosed locks a closed run, so that nobody reopens it before the transaction ends; [errReopened] if
-// somebody has.
-func keepClosed(ctx context.Context, tx *sql.Tx, runID string) error {
-	closed, err := texts(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
+// lockClosed locks a closed run until the transaction ends, so that it is not reopened; [errReopened] if it has
+// been.
+func lockClosed(ctx context.Context, tx *sql.Tx, runID string) error {
+	closed, err := selectStrings(ctx, tx, `SELECT id FROM reconciliation_runs WHERE id = ? AND status NOT IN (?,?) FOR UPDATE`,
 		runID, billing.RunEnumerating, billing.RunRunning)
 	if err == nil && len(closed) == 0 {
 		err = errReopened
@@ -51,25 +51,25 @@ func keepClosed(ctx context.Context, tx *sql.Tx, runID string) error {
 	return err
 }
 
-// trimSome goes on behind an organization, so that what stays is passed over once.
-func (s *Store) trimSome(ctx context.Context, runID, after string) (through string, more bool, err error) {
+// trimNext trims the next batch after an organization, so that items that stay are read once.
+func (s *Store) trimNext(ctx context.Context, runID, after string) (through string, more bool, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, runID)
 		if err != nil {
 			return err
 		}
-		orgs, counts, err := plainItems(ctx, tx, key, after)
+		orgs, counts, err := lockPlainItems(ctx, tx, key, after)
 		if err != nil || len(orgs) == 0 {
 			return err
 		}
-		through, more = orgs[len(orgs)-1], len(orgs) == trimPage
+		through, more = orgs[len(orgs)-1], len(orgs) == trimBatch
 		if err := deleteItems(ctx, tx, key, orgs); err != nil {
 			return err
 		}
 		if err := addTallies(ctx, tx, key, counts); err != nil {
 			return err
 		}
-		return keepClosed(ctx, tx, runID)
+		return lockClosed(ctx, tx, runID)
 	})
 	if errors.Is(err, errReopened) {
 		return "", false, nil
@@ -77,23 +77,23 @@ func (s *Store) trimSome(ctx context.Context, runID, after string) (through stri
 	return through, more, err
 }
 
-// said is what is kept of a plainly skipped item.
-type said struct {
+// tally is what remains of a plainly skipped item.
+type tally struct {
 	reason   billing.Reason
 	governed bool
 }
 
-// plainItems locks the next of the run's and counts them.
-func plainItems(ctx context.Context, tx *sql.Tx, key int64, after string) (orgs []string, counts map[said]int, err error) {
-	counts = map[said]int{}
+// lockPlainItems locks the run's next plainly skipped items and counts them.
+func lockPlainItems(ctx context.Context, tx *sql.Tx, key int64, after string) (orgs []string, counts map[tally]int, err error) {
+	counts = map[tally]int{}
 	err = query(ctx, tx, func(r *sql.Rows) error {
 		var org string
-		var one said
+		var one tally
 		err := r.Scan(&org, &one.reason, &one.governed)
 		orgs, counts[one] = append(orgs, org), counts[one]+1
 		return err
 	}, "SELECT i.org_id, i.reason, i.governed FROM reconciliation_items i FORCE INDEX (`PRIMARY`) WHERE i.run_key = ? AND i.org_id > ? AND "+
-		plainlySkipped+` ORDER BY i.org_id LIMIT ? FOR UPDATE`, key, after, trimPage)
+		plainlySkipped+` ORDER BY i.org_id LIMIT ? FOR UPDATE`, key, after, trimBatch)
 	return orgs, counts, err
 }
 
@@ -103,11 +103,11 @@ const (
 )
 
 func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) error {
-	args := append([]any{key}, anys(orgs)...)
-	if _, err := tx.ExecContext(ctx, deleteNamedRows+in(len(orgs)), args...); err != nil {
+	args := append([]any{key}, toAny(orgs)...)
+	if _, err := tx.ExecContext(ctx, deleteNamedRows+placeholders(len(orgs)), args...); err != nil {
 		return err
 	}
-	res, err := tx.ExecContext(ctx, deleteItemRows+in(len(orgs)), args...)
+	res, err := tx.ExecContext(ctx, deleteItemRows+placeholders(len(orgs)), args...)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func deleteItems(ctx context.Context, tx *sql.Tx, key int64, orgs []string) erro
 
 const insertTallies = `INSERT INTO reconciliation_tallies (run_key, reason, governed, items) VALUES `
 
-func addTallies(ctx context.Context, tx *sql.Tx, key int64, counts map[said]int) error {
+func addTallies(ctx context.Context, tx *sql.Tx, key int64, counts map[tally]int) error {
 	var args []any
 	for one, n := range counts {
 		args = append(args, key, one.reason, one.governed, n)

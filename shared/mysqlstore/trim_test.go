@@ -78,7 +78,7 @@ func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
 func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
 	f := onServer(t)
 	items := []billing.Item{{RunID: "r", OrgID: "failed", Outcome: billing.OutcomeError, Reason: billing.ReasonStripeUnavailable}}
-	for i := range 2*mysqlstore.TrimPage + 1 {
+	for i := range 2*mysqlstore.TrimBatch + 1 {
 		items = append(items, billing.Item{RunID: "r", OrgID: fmt.Sprintf("org-%05d", i), Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})
 	}
 	f.addItems(t, items...)
@@ -111,7 +111,7 @@ func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
 // TestTrimmingPassesOverWhatStaysOnce: a third of these items have a warning.
 func TestTrimmingPassesOverWhatStaysOnce(t *testing.T) {
 	f := onServer(t)
-	const many = 6 * mysqlstore.TrimPage
+	const many = 6 * mysqlstore.TrimBatch
 	var items []billing.Item
 	for i := range many {
 		items = append(items, billing.Item{RunID: "r", OrgID: fmt.Sprintf("org-%05d", i), Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})

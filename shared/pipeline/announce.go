@@ -12,7 +12,7 @@ import (
 // outbox is what the aggregator needs of the database to announce.
 type outbox interface {
 	DueAnnouncements(ctx context.Context, now time.Time, limit int) ([]billing.Announcement, error)
-	RemoveAnnouncements(ctx context.Context, ids []string) error
+	DeleteAnnouncements(ctx context.Context, ids []string) error
 	PostponeAnnouncement(ctx context.Context, id, reason string, until time.Time) error
 	EventBus(ctx context.Context) (bus string, from billing.Origin, err error)
 	SetEventBus(ctx context.Context, bus string) error
@@ -128,7 +128,7 @@ func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent
 	// What was accepted goes, though the time be over: else it would be sent again for nothing.
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if removeErr := a.Store.RemoveAnnouncements(ctx, accepted); removeErr != nil {
+	if removeErr := a.Store.DeleteAnnouncements(ctx, accepted); removeErr != nil {
 		return len(accepted), removeErr
 	}
 	for _, announcement := range due {

@@ -17,11 +17,11 @@ import (
 //go:embed schema.sql
 var schema string
 
-// rowsPerInsert keeps a statement far below every server's packet limit.
+// rowsPerInsert keeps statements far below the packet limit of any server.
 const rowsPerInsert = 500
 
-// Organization is a row of organizations. Where the column has a default, a zero value takes it:
-// SubscriptionStatus, SubscriptionTier, CreatedAt and UpdatedAt.
+// Organization is a row of organizations. A zero SubscriptionStatus, SubscriptionTier, CreatedAt or UpdatedAt
+// is inserted as the column's default.
 type Organization struct {
 	ID                   string
 	Name                 string
@@ -36,8 +36,8 @@ type Organization struct {
 	UpdatedAt            time.Time
 }
 
-// Subscription is a row of subscriptions. Where the column has a default, a zero value takes it:
-// PlanTier, Status, CreatedAt and UpdatedAt. A nil CancelAtPeriodEnd is NULL.
+// Subscription is a row of subscriptions. A zero PlanTier, Status, CreatedAt or UpdatedAt is inserted as the
+// column's default; a nil CancelAtPeriodEnd is inserted as NULL.
 type Subscription struct {
 	ID                   string
 	OrgID                string
@@ -92,7 +92,7 @@ func (s *Subscription) fields() []any {
 	}
 }
 
-// Create creates both tables. It is an error if one of them is there already.
+// Create creates both tables. It fails if one of them exists.
 func Create(ctx context.Context, db *sql.DB) error {
 	for statement := range strings.SplitSeq(schema, ";\n") {
 		if strings.TrimSpace(statement) == "" {
@@ -105,13 +105,12 @@ func Create(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// InsertOrganizations inserts the rows, several hundred in one statement.
+// InsertOrganizations inserts the rows, several hundred with one statement.
 func InsertOrganizations(ctx context.Context, db *sql.DB, rows []Organization) error {
 	return insert(ctx, db, "organizations", organizationColumns, rows, (*Organization).values)
 }
 
-// InsertSubscriptions inserts the rows, several hundred in one statement. Their organizations
-// must be there already.
+// InsertSubscriptions inserts the rows, several hundred with one statement. Their organizations must exist.
 func InsertSubscriptions(ctx context.Context, db *sql.DB, rows []Subscription) error {
 	return insert(ctx, db, "subscriptions", subscriptionColumns, rows, (*Subscription).values)
 }
@@ -126,8 +125,8 @@ func Subscriptions(ctx context.Context, db *sql.DB) ([]Subscription, error) {
 	return list(ctx, db, "SELECT "+subscriptionColumns+" FROM subscriptions ORDER BY id", (*Subscription).fields)
 }
 
-// Checksum digests every column of every row of both tables, updated_at included. Two equal
-// checksums mean that nothing was written in between, not even the same values again.
+// Checksum digests every column of every row of both tables, updated_at included: if two checksums are equal,
+// nothing was written in between, not even equal values.
 func Checksum(ctx context.Context, db *sql.DB) (string, error) {
 	digest := sha256.New()
 	for _, query := range []string{
@@ -141,7 +140,7 @@ func Checksum(ctx context.Context, db *sql.DB) (string, error) {
 	return hex.EncodeToString(digest.Sum(nil)), nil
 }
 
-// columnDefault stands for the SQL keyword DEFAULT among the values of a row.
+// columnDefault is the SQL keyword DEFAULT among the values of a row.
 type columnDefault struct{}
 
 func orDefault[T comparable](value T) any {
@@ -234,8 +233,8 @@ func digestRows(ctx context.Context, db *sql.DB, digest hash.Hash, query string)
 	return rows.Err()
 }
 
-// digestValue writes the length first, so that no two lists of values digest alike, and the
-// length -1 for NULL.
+// digestValue writes the length first, so that different lists of values digest differently; NULL has the
+// length -1.
 func digestValue(digest hash.Hash, value []byte) {
 	length := int64(len(value))
 	if value == nil {

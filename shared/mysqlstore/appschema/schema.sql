@@ -1,6 +1,5 @@
--- The tables of the web application whose subscriptions are reconciled, as it creates them.
--- Reconciliation reads and repairs their rows and never alters the tables; production has them
--- already. They are created here for tests and for a first look.
+-- The web application's tables, as the application creates them. Reconciliation reads and repairs
+-- their rows and never alters the tables. This copy is for tests and for a first look.
 CREATE TABLE organizations (
   id                      CHAR(36)     NOT NULL PRIMARY KEY,
   name                    VARCHAR(160) NOT NULL,

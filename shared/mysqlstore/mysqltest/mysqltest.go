@@ -26,11 +26,11 @@ const (
 
 	sqlMode = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
-	// cleanupTimeout bounds the drop of a database, which waits for transactions left open.
+	// cleanupTimeout limits dropping a database, which waits for open transactions.
 	cleanupTimeout = 30 * time.Second
 )
 
-// DB is the database of one test. Host, Port, User, Password and Name reach it from elsewhere.
+// DB is the database of one test. Host, Port, User, Password and Name are for connecting by other means.
 type DB struct {
 	*sql.DB
 	Host       string
@@ -38,8 +38,8 @@ type DB struct {
 	User       string
 	Password   string
 	Name       string
-	Kind       string // the server, for people
-	Concurrent bool   // false: one connection only, and no locks worth testing
+	Kind       string // the server's name and version
+	Concurrent bool   // false: one connection only, locks cannot be tested
 	config     *mysql.Config
 }
 
@@ -58,13 +58,13 @@ var shared struct {
 	err    error
 }
 
-// New returns an empty database on a server that serves many connections at once. Where there
-// is no such server the test is skipped, or fails if CI=true.
+// New returns an empty database on a server with many connections. Without such a server it skips the test, or
+// fails it if CI=true.
 func New(t testing.TB) *DB {
 	t.Helper()
 	s, err := sharedServer()
 	if errors.Is(err, localdb.ErrNoServer) {
-		missing(t)
+		skipOrFail(t)
 	}
 	if err != nil {
 		t.Fatalf("start a database server: %v", err)
@@ -72,7 +72,7 @@ func New(t testing.TB) *DB {
 	return s.newDatabase(t)
 }
 
-// NewAny is New where there is a server and InProcess where there is none.
+// NewAny is New if there is a server, else InProcess.
 func NewAny(t testing.TB) *DB {
 	t.Helper()
 	if _, err := sharedServer(); errors.Is(err, localdb.ErrNoServer) {
@@ -81,8 +81,7 @@ func NewAny(t testing.TB) *DB {
 	return New(t)
 }
 
-// InProcess returns an empty database on a go-mysql-server of its own in this process, which
-// has room for one connection.
+// InProcess returns an empty database on its own go-mysql-server in this process, with one connection.
 func InProcess(t testing.TB) *DB {
 	t.Helper()
 	local, err := localdb.StartInProcess(t.Context())
@@ -97,19 +96,19 @@ func InProcess(t testing.TB) *DB {
 	return NewOn(t, local)
 }
 
-// NewOn returns an empty database on a server of the caller's.
+// NewOn returns an empty database on the given server.
 func NewOn(t testing.TB, local *localdb.Server) *DB {
 	t.Helper()
 	return localServer(local).newDatabase(t)
 }
 
-// WithOwnServer returns an empty database on a server of the test's own, whose settings it may change. It
-// takes seconds to start. Where there is no program to start the test is skipped as by [New].
+// WithOwnServer returns an empty database on its own server, whose settings the test may change. The server
+// takes seconds to start. Without a program to start it skips the test as [New] does.
 func WithOwnServer(t testing.TB) *DB {
 	t.Helper()
 	local, err := localdb.StartInMemory(t.Context())
 	if errors.Is(err, localdb.ErrNoServer) {
-		missing(t)
+		skipOrFail(t)
 	}
 	if err != nil {
 		t.Fatalf("start a database server: %v", err)
@@ -122,11 +121,9 @@ func WithOwnServer(t testing.TB) *DB {
 	return localServer(local).newDatabase(t)
 }
 
-// Main runs the tests of a binary and stops the server that they shared, for use as
+// Main runs the tests of a binary, stops the server that they shared and runs the cleanups:
 //
 //	func TestMain(m *testing.M) { mysqltest.Main(m) }
-//
-// What else the tests share, the cleanups put away.
 func Main(m *testing.M, cleanups ...func() error) {
 	code := m.Run()
 	if err := stopShared(); err != nil {
@@ -142,16 +139,16 @@ func Main(m *testing.M, cleanups ...func() error) {
 	os.Exit(code)
 }
 
-// Open returns another pool of connections to the same database, closed when the test ends.
-// Without Concurrent it waits until the first pool is closed.
+// Open returns another pool on the same database, closed when the test ends. Unless Concurrent, its first query
+// waits until the first pool is closed.
 func (d *DB) Open(t testing.TB) *sql.DB {
 	t.Helper()
-	return d.open(t, direct)
+	return d.open(t, unwrapped)
 }
 
-func (d *DB) open(t testing.TB, through func(driver.Connector) driver.Connector) *sql.DB {
+func (d *DB) open(t testing.TB, wrap func(driver.Connector) driver.Connector) *sql.DB {
 	t.Helper()
-	db, err := open(d.config, d.Concurrent, through)
+	db, err := open(d.config, d.Concurrent, wrap)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,8 +167,7 @@ func (d *DB) Environ() map[string]string {
 	}
 }
 
-// Collate makes the application's tables anew, in this collation, and skips the test where the server
-// does not have it. An application may have chosen any.
+// Collate recreates the application's tables with this collation. It skips the test if the server lacks it.
 func (d *DB) Collate(t testing.TB, collation string) {
 	t.Helper()
 	d.MustExec(t, `DROP TABLE subscriptions`)
@@ -182,8 +178,7 @@ func (d *DB) Collate(t testing.TB, collation string) {
 	}
 }
 
-// CollateByDefault gives the database the collation for tables that do not name theirs, and skips the
-// test where the server does not have it.
+// CollateByDefault sets the database's default collation. It skips the test if the server lacks it.
 func (d *DB) CollateByDefault(t testing.TB, collation string) {
 	t.Helper()
 	if Value[int](t, d, `SELECT COUNT(*) FROM information_schema.collations WHERE collation_name = ?`, collation) == 0 {
@@ -192,7 +187,7 @@ func (d *DB) CollateByDefault(t testing.TB, collation string) {
 	d.MustExec(t, `ALTER DATABASE `+d.Name+` COLLATE `+collation)
 }
 
-// MustExec runs a statement and returns how many rows it matched.
+// MustExec executes a statement and returns how many rows it matched.
 func (d *DB) MustExec(t testing.TB, statement string, args ...any) int64 {
 	t.Helper()
 	result, err := d.ExecContext(t.Context(), statement, args...)
@@ -216,7 +211,7 @@ func Value[T any](t testing.TB, d *DB, query string, args ...any) T {
 	return value
 }
 
-func missing(t testing.TB) {
+func skipOrFail(t testing.TB) {
 	t.Helper()
 	const line = "needs a MariaDB or MySQL server: apt-get install mariadb-server-core, or set " + dsnEnv
 	if os.Getenv("CI") == "true" {
@@ -231,7 +226,7 @@ func sharedServer() (*server, error) {
 }
 
 func stopShared() error {
-	// Whoever comes later finds the server closed rather than starting another.
+	// A later test must not start another server.
 	shared.once.Do(func() { shared.err = localdb.ErrNoServer })
 	if shared.server == nil {
 		return nil
@@ -239,8 +234,7 @@ func stopShared() error {
 	return shared.server.close()
 }
 
-// findServer starts the shared server without a test's context, because it outlives the test
-// that asks for it first.
+// findServer starts the shared server without the test's context, because the server outlives the test.
 func findServer() (*server, error) {
 	if dsn := os.Getenv(dsnEnv); dsn != "" {
 		return namedServer(dsn)
@@ -304,7 +298,7 @@ func (s *server) newDatabase(t testing.TB) *DB {
 	return d
 }
 
-// database describes a database of the server; nothing is opened yet.
+// database describes a database on the server without connecting.
 func (s *server) database(name string) (*DB, error) {
 	host, portText, err := net.SplitHostPort(s.config.Addr)
 	if err != nil {
@@ -328,9 +322,9 @@ func (s *server) database(name string) (*DB, error) {
 	}, nil
 }
 
-// exec runs a statement on a connection of its own.
+// exec executes a statement on a separate connection.
 func (s *server) exec(ctx context.Context, statement string) error {
-	db, err := open(s.config, s.concurrent, direct)
+	db, err := open(s.config, s.concurrent, unwrapped)
 	if err != nil {
 		return err
 	}
@@ -338,9 +332,9 @@ func (s *server) exec(ctx context.Context, statement string) error {
 	return errors.Join(err, db.Close())
 }
 
-func direct(c driver.Connector) driver.Connector { return c }
+func unwrapped(c driver.Connector) driver.Connector { return c }
 
-func open(base *mysql.Config, concurrent bool, through func(driver.Connector) driver.Connector) (*sql.DB, error) {
+func open(base *mysql.Config, concurrent bool, wrap func(driver.Connector) driver.Connector) (*sql.DB, error) {
 	cfg := base.Clone()
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
@@ -355,7 +349,7 @@ func open(base *mysql.Config, concurrent bool, through func(driver.Connector) dr
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(through(connector))
+	db := sql.OpenDB(wrap(connector))
 	if !concurrent {
 		db.SetMaxOpenConns(1)
 	}
