@@ -20,7 +20,7 @@ func (f *fixture) accept(t *testing.T, all ...billing.Acceptance) {
 	}
 }
 
-func TestWhatIsAcceptedIsKeptReplacedAndRemoved(t *testing.T) {
+func TestAcceptancesAreStoredReplacedAndDeleted(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		until := now.Add(time.Hour)
 		long := strings.Repeat("é", billing.MaxWhy+1)
@@ -47,7 +47,7 @@ func TestWhatIsAcceptedIsKeptReplacedAndRemoved(t *testing.T) {
 	})
 }
 
-func TestARunHeedsWhatIsAcceptedWhenItStarts(t *testing.T) {
+func TestAcceptanceCountsForRunsThatStartBeforeItExpires(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved},
@@ -80,7 +80,7 @@ func TestARunHeedsWhatIsAcceptedWhenItStarts(t *testing.T) {
 	})
 }
 
-func TestTheLastWordOnAnOrganizationIsFound(t *testing.T) {
+func TestLatestItemIsTheOneDecidedLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			billing.Item{RunID: "1", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved},

@@ -39,7 +39,7 @@ func ofTheApplication(t *testing.T) *regexp.Regexp {
 	return regexp.MustCompile("^" + tables + "$|\\b" + tables + `\.\w|\b(?:FROM|JOIN|UPDATE|INTO|TABLE|REFERENCES)\s+` + "`?" + tables + `\b|\b(?:` + strings.Join(columns, "|") + `)\b`)
 }
 
-func TestOneFileNamesTheApplicationsTables(t *testing.T) {
+func TestOnlyOneFileNamesTheApplicationsTables(t *testing.T) {
 	names, found := ofTheApplication(t), 0
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -59,7 +59,7 @@ func TestOutcomeMovesOnlyFromPendingAndError(t *testing.T) {
 					if !errors.Is(err, billing.ErrAlreadyDecided) {
 						t.Errorf("%s: got %v, want ErrAlreadyDecided", runID, err)
 					}
-					f.unchanged(t, before)
+					f.requireUnchanged(t, before)
 					continue
 				}
 				if err != nil {
@@ -77,7 +77,7 @@ func TestOutcomeMovesOnlyFromPendingAndError(t *testing.T) {
 	})
 }
 
-func TestUnknownItemCannotBeDecided(t *testing.T) {
+func TestUnknownItemIsNotDecided(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.openRun(t, newRun("r"))
@@ -89,11 +89,11 @@ func TestUnknownItemCannotBeDecided(t *testing.T) {
 		if err := f.apply(t, "r", f.record(t, "a"), upgrade("a")); !errors.Is(err, billing.ErrAlreadyDecided) {
 			t.Errorf("apply: %v", err)
 		}
-		f.unchanged(t, before)
+		f.requireUnchanged(t, before)
 	})
 }
 
-func TestDryRunCountsDowngradesWithoutALimit(t *testing.T) {
+func TestDryRunCountsDowngradesBeyondTheLimit(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, orgIDs(5)...)
 		f.startRun(t, "r", 2)
@@ -109,7 +109,7 @@ func TestDryRunCountsDowngradesWithoutALimit(t *testing.T) {
 	})
 }
 
-func TestAnOutcomeIsRecordedWhateverItsErrorSays(t *testing.T) {
+func TestOutcomeIsRecordedWithAnyErrorText(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for name, text := range map[string]string{
 			"long":          strings.Repeat("é", 70_000),
@@ -215,7 +215,7 @@ func wantRecord(t *testing.T, what string, want, got billing.Record) {
 	}
 }
 
-func TestApplyTouchesOnlyTheTablesAndColumnsOfThePlan(t *testing.T) {
+func TestApplyWritesOnlyTheTablesAndColumnsOfThePlan(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "org", "row", "other")
 		f.startRun(t, "r", 0)
@@ -274,7 +274,7 @@ func TestInsertedRowHasTheSameIDEveryTime(t *testing.T) {
 	})
 }
 
-func TestApplyRefusesWhatWasDecided(t *testing.T) {
+func TestApplyRefusesAnItemThatIsDecided(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		for _, from := range outcomes {
@@ -288,7 +288,7 @@ func TestApplyRefusesWhatWasDecided(t *testing.T) {
 				if !errors.Is(err, billing.ErrAlreadyDecided) {
 					t.Errorf("%s: got %v, want ErrAlreadyDecided", runID, err)
 				}
-				f.unchanged(t, before)
+				f.requireUnchanged(t, before)
 			} else if err != nil {
 				t.Errorf("%s: %v", runID, err)
 			}
@@ -347,7 +347,7 @@ func TestApplyRefusesARecordThatChanged(t *testing.T) {
 			if !errors.Is(err, billing.ErrRecordChanged) {
 				t.Errorf("%s: got %v, want ErrRecordChanged", statement, err)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 		}
 	})
 }
@@ -369,7 +369,7 @@ func TestSubscriptionOfAnotherRowIsAConflict(t *testing.T) {
 			if !strings.Contains(err.Error(), "sub_b") {
 				t.Errorf("the message does not name the subscription: %v", err)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 		}
 	})
 }
@@ -390,13 +390,13 @@ func TestSubscriptionOnADeletedOrganizationsRowIsAConflictThatSaysSo(t *testing.
 		if !strings.Contains(err.Error(), "organization deleted, which is deleted") {
 			t.Errorf("the message does not say that the row's organization is deleted: %v", err)
 		}
-		f.unchanged(t, before)
+		f.requireUnchanged(t, before)
 	})
 }
 
 // A webhook gives the organization a row after its rows were read and locked: nothing keeps it from
 // that where the tables have no foreign key.
-func TestRowThatTheOrganizationGotMeanwhileIsReadAgain(t *testing.T) {
+func TestDuplicateKeyOnANewOwnRowIsErrRecordChanged(t *testing.T) {
 	insert := billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
 		{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldPriceID, To: "pause"},
 	}}
@@ -425,12 +425,12 @@ func TestRowThatTheOrganizationGotMeanwhileIsReadAgain(t *testing.T) {
 			if err := <-result; !errors.Is(err, billing.ErrRecordChanged) {
 				t.Errorf("got %v, want ErrRecordChanged", err)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 		})
 	}
 }
 
-func TestIDsThatTheCollationTakesForTheSameAreAConflictThatSaysSo(t *testing.T) {
+func TestIDsThatTheCollationTakesForEqualAreAConflictThatSaysSo(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a", "b")
 	f.addOrganizations(t, appschema.Organization{ID: "bare"})
@@ -456,11 +456,11 @@ func TestIDsThatTheCollationTakesForTheSameAreAConflictThatSaysSo(t *testing.T) 
 				t.Errorf("%s: the message does not name %s: %v", name, part, err)
 			}
 		}
-		f.unchanged(t, before)
+		f.requireUnchanged(t, before)
 	}
 }
 
-func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
+func TestFollowUpRequiresTheRevisionThatItRead(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.startRun(t, "r", 5)
@@ -477,7 +477,7 @@ func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 		if err := f.store.Apply(t.Context(), record, back, stale, true, now); !errors.Is(err, billing.ErrAlreadyDecided) {
 			t.Errorf("another revision: got %v, want ErrAlreadyDecided", err)
 		}
-		f.unchanged(t, before)
+		f.requireUnchanged(t, before)
 
 		if err := f.store.Apply(t.Context(), record, back, item, true, now); err != nil {
 			t.Fatal(err)
@@ -495,7 +495,7 @@ func TestFollowUpBuildsOnTheRevisionItRead(t *testing.T) {
 	})
 }
 
-func TestWhatWasWithheldStaysListedUntilTheNextPlan(t *testing.T) {
+func TestWithheldChangesAreKeptUntilTheNextPlan(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t, pendingItem("r", "a"))
 		listed := func(outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) []billing.Change {
@@ -520,7 +520,7 @@ func TestWhatWasWithheldStaysListedUntilTheNextPlan(t *testing.T) {
 	})
 }
 
-func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
+func TestOrganizationCountsOnceAsADowngrade(t *testing.T) {
 	toStarter := func(id string) billing.Plan {
 		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "starter"})
 	}
@@ -550,7 +550,7 @@ func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
 				err := f.store.Apply(t.Context(), f.record(t, "a"), plan, item, true, now)
 				if test.code != "" {
 					wantFailure(t, err, billing.Permanent, test.code)
-					f.unchanged(t, before)
+					f.requireUnchanged(t, before)
 				} else if err != nil {
 					t.Error(err)
 				}
@@ -562,7 +562,7 @@ func TestAnOrganizationCountsOnceAsADowngrade(t *testing.T) {
 	}
 }
 
-func TestFollowUpNeedsARepair(t *testing.T) {
+func TestFollowUpIsRefusedWithoutARepair(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		for _, from := range outcomes {
@@ -579,7 +579,7 @@ func TestFollowUpNeedsARepair(t *testing.T) {
 	})
 }
 
-func TestGuardWithholdsWhatGoesBeyondIt(t *testing.T) {
+func TestGuardWithholdsDowngradesBeyondTheLimit(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startRun(t, "r", 1)
@@ -589,7 +589,7 @@ func TestGuardWithholdsWhatGoesBeyondIt(t *testing.T) {
 		before := f.state(t)
 		err := f.apply(t, "r", f.record(t, "b"), downgrade("b"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
-		f.unchanged(t, before)
+		f.requireUnchanged(t, before)
 		if err := f.apply(t, "r", f.record(t, "c"), upgrade("c")); err != nil {
 			t.Errorf("an upgrade: %v", err)
 		}
@@ -625,14 +625,14 @@ func TestValuesTheColumnCannotHoldAreRefused(t *testing.T) {
 			} else if err == nil {
 				t.Errorf("%s was set to %v", wrong.Field, wrong.To)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 		}
 	})
 }
 
 // What the application's tables may forbid, each for every row: the number is MySQL's, and
 // MariaDB's where it has another.
-func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
+func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 	t.Parallel()
 	price := billing.Change{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"}
 	tier := billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "max"}
@@ -747,7 +747,7 @@ func TestWhatMySQLRefusesOfARowForGoodIsAboutItsOrganization(t *testing.T) {
 			if !slices.ContainsFunc(c.says, func(says string) bool { return strings.Contains(err.Error(), says) }) {
 				t.Errorf("got %v, want MySQL's %s", err, c.says)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 		})
 	}
 }
@@ -757,7 +757,7 @@ var hostile = []string{
 	`'; DROP TABLE organizations; --`, `" OR "1"="1`, `a\' b\\`, `%_`, "é🚀ß漢", "nul\x00inside", "line\nbreak\r\x1a", "`tick`", `?`, `\`,
 }
 
-func TestTextSurvivesWhateverItHolds(t *testing.T) {
+func TestHostileTextIsStoredUnchanged(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, text := range hostile {
 			orgID, runID := text, "run"+text

@@ -29,7 +29,7 @@ func wantIDs(t *testing.T, what string, got []string, want ...string) {
 	}
 }
 
-func TestClosedFullRunsAreToBeArchivedUntilTheirLatestRevisionIs(t *testing.T) {
+func TestClosedFullRunsNeedArchivingUntilTheirLatestRevisionIsArchived(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for n, run := range []billing.Run{
 			{ID: "earlier"}, {ID: "dry", DryRun: true}, {ID: "one", OrgID: "a"}, {ID: "catch-up", Strategy: billing.StrategyEvents}, {ID: "open"}, {ID: "unsummed"},
@@ -88,7 +88,7 @@ func TestClosedFullRunsAreToBeArchivedUntilTheirLatestRevisionIs(t *testing.T) {
 	})
 }
 
-func TestPruningForgetsWhatWasArchived(t *testing.T) {
+func TestPruneDeletesArchiveRows(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.setStatus(t, newRun("old"), billing.RunStopped)
 		if _, err := f.store.AcquireArchiveLease(t.Context(), billing.Lease{RunID: "old", Owner: "me", End: now}, now); err != nil {
@@ -97,6 +97,6 @@ func TestPruningForgetsWhatWasArchived(t *testing.T) {
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Hour)); n != 1 || err != nil {
 			t.Fatalf("pruned %d, %v", n, err)
 		}
-		wantIDs(t, "left", f.texts(t, `SELECT run_id FROM reconciliation_archives`))
+		wantIDs(t, "left", f.selectStrings(t, `SELECT run_id FROM reconciliation_archives`))
 	})
 }

@@ -38,7 +38,7 @@ func (f *fixture) catchUp(t *testing.T, id string) billing.Lease {
 }
 
 // told is an event of the subscription so many seconds into the hour.
-func told(subscription string, second int, changes ...func(*billing.Event)) billing.Event {
+func event(subscription string, second int, changes ...func(*billing.Event)) billing.Event {
 	e := billing.Event{
 		ID: fmt.Sprintf("evt_%s_%d", subscription, second), Type: "customer.subscription.updated", Created: hour.From.Add(time.Duration(second) * time.Second),
 		SubscriptionID: subscription, CustomerID: "cus_of_" + subscription,
@@ -49,15 +49,15 @@ func told(subscription string, second int, changes ...func(*billing.Event)) bill
 	return e
 }
 
-func (f *fixture) storeEvents(t *testing.T, l billing.Lease, w billing.Window, events ...billing.Event) {
+func (f *fixture) saveEvents(t *testing.T, l billing.Lease, w billing.Window, events ...billing.Event) {
 	t.Helper()
 	if err := f.store.SaveEvents(t.Context(), l, w, events, w, now); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// nameAll looks up whom the events concern.
-func (f *fixture) nameAll(t *testing.T, l billing.Lease) {
+// listEventOrganizations looks up whom the events concern.
+func (f *fixture) listEventOrganizations(t *testing.T, l billing.Lease) {
 	t.Helper()
 	for after, first := "", true; first || after != ""; first = false {
 		var err error
@@ -73,18 +73,18 @@ func (f *fixture) nameAll(t *testing.T, l billing.Lease) {
 	}
 }
 
-func TestTheLatestEventOfASubscriptionIsKept(t *testing.T) {
+func TestLatestEventOfASubscriptionIsKept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		l := f.catchUp(t, "r")
 		f.addPaying(t, "a")
-		f.storeEvents(t, l, hour, told("sub_a", 30), told("sub_a", 20))
-		f.storeEvents(t, l, hour, told("sub_a", 40, func(e *billing.Event) { e.PendingWebhooks = 2 }), told("sub_a", 10))
-		f.storeEvents(t, l, hour, told("sub_a", 40, func(e *billing.Event) { e.ID = "evt_zzz" })) // of the same second, listed later
-		f.storeEvents(t, l, hour, billing.Event{ID: "evt_nobody", Created: now}, told("sub_a", 5))
+		f.saveEvents(t, l, hour, event("sub_a", 30), event("sub_a", 20))
+		f.saveEvents(t, l, hour, event("sub_a", 40, func(e *billing.Event) { e.PendingWebhooks = 2 }), event("sub_a", 10))
+		f.saveEvents(t, l, hour, event("sub_a", 40, func(e *billing.Event) { e.ID = "evt_zzz" })) // of the same second, listed later
+		f.saveEvents(t, l, hour, billing.Event{ID: "evt_nobody", Created: now}, event("sub_a", 5))
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 1 {
 			t.Errorf("%d rows", n)
 		}
-		f.nameAll(t, l)
+		f.listEventOrganizations(t, l)
 		want := &billing.Cause{ID: "evt_sub_a_40", Type: "customer.subscription.updated", Created: hour.From.Add(40 * time.Second), PendingWebhooks: 2}
 		if err := f.store.Decide(t.Context(), billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld}, false, now); err != nil {
 			t.Fatal(err)
@@ -106,8 +106,8 @@ func TestTheLatestEventOfASubscriptionIsKept(t *testing.T) {
 			t.Error(err)
 		}
 		later := f.catchUpAfter(t, "r", "s")
-		f.storeEvents(t, later, hour, told("sub_a", 35)) // an older one, named later
-		f.nameAll(t, later)
+		f.saveEvents(t, later, hour, event("sub_a", 35)) // an older one, named later
+		f.listEventOrganizations(t, later)
 		for org, want := range map[string]*billing.Cause{"a": want, "b": nil} {
 			if got, err := f.store.LatestCause(t.Context(), org); !cmp.Equal(got, want) || err != nil {
 				t.Errorf("the latest event of %s is %+v, %v", org, got, err)
@@ -123,7 +123,7 @@ func (f *fixture) catchUpAfter(t *testing.T, before, id string) billing.Lease {
 	return f.catchUp(t, id)
 }
 
-func TestWhomEventsLeadTo(t *testing.T) {
+func TestEventsListOrganizationsByRowMetadataAndCustomer(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "recorded", "named", "both", "gone")
 		f.addOrganizations(t, appschema.Organization{ID: "customer", StripeCustomerID: new("cus_c")}, appschema.Organization{ID: "shares", StripeCustomerID: new(" cus_c ")},
@@ -131,19 +131,19 @@ func TestWhomEventsLeadTo(t *testing.T) {
 		f.addRows(t, appschema.Subscription{ID: "padded", OrgID: "nothing", StripeSubscriptionID: new("\tsub_padded ")})
 		f.MustExec(t, `UPDATE organizations SET is_deleted = TRUE WHERE id = 'gone'`)
 		l := f.catchUp(t, "r")
-		f.storeEvents(t, l, hour,
-			told("sub_recorded", 1), told("sub_gone", 1), told("sub_padded", 1), told("sub_stranger", 1),
-			told("sub_new", 2, func(e *billing.Event) { e.OrgID = "named" }),
-			told("sub_both", 3, func(e *billing.Event) { e.OrgID = "NAMED" }),
-			told("sub_by_customer", 4, func(e *billing.Event) { e.CustomerID = "cus_c" }),
-			told("sub_of_nobody", 4, func(e *billing.Event) { e.OrgID, e.CustomerID = "gone", "" }),
-			told("sub_long", 4, func(e *billing.Event) { e.OrgID = strings.Repeat("named", 100) }),
-			told("", 5, func(e *billing.Event) { e.CustomerID, e.OrgID = "", "recorded" }))
-		f.nameAll(t, l)
+		f.saveEvents(t, l, hour,
+			event("sub_recorded", 1), event("sub_gone", 1), event("sub_padded", 1), event("sub_stranger", 1),
+			event("sub_new", 2, func(e *billing.Event) { e.OrgID = "named" }),
+			event("sub_both", 3, func(e *billing.Event) { e.OrgID = "NAMED" }),
+			event("sub_by_customer", 4, func(e *billing.Event) { e.CustomerID = "cus_c" }),
+			event("sub_of_nobody", 4, func(e *billing.Event) { e.OrgID, e.CustomerID = "gone", "" }),
+			event("sub_long", 4, func(e *billing.Event) { e.OrgID = strings.Repeat("named", 100) }),
+			event("", 5, func(e *billing.Event) { e.CustomerID, e.OrgID = "", "recorded" }))
+		f.listEventOrganizations(t, l)
 		want := []string{
 			"both sub_both", "customer sub_by_customer", "named sub_both", "named sub_new", "nothing sub_padded", "recorded ", "recorded sub_recorded", "shares sub_by_customer",
 		}
-		if diff := cmp.Diff(want, f.texts(t, `SELECT CONCAT(org_id, ' ', subscription_id) FROM reconciliation_named ORDER BY 1`)); diff != "" {
+		if diff := cmp.Diff(want, f.selectStrings(t, `SELECT CONCAT(org_id, ' ', subscription_id) FROM reconciliation_named ORDER BY 1`)); diff != "" {
 			t.Error(diff)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
@@ -156,7 +156,7 @@ func TestWhomEventsLeadTo(t *testing.T) {
 	})
 }
 
-func TestOneOfManyCatchUpsOpens(t *testing.T) {
+func TestOneOfManyConcurrentCatchUpsIsOpened(t *testing.T) {
 	f := onServer(t)
 	var all sync.WaitGroup
 	opened := make([]string, 12)
@@ -178,7 +178,7 @@ func TestOneOfManyCatchUpsOpens(t *testing.T) {
 	}
 }
 
-func TestWhatIsCaughtUp(t *testing.T) {
+func TestCatchUpCoverage(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		add := func(id string, status billing.RunStatus, listed bool, from, to time.Duration, changes ...func(*billing.Run, *billing.Window)) {
 			t.Helper()
@@ -234,11 +234,11 @@ func TestWhatIsCaughtUp(t *testing.T) {
 	})
 }
 
-func TestACatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
+func TestCatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b")
 		l := f.catchUp(t, "r")
-		f.storeEvents(t, l, hour, told("sub_a", 1), told("sub_x", 1, func(e *billing.Event) { e.CustomerID = "cus_b" }))
+		f.saveEvents(t, l, hour, event("sub_a", 1), event("sub_x", 1, func(e *billing.Event) { e.CustomerID = "cus_b" }))
 		f.MustExec(t, `INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
 			VALUES ('evt_late', 't', 1, 'sub_b', 'cus_b', '', ?, 0, ?)`, hour.From, hour.From)
 		l.Owner = "another"
@@ -246,10 +246,10 @@ func TestACatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
 		undelivered.State = billing.WindowUndelivered
 		for name, write := range map[string]func() error{
 			"SaveEvents": func() error {
-				return f.store.SaveEvents(t.Context(), l, hour, []billing.Event{told("sub_b", 1)}, undelivered, now)
+				return f.store.SaveEvents(t.Context(), l, hour, []billing.Event{event("sub_b", 1)}, undelivered, now)
 			},
 			"SaveEvents undelivered": func() error {
-				return f.store.SaveEvents(t.Context(), l, undelivered, []billing.Event{told("sub_b", 1)}, undelivered, now)
+				return f.store.SaveEvents(t.Context(), l, undelivered, []billing.Event{event("sub_b", 1)}, undelivered, now)
 			},
 			"AddLateEvents":        func() error { _, err := f.store.AddLateEvents(t.Context(), l, hour); return err },
 			"ListFromEvents":       func() error { _, err := f.store.ListFromEvents(t.Context(), l, ""); return err },
@@ -270,13 +270,13 @@ func TestACatchUpThatLostItsLeaseWritesNothing(t *testing.T) {
 	})
 }
 
-func TestTrimmingAndPruningTakeWhatACatchUpHasAlong(t *testing.T) {
+func TestTrimAndPruneDeleteCatchUpRows(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b")
 		l := f.catchUp(t, "r")
-		f.storeEvents(t, l, hour, told("sub_a", 1), told("sub_b", 1))
-		f.nameAll(t, l)
-		f.storeEvents(t, l, hour, told("sub_a", 1))
+		f.saveEvents(t, l, hour, event("sub_a", 1), event("sub_b", 1))
+		f.listEventOrganizations(t, l)
+		f.saveEvents(t, l, hour, event("sub_a", 1))
 		for org, outcome := range map[string]billing.Outcome{"a": billing.OutcomeSkipped, "b": billing.OutcomeError} {
 			if err := f.store.Decide(t.Context(), billing.Item{RunID: "r", OrgID: org, Outcome: outcome, Reason: billing.ReasonInSync}, false, now); err != nil {
 				t.Fatal(err)
@@ -286,7 +286,7 @@ func TestTrimmingAndPruningTakeWhatACatchUpHasAlong(t *testing.T) {
 		if err := f.store.Trim(t.Context(), now.Add(-time.Hour), now.Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"b"}, f.texts(t, `SELECT org_id FROM reconciliation_named`)); diff != "" {
+		if diff := cmp.Diff([]string{"b"}, f.selectStrings(t, `SELECT org_id FROM reconciliation_named`)); diff != "" {
 			t.Error(diff)
 		}
 		if n, err := f.store.PruneEmptyCatchUps(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // it named somebody
@@ -303,9 +303,9 @@ func TestTrimmingAndPruningTakeWhatACatchUpHasAlong(t *testing.T) {
 	})
 }
 
-// TestACatchUpReadsInProportionToTheEvents: by their index; only those that lead nowhere make it read the
+// TestCatchUpReadsInProportionToItsEvents: by their index; only those that lead nowhere make it read the
 // application's tables through, once for many.
-func TestACatchUpReadsInProportionToTheEvents(t *testing.T) {
+func TestCatchUpReadsInProportionToItsEvents(t *testing.T) {
 	const events = 100
 	read := map[int]map[string]int{}
 	for _, n := range []int{500, 5000} {
@@ -315,7 +315,7 @@ func TestACatchUpReadsInProportionToTheEvents(t *testing.T) {
 		var page []billing.Event
 		for i := range events {
 			id := fmt.Sprintf("org-%06d", 4*i)
-			e := told("sub_"+id, i, func(e *billing.Event) { e.CustomerID = "cus_" + id })
+			e := event("sub_"+id, i, func(e *billing.Event) { e.CustomerID = "cus_" + id })
 			if i%2 == 1 {
 				e.SubscriptionID, e.OrgID = "sub_new_"+id, id
 			}

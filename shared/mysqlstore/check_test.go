@@ -31,7 +31,7 @@ func problems(t *testing.T, store *mysqlstore.Store, writes bool) []string {
 	return strings.Split(list, "; ")
 }
 
-func TestTheApplicationsTablesAreAsNeeded(t *testing.T) {
+func TestApplicationsTablesPassTheCheck(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, writes := range []bool{true, false} {
 			if warnings, err := f.store.CheckApplication(t.Context(), writes); len(warnings) > 0 || err != nil {
@@ -41,7 +41,7 @@ func TestTheApplicationsTablesAreAsNeeded(t *testing.T) {
 	})
 }
 
-func TestTablesThatDoAsWellAreTaken(t *testing.T) {
+func TestCheckAcceptsOtherSuitableTypes(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, change := range []string{
 			`subscriptions DROP FOREIGN KEY fk_subscriptions_org`,
@@ -66,7 +66,7 @@ func TestTablesThatDoAsWellAreTaken(t *testing.T) {
 	})
 }
 
-func TestEveryProblemOfTheApplicationsTablesIsNamedAtOnce(t *testing.T) {
+func TestCheckNamesAllProblemsAtOnce(t *testing.T) {
 	changes := []struct{ change, problem string }{
 		{`subscriptions DROP FOREIGN KEY fk_subscriptions_org`, ""},
 		{`organizations MODIFY is_deleted INT NULL DEFAULT 0`, "organizations.is_deleted may be NULL but must be NOT NULL"},
@@ -107,7 +107,7 @@ func TestEveryProblemOfTheApplicationsTablesIsNamedAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnIDWiderThanOursIsRefused(t *testing.T) {
+func TestCheckRefusesAnIDColumnWiderThanOurs(t *testing.T) {
 	f := onServer(t)
 	f.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	f.MustExec(t, `ALTER TABLE organizations MODIFY id VARCHAR(37) NOT NULL`)
@@ -122,7 +122,7 @@ func TestAnIDWiderThanOursIsRefused(t *testing.T) {
 	}
 }
 
-func TestAMissingTableIsOneProblem(t *testing.T) {
+func TestMissingTableIsOneProblem(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `DROP TABLE subscriptions`)
 		want := []string{"there is no table subscriptions, or DB_USER has no right to it: check DB_NAME"}
@@ -132,7 +132,7 @@ func TestAMissingTableIsOneProblem(t *testing.T) {
 	})
 }
 
-func TestMissingKeysAreWarnedOf(t *testing.T) {
+func TestCheckWarnsOfMissingKeys(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 		f.MustExec(t, `ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
@@ -145,8 +145,8 @@ func TestMissingKeysAreWarnedOf(t *testing.T) {
 	})
 }
 
-// TestAUniqueKeyOnAnExpressionIsNoneOfAColumn: how names are unique among those that are not deleted.
-func TestAUniqueKeyOnAnExpressionIsNoneOfAColumn(t *testing.T) {
+// TestUniqueKeyOnAnExpressionIsNotTheColumns: how names are unique among those that are not deleted.
+func TestUniqueKeyOnAnExpressionIsNotTheColumns(t *testing.T) {
 	f := onServer(t)
 	if strings.Contains(f.Kind, "MariaDB") {
 		t.Skip("MariaDB has no keys on expressions")
@@ -157,7 +157,7 @@ func TestAUniqueKeyOnAnExpressionIsNoneOfAColumn(t *testing.T) {
 	}
 }
 
-func TestAMissingForeignKeyIsSeenByWhoeverWrites(t *testing.T) {
+func TestLoginThatMayWriteSeesThatTheForeignKeyIsMissing(t *testing.T) {
 	for name, grants := range map[string][]string{
 		"rights to tables":  {"SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions"},
 		"rights to columns": {readOrganizations, writeOrganizations, readSubscriptions, writeSubscriptions},
@@ -215,7 +215,7 @@ var writeSubscriptions = func() string {
 	return inserted + ", " + strings.Replace(strings.Replace(inserted, "id, org_id, ", "", 1), "INSERT", "UPDATE", 1) + " ON subscriptions"
 }()
 
-func TestRightsThatAreMissingAreNamed(t *testing.T) {
+func TestCheckNamesMissingPrivileges(t *testing.T) {
 	for name, c := range map[string]struct {
 		grants []string
 		writes bool
@@ -254,7 +254,7 @@ func TestRightsThatAreMissingAreNamed(t *testing.T) {
 			if diff := cmp.Diff(c.want, problems(t, store, c.writes)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			f.unchanged(t, before)
+			f.requireUnchanged(t, before)
 			if warnings, err := store.CheckApplication(t.Context(), c.writes); err == nil && len(warnings) > 0 {
 				t.Errorf("warned of keys that are there: %q", warnings)
 			}
@@ -263,7 +263,7 @@ func TestRightsThatAreMissingAreNamed(t *testing.T) {
 }
 
 // Statements that are prepared only must not be stopped by what would be in the way of others.
-func TestTheCheckWaitsForNobodyAndFiresNothing(t *testing.T) {
+func TestCheckTakesNoLocksAndFiresNoTriggers(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "org-1")
 	for _, table := range []string{"organizations", "subscriptions"} {
@@ -275,7 +275,7 @@ func TestTheCheckWaitsForNobodyAndFiresNothing(t *testing.T) {
 	}
 }
 
-func TestAViewInATablesPlace(t *testing.T) {
+func TestCheckAcceptsViewsThatCanBeWritten(t *testing.T) {
 	f := onServer(t)
 	for _, s := range []string{
 		`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`,
@@ -296,7 +296,7 @@ func TestAViewInATablesPlace(t *testing.T) {
 	}
 }
 
-func TestAReadOnlyServerIsRefused(t *testing.T) {
+func TestReadOnlyServerIsRefused(t *testing.T) {
 	t.Parallel()
 	mysqltest.New(t)                          // which skips where there is no server
 	server, err := localdb.Start(t.Context()) // its own: nobody else could write
@@ -334,7 +334,7 @@ func TestAReadOnlyServerIsRefused(t *testing.T) {
 }
 
 // One NULL must not fail the batch that it is read with, nor hide its organization.
-func TestANullWhereAValueIsNeededIsOfItsOrganizationAlone(t *testing.T) {
+func TestNullInARequiredColumnFailsItsOrganizationOnly(t *testing.T) {
 	nulls := map[string]string{
 		"organizations.is_deleted":          "INT",
 		"organizations.subscription_tier":   "ENUM('free','starter','pro','max')",
@@ -379,7 +379,7 @@ func TestANullWhereAValueIsNeededIsOfItsOrganizationAlone(t *testing.T) {
 	})
 }
 
-func TestARecordThatBecameInvalidIsNotWritten(t *testing.T) {
+func TestRecordThatBecameInvalidIsNotWritten(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "org-1")
 	f.startRun(t, "run-1", 10)
@@ -394,7 +394,7 @@ func TestARecordThatBecameInvalidIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestARowOfNobodyIsNobodysClaim(t *testing.T) {
+func TestRowWithoutAnOrganizationClaimsNothing(t *testing.T) {
 	f := onServer(t)
 	f.MustExec(t, `ALTER TABLE subscriptions MODIFY org_id CHAR(36) NULL`)
 	f.MustExec(t, `INSERT INTO subscriptions (id, stripe_subscription_id) VALUES ('row', 'sub_1')`)
@@ -404,8 +404,8 @@ func TestARowOfNobodyIsNobodysClaim(t *testing.T) {
 	}
 }
 
-// TestTiersAreThoseOfTheConfiguration: the ENUMs' values, their order, and what the guard counts.
-func TestTiersAreThoseOfTheConfiguration(t *testing.T) {
+// TestCheckUsesTheConfiguredTiers: the ENUMs' values, their order, and what the guard counts.
+func TestCheckUsesTheConfiguredTiers(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a", "b")
 	config := configOf(f.DB)

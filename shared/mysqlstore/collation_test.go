@@ -33,7 +33,7 @@ func inCollation(t *testing.T, name, tables, database string, test func(t *testi
 	})
 }
 
-func TestARunWorksInAnyCollation(t *testing.T) {
+func TestRunWorksInAnyCollation(t *testing.T) {
 	t.Parallel()
 	for _, collation := range collations {
 		inCollation(t, collation, collation, collation, wholeRun)
@@ -42,7 +42,7 @@ func TestARunWorksInAnyCollation(t *testing.T) {
 }
 
 // White space is sorted before letters in each of them, and belongs to an id's ending in none but as padding.
-func TestIdsWithWhiteSpaceAroundThemAreFoundInAnyCollation(t *testing.T) {
+func TestPaddedIDsAreFoundInAnyCollation(t *testing.T) {
 	t.Parallel()
 	for _, collation := range collations {
 		inCollation(t, collation, collation, collation, func(t *testing.T, f *fixture) {
@@ -152,7 +152,7 @@ func (f *fixture) repair(t *testing.T, store *mysqlstore.Store, before billing.R
 
 // Where the application's tables and a value are in different character sets, the server converts
 // one of them. If it is the column, it reads the whole table.
-func TestNoCollationMakesTheServerReadATableThrough(t *testing.T) {
+func TestNoCollationCausesATableScan(t *testing.T) {
 	t.Parallel()
 	for _, collation := range collations {
 		inCollation(t, collation, collation, collation, readsByIndex)
@@ -224,7 +224,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 }
 
 // Two organizations, where the tables tell cases apart.
-func TestNeitherOfTwoIDsThatDifferInCaseOnlyGetsWhatIsTheOthers(t *testing.T) {
+func TestIDsThatDifferOnlyInCaseAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "utf8mb4_0900_as_cs", "latin1_bin"} {
 		inCollation(t, collation, collation, collation, func(t *testing.T, f *fixture) {

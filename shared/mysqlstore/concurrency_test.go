@@ -226,7 +226,7 @@ var oldText = old.Format("2006-01-02 15:04:05")
 
 // Repairs insert the rows of every other organization, webhooks those between them, into a table
 // that is one gap at first. None is ever in another's way.
-func TestRepairsAndWebhooksThatInsertAtOnceMeetNoLock(t *testing.T) {
+func TestConcurrentInsertsOfRepairsAndWebhooksDoNotBlock(t *testing.T) {
 	f := onServer(t)
 	f.SetMaxOpenConns(16)
 	const organizations, callers = 240, 12
@@ -291,7 +291,7 @@ func blocked(t *testing.T, f *fixture) (connection int64, cancel func(), result 
 	return connection, cancel, answer
 }
 
-func TestConnectionKilledBeforeTheCommitLeavesNothing(t *testing.T) {
+func TestConnectionKilledBeforeCommitWritesNothing(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a")
 	f.startRun(t, "r", 5)
@@ -305,7 +305,7 @@ func TestConnectionKilledBeforeTheCommitLeavesNothing(t *testing.T) {
 	if err := holder.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 	if err := f.apply(t, "r", f.record(t, "a"), downgrade("a")); err != nil {
 		t.Errorf("trying again: %v", err)
 	}
@@ -323,10 +323,10 @@ func TestKilledStatementIsUnavailable(t *testing.T) {
 	if err := holder.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 }
 
-func TestContextThatEndsBeforeTheCommitLeavesNothing(t *testing.T) {
+func TestContextCanceledBeforeCommitWritesNothing(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a")
 	f.startRun(t, "r", 5)
@@ -341,7 +341,7 @@ func TestContextThatEndsBeforeTheCommitLeavesNothing(t *testing.T) {
 	if err := holder.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 }
 
 func TestLockWaitTimeoutIsUnavailable(t *testing.T) {
@@ -359,7 +359,7 @@ func TestLockWaitTimeoutIsUnavailable(t *testing.T) {
 	if err := holder.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 }
 
 func TestDeadlockIsUnavailable(t *testing.T) {
@@ -384,12 +384,12 @@ func TestDeadlockIsUnavailable(t *testing.T) {
 	if err := holder.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 }
 
 // Who locks a gap between keys keeps the application's webhooks from inserting rows of
 // organizations that have nothing to do with the repair, or ends them by a deadlock.
-func TestRepairInProgressLetsOtherOrganizationsInsert(t *testing.T) {
+func TestRepairDoesNotBlockInsertsOfOtherOrganizations(t *testing.T) {
 	f := onServer(t)
 	ids := []string{"a", "b", "bare", "c"}
 	f.addPaying(t, "b")
@@ -436,7 +436,7 @@ func TestRepairInProgressLetsOtherOrganizationsInsert(t *testing.T) {
 
 // Where repair and webhook insert the same row, each may wait for what the other has. InnoDB then
 // ends whichever has written less, which must not be the webhook.
-func TestDeadlockWithAWebhookEndsTheRepair(t *testing.T) {
+func TestRepairIsTheVictimOfADeadlockWithAWebhook(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("cus_a")})
 	f.startRun(t, "r", 0)

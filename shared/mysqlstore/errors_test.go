@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-func TestErrorNumbersMeanWhatTheServerMeansByThem(t *testing.T) {
+func TestErrorNumbersMatchTheServers(t *testing.T) {
 	for _, c := range []struct {
 		class   billing.Class
 		reason  billing.Reason

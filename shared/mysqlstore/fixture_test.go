@@ -331,7 +331,7 @@ func (f *fixture) state(t *testing.T) state {
 		t.Fatal(err)
 	}
 	var works []billing.Work
-	for _, pair := range f.texts(t, `SELECT CONCAT(r.id, '|', i.org_id) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`) {
+	for _, pair := range f.selectStrings(t, `SELECT CONCAT(r.id, '|', i.org_id) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`) {
 		runID, orgID, _ := strings.Cut(pair, "|")
 		works = append(works, billing.Work{RunID: runID, OrgID: orgID})
 	}
@@ -342,21 +342,21 @@ func (f *fixture) state(t *testing.T) state {
 	for work, item := range items {
 		s.Items[work.RunID+"|"+work.OrgID] = item
 	}
-	for _, id := range f.texts(t, `SELECT id FROM reconciliation_runs`) {
+	for _, id := range f.selectStrings(t, `SELECT id FROM reconciliation_runs`) {
 		s.Downgrades[id] = f.run(t, id).Downgrades
 	}
 	return s
 }
 
 // unchanged fails the test if anything was written since the state was taken.
-func (f *fixture) unchanged(t *testing.T, before state) {
+func (f *fixture) requireUnchanged(t *testing.T, before state) {
 	t.Helper()
 	if diff := cmp.Diff(before, f.state(t)); diff != "" {
 		t.Errorf("something was written (-before +after):\n%s", diff)
 	}
 }
 
-func (f *fixture) texts(t *testing.T, query string) []string {
+func (f *fixture) selectStrings(t *testing.T, query string) []string {
 	t.Helper()
 	rows, err := f.QueryContext(t.Context(), query)
 	if err != nil {

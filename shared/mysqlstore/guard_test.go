@@ -34,8 +34,8 @@ func (f *fixture) lower(t *testing.T, runID string, orgs ...string) (lowered str
 	return lowered
 }
 
-// budgetEnds lets the time pass within which the catch-ups' budget counts, but for so much.
-func (f *fixture) budgetEnds(t *testing.T, before time.Duration) {
+// setBudgetEnd lets the time pass within which the catch-ups' budget counts, but for so much.
+func (f *fixture) setBudgetEnd(t *testing.T, before time.Duration) {
 	t.Helper()
 	f.MustExec(t, `UPDATE reconciliation_budgets SET opened_at = UTC_TIMESTAMP(6) - INTERVAL ? SECOND`, int((24*time.Hour-before)/time.Second))
 }
@@ -53,7 +53,7 @@ func (f *fixture) approve(t *testing.T, runID string, limit int) {
 	}
 }
 
-func TestCatchUpsShareOneBudgetForADay(t *testing.T) {
+func TestCatchUpsShareOneBudgetFor24Hours(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d", "e", "f", "g")
 		f.startCatchUp(t, "1", 3)
@@ -73,11 +73,11 @@ func TestCatchUpsShareOneBudgetForADay(t *testing.T) {
 		if got := f.lower(t, "week", "d", "e", "f"); got != "de" {
 			t.Errorf("the weekly run, which has a limit of its own, lowered %q", got)
 		}
-		f.budgetEnds(t, time.Minute)
+		f.setBudgetEnd(t, time.Minute)
 		if got := f.lower(t, "1", "f"); got != "" || f.used(t) != 3 {
 			t.Errorf("a minute before a day is over it lowered %q, used %d", got, f.used(t))
 		}
-		f.budgetEnds(t, 0)
+		f.setBudgetEnd(t, 0)
 		if got := f.lower(t, "1", "f"); got != "f" || f.used(t) != 1 {
 			t.Errorf("a day after the first it lowered %q, used %d", got, f.used(t))
 		}
@@ -88,14 +88,14 @@ func TestCatchUpsShareOneBudgetForADay(t *testing.T) {
 }
 
 // A catch-up that is redriven next week counts when it writes, with the budget of that day.
-func TestARedriveCountsWhenItWrites(t *testing.T) {
+func TestRedriveCountsAgainstTheBudgetOfTheDayItWrites(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startCatchUp(t, "old", 1)
 		if got := f.lower(t, "old", "a", "b"); got != "a" {
 			t.Fatalf("lowered %q", got)
 		}
-		f.budgetEnds(t, 0)
+		f.setBudgetEnd(t, 0)
 		f.startCatchUp(t, "new", 1)
 		if got := f.lower(t, "old", "b"); got != "b" {
 			t.Errorf("redriven, it lowered %q", got)
@@ -106,7 +106,7 @@ func TestARedriveCountsWhenItWrites(t *testing.T) {
 	})
 }
 
-func TestABudgetKeepsTheLimitOfWhoOpenedIt(t *testing.T) {
+func TestBudgetKeepsTheLimitOfTheCatchUpThatOpenedIt(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startCatchUp(t, "none", 0)
@@ -120,7 +120,7 @@ func TestABudgetKeepsTheLimitOfWhoOpenedIt(t *testing.T) {
 		if got := f.lower(t, "one", "a") + f.lower(t, "many", "b"); got != "a" {
 			t.Errorf("lowered %q", got)
 		}
-		f.budgetEnds(t, 0)
+		f.setBudgetEnd(t, 0)
 		if got := f.lower(t, "none", "b"); got != "" || f.used(t) != 1 {
 			t.Errorf("lowered %q", got)
 		}
@@ -130,7 +130,7 @@ func TestABudgetKeepsTheLimitOfWhoOpenedIt(t *testing.T) {
 	})
 }
 
-func TestWhatWasApprovedForACatchUpIsCountedApart(t *testing.T) {
+func TestApprovedDowngradesOfACatchUpDoNotUseTheBudget(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d", "e")
 		f.startCatchUp(t, "1", 1)
@@ -145,7 +145,7 @@ func TestWhatWasApprovedForACatchUpIsCountedApart(t *testing.T) {
 		if got := f.lower(t, "2", "d"); got != "" {
 			t.Errorf("what was approved for another let it lower %q", got)
 		}
-		f.budgetEnds(t, 0)
+		f.setBudgetEnd(t, 0)
 		if got := f.lower(t, "2", "d", "e"); got != "d" || f.used(t) != 1 {
 			t.Errorf("the budget after that lowered %q", got)
 		}
@@ -156,7 +156,7 @@ func TestWhatWasApprovedForACatchUpIsCountedApart(t *testing.T) {
 }
 
 // Who approves what a catch-up has done, and no more, has refused the rest: a budget of a later day changes nothing.
-func TestWhatIsApprovedIsAllThatACatchUpMayLower(t *testing.T) {
+func TestApprovedLimitExcludesTheBudget(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startCatchUp(t, "1", 1)
@@ -164,7 +164,7 @@ func TestWhatIsApprovedIsAllThatACatchUpMayLower(t *testing.T) {
 			t.Fatalf("lowered %q", got)
 		}
 		f.approve(t, "1", 1)
-		f.budgetEnds(t, 0)
+		f.setBudgetEnd(t, 0)
 		err := f.apply(t, "1", f.record(t, "b"), downgrade("b"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
 		if !strings.Contains(err.Error(), "the 1 downgrades that were approved") {
@@ -177,7 +177,7 @@ func TestWhatIsApprovedIsAllThatACatchUpMayLower(t *testing.T) {
 	})
 }
 
-func TestALimitIsSetBothWaysNeverBelowWhatIsUsed(t *testing.T) {
+func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.startRun(t, "full", 10)
 		f.startCatchUp(t, "catch-up", 10)
@@ -207,7 +207,7 @@ func TestALimitIsSetBothWaysNeverBelowWhatIsUsed(t *testing.T) {
 	})
 }
 
-func TestWhoAskedForARunIsKept(t *testing.T) {
+func TestRunKeepsWhoStartedIt(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		asked := newRun("r")
 		asked.By, asked.AllowDowngrade, asked.RequestID = "ops@desk", true, "request"
@@ -243,7 +243,7 @@ func TestWhoAskedForARunIsKept(t *testing.T) {
 
 // Catch-ups, a weekly run and duplicates of their messages lower at once, while the limit of one catch-up is set
 // up and down, and the budget's day ends in between. Each unit is counted once and none too many.
-func TestTheBudgetIsExactForManyRunsAtOnce(t *testing.T) {
+func TestBudgetIsExactForConcurrentRuns(t *testing.T) {
 	f := onServer(t)
 	f.SetMaxOpenConns(16)
 	const organizations, workers, budget, weekly, approved = 240, 16, 23, 11, 9
@@ -309,7 +309,7 @@ func TestTheBudgetIsExactForManyRunsAtOnce(t *testing.T) {
 		}
 		count("lowered", `SELECT COUNT(*) FROM organizations WHERE subscription_tier = 'free'`, all+weekly)
 		if day == 0 {
-			f.budgetEnds(t, 0)
+			f.setBudgetEnd(t, 0)
 			lowerAll()
 			spent += budget
 		}

@@ -25,7 +25,7 @@ func pastIDs(runs []mysqlstore.PastRun) []string {
 	return ids
 }
 
-func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
+func TestHistoryListsTheLatestRunsNewestFirst(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if runs, err := f.store.RecentRuns(t.Context(), "", 5); len(runs) != 0 || err != nil {
 			t.Errorf("before the first run: %v, %v", runs, err)
@@ -67,7 +67,7 @@ func TestHistoryIsTheLastRunsLatestFirst(t *testing.T) {
 	})
 }
 
-func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
+func TestHistoryTotalsAreStoredOrCounted(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		items := []billing.Item{
 			{RunID: "closed", OrgID: "a", Outcome: billing.OutcomeSynced},
@@ -97,7 +97,7 @@ func TestHistoryHasWrittenFiguresOrCountsThem(t *testing.T) {
 	})
 }
 
-func TestReportItemsComeWithTheirOrganization(t *testing.T) {
+func TestReportItemsIncludeTheirOrganization(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Alpha", CreatedBy: "user", StripeCustomerID: new("cus_a"), SubscriptionTier: "pro"}, appschema.Organization{ID: "b"})
 		f.addRows(t,
@@ -160,7 +160,7 @@ func TestReportItemsComeWithTheirOrganization(t *testing.T) {
 
 // Each page is read to its end before the first of it is handed out: what is done with an item
 // may ask the database itself, over a single connection.
-func TestReportItemsComeInPagesThatHoldNoConnection(t *testing.T) {
+func TestReportPagesHoldNoConnection(t *testing.T) {
 	f := onServer(t)
 	store, _ := f.one(t)
 	var items []billing.Item
@@ -187,7 +187,7 @@ func TestReportItemsComeInPagesThatHoldNoConnection(t *testing.T) {
 	}
 }
 
-func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
+func TestPruneKeepsBaselineRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		cutoff := now.Add(-90 * 24 * time.Hour)
 		for i, c := range []struct {
@@ -213,10 +213,10 @@ func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
 			t.Errorf("pruned %d, %v; want 4", n, err)
 		}
 		want := []string{"dry", "last"}
-		if diff := gocmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
+		if diff := gocmp.Diff(want, f.selectStrings(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
 			t.Errorf("runs (-want +got):\n%s", diff)
 		}
-		if diff := gocmp.Diff(want, f.texts(t, `SELECT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
+		if diff := gocmp.Diff(want, f.selectStrings(t, `SELECT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
 		if last, err := f.store.LastFullRunAt(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
@@ -228,7 +228,7 @@ func TestPruneKeepsTheRunsThatLaterOnesAreMeasuredAgainst(t *testing.T) {
 	})
 }
 
-func TestPruneGoesOnWhereItBrokeOff(t *testing.T) {
+func TestInterruptedPruneContinues(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		cutoff := now.Add(-90 * 24 * time.Hour)
 		for _, id := range []string{"half", "without items"} {
@@ -240,13 +240,13 @@ func TestPruneGoesOnWhereItBrokeOff(t *testing.T) {
 		if n, err := f.store.Prune(t.Context(), cutoff); n != 2 || err != nil {
 			t.Errorf("pruned %d, %v; want 2", n, err)
 		}
-		if left := f.texts(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(left) > 0 {
+		if left := f.selectStrings(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(left) > 0 {
 			t.Errorf("%v is left", left)
 		}
 	})
 }
 
-func TestRunsAreToldApartByKind(t *testing.T) {
+func TestRecentRunsFilterByKind(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, run := range []billing.Run{{}, {OrgID: "a"}, {Strategy: billing.StrategyEvents}, {Strategy: billing.StrategyRetrieve}} {
 			made := newRun(fmt.Sprintf("run-%d", i))
@@ -281,7 +281,7 @@ func TestRunsAreToldApartByKind(t *testing.T) {
 	})
 }
 
-func TestCatchUpsAreSummedUpByDay(t *testing.T) {
+func TestCatchUpDaysSumUpCatchUps(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if days, err := f.store.CatchUpDays(t.Context(), 5); len(days) != 0 || err != nil {
 			t.Errorf("before the first: %v, %v", days, err)

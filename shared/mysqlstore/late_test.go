@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-func TestEventsThatWereTakenLateGoFromCatchUpToCatchUpUntilOneEndsWell(t *testing.T) {
+func TestLateEventsPassFromCatchUpToCatchUpUntilOneCompletes(t *testing.T) {
 	const events = 1200 // more than two pages
 	onEach(t, func(t *testing.T, f *fixture) {
 		window := billing.Window{From: now.Add(-time.Hour), To: now}

@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-func TestConnectionsAreMadeWithARotatedLogin(t *testing.T) {
+func TestConnectUsesARotatedLogin(t *testing.T) {
 	f := onServer(t)
 	config := f.userConfig(t, "rotated")
 	f.addPaying(t, "a")
@@ -37,7 +37,7 @@ func TestConnectionsAreMadeWithARotatedLogin(t *testing.T) {
 	}
 }
 
-func TestARefusedLoginIsUnavailableWhileNoOtherCanBeHad(t *testing.T) {
+func TestRefusedLoginIsUnavailableWhileThereIsNoOther(t *testing.T) {
 	user := 0
 	for name, renew := range map[string]func(context.Context, mysqlstore.Login) (mysqlstore.Login, error){
 		"the secret has the old one": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) { return refused, nil },

@@ -32,7 +32,7 @@ func tables(t *testing.T, db *mysqltest.DB) map[string]string {
 	t.Helper()
 	f := &fixture{DB: db}
 	all := map[string]string{}
-	for _, name := range f.texts(t, `SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()`) {
+	for _, name := range f.selectStrings(t, `SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()`) {
 		var same, statement string
 		if err := db.QueryRowContext(t.Context(), `SHOW CREATE TABLE `+name).Scan(&same, &statement); err != nil {
 			t.Fatal(err)
@@ -96,7 +96,7 @@ func TestMigrateAgainDoesNothing(t *testing.T) {
 	})
 }
 
-func TestMigrationsGoDownAndUpAgain(t *testing.T) {
+func TestMigrationsCanBeReverted(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		steps := migrate(t, db)
 		up := tables(t, db)
@@ -118,7 +118,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	})
 }
 
-func TestMigrateGoesOnWhereItBrokeOff(t *testing.T) {
+func TestInterruptedMigrateContinues(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		migrate(t, db)
 		want := tables(t, db)
@@ -136,7 +136,7 @@ func TestMigrateGoesOnWhereItBrokeOff(t *testing.T) {
 }
 
 // No transaction spans CREATE TABLE: who dies right behind it leaves a table without a version.
-func TestMigrateGoesOnWhereItsVersionTableIsEmpty(t *testing.T) {
+func TestMigrateAcceptsAnEmptyVersionTable(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		migrate(t, db)
 		want := tables(t, db)
@@ -156,7 +156,7 @@ func TestMigrateGoesOnWhereItsVersionTableIsEmpty(t *testing.T) {
 	})
 }
 
-func TestSeveralMigrateAtOnce(t *testing.T) {
+func TestConcurrentMigrateWorks(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	const n = 8
@@ -184,7 +184,7 @@ func TestSeveralMigrateAtOnce(t *testing.T) {
 	}
 }
 
-func TestMigrateHasRoomInAPoolOfOne(t *testing.T) {
+func TestMigrateNeedsOneConnection(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	pool := db.Open(t)
@@ -200,7 +200,7 @@ func TestMigrateHasRoomInAPoolOfOne(t *testing.T) {
 
 // Every function migrates when it starts; where an administrator did it, its user needs no right
 // to create tables.
-func TestMigrateOfCurrentTablesNeedsNoRightToCreateThem(t *testing.T) {
+func TestMigrateOfCurrentTablesNeedsNoCreatePrivilege(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, mysqltest.New(t))
 	user := strings.TrimPrefix(f.Name, "test_")

@@ -69,7 +69,7 @@ func TestOpenedSessionIsStrictAndInUTC(t *testing.T) {
 	})
 }
 
-func TestPoolKeepsToItsLimit(t *testing.T) {
+func TestPoolIsLimitedToMaxConns(t *testing.T) {
 	db := mysqltest.New(t)
 	config := configOf(db)
 	for conns, want := range map[int]int{0: 10, 3: 3} {
@@ -80,7 +80,7 @@ func TestPoolKeepsToItsLimit(t *testing.T) {
 	}
 }
 
-func TestRefusedConnectionSaysWhyInOneLine(t *testing.T) {
+func TestRefusedConnectionGivesTheReasonInOneLine(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	const secret = "hunter2secret" // secret-scan:allow a made-up password that must not be shown
@@ -144,7 +144,7 @@ func closedPort(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-func TestConnectionThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
+func TestUnansweredConnectEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -182,7 +182,7 @@ func TestUnusableCAFileIsNamed(t *testing.T) {
 	}
 }
 
-func TestDatabaseWithoutTheTablesIsTheWrongOne(t *testing.T) {
+func TestCheckOfADatabaseWithoutTheTablesNamesDBName(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	db.MustExec(t, `DROP TABLE subscriptions, organizations`)
@@ -193,7 +193,7 @@ func TestDatabaseWithoutTheTablesIsTheWrongOne(t *testing.T) {
 	}
 }
 
-func TestMissingOwnTablesSayHowToGetThem(t *testing.T) {
+func TestMissingOwnTablesAdviseMigrate(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	_, err := mysqlstore.New(db.DB).OpenRun(t.Context(), newRun("r"))
@@ -203,7 +203,7 @@ func TestMissingOwnTablesSayHowToGetThem(t *testing.T) {
 	}
 }
 
-func TestMissingGrantsAreAboutTheRun(t *testing.T) {
+func TestMissingGrantsFailTheRun(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, mysqltest.New(t))
 	f.addPaying(t, "a")
@@ -236,5 +236,5 @@ func TestMissingGrantsAreAboutTheRun(t *testing.T) {
 		{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"},
 	}}, billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeSynced}, false, now)
 	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
-	f.unchanged(t, before)
+	f.requireUnchanged(t, before)
 }

@@ -48,7 +48,7 @@ func TestStoredSummaryIsTheOneWritten(t *testing.T) {
 	})
 }
 
-func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
+func TestSimilarOrganizationsAreFoundByIDAndName(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t,
 			appschema.Organization{ID: "0a4f6c1e-aaaa", Name: "Zebra 50% off", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"},
@@ -83,7 +83,7 @@ func TestNearestOrganizationsAreFoundByIDAndName(t *testing.T) {
 	})
 }
 
-func TestAnOrganizationIsFoundByWhatPeopleHaveOfIt(t *testing.T) {
+func TestOrganizationIsFoundByIDCustomerSubscriptionOrName(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		organization := func(id, name, customer string, deleted bool) appschema.Organization {
 			return appschema.Organization{ID: id, Name: name, CreatedBy: "u", StripeCustomerID: &customer, IsDeleted: deleted, SubscriptionStatus: "active", SubscriptionTier: "free"}
@@ -118,7 +118,7 @@ func TestAnOrganizationIsFoundByWhatPeopleHaveOfIt(t *testing.T) {
 	})
 }
 
-func TestNamesAreReadWhereTheLoginMay(t *testing.T) {
+func TestNamesAreLeftOutIfTheLoginMayNotReadThem(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Acme", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"})
 	mayNot := f.login(t, "SELECT (id, is_deleted, stripe_customer_id) ON organizations", "SELECT ON subscriptions")
@@ -139,7 +139,7 @@ func TestNamesAreReadWhereTheLoginMay(t *testing.T) {
 	}
 }
 
-func TestRunsThatARedriveMayChangeAndHowMuchTheyDecided(t *testing.T) {
+func TestUnfinishedRunsAndTheirDecisions(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, r := range []struct {
 			id  string

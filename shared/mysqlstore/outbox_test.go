@@ -56,7 +56,7 @@ func ids(of []billing.Announcement) []string {
 	return all
 }
 
-func TestARepairIsToldInItsOwnTransaction(t *testing.T) {
+func TestRepairIsAnnouncedInItsTransaction(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		f.startRun(t, "r", 1)
@@ -104,7 +104,7 @@ func TestARepairIsToldInItsOwnTransaction(t *testing.T) {
 	})
 }
 
-func TestWhatFollowsARepairIsToldAsAnother(t *testing.T) {
+func TestFollowUpIsAnnouncedSeparately(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.startRun(t, "r", 1)
@@ -132,8 +132,8 @@ func TestWhatFollowsARepairIsToldAsAnother(t *testing.T) {
 	})
 }
 
-// TestWhoAnnouncesNeedNotAskTheDatabase: a worker that starts before the aggregator has said so.
-func TestWhoAnnouncesNeedNotAskTheDatabase(t *testing.T) {
+// TestConfiguredStoreAnnouncesWithoutARecordedBus: a worker that starts before the aggregator has said so.
+func TestConfiguredStoreAnnouncesWithoutARecordedBus(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a")
 	f.startRun(t, "r", 1)
@@ -155,7 +155,7 @@ func TestWhoAnnouncesNeedNotAskTheDatabase(t *testing.T) {
 }
 
 // A message may quote the driver, with hosts and users, and what is announced goes to every subscriber of the bus.
-func TestAnEndIsToldWithWhatItsReasonMeansAndNotWithItsMessage(t *testing.T) {
+func TestEndIsAnnouncedWithItsReasonsMeaningInsteadOfItsMessage(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.startRun(t, "r", 1)
 		f.announcing(t)
@@ -179,7 +179,7 @@ func TestAnEndIsToldWithWhatItsReasonMeansAndNotWithItsMessage(t *testing.T) {
 	})
 }
 
-func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
+func TestEventBusIsRecorded(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, bus := range []string{"", "one", "one", "another", "", "one"} {
 			if err := f.store.SetEventBus(t.Context(), bus); err != nil {
@@ -195,7 +195,7 @@ func TestWhetherTheFunctionsAnnounceIsKept(t *testing.T) {
 	})
 }
 
-func TestWhatWasRefusedGoesBehindTheOthers(t *testing.T) {
+func TestPostponedAnnouncementsComeLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startRun(t, "r", 1)
@@ -245,7 +245,7 @@ func TestWhatWasRefusedGoesBehindTheOthers(t *testing.T) {
 	})
 }
 
-func TestTheEndOfARunIsToldByTheTransactionThatWritesIt(t *testing.T) {
+func TestEndIsAnnouncedInItsTransaction(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.startRun(t, "r", 1)
 		f.startRun(t, "quiet", 1)

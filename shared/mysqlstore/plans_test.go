@@ -92,8 +92,8 @@ func (f *fixture) addBulk(t *testing.T, n int, b bulk) {
 	}
 }
 
-// TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne: the optimizer would read all of the run.
-func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
+// TestFrequentQueriesReadTheSameInSmallAndLargeRuns: the optimizer would read all of the run.
+func TestFrequentQueriesReadTheSameInSmallAndLargeRuns(t *testing.T) {
 	calls := map[string]func(context.Context, *mysqlstore.Store) error{
 		"HasPending": func(ctx context.Context, s *mysqlstore.Store) error {
 			_, err := s.HasPending(ctx, "run")
@@ -151,9 +151,9 @@ func TestWhatIsAskedOftenReadsAsMuchOfASmallRunAsOfALargeOne(t *testing.T) {
 	t.Log(read)
 }
 
-// TestEveryStepOfAListingReadsInProportionToTheOrganizations: what is looked at once for each
+// TestListingReadsInProportionToTheOrganizations: what is looked at once for each
 // organization must not be the whole run, nor a page all that came before it.
-func TestEveryStepOfAListingReadsInProportionToTheOrganizations(t *testing.T) {
+func TestListingReadsInProportionToTheOrganizations(t *testing.T) {
 	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
 		"ListOrganizations": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
 			n, through, err := s.ListOrganizations(ctx, leaseOf(run.ID), "", after, 250)

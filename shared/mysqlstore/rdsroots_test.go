@@ -24,7 +24,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-func TestEachOfAmazonsRootsIsAnAuthorityThatIsValidNow(t *testing.T) {
+func TestAmazonsRootsAreValidAuthorities(t *testing.T) {
 	seen := map[string]bool{}
 	rest := mysqlstore.RDSRoots()
 	for {
@@ -188,7 +188,7 @@ func readPacket(r io.Reader) (sequence byte, err error) {
 	return header[3], err
 }
 
-func TestTLSTrustsOnlyWhatItIsToldTo(t *testing.T) { // not parallel: it replaces the roots
+func TestTLSTrustsOnlyTheConfiguredRoots(t *testing.T) { // not parallel: it replaces the roots
 	ours := newAuthority(t)
 	here, elsewhere := ours.signs(t, net.IPv4(127, 0, 0, 1)), ours.signs(t, nil, "other.example.com")
 	file := filepath.Join(t.TempDir(), "ours.pem")

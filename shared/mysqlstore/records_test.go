@@ -42,7 +42,7 @@ func TestRecordHoldsEveryColumn(t *testing.T) {
 	})
 }
 
-func TestRecordTellsNullFromEmpty(t *testing.T) {
+func TestRecordDistinguishesNullAndEmpty(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{ID: "null"}, appschema.Organization{ID: "empty", StripeCustomerID: new("")})
 		f.addRows(t,
@@ -69,7 +69,7 @@ func TestRecordTellsNullFromEmpty(t *testing.T) {
 	})
 }
 
-func TestManyRecordsAreReadAtOnce(t *testing.T) {
+func TestManyRecordsAreRead(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		ids := orgIDs(150)
 		f.addPaying(t, ids...)
@@ -103,7 +103,7 @@ func TestManyRecordsAreReadAtOnce(t *testing.T) {
 	})
 }
 
-func TestNoRecordsAskedFor(t *testing.T) {
+func TestRecordsOfNoOrganizationsAreEmpty(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		records, err := f.store.Records(t.Context(), nil)
 		if len(records) != 0 || err != nil {
@@ -122,7 +122,7 @@ func TestNoRecordsAskedFor(t *testing.T) {
 
 // The foreign key compares as the column's collation does, so a row may spell its
 // organization's id in another case.
-func TestRowThatSpellsItsOrganizationInAnotherCaseIsPartOfTheRecord(t *testing.T) {
+func TestRowWithItsOrganizationsIDInAnotherCaseIsInTheRecord(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "abc-def")
 	if _, err := f.ExecContext(t.Context(), `UPDATE subscriptions SET org_id = 'ABC-DEF'`); err != nil {
@@ -172,7 +172,7 @@ func TestItemsReadBackAsDecided(t *testing.T) {
 	})
 }
 
-func TestManyItemsAreReadAtOnce(t *testing.T) {
+func TestManyItemsAreRead(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		var items []billing.Item
 		var work []billing.Work
@@ -192,7 +192,7 @@ func TestManyItemsAreReadAtOnce(t *testing.T) {
 	})
 }
 
-func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
+func TestClaimsNameRecordingAndNamedOrganizations(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "mine", "theirs")
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", IsDeleted: true}, appschema.Organization{ID: "bare"})
@@ -221,7 +221,7 @@ func TestClaimsSayWhoAccountsForASubscription(t *testing.T) {
 }
 
 // Only the application's columns are spelled like that: what is looked for is trimmed.
-func TestIdsWithWhiteSpaceAroundThemAreFound(t *testing.T) {
+func TestPaddedIDsAreFound(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("\tcus_1\n")}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c"}, appschema.Organization{ID: "d"})
 		f.addRows(t,
@@ -312,7 +312,7 @@ func TestSharedCustomersAreThoseOfSeveralOrganizations(t *testing.T) {
 	})
 }
 
-func TestMetadataMayNameAnOrganizationInAnotherCase(t *testing.T) {
+func TestMetadataFindsAnOrganizationInAnotherCase(t *testing.T) {
 	f := onServer(t)
 	id := strings.ToUpper(orgID(7))
 	f.addOrganizations(t, appschema.Organization{ID: id})

@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-func TestWhatWasRepairedLatelyIsFoundByOrganization(t *testing.T) {
+func TestRecentRepairsAreFoundByOrganization(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startRun(t, "1", 9)
@@ -52,7 +52,7 @@ func TestWhatWasRepairedLatelyIsFoundByOrganization(t *testing.T) {
 	})
 }
 
-func TestTheRunThatDecidedLastHoldsBack(t *testing.T) {
+func TestWithholdingRunIsTheOneThatDecidedLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		inError := func(run string, reason billing.Reason) billing.Item {
 			return billing.Item{RunID: run, OrgID: "a", Outcome: billing.OutcomeError, Reason: reason}

@@ -15,7 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-func TestOpenedRunReadsBackAsGiven(t *testing.T) {
+func TestOpenedRunIsReadBackUnchanged(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		want := newRun("r")
 		want.RequestID, want.DryRun, want.OrgID = "request", true, "org"
@@ -29,7 +29,7 @@ func TestOpenedRunReadsBackAsGiven(t *testing.T) {
 	})
 }
 
-func TestOpeningARunAgainReturnsTheOneThatStands(t *testing.T) {
+func TestOpeningARunAgainReturnsTheExistingOne(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		byID, byRequest := newRun("scheduled"), newRun("manual")
 		byRequest.RequestID = "request"
@@ -53,7 +53,7 @@ func TestOpeningARunAgainReturnsTheOneThatStands(t *testing.T) {
 	})
 }
 
-func TestARunOpenedAtOnceIsOpenedOnce(t *testing.T) {
+func TestRunOpenedConcurrentlyIsOpenedOnce(t *testing.T) {
 	f := onServer(t)
 	const n = 8
 	ids := make([]string, n)
@@ -90,7 +90,7 @@ func TestUnknownRunsAreAbsent(t *testing.T) {
 	})
 }
 
-func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
+func TestResumableRunsAreEnumeratingWithAFreeLease(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, id := range []string{"free", "held", "expired", "of the future", "running", "stopped", "released"} {
 			run := newRun(id)
@@ -126,7 +126,7 @@ func TestEnumeratingRunsAreThoseWhoseLeaseIsFree(t *testing.T) {
 	})
 }
 
-func TestOnlyOneOfManyGetsTheLease(t *testing.T) {
+func TestOneOfManyConcurrentOwnersGetsTheLease(t *testing.T) {
 	f := onServer(t)
 	for round := range 5 {
 		id := fmt.Sprintf("run-%d", round)
@@ -153,7 +153,7 @@ func TestOnlyOneOfManyGetsTheLease(t *testing.T) {
 	}
 }
 
-func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
+func TestLeaseIsHeldUntilItExpiresOrIsReleased(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(id, owner string, at time.Time) bool {
 			t.Helper()
@@ -201,7 +201,7 @@ func TestLeaseIsKeptUntilItExpiresOrIsReleased(t *testing.T) {
 }
 
 // Who took a lease by a clock that was wrong may have died: the others do not wait for its end.
-func TestALeaseOfTheFutureIsTaken(t *testing.T) {
+func TestLeaseThatEndsTooFarInTheFutureIsFree(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(owner string, at time.Time) bool {
 			t.Helper()
@@ -237,7 +237,7 @@ func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) err
 	}
 }
 
-func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
+func TestEnumeratorThatLostItsLeaseWritesNothing(t *testing.T) {
 	first := billing.Lease{RunID: "r", Owner: "first", End: until}
 	for name, lose := range map[string]func(t *testing.T, f *fixture){
 		"another took it over": func(t *testing.T, f *fixture) {
@@ -280,7 +280,7 @@ func TestWhoLostTheLeaseWritesNothing(t *testing.T) {
 	}
 }
 
-func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
+func TestEnumeratorWithTheLeaseAdvancesTheRun(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b")
 		f.openRun(t, newRun("r"))
@@ -317,7 +317,7 @@ func TestWhoHoldsTheLeaseMovesTheRunOn(t *testing.T) {
 	})
 }
 
-func TestALimitRaisedWhileEnumeratingSurvivesTheEndOfTheListing(t *testing.T) {
+func TestLimitApprovedWhileEnumeratingIsKept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.openRun(t, newRun("r"))
 		f.lease(t, leaseOf("r"))
@@ -393,7 +393,7 @@ func population(t *testing.T, f *fixture, n int) (eligible []string) {
 	return eligible
 }
 
-func TestEachEligibleOrganizationIsListedExactlyOnce(t *testing.T) {
+func TestEachEligibleOrganizationIsListedOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		n, page := 2500, 400
 		if !f.Concurrent { // go-mysql-server looks at every row for every organization
@@ -427,13 +427,13 @@ func TestEachEligibleOrganizationIsListedExactlyOnce(t *testing.T) {
 	})
 }
 
-func TestPagesListedAgainAreNotDoubled(t *testing.T) {
+func TestPagesListedAgainAddNoItems(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, orgIDs(10)...)
 		run := f.openRun(t, newRun("r"))
 		f.lease(t, leaseOf("r"))
 		listAll(t, f, run, 4)
-		decided := f.texts(t, `SELECT org_id FROM reconciliation_items ORDER BY org_id`)[0]
+		decided := f.selectStrings(t, `SELECT org_id FROM reconciliation_items ORDER BY org_id`)[0]
 		item := billing.Item{RunID: "r", OrgID: decided, Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync}
 		if err := f.store.Decide(t.Context(), item, false, now); err != nil {
 			t.Fatal(err)
@@ -448,7 +448,7 @@ func TestPagesListedAgainAreNotDoubled(t *testing.T) {
 	})
 }
 
-func TestRunOverOneOrganizationListsOnlyThat(t *testing.T) {
+func TestRunOverOneOrganizationListsOnlyIt(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.addOrganizations(t, appschema.Organization{ID: "bare"}, appschema.Organization{ID: "gone", IsDeleted: true})
@@ -474,7 +474,7 @@ func TestRunOverOneOrganizationListsOnlyThat(t *testing.T) {
 	})
 }
 
-func TestPendingAfterLeavesOutWhatIsDecided(t *testing.T) {
+func TestPendingAfterLeavesOutDecidedItems(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			pendingItem("r", "a"), billing.Item{RunID: "r", OrgID: "b", Outcome: billing.OutcomeSynced},
@@ -556,7 +556,7 @@ func TestReopen(t *testing.T) {
 }
 
 // With nothing pending nobody will look at a snapshot, and what was swept is still to be reported.
-func TestReopeningKeepsTheSweepOfARunThatNeedsNone(t *testing.T) {
+func TestReopenKeepsTheSweepOfARunThatNeedsNoOther(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for id, want := range map[string]billing.SweepState{"decided": billing.SweepComplete, "pending": billing.SweepOpen, "not listed": billing.SweepOpen} {
 			f.openRun(t, newRun(id))
@@ -575,7 +575,7 @@ func TestReopeningKeepsTheSweepOfARunThatNeedsNone(t *testing.T) {
 	})
 }
 
-func TestARunIsStoppedOnce(t *testing.T) {
+func TestRunIsStoppedOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.startRun(t, "running", 0)
@@ -603,7 +603,7 @@ func TestARunIsStoppedOnce(t *testing.T) {
 	})
 }
 
-func TestOnlyOneOfManyStopsTheRun(t *testing.T) {
+func TestOneOfManyConcurrentCallsStopsTheRun(t *testing.T) {
 	f := onServer(t)
 	f.openRun(t, newRun("r"))
 	stopped := make(chan bool, 8)
@@ -649,7 +649,7 @@ func TestUsageAddsUp(t *testing.T) {
 	})
 }
 
-func TestUsageAddedAtOnceAddsUp(t *testing.T) {
+func TestUsageAddedConcurrentlyAddsUp(t *testing.T) {
 	f := onServer(t)
 	f.openRun(t, newRun("r"))
 	for _, err := range inParallel(16, func(int) error {

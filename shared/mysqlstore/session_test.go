@@ -39,7 +39,7 @@ func TestSessionsSetOnlyWhatRDSProxyTracks(t *testing.T) {
 	if err := store.Apply(t.Context(), f.record(t, "a"), upgrade("a"), itemOf("r", "a", upgrade("a")), false, now); err != nil {
 		t.Fatal(err)
 	}
-	said := f.texts(t, `SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE user_host LIKE 'worker[%' AND command_type NOT IN ('Connect','Quit')`)
+	said := f.selectStrings(t, `SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE user_host LIKE 'worker[%' AND command_type NOT IN ('Connect','Quit')`)
 	for _, statement := range said {
 		t.Log(statement)
 		if strings.Contains(statement, "GET_LOCK") {
@@ -69,7 +69,7 @@ func TestSessionsSetOnlyWhatRDSProxyTracks(t *testing.T) {
 	}
 }
 
-func TestASessionReadsWhatIsCommittedAndEndsWhenItIsIdle(t *testing.T) {
+func TestSessionIsReadCommittedAndEndsWhenIdle(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if err := f.Close(); err != nil { // there may be room for one connection only
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func variable(t *testing.T, store *mysqlstore.Store, called string) string {
 }
 
 // Lambda freezes a process for longer than the server keeps idle sessions.
-func TestAConnectionThatTheServerEndedIsReplaced(t *testing.T) {
+func TestConnectionThatTheServerClosedIsReplaced(t *testing.T) {
 	f := onServer(t)
 	config := configOf(f.DB)
 	config.MaxConns = 1
@@ -122,7 +122,7 @@ func TestAConnectionThatTheServerEndedIsReplaced(t *testing.T) {
 	}
 }
 
-func TestASilentServerIsGivenUp(t *testing.T) {
+func TestConnectToASilentServerTimesOut(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

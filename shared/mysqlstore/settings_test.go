@@ -72,7 +72,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 				t.Errorf("%s: got %v", what, err)
 			}
 		}
-		f.unchanged(t, state)
+		f.requireUnchanged(t, state)
 		if connectionID(t, store) == before {
 			t.Error("the connection to what is a reader now is still in use")
 		}

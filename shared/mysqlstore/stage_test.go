@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTheFirstStageKeepsTheDatabase(t *testing.T) {
+func TestFirstRecordedStageIsKept(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		stages := []string{"", "staging", "production"}
 		var kept [6]string

@@ -120,7 +120,7 @@ func (f *fixture) setStatus(t *testing.T, run billing.Run, status billing.RunSta
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = ? WHERE id = ?`, status, run.ID)
 }
 
-func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
+func TestRunIsClosedOnlyFromTheGivenStatus(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, status := range []billing.RunStatus{
 			billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors, billing.RunIncomplete, billing.RunStopped,
@@ -147,7 +147,7 @@ func TestRunIsClosedOnlyFromTheGivenStatuses(t *testing.T) {
 	})
 }
 
-func TestOnlyOneOfManyClosesTheRun(t *testing.T) {
+func TestOneOfManyConcurrentCallsClosesTheRun(t *testing.T) {
 	f := onServer(t)
 	for round := range 5 {
 		id := fmt.Sprintf("run-%d", round)
@@ -208,7 +208,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 	})
 }
 
-func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
+func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen != (billing.Seen{}) {
 			t.Errorf("before the first run: %+v, %v", seen, err)
@@ -253,7 +253,7 @@ func TestLastSeenIsOfTheLastTrustedRunOverAll(t *testing.T) {
 	})
 }
 
-func TestRunsToCloseAreDoneOverdueOrNotSummedUp(t *testing.T) {
+func TestRunsToCloseAreDoneOverdueOrWithoutSummary(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		minute := 0
 		for _, c := range []struct {
@@ -296,7 +296,7 @@ func TestRunsToCloseAreDoneOverdueOrNotSummedUp(t *testing.T) {
 	})
 }
 
-func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
+func TestLastFullRunAtIgnoresDryRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		last := func() *time.Time {
 			t.Helper()
@@ -331,7 +331,7 @@ func TestLastCompletedIsOfAFullRunThatWrote(t *testing.T) {
 	})
 }
 
-func TestCreatedAtIsWhenTheTablesWereMigratedFirst(t *testing.T) {
+func TestCreatedAtIsTheFirstMigration(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `UPDATE reconciliation_migrations SET tstamp = ? WHERE version_id = 0`, old)
 		if at, err := f.store.CreatedAt(t.Context()); err != nil || !at.Equal(old) {
@@ -367,10 +367,10 @@ func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
 			t.Errorf("pruned %d, %v; want 2", n, err)
 		}
 		want := []string{"old enumerating", "old running", "recent"}
-		if diff := cmp.Diff(want, f.texts(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
+		if diff := cmp.Diff(want, f.selectStrings(t, `SELECT id FROM reconciliation_runs ORDER BY id`)); diff != "" {
 			t.Errorf("runs (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(want, f.texts(t, `SELECT DISTINCT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
+		if diff := cmp.Diff(want, f.selectStrings(t, `SELECT DISTINCT r.id FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY r.id`)); diff != "" {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items`); n != 6 {

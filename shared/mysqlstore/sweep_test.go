@@ -67,7 +67,7 @@ func (f *fixture) snapshotSize(t *testing.T, id string) int {
 	return n
 }
 
-func TestASweepIsKeptPageByPage(t *testing.T) {
+func TestSweepIsSavedPageByPage(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
 		if got := f.ranges(t); !slices.Equal(got, []billing.Range{{}}) {
@@ -96,7 +96,7 @@ func TestASweepIsKeptPageByPage(t *testing.T) {
 	})
 }
 
-func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
+func TestSweepPageOfALostLeaseIsNotSaved(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
 		f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'another'`)
@@ -128,7 +128,7 @@ func TestAPageOfALostLeaseIsNotKept(t *testing.T) {
 	})
 }
 
-func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
+func TestRestartedSweepIsEmpty(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		subs := make([]billing.Subscription, 2500)
 		for i := range subs {
@@ -150,7 +150,7 @@ func TestASweepBegunAnewStartsFromNothing(t *testing.T) {
 	})
 }
 
-func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
+func TestSnapshotIsReadBackUnchanged(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		whole := billing.Subscription{
 			ID: "sub_whole", CustomerID: "cus_whole", Status: billing.StatusTrialing, PriceID: "price", OrgID: "Org-Whole", MetadataTier: " Pro ",
@@ -180,8 +180,8 @@ func TestASnapshotReadsBackAsItWasSwept(t *testing.T) {
 	})
 }
 
-// TestASnapshotKeepsItemsInLittleRoom: the usual ones in nearly none, and each as it was.
-func TestASnapshotKeepsItemsInLittleRoom(t *testing.T) {
+// TestSnapshotStoresItemsCompactly: the usual ones in nearly none, and each as it was.
+func TestSnapshotStoresItemsCompactly(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for name, test := range map[string]struct {
 			price string
@@ -218,7 +218,7 @@ func TestASnapshotKeepsItemsInLittleRoom(t *testing.T) {
 }
 
 // In a deployment workers of two versions read one snapshot.
-func TestWhatASnapshotHasNoColumnForKeepsItsNames(t *testing.T) {
+func TestSnapshotJSONFieldNamesAreStable(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
 		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{
@@ -241,7 +241,7 @@ func TestWhatASnapshotHasNoColumnForKeepsItsNames(t *testing.T) {
 	})
 }
 
-func TestAPageReadAgainIsNewer(t *testing.T) {
+func TestSweepPageReadAgainReplacesTheFirst(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		at := func(day int) time.Time { return now.AddDate(0, 0, day) }
 		before := billing.Subscription{
@@ -267,7 +267,7 @@ func TestAPageReadAgainIsNewer(t *testing.T) {
 	})
 }
 
-func TestASnapshotGivesWhatMayConcernAnOrganizationOnce(t *testing.T) {
+func TestSnapshotReturnsEachSubscriptionOfAnOrganizationOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "other", billing.Subscription{ID: "sub_a", CustomerID: "of another run"})
 		f.swept(
@@ -302,7 +302,7 @@ func TestASnapshotGivesWhatMayConcernAnOrganizationOnce(t *testing.T) {
 	})
 }
 
-func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
+func TestSnapshotListsOrganizationsThatOnlyMetadataNames(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "b-paying", "f-recorded")
 		f.addOrganizations(t, appschema.Organization{ID: "A-named"}, appschema.Organization{ID: "c-nobody"},
@@ -339,9 +339,9 @@ func TestOnlyASnapshotNamesOrganizationsThatNothingElseDoes(t *testing.T) {
 	})
 }
 
-// TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata: organizations are listed while the sweep goes on,
+// TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing: organizations are listed while the sweep goes on,
 // and the webhook writes meanwhile.
-func TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata(t *testing.T) {
+func TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		const id = "ä23456789012345678901234567890123456" // 36 characters
 		f.addOrganizations(t, appschema.Organization{ID: id}, appschema.Organization{ID: "z-deleted", IsDeleted: true})
@@ -354,15 +354,15 @@ func TestWhoIsRecordedBehindTheListingIsListedBySweptMetadata(t *testing.T) {
 		if _, _, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); err != nil {
 			t.Fatal(err)
 		}
-		if ids := f.texts(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
+		if ids := f.selectStrings(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
 			t.Errorf("listed: %v", ids)
 		}
 	})
 }
 
-// TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads: the pages are by id, and say nothing
+// TestItemStoresTheGoverningSubscriptionOfSeveralPages: the pages are by id, and say nothing
 // of status and age.
-func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testing.T) {
+func TestItemStoresTheGoverningSubscriptionOfSeveralPages(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"})
 	subs := many(2*mysqlstore.SnapshotPage + 1)
@@ -385,7 +385,7 @@ func TestOfSeveralSubscriptionsOnSeveralPagesTheOneThatWouldGovernLeads(t *testi
 	}
 }
 
-func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
+func TestOrphansAreLiveAndUnclaimed(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", StripeCustomerID: new("cus_deleted"), IsDeleted: true})
@@ -439,7 +439,7 @@ func TestOrphansAreLiveAndAccountedForByNobody(t *testing.T) {
 	})
 }
 
-func TestOrphansAreLookedForAPageAtATime(t *testing.T) {
+func TestOrphansAreFoundPageByPage(t *testing.T) {
 	f := onServer(t)
 	const n = 4100
 	subs := make([]billing.Subscription, n)
@@ -501,7 +501,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 	})
 }
 
-func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
+func TestNothingIsDecidedByASnapshotThatMayBeDeleted(t *testing.T) {
 	for name, change := range map[string]string{
 		"closed":         `UPDATE reconciliation_runs SET status = 'incomplete'`,
 		"stopped":        `UPDATE reconciliation_runs SET status = 'stopped'`,
@@ -528,7 +528,7 @@ func TestNothingIsDecidedByASnapshotThatMayBeGoing(t *testing.T) {
 	}
 }
 
-func TestASnapshotGoesOnlyOnceItsRunIsClosed(t *testing.T) {
+func TestSnapshotIsDeletedOnlyAfterItsRunIsClosed(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "run", billing.Subscription{ID: "sub_1"}, billing.Subscription{ID: "sub_2"})
 		for _, status := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
@@ -564,8 +564,8 @@ func many(n int) []billing.Subscription {
 	return subs
 }
 
-// TestDroppingWaitsForWhoReopensTheRun, and then leaves what the new sweep may be writing.
-func TestDroppingWaitsForWhoReopensTheRun(t *testing.T) {
+// TestDeleteSnapshotWaitsForAReopeningTransaction, and then leaves what the new sweep may be writing.
+func TestDeleteSnapshotWaitsForAReopeningTransaction(t *testing.T) {
 	f := onServer(t)
 	f.swept(t, "run", many(10)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
@@ -582,9 +582,9 @@ func TestDroppingWaitsForWhoReopensTheRun(t *testing.T) {
 	}
 }
 
-// TestDroppingLeavesOffOnceTheRunIsReopened: the run is reopened while the second of three pages
+// TestDeleteSnapshotStopsWhenTheRunIsReopened: the run is reopened while the second of three pages
 // is removed.
-func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
+func TestDeleteSnapshotStopsWhenTheRunIsReopened(t *testing.T) {
 	f := onServer(t)
 	const page = mysqlstore.PruneBatch
 	f.swept(t, "run", many(3*page)...)
@@ -617,7 +617,7 @@ func TestDroppingLeavesOffOnceTheRunIsReopened(t *testing.T) {
 	}
 }
 
-func TestAReopenedRunIsSweptAnew(t *testing.T) {
+func TestReopenedRunIsSweptAgain(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.swept(t, "run")
@@ -635,7 +635,7 @@ func TestAReopenedRunIsSweptAnew(t *testing.T) {
 	})
 }
 
-func TestPruningARunTakesItsSweepAlong(t *testing.T) {
+func TestPruneDeletesTheSweep(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "run", billing.Subscription{ID: "sub"})
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
@@ -651,7 +651,7 @@ func TestPruningARunTakesItsSweepAlong(t *testing.T) {
 	})
 }
 
-func TestWhatIsSweptIsCountedWhileItIsSwept(t *testing.T) {
+func TestCountSweptGrowsWithTheSweep(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.swept(t, "other", billing.Subscription{ID: "sub_of_another_run"})
 		f.sweeping(t, "run")

@@ -33,7 +33,7 @@ func (f *fixture) counted(t *testing.T, runID string) (c counted) {
 	return c
 }
 
-func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
+func TestTrimKeepsReportedItemsAndCounts(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			billing.Item{RunID: "old", OrgID: "a", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
@@ -62,7 +62,7 @@ func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
 					t.Errorf("%s: %s", id, diff)
 				}
 			}
-			left := f.texts(t, `SELECT CONCAT(r.id, ' ', i.org_id) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY 1`)
+			left := f.selectStrings(t, `SELECT CONCAT(r.id, ' ', i.org_id) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key ORDER BY 1`)
 			want := []string{"old pending", "old repaired", "old warned", "old withheld", "open a", "young a"}
 			if diff := cmp.Diff(want, left); diff != "" {
 				t.Error(diff)
@@ -74,8 +74,8 @@ func TestTrimmingLeavesWhatIsToldAndTheCounts(t *testing.T) {
 	})
 }
 
-// TestWhatIsDecidedAfterTrimmingIsCountedOnce: a redrive may find in sync what was in error.
-func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
+// TestItemDecidedAfterTrimCountsOnce: a redrive may find in sync what was in error.
+func TestItemDecidedAfterTrimCountsOnce(t *testing.T) {
 	f := onServer(t)
 	items := []billing.Item{{RunID: "r", OrgID: "failed", Outcome: billing.OutcomeError, Reason: billing.ReasonStripeUnavailable}}
 	for i := range 2*mysqlstore.TrimBatch + 1 {
@@ -108,8 +108,8 @@ func TestWhatIsDecidedAfterTrimmingIsCountedOnce(t *testing.T) {
 	}
 }
 
-// TestTrimmingPassesOverWhatStaysOnce: a third of these items have a warning.
-func TestTrimmingPassesOverWhatStaysOnce(t *testing.T) {
+// TestTrimReadsRemainingItemsOnce: a third of these items have a warning.
+func TestTrimReadsRemainingItemsOnce(t *testing.T) {
 	f := onServer(t)
 	const many = 6 * mysqlstore.TrimBatch
 	var items []billing.Item
@@ -128,8 +128,8 @@ func TestTrimmingPassesOverWhatStaysOnce(t *testing.T) {
 	}
 }
 
-// TestTrimmingLeavesOffOnceTheRunIsReopened: the run is reopened while trimming waits for its row.
-func TestTrimmingLeavesOffOnceTheRunIsReopened(t *testing.T) {
+// TestTrimStopsWhenTheRunIsReopened: the run is reopened while trimming waits for its row.
+func TestTrimStopsWhenTheRunIsReopened(t *testing.T) {
 	f := onServer(t)
 	f.addItems(t, billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync})
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'incomplete'`)

@@ -63,7 +63,7 @@ func subscription(n int) appschema.Subscription {
 	}
 }
 
-func TestRowsComeBackAsTheyWereInserted(t *testing.T) {
+func TestRowsAreReadBackUnchanged(t *testing.T) {
 	onEach(t, func(t *testing.T, db *mysqltest.DB) {
 		bareOrganization := appschema.Organization{ID: "a", Name: "bare", CreatedBy: "u"}
 		bareSubscription := appschema.Subscription{ID: "b", OrgID: "a"}
@@ -98,7 +98,7 @@ func TestRowsComeBackAsTheyWereInserted(t *testing.T) {
 	})
 }
 
-func TestInsertsMoreRowsThanOneStatementHolds(t *testing.T) {
+func TestInsertSplitsManyRowsIntoStatements(t *testing.T) {
 	onEach(t, func(t *testing.T, db *mysqltest.DB) {
 		var organizations []appschema.Organization
 		var subscriptions []appschema.Subscription
@@ -128,12 +128,12 @@ func TestInsertReportsARefusedRow(t *testing.T) {
 	})
 }
 
-func TestInsertingNothingIsFine(t *testing.T) {
+func TestInsertOfNoRowsSucceeds(t *testing.T) {
 	db := mysqltest.InProcess(t)
 	mustInsert(t, db, nil, nil)
 }
 
-func TestCreateRefusesTablesThatAreThere(t *testing.T) {
+func TestCreateFailsIfTheTablesExist(t *testing.T) {
 	onEach(t, func(t *testing.T, db *mysqltest.DB) {
 		if err := appschema.Create(t.Context(), db.DB); err == nil {
 			t.Error("created the tables a second time")

@@ -49,7 +49,7 @@ func numberOf(err error) uint16 {
 	return 0
 }
 
-func TestEachTestHasItsOwnDatabase(t *testing.T) {
+func TestEachTestGetsItsOwnDatabase(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB) {
 		if got := Value[int](t, db, "SELECT COUNT(*) FROM organizations"); got != 0 {
 			t.Errorf("%d organizations in a new database", got)
@@ -192,7 +192,7 @@ func TestMatchedRowsCountAsAffected(t *testing.T) {
 	})
 }
 
-func TestViolationsHaveTheirErrorNumbers(t *testing.T) {
+func TestConstraintViolationsHaveMySQLsErrorNumbers(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB) {
 		createThings(t, db)
 		for _, c := range []struct {
@@ -259,7 +259,7 @@ func TestTransactionsRollBackAndCommit(t *testing.T) {
 	})
 }
 
-func TestDocumentsAndTextKeepTheirContent(t *testing.T) {
+func TestTextColumnsKeepTheirContent(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB) {
 		createThings(t, db)
 		body := "é🚀'\"\\\n\x00%"
@@ -273,7 +273,7 @@ func TestDocumentsAndTextKeepTheirContent(t *testing.T) {
 	})
 }
 
-func TestLocksByNameAreTakenAndReleased(t *testing.T) {
+func TestNamedLocksAreAcquiredAndReleased(t *testing.T) {
 	onEach(t, func(t *testing.T, db *DB) {
 		conn, err := db.Conn(t.Context())
 		if err != nil {
@@ -293,14 +293,14 @@ func TestLocksByNameAreTakenAndReleased(t *testing.T) {
 	})
 }
 
-func TestAnyPrefersTheServer(t *testing.T) {
+func TestNewAnyPrefersTheServer(t *testing.T) {
 	db := New(t)
 	if kind := NewAny(t).Kind; kind != db.Kind {
 		t.Errorf("got %s, want %s", kind, db.Kind)
 	}
 }
 
-func TestSharedServerIsTheNamedOneWhereThereIsOne(t *testing.T) {
+func TestSharedServerIsTheNamedOneIfSet(t *testing.T) {
 	named := os.Getenv(dsnEnv) != ""
 	if got := strings.Contains(New(t).Kind, dsnEnv); got != named {
 		t.Errorf("the server of %s: %v, want %v", dsnEnv, got, named)
