@@ -135,7 +135,7 @@ func TestUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearestName(t *testing.T) 
 		want    string // "" is no error
 	}{
 		"a slip":              {"DB_HOST=x\n\nDB_PASWORD=hunter2\n", nil, "DB_PASWORD in line 3 of .env is unknown: set DB_PASSWORD instead"},
-		"nothing like it":     {"NO_SUCH=x\n", nil, "NO_SUCH in line 1 of .env is unknown: set what the example file names, and remove this"},
+		"nothing like it":     {"NO_SUCH=x\n", nil, "NO_SUCH in line 1 of .env is unknown: set a variable of the example file, and remove this one"},
 		"a price of a slip":   {"# prices\nSTRIPE_PRICE_ID_STRATER=price_1\n", nil, "STRIPE_PRICE_ID_STRATER in line 2 of .env is of no tier in TIERS: set STRIPE_PRICE_ID_STARTER instead"},
 		"a product of a slip": {"export STRIPE_PRODUCT_ID_MXA=prod_1\n", nil, "STRIPE_PRODUCT_ID_MXA in line 1 of .env is of no tier in TIERS: set STRIPE_PRODUCT_ID_MAX instead"},
 		"of no tier any more": {"STRIPE_PRICE_ID_GOLDEN=price_1\n", map[string]string{"TIERS": "none,gold"}, "set STRIPE_PRICE_ID_GOLD instead"},

@@ -37,9 +37,9 @@ func (e *Error) Error() string {
 
 // unknown is the problem of a name that nothing reads. where is "" or "in ... ".
 func unknown(name, where string, known []string) Problem {
-	p := Problem{name, where + "is unknown", "what the example file names, and remove this"}
+	p := Problem{name, where + "is unknown", "a variable of the example file, and remove this one"}
 	nearest, isNear := Nearest(name, known)
-	instead := nearest + " instead, which is the nearest name there is, or "
+	instead := nearest + " instead, which is the most similar name, or "
 	switch {
 	case IsTierList(name):
 		p.Wrong, p.Remedy = where+"is of no tier in "+tiersVariable, tiersVariable+" to a list with its tier"
