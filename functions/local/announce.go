@@ -8,9 +8,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// sayAnnounced tells what became of what the run has to announce: sent to the bus that is configured, or left
-// for the functions to send.
-func (s session) sayAnnounced(ctx context.Context, c config.Config) error {
+// noteAnnouncements says whether the run's announcements were sent to the bus or wait in the outbox.
+func (s session) noteAnnouncements(ctx context.Context, c config.Config) error {
 	announces, err := s.store.AnnouncesRepairs(ctx)
 	if err != nil || !announces {
 		return err
@@ -24,22 +23,22 @@ func (s session) sayAnnounced(ctx context.Context, c config.Config) error {
 	case err != nil:
 		return err
 	case why != nil:
-		s.progress.Note("announcements: %d wait in the database: %s", waiting, why)
+		s.progress.Note("warning: %s in the outbox: %s", billing.Count(waiting, "announcement"), why)
 	case c.EventBus == "" && waiting > 0:
-		s.progress.Note("announcements: %d wait in the database, for the functions that announce to send them", waiting)
+		s.progress.Note("%s in the outbox, which the deployed functions will send", billing.Count(waiting, "announcement"))
 	case waiting > 0:
-		s.progress.Note("announcements: %d could not be sent to event bus %s and wait in the database, for the next run or the functions to send them; LOG_LEVEL=info says why", waiting, c.EventBus)
+		s.progress.Note("warning: %s could not be sent to event bus %s; the next run or the deployed functions try again; LOG_LEVEL=info shows why", billing.Count(waiting, "announcement"), c.EventBus)
 	case c.EventBus != "":
 		s.progress.Note("announcements: sent to event bus %s", c.EventBus)
 	}
 	return nil
 }
 
-// wouldAnnounce tells what a demonstration, which announces nothing, would have announced.
+// wouldAnnounce says what a run with EVENT_BUS would have announced: a demonstration announces nothing.
 func wouldAnnounce(run billing.Summary) string {
 	repairs := 0
 	if !run.DryRun {
 		repairs = run.Synchronized
 	}
-	return fmt.Sprintf("announcements: with EVENT_BUS, %d repairs and the end of the run would have been announced on the application's event bus", repairs)
+	return fmt.Sprintf("with EVENT_BUS, %s and the end of the run would have been announced on the application's event bus", billing.Count(repairs, "repair"))
 }

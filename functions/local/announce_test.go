@@ -48,7 +48,7 @@ func TestLocalAnnouncesOnTheBusThatIsConfigured(t *testing.T) {
 	events.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
 	summary, said := runOn(t, p.with("EVENT_BUS", "application"))
 	told := summary.Synchronized + 1
-	wantSaid(t, said, fmt.Sprintf("%d could not be sent to event bus application", told))
+	wantSaid(t, said, billing.Count(told, "announcement")+" could not be sent to event bus application")
 
 	events.SetFail(nil)
 	_, said = runOn(t, p.with("EVENT_BUS", "application"))
@@ -84,7 +84,7 @@ func TestLocalSendsNothingToAnotherBusThanTheFunctions(t *testing.T) {
 		t.Fatal(err)
 	}
 	summary, said := runOn(t, p.with("EVENT_BUS", "dev"))
-	wantSaid(t, said, fmt.Sprintf("%d wait in the database: the functions of this database announce on %s", summary.Synchronized+1, kept))
+	wantSaid(t, said, fmt.Sprintf("%s in the outbox: the functions of this database announce on %s", billing.Count(summary.Synchronized+1, "announcement"), kept))
 	if bus, _, err := store.EventBus(t.Context()); bus != kept || err != nil || len(events.Events()) > 0 {
 		t.Errorf("kept %q, %v; %d events", bus, err, len(events.Events()))
 	}
@@ -103,7 +103,7 @@ func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
 		t.Fatal(err)
 	}
 	summary, said := runOn(t, p.environ)
-	wantSaid(t, said, fmt.Sprintf("%d wait in the database, for the functions", summary.Synchronized+1))
+	wantSaid(t, said, billing.Count(summary.Synchronized+1, "announcement")+" in the outbox, which the deployed functions will send")
 	if n := mysqltest.Value[int](t, p.db, `SELECT COUNT(*) FROM reconciliation_outbox WHERE detail LIKE '%"stage":"production","livemode":false%'`); n != summary.Synchronized+1 {
 		t.Errorf("%d of %d announcements name the functions' stage", n, summary.Synchronized+1)
 	}

@@ -27,13 +27,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// localBackoff replaces the backoff of 30 s that suits an unattended run.
+// localBackoff replaces the backoff of 30 s, which is too long for a person who waits.
 const localBackoff = time.Second
 
-// localReceives are given up after some minutes: somebody waits for the end.
+// localReceives gives up after some minutes, because a person waits for the end.
 const localReceives = 12
 
-// runLocal reconciles once; its error says how the run ended where everything else went well.
+// runLocal reconciles once. Its error carries the exit code of the run's status.
 func runLocal(ctx context.Context, o options, environ map[string]string, out, errs io.Writer) error {
 	status, err := reconcileAndShow(ctx, o, environ, out, errs)
 	if err != nil {
@@ -71,7 +71,7 @@ func reconcileAndShow(ctx context.Context, o options, environ map[string]string,
 	return summary.Status, err
 }
 
-// readSettings adds what .env and the secret say; a demonstration has nothing to do with them.
+// readSettings adds the settings of .env and of the secret, which a demonstration ignores.
 func readSettings(ctx context.Context, o options, environ map[string]string) (_ map[string]string, err error) {
 	if o.demo.only {
 		return environ, nil
@@ -82,7 +82,7 @@ func readSettings(ctx context.Context, o options, environ map[string]string) (_ 
 	return wiring.Environment(ctx, environ)
 }
 
-// onDemonstration reconciles on own parts. Settings are checked before the parts are started.
+// onDemonstration reconciles a demonstration. Settings are checked before anything is started.
 func onDemonstration(ctx context.Context, o options, environ map[string]string, out, errs io.Writer, progress *output.Progress) (status billing.RunStatus, err error) {
 	if _, err := config.Load(ownSettings(environ, placeholders()), config.NeedDatabase, config.NeedStripe); err != nil {
 		return "", err
@@ -100,8 +100,8 @@ func onDemonstration(ctx context.Context, o options, environ map[string]string, 
 	return summary.Status, err
 }
 
-// ownSettings are those of the own parts and, beneath them, the given ones: but what those say of
-// other databases and accounts does not hold here, nor are made-up organizations announced to the application, or archived.
+// ownSettings are the demonstration's settings and those of the environment that do not name a database, a Stripe
+// account, an event bus or a bucket: made-up organizations are neither announced nor archived.
 func ownSettings(environ, own map[string]string) map[string]string {
 	merged := maps.Clone(own)
 	for name, value := range environ {
@@ -133,14 +133,14 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 		}
 		return summary, err
 	}
-	s.sayArchived(summary)
+	s.noteArchive(summary)
 	if err := s.show(ctx, o, summary, out); err != nil {
 		return summary, err
 	}
 	switch {
 	case own == nil:
-		s.sayHowToGoOn(summary)
-		return summary, s.sayAnnounced(ctx, c)
+		s.noteResume(summary)
+		return summary, s.noteAnnouncements(ctx, c)
 	case o.demo.hold:
 		return summary, s.hold(ctx, own.environ())
 	case !o.json:
@@ -166,15 +166,14 @@ func (s session) show(ctx context.Context, o options, summary billing.Summary, o
 	return output.Summary(out, summary, view)
 }
 
-// sayHowToGoOn with a run that has not come to its end: its queue ends with this process.
-func (s session) sayHowToGoOn(summary billing.Summary) {
+// noteResume says how to continue a run with pending organizations: its queue ends with this process.
+func (s session) noteResume(summary billing.Summary) {
 	if summary.Pending > 0 {
-		s.progress.Note("%s", summary.Command("once the cause is gone: local --resume RUN", ""))
+		s.progress.Note("%s", summary.Command("repair the cause, then continue it: local --resume RUN", ""))
 	}
 }
 
-// logger writes the functions' own log lines only if somebody asked for them: here the progress
-// and the summary tell the same.
+// logger writes the functions' log lines if LOG_LEVEL is set. Progress and summary show the same otherwise.
 func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Logger {
 	if environ["LOG_LEVEL"] == "" {
 		return slog.New(slog.DiscardHandler)
@@ -186,10 +185,10 @@ func logger(environ map[string]string, c config.Config, errs io.Writer) *slog.Lo
 func connect(ctx context.Context, o options, c config.Config, own *ownParts, log *slog.Logger, progress *output.Progress) (s session, err error) {
 	database := wiring.DatabaseConfig(c)
 	if own != nil && !own.database.Concurrent() {
-		database.MaxConns, database.LockWait = 1, 0 // nobody to wait for, and it has no such setting
+		database.MaxConns, database.LockWait = 1, 0 // it has one connection and no lock timeout
 	}
 	c.RetryBackoff, c.MaxReceiveCount = localBackoff, localReceives
-	c.EventsSettle = 0 // who starts it by hand wants what has just happened
+	c.EventsSettle = 0 // a run by hand includes the latest events
 	if own != nil {
 		c.Stripe.RequestsPerSecond = own.requestRate(o.demo)
 	}
@@ -217,7 +216,7 @@ func connect(ctx context.Context, o options, c config.Config, own *ownParts, log
 	return s, nil
 }
 
-// archiveReports has the report archived where REPORT_BUCKET and AWS settings are set.
+// archiveReports archives the report if REPORT_BUCKET and AWS settings are set.
 func (s session) archiveReports(ctx context.Context, c config.Config) {
 	reports, err := archive.New(ctx, c, s.store)
 	if err != nil {
@@ -245,15 +244,15 @@ func (a *attempt) Put(ctx context.Context, run billing.Run, summary billing.Summ
 	return err
 }
 
-// sayArchived warns of a report that was not archived.
-func (s session) sayArchived(summary billing.Summary) {
+// noteArchive warns of a report that was not archived.
+func (s session) noteArchive(summary billing.Summary) {
 	if why := s.reports.failed.Load(); why != nil {
-		s.progress.Note("warning: the report of run %s is not archived: %s; where the functions are deployed, they try again within 15 minutes", summary.RunID, *why)
+		s.progress.Note("warning: the report of run %s is not archived: %s; deployed functions try again within 15 minutes", summary.RunID, *why)
 	}
 }
 
-// checkApplication refuses a database that is not the application's, before this system's own tables
-// are made in it. Whether a resumed run writes is not known yet; the enumerator asks again.
+// checkApplication refuses a database without the application's tables before this system's own tables are created.
+// Whether a resumed run writes is not known yet; the enumerator checks that again.
 func (s session) checkApplication(ctx context.Context, o options) error {
 	warnings, err := s.store.CheckApplication(ctx, !o.dryRun && o.resume == "")
 	if err != nil {
@@ -267,8 +266,8 @@ func (s session) checkApplication(ctx context.Context, o options) error {
 
 func (s session) close() error { return errors.Join(s.Close(), s.store.Close()) }
 
-// hold keeps everything up until ctx ends: the queues with what is in them, workers, aggregator,
-// the ticks, and the enumerator for whoever invokes it.
+// hold keeps the pipeline running until ctx ends: queues with their messages, workers, aggregator, ticks and the
+// enumerator.
 func (s session) hold(ctx context.Context, own map[string]string) (err error) {
 	file := ""
 	defer func() {
@@ -285,13 +284,13 @@ func (s session) hold(ctx context.Context, own map[string]string) (err error) {
 			stop()
 			return
 		}
-		s.progress.Note("\nEverything stays up until Ctrl-C. In another terminal, for reconcile to reach it:\n\n  . %s\n", file)
+		s.progress.Note("\nThe demonstration runs until Ctrl-C. To use reconcile with it, run this in another terminal:\n\n  . %s\n", file)
 	})
 	return errors.Join(err, writeErr)
 }
 
-// writeExports writes the environment to a file that a shell can read, and only its owner may. The
-// password in it is of a database that ends with this process and listens on this machine only.
+// writeExports writes the environment to a shell script with mode 0600. Its password is of a database that ends with
+// this process and listens on this machine only.
 func writeExports(environ map[string]string) (name string, err error) {
 	file, err := os.CreateTemp("", "reconcile-*.env") // with mode 0600
 	if err != nil {
@@ -314,11 +313,11 @@ func writeExports(environ map[string]string) (name string, err error) {
 // requestRate stays below what the fake Stripe allows; 0 is no limit.
 func (p *ownParts) requestRate(o demoOptions) float64 { return 0.8 * o.rate }
 
-// reachable refuses to start with a key that Stripe does not take or a Stripe that does not
-// answer. A restricted key that may not read the account is as good as any.
+// reachable returns an error if Stripe refuses the key or does not answer. A restricted key may lack the permission to
+// read the account.
 func reachable(ctx context.Context, stripe *stripesource.Client) error {
 	_, err := stripe.Account(ctx)
-	stripe.TakeUsage() // of no run
+	stripe.TakeUsage() // these requests belong to no run
 	if err == nil || billing.AsFailure(err).Reason == billing.ReasonStripeForbidden {
 		return nil
 	}

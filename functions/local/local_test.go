@@ -451,12 +451,12 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 	code, a := local(ctx, t, p.environ, "--strategy", "retrieve")
 	p.stripe.Before(nil)
 	_, rest, found := strings.Cut(a.Error.Hint, "--resume ")
-	runID := strings.TrimSuffix(rest, " goes on")
+	runID := rest
 	if code != cli.ExitFailed || a.Error.Code != "interrupted" || !found {
 		t.Fatalf("exit %d, error %+v", code, a.Error)
 	}
 	if status := mysqltest.Value[billing.RunStatus](t, p.db, `SELECT status FROM reconciliation_runs`); status != billing.RunStopped {
-		t.Errorf("the interrupted run is %s: another process would take it up", status)
+		t.Errorf("the interrupted run is %s: another process would continue it", status)
 	}
 	code, b := local(t.Context(), t, p.environ, "--resume", runID)
 	if code != cli.ExitOK || b.Result.Pending != 0 || b.Result.RunID != runID {

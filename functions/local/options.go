@@ -16,7 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// options are the command line's.
+// options are the command line's flags.
 type options struct {
 	dryRun, json, yes bool
 	org, resume       string
@@ -26,15 +26,15 @@ type options struct {
 	view              output.View // of the run, as the flags say
 }
 
-// demoOptions shape the own parts.
+// demoOptions shape a demonstration.
 type demoOptions struct {
 	orgs    int
 	drift   float64 // percent
 	latency time.Duration
 	rate    float64
 	seed    uint64
-	hold    bool // keep them up afterwards
-	only    bool // on own parts, whatever the settings name
+	hold    bool // keep it up afterwards
+	only    bool // run a demonstration whatever the settings name
 }
 
 func (o demoOptions) check() error {
@@ -55,37 +55,36 @@ func (o options) check() error {
 	return o.demo.check()
 }
 
-// onOwnParts reports whether to work on own parts: where the environment names a database and a Stripe
-// key, only if that is asked for.
+// onOwnParts reports whether to run a demonstration: with --demo, or if the environment names no database and no key.
 func (o options) onOwnParts(environ map[string]string) (bool, error) {
 	database, key := environ["DB_HOST"] != "", environ["STRIPE_SECRET_KEY"] != ""
 	switch {
 	case o.demo.only && o.resume != "":
-		return false, cli.Usage("--resume goes on with a run in a database that stays; a demonstration's ends with it")
+		return false, cli.Usage("--resume needs a database that lasts: a demonstration has no earlier runs")
 	case o.demo.only:
 		return true, nil
 	case database != key:
-		return false, cli.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both to work on them, or none for a demonstration (--demo)")
+		return false, cli.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both, or use --demo for a demonstration")
 	case database:
 		return false, o.refuseOwnFlags()
 	case o.resume != "":
-		return false, cli.Usage("--resume needs the database that the run is in: set DB_HOST and STRIPE_SECRET_KEY")
+		return false, cli.Usage("--resume needs the run's database: set DB_HOST and STRIPE_SECRET_KEY")
 	default:
 		return true, nil
 	}
 }
 
-// refuseOwnFlags: who shapes the own parts does not expect to work on a real database.
+// refuseOwnFlags refuses flags that shape a demonstration when a real database is configured.
 func (o options) refuseOwnFlags() error {
 	for _, name := range ownFlags {
 		if o.given(name) {
-			return cli.Usage("--%s is for a demonstration on own parts, but DB_HOST and STRIPE_SECRET_KEY name others (perhaps in .env); --demo leaves those alone", name)
+			return cli.Usage("--%s is for a demonstration, but DB_HOST and STRIPE_SECRET_KEY are set (perhaps in .env); add --demo to ignore them", name)
 		}
 	}
 	return nil
 }
 
-// confirm asks before anything is written that customers would notice.
+// confirm asks before a run with a live key writes.
 func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) error {
 	if o.dryRun || o.yes || c.Stripe.Mode != config.ModeLive {
 		return nil
@@ -93,7 +92,7 @@ func (o options) confirm(ctx context.Context, c config.Config, errs io.Writer) e
 	yes, err := cli.Ask(ctx, os.Stdin, errs, fmt.Sprintf("This repairs database %s at %s as Stripe's live account says.", c.Database.Name, c.Database.Host))
 	switch {
 	case errors.Is(err, cli.ErrNoTerminal):
-		return cli.Usage("STRIPE_SECRET_KEY is of live mode, and this would write to database %s: look with --dry-run first, and say --yes to go on", c.Database.Name)
+		return cli.Usage("STRIPE_SECRET_KEY is of live mode and this run would write to database %s: check it with --dry-run, then add --yes", c.Database.Name)
 	case err == nil && !yes:
 		return &cli.Error{Exit: cli.ExitFailed, Code: cli.CodeNotConfirmed, Hint: "--dry-run shows what would change", Err: errors.New("nothing was started")}
 	default:
@@ -106,7 +105,7 @@ func (o options) isFull() bool {
 	return o.org == "" && o.resume == "" && o.reading.Strategy != string(billing.StrategyEvents)
 }
 
-// ownFlags shape the own parts and say nothing about others.
+// ownFlags shape a demonstration.
 var ownFlags = []string{"orgs", "drift", "latency", "rate", "seed", "hold"}
 
 func (o *options) bind(cmd *cobra.Command) {
@@ -117,14 +116,14 @@ func (o *options) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
 	f.StringVar(&o.org, "org", "", "only this `ORGANIZATION`: its id, its Stripe customer or subscription, or its whole name")
-	f.StringVar(&o.resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
+	f.StringVar(&o.resume, "resume", "", "resume the run with this `ID`: send what is pending again")
 	f.BoolVar(&o.json, "json", false, "the summary as JSON on standard output")
 	f.BoolVar(&o.yes, "yes", false, "with a live key, write without asking")
-	f.BoolVar(&o.demo.only, "demo", false, "on own parts, whatever .env and the environment say of others")
-	f.BoolVar(&o.demo.hold, "hold", false, "own parts: afterwards keep everything up until Ctrl-C, for reconcile to work on")
-	f.IntVar(&o.demo.orgs, "orgs", 200, "own parts: number of organizations")
-	f.Float64Var(&o.demo.drift, "drift", 15, "own parts: `percent` of organizations that drifted")
-	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "own parts: how long the fake Stripe takes to answer")
-	f.Float64Var(&o.demo.rate, "rate", 0, "own parts: requests a second for each endpoint that the fake Stripe allows; 0 is no limit")
-	f.Uint64Var(&o.demo.seed, "seed", 1, "own parts: the same seed makes the same organizations")
+	f.BoolVar(&o.demo.only, "demo", false, "run a demonstration, even if .env or the environment names a database")
+	f.BoolVar(&o.demo.hold, "hold", false, "demonstration: keep it up until Ctrl-C, for use with reconcile")
+	f.IntVar(&o.demo.orgs, "orgs", 200, "demonstration: number of organizations")
+	f.Float64Var(&o.demo.drift, "drift", 15, "demonstration: `percent` of organizations that drifted")
+	f.DurationVar(&o.demo.latency, "latency", 0*time.Second, "demonstration: latency of the fake Stripe")
+	f.Float64Var(&o.demo.rate, "rate", 0, "demonstration: requests a second that the fake Stripe allows for each endpoint; 0 is no limit")
+	f.Uint64Var(&o.demo.seed, "seed", 1, "demonstration: the same seed makes the same organizations")
 }

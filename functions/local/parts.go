@@ -20,26 +20,26 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// databaseName of the own database.
+// databaseName is the demonstration's database.
 const databaseName = "reconciliation"
 
-// ownParts are a database and a Stripe that live as long as this process.
+// ownParts are the database and the fake Stripe of a demonstration.
 type ownParts struct {
 	database *localdb.Server
 	stripe   *stripetest.Server
-	// unlimited: the fake Stripe answers as fast as it is asked.
+	// unlimited: the fake Stripe has no rate limit.
 	unlimited bool
 	planted   demo.Population
 }
 
-// startDatabase starts the database that MYSQLD names, or else the best that this machine offers.
+// startDatabase starts the server that MYSQLD names, else a server of this machine, else one in the process.
 func startDatabase(ctx context.Context) (*localdb.Server, error) {
 	database, err := localdb.Start(ctx)
 	switch {
 	case errors.Is(err, localdb.ErrNoServer):
 		return localdb.StartInProcess(ctx)
 	case errors.Is(err, localdb.ErrNoProgram):
-		return nil, &cli.Error{Exit: cli.ExitUsage, Code: "configuration", Hint: "without MYSQLD, a server is looked for on this machine", Err: err}
+		return nil, &cli.Error{Exit: cli.ExitUsage, Code: "configuration", Hint: "correct MYSQLD, or unset it to use a server of this machine", Err: err}
 	}
 	return database, err
 }
@@ -62,7 +62,7 @@ func startOwnParts(ctx context.Context, o demoOptions, database func(context.Con
 	}
 	progress.Note("database: %s", parts.database.Kind())
 	if o.hold && !parts.database.Concurrent() {
-		return parts, cli.Usage("--hold needs a database that others can connect to, and there is none on PATH; install one (apt-get install mariadb-server-core)")
+		return parts, cli.Usage("--hold needs a database server, and there is none on PATH: install one (apt-get install mariadb-server-core)")
 	}
 	progress.Note("Stripe: a fake one at %s", parts.stripe.URL())
 	err = parts.seed(ctx, o, progress)
@@ -85,14 +85,14 @@ func (p *ownParts) seed(ctx context.Context, o demoOptions, progress *output.Pro
 	if err := appschema.Create(ctx, db); err != nil {
 		return fmt.Errorf("create the application's tables: %w", err)
 	}
-	progress.Note("seeding %d organizations, %g %% of them drifted, seed %d", o.orgs, o.drift, o.seed)
+	progress.Note("seeding %s, %g %% drifted, seed %d", billing.Count(o.orgs, "organization"), o.drift, o.seed)
 	p.planted, err = demo.Populate(ctx, db, p.stripe, demo.Options{
 		Orgs: o.orgs, Drift: o.drift / 100, Seed: o.seed, Now: time.Now().UTC().Truncate(time.Second),
 	})
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
-	progress.Note("%d drifted, at least one of each kind if there is room; %d are deleted or unknown to Stripe and will not be listed",
+	progress.Note("%d drifted, at least one of each kind if there are enough; %d are deleted or unknown to Stripe and not listed",
 		p.planted.Outcomes[billing.OutcomeSynced], p.planted.Organizations-p.planted.Listed)
 	return nil
 }
@@ -112,7 +112,7 @@ func (p *ownParts) open() (*sql.DB, error) {
 	return db, nil
 }
 
-// environ is the environment with which a program reaches the parts, whatever a .env says of others.
+// environ is the environment of a program that uses the parts; it overrides .env.
 func (p *ownParts) environ() map[string]string {
 	environ := placeholders()
 	maps.Copy(environ, map[string]string{
@@ -125,7 +125,7 @@ func (p *ownParts) environ() map[string]string {
 	return environ
 }
 
-// placeholders is the environment of parts that are not started yet: what there is to know of them.
+// placeholders is the part of the environment that is known before the parts are started.
 func placeholders() map[string]string {
 	environ := map[string]string{
 		"DB_HOST": "127.0.0.1", "DB_USER": "root", "DB_NAME": databaseName, "DB_TLS": "false",
@@ -136,15 +136,15 @@ func placeholders() map[string]string {
 	return environ
 }
 
-// explained says what was planted and where to look next.
+// explained says what drifted and what to try next.
 func (p *ownParts) explained(dryRun bool) string {
-	next := "local --hold keeps all this up for reconcile (status, org ID --explain, report), --orgs 10000 --drift 1 makes another one, " +
-		"and --strategy events repairs only whom Stripe's events of the last day name"
+	next := "local --hold keeps it up for reconcile (status, org ID --explain, report), --orgs 10000 --drift 1 makes a larger one, " +
+		"and --strategy events repairs only the organizations that Stripe's events of the last day name"
 	if dryRun {
-		next = "without --dry-run it is repaired; " + next
+		next = "without --dry-run the drift is repaired; " + next
 	}
 	return "\nWebhooks that the demonstration lost on purpose: " + p.planted.Summary() +
-		"\nWhat is warned of, and live subscriptions that lead to no organization, need a person: reconcile help reasons tells of each warning, infra/runbooks/orphans.md of those subscriptions" +
+		"\nWarnings and orphans need a person: reconcile help reasons explains each warning, infra/runbooks/orphans.md the orphans" +
 		"\nNext: " + next
 }
 

@@ -18,17 +18,17 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// pollEvery spaces the looks at a run.
+// pollEvery is the polling interval of a run.
 const pollEvery = 100 * time.Millisecond
 
-// session is what one reconciliation works with.
+// session is the pipeline, store and output of one reconciliation.
 type session struct {
 	*inprocess.Pipeline
 
 	store    *mysqlstore.Store
 	progress *output.Progress
 	reports  *attempt
-	stays    bool // the database outlives this process
+	stays    bool // the database remains after this process
 }
 
 // reconcile runs one reconciliation to its end and returns its summary.
@@ -39,7 +39,7 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 	group.Go(func() error { return s.Pump(running) })
 	runID, ours, err := s.run(running, o)
 	stop()
-	err = errors.Join(err, group.Wait()) // what the workers had begun is decided now
+	err = errors.Join(err, group.Wait()) // the workers finish their organizations
 	if err == nil {
 		s.Aggregator.Step.Announce(ctx)
 		summary, err = s.Aggregator.Step.Summary(ctx, runID)
@@ -57,14 +57,14 @@ func (s session) run(ctx context.Context, o options) (runID string, ours bool, e
 	return runID, ours, err
 }
 
-// brokenOff says how to go on with a run that could not be followed to its end.
+// brokenOff stops a run that could not be followed to its end, and says how to resume it.
 func (s session) brokenOff(ctx context.Context, runID string, ours bool, err error) error {
 	if err == nil || runID == "" || !s.stays {
 		return err
 	}
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "run " + runID + " keeps what was decided; on the same database, --resume " + runID + " goes on",
+		Hint: "its repairs stay; to continue on the same database: --resume " + runID,
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
@@ -72,8 +72,8 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 	if !ours {
 		return e
 	}
-	// Its messages end with this process. If the last of them was handled the run is closed; left open, it would be taken up by whoever else works on
-	// this database, or count as late.
+	// The run's messages end with this process. A run without pending organizations is closed; another is stopped, so that
+	// no other process continues it and no alarm calls it late.
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	stopErr := s.Aggregator.Step.Progress(final, runID)
@@ -89,8 +89,8 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 // stopTime bounds the last write.
 const stopTime = 5 * time.Second
 
-// enumerate invokes the enumerator as the schedule does, and again, as its tick does, until
-// everything was sent. The run is ours unless another process enumerates it.
+// enumerate invokes the enumerator until every organization was sent. The run is ours unless another process
+// enumerates it.
 func (s session) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
 	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": cli.Operator()}
 	if !o.reading.Since.At.IsZero() {
@@ -111,7 +111,7 @@ func (s session) enumerate(ctx context.Context, o options) (runID string, ours b
 	again := time.NewTicker(inprocess.TickEvery)
 	defer again.Stop()
 	for err == nil && !result.Done {
-		s.progress.Note("run %s is not sent out yet, or another process holds it; trying again", runID)
+		s.progress.Note("run %s is not enqueued yet, or another process has its lease; trying again", runID)
 		select {
 		case <-again.C:
 			result, err = s.Enumerator.Step.Run(ctx, pipeline.Request{ContinueRun: runID})
@@ -132,9 +132,8 @@ func (s session) invoke(ctx context.Context, event map[string]any) (pipeline.Enu
 	return s.Enumerator.Handle(ctx, raw)
 }
 
-// follow shows the run's progress until it is closed and summed up. Now and then it has the
-// aggregator look, in case a message was lost; it does not tick: what becomes of other runs in
-// this database is not its business.
+// follow shows the run's progress until it is closed and has a summary. At intervals it runs the aggregator for this
+// run, in case a message was lost. It runs no tick, which would close other runs in this database.
 func (s session) follow(ctx context.Context, runID string) error {
 	ticked := time.Now()
 	return cli.Poll(ctx, pollEvery, func() (ended bool, err error) {

@@ -17,13 +17,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// acceptOptions are the command line's.
+// acceptOptions are the command's flags.
 type acceptOptions struct {
 	why, until   string
 	list, remove bool
 }
 
-// accepted is what accept answers machines.
+// accepted is the JSON that accept prints.
 type accepted struct {
 	Accepted []acceptance `json:"accepted"`
 	Removed  int          `json:"removed"`
@@ -32,24 +32,24 @@ type accepted struct {
 type acceptance struct {
 	billing.Acceptance
 
-	Name  string `json:"name"`  // the organization's, as far as it is known
-	Holds bool   `json:"holds"` // false: its time has passed
+	Name  string `json:"name"`  // the organization's; "" if it is unknown
+	Holds bool   `json:"holds"` // false: it has expired
 }
 
 func (c *command) accept(ctx context.Context) *cobra.Command {
 	var o acceptOptions
 	cmd := &cobra.Command{
 		Use:   "accept ORGANIZATION [CODE] --reason TEXT [--until DATE]",
-		Short: "Note that an error or a warning about an organization is known",
-		Long: `Notes that an error or a warning about an organization is known: a complimentary account
-that has paid_without_subscription, say. Runs count it apart from then on and name it in
-the report; it raises no alarm, its message does not wait in the dead-letter queue, and a
-run with no other errors ends completed. It changes nothing that is written: what a later
-run can repair, it repairs.
+		Short: "Accept a known error or warning about an organization",
+		Long: `Records that an error or a warning about an organization is known, for example
+paid_without_subscription of a complimentary account. Later runs count it separately and
+list it in the report. It raises no alarm, its message leaves the dead-letter queue, and a
+run without other errors ends completed. A later run still repairs what it can.
 
-CODE is one reason or warning (reconcile help reasons lists them); without it, it is all
-that the last run said about the organization. What passes by itself cannot be accepted.
-On the day of --until it counts as before again. Who accepted what, when and why is kept.`,
+CODE is a reason or a warning (reconcile help reasons lists them). Without CODE, everything
+that the last run reported about the organization is accepted. Temporary errors and what a
+guard withheld cannot be accepted. On the day of --until it counts again. Who accepted what,
+when and why is recorded.`,
 		Example: `  reconcile accept 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f paid_without_subscription \
       --reason "complimentary, agreed with sales" --until 2027-01-01
   reconcile accept "Acme GmbH" --reason "moves to a new contract"
@@ -72,10 +72,10 @@ On the day of --until it counts as before again. Who accepted what, when and why
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.why, "reason", "", "why it is all right, as `TEXT` that reports show")
+	f.StringVar(&o.why, "reason", "", "why it is accepted, as `TEXT` that reports show")
 	f.StringVar(&o.until, "until", "", "the `DATE` on which it counts again (2027-01-31, or a time such as 2027-01-31T12:00:00Z)")
 	f.BoolVar(&o.list, "list", false, "list what is accepted")
-	f.BoolVar(&o.remove, "remove", false, "accept it no longer: the code, or all of the organization")
+	f.BoolVar(&o.remove, "remove", false, "no longer accept the code, or everything about the organization")
 	return cmd
 }
 
@@ -96,19 +96,19 @@ func second(args []string) string {
 func (o acceptOptions) check(args []string) error {
 	switch {
 	case o.list && o.remove:
-		return cli.Usage("--list and --remove are two commands: give one of them")
+		return cli.Usage("give --list or --remove, not both")
 	case o.list && (len(args) > 0 || o.why != "" || o.until != ""):
-		return cli.Usage("--list lists all that is accepted: leave out the rest")
+		return cli.Usage("--list takes no organization and no other flag")
 	case o.list:
 		return nil
 	case len(args) > 2:
 		return cli.Usage("give an organization and at most one code, not %d arguments; a name of several words needs quotes", len(args))
 	case len(args) == 0:
-		return cli.Usage("name the organization, or say --list")
+		return cli.Usage("give an organization, or --list")
 	case o.remove && (o.why != "" || o.until != ""):
-		return cli.Usage("--remove needs no --reason and no --until")
+		return cli.Usage("--remove takes no --reason and no --until")
 	case !o.remove && strings.TrimSpace(o.why) == "":
-		return cli.Usage("--reason must say why it is all right, for whoever reads the report")
+		return cli.Usage("give --reason TEXT: the report shows why it is accepted")
 	case second(args) != "" && !billing.Acceptable(second(args)):
 		return cli.Usage("%q cannot be accepted; these can: %s", second(args), strings.Join(billing.AcceptableCodes(), ", "))
 	default:
@@ -116,7 +116,7 @@ func (o acceptOptions) check(args []string) error {
 	}
 }
 
-// endOf reads the time from which on it counts again; nil where none is given.
+// endOf parses --until; nil if it is not given.
 func endOf(until string, now time.Time) (*time.Time, error) {
 	if until == "" {
 		return nil, nil //nolint:nilnil // no end
@@ -161,7 +161,7 @@ func (c *command) noteAccepted(ctx context.Context, args []string, o acceptOptio
 	}))
 }
 
-// codesToAccept is the code, or without one what the last run said about the organization.
+// codesToAccept returns the code, or if it is empty the codes that the last run reported about the organization.
 func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code string) ([]string, error) {
 	exists, err := store.OrganizationExists(ctx, orgID)
 	if err != nil {
@@ -182,8 +182,8 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	codes := item.Codes()
 	if !found || len(codes) == 0 {
 		return nil, &cli.Error{
-			Exit: cli.ExitFailed, Code: "nothing_to_accept", Err: errors.New("the last run said nothing about organization " + orgID + " that can be accepted"),
-			Hint: "name the code: " + strings.Join(billing.AcceptableCodes(), ", "),
+			Exit: cli.ExitFailed, Code: "nothing_to_accept", Err: errors.New("the last run reported nothing about organization " + orgID + " that can be accepted"),
+			Hint: "give the code: " + strings.Join(billing.AcceptableCodes(), ", "),
 		}
 	}
 	return codes, nil
@@ -197,14 +197,14 @@ func (c *command) removeAccepted(ctx context.Context, orgID, code string) error 
 		}
 		if n == 0 {
 			return &cli.Error{
-				Exit: cli.ExitFailed, Code: "nothing_accepted", Err: errors.New("nothing of that is accepted for organization " + orgID),
-				Hint: "reconcile accept --list shows what is, with the ids",
+				Exit: cli.ExitFailed, Code: "nothing_accepted", Err: errors.New("organization " + orgID + " has no such acceptance"),
+				Hint: "reconcile accept --list shows what is accepted",
 			}
 		}
 		if c.json {
 			return json.NewEncoder(c.out).Encode(accepted{Accepted: []acceptance{}, Removed: n})
 		}
-		return say(c.out, "removed: %d; from the next run on it counts again", n)
+		return say(c.out, "removed: %d; the next run counts it again", n)
 	})
 }
 
@@ -215,13 +215,13 @@ func (c *command) listAccepted(ctx context.Context) error {
 			return err
 		}
 		if len(all) == 0 && !c.json {
-			return say(c.errs, "nothing is accepted; reconcile accept ORGANIZATION [CODE] --reason TEXT notes what is known")
+			return say(c.errs, "nothing is accepted; reconcile accept ORGANIZATION [CODE] --reason TEXT accepts something")
 		}
 		return c.showAccepted(ctx, store, all, time.Now().UTC())
 	})
 }
 
-// showAccepted writes each with what it means. Whose names cannot be read are shown by their id alone.
+// showAccepted writes each acceptance with what its code means. Organizations without a readable name have their id only.
 func (c *command) showAccepted(ctx context.Context, store *mysqlstore.Store, all []billing.Acceptance, now time.Time) error {
 	names := namesOf(ctx, store, all)
 	answer := accepted{Accepted: []acceptance{}}
@@ -237,7 +237,7 @@ func (c *command) showAccepted(ctx context.Context, store *mysqlstore.Store, all
 		p.Line(2, "%s", output.Accepted(a.Acceptance))
 		p.Line(2, "%s", adviceOn(a.Code).Means)
 		if !a.Holds {
-			p.Line(2, "its time has passed: it counts again")
+			p.Line(2, "expired: it counts again")
 		}
 	}
 	return p.Flush()
@@ -252,7 +252,7 @@ func namesOf(ctx context.Context, store *mysqlstore.Store, all []billing.Accepta
 		ids = append(ids, a.OrgID)
 	}
 	names, err := store.OrganizationNames(ctx, ids)
-	if err != nil { // a login may read no names
+	if err != nil { // the login may not read names
 		return nil
 	}
 	return names

@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// approval is what approve answers.
+// approval is the result of approve.
 type approval struct {
 	RunID          string `json:"runId"`
 	Downgrades     int    `json:"downgrades"`
@@ -29,22 +29,22 @@ func (c *command) approve(ctx context.Context) *cobra.Command {
 		Use:   "approve RUN --limit N",
 		Short: "Set how many organizations a run may downgrade",
 		Long: `Sets how many organizations the run may downgrade in all, more or fewer than its limit.
-A run withholds what would go beyond it, since a wrong key or a wrong price mapping looks
-like everybody losing access. Look at what was withheld before you approve; a redrive of
-the dead-letter queue then applies it.
+A run withholds downgrades beyond its limit, because a wrong key or a wrong price mapping
+looks as if every customer lost access. Look at what was withheld before you approve it.
+Then reconcile redrive applies it.
 
-More than what was withheld takes --force: it would also let pass what nobody has looked
-at yet. Fewer than the run has downgraded already is refused. What is approved for a
-catch-up replaces, for this run, what all catch-ups may downgrade within 24 hours. Who
-approved it, and when, is kept with the run.`,
+A limit above what was withheld needs --force: it also allows downgrades that nobody has
+seen. A limit below what the run has downgraded is refused. For a catch-up, the limit
+replaces the budget that all catch-ups share within 24 hours. Who approved it, and when, is
+recorded with the run.`,
 		Example: `  reconcile status 2026-11-22T03:00:00Z             what was withheld?
   reconcile approve 2026-11-22T03:00:00Z --limit 40
-  reconcile redrive --watch                         have it applied`,
+  reconcile redrive --watch                         apply it`,
 		Args:              cli.OneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("limit") || limit < 0 {
-				return cli.Usage("--limit must say how many downgrades the run may make in all")
+				return cli.Usage("give --limit N: how many organizations the run may downgrade in all")
 			}
 			return c.setLimit(ctx, args[0], limit, force)
 		},
@@ -61,7 +61,7 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if most := before.Downgrades + before.Withheld; limit > most && limit > before.DowngradeLimit && !force {
-			return cli.Usage("run %s has downgraded %s and withheld %d: --limit %d allows those; more would also allow what nobody has looked at, and needs --force",
+			return cli.Usage("run %s has downgraded %s and withheld %d: --limit %d allows those; more needs --force",
 				runID, billing.Count(before.Downgrades, "organization"), before.Withheld, most)
 		}
 		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: cli.Operator(), At: time.Now().UTC()})
@@ -73,14 +73,14 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if !approved {
-			return cli.Conflict(fmt.Sprintf("--limit %d is the least: with it, the run lowers no more", a.Downgrades),
+			return cli.Conflict(fmt.Sprintf("--limit %d allows no further downgrade", a.Downgrades),
 				"run %s has downgraded %s already; --limit cannot be less", runID, billing.Count(a.Downgrades, "organization"))
 		}
 		return c.showApproval(a)
 	})
 }
 
-// approvalOf tells how the run stands with what it may downgrade.
+// approvalOf returns what the run may downgrade, has downgraded and withheld.
 func approvalOf(ctx context.Context, store *mysqlstore.Store, runID string) (approval, error) {
 	run, err := findRun(ctx, store, runID)
 	if err != nil {

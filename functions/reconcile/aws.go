@@ -16,7 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Codes of what AWS would not do.
+// Codes of errors from AWS.
 const (
 	codeCredentials = "aws_credentials"
 	codeDenied      = "access_denied"
@@ -27,10 +27,10 @@ const (
 	codeInterrupted = cli.CodeInterrupted
 )
 
-// awsSettings are the SDK's, from the environment and ~/.aws. They are tried before they are
-// used: what is wrong with them is easier to say here than in the middle of a request.
+// awsSettings loads the SDK's settings from the environment and ~/.aws, and retrieves the credentials once: an error is
+// easier to explain here than in the middle of a request.
 func awsSettings(ctx context.Context) (aws.Config, error) {
-	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // what matters comes as an error
+	settings, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{})) // problems are returned as errors
 	if err != nil {
 		return settings, &cli.Error{
 			Exit: cli.ExitUsage, Code: "configuration", Err: errors.New("AWS settings: " + telemetry.OneLine(err.Error())), Hint: "check AWS_PROFILE and ~/.aws/config",
@@ -53,7 +53,7 @@ func awsSettings(ctx context.Context) (aws.Config, error) {
 func noCredentials(err error) error {
 	why := telemetry.OneLine(err.Error())
 	if last, ok := errors.AsType[*smithy.OperationError](err); ok && last.ServiceID == "ec2imds" {
-		why = "none are set here" // the last place that the SDK looks in
+		why = "none are set" // the SDK asks the instance metadata last
 	}
 	return &cli.Error{
 		Exit: cli.ExitFailed, Code: codeCredentials, Err: errors.New("there are no AWS credentials: " + why),
@@ -61,12 +61,11 @@ func noCredentials(err error) error {
 	}
 }
 
-// identityTime bounds the look for who asks: it is for the record, and no reason to wait.
+// identityTime bounds the call that names the caller, which is recorded only.
 const identityTime = 3 * time.Second
 
-// asker is who asks AWS for something: whose the credentials are, as AWS has it. Where it cannot be asked, or the
-// enumerator is not AWS's but local's, it is who runs this here.
-func (c *command) asker(ctx context.Context, settings aws.Config) string {
+// caller is the ARN of the credentials, or user@host if AWS does not answer or the enumerator is that of local.
+func (c *command) caller(ctx context.Context, settings aws.Config) string {
 	if c.environ["AWS_ENDPOINT_URL_LAMBDA"] != "" && c.environ["AWS_ENDPOINT_URL_STS"] == "" {
 		return cli.Operator()
 	}
@@ -79,15 +78,15 @@ func (c *command) asker(ctx context.Context, settings aws.Config) string {
 	return aws.ToString(out.Arn)
 }
 
-// target is what a request to AWS was about.
+// target is the subject of a request to AWS.
 type target struct {
 	what     string // such as "function reconciliation-enumerator"
 	variable string // that names it
 	region   string
 }
 
-// awsError says in one line what AWS would not do, and what to do about it; it is the only place
-// that reads AWS's error codes. Nil and errors that are explained already are returned as they are.
+// awsError explains an error of AWS in one line and says what to do. No other function reads AWS's error codes. It
+// returns nil and errors of type [cli.Error] unchanged.
 func awsError(ctx context.Context, err error, about target) error {
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -98,7 +97,7 @@ func awsError(ctx context.Context, err error, about target) error {
 	e := &cli.Error{Exit: cli.ExitFailed}
 	refused, answered := errors.AsType[smithy.APIError](err)
 	if !answered {
-		e.Code, e.Err = codeUnreachable, errors.New("AWS did not answer about "+about.what+" in region "+about.region+": "+rootCause(err))
+		e.Code, e.Err = codeUnreachable, errors.New("no answer from AWS for "+about.what+" in region "+about.region+": "+rootCause(err))
 		e.Hint = "check the network and AWS_REGION, and AWS_ENDPOINT_URL_* where they are set"
 		return e
 	}
@@ -106,24 +105,24 @@ func awsError(ctx context.Context, err error, about target) error {
 	switch refused.ErrorCode() {
 	case "ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist":
 		e.Code, e.Err = codeNotFound, errors.New("there is no "+about.what+" in region "+about.region)
-		e.Hint = "check " + about.variable + ", AWS_REGION, and which account the credentials are of"
+		e.Hint = "check " + about.variable + ", AWS_REGION and the account of the credentials"
 	case "AccessDenied", "AccessDeniedException":
 		e.Code, e.Err = codeDenied, errors.New("AWS denies access to "+about.what+": "+message)
-		e.Hint = "use credentials that may do this, or have it allowed to them"
+		e.Hint = "use credentials with this permission, or grant it"
 	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "InvalidSignatureException", "SignatureDoesNotMatch",
 		"ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "MissingAuthenticationToken", "MissingAuthenticationTokenException":
-		e.Code, e.Err = codeCredentials, errors.New("AWS does not take the credentials: "+message)
+		e.Code, e.Err = codeCredentials, errors.New("AWS refuses the credentials: "+message)
 		e.Hint = "sign in again (aws sso login), or check AWS_PROFILE and AWS_ACCESS_KEY_ID"
 	case "TooManyRequestsException", "RequestThrottled", "ThrottlingException", "Throttling":
-		e.Code, e.Err = codeThrottled, errors.New("AWS is asked too often about "+about.what+": "+message)
+		e.Code, e.Err = codeThrottled, errors.New("AWS throttles requests for "+about.what+": "+message)
 		e.Hint = "try again in a minute"
 	default:
-		e.Code, e.Err = codeRefused, errors.New("AWS refused a request about "+about.what+": "+refused.ErrorCode()+": "+message)
+		e.Code, e.Err = codeRefused, errors.New("AWS refused a request for "+about.what+": "+refused.ErrorCode()+": "+message)
 	}
 	return e
 }
 
-// rootCause is the network's own word where it has one.
+// rootCause is the text of a network error without the SDK's words around it.
 func rootCause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return telemetry.OneLine(op.Error())

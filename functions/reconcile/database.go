@@ -17,7 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// lookEvery spaces the looks at what is being followed.
+// lookEvery is the polling interval of a watch.
 const lookEvery = 500 * time.Millisecond
 
 // withDatabase opens the database for commands that need nothing else.
@@ -39,7 +39,7 @@ func onStore(ctx context.Context, settings config.Config, do func(*mysqlstore.St
 	return do(store)
 }
 
-// hasDatabase reports whether settings for one are there; nothing is said of whether it answers.
+// hasDatabase reports whether a database is configured.
 func (c *command) hasDatabase() bool { return c.environ["DB_HOST"] != "" }
 
 // findRun returns the run with this id; without one, the last over all organizations.
@@ -53,7 +53,7 @@ func findRun(ctx context.Context, store *mysqlstore.Store, id string) (billing.R
 	}
 	run, err := store.Run(ctx, id)
 	if billing.IsUnknownRun(err) {
-		err = unknownRun(err, "reconcile runs lists those there are")
+		err = unknownRun(err, "reconcile runs lists the runs")
 	}
 	return run, err
 }
@@ -71,7 +71,7 @@ func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID stri
 		return !run.Status.Open(), err
 	})
 	if err == nil && run.ID == "" {
-		run, err = findRun(ctx, store, runID) // it was pruned, or never there
+		run, err = findRun(ctx, store, runID) // pruned, or unknown
 	}
 	progress.Done()
 	if err != nil {
@@ -80,14 +80,14 @@ func (c *command) watch(ctx context.Context, store *mysqlstore.Store, runID stri
 	return c.showRun(ctx, store, run)
 }
 
-// notFollowed says that the run goes on although nobody watches it.
+// notFollowed is the error of a run that could not be followed to its end: the run continues.
 func notFollowed(ctx context.Context, runID string, err error) error {
 	if known, ok := errors.AsType[*cli.Error](err); ok {
 		return known
 	}
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "run " + telemetry.Clean(runID) + " goes on; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
+		Hint: "run " + telemetry.Clean(runID) + " continues; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
@@ -95,7 +95,7 @@ func notFollowed(ctx context.Context, runID string, err error) error {
 	return e
 }
 
-// showRun writes the run's summary. One that is open has no end yet to be judged by.
+// showRun writes the run's summary. The exit code of an open run is 0.
 func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run billing.Run) error {
 	summary, err := summaryOf(ctx, store, run)
 	if err != nil {
@@ -107,12 +107,11 @@ func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run bill
 	return cli.Ended(summary.Status)
 }
 
-// summaryOf is the summary that was written when the run was closed; without one, the run is
-// counted as it stands.
+// summaryOf returns the summary that was written when the run was closed; for an open run it counts the items.
 func summaryOf(ctx context.Context, store *mysqlstore.Store, run billing.Run) (billing.Summary, error) {
 	if !run.Status.Open() {
 		if summary, written, err := store.StoredSummary(ctx, run.ID); err != nil || written {
-			summary.Order(run) // what was approved since
+			summary.Order(run) // people may have approved it later
 			return summary, err
 		}
 	}
@@ -128,7 +127,7 @@ func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s bi
 	return output.Summary(c.out, s, view)
 }
 
-// say writes a result, made of what a terminal may show.
+// say writes a text without control characters.
 func say(w io.Writer, format string, args ...any) error {
 	p := output.NewPage(w)
 	p.Lines(fmt.Sprintf(format, args...))

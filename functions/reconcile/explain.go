@@ -17,7 +17,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// explain shows what a worker would see and do, and writes nothing.
+// explain shows what a worker would read and write.
 func (c *command) explain(ctx context.Context, orgID string) error {
 	settings, err := config.Load(c.environ, config.NeedDatabase, config.NeedStripe)
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 	})
 }
 
-// nextCommands are for a plan that is refused or held back. Nothing is to be explained once more.
+// nextCommands are the commands for a plan that a run would not carry out.
 func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) ([]string, error) {
 	switch x.Plan.Reason {
 	case billing.ReasonNotRepeated:
@@ -61,7 +61,7 @@ func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) (
 			return nil, err
 		}
 		a, err := approvalOf(ctx, store, holder)
-		if err != nil || a.Withheld == 0 { // held back by another guard than its limit
+		if err != nil || a.Withheld == 0 { // its limit is not what withheld it
 			return []string{allowOne(x.OrgID)}, err
 		}
 		held := billing.Summary{RunID: holder, Downgrades: a.Downgrades, Reasons: map[billing.Reason]int{billing.ReasonWithheld: a.Withheld}}
@@ -75,8 +75,7 @@ func allowOne(orgID string) string {
 	return billing.Summary{}.Command("reconcile org ORG --allow-downgrade", orgID)
 }
 
-// explanation is an organization as people and machines are shown it. Columns have their names
-// in the database, and what Stripe holds has Stripe's.
+// explanation is what explain prints. Columns have their names in the database, Stripe's fields those of Stripe.
 type explanation struct {
 	OrgID    string `json:"orgId"`
 	Database struct {
@@ -87,22 +86,22 @@ type explanation struct {
 	CustomerMissing bool      `json:"customerMissing"`
 	ReadAt          time.Time `json:"readAt"`
 	Governs         string    `json:"governs"` // "" if none does
-	// Event is the latest by which a catch-up was led to the organization; nil if there is none.
+	// Event is the latest event that named the organization in a catch-up; nil if there is none.
 	Event *billing.Cause `json:"event"`
 	Why   string         `json:"why"`
 	Plan  planned        `json:"plan"`
 
-	next []string // commands about a plan that is not carried out
+	next []string // commands for a plan that a run would not carry out
 }
 
-// seen is a subscription in Stripe and what it counts for.
+// seen is a subscription in Stripe and its part in the choice.
 type seen struct {
 	billing.Considered
 
 	fields []stripeField
 }
 
-// stripeField is one of a subscription's: null is nil.
+// stripeField is a field of a subscription; nil is null.
 type stripeField struct {
 	name, key string // for people, in JSON
 	value     any
@@ -141,13 +140,13 @@ func explanationOf(e pipeline.Explanation) explanation {
 	return x
 }
 
-// seenOf shows under its column's name what is compared as Stripe has it.
+// seenOf returns the fields that are compared under the names of their columns.
 func seenOf(c billing.Considered) seen {
 	s := c.Subscription
 	fields := []stripeField{{"customer", "customer", s.CustomerID}, {"price", "price", s.PriceID}, {"created", "created", orNull(s.Created)}}
 	for _, column := range billing.ColumnsOf(billing.TableSubscriptions) {
 		switch column.Group {
-		case billing.GroupID, billing.GroupTier, billing.GroupStatus: // Stripe has them under other names, or not
+		case billing.GroupID, billing.GroupTier, billing.GroupStatus: // Stripe has other names for them
 		default:
 			fields = append(fields, stripeField{column.Name(), camelCase(column.Name()), column.Wanted(s, "")})
 		}
@@ -211,14 +210,14 @@ func (c *command) showExplanation(x explanation, name string) error {
 	p.Line(0, "Stripe says, read at %s", x.ReadAt.Format(time.RFC3339))
 	writeSeen(p, x)
 	if x.Event != nil {
-		p.Line(2, "a catch-up was led here by %s", x.Event.Words(x.ReadAt))
+		p.Line(2, "named in a catch-up by %s", x.Event.Words(x.ReadAt))
 	}
 	p.Blank()
 	writePlan(p, x)
 	return p.Flush()
 }
 
-// compared are the names of the table's columns that are.
+// compared returns the names of the table's compared columns.
 func compared(table string) (names []string) {
 	for _, c := range billing.ColumnsOf(table) {
 		names = append(names, c.Name())
@@ -274,15 +273,18 @@ func writePlan(p *output.Page, x explanation) {
 		p.Line(indent, "%s", x.Plan.Error)
 		commands = x.next
 	}
+	if x.Plan.Reason.Withholds() { // the error says it all
+		advice.Means, advice.Do = "", ""
+	}
 	p.Advice(indent, advice, commands)
 	p.Warnings(indent, x.Plan.Warnings)
 	if x.Plan.LowersAccess {
-		p.Line(indent, "this lowers access, so it counts against a run's limit of downgrades")
+		p.Line(indent, "this lowers access and counts against a run's limit of downgrades")
 	}
 	p.Line(0, "nothing was written")
 }
 
-// wouldBe is what a run would do: an explanation does nothing.
+// wouldBe describes what a run would do.
 func wouldBe(p planned) string {
 	if p.Outcome == billing.OutcomeSynced {
 		return output.Did(billing.OutcomeDrifted)

@@ -142,7 +142,7 @@ func TestTheEnumeratorIsAskedOnceWhateverItAnswers(t *testing.T) {
 		"did not start":    {200, functionError, `{"errorType":"Runtime.ExitError","errorMessage":"exit status 1"}`, "function_failed", "exit status 1"},
 		"refused key":      {200, functionError, `{"errorType":"stripe_unauthorized","errorMessage":"Stripe refused\nthe key"}`, "stripe_unauthorized", "Stripe refused the key"},
 		"no message":       {200, functionError, `oops`, "function_failed", "without a message"},
-		"another function": {200, nil, `{"hello":"world"}`, codeRefused, "did not answer as the enumerator does"},
+		"another function": {200, nil, `{"hello":"world"}`, codeRefused, "is not the enumerator's"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environ, asked := lambdaSays(t, c.status, c.header, c.body)
@@ -186,7 +186,7 @@ func TestLeavingAStartSaysThatTheRunGoesOn(t *testing.T) {
 	}
 	onlyTheseAWSSettings(t, environ)
 	code, a := run(ctx, t, environ, "start")
-	if code != cli.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "goes on in AWS: reconcile status --watch") {
+	if code != cli.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "continues in AWS: reconcile status --watch") {
 		t.Errorf("exit %d, %+v", code, a.Error)
 	}
 }
@@ -265,7 +265,7 @@ func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 	if code := realMain(t.Context(), []string{"redrive", "--watch"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
-	if !strings.Contains(errs.String(), "under way since") || !strings.Contains(out.String(), "moved back to the work queue\n") {
+	if !strings.Contains(errs.String(), "a redrive is running since") || !strings.Contains(out.String(), "moved back to the work queue\n") {
 		t.Errorf("standard output %q, standard error %q", &out, &errs)
 	}
 }

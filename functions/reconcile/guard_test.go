@@ -96,15 +96,15 @@ func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {
 	settings := aws.Config{Region: "eu-central-1", Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""), BaseEndpoint: &server.URL}
 	settings.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	c := &command{environ: map[string]string{}}
-	if got, want := c.asker(t.Context(), settings), "arn:aws:sts::123456789012:assumed-role/ops/someone"; got != want {
+	if got, want := c.caller(t.Context(), settings), "arn:aws:sts::123456789012:assumed-role/ops/someone"; got != want {
 		t.Errorf("it is %q, want %q", got, want)
 	}
 	answer = http.StatusForbidden
-	if got := c.asker(t.Context(), settings); got != cli.Operator() {
+	if got := c.caller(t.Context(), settings); got != cli.Operator() {
 		t.Errorf("refused, it is %q", got)
 	}
 	c.environ["AWS_ENDPOINT_URL_LAMBDA"] = "http://127.0.0.1:1" // local's
-	if got := c.asker(t.Context(), settings); got != cli.Operator() {
+	if got := c.caller(t.Context(), settings); got != cli.Operator() {
 		t.Errorf("with an enumerator of local's it is %q", got)
 	}
 }

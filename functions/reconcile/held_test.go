@@ -261,9 +261,9 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 	if caught.Status != billing.RunCompleted || caught.TotalOrganizations != 2 || caught.Synchronized != 2 || caught.DriftByCause != (billing.DriftByCause{Pending: 1, NotPending: 1}) {
 		t.Errorf("%+v", caught)
 	}
-	for id, want := range map[string]string{"org-failed": "led here by customer.subscription.updated of ", "org-long-ago": ""} {
+	for id, want := range map[string]string{"org-failed": "named in a catch-up by customer.subscription.updated of ", "org-long-ago": ""} {
 		text := h.prints("org", id, "--explain")
-		if strings.Contains(text, "led here") != (want != "") || !strings.Contains(text, want) || want != "" && !strings.Contains(text, "still pending at an endpoint") {
+		if strings.Contains(text, "named in a catch-up") != (want != "") || !strings.Contains(text, want) || want != "" && !strings.Contains(text, "still pending at an endpoint") {
 			t.Errorf("%s is explained without %q:\n%s", id, want, text)
 		}
 	}

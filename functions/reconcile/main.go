@@ -15,7 +15,7 @@ import (
 
 func main() { cli.Main(realMain) }
 
-// command is what every subcommand works with.
+// command is shared by all subcommands.
 type command struct {
 	environ   map[string]string
 	out, errs io.Writer
@@ -28,16 +28,17 @@ func realMain(ctx context.Context, args []string, environ map[string]string, out
 	root := &cobra.Command{
 		Use:   "reconcile",
 		Short: "Operate the subscription reconciliation",
-		Long: `Operates the subscription reconciliation: what Stripe says about every organization's
-subscription is repaired in the application's database, never the other way round.
+		Long: `Operates the subscription reconciliation, which repairs the application's database so that
+every organization's subscription is as Stripe says. Nothing is ever written to Stripe.
 
-Settings come from the environment or from .env; .env.example names them all, and AWS's
-are those of every AWS tool (AWS_PROFILE, AWS_REGION and so on). start, org and redrive
-need AWS; with --watch, and for everything else, the database must be reachable too.
+Settings come from the environment or from .env; .env.example lists them. AWS settings are
+those of every AWS tool (AWS_PROFILE, AWS_REGION and so on). start, org and redrive need AWS;
+with --watch they need the database too, as do all other commands.
 
 Results go to standard output, progress to standard error.
-Exit codes: 0 the run ended completed, or the command did what it was asked; 1 it could
-not be started or followed; 2 usage or configuration; 3 the run ended any other way.`,
+Exit codes: 0 the run ended completed, or the command succeeded; 1 the run could not be
+started or followed, or the command failed; 2 usage or configuration; 3 the run ended any
+other way.`,
 		Example: `  reconcile start --dry-run --watch     what would a run over all organizations change?
   reconcile start --watch               repair them
   reconcile org ID --explain            why does this organization have its tier?
@@ -50,7 +51,7 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") { // help and completion need no settings
+		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") { // help and completion
 			return nil
 		}
 		return c.readSettings(ctx)
@@ -66,32 +67,32 @@ not be started or followed; 2 usage or configuration; 3 the run ended any other 
 	root.AddCommand(c.report(ctx))
 	root.AddCommand(c.runs(ctx))
 	root.AddCommand(c.migrate(ctx))
-	root.AddCommand(&cobra.Command{ // without Run it is a help topic
-		Use: "reasons", Short: "What each reason and warning means, what to do, and the command that follows",
+	root.AddCommand(&cobra.Command{ // a help topic: it has no Run
+		Use: "reasons", Short: "What each reason and warning means, and what to do",
 		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + output.Reasons(),
 	})
-	root.SetOut(out) // where the scripts go is settled now
+	root.SetOut(out) // the completion scripts need it now
 	root.InitDefaultCompletionCmd(args...)
 	refuseOtherShells(root)
 	return cli.Execute(ctx, root, args, out, errs)
 }
 
-// refuseOtherShells: a shell's start file would take the help for a script.
+// refuseOtherShells makes an unknown shell an error: a shell's start file would run the help text as a script.
 func refuseOtherShells(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" {
 			cmd.RunE = func(_ *cobra.Command, args []string) error {
 				if len(args) == 0 {
-					return cli.Usage("say for which shell: bash, zsh, fish or powershell")
+					return cli.Usage("give the shell: bash, zsh, fish or powershell")
 				}
-				return cli.Usage("there is no completion for %q; there is for bash, zsh, fish and powershell", args[0])
+				return cli.Usage("no completion for %q; the shells are bash, zsh, fish and powershell", args[0])
 			}
 			cmd.Args = cobra.ArbitraryArgs
 		}
 	}
 }
 
-// readSettings adds what .env and the secret say to the environment.
+// readSettings adds the settings of .env and of the secret to the environment.
 func (c *command) readSettings(ctx context.Context) (err error) {
 	if c.environ, err = cli.WithDotEnv(c.environ); err == nil {
 		c.environ, err = wiring.Environment(ctx, c.environ)
@@ -99,7 +100,7 @@ func (c *command) readSettings(ctx context.Context) (err error) {
 	return err
 }
 
-// knownCommand: what reaches the root as an argument is no command.
+// knownCommand refuses arguments of the root command: they are unknown commands.
 func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

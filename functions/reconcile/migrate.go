@@ -16,8 +16,8 @@ func (c *command) migrate(ctx context.Context) *cobra.Command {
 		Use:   "migrate",
 		Short: "Create or upgrade this system's own tables",
 		Long: `Creates or upgrades the tables reconciliation_* in the database DB_NAME. The application's
-tables are not touched, and running it again does nothing. Every function does the same
-when it starts; run this where its database user may not create tables.`,
+tables are not touched, and running it again does nothing. Each function migrates when it
+starts; run this command if the functions' database user may not create tables.`,
 		Example:           `  DB_USER=admin DB_PASSWORD=... reconcile migrate`,
 		Args:              cli.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,

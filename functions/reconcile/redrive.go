@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// quiet is how long the work queue must seem empty where not all that was moved has a new
-	// outcome: some may have had theirs already. SQS's counts may be so late.
+	// quiet is how long the work queue must be empty before outcomes that are missing are no longer expected. SQS's
+	// counts may be that late, and organizations that already had an outcome get no new one.
 	quiet = time.Minute
-	// amendTime is how long a summary may lag behind the outcomes it counts.
+	// amendTime is how long to wait for the aggregator to amend a summary.
 	amendTime = 15 * time.Second
 )
 
-// How a redrive stands, beside "running" and SQS's other words.
+// Statuses of a redrive, beside SQS's own.
 const (
 	redriveEmpty     = "empty"
 	redriveCompleted = "completed"
 )
 
-// redriven is what redrive answers.
+// redriven is the result of redrive.
 type redriven struct {
 	Status string            `json:"status"`
 	Moved  int               `json:"moved"`
 	ToMove int               `json:"toMove"`
-	Runs   []billing.Summary `json:"runs"` // whose organizations were tried again, with --watch
+	Runs   []billing.Summary `json:"runs"` // with --watch: the runs of the organizations that were tried again
 }
 
 func (c *command) redrive(ctx context.Context) *cobra.Command {
@@ -48,12 +48,12 @@ func (c *command) redrive(ctx context.Context) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "redrive",
 		Short: "Move the dead-letter queue back to the work queue",
-		Long: `Has SQS move every message of the dead-letter queue back to the work queue, so that the
-workers try those organizations again. Repair the cause first: what fails again ends there
-again. What the guard withheld needs reconcile approve first.
+		Long: `Moves every message of the dead-letter queue back to the work queue, so that the workers try
+those organizations again. Repair the cause first: a message that fails again returns to the
+dead-letter queue. Withheld organizations need reconcile approve first.
 
---watch shows how far it is and, where the database can be reached, waits for the outcomes
-and prints the amended summary of each run that they belong to.`,
+--watch shows the progress. If the database can be reached, it also waits for the outcomes and
+prints the amended summary of each run.`,
 		Example: `  reconcile redrive --watch
   reconcile approve 2026-11-22T03:00:00Z --limit 40 && reconcile redrive --watch`,
 		Args:              cli.NoArgs,
@@ -66,7 +66,7 @@ and prints the amended summary of each run that they belong to.`,
 		},
 	}
 	cli.BindView(cmd, &c.view)
-	cmd.Flags().BoolVar(&watches, "watch", false, "show its progress, then the summaries that it amends")
+	cmd.Flags().BoolVar(&watches, "watch", false, "show progress, then the amended summaries")
 	return cmd
 }
 
@@ -112,14 +112,14 @@ func (m mover) explained(ctx context.Context, err error) error {
 	return awsError(ctx, err, target{"queue", "WORK_QUEUE_URL and DEAD_LETTER_QUEUE_URL", m.region})
 }
 
-// begin starts to move, unless there is nothing to move or a move is under way; it says which.
+// begin starts a move unless the queue is empty or a move is running.
 func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool, move sqsqueue.MoveTask, err error) {
 	last, found, err := m.Last(ctx)
 	if err != nil {
 		return false, last, m.explained(ctx, err)
 	}
 	if found && last.Running() {
-		progress.Note("a redrive has been under way since %s", last.Started.Format(time.RFC3339))
+		progress.Note("a redrive is running since %s", last.Started.Format(time.RFC3339))
 		return true, last, nil
 	}
 	depth, err := m.deadLetter.Depth(ctx)
@@ -139,8 +139,7 @@ func (m mover) begin(ctx context.Context, progress *output.Progress) (begun bool
 	return true, last, m.explained(ctx, err)
 }
 
-// move starts to move and, if asked to, waits until SQS has moved everything and, with a database,
-// until the outcomes are there.
+// move redrives. If it watches, it waits until SQS has moved everything and, with a database, for the outcomes.
 func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqlstore.Store) error {
 	progress := output.NewProgress(c.errs)
 	before, err := lookAtUnfinished(ctx, store)
@@ -187,24 +186,24 @@ func (m mover) untilMoved(ctx context.Context, progress *output.Progress, move s
 	if !move.Completed() {
 		return move, &cli.Error{
 			Exit: cli.ExitFailed, Code: codeRefused, Err: fmt.Errorf("SQS ended the redrive as %s after %d of %d messages: %s", move.Status, move.Moved, move.ToMove, telemetry.OneLine(move.Failure)),
-			Hint: "what was not moved is still in the dead-letter queue: redrive again",
+			Hint: "the rest is still in the dead-letter queue: redrive again",
 		}
 	}
 	return move, nil
 }
 
-// notMoved says that SQS goes on although nobody watches it.
+// notMoved is the error of a watch that was interrupted: SQS continues.
 func notMoved(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
 	return &cli.Error{
 		Exit: cli.ExitFailed, Code: codeInterrupted, Err: errors.New("interrupted"),
-		Hint: "SQS goes on moving, and the workers go on; reconcile redrive --watch and reconcile status show how far it is",
+		Hint: "SQS and the workers continue; reconcile redrive --watch and reconcile status show the progress",
 	}
 }
 
-// unfinished are the runs that a redrive may change, the latest first, and how they stood before it.
+// unfinished are the runs that a redrive may change, the latest first, as they were before it.
 type unfinished struct {
 	ids       []string
 	runs      map[string]billing.Run
@@ -225,7 +224,7 @@ func lookAtUnfinished(ctx context.Context, store *mysqlstore.Store) (u unfinishe
 	return u, err
 }
 
-// changed returns those that decided something since, and how much.
+// changed returns the runs with new decisions, and how many there are.
 func (u unfinished) changed(ctx context.Context, store *mysqlstore.Store) (runs []billing.Run, decided int, err error) {
 	now, err := store.CountDecisions(ctx, u.ids)
 	for _, id := range u.ids {
@@ -236,7 +235,7 @@ func (u unfinished) changed(ctx context.Context, store *mysqlstore.Store) (runs 
 	return runs, decided, err
 }
 
-// outcomes waits for those of what was moved, and returns the summary of each run that they belong to.
+// outcomes waits for the outcomes of the moved messages, and returns the summary of each run that has one.
 func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *output.Progress, before unfinished, moved int) ([]billing.Summary, error) {
 	changed, err := m.untilSettled(ctx, store, progress, before, moved)
 	progress.Done()
@@ -252,9 +251,8 @@ func (m mover) outcomes(ctx context.Context, store *mysqlstore.Store, progress *
 	return summaries, nil
 }
 
-// untilSettled waits until everything that was moved has an outcome, or the work queue was empty for
-// so long that the rest has none to come: SQS may count a minute late. It returns the runs in which
-// something was decided.
+// untilSettled waits until every moved message has an outcome, or the work queue has been empty for [quiet]. It
+// returns the runs with new decisions.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-monitoring-using-cloudwatch.html
 func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progress *output.Progress, before unfinished, moved int) (changed []billing.Run, err error) {
 	busy := time.Now()
@@ -274,8 +272,8 @@ func (m mover) untilSettled(ctx context.Context, store *mysqlstore.Store, progre
 	return changed, err
 }
 
-// amendedSummary waits for the aggregator to have summed up the run anew and counted all that was
-// decided. Should it not come to that, the run is counted here.
+// amendedSummary waits until the aggregator has amended the run's summary with every decision. If it does not within
+// the patience, the run is counted here.
 func amendedSummary(ctx context.Context, store *mysqlstore.Store, before billing.Run, patience time.Duration) (summary billing.Summary, err error) {
 	began, amended := time.Now(), false
 	err = cli.Poll(ctx, lookEvery, func() (done bool, err error) {
@@ -302,7 +300,7 @@ func summaryAfter(ctx context.Context, store *mysqlstore.Store, before billing.R
 	return written, written.Errors == counted.Errors && written.Synchronized == counted.Synchronized && written.Pending == counted.Pending, err
 }
 
-// endedAll is an error if one of the runs did not end completed.
+// endedAll returns an error if one of the runs did not end completed.
 func endedAll(runs []billing.Summary) error {
 	for _, s := range runs {
 		if err := cli.Ended(s.Status); err != nil {
@@ -330,7 +328,7 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 	return nil
 }
 
-// showMoved says what SQS has moved, before the outcomes are there; machines get everything in one answer.
+// showMoved says what SQS has moved. With --json, everything is one answer at the end.
 func (c *command) showMoved(r redriven) error {
 	if c.json {
 		return nil

@@ -24,13 +24,13 @@ import (
 // toStdout is the file name that means standard output.
 const toStdout = "-"
 
-// reportOptions are the command line's.
+// reportOptions are the command's flags and argument.
 type reportOptions struct{ run, html, csv, organizations string }
 
 // file is where the report goes.
 func (o reportOptions) file() string { return o.html + o.csv + o.organizations }
 
-// onlyOne reports whether one format was chosen.
+// onlyOne reports whether exactly one format was chosen.
 func (o reportOptions) onlyOne() bool {
 	chosen := 0
 	for _, file := range []string{o.html, o.csv, o.organizations} {
@@ -41,7 +41,7 @@ func (o reportOptions) onlyOne() bool {
 	return chosen == 1
 }
 
-// written is what report answers machines.
+// written is the JSON that report prints.
 type written struct {
 	report.Written
 
@@ -56,23 +56,23 @@ func (c *command) report(ctx context.Context) *cobra.Command {
 		Short: "Write a run as a page for people or a table for finance",
 		Long: `Writes the run, by default the last one, to FILE; - is standard output.
 
---html is one page that needs no network: outcomes, what needs a person and which
-command repairs it, whose tier or period changed, drift by field and over time, and
-every change before and after, to search and to print.
+--html is one page that works offline: outcomes, what needs a person and the command
+that repairs it, changes of tier and period, drift by field and over time, and every
+change before and after. It can be searched and printed.
 
 --csv has one row for each change, and one for each organization without changes that has
 an error or a warning. An empty cell is NULL.
 
 --csv-organizations has one row for each of these organizations: tier and status before
-and after, whether its access is raised or lowered, and the price. What did not change is
-as it stands now. "applied" says no where nothing was written: in a dry run, or withheld.
+and after, whether its access is raised or lowered, and the price. Values that did not
+change are the current ones. "applied" is no in a dry run and for withheld changes.
 
-Both tables are UTF-8 with a byte order mark, times are UTC. Where a value would start a
-formula in a spreadsheet (= + - @), an apostrophe stands in front of it.
+Both tables are UTF-8 with a byte order mark, times are UTC. A value that a spreadsheet
+would take for a formula (= + - @) begins with an apostrophe.
 
 Links to Stripe need STRIPE_MODE or STRIPE_SECRET_KEY, whose prefix names the mode.
-All hold customer data: the file can be read by you alone (mode 0600). One that exists
-is replaced once the new one is complete.`,
+All hold customer data: only you can read the file (mode 0600). An existing file is
+replaced when the new one is complete.`,
 		Example: `  reconcile report --html report.html
   reconcile report 2026-11-22T03:00:00Z --csv changes.csv
   reconcile report --csv-organizations organizations.csv
@@ -92,10 +92,10 @@ is replaced once the new one is complete.`,
 
 func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 	if !o.onlyOne() {
-		return cli.Usage("say --html FILE, --csv FILE or --csv-organizations FILE, one of them; - is standard output")
+		return cli.Usage("give one of --html FILE, --csv FILE and --csv-organizations FILE; - is standard output")
 	}
 	if c.json && o.file() == toStdout {
-		return cli.Usage("--json answers on standard output, where the report would go: give it a file")
+		return cli.Usage("--json prints to standard output: give the report a file")
 	}
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, settings config.Config) error {
 		run, err := findRun(ctx, store, o.run)
@@ -135,7 +135,7 @@ func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run bi
 	return report.HTML(ctx, w, about)
 }
 
-// showWritten tells where the report is; beside a report on standard output, on standard error.
+// showWritten says where the report is, on standard error if the report is on standard output.
 func (c *command) showWritten(n written) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(n)
@@ -151,8 +151,8 @@ func (c *command) showWritten(n written) error {
 	return say(to, "wrote run %s to %s: %s of %s%s", n.RunID, name, billing.Count(n.Changes, "change"), billing.Count(n.Organizations, "organization"), rows)
 }
 
-// toFile lets write fill the file, or standard output. The file appears once it is complete, and
-// is its owner's alone: what stood there before stays until then.
+// toFile writes to the file, or to standard output. The file has mode 0600 and replaces an older one when it is
+// complete.
 func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 	if name == toStdout {
 		return write(c.out)
@@ -178,7 +178,7 @@ func (c *command) toFile(name string, write func(io.Writer) error) (err error) {
 	return os.Rename(file.Name(), name)
 }
 
-// toSpecial writes to a device or a pipe, such as a shell's >(gzip): there is nothing to replace.
+// toSpecial writes to a device or a pipe, such as a shell's >(gzip), which cannot be replaced.
 func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err error) {
 	if info.IsDir() {
 		return cli.Usage("%s is a folder; name a file", name)
@@ -191,7 +191,7 @@ func toSpecial(name string, info fs.FileInfo, write func(io.Writer) error) (err 
 	return write(file)
 }
 
-// cannotWrite names the file that was asked for, not the one that was to become it.
+// cannotWrite names the requested file, not the temporary one.
 func cannotWrite(name string, err error) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		err = failed.Err
@@ -199,7 +199,7 @@ func cannotWrite(name string, err error) error {
 	return cli.Usage("cannot write %s: %w", name, err)
 }
 
-// ignoreClosed: a file that failed to close is closed all the same.
+// ignoreClosed ignores that the file is closed already.
 func ignoreClosed(err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return nil

@@ -185,8 +185,8 @@ func TestReportRefusesWhatItCannotDo(t *testing.T) {
 		says string
 	}{
 		"no format":      {[]string{"report"}, cli.ExitUsage, "usage", "--csv FILE"},
-		"two tables":     {[]string{"report", "--csv", "a", "--csv-organizations", "b"}, cli.ExitUsage, "usage", "one of them"},
-		"both formats":   {[]string{"report", "--csv", "a", "--html", "b"}, cli.ExitUsage, "usage", "one of them"},
+		"two tables":     {[]string{"report", "--csv", "a", "--csv-organizations", "b"}, cli.ExitUsage, "usage", "one of --html"},
+		"both formats":   {[]string{"report", "--csv", "a", "--html", "b"}, cli.ExitUsage, "usage", "one of --html"},
 		"two runs":       {[]string{"report", "old", "new", "--csv", "a"}, cli.ExitUsage, "usage", "one run"},
 		"unknown run":    {[]string{"report", "older", "--csv", "a"}, cli.ExitFailed, "unknown_run", "older"},
 		"json to stdout": {[]string{"report", "--csv", "-"}, cli.ExitUsage, "usage", "standard output"},

@@ -19,7 +19,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// maxRuns bounds what is held at once: each run brings its summary along.
+// maxRuns bounds memory: each run is loaded with its summary.
 const maxRuns = 500
 
 // pastRun is one run, or the catch-ups of one day, as machines see it.
@@ -45,10 +45,10 @@ type pastRun struct {
 	Statuses map[billing.RunStatus]int `json:"statuses,omitempty"`
 }
 
-// kindAll is what people call every kind of run.
+// kindAll selects runs of every kind.
 const kindAll = "all"
 
-// runKinds are the names of what can be listed.
+// runKinds are the values of --kind.
 func runKinds() []string {
 	names := []string{kindAll}
 	for _, kind := range billing.RunKinds() {
@@ -62,12 +62,11 @@ func (c *command) runs(ctx context.Context) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List past runs with their totals, the latest first",
-		Long: `Lists past runs over all organizations, the latest first, and between them the catch-ups,
-summed up by day (UTC). --kind lists each run of a kind: full, catch-up, one (over one
-organization) or all. Drift is how many of a run's organizations differed
-from Stripe: they were repaired, or held back by a guard and so errors too, or would be
-repaired if it was a dry run. Runs are kept for RETENTION_DAYS (90) before the latest, and
-the last complete one for as long as there is no later one.`,
+		Long: `Lists past runs over all organizations, the latest first, and between them the catch-ups of
+each day (UTC). --kind lists each run of a kind: full, catch-up, one (over one organization) or
+all. DRIFTED counts organizations that differed from Stripe: repaired, withheld (which are
+errors too), or found by a dry run. DRIFT is their share. Runs are kept for RETENTION_DAYS (90)
+before the latest, and the last complete run until there is a later one.`,
 		Example: `  reconcile runs
   reconcile runs --limit 5
   reconcile runs --kind catch-up        each catch-up
@@ -163,7 +162,7 @@ func pastDayOf(day mysqlstore.CatchUpDay) pastRun {
 	}
 }
 
-// title is the run's id, or which catch-ups are summed up.
+// title is the run's id, or the day of its catch-ups.
 func (r pastRun) title() string {
 	if r.Day != "" {
 		return "catch-ups of " + r.Day
@@ -190,10 +189,10 @@ func (r pastRun) state() []output.Span {
 	return append(parts, output.Part(output.Plain, ", the last at %s", r.StartedAt.UTC().Format("15:04 UTC")))
 }
 
-// writeRuns writes two lines for each run, which together fit 80 columns: an id alone may take 36.
+// writeRuns writes two lines for each run, or three on a terminal with fewer than 72 columns.
 func writeRuns(w io.Writer, runs []pastRun) error {
 	p := output.NewPage(w)
-	const titled, line = 72, "%-36s %8s %8s %7s %8s" // the figures stand below the id where both do not fit
+	const titled, line = 72, "%-36s %8s %8s %7s %8s" // an id takes 36
 	narrow := p.Narrower(titled)
 	if narrow {
 		p.Line(0, "RUN")
@@ -219,7 +218,7 @@ func writeRuns(w io.Writer, runs []pastRun) error {
 	return p.Flush()
 }
 
-// remarks say when it was, how long it took, and what is not usual about it.
+// remarks are when the run started, how long it took, and what is unusual about it.
 func remarks(r pastRun) []string {
 	all := []string{r.StartedAt.UTC().Format("2006-01-02 15:04 UTC")}
 	if r.FinishedAt != nil {

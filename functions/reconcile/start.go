@@ -24,16 +24,16 @@ import (
 // enumeratorTime is a little more than a Lambda function may run.
 const enumeratorTime = 16 * time.Minute
 
-// event is what the enumerator is asked for.
+// event is the enumerator's input.
 type event struct {
 	OrgID    string    `json:"orgId,omitempty"`
 	DryRun   bool      `json:"dryRun,omitempty"`
 	Strategy string    `json:"strategy,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Resume   string    `json:"resume,omitempty"`
-	// AllowDowngrade: the organization may be lowered whatever another run holds back.
+	// AllowDowngrade lowers the organization even if another run withholds that.
 	AllowDowngrade bool   `json:"allowDowngrade,omitempty"`
-	By             string `json:"by"` // who asks
+	By             string `json:"by"` // the caller
 }
 
 // isFull reports whether it opens a run over all organizations.
@@ -41,12 +41,12 @@ func (e event) isFull() bool {
 	return e.OrgID == "" && e.Resume == "" && e.Strategy != string(billing.StrategyEvents)
 }
 
-// patience prepares for a long wait.
+// patience is the part of a message that announces a long wait.
 func (e event) patience() string {
 	if e.OrgID != "" {
 		return ""
 	}
-	return "; with many organizations it takes minutes"
+	return "; this takes minutes if there are many organizations"
 }
 
 func (c *command) start(ctx context.Context) *cobra.Command {
@@ -55,17 +55,17 @@ func (c *command) start(ctx context.Context) *cobra.Command {
 	watches := false
 	cmd := &cobra.Command{
 		Use:   "start",
-		Short: "Start a run over all organizations, or go on with one",
+		Short: "Start a run over all organizations, or resume one",
 		Long: `Invokes the enumerator in AWS, which opens a run, lists the organizations and enqueues
-them. It answers when it is done with that, or out of time; what is left then goes on by
-itself. The run goes on in AWS whatever becomes of this command.
+them. It answers when everything is enqueued or its time is over; then its next invocation
+enqueues the rest. The run continues in AWS when this command ends.
 
---strategy events catches up: only the organizations that Stripe's events name since the last
-catch-up, or --since, are read afresh. There is a schedule for it; start one by hand after a
-webhook was broken.
+--strategy events starts a catch-up: it reads only the organizations that Stripe's events
+name, from the end of the last catch-up or from --since. Catch-ups are scheduled; start one
+by hand after webhooks failed.
 
---resume goes on with a run as it was started: it reopens one that was stopped or ended
-incomplete, and sends again what is pending.`,
+--resume continues a run with the settings that it was started with: it reopens a run that
+was stopped or ended incomplete, and sends what is pending again.`,
 		Example: `  reconcile start --dry-run --watch     what would change?
   reconcile start --watch               change it
   reconcile start --strategy events --since 3d --watch
@@ -87,12 +87,12 @@ incomplete, and sends again what is pending.`,
 	reading.Bind(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
-	f.StringVar(&e.Resume, "resume", "", "go on with the run of this `ID`: send what is pending again")
-	f.BoolVar(&watches, "watch", false, "show its progress until it has ended, then its summary")
+	f.StringVar(&e.Resume, "resume", "", "resume the run with this `ID`: send what is pending again")
+	f.BoolVar(&watches, "watch", false, "show progress until the run ends, then its summary")
 	return cmd
 }
 
-// enqueue has the enumerator do what the event says, and shows what it did or what came of it.
+// enqueue invokes the enumerator with the event and shows its answer, or follows the run.
 func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	needs := []config.Need{config.NeedEnumerator}
 	if watches {
@@ -103,7 +103,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 		return err
 	}
 	if !watches {
-		if e.isFull() && c.hasDatabase() { // what is wrong with the database is no reason not to start
+		if e.isFull() && c.hasDatabase() { // a database that does not answer does not keep the run from starting
 			_ = c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 				cli.WarnOfOpenRun(ctx, store, output.NewProgress(c.errs))
 				return nil
@@ -115,7 +115,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 		}
 		return c.showStarted(result)
 	}
-	// Opened first: who wants to watch hears that this is not possible before anything is started.
+	// The database is opened first: if the run cannot be watched, nothing is started.
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
 		progress := output.NewProgress(c.errs)
 		if e.isFull() {
@@ -134,14 +134,13 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	})
 }
 
-// invoke waits for the enumerator's answer. It asks once: a second request would be a second
-// invocation, and open a second run.
+// invoke waits for the enumerator's answer. It never retries: a second invocation would open a second run.
 func (c *command) invoke(ctx context.Context, function string, e event) (result pipeline.Enumeration, err error) {
 	settings, err := awsSettings(ctx)
 	if err != nil {
 		return result, err
 	}
-	e.By = c.asker(ctx, settings)
+	e.By = c.caller(ctx, settings)
 	payload, err := json.Marshal(e)
 	if err != nil {
 		return result, err
@@ -162,17 +161,17 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	}
 	if err := json.Unmarshal(out.Payload, &result); err != nil || result.RunID == "" {
 		return result, &cli.Error{
-			Exit: cli.ExitFailed, Code: codeRefused, Err: errors.New("function " + function + " did not answer as the enumerator does"), Hint: "check ENUMERATOR_FUNCTION",
+			Exit: cli.ExitFailed, Code: codeRefused, Err: errors.New("the answer of function " + function + " is not the enumerator's"), Hint: "check ENUMERATOR_FUNCTION",
 		}
 	}
 	return result, nil
 }
 
-// notAwaited: what was asked for may have begun, or not.
+// notAwaited is the error if no answer came in time; the run may have started.
 func notAwaited(ctx context.Context) error {
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: "no_answer", Err: errors.New("the enumerator did not answer in time"),
-		Hint: "a run that was started goes on in AWS: reconcile status --watch follows it",
+		Hint: "if a run was started, it continues in AWS: reconcile status --watch follows it",
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = codeInterrupted, errors.New("interrupted")
@@ -180,8 +179,8 @@ func notAwaited(ctx context.Context) error {
 	return e
 }
 
-// functionError is what the function itself says. Its own failures have their reason as type;
-// others are of its runtime, such as a timeout.
+// functionError is the error that the function answered with. The enumerator's own errors have their reason as type;
+// other types come from its runtime, such as a timeout.
 func functionError(function string, payload []byte) error {
 	var answer struct {
 		Message string `json:"errorMessage"`
@@ -193,7 +192,7 @@ func functionError(function string, payload []byte) error {
 	e := &cli.Error{Exit: cli.ExitFailed, Code: answer.Type, Err: errors.New(telemetry.OneLine(answer.Message))}
 	if strings.Trim(answer.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || answer.Type == "" || answer.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
-		e.Hint = "its log in CloudWatch says more; a run that was opened goes on with the next tick: reconcile status"
+		e.Hint = "read its log in CloudWatch; a run that was opened continues within 15 minutes: reconcile status"
 	}
 	return e
 }
@@ -206,16 +205,16 @@ func (c *command) showStarted(result pipeline.Enumeration) error {
 		return err
 	}
 	if result.Done && result.Enqueued == 0 {
-		return say(c.errs, "reconcile status %s tells how it stands", result.RunID)
+		return say(c.errs, "reconcile status %s shows it", result.RunID)
 	}
 	return say(c.errs, "reconcile status %s --watch follows it", result.RunID)
 }
 
-// started says what the enumerator did, in one line.
+// started describes the enumerator's answer in one line.
 func started(r pipeline.Enumeration) string {
 	switch {
 	case r.Done && r.Enqueued == 0:
-		return fmt.Sprintf("run %s: nothing is left to enqueue", r.RunID)
+		return fmt.Sprintf("run %s: nothing left to enqueue", r.RunID)
 	case r.Done:
 		return fmt.Sprintf("run %s: %s enqueued", r.RunID, billing.Count(r.Enqueued, "organization"))
 	default:

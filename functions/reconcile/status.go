@@ -14,14 +14,14 @@ func (c *command) status(ctx context.Context) *cobra.Command {
 	follows := false
 	cmd := &cobra.Command{
 		Use:   "status [RUN]",
-		Short: "Show how a run stands or ended",
+		Short: "Show the progress or the result of a run",
 		Long: `Shows a run, by default the last one over all organizations: every change, and the figures.
---watch shows its progress until it has ended. Leaving with Ctrl-C does nothing to the run.
+--watch shows progress until the run ends. Ctrl-C does not stop the run.
 
-The exit code tells how the run ended; one that is still going is 0 unless it is watched.`,
+The exit code says how the run ended; it is 0 for an open run that is not watched.`,
 		Example: `  reconcile status
   reconcile status --watch
-  reconcile status --errors             of the organizations, those in error alone
+  reconcile status --errors             only the organizations in error
   reconcile status 2026-11-22T03:00:00Z --json | jq .result.driftByField`,
 		Args:              cli.AtMostOneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -42,7 +42,7 @@ The exit code tells how the run ended; one that is still going is 0 unless it is
 		},
 	}
 	cli.BindView(cmd, &c.view)
-	cmd.Flags().BoolVar(&follows, "watch", false, "show its progress until it has ended")
+	cmd.Flags().BoolVar(&follows, "watch", false, "show progress until the run ends")
 	return cmd
 }
 

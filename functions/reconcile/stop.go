@@ -17,10 +17,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// progressTime bounds the news to the aggregator: without it, the tick sums the run up.
+// progressTime bounds the message to the aggregator; without that message, its next tick writes the summary.
 const progressTime = 10 * time.Second
 
-// halt is what stop answers.
+// halt is the result of stop.
 type halt struct {
 	RunID   string            `json:"runId"`
 	Status  billing.RunStatus `json:"status"`
@@ -33,27 +33,26 @@ func (c *command) stop(ctx context.Context) *cobra.Command {
 	why := ""
 	cmd := &cobra.Command{
 		Use:   "stop RUN --reason TEXT",
-		Short: "Stop a run that is going",
-		Long: `Stops a run that is enumerating or running. What was repaired stays. Workers finish what
-they have in hand, at most 50 organizations each, and take the run's other messages off
-the queue without work; those organizations stay pending, and reconcile start --resume
-sends them again.
+		Short: "Stop an open run",
+		Long: `Stops a run that is enumerating or running. Repairs that were made stay. Each worker finishes
+its batch of at most 50 organizations and acknowledges the run's other messages without
+work. Those organizations stay pending until reconcile start --resume sends them again.
 
-It writes to the database, and has the run summed up at once where RESULTS_QUEUE_URL is
-set and AWS can be reached; else that is done within 15 minutes. The alarm of stopped
-runs tells the others, and the summary who stopped it and why.`,
+The stop is written to the database. The summary follows at once if RESULTS_QUEUE_URL is set
+and AWS can be reached, otherwise within 15 minutes; it says who stopped the run and why. The
+alarm for stopped runs is raised.`,
 		Example: `  reconcile stop 2026-11-22T03:00:00Z --reason "prices are being migrated"
-  reconcile start --resume 2026-11-22T03:00:00Z     when it may go on`,
+  reconcile start --resume 2026-11-22T03:00:00Z     when it may continue`,
 		Args:              cli.OneArg("run"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if why == "" {
-				return cli.Usage("--reason must say why, for whoever is to resume the run")
+				return cli.Usage("give --reason TEXT: the summary shows why the run was stopped")
 			}
 			return c.halt(ctx, args[0], why)
 		},
 	}
-	cmd.Flags().StringVar(&why, "reason", "", "why, as `TEXT` that the summary and the run's row will show")
+	cmd.Flags().StringVar(&why, "reason", "", "why, as `TEXT` that the summary shows")
 	return cmd
 }
 
@@ -70,8 +69,8 @@ func (c *command) halt(ctx context.Context, runID, why string) error {
 		if !stopped {
 			return cli.Conflict("reconcile status "+telemetry.Clean(runID)+" shows how it ended", "run %s is %s already; only an open run can be stopped", runID, run.Status)
 		}
-		if err := tellAggregator(ctx, settings.Queues.Results, runID); err != nil {
-			output.NewProgress(c.errs).Note("the run will be summed up within 15 minutes, for the aggregator could not be told: %s", telemetry.OneLine(err.Error()))
+		if err := notifyAggregator(ctx, settings.Queues.Results, runID); err != nil {
+			output.NewProgress(c.errs).Note("the summary follows within 15 minutes, because the aggregator could not be notified: %s", telemetry.OneLine(err.Error()))
 		}
 		tallies, err := store.Tallies(ctx, runID)
 		if err != nil {
@@ -87,8 +86,8 @@ func (c *command) halt(ctx context.Context, runID, why string) error {
 	})
 }
 
-// tellAggregator has the run summed up; without a queue the tick does it.
-func tellAggregator(ctx context.Context, queue, runID string) error {
+// notifyAggregator asks for the run's summary; without a queue, the aggregator's tick writes it.
+func notifyAggregator(ctx context.Context, queue, runID string) error {
 	if queue == "" {
 		return nil
 	}
@@ -105,8 +104,8 @@ func (c *command) showHalt(h halt) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(h)
 	}
-	if err := say(c.out, "run %s is stopped; organizations pending: %d", h.RunID, h.Pending); err != nil {
+	if err := say(c.out, "run %s is stopped; %s pending", h.RunID, billing.Count(h.Pending, "organization")); err != nil {
 		return err
 	}
-	return say(c.errs, "reconcile start --resume %s goes on with it", h.RunID)
+	return say(c.errs, "reconcile start --resume %s continues it", h.RunID)
 }

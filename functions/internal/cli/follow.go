@@ -57,8 +57,8 @@ type latestFullStore interface {
 	LatestFullRun(ctx context.Context) (billing.Run, bool, error)
 }
 
-// WarnOfOpenRun says that another run over all organizations is open, how far it is and what to do about it. Two at
-// once share Stripe's rate limit. It ignores the database's errors.
+// WarnOfOpenRun warns if another run over all organizations is open: two at once share Stripe's rate limit. Errors of the
+// database are ignored.
 func WarnOfOpenRun(ctx context.Context, store latestFullStore, progress *output.Progress) {
 	run, found, err := store.LatestFullRun(ctx)
 	if err != nil || !found || !run.Status.Open() || run.Kind() != billing.KindFull {

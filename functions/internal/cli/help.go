@@ -9,12 +9,12 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 )
 
-// withoutTerminal is the width of help that goes to a file or a pipe.
+// withoutTerminal is the width of help that is written to a file or a pipe.
 const withoutTerminal = 80
 
 type helpPage struct{ *output.Page }
 
-// setHelp has the command and those below it write their help no wider than the terminal.
+// setHelp wraps the help of the command and its subcommands at the terminal's width.
 func setHelp(cmd *cobra.Command) {
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		p := helpPage{output.NewPage(cmd.OutOrStdout())}
@@ -59,7 +59,7 @@ func (p helpPage) title(text string) {
 	p.Line(0, "%s", text)
 }
 
-// examples writes each command whole. What it does stands beside it or, where one is too long for that, below each.
+// examples writes each command unwrapped, with its description beside it, or below it if one line is too long.
 func (p helpPage) examples(lines []string) {
 	below := slices.ContainsFunc(lines, func(line string) bool { return output.Columns(line) > p.Width() })
 	for _, line := range lines {

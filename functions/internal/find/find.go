@@ -1,4 +1,4 @@
-// Package find turns what people have at hand into an organization's id.
+// Package find resolves a Stripe customer, a subscription or a name to an organization's id.
 package find
 
 import (

@@ -114,7 +114,7 @@ func (p *Page) WrapAt(columns int) {
 // Width is what the lines are wrapped at; 0: they stay whole.
 func (p *Page) Width() int { return p.width }
 
-// Paragraphs writes text whose lines are joined into Paragraphs, but for those that begin with blanks.
+// Paragraphs writes text as wrapped paragraphs; lines that begin with blanks stay separate.
 func (p *Page) Paragraphs(text string) {
 	var words []string
 	end := func() {

@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// byteOrderMark tells spreadsheets that the text is UTF-8; they take it for the local encoding without.
+// byteOrderMark marks the text as UTF-8: without it, spreadsheets assume the local encoding.
 const byteOrderMark = "\uFEFF"
 
 // The columns of the tables. Programs read them: add at the end only.
@@ -30,8 +30,8 @@ var (
 	}
 )
 
-// CSV writes one row for each change, and one for each organization without changes that has an error
-// or a warning, by organization id, while it reads them. An empty cell is NULL.
+// CSV writes one row for each change, and one for each organization without changes that has an error or a warning, in
+// the order of the organization ids. It streams: items are not held in memory. An empty cell is NULL.
 func CSV(ctx context.Context, w io.Writer, items Items) (Written, error) {
 	return table(ctx, w, changeHeader, items, func(i mysqlstore.ReportItem) [][]string {
 		if len(i.Changes) == 0 {
@@ -97,7 +97,7 @@ func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
 	}
 }
 
-// eventCells are id, type, time and delivery of the event that named the organization in a catch-up.
+// eventCells are id, type, time and delivery of the event that named the organization in a catch-up; empty otherwise.
 func eventCells(c *billing.Cause) [4]string {
 	if c == nil {
 		return [4]string{}
@@ -114,7 +114,7 @@ func organizationRow(i mysqlstore.ReportItem) []string {
 	}
 }
 
-// appliedCell is empty where there is nothing that could have been applied.
+// appliedCell is empty if the organization has no changes.
 func appliedCell(i mysqlstore.ReportItem) string {
 	if len(i.Changes) == 0 {
 		return ""
@@ -152,7 +152,7 @@ func cell(v any) string {
 	}
 }
 
-// timestamp is a time as spreadsheets read it, in UTC.
+// timestamp is a time in UTC in a form that spreadsheets read as a date.
 func timestamp(t time.Time) string { return t.UTC().Format(time.DateTime) }
 
 func yesNo(b bool) string {
@@ -162,11 +162,10 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// formula is the start of one: of the text, or of what follows a semicolon. Where decimals have a
-// comma, spreadsheets take semicolons to separate cells, and then no quotes keep a cell together.
-// The wide forms count, and white space in front does not help with every spreadsheet.
+// formula matches the start of a formula at the start of the text or after a semicolon: in locales with decimal commas,
+// spreadsheets split cells at semicolons even inside quotes. Some spreadsheets skip white space before a formula and
+// accept full-width characters.
 var formula = regexp.MustCompile(`(^|;)([\s\p{Z}\x{FFFD}]*[=+\-@＝＋－＠])`)
 
-// plain keeps a spreadsheet from taking the text for a formula: an apostrophe in front makes it
-// text. https://owasp.org/www-community/attacks/CSV_Injection
+// plain puts an apostrophe in front of a formula, which makes it text. https://owasp.org/www-community/attacks/CSV_Injection
 func plain(s string) string { return formula.ReplaceAllString(s, "${1}'${2}") }

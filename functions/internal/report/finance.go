@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// state is what became of an organization's changes.
+// state says whether an organization's changes were written.
 type state string
 
 const (
@@ -48,12 +48,12 @@ func (s state) Means() string {
 	return map[state]string{
 		stateWritten:   "The database has them.",
 		stateWouldBe:   "A dry run writes nothing.",
-		stateWithheld:  "Not written until somebody approves.",
-		stateUnwritten: "An error came first.",
+		stateWithheld:  "Not written until a person approves.",
+		stateUnwritten: "An error prevented it.",
 	}[s]
 }
 
-// note is what stands beside changes that are not in the database; "" for the others.
+// note is the remark beside changes that are not in the database; "" for written ones.
 func (s state) note() string {
 	switch s {
 	case stateWritten:
@@ -65,7 +65,7 @@ func (s state) note() string {
 	}
 }
 
-// financeGroup are the organizations whose tier or period changed and whose changes came to the same end.
+// financeGroup counts the organizations with changes of tier or period in one state.
 type financeGroup struct {
 	State                            state
 	N, Tiers, Periods, Raised, Lower int
@@ -81,7 +81,7 @@ func (g financeGroup) Longest() string {
 	return span(g.longest)
 }
 
-// finance counts whose tier or period changed.
+// finance counts organizations with changes of tier or period.
 type finance struct {
 	groups map[state]*financeGroup
 	moves  map[move]*matrixCell

@@ -47,7 +47,7 @@ type entryWarning struct {
 	Message string `json:"message"`
 }
 
-// findings are what the page lists, and counts of everything, listed or not.
+// findings are the page's entries, and counts of all items, listed or not.
 type findings struct {
 	mode  config.Mode
 	limit int // of entries of one outcome
@@ -62,7 +62,7 @@ type findings struct {
 	reasons  map[billing.Reason]int
 	errors   map[billing.Reason]int
 	lowers   map[billing.Reason]bool // an organization in error would lose access by its changes
-	accepted []acceptedRow           // errors and warnings that somebody accepted, which are not among the others
+	accepted []acceptedRow           // errors and warnings that were accepted; they are not among the others
 
 	changed, changes int // organizations, single changes
 }

@@ -8,8 +8,8 @@ import (
 // move is a value before and after; both are empty where it is not known.
 type move struct{ before, after string }
 
-// tierOf is the organization's tier: of the column that grants it, where that changes, else of its row,
-// else as it stands.
+// tierOf is the organization's tier before and after: from the change of the organization's column, else of its
+// subscriptions row, else the current one.
 func tierOf(i mysqlstore.ReportItem) move {
 	return moved(i.Changes, i.OrgTier, billing.FieldOrgTier, billing.FieldPlanTier)
 }
@@ -24,8 +24,8 @@ func priceOf(i mysqlstore.ReportItem) string {
 	return moved(i.Changes, i.PriceID, billing.FieldPriceID).after
 }
 
-// moved is the change of the first of these fields that changes, else what stands and stays.
-func moved(changes []billing.Change, stands string, fields ...string) move {
+// moved is the change of the first of these fields that has one, else the current value twice.
+func moved(changes []billing.Change, current string, fields ...string) move {
 	for _, field := range fields {
 		for _, c := range changes {
 			if c.Field == field {
@@ -33,5 +33,5 @@ func moved(changes []billing.Change, stands string, fields ...string) move {
 			}
 		}
 	}
-	return move{stands, stands}
+	return move{current, current}
 }

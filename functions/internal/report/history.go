@@ -111,7 +111,7 @@ func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string
 	return c
 }
 
-// kind tells apart the runs that the rate alone would mislead about.
+// kind marks dry runs, whose rate repeats until a run writes.
 func kind(run mysqlstore.PastRun) string {
 	if run.DryRun {
 		return "dry run"

@@ -31,23 +31,23 @@ var (
 const (
 	// maxShown is how many organizations of one outcome the page holds.
 	maxShown = 25_000
-	// entriesMark stands in the template for the entries, which are not all in memory at once. No text of
-	// the data can be taken for it: its quotation marks would be escaped.
+	// entriesMark is the place of the entries in the template; they are streamed. Data cannot contain it, because its
+	// quotation marks are escaped.
 	entriesMark = `"the entries"`
-	// maxPlain is how many of them it shows where scripts do not run.
+	// maxPlain is how many of them it shows without scripts.
 	maxPlain = 200
-	// shortRows is how many rows of a table stand open.
+	// shortRows is how many rows of a table are shown before it is unfolded.
 	shortRows = 10
 )
 
-// pageTemplate is parsed once it is needed: a function that only closes runs starts without it.
+// pageTemplate is parsed on first use: a Lambda function that only closes runs starts faster without it.
 var pageTemplate = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(template.FuncMap{
 		"first": first, "rest": rest, "parts": parts, "number": billing.Thousands, "percent": percent, "count": billing.Count, "plainLimit": func() int { return maxPlain },
 	}).Parse(markup))
 })
 
-// first and rest are the rows of a list that stand open, and those that a person unfolds.
+// first and rest are the rows of a list that are shown, and those that a click unfolds.
 func first(list any) any {
 	rows := reflect.ValueOf(list)
 	return rows.Slice(0, min(rows.Len(), shortRows)).Interface()
@@ -58,7 +58,7 @@ func rest(list any) any {
 	return rows.Slice(min(rows.Len(), shortRows), rows.Len()).Interface()
 }
 
-// parts are the command, cut where a line may end: before a flag, but not between a flag and its value.
+// parts splits a command where a line may break: before a flag, not between a flag and its value.
 func parts(command string) []string {
 	all := strings.Split(command, " --")
 	for i := 1; i < len(all); i++ {
@@ -103,7 +103,7 @@ func writeHTML(ctx context.Context, w io.Writer, run Run, limit int) (Written, e
 	return Written{Organizations: found.changed, Changes: found.changes}, out.Flush()
 }
 
-// policy lets the page's own style and script run, and nothing else do anything.
+// policy is the Content-Security-Policy: only the page's own style and script run.
 func policy() string {
 	return fmt.Sprintf("default-src 'none'; style-src '%s'; script-src '%s'; base-uri 'none'; form-action 'none'", digest(style), digest(script))
 }

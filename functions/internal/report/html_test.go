@@ -180,7 +180,7 @@ func TestPageSaysWhatItLeavesOut(t *testing.T) {
 
 	run = runOf(many(1)...)
 	run.Summary.SweepAbandoned = true
-	wantSaid(t, render(t, run), "The sweep of Stripe’s list was given up")
+	wantSaid(t, render(t, run), "The sweep of Stripe’s list failed")
 }
 
 func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
@@ -249,7 +249,7 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
 		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: december}),
 	))
-	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written until somebody approves. 1 1 0 0 1",
+	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written until a person approves. 1 1 0 0 1",
 		"Written: 2 organizations", "Withheld: 1 organization",
 		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")
 	_, section, _ := strings.Cut(page, `<section id="finance">`)
@@ -266,7 +266,7 @@ func TestFinanceTellsApartWhatWasWritten(t *testing.T) {
 		return item(org, outcome, reason, tierChange("free", "max"))
 	}
 	run := runOf(up("a", billing.OutcomeDrifted, billing.ReasonRepaired), up("b", billing.OutcomeError, billing.ReasonStripeUnavailable))
-	wantSaid(t, render(t, run), "Would be written A dry run writes nothing. 1 1 0 1 0", "Not written An error came first. 1 1 0 1 0",
+	wantSaid(t, render(t, run), "Would be written A dry run writes nothing. 1 1 0 1 0", "Not written An error prevented it. 1 1 0 1 0",
 		"would be written raises access", "not written raises access")
 	groups := map[string]state{}
 	for _, e := range island(t, render(t, run)).Entries {

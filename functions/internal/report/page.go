@@ -64,7 +64,7 @@ type outcomeFigure struct {
 	N                int
 }
 
-// segment is a piece of the bar of outcomes, in percent of its width.
+// segment is a part of the bar of outcomes, in percent of its width.
 type segment struct {
 	Key      string
 	X, Width float64
@@ -76,7 +76,7 @@ type reasonRow struct {
 	N int
 }
 
-// acceptedRow is an error or a warning that somebody accepted.
+// acceptedRow is an accepted error or warning.
 type acceptedRow struct {
 	billing.Advice
 
@@ -191,7 +191,7 @@ func segments(s billing.Summary) []segment {
 	return all
 }
 
-// guard says what the limit of downgrades did, or would do.
+// guard says how many organizations were lowered and withheld, or would be.
 func guard(s billing.Summary) string {
 	lowered := "Access lowered: " + billing.Count(s.Downgrades, "organization")
 	limit := billing.Thousands(s.DowngradeLimit)
@@ -211,7 +211,7 @@ func guard(s billing.Summary) string {
 	}
 }
 
-// heldIfWritten tells what a run that writes would withhold, which a dry run has in no other table.
+// heldIfWritten lists what a run that writes would withhold: a dry run has it in no other table.
 func heldIfWritten(s billing.Summary, orgID string) []reasonRow {
 	var all []reasonRow
 	would := s.WouldWithhold()
@@ -221,21 +221,20 @@ func heldIfWritten(s billing.Summary, orgID string) []reasonRow {
 	return all
 }
 
-// decided says who asked for the run, who approved its downgrades, and how many errors somebody accepted; ""
-// where nobody did.
+// decided says who started the run, who approved its downgrades, and how many errors are accepted; it may be empty.
 func decided(s billing.Summary) string {
 	var all []string
 	if s.By != "" {
 		all = append(all, "Asked for by "+s.By+".")
 	}
 	if s.AllowDowngrade {
-		all = append(all, "It may lower the organization whatever another run holds back.")
+		all = append(all, "It may lower the organization even if another run withholds that.")
 	}
 	if a := s.Approval; a != nil {
 		all = append(all, "Approved: "+billing.Count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
 	}
 	if s.AcceptedErrors > 0 {
-		all = append(all, "Of the errors, "+billing.Thousands(s.AcceptedErrors)+" known and accepted.")
+		all = append(all, "Of the errors, "+billing.Thousands(s.AcceptedErrors)+" are accepted.")
 	}
 	return clean(strings.Join(all, " "))
 }

@@ -50,7 +50,7 @@ func ItemsOf(store *mysqlstore.Store, runID string) Items {
 // Items calls fn for each item of these outcomes that is not plainly skipped.
 type Items func(ctx context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error
 
-// Written is how much a report tells of.
+// Written counts what a report contains.
 type Written struct {
 	Organizations int `json:"organizations"` // with changes
 	Changes       int `json:"changes"`
@@ -74,7 +74,7 @@ func touches(changes []billing.Change, group billing.Group) bool {
 func applied(i billing.Item) bool { return i.Outcome == billing.OutcomeSynced }
 
 // customerOf is the customer that the organization has in Stripe: the one that a change names,
-// else the one recorded.
+// else the recorded one.
 func customerOf(i mysqlstore.ReportItem) string {
 	for _, field := range []string{billing.FieldOrgCustomerID, billing.FieldCustomerID} {
 		for _, c := range i.Changes {
