@@ -67,20 +67,24 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	handled := map[string]error{}
 	var unavailable error // the database's
+	progress := func(runID string) error {
+		if err, done := handled[runID]; done {
+			return err
+		}
+		err := unavailable
+		if err == nil {
+			err = h.Step.Progress(ctx, runID)
+		}
+		if billing.IsDatabaseAway(err) {
+			unavailable = err
+		}
+		handled[runID] = err
+		return err
+	}
 	for _, m := range event.Records {
 		runID, err := sqsqueue.DecodeProgress(m.Body)
 		if err == nil {
-			var done bool
-			if err, done = handled[runID]; !done {
-				err = unavailable
-				if err == nil {
-					err = h.Step.Progress(ctx, runID)
-				}
-				handled[runID] = err
-			}
-			if billing.IsDatabaseAway(err) {
-				unavailable = err
-			}
+			err = progress(runID)
 		}
 		if err != nil {
 			// A message that cannot be decoded ends in the results queue's dead-letter queue.

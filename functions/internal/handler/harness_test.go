@@ -3,7 +3,6 @@ package handler_test
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"testing"
 	"time"
 
@@ -109,19 +108,11 @@ func (f *fixture) handle(w handler.Worker) (failed []string) {
 // held returns how many messages the queue holds, visible or not.
 func (f *fixture) held(url string) int {
 	f.Helper()
-	out, err := f.Queues.GetQueueAttributes(f.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
+	depth, err := sqsqueue.New(f.Queues, url).Depth(f.Context())
 	if err != nil {
 		f.Fatal(err)
 	}
-	n := 0
-	for _, name := range []string{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"} {
-		count, err := strconv.Atoi(out.Attributes[name])
-		if err != nil {
-			f.Fatal(err)
-		}
-		n += count
-	}
-	return n
+	return depth.All()
 }
 
 func (f *fixture) arn(url string) string {

@@ -23,8 +23,8 @@ import (
 
 const (
 	workers = 2
-	// patience is how many invocations die at a call before the next ones die one call later.
-	patience = 4
+	// deathsPerCall is how many invocations die at a call before the next ones die one call later.
+	deathsPerCall = 4
 )
 
 // seed creates organizations for every outcome.
@@ -51,8 +51,8 @@ func (f *fixture) seed() {
 	}
 }
 
-// pass is one run through all handlers and queues, from the schedule's event to the summary.
-type pass struct {
+// fullRun is one run through all handlers and queues, from the schedule's event to the summary.
+type fullRun struct {
 	*fixture
 	disturbed bool
 
@@ -63,8 +63,8 @@ type pass struct {
 	seenTwice   map[string]chan struct{}
 }
 
-// ended is the state after a pass.
-type ended struct {
+// endState is the state after a full run.
+type endState struct {
 	Organizations []appschema.Organization
 	Subscriptions []appschema.Subscription
 	Items         map[string]string
@@ -72,7 +72,7 @@ type ended struct {
 	DeadLetters   []string // each once
 }
 
-func (p *pass) run() ended {
+func (p *fullRun) run() endState {
 	p.Helper()
 	p.seed()
 	answer, err := p.enumerator().Handle(p.Context(), json.RawMessage(`{"scheduledFor":"`+runID+`"}`))
@@ -105,11 +105,11 @@ func (p *pass) run() ended {
 	}
 	stop()
 	sources.Wait()
-	return p.ended()
+	return p.endState()
 }
 
 // duplicateAll delivers each message of the work queue twice.
-func (p *pass) duplicateAll() {
+func (p *fullRun) duplicateAll() {
 	p.Helper()
 	for _, m := range p.Receive(p.Work) {
 		p.seenTwice[*m.MessageId] = make(chan struct{})
@@ -122,7 +122,7 @@ func (p *pass) duplicateAll() {
 }
 
 // invoke invokes the worker in a process that may die.
-func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
+func (p *fullRun) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	if !p.disturbed {
 		return p.worker().Handle(ctx, event)
 	}
@@ -131,7 +131,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 	p.invocations++
 	n := p.invocations
 	p.mu.Unlock()
-	process := &testworld.Killer{At: 1 + n/patience, After: n%4 < 2}
+	process := &testworld.Killer{At: 1 + n/deathsPerCall, After: n%4 < 2}
 	pool := p.DB.Intercepted(p.TB, process.Hooks().Do)
 	defer pool.Close()
 	w := p.workerOn(mysqlstore.New(pool), p.QueueClient(process.HTTP(p.Connections())))
@@ -151,7 +151,7 @@ func (p *pass) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEve
 }
 
 // awaitDuplicates returns when every message of the batch was delivered to another worker too.
-func (p *pass) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
+func (p *fullRun) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
 	p.mu.Lock()
 	for _, m := range event.Records {
 		if p.seen[m.MessageId]++; p.seen[m.MessageId] == 2 {
@@ -168,7 +168,7 @@ func (p *pass) awaitDuplicates(ctx context.Context, event events.SQSEvent) {
 	}
 }
 
-func (p *pass) ended() (e ended) {
+func (p *fullRun) endState() (e endState) {
 	p.Helper()
 	var err error
 	if e.Organizations, err = appschema.Organizations(p.Context(), p.DB.DB); err != nil {
@@ -201,21 +201,21 @@ func (p *pass) ended() (e ended) {
 }
 
 func TestCrashesAndDuplicatesDoNotChangeTheOutcome(t *testing.T) {
-	calm := (&pass{fixture: newFixture(t)}).run()
-	if s := calm.Summary; s.Status != billing.RunCompletedWithErrors || s.TotalOrganizations != 30 || s.Synchronized != 20 || s.Errors != 5 || s.Skipped != 5 || s.Downgrades != 10 {
+	undisturbed := (&fullRun{fixture: newFixture(t)}).run()
+	if s := undisturbed.Summary; s.Status != billing.RunCompletedWithErrors || s.TotalOrganizations != 30 || s.Synchronized != 20 || s.Errors != 5 || s.Skipped != 5 || s.Downgrades != 10 {
 		t.Fatalf("undisturbed: %+v", s)
 	}
-	if len(calm.DeadLetters) != 5 {
-		t.Fatalf("undisturbed: dead letters %v", calm.DeadLetters)
+	if len(undisturbed.DeadLetters) != 5 {
+		t.Fatalf("undisturbed: dead letters %v", undisturbed.DeadLetters)
 	}
 
-	p := &pass{fixture: newFixture(t), disturbed: true, seen: map[string]int{}, seenTwice: map[string]chan struct{}{}}
-	rough := p.run()
+	p := &fullRun{fixture: newFixture(t), disturbed: true, seen: map[string]int{}, seenTwice: map[string]chan struct{}{}}
+	disturbed := p.run()
 	opts := cmp.Options{
 		cmpopts.IgnoreFields(billing.Summary{}, "StartedAt", "FinishedAt", "DurationMs", "StripeRequests"),
 		cmpopts.IgnoreFields(appschema.Organization{}, "UpdatedAt"), cmpopts.IgnoreFields(appschema.Subscription{}, "UpdatedAt"),
 	}
-	if diff := cmp.Diff(calm, rough, opts); diff != "" {
+	if diff := cmp.Diff(undisturbed, disturbed, opts); diff != "" {
 		t.Error(diff)
 	}
 	for id, n := range p.seen {

@@ -17,6 +17,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
+// newFixtureWithMessage returns a fixture with a run over org-1 and its message in the work queue.
+func newFixtureWithMessage(t *testing.T, changes ...func(*stripetest.Subscription)) *fixture {
+	t.Helper()
+	f := newFixture(t)
+	f.Subscriber("org-1", changes...)
+	f.openRun("org-1")
+	f.send(f.Work, workBody(runID, "org-1"))
+	return f
+}
+
 func TestBatchIsReconciledAndReportedOnce(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_max"))
@@ -108,10 +118,7 @@ func TestFailedDeadLetterSendReturnsTheMessage(t *testing.T) {
 }
 
 func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
-	f := newFixture(t)
-	f.Subscriber("org-1", price("price_max"))
-	f.openRun("org-1")
-	f.send(f.Work, workBody(runID, "org-1"))
+	f := newFixtureWithMessage(t, price("price_max"))
 	w := f.worker()
 	w.Progress = sqsqueue.New(f.Queues, f.Results+"-gone")
 	if diff := cmp.Diff([]string{workBody(runID, "org-1")}, f.handle(w)); diff != "" {
@@ -134,10 +141,7 @@ func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 
 // The backoff grows with each failure.
 func TestReturnedMessagesAreInvisibleForTheirBackoff(t *testing.T) {
-	f := newFixture(t)
-	f.Subscriber("org-1")
-	f.openRun("org-1")
-	f.send(f.Work, workBody(runID, "org-1"))
+	f := newFixtureWithMessage(t)
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
 	for receive, least := range []time.Duration{backoff, 2 * backoff, 4 * backoff, 8 * backoff} {
 		if failed := f.handle(f.worker()); len(failed) != 1 {
@@ -159,10 +163,7 @@ func TestReturnedMessagesAreInvisibleForTheirBackoff(t *testing.T) {
 }
 
 func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
-	f := newFixture(t)
-	f.Subscriber("org-1")
-	f.openRun("org-1")
-	f.send(f.Work, workBody(runID, "org-1"))
+	f := newFixtureWithMessage(t)
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	f.SQS.SetFail(func(action string) *sqsserver.Fault {
 		if action == "ChangeMessageVisibilityBatch" {
@@ -183,10 +184,7 @@ func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
 }
 
 func TestLastReceiveSendsDeadLetterWithReason(t *testing.T) {
-	f := newFixture(t)
-	f.Subscriber("org-1")
-	f.openRun("org-1")
-	f.send(f.Work, workBody(runID, "org-1"))
+	f := newFixtureWithMessage(t)
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	for receive := 1; receive < maxReceive; receive++ {
 		if failed := f.handle(f.worker()); len(failed) != 1 {
