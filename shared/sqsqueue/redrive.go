@@ -18,7 +18,7 @@ type Depth struct {
 	Delayed  int
 }
 
-// All is the sum.
+// All returns the number of all messages.
 func (d Depth) All() int { return d.Visible + d.InFlight + d.Delayed }
 
 // Depth returns the number of messages in the queue.
@@ -44,7 +44,7 @@ func (q *Queue) Depth(ctx context.Context) (Depth, error) {
 func (q *Queue) attributes(ctx context.Context, names ...types.QueueAttributeName) (map[string]string, error) {
 	out, err := q.client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &q.url, AttributeNames: names})
 	if err != nil {
-		return nil, unavailable("look at "+q.url, err)
+		return nil, unavailable("read the attributes of "+q.url, err)
 	}
 	return out.Attributes, nil
 }
@@ -104,7 +104,7 @@ func (m MoveTask) Completed() bool { return m.Status == "COMPLETED" }
 func (r *Redrive) Last(ctx context.Context) (last MoveTask, found bool, err error) {
 	out, err := r.client.ListMessageMoveTasks(ctx, &sqs.ListMessageMoveTasksInput{SourceArn: &r.from, MaxResults: aws.Int32(1)})
 	if err != nil {
-		return MoveTask{}, false, unavailable("ask how far the redrive of "+r.fromURL+" is", err)
+		return MoveTask{}, false, unavailable("read the progress of the redrive of "+r.fromURL, err)
 	}
 	if len(out.Results) == 0 {
 		return MoveTask{}, false, nil

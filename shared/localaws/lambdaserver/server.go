@@ -19,11 +19,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/httpserver"
 )
 
-const (
-	// maxPayload is Lambda's limit for a synchronous invocation.
-	// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-	maxPayload = 6 << 20
-)
+// maxPayload is Lambda's limit for a synchronous invocation.
+// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+const maxPayload = 6 << 20
 
 // Function is a Lambda function: it receives the event and returns a value that becomes JSON. It must return when
 // its context ends.
@@ -35,8 +33,8 @@ type Server struct {
 	functions map[string]Function
 	timeout   time.Duration
 
-	life    context.Context // of all invocations
-	end     context.CancelFunc
+	ctx     context.Context // parent of all invocations' contexts
+	cancel  context.CancelFunc
 	mu      sync.Mutex
 	closed  bool
 	running sync.WaitGroup
@@ -46,7 +44,7 @@ type Server struct {
 // closes the server.
 func Start(functions map[string]Function, timeout time.Duration) (*Server, error) {
 	s := &Server{functions: functions, timeout: timeout}
-	s.life, s.end = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", s.serve)
 	var err error
@@ -60,7 +58,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.end()
+	s.cancel()
 	s.running.Wait()
 	return s.Server.Close()
 }
@@ -143,9 +141,9 @@ func (s *Server) invoke(i invocation) (<-chan result, bool) {
 		return nil, false
 	}
 	s.running.Add(1)
-	ctx, cancel := context.WithTimeout(s.life, s.timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
 	ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: i.id, InvokedFunctionArn: arn(i.name)})
-	returned, told := make(chan result, 1), make(chan result, 1)
+	returned, delivered := make(chan result, 1), make(chan result, 1)
 	go func() {
 		defer s.running.Done()
 		returned <- i.call(ctx)
@@ -154,12 +152,12 @@ func (s *Server) invoke(i invocation) (<-chan result, bool) {
 		defer cancel()
 		select {
 		case r := <-returned:
-			told <- r
+			delivered <- r
 		case <-ctx.Done():
-			told <- s.afterDeadline(ctx, returned)
+			delivered <- s.afterDeadline(ctx, returned)
 		}
 	}()
-	return told, true
+	return delivered, true
 }
 
 // afterDeadline returns a timeout. If the context ended because the server closes, it waits for the function's
