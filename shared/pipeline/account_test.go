@@ -452,7 +452,6 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 
 func TestAWorkerWithAKeyOfAnotherAccountStopsTheRunBeforeItsFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(12)
 	for _, id := range ids {
 		f.Subscriber(id)
@@ -513,7 +512,6 @@ func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Su
 // In the other account every subscription is missing: what was read with its key is not written.
 func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(3)
 	for _, id := range ids {
 		f.Subscriber(id)
@@ -534,7 +532,6 @@ func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *te
 // A warm worker has compared its key with the run: resumed with another account's, the run is another one's.
 func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
@@ -549,7 +546,6 @@ func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
 
 func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
@@ -573,7 +569,6 @@ func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *te
 // The permission is not needed but where STRIPE_ACCOUNT_ID is set.
 func TestAKeyThatMayNotReadItsAccountIsNotCompared(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	retrieve := pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve}
 	end := f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})

@@ -352,7 +352,6 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 // nobody expects any more.
 func TestATrimmedRunStillAddsUp(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := []string{"org-1", "org-2", "org-3"}
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")

@@ -186,7 +186,6 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 // The tables are checked when a run starts; what becomes NULL after that is one organization's.
 func TestANullInTheDatabaseIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	nulls := []string{"organizations.is_deleted", "organizations.subscription_tier", "organizations.updated_at", "subscriptions.status", "subscriptions.created_at"}
 	for i := range nulls {
 		id := fmt.Sprintf("bad-%02d", i)

@@ -32,7 +32,6 @@ func TestNoJumpOfAClockLosesAnything(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
-	f.StartQueues()
 	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
 	f.spread(350) // of nobody: the sweep takes some pages
@@ -296,7 +295,6 @@ func (r *clockRound) count(happened bool, what string) {
 
 func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -316,7 +314,6 @@ func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 // Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
 func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.Enumerator(&hooks{After: func(_ context.Context, call string) error {
@@ -340,7 +337,6 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.Subscriber("org-1")
 		f.swept()
 		f.Stripe.ResetCounts()
@@ -356,7 +352,6 @@ func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 // It would count as fresh a day later.
 func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -372,7 +367,6 @@ func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 
 func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
 	f.swept()
@@ -389,7 +383,6 @@ func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *t
 	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			for _, id := range numbered(5) {
 				f.Subscriber(id)
 			}

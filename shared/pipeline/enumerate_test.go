@@ -55,7 +55,6 @@ func wantReason(t *testing.T, err error, class billing.Class, reason billing.Rea
 
 func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(10)
 	f.customersOnly(ids...)
 	f.Org("row-only", func(o *appschema.Organization) { o.StripeCustomerID = nil })
@@ -86,7 +85,6 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 6} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.customersOnly(numbered(n)...)
 		if got := f.enumerate(f.Enumerator(nil), scheduled); got.Enqueued != n || !got.Done {
 			t.Errorf("%d organizations in pages of 3: %+v", n, got)
@@ -110,7 +108,6 @@ func (f *fixture) resetRuns() {
 
 func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(7)
 	f.customersOnly(ids...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
@@ -146,7 +143,6 @@ func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
 
 func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	for name, req := range map[string]pipeline.Request{
 		"second delivery": scheduled, "resume tick": {ResumeAll: true}, "resume by hand": {ResumeRun: scheduledID},
@@ -179,7 +175,6 @@ func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
 
 func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	takeOver := once(func() {
 		f.Clock.Advance(2 * time.Minute)
@@ -205,7 +200,6 @@ func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
 // Between reading a run and taking its lease another enumerator may have been at it.
 func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(8)...)
 	meanwhile := once(func() {
 		sends := 0
@@ -238,7 +232,6 @@ func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
 
 func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	elsewhere := time.Date(2026, time.November, 22, 4, 0, 0, 500, time.FixedZone("CET", 3600))
 	for range 2 {
@@ -256,7 +249,6 @@ func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
 
 func TestAManualRunBelongsToItsRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	first := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
 	if id, err := uuid.Parse(first.RunID); err != nil || id.Version() != 7 {
@@ -275,7 +267,6 @@ func TestAManualRunBelongsToItsRequest(t *testing.T) {
 
 func TestTheSameRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
 		t.Fatal("not killed")
@@ -292,7 +283,6 @@ func TestTheSameRequestResumesItsRun(t *testing.T) {
 
 func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1", "org-2")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	for name, req := range map[string]pipeline.Request{
@@ -316,7 +306,6 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 
 func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-deleted", func(o *appschema.Organization) { o.IsDeleted = true })
 	for _, id := range []string{"org-unknown", "org-deleted"} {
 		_, err := f.Enumerator(nil).Run(t.Context(), pipeline.Request{OrgID: id})
@@ -330,7 +319,6 @@ func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
 func TestARunOverOneOrganization(t *testing.T) {
 	for _, pageSize := range []int{1, 3} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.customersOnly(numbered(3)...)
 		f.Org("org-free", func(o *appschema.Organization) { o.StripeCustomerID = nil }) // asked for, so looked at
 		for _, id := range []string{"org-001", "org-free"} {
@@ -375,7 +363,6 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.customersOnly(numbered(7)...)
 			f.enumerate(f.Enumerator(nil), scheduled)
 			f.Received(f.Work)
@@ -402,7 +389,6 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 
 func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(6)...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
@@ -432,7 +418,6 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 	for _, strategy := range billing.Strategies() {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-000")
 			f.OpenRun(runID, []string{"org-000"}, func(r *billing.Run) { r.Strategy = strategy })
 			if strategy == billing.StrategySweep {
@@ -461,7 +446,6 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 
 func TestResumingWhatNeedsNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	f.Received(f.Work)
@@ -499,7 +483,6 @@ func untilDeadline(t *testing.T, n int) (context.Context, *hooks) {
 
 func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(10)...)
 	ctx, slow := untilDeadline(t, 2)
 	got, err := f.Enumerator(slow).Run(ctx, scheduled)
@@ -525,7 +508,6 @@ func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
 
 func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -554,7 +536,6 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
 		t.Run(string(status), func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.OpenRun("ended", []string{"org-1"})
 			f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -576,7 +557,6 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 
 func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	lost := false
 	p := &hooks{After: func(_ context.Context, call string) error {
@@ -594,7 +574,6 @@ func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
 
 func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.OpenRun("open", []string{"org-1"})
 	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -611,7 +590,6 @@ func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
 
 func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -644,7 +622,6 @@ func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 
 func TestZeroOrganizations(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Done: true}, got); diff != "" {
 		t.Error(diff)
@@ -659,7 +636,6 @@ func TestZeroOrganizations(t *testing.T) {
 
 func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	wrong := f.Enumerator(nil)
 	wrong.AccountID = "acct_other"
@@ -699,7 +675,6 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 
 func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	spoil := func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL DEFAULT 0, MODIFY updated_at DATE NOT NULL`)
@@ -759,7 +734,6 @@ func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 
 func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	f.Exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
@@ -777,7 +751,6 @@ func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
 	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.customersOnly(numbered(8)...)
 			pages := 0
 			f.SQS.SetFail(func(action string) *sqsserver.Fault {
@@ -807,7 +780,6 @@ func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
 
 func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	failed := map[string]bool{}
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
@@ -830,7 +802,6 @@ func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 
 func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "SendProgress" {
 			return testworld.ErrKilled
@@ -849,7 +820,6 @@ func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 // The week's only event must not be lost to a Stripe that is away for five minutes.
 func TestAScheduledRunIsOpenedAlsoWhereTheAccountCannotBeCheckedJustThen(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(3)...)
 	e := f.Enumerator(nil)
 	e.AccountID = "acct_test"

@@ -54,7 +54,6 @@ func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 		"one after week":      {func(*billing.Run) {}, overOne()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("first", []string{"org-1"}, kinds[0])
@@ -230,7 +229,6 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
@@ -297,7 +295,6 @@ func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
 
 func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.ended("org-1")
 	ask := pipeline.Request{OrgID: "org-1", RequestID: "request", By: "ops@desk"}
 	opened, err := f.Enumerator(nil).Run(t.Context(), ask)
@@ -327,7 +324,6 @@ func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 // MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
 func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.ended("org-1")
 	for allow, want := range map[bool]int{true: 1, false: 0} {
 		e := f.Enumerator(nil)

@@ -68,7 +68,6 @@ func TestWhoseWebhookWasMissedIsRepairedWithinTheHour(t *testing.T) {
 	const orgs, missedWebhooks, day = 5000, 40, 24
 	const changesAnHour = 60
 	f := newFixture(t)
-	f.StartQueues()
 	ids := make([]string, orgs)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("org-%04d", i)

@@ -16,7 +16,6 @@ func newFixtureIn(t *testing.T, collation string) *fixture {
 	t.Helper()
 	f := newFixture(t)
 	f.DB.Collate(t, collation)
-	f.StartQueues()
 	return f
 }
 

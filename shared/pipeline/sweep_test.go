@@ -38,7 +38,6 @@ func (f *fixture) spread(n int) {
 
 func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(460)
 	var want []string
@@ -70,7 +69,6 @@ func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 
 func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(950)
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
@@ -112,7 +110,6 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.Subscriber("org-2")
 			e := f.Enumerator(nil)
@@ -142,7 +139,6 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 
 func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(20)
 	for i, id := range ids {
 		if i%4 == 0 {
@@ -175,7 +171,6 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 
 func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	for _, id := range []string{"same-1", "same-2", "same-3"} {
 		f.Subscriber(id)
 	}
@@ -211,7 +206,6 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.swept()
 			change(f)
@@ -226,7 +220,6 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 
 func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Stripe.ResetCounts()
@@ -252,7 +245,6 @@ func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 
 func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
@@ -270,7 +262,6 @@ func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 // A redrive has no snapshot to find the organization's subscription in.
 func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	f.swept()
@@ -287,7 +278,6 @@ func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T)
 
 func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.Org("org-2", withoutCustomer, free)
 	f.named()
@@ -301,7 +291,6 @@ func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T)
 
 func TestOrphansStandInTheSummary(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Sub("nobody")
 	f.Sub("ended", canceled)
@@ -325,7 +314,6 @@ func TestOrphansStandInTheSummary(t *testing.T) {
 
 func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
@@ -339,7 +327,6 @@ func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
 
 func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
 	_, err := f.Enumerator(nil).Run(t.Context(), scheduled)
@@ -396,7 +383,6 @@ func (f *fixture) decided(runID string) map[string]decided {
 
 func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.seed(situations)
 	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
 	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
@@ -422,7 +408,6 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1", canceled)
 			f.named(func(s *stripetest.Subscription) { s.ID = "sub_again" })
 			f.swept()
@@ -440,7 +425,6 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 
 func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(900)
 	e := f.Enumerator(nil)
@@ -455,7 +439,6 @@ func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 
 func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
 	if got := f.enumerate(f.Enumerator(nil), scheduled); !got.Done {
@@ -465,7 +448,6 @@ func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 
 func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
 	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
@@ -481,7 +463,6 @@ func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 
 func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(5)
 	for _, id := range ids {
 		f.Subscriber(id)

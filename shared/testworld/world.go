@@ -46,7 +46,6 @@ type World struct {
 	Clock  *sqsserver.ManualClock
 	Now    func() time.Time // of the steps, at first the clock's
 
-	// Set by StartQueues.
 	SQS                       *sqsserver.Server
 	Queues                    *sqs.Client
 	Work, Results, DeadLetter string // URLs
@@ -56,7 +55,7 @@ type World struct {
 	pools []*sql.DB // of processes with hooks
 }
 
-// New returns a world without organizations and queues, which ends with the test.
+// New returns a world without organizations, which ends with the test.
 func New(t testing.TB) *World {
 	t.Helper()
 	w := Unmigrated(t)
@@ -82,6 +81,7 @@ func Unmigrated(t testing.TB) *World {
 			t.Error(err)
 		}
 	})
+	w.startQueues()
 	return w
 }
 
