@@ -145,7 +145,7 @@ func (f *fixture) handledAs(id string, sub stripetest.Subscription) {
 	}
 }
 
-func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
+func TestCatchUpRepairsOrganizationsNamedByEventsOnly(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"recorded", "handled", "ignored", "unnamed", "deleted"} {
 		f.Subscriber(id)
@@ -214,7 +214,7 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	f.wantRows("events", 0)
 }
 
-func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
+func TestCatchUpWindowBeginsWhereTheLastCompleteListingEnded(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	window := func(id string) [2]string {
@@ -271,7 +271,7 @@ func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
 	want("events-2026-11-22T10:00:00Z", "22 08:35", "22 09:50")
 }
 
-func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
+func TestCatchUpWindowOlderThanEventLogIsReportedAsExpired(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.catchUp()
@@ -304,7 +304,7 @@ func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
 	}
 }
 
-func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
+func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
@@ -345,7 +345,7 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 }
 
 // Where no functions run, nobody ticks.
-func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
+func TestCatchUpOfCrashedEnumeratorIsResumedByTheNext(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
@@ -370,7 +370,7 @@ func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
+func TestStoppedCatchUpIsNotResumedWhileAnotherLists(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
@@ -395,7 +395,7 @@ func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
 	}
 }
 
-func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
+func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	stopOne := func(f *fixture) {
 		f.change("a", true, pastDue)
@@ -454,7 +454,7 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 }
 
 // If Stripe changed how it tells of a subscription, catch-ups would name nobody, and all would seem well.
-func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
+func TestCatchUpReportsUnreadableEvents(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.catchUp()
@@ -473,7 +473,7 @@ func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
 	}
 }
 
-func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
+func TestScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
@@ -499,7 +499,7 @@ func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 }
 
 // A webhook that Stripe sends again hours later carries the object as it was, and leaves no new event.
-func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
+func TestNextCatchUpRepairsWriteOfLateWebhook(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"late", "gone"} {
 		f.Subscriber(id)
@@ -545,7 +545,7 @@ func (f *fixture) lateWebhook() (event string) {
 	return event
 }
 
-func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.T) {
+func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
 		"stopped before it looked up whom that concerns": func(f *fixture) {
 			f.stop(f.crashedCatchUp())
@@ -597,7 +597,7 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 }
 
 // An event of two endpoints stays undelivered as long as one of them does not take it.
-func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
+func TestLateWebhookIsNoticedIfAnotherEndpointIsDead(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("late")
 	f.Stripe.FailWebhooks(2)
@@ -620,7 +620,7 @@ func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
 }
 
 // One that was seen for the last time while Stripe went on sending it may have been taken since.
-func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
+func TestUndeliveredEventIsCheckedOnceItIsTooOldToBeListed(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, price("price_starter"))
@@ -656,7 +656,7 @@ func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 }
 
 // A worker has two reads a second and five minutes.
-func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCustomers(t *testing.T) {
+func TestOrganizationWithManyNamedSubscriptionsIsReadByCustomerLists(t *testing.T) {
 	for name, recorded := range map[string]string{"the recorded one is active": "active", "the recorded one is canceled": "canceled"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -694,7 +694,7 @@ func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCu
 	}
 }
 
-func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
+func TestEmptyCatchUpIsCheapAndPrunedAfterAWeek(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.catchUp()
@@ -734,7 +734,7 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 }
 
 // What is told of the last run, of its age and of what it saw is told of full runs.
-func TestCatchUpsAreNoFullRuns(t *testing.T) {
+func TestCatchUpsDoNotCountAsFullRuns(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.Subscriber("b")
@@ -769,7 +769,7 @@ func TestCatchUpsAreNoFullRuns(t *testing.T) {
 	}
 }
 
-func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
+func TestCatchUpKilledAnywhereLosesNothing(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(4)
 	for _, id := range ids {

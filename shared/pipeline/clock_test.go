@@ -25,10 +25,10 @@ const (
 	clockTicks   = 8  // of a quarter of an hour, within which a run is at its end once clocks are right
 )
 
-// TestNoJumpOfAClockLosesAnything: the steps' clocks jump, each by itself, and the steps die. Once
+// TestClockJumpsLoseNothing: the steps' clocks jump, each by itself, and the steps die. Once
 // the clocks are right, the schedules and the operator bring the run to the end that it has without
 // all that. CLOCK_SEED repeats a test.
-func TestNoJumpOfAClockLosesAnything(t *testing.T) {
+func TestClockJumpsLoseNothing(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
@@ -293,7 +293,7 @@ func (r *clockRound) count(happened bool, what string) {
 	}
 }
 
-func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
+func TestLeaseOfClockADayAheadIsTakenOver(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
@@ -312,7 +312,7 @@ func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 }
 
 // Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
-func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
+func TestEnumeratorADayAheadLosesItsLeaseWithoutHarm(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
@@ -334,7 +334,7 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
+func TestSnapshotFromTheFutureIsNotUsed(t *testing.T) {
 	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
 		f := newFixture(t)
 		f.Subscriber("org-1")
@@ -350,7 +350,7 @@ func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 }
 
 // It would count as fresh a day later.
-func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
+func TestSweepBegunByClockADayAheadIsAbandoned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
@@ -365,7 +365,7 @@ func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
+func TestRunClosedTooEarlyCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
@@ -379,7 +379,7 @@ func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing
 	}
 }
 
-func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
+func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
 	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
@@ -421,7 +421,7 @@ func (f *fixture) closeAhead() {
 	}
 }
 
-func TestAClockYearsAheadPrunesNoHistory(t *testing.T) {
+func TestClockYearsAheadPrunesNoHistory(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"before", "last"} {
 		f.OpenRun(id, numbered(1))

@@ -14,9 +14,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy gives each invocation a small part of the time
+// TestEnumeratorWithShortInvocationsFinishesEventually gives each invocation a small part of the time
 // that the work takes. The clock is the test's: it moves with every call to the outside.
-func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
+func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 	const orgs, subscriptions = 50_000, 3000
 	const call, each, reserve = 20 * time.Millisecond, 2 * time.Second, 400 * time.Millisecond
 	f := newFixture(t)
@@ -74,7 +74,7 @@ func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
+func TestEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
 	for given, most := range map[time.Duration]time.Duration{time.Hour: 15 * time.Second, 10 * time.Second: 2 * time.Second} {
 		f := newFixture(t)
 		ctx, cancel := context.WithTimeout(t.Context(), given)

@@ -106,7 +106,7 @@ func (f *fixture) resetRuns() {
 	f.Received(f.Results)
 }
 
-func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
+func TestEnumeratorKilledAnywhereSendsEveryOrganization(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(7)
 	f.customersOnly(ids...)
@@ -141,7 +141,7 @@ func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
 	})
 }
 
-func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
+func TestSecondEnumeratorDoesNotTouchLeasedRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	for name, req := range map[string]pipeline.Request{
@@ -173,7 +173,7 @@ func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
+func TestEnumeratorStopsWhenItsLeaseIsTaken(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	takeOver := once(func() {
@@ -198,7 +198,7 @@ func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
 }
 
 // Between reading a run and taking its lease another enumerator may have been at it.
-func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
+func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(8)...)
 	meanwhile := once(func() {
@@ -230,7 +230,7 @@ func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
 	}
 }
 
-func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
+func TestScheduledRunIDIsItsTime(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly("org-1")
 	elsewhere := time.Date(2026, time.November, 22, 4, 0, 0, 500, time.FixedZone("CET", 3600))
@@ -247,7 +247,7 @@ func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
 	}
 }
 
-func TestAManualRunBelongsToItsRequest(t *testing.T) {
+func TestManualRunBelongsToItsRequest(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly("org-1")
 	first := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
@@ -265,7 +265,7 @@ func TestAManualRunBelongsToItsRequest(t *testing.T) {
 	}
 }
 
-func TestTheSameRequestResumesItsRun(t *testing.T) {
+func TestRepeatedRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
@@ -304,7 +304,7 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	}
 }
 
-func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
+func TestUnknownOrganizationOpensNoRun(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-deleted", func(o *appschema.Organization) { o.IsDeleted = true })
 	for _, id := range []string{"org-unknown", "org-deleted"} {
@@ -316,7 +316,7 @@ func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
 	}
 }
 
-func TestARunOverOneOrganization(t *testing.T) {
+func TestRunOverOneOrganizationSendsItOnly(t *testing.T) {
 	for _, pageSize := range []int{1, 3} {
 		f := newFixture(t)
 		f.customersOnly(numbered(3)...)
@@ -387,7 +387,7 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	}
 }
 
-func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
+func TestResumeKilledAnywhereSendsWhatIsPending(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(6)...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
@@ -414,7 +414,7 @@ func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
 }
 
 // The last organizations may be decided while the run is being stopped.
-func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
+func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
 	for _, strategy := range billing.Strategies() {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
@@ -444,7 +444,7 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 	}
 }
 
-func TestResumingWhatNeedsNothing(t *testing.T) {
+func TestResumingFinishedRunDoesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly("org-1")
 	f.enumerate(f.Enumerator(nil), scheduled)
@@ -481,7 +481,7 @@ func untilDeadline(t *testing.T, n int) (context.Context, *hooks) {
 	}}
 }
 
-func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
+func TestEnumeratorOutOfTimeSavesItsCursorForTheNext(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(10)...)
 	ctx, slow := untilDeadline(t, 2)
@@ -506,7 +506,7 @@ func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
 	}
 }
 
-func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
+func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
@@ -532,7 +532,7 @@ func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 }
 
 // A run that cannot go on must not keep the tick from the others.
-func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
+func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
 		t.Run(string(status), func(t *testing.T) {
 			f := newFixture(t)
@@ -555,7 +555,7 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
+func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	lost := false
@@ -572,7 +572,7 @@ func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
 	}
 }
 
-func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
+func TestResumeAllTakesNoRestriction(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun("open", []string{"org-1"})
@@ -588,7 +588,7 @@ func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
 	}
 }
 
-func TestATickGoesOnBehindARunThatFails(t *testing.T) {
+func TestTickContinuesAfterAFailingRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
@@ -620,7 +620,7 @@ func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	}
 }
 
-func TestZeroOrganizations(t *testing.T) {
+func TestRunWithoutOrganizationsIsRunning(t *testing.T) {
 	f := newFixture(t)
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Done: true}, got); diff != "" {
@@ -634,7 +634,7 @@ func TestZeroOrganizations(t *testing.T) {
 	}
 }
 
-func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
+func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	wrong := f.Enumerator(nil)
@@ -673,7 +673,7 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	}
 }
 
-func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
+func TestUnsuitableTablesOpenNoRunAndStopResumedRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	spoil := func() {
@@ -732,7 +732,7 @@ func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
+func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	f.Exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
@@ -747,7 +747,7 @@ func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
 	}
 }
 
-func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
+func TestSendFailuresDoNotMoveTheCursor(t *testing.T) {
 	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -778,7 +778,7 @@ func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
 	}
 }
 
-func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
+func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	failed := map[string]bool{}
@@ -800,7 +800,7 @@ func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	}
 }
 
-func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
+func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
 	f := newFixture(t)
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "SendProgress" {
@@ -818,7 +818,7 @@ func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 }
 
 // The week's only event must not be lost to a Stripe that is away for five minutes.
-func TestAScheduledRunIsOpenedAlsoWhereTheAccountCannotBeCheckedJustThen(t *testing.T) {
+func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(3)...)
 	e := f.Enumerator(nil)

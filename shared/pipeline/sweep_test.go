@@ -36,7 +36,7 @@ func (f *fixture) spread(n int) {
 	}
 }
 
-func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
+func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.spread(460)
@@ -67,7 +67,7 @@ func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 	})
 }
 
-func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
+func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.spread(950)
@@ -94,7 +94,7 @@ func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 	}
 }
 
-func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
+func TestRefusedSweepIsAbandoned(t *testing.T) {
 	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
 		"refused": func(f *fixture, _ *pipeline.Enumerator) {
 			f.Stripe.Before(nil)
@@ -137,7 +137,7 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	}
 }
 
-func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
+func TestInSyncOrganizationsCostNoRequest(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(20)
 	for i, id := range ids {
@@ -169,7 +169,7 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
+func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"same-1", "same-2", "same-3"} {
 		f.Subscriber(id)
@@ -196,7 +196,7 @@ func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
+func TestStaleSnapshotIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"on a redrive": func(f *fixture) {
@@ -218,7 +218,7 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
+func TestSnapshotRemovedMeanwhileDecidesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.swept()
@@ -243,7 +243,7 @@ func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	}}, changes...)...)
 }
 
-func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
+func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
@@ -260,7 +260,7 @@ func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 }
 
 // A redrive has no snapshot to find the organization's subscription in.
-func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
+func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
@@ -276,7 +276,7 @@ func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T)
 	}
 }
 
-func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
+func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.Org("org-2", withoutCustomer, free)
@@ -289,7 +289,7 @@ func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T)
 	}
 }
 
-func TestOrphansStandInTheSummary(t *testing.T) {
+func TestSummaryListsOrphans(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Sub("nobody")
@@ -312,7 +312,7 @@ func TestOrphansStandInTheSummary(t *testing.T) {
 	}
 }
 
-func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
+func TestTickDeletesSnapshotsOfClosedRuns(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.swept()
@@ -325,7 +325,7 @@ func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
 	}
 }
 
-func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
+func TestRefusedKeyDuringSweepStopsTheRun(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
@@ -397,7 +397,7 @@ func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 
 // A customer who subscribed again under another Stripe customer is not cut off because what the sweep
 // saw is too old by now, or because Stripe was away.
-func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
+func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
 		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"redriven": func(f *fixture) {
@@ -423,7 +423,7 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
+func TestEnumeratorWithoutTimeForTheLimiterIsNotDone(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.spread(900)
@@ -437,7 +437,7 @@ func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 	}
 }
 
-func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
+func TestSweepContinuesThrough429s(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
@@ -446,7 +446,7 @@ func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 	}
 }
 
-func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
+func TestSweepOlderThanSnapshotLifeIsAbandoned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
@@ -461,7 +461,7 @@ func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	}
 }
 
-func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
+func TestDuplicateInBatchCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(5)
 	for _, id := range ids {
