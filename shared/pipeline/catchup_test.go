@@ -69,13 +69,12 @@ func (f *fixture) stop(id string) {
 }
 
 // wantCatchUp plays the catch-up that is due now, which is to name so many organizations and repair so many of them.
-func (f *fixture) wantCatchUp(named, repaired int) billing.Summary {
+func (f *fixture) wantCatchUp(named, repaired int) {
 	f.Helper()
 	s := f.catchUp()
 	if s.Status != billing.RunCompleted || s.TotalOrganizations != named || s.Synchronized != repaired {
 		f.Errorf("%d organizations named and %d repaired, want %d and %d: %+v", s.TotalOrganizations, s.Synchronized, named, repaired, s)
 	}
-	return s
 }
 
 // quiet plays the catch-ups of the next hours, which name nobody.

@@ -296,9 +296,7 @@ func TestSummaryListsOrphans(t *testing.T) {
 	f.Sub("ended", canceled)
 	ids := f.swept()
 	f.deliver(f.Reconciler(nil), scheduledID, ids...)
-	if err := f.Aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
-		t.Fatal(err)
-	}
+	f.progress(scheduledID)
 	s, err := f.Aggregator(nil).Summary(t.Context(), scheduledID)
 	if err != nil {
 		t.Fatal(err)
@@ -317,9 +315,7 @@ func TestTickDeletesSnapshotsOfClosedRuns(t *testing.T) {
 	f.Subscriber("org-1")
 	f.swept()
 	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
-	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	f.tick()
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
 		t.Errorf("%d rows left", n)
 	}
