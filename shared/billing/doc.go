@@ -26,8 +26,9 @@
 //   - Of several items the highest tier counts, whatever their order: Stripe does not say which is the plan.
 //     One that is paid by use is none.
 //   - A recorded subscription on trial gives way to any that is active: who pays for more gets it.
-//   - An organization that was soft-deleted still owns the subscription its row records: it is
-//     not handed to whoever shares the customer.
+//   - A deleted organization keeps the subscription that its row records: it is not given to another
+//     organization of the customer. Against an organization whose own row records it too, the deleted one's row
+//     does not count.
 //   - A subscription that the rows of two organizations record, which a table without a unique key allows, is
 //     its whom metadata.orgId names; for any other of them it is a conflict, and neither's access is lowered by it
 //     until a person decides.

@@ -269,29 +269,29 @@ func saveLateEvents(ctx context.Context, tx *sql.Tx, key int64, late []billing.E
 // have taken them, or they are too old to be listed and Stripe may have sent them again after they were last
 // listed.
 func addDelivered(ctx context.Context, tx *sql.Tx, key int64, w billing.Window) (more bool, err error) {
-	var gone []any
+	var ids []any
 	var late []billing.Event
 	err = query(ctx, tx, func(r *sql.Rows) error {
-		var seen time.Time
-		e, err := scanEvent(r, &seen)
-		gone = append(gone, e.ID)
+		var lastListed time.Time
+		e, err := scanEvent(r, &lastListed)
+		ids = append(ids, e.ID)
 		if !e.Created.Before(w.UndeliveredFrom()) {
 			e.PendingWebhooks = 0
 			late = append(late, e)
-		} else if seen.Before(e.Created.Add(billing.Redelivery)) {
+		} else if lastListed.Before(e.Created.Add(billing.Redelivery)) {
 			late = append(late, e)
 		}
 		return err
 	}, `SELECT `+eventColumns+`, seen_at FROM reconciliation_undelivered WHERE seen_key < ? AND created_at <= ? ORDER BY seen_key, event_id LIMIT ? FOR UPDATE`,
 		key, w.To, eventPage)
-	if err != nil || len(gone) == 0 {
+	if err != nil || len(ids) == 0 {
 		return false, err
 	}
 	if err := saveLateEvents(ctx, tx, key, late); err != nil {
 		return false, err
 	}
-	_, err = tx.ExecContext(ctx, deleteUndelivered+placeholders(len(gone)), gone...)
-	return len(gone) == eventPage, err
+	_, err = tx.ExecContext(ctx, deleteUndelivered+placeholders(len(ids)), ids...)
+	return len(ids) == eventPage, err
 }
 
 // adoptLateEvents takes over late events of catch-ups that stopped, ran out of time or were deleted, since

@@ -160,7 +160,7 @@ func isDenied(e *mysql.MySQLError) bool {
 	return e.Number == errTableAccessDenied || e.Number == errColumnAccessDenied
 }
 
-// isNotWritable: nobody can write to this table or column.
+// isNotWritable: no login can write to this table or column.
 func isNotWritable(e *mysql.MySQLError) bool {
 	return slices.Contains([]uint16{errTableNotUpdatable, errColumnNotUpdatable, errNotInsertable, errGeneratedColumn}, e.Number)
 }

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- How many plainly skipped items of a run were deleted to save space, by what they said. A version of
--- this system that knows nothing of it goes on working beside one that does.
+-- How many plainly skipped items of a run were deleted to save space, by reason. An older version of this
+-- system, which does not know the table, works beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_tallies (
   run_key   INT          NOT NULL,
   reason    VARCHAR(64)  NOT NULL,

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- What is to be known of this database by everybody who works on it: 'stage', whose functions do. A
--- version of this system that knows nothing of it goes on working beside one that does.
+-- Facts about this database that every program on it must know, such as the stage of its functions. An older
+-- version of this system, which does not know the table, works beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_settings (
   name     VARCHAR(64)   NOT NULL PRIMARY KEY,
   content  VARCHAR(255)  NOT NULL

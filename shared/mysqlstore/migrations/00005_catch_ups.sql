@@ -1,10 +1,10 @@
 -- +goose Up
 
--- Every statement can be run again after one that failed. A version of this system that knows nothing of
--- these tables goes on working beside one that does.
+-- Every statement can be run again after one that failed. An older version of this system, which does not know
+-- these tables, works beside a newer one.
 
--- The part of Stripe's log of events that a catch-up reads, both ends included, and how far it is. own_since:
--- somebody asked for this beginning, so that the next catch-up does not go on from here.
+-- The part of Stripe's event log that a catch-up reads, both ends included, and its cursor. own_since: a person
+-- chose this beginning, so the next catch-up does not continue from this window.
 CREATE TABLE IF NOT EXISTS reconciliation_windows (
   run_id     VARCHAR(64)   NOT NULL PRIMARY KEY,
   from_at    DATETIME(6)   NOT NULL,
@@ -15,8 +15,8 @@ CREATE TABLE IF NOT EXISTS reconciliation_windows (
   after_id   VARCHAR(255)  NOT NULL DEFAULT ''
 ) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The latest event of each subscription that a catch-up read and whose organizations it has yet to look up:
--- empty once it has. The subject is the subscription, or an event that names none.
+-- The latest event of each subscription that a catch-up has read and has yet to look up. The subject is the
+-- subscription, or the event if it names none.
 CREATE TABLE IF NOT EXISTS reconciliation_events (
   run_key           INT           NOT NULL,
   subject           VARCHAR(255)  NOT NULL,

@@ -1,10 +1,10 @@
 -- +goose Up
 
--- Every statement can be run again after one that failed. A version of this system that knows nothing of
--- these tables goes on working beside one that does.
+-- Every statement can be run again after one that failed. An older version of this system, which does not know
+-- these tables, works beside a newer one.
 
--- How many organizations the runs of a kind may lower together: used of most, within 24 hours of the first
--- one's time. There is one, that of the catch-ups. What was approved for a run is not counted here.
+-- How many organizations the runs of a kind may lower together within 24 hours from the first: used of most. There
+-- is one budget, that of the catch-ups. Downgrades approved for a run are not counted here.
 CREATE TABLE IF NOT EXISTS reconciliation_budgets (
   name       VARCHAR(32)  NOT NULL PRIMARY KEY,
   opened_at  DATETIME(6)  NULL,
@@ -14,8 +14,8 @@ CREATE TABLE IF NOT EXISTS reconciliation_budgets (
 
 INSERT INTO reconciliation_budgets (name) VALUES ('events') ON DUPLICATE KEY UPDATE name = VALUES(name);
 
--- What people decided about a run: who asked for it, whether it may lower what a guard holds back, and the
--- limit that was approved for it, by whom and when.
+-- What people decided about a run: who started it, whether it may make downgrades that another run's guard
+-- withholds, and the limit that was approved for it, by whom and when.
 CREATE TABLE IF NOT EXISTS reconciliation_orders (
   run_id           VARCHAR(64)   NOT NULL PRIMARY KEY,
   asked_by         VARCHAR(255)  NOT NULL DEFAULT '',

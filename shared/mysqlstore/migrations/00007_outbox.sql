@@ -1,10 +1,10 @@
 -- +goose Up
 
--- What is to be announced on the application's event bus and was not accepted there yet. A row is written in
--- the transaction of what it tells, and goes when the bus took it. seq is the order; what was refused waits
--- until next_try_at, behind the others, whose next_try_at is long ago. run_id is that of a run whose end is
--- told, which has one row at most, of the latest end. A version of this system that knows nothing of it goes
--- on working beside one that does.
+-- Announcements that the application's event bus has not accepted yet. A row is written in the transaction that
+-- it announces and deleted once the bus has accepted it. seq is the order. A refused announcement waits until
+-- next_try_at, behind the others, whose next_try_at is long ago. run_id is set for the end of a run, which has at
+-- most one row: that of its latest end. An older version of this system, which does not know the table, works
+-- beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_outbox (
   seq          BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
   id           CHAR(36)     NOT NULL,

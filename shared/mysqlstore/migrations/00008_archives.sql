@@ -1,9 +1,9 @@
 -- +goose Up
 
--- Up to which revision of its summary the reports of a run were archived, and who is at it. A run is to be
--- archived while its summary has a later revision: that survives whoever dies. Reports are written under a
--- lease, so that an older one never comes after a newer one. Runs that were tried last wait behind others. A
--- version of this system that knows nothing of it goes on working beside one that does.
+-- The revision of the summary that a run's archived reports show, and the lease of the process that writes them. A
+-- run needs archiving while its summary has a later revision, which survives a crash. The lease keeps an older
+-- report from replacing a newer one. The runs tried least recently come first. An older version of this system,
+-- which does not know the table, works beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_archives (
   run_id            VARCHAR(64)  NOT NULL PRIMARY KEY,
   revision          INT          NOT NULL DEFAULT 0,

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- The Stripe account that a run reads, as who enumerated it saw it; no row where the key may not tell. A version of
--- this system that knows nothing of it goes on working beside one that does.
+-- The Stripe account that a run reads, as its enumerator saw it; no row if the key may not read the account. An
+-- older version of this system, which does not know the table, works beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_accounts (
   run_id      VARCHAR(64)   NOT NULL PRIMARY KEY,
   account_id  VARCHAR(255)  NOT NULL

@@ -1,8 +1,8 @@
 -- +goose Up
 
--- When a run repaired an organization: by this, what was repaired lately is found without going through the
--- items of every run. What was written stands in the run's item. A version of this system that knows nothing of
--- it goes on working beside one that does.
+-- When a run repaired an organization, so that recent repairs are found without reading the items of every run.
+-- The run's item holds what was written. An older version of this system, which does not know the table, works
+-- beside a newer one.
 CREATE TABLE IF NOT EXISTS reconciliation_repairs (
   org_id      VARCHAR(36)  NOT NULL,
   run_key     INT          NOT NULL,

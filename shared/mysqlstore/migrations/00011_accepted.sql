@@ -1,7 +1,7 @@
 -- +goose Up
 
--- Errors and warnings about organizations that somebody knows and accepts: they are counted apart, until
--- the time in until_at where there is one.
+-- Errors and warnings about organizations that people have accepted: they are counted apart, until until_at if
+-- it is set.
 CREATE TABLE IF NOT EXISTS reconciliation_accepted (
   org_id       VARCHAR(36)    NOT NULL,
   code         VARCHAR(64)    NOT NULL,

@@ -1,10 +1,10 @@
 -- +goose Up
 
--- Every statement can be run again after one that failed. A version of this system that knows nothing of
--- these tables goes on working beside one that does.
+-- Every statement can be run again after one that failed. An older version of this system, which does not know
+-- these tables, works beside a newer one.
 
--- Events that an endpoint took after they had been listed as undelivered, from when a catch-up notices that until
--- one that looks after whom they concern has ended well: run_key is that of the one that does.
+-- Events that an endpoint took after they had been listed as undelivered. A row lasts from the catch-up that finds
+-- this until a catch-up that looked up the event's organizations has completed; run_key is the latter's.
 CREATE TABLE IF NOT EXISTS reconciliation_late (
   event_id          VARCHAR(255)  NOT NULL PRIMARY KEY,
   run_key           INT           NOT NULL,
