@@ -25,13 +25,14 @@ const (
 	clockTicks   = 8  // of a quarter of an hour, within which a run is at its end once clocks are right
 )
 
-// TestClockJumpsLoseNothing: the steps' clocks jump, each by itself, and the steps die. Once
+// TestNoJumpOfAClockLosesAnything: the steps' clocks jump, each by itself, and the steps die. Once
 // the clocks are right, the schedules and the operator bring the run to the end that it has without
 // all that. CLOCK_SEED repeats a test.
-func TestClockJumpsLoseNothing(t *testing.T) {
+func TestNoJumpOfAClockLosesAnything(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
+	f.StartQueues()
 	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
 	f.spread(350) // of nobody: the sweep takes some pages
@@ -293,8 +294,9 @@ func (r *clockRound) count(happened bool, what string) {
 	}
 }
 
-func TestLeaseOfClockADayAheadIsTakenOver(t *testing.T) {
+func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -312,8 +314,9 @@ func TestLeaseOfClockADayAheadIsTakenOver(t *testing.T) {
 }
 
 // Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
-func TestEnumeratorADayAheadLosesItsLeaseWithoutHarm(t *testing.T) {
+func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.Enumerator(&hooks{After: func(_ context.Context, call string) error {
@@ -334,9 +337,10 @@ func TestEnumeratorADayAheadLosesItsLeaseWithoutHarm(t *testing.T) {
 	}
 }
 
-func TestSnapshotFromTheFutureIsNotUsed(t *testing.T) {
+func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
 		f := newFixture(t)
+		f.StartQueues()
 		f.Subscriber("org-1")
 		f.swept()
 		f.Stripe.ResetCounts()
@@ -350,8 +354,9 @@ func TestSnapshotFromTheFutureIsNotUsed(t *testing.T) {
 }
 
 // It would count as fresh a day later.
-func TestSweepBegunByClockADayAheadIsAbandoned(t *testing.T) {
+func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -365,8 +370,9 @@ func TestSweepBegunByClockADayAheadIsAbandoned(t *testing.T) {
 	}
 }
 
-func TestRunClosedTooEarlyCompletesWithItsLastItem(t *testing.T) {
+func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
 	f.swept()
@@ -379,10 +385,11 @@ func TestRunClosedTooEarlyCompletesWithItsLastItem(t *testing.T) {
 	}
 }
 
-func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
+func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
 	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			for _, id := range numbered(5) {
 				f.Subscriber(id)
 			}
@@ -421,7 +428,7 @@ func (f *fixture) closeAhead() {
 	}
 }
 
-func TestClockYearsAheadPrunesNoHistory(t *testing.T) {
+func TestAClockYearsAheadPrunesNoHistory(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"before", "last"} {
 		f.OpenRun(id, numbered(1))

@@ -55,6 +55,7 @@ func wantReason(t *testing.T, err error, class billing.Class, reason billing.Rea
 
 func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	ids := numbered(10)
 	f.customersOnly(ids...)
 	f.Org("row-only", func(o *appschema.Organization) { o.StripeCustomerID = nil })
@@ -85,6 +86,7 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 6} {
 		f := newFixture(t)
+		f.StartQueues()
 		f.customersOnly(numbered(n)...)
 		if got := f.enumerate(f.Enumerator(nil), scheduled); got.Enqueued != n || !got.Done {
 			t.Errorf("%d organizations in pages of 3: %+v", n, got)
@@ -106,8 +108,9 @@ func (f *fixture) resetRuns() {
 	f.Received(f.Results)
 }
 
-func TestEnumeratorKilledAnywhereSendsEveryOrganization(t *testing.T) {
+func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	ids := numbered(7)
 	f.customersOnly(ids...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
@@ -141,8 +144,9 @@ func TestEnumeratorKilledAnywhereSendsEveryOrganization(t *testing.T) {
 	})
 }
 
-func TestSecondEnumeratorDoesNotTouchLeasedRun(t *testing.T) {
+func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	for name, req := range map[string]pipeline.Request{
 		"second delivery": scheduled, "resume tick": {ResumeAll: true}, "resume by hand": {ResumeRun: scheduledID},
@@ -173,8 +177,9 @@ func TestSecondEnumeratorDoesNotTouchLeasedRun(t *testing.T) {
 	}
 }
 
-func TestEnumeratorStopsWhenItsLeaseIsTaken(t *testing.T) {
+func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	takeOver := once(func() {
 		f.Clock.Advance(2 * time.Minute)
@@ -198,8 +203,9 @@ func TestEnumeratorStopsWhenItsLeaseIsTaken(t *testing.T) {
 }
 
 // Between reading a run and taking its lease another enumerator may have been at it.
-func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
+func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(8)...)
 	meanwhile := once(func() {
 		sends := 0
@@ -230,8 +236,9 @@ func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
 	}
 }
 
-func TestScheduledRunIDIsItsTime(t *testing.T) {
+func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly("org-1")
 	elsewhere := time.Date(2026, time.November, 22, 4, 0, 0, 500, time.FixedZone("CET", 3600))
 	for range 2 {
@@ -247,8 +254,9 @@ func TestScheduledRunIDIsItsTime(t *testing.T) {
 	}
 }
 
-func TestManualRunBelongsToItsRequest(t *testing.T) {
+func TestAManualRunBelongsToItsRequest(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly("org-1")
 	first := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
 	if id, err := uuid.Parse(first.RunID); err != nil || id.Version() != 7 {
@@ -265,8 +273,9 @@ func TestManualRunBelongsToItsRequest(t *testing.T) {
 	}
 }
 
-func TestRepeatedRequestResumesItsRun(t *testing.T) {
+func TestTheSameRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
 		t.Fatal("not killed")
@@ -283,6 +292,7 @@ func TestRepeatedRequestResumesItsRun(t *testing.T) {
 
 func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly("org-1", "org-2")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	for name, req := range map[string]pipeline.Request{
@@ -304,8 +314,9 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	}
 }
 
-func TestUnknownOrganizationOpensNoRun(t *testing.T) {
+func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Org("org-deleted", func(o *appschema.Organization) { o.IsDeleted = true })
 	for _, id := range []string{"org-unknown", "org-deleted"} {
 		_, err := f.Enumerator(nil).Run(t.Context(), pipeline.Request{OrgID: id})
@@ -316,9 +327,10 @@ func TestUnknownOrganizationOpensNoRun(t *testing.T) {
 	}
 }
 
-func TestRunOverOneOrganizationSendsItOnly(t *testing.T) {
+func TestARunOverOneOrganization(t *testing.T) {
 	for _, pageSize := range []int{1, 3} {
 		f := newFixture(t)
+		f.StartQueues()
 		f.customersOnly(numbered(3)...)
 		f.Org("org-free", func(o *appschema.Organization) { o.StripeCustomerID = nil }) // asked for, so looked at
 		for _, id := range []string{"org-001", "org-free"} {
@@ -363,6 +375,7 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.customersOnly(numbered(7)...)
 			f.enumerate(f.Enumerator(nil), scheduled)
 			f.Received(f.Work)
@@ -387,8 +400,9 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	}
 }
 
-func TestResumeKilledAnywhereSendsWhatIsPending(t *testing.T) {
+func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(6)...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
@@ -414,10 +428,11 @@ func TestResumeKilledAnywhereSendsWhatIsPending(t *testing.T) {
 }
 
 // The last organizations may be decided while the run is being stopped.
-func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
+func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 	for _, strategy := range billing.Strategies() {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.Subscriber("org-000")
 			f.OpenRun(runID, []string{"org-000"}, func(r *billing.Run) { r.Strategy = strategy })
 			if strategy == billing.StrategySweep {
@@ -444,8 +459,9 @@ func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
 	}
 }
 
-func TestResumingFinishedRunDoesNothing(t *testing.T) {
+func TestResumingWhatNeedsNothing(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly("org-1")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	f.Received(f.Work)
@@ -481,8 +497,9 @@ func untilDeadline(t *testing.T, n int) (context.Context, *hooks) {
 	}}
 }
 
-func TestEnumeratorOutOfTimeSavesItsCursorForTheNext(t *testing.T) {
+func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(10)...)
 	ctx, slow := untilDeadline(t, 2)
 	got, err := f.Enumerator(slow).Run(ctx, scheduled)
@@ -506,8 +523,9 @@ func TestEnumeratorOutOfTimeSavesItsCursorForTheNext(t *testing.T) {
 	}
 }
 
-func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
+func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -532,10 +550,11 @@ func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
 }
 
 // A run that cannot go on must not keep the tick from the others.
-func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
+func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
 		t.Run(string(status), func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.Subscriber("org-1")
 			f.OpenRun("ended", []string{"org-1"})
 			f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -555,8 +574,9 @@ func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
+func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	lost := false
 	p := &hooks{After: func(_ context.Context, call string) error {
@@ -572,8 +592,9 @@ func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
 	}
 }
 
-func TestResumeAllTakesNoRestriction(t *testing.T) {
+func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.OpenRun("open", []string{"org-1"})
 	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -588,8 +609,9 @@ func TestResumeAllTakesNoRestriction(t *testing.T) {
 	}
 }
 
-func TestTickContinuesAfterAFailingRun(t *testing.T) {
+func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -620,8 +642,9 @@ func TestTickContinuesAfterAFailingRun(t *testing.T) {
 	}
 }
 
-func TestRunWithoutOrganizationsIsRunning(t *testing.T) {
+func TestZeroOrganizations(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Done: true}, got); diff != "" {
 		t.Error(diff)
@@ -634,8 +657,9 @@ func TestRunWithoutOrganizationsIsRunning(t *testing.T) {
 	}
 }
 
-func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
+func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	wrong := f.Enumerator(nil)
 	wrong.AccountID = "acct_other"
@@ -673,8 +697,9 @@ func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 	}
 }
 
-func TestUnsuitableTablesOpenNoRunAndStopResumedRun(t *testing.T) {
+func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	spoil := func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL DEFAULT 0, MODIFY updated_at DATE NOT NULL`)
@@ -732,8 +757,9 @@ func TestUnsuitableTablesOpenNoRunAndStopResumedRun(t *testing.T) {
 	}
 }
 
-func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
+func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	f.Exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
@@ -747,10 +773,11 @@ func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
 	}
 }
 
-func TestSendFailuresDoNotMoveTheCursor(t *testing.T) {
+func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
 	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.customersOnly(numbered(8)...)
 			pages := 0
 			f.SQS.SetFail(func(action string) *sqsserver.Fault {
@@ -778,8 +805,9 @@ func TestSendFailuresDoNotMoveTheCursor(t *testing.T) {
 	}
 }
 
-func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
+func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	failed := map[string]bool{}
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
@@ -800,8 +828,9 @@ func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
 	}
 }
 
-func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
+func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "SendProgress" {
 			return testworld.ErrKilled
@@ -818,8 +847,9 @@ func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
 }
 
 // The week's only event must not be lost to a Stripe that is away for five minutes.
-func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
+func TestAScheduledRunIsOpenedAlsoWhereTheAccountCannotBeCheckedJustThen(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.customersOnly(numbered(3)...)
 	e := f.Enumerator(nil)
 	e.AccountID = "acct_test"

@@ -47,13 +47,14 @@ func (f *fixture) upgraded(id string) {
 	f.Subscriber(id, price("price_max"))
 }
 
-func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
+func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 	for name, kinds := range map[string][2]func(*billing.Run){
 		"week after catch-up": {catchUp, func(*billing.Run) {}},
 		"catch-up after week": {func(*billing.Run) {}, catchUp},
 		"one after week":      {func(*billing.Run) {}, overOne()},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("first", []string{"org-1"}, kinds[0])
@@ -82,7 +83,7 @@ func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
 }
 
 // A worker that read the record before another run repaired it would make the same change, and nothing has undone it.
-func TestRepairByAnotherRunIsNotTakenForUndone(t *testing.T) {
+func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -103,7 +104,7 @@ func TestRepairByAnotherRunIsNotTakenForUndone(t *testing.T) {
 	}
 }
 
-func TestUndoneRaisingIsRepeatedWithWarning(t *testing.T) {
+func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
 	f := newFixture(t)
 	f.upgraded("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -127,7 +128,7 @@ func TestUndoneRaisingIsRepeatedWithWarning(t *testing.T) {
 }
 
 // Two things were repaired; what was undone is the price alone, and the customer has left since.
-func TestNewLoweringIsMadeIfAnotherChangeWasUndone(t *testing.T) {
+func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1")
 	f.Row("org-1")
@@ -147,7 +148,7 @@ func TestNewLoweringIsMadeIfAnotherChangeWasUndone(t *testing.T) {
 	}
 }
 
-func TestDryRunDoesNotWithholdOrCountUndoneLowering(t *testing.T) {
+func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -169,7 +170,7 @@ func TestDryRunDoesNotWithholdOrCountUndoneLowering(t *testing.T) {
 }
 
 // Of a batch of any size there is one query for what was repaired lately, and none where nothing is to be written.
-func TestRepairsAreQueriedOncePerBatch(t *testing.T) {
+func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
 	f := newFixture(t)
 	var asked atomic.Int32
 	count := &hooks{Before: func(_ context.Context, call string) error {
@@ -201,7 +202,7 @@ func TestRepairsAreQueriedOncePerBatch(t *testing.T) {
 	}
 }
 
-func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
+func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		holder    func(*billing.Run) // the run that withholds
 		meanwhile func(f *fixture)
@@ -229,6 +230,7 @@ func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
@@ -267,7 +269,7 @@ func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 	}
 }
 
-func TestSingleOrganizationRunRaisesWhatAnotherRunWithheld(t *testing.T) {
+func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
@@ -280,7 +282,7 @@ func TestSingleOrganizationRunRaisesWhatAnotherRunWithheld(t *testing.T) {
 	}
 }
 
-func TestAllowedRunRepeatsUndoneLowering(t *testing.T) {
+func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -293,8 +295,9 @@ func TestAllowedRunRepeatsUndoneLowering(t *testing.T) {
 	}
 }
 
-func TestRunIsResumedOnlyWithItsAllowance(t *testing.T) {
+func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.ended("org-1")
 	ask := pipeline.Request{OrgID: "org-1", RequestID: "request", By: "ops@desk"}
 	opened, err := f.Enumerator(nil).Run(t.Context(), ask)
@@ -322,8 +325,9 @@ func TestRunIsResumedOnlyWithItsAllowance(t *testing.T) {
 }
 
 // MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
-func TestAllowanceLowersOneOrganizationOnly(t *testing.T) {
+func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.ended("org-1")
 	for allow, want := range map[bool]int{true: 1, false: 0} {
 		e := f.Enumerator(nil)
@@ -337,7 +341,7 @@ func TestAllowanceLowersOneOrganizationOnly(t *testing.T) {
 
 // The message of an error that somebody accepted waits for nobody, and the run ends completed, without an alarm.
 // When the time has passed, all is as before.
-func TestAcceptedErrorIsNotReportedUntilItExpires(t *testing.T) {
+func TestAnAcceptedErrorWaitsForNobodyUntilItsTimePasses(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_of_nothing"))
 	until := f.Clock.Now().Add(24 * time.Hour)

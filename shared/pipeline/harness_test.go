@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -35,20 +34,13 @@ type (
 	cells = testworld.Cells
 )
 
-// fixture is a world and the steps in it.
+// fixture is a world and the steps on it.
 type fixture struct{ *testworld.World }
 
-// newFixture has the test run beside others.
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	if _, again := parallel.LoadOrStore(t, true); !again {
-		t.Parallel()
-	}
 	return &fixture{testworld.New(t)}
 }
-
-// parallel has the tests with a fixture: some have several.
-var parallel sync.Map
 
 func distinct(sorted []string) []string { return slices.Compact(slices.Clone(sorted)) }
 

@@ -16,6 +16,7 @@ func newFixtureIn(t *testing.T, collation string) *fixture {
 	t.Helper()
 	f := newFixture(t)
 	f.DB.Collate(t, collation)
+	f.StartQueues()
 	return f
 }
 
@@ -47,7 +48,7 @@ func (f *fixture) reconciled() (reasons map[string]string, orphans []billing.Orp
 }
 
 // ULIDs, and the GUIDs of some platforms, are in capitals; metadata may spell them in small letters.
-func TestMetadataNamesOrganizationInAnyCollation(t *testing.T) {
+func TestASubscriptionGoesToWhomItsMetadataNamesHoweverTheDatabaseSpellsIt(t *testing.T) {
 	for _, collation := range collations {
 		for name, ids := range map[string]struct{ payer, other, spelled string }{
 			"capitals":               {"01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QB"},
@@ -72,7 +73,7 @@ func TestMetadataNamesOrganizationInAnyCollation(t *testing.T) {
 
 // The payer has none of its own: what its customer pays for is the other's all the same. Nor is an
 // orphan what nobody's customer pays for, if its metadata names an organization.
-func TestCustomersSubscriptionIsNotTakenIfMetadataNamesAnother(t *testing.T) {
+func TestACustomersOnlySubscriptionIsNotItsOrganizationsIfMetadataNamesAnother(t *testing.T) {
 	const payer, other, third = "01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QC"
 	for _, collation := range collations {
 		t.Run(collation, func(t *testing.T) {
@@ -92,7 +93,7 @@ func TestCustomersSubscriptionIsNotTakenIfMetadataNamesAnother(t *testing.T) {
 }
 
 // Where the database tells cases apart, ids that differ in case only are those of two organizations.
-func TestIDsThatDifferInCaseFollowTheCollation(t *testing.T) {
+func TestOrganizationsWhoseIDsDifferInCaseOnlyAreTwoWhereTheDatabaseSaysSo(t *testing.T) {
 	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "latin1_bin"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)
@@ -117,7 +118,7 @@ func TestIDsThatDifferInCaseFollowTheCollation(t *testing.T) {
 }
 
 // Where it does not, they are one: however row and metadata spell its id.
-func TestRowWithOrganizationIDInAnotherCaseIsFound(t *testing.T) {
+func TestARowThatSpellsItsOrganizationInAnotherCaseIsItsOwn(t *testing.T) {
 	for _, collation := range []string{"utf8mb4_unicode_ci", "utf8mb4_0900_ai_ci", "latin1_swedish_ci"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)

@@ -36,8 +36,9 @@ func (f *fixture) spread(n int) {
 	}
 }
 
-func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
+func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(460)
 	var want []string
@@ -67,8 +68,9 @@ func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 	})
 }
 
-func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
+func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(950)
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
@@ -94,7 +96,7 @@ func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
 	}
 }
 
-func TestRefusedSweepIsAbandoned(t *testing.T) {
+func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
 		"refused": func(f *fixture, _ *pipeline.Enumerator) {
 			f.Stripe.Before(nil)
@@ -110,6 +112,7 @@ func TestRefusedSweepIsAbandoned(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.Subscriber("org-1")
 			f.Subscriber("org-2")
 			e := f.Enumerator(nil)
@@ -137,8 +140,9 @@ func TestRefusedSweepIsAbandoned(t *testing.T) {
 	}
 }
 
-func TestInSyncOrganizationsCostNoRequest(t *testing.T) {
+func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	ids := numbered(20)
 	for i, id := range ids {
 		if i%4 == 0 {
@@ -169,8 +173,9 @@ func TestInSyncOrganizationsCostNoRequest(t *testing.T) {
 	}
 }
 
-func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
+func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	for _, id := range []string{"same-1", "same-2", "same-3"} {
 		f.Subscriber(id)
 	}
@@ -196,7 +201,7 @@ func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
 	}
 }
 
-func TestStaleSnapshotIsNotUsed(t *testing.T) {
+func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"on a redrive": func(f *fixture) {
@@ -206,6 +211,7 @@ func TestStaleSnapshotIsNotUsed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.Subscriber("org-1")
 			f.swept()
 			change(f)
@@ -218,8 +224,9 @@ func TestStaleSnapshotIsNotUsed(t *testing.T) {
 	}
 }
 
-func TestSnapshotRemovedMeanwhileDecidesNothing(t *testing.T) {
+func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Stripe.ResetCounts()
@@ -243,8 +250,9 @@ func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	}}, changes...)...)
 }
 
-func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
+func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
@@ -260,8 +268,9 @@ func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
 }
 
 // A redrive has no snapshot to find the organization's subscription in.
-func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
+func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	f.swept()
@@ -276,8 +285,9 @@ func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
 	}
 }
 
-func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
+func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.Org("org-2", withoutCustomer, free)
 	f.named()
@@ -289,14 +299,17 @@ func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestSummaryListsOrphans(t *testing.T) {
+func TestOrphansStandInTheSummary(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Sub("nobody")
 	f.Sub("ended", canceled)
 	ids := f.swept()
 	f.deliver(f.Reconciler(nil), scheduledID, ids...)
-	f.progress(scheduledID)
+	if err := f.Aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
+		t.Fatal(err)
+	}
 	s, err := f.Aggregator(nil).Summary(t.Context(), scheduledID)
 	if err != nil {
 		t.Fatal(err)
@@ -310,19 +323,23 @@ func TestSummaryListsOrphans(t *testing.T) {
 	}
 }
 
-func TestTickDeletesSnapshotsOfClosedRuns(t *testing.T) {
+func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
-	f.tick()
+	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
 		t.Errorf("%d rows left", n)
 	}
 }
 
-func TestRefusedKeyDuringSweepStopsTheRun(t *testing.T) {
+func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
 	_, err := f.Enumerator(nil).Run(t.Context(), scheduled)
@@ -379,6 +396,7 @@ func (f *fixture) decided(runID string) map[string]decided {
 
 func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.seed(situations)
 	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
 	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
@@ -393,7 +411,7 @@ func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 
 // A customer who subscribed again under another Stripe customer is not cut off because what the sweep
 // saw is too old by now, or because Stripe was away.
-func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
+func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
 		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
 		"redriven": func(f *fixture) {
@@ -404,6 +422,7 @@ func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
+			f.StartQueues()
 			f.Subscriber("org-1", canceled)
 			f.named(func(s *stripetest.Subscription) { s.ID = "sub_again" })
 			f.swept()
@@ -419,8 +438,9 @@ func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
 	}
 }
 
-func TestEnumeratorWithoutTimeForTheLimiterIsNotDone(t *testing.T) {
+func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(900)
 	e := f.Enumerator(nil)
@@ -433,8 +453,9 @@ func TestEnumeratorWithoutTimeForTheLimiterIsNotDone(t *testing.T) {
 	}
 }
 
-func TestSweepContinuesThrough429s(t *testing.T) {
+func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
 	if got := f.enumerate(f.Enumerator(nil), scheduled); !got.Done {
@@ -442,8 +463,9 @@ func TestSweepContinuesThrough429s(t *testing.T) {
 	}
 }
 
-func TestSweepOlderThanSnapshotLifeIsAbandoned(t *testing.T) {
+func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
 	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
@@ -457,8 +479,9 @@ func TestSweepOlderThanSnapshotLifeIsAbandoned(t *testing.T) {
 	}
 }
 
-func TestDuplicateInBatchCostsNoRequest(t *testing.T) {
+func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
+	f.StartQueues()
 	ids := numbered(5)
 	for _, id := range ids {
 		f.Subscriber(id)
