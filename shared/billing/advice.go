@@ -56,15 +56,17 @@ func adviceOn(code string) Advice {
 	return Advice{Code: code}
 }
 
-// ifWritten is what to tell of organizations of a dry run that a run that writes would withhold.
+// ifWritten is the advice about organizations of a dry run that a run that writes would withhold.
 var ifWritten = map[Reason]Advice{
 	ReasonWithheld: {
 		string(ReasonWithheld), ConcernPerson, "A run that writes would lower access beyond its limit of downgrades, and withhold these.",
-		"Look at the changes. If they are right, start a run, then approve what it withholds.", []string{lookAtOne, startAnew},
+		"Look at the changes. If they are right, start a run, then approve what it withholds.",
+		[]string{lookAtOne, startAnew},
 	},
 	ReasonHeldByRun: {
 		string(ReasonHeldByRun), ConcernPerson, "A run that writes would not lower access here, because another run withholds that.",
-		"Look at the changes. If they are right, approve the run that --explain names, then redrive.", heldBack,
+		"Look at the changes. If they are right, approve the run that --explain names, then redrive.",
+		[]string{lookAtOne},
 	},
 	ReasonNotRepeated: {
 		string(ReasonNotRepeated), ConcernPerson,

@@ -42,7 +42,9 @@ func ShowProgress(ctx context.Context, store runStore, progress *output.Progress
 		progress.Tally("listing organizations", all)
 		return run, nil
 	}
-	progress.Show(run.Status, done, max(run.Total, all))
+	if total := max(run.Total, all); total > 0 {
+		progress.Show(run.Status, done, total)
+	}
 	return run, nil
 }
 

@@ -214,7 +214,7 @@ func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	run.Summary.Downgrades, run.Summary.DowngradeLimit, run.Summary.Access.Lowered.Organizations = 2, 1, 2
 	page := render(t, run)
 	wantSaid(t, page, "1 would be repaired, 50.0 %", "1 would be withheld, 50.0 %",
-		"A run that writes would lower access of at most 1, its limit, and withhold 1 of 2 organizations.",
+		"Access would be lowered for 2 organizations; a run's limit is 1, so it would withhold 1.",
 		"1 organization would be withheld. A run that writes would lower access beyond its limit", "reconcile org ORG --explain reconcile start",
 		"Whose tier or period would change")
 	if strings.Contains(seen(page), "period changed") {
@@ -223,7 +223,7 @@ func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 
 	run.Summary.Downgrades = 1
 	run.Summary.Access.Lowered.Organizations = 1
-	wantSaid(t, render(t, run), "0 would be withheld", "A run that writes would lower access of 1 organization, within its limit of 1.")
+	wantSaid(t, render(t, run), "0 would be withheld", "Access would be lowered for 1 organization, within a run's limit of 1.")
 }
 
 // A run over one organization has a limit of its own: to run what was withheld by itself would lead

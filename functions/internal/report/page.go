@@ -201,9 +201,9 @@ func guard(s billing.Summary) string {
 	would, did := s.WouldWithhold()[billing.ReasonWithheld], s.Reasons[billing.ReasonWithheld]
 	switch {
 	case would > 0:
-		return "A run that writes would lower access of at most " + limit + ", its limit, and withhold " + billing.Thousands(would) + " of " + billing.Count(s.Downgrades, "organization") + "."
+		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + "; a run's limit is " + limit + ", so it would withhold " + billing.Thousands(would) + "."
 	case s.DryRun:
-		return "A run that writes would lower access of " + billing.Count(s.Downgrades, "organization") + ", within its limit of " + limit + "."
+		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + ", within a run's limit of " + limit + "."
 	case did > 0:
 		return lowered + ", the run's limit is " + limit + "; withheld: " + billing.Thousands(did) + "."
 	default:
