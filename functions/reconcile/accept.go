@@ -226,7 +226,7 @@ func (c *command) showAccepted(ctx context.Context, store *mysqlstore.Store, all
 	names := namesOf(ctx, store, all)
 	answer := accepted{Accepted: []acceptance{}}
 	for _, a := range all {
-		answer.Accepted = append(answer.Accepted, acceptance{a, names[a.OrgID], a.Holds(now)})
+		answer.Accepted = append(answer.Accepted, acceptance{a, names[a.OrgID], a.InForce(now)})
 	}
 	if c.json {
 		return json.NewEncoder(c.out).Encode(answer)

@@ -111,7 +111,7 @@ func (c *command) showRun(ctx context.Context, store *mysqlstore.Store, run bill
 func summaryOf(ctx context.Context, store *mysqlstore.Store, run billing.Run) (billing.Summary, error) {
 	if !run.Status.Open() {
 		if summary, written, err := store.StoredSummary(ctx, run.ID); err != nil || written {
-			summary.Order(run) // people may have approved it later
+			summary.SetDecisions(run) // people may have approved it later
 			return summary, err
 		}
 	}

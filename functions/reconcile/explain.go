@@ -55,8 +55,8 @@ func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) (
 	switch x.Plan.Reason {
 	case billing.ReasonNotRepeated:
 		return []string{allowOne(x.OrgID)}, nil
-	case billing.ReasonHeldByRun:
-		holder, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.HeldFor))
+	case billing.ReasonWithheldByRun:
+		holder, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.WithheldFor))
 		if err != nil || holder == "" {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) (
 		held := billing.Summary{RunID: holder, Downgrades: a.Downgrades, Reasons: map[billing.Reason]int{billing.ReasonWithheld: a.Withheld}}
 		return []string{held.Command("reconcile approve RUN --limit N", ""), "reconcile redrive --watch"}, nil
 	default:
-		return x.Plan.Reason.Advice().Repair(billing.Summary{}, x.OrgID), nil
+		return x.Plan.Reason.Advice().RetryCommands(billing.Summary{}, x.OrgID), nil
 	}
 }
 
@@ -181,11 +181,11 @@ func orNull(t time.Time) any {
 
 func plannedOf(e pipeline.Explanation) planned {
 	p := planned{
-		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.Lowers,
+		Outcome: e.Plan.Outcome, Reason: e.Plan.Reason, Changes: []billing.Change{}, Warnings: []billing.Warning{}, LowersAccess: e.LowersAccess,
 	}
 	p.Changes = append(p.Changes, e.Plan.Changes...)
 	p.Warnings = append(p.Warnings, e.Plan.Warnings...)
-	if f := cmp.Or(e.Refusal, e.Held); f != nil {
+	if f := cmp.Or(e.Refusal, e.Withheld); f != nil {
 		p.Outcome, p.Reason, p.Error = billing.OutcomeError, f.Reason, f.Error()
 	}
 	return p
@@ -210,7 +210,7 @@ func (c *command) showExplanation(x explanation, name string) error {
 	p.Line(0, "Stripe says, read at %s", x.ReadAt.Format(time.RFC3339))
 	writeSeen(p, x)
 	if x.Event != nil {
-		p.Line(2, "named in a catch-up by %s", x.Event.Words(x.ReadAt))
+		p.Line(2, "named in a catch-up by %s", x.Event.Describe(x.ReadAt))
 	}
 	p.Blank()
 	writePlan(p, x)

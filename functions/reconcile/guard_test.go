@@ -33,7 +33,7 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	held := mysqltest.Value[string](t, h.DB, `SELECT id FROM organizations WHERE subscription_tier = 'pro' ORDER BY id LIMIT 1`)
 
 	explained := h.run(cli.ExitOK, "org", held, "--explain")
-	if explained.Plan.Reason != billing.ReasonHeldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
+	if explained.Plan.Reason != billing.ReasonWithheldByRun || len(explained.Plan.Changes) == 0 || !explained.Plan.LowersAccess || !strings.Contains(explained.Plan.Error, week.RunID) {
 		t.Errorf("%+v", explained.Plan)
 	}
 	text := h.prints("org", held, "--explain")
@@ -45,7 +45,7 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 		t.Errorf("a dry run does not say that a run that writes would withhold it:\n%s", text)
 	}
 	one := h.run(cli.ExitNotOK, "org", held, "--watch").Result
-	if one.Reasons[billing.ReasonHeldByRun] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
+	if one.Reasons[billing.ReasonWithheldByRun] != 1 || one.Downgrades != 0 || !strings.Contains(one.Details[0].Error, week.RunID) {
 		t.Errorf("%+v", one)
 	}
 	allowed := h.run(cli.ExitOK, "org", held, "--allow-downgrade", "--watch").Result

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// MaxWhy is the most characters that are kept of why something is accepted.
-const MaxWhy = 1000
+// MaxWhyLength is the most characters that are kept of why something is accepted.
+const MaxWhyLength = 1000
 
 // Acceptance says that an error or a warning about an organization is known: a complimentary account, say. It is
 // counted apart, raises no alarm and makes no run end with errors. What is written does not depend on it.
@@ -19,9 +19,9 @@ type Acceptance struct {
 	Until *time.Time `json:"until"` // from then on it counts as before; nil: until it is removed
 }
 
-// Holds reports whether it is in force for a run that started at the given time. When it was accepted does not
+// InForce reports whether it is in force for a run that started at the given time. When it was accepted does not
 // matter: an earlier run that is summed up again, after a redrive for example, heeds it too.
-func (a Acceptance) Holds(started time.Time) bool { return a.Until == nil || a.Until.After(started) }
+func (a Acceptance) InForce(started time.Time) bool { return a.Until == nil || a.Until.After(started) }
 
 // Acceptable reports whether people can accept what the code stands for: a warning, or an error that only a person
 // can mend. What passes by itself they cannot, nor what a guard holds back: that is approved, or it is wrong.

@@ -51,15 +51,15 @@ func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
 	if diff := cmp.Diff(map[billing.WarningCode]int{billing.WarnMultipleRows: 2}, s.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
-	if s.EndStatus() != billing.RunCompleted {
-		t.Errorf("the run ends %s", s.EndStatus())
+	if s.FinalStatus() != billing.RunCompleted {
+		t.Errorf("the run ends %s", s.FinalStatus())
 	}
 	items[1].Accepted = nil
 	drift = billing.Drift{}
 	for _, i := range items {
 		drift.Add(i, billing.DefaultTiers)
 	}
-	if s = billing.Summarize(billing.Run{}, tallies, drift, items); s.EndStatus() != billing.RunCompletedWithErrors || s.Unaccepted(billing.ReasonOtherMode) != 1 {
+	if s = billing.Summarize(billing.Run{}, tallies, drift, items); s.FinalStatus() != billing.RunCompletedWithErrors || s.Unaccepted(billing.ReasonOtherMode) != 1 {
 		t.Errorf("with one that is not accepted: %+v", s)
 	}
 }
@@ -70,7 +70,7 @@ func TestAnAcceptanceHoldsUntilItsTime(t *testing.T) {
 		until *time.Time
 		want  bool
 	}{{nil, true}, {ptr(at.Add(time.Second)), true}, {ptr(at), false}, {ptr(at.Add(-time.Hour)), false}} {
-		if got := (billing.Acceptance{Until: c.until}).Holds(at); got != c.want {
+		if got := (billing.Acceptance{Until: c.until}).InForce(at); got != c.want {
 			t.Errorf("until %v: %t", c.until, got)
 		}
 	}

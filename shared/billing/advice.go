@@ -56,37 +56,10 @@ func adviceOn(code string) Advice {
 	return Advice{Code: code}
 }
 
-// ifWritten is the advice about organizations of a dry run that a run that writes would withhold.
-var ifWritten = map[Reason]Advice{
-	ReasonWithheld: {
-		string(ReasonWithheld), ConcernPerson, "A run that writes would lower access beyond its limit of downgrades, and withhold these.",
-		"Look at the changes. If they are right, start a run, then approve what it withholds.",
-		[]string{lookAtOne, startAnew},
-	},
-	ReasonHeldByRun: {
-		string(ReasonHeldByRun), ConcernPerson, "A run that writes would not lower access here, because another run withholds that.",
-		"Look at the changes. If they are right, approve the run that --explain names, then redrive.",
-		[]string{lookAtOne},
-	},
-	ReasonNotRepeated: {
-		string(ReasonNotRepeated), ConcernPerson,
-		"A run that writes would not lower access again: the same repair was made within 24 hours and something undid it.",
-		ReasonNotRepeated.Advice().Do, repeated,
-	},
-}
-
-// AdviceIfWritten returns what to tell of one of [Summary.WouldWithhold], with the commands for the organization, or
-// for all of them where orgID is empty.
-func (s Summary) AdviceIfWritten(r Reason, orgID string) Advice {
-	a := ifWritten[r]
-	a.Commands = s.commands(a.Commands, orgID)
-	return a
-}
-
-// Repair returns what to run for organizations of the run that ended in error with this reason, once
+// RetryCommands returns what to run for organizations of the run that ended in error with this reason, once
 // the cause is gone: for one of them, or for all where orgID is empty. What a guard holds back is
 // looked at and allowed by a person: trying it again would lead around the guard.
-func (a Advice) Repair(s Summary, orgID string) []string {
+func (a Advice) RetryCommands(s Summary, orgID string) []string {
 	if Reason(a.Code).Withholds() && !s.DryRun {
 		return s.commands(a.Commands, orgID)
 	}
@@ -107,17 +80,17 @@ func tryAgain(dryRun bool, orgID string) string {
 	}
 }
 
-// Resolve returns what to run about a run that has this reason, once the cause is gone.
-func (a Advice) Resolve(s Summary) []string {
+// RunCommands returns what to run about a run that has this reason, once the cause is gone.
+func (a Advice) RunCommands(s Summary) []string {
 	if s.DryRun && slices.Equal(a.Commands, anew) {
 		return []string{startAnew + " --dry-run"}
 	}
 	return s.commands(a.Commands, "")
 }
 
-// Ending says what the run's status means, and which command comes next if one does: the one for the
+// ExplainStatus says what the run's status means, and which command comes next if one does: the one for the
 // reason of the status, where it has one.
-func (s Summary) Ending() (means, command string) {
+func (s Summary) ExplainStatus() (means, command string) {
 	switch s.Status {
 	case RunEnumerating, RunRunning:
 		means, command = "The run is still going; the figures are of the moment.", "reconcile status RUN --watch"
@@ -138,7 +111,7 @@ func (s Summary) Ending() (means, command string) {
 			means = "Somebody stopped it; the reason says why. Organizations without an outcome wait until it is resumed."
 		}
 	}
-	if commands := s.StatusReason.Advice().Resolve(s); len(commands) > 0 {
+	if commands := s.StatusReason.Advice().RunCommands(s); len(commands) > 0 {
 		return means, commands[0]
 	}
 	return means, s.Command(command, "")

@@ -38,17 +38,17 @@ type Announcement struct {
 }
 
 const (
-	// AnnouncementWait is how long one that was refused waits at most for the next try.
-	AnnouncementWait = time.Hour
-	// AmendmentPause is how long the news that a run was amended waits for more of them: a redrive amends it
+	// MaxAnnouncementBackoff is how long one that was refused waits at most for the next try.
+	MaxAnnouncementBackoff = time.Hour
+	// AmendmentDelay is how long the news that a run was amended waits for more of them: a redrive amends it
 	// many times.
-	AmendmentPause = 2 * time.Minute
+	AmendmentDelay = 2 * time.Minute
 )
 
-// Wait is how long the announcement waits after it was refused once more: from 5 s, doubled each time.
-func (a Announcement) Wait() time.Duration {
+// Backoff is how long the announcement waits after it was refused once more: from 5 s, doubled each time.
+func (a Announcement) Backoff() time.Duration {
 	const first, doublings = 5 * time.Second, 10
-	return min(first<<min(a.Attempts, doublings), AnnouncementWait)
+	return min(first<<min(a.Attempts, doublings), MaxAnnouncementBackoff)
 }
 
 // Origin says whose database something happened in, so that nobody takes one stage's for another's.
@@ -87,20 +87,20 @@ type OrganizationReconciled struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"` // of the repair, the same however often it is sent
 	Origin
-	RunID          string    `json:"runId"`
-	OrgID          string    `json:"orgId"`
-	SubscriptionID any       `json:"subscriptionId"` // that governs, else that the row records; null if none
-	CustomerID     any       `json:"customerId"`     // of the row after the repair
-	Tier           Move      `json:"tier"`           // organizations.subscription_tier
-	Status         Move      `json:"status"`         // subscriptions.status; from null where there was no row
-	Period         Period    `json:"period"`
-	AccessLowered  bool      `json:"accessLowered"`
-	Changes        []Change  `json:"changes"`
-	DecidedAt      time.Time `json:"decidedAt"`
+	RunID          string     `json:"runId"`
+	OrgID          string     `json:"orgId"`
+	SubscriptionID any        `json:"subscriptionId"` // that governs, else that the row records; null if none
+	CustomerID     any        `json:"customerId"`     // of the row after the repair
+	Tier           Transition `json:"tier"`           // organizations.subscription_tier
+	Status         Transition `json:"status"`         // subscriptions.status; from null where there was no row
+	Period         Period     `json:"period"`
+	AccessLowered  bool       `json:"accessLowered"`
+	Changes        []Change   `json:"changes"`
+	DecidedAt      time.Time  `json:"decidedAt"`
 }
 
-// Move is a value before and after a repair, alike where it did not change.
-type Move struct {
+// Transition is a value before and after a repair, alike where it did not change.
+type Transition struct {
 	From any `json:"from"`
 	To   any `json:"to"`
 }
@@ -119,7 +119,7 @@ func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) 
 			row = &before.Rows[i]
 		}
 	}
-	move := func(field string) Move {
+	move := func(field string) Transition {
 		c := columnNamed(field)
 		var from any
 		if row != nil || c.Table() != TableSubscriptions {
@@ -127,10 +127,10 @@ func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) 
 		}
 		for _, change := range plan.Changes {
 			if change.Field == field {
-				return Move{From: from, To: change.To}
+				return Transition{From: from, To: change.To}
 			}
 		}
-		return Move{From: from, To: from}
+		return Transition{From: from, To: from}
 	}
 	told := OrganizationReconciled{
 		Version: AnnouncementVersion, RunID: runID, OrgID: before.Org.ID, SubscriptionID: move(FieldSubscriptionID).To, CustomerID: move(FieldCustomerID).To,
@@ -177,11 +177,11 @@ func TemplateLines(digest string) []string {
 
 // End is what is kept and told of a run that ended.
 type End struct {
-	Summary Summary
-	Seen    Seen // to compare the next run with
-	Kind    RunKind
-	Text    string // the digest; "" where the end is not announced
-	At      time.Time
+	Summary  Summary
+	Baseline Baseline // to compare the next run with
+	Kind     RunKind
+	Text     string // the digest; "" where the end is not announced
+	At       time.Time
 	// NotBefore is when it is announced; the zero time is at once.
 	NotBefore time.Time
 }

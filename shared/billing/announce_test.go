@@ -26,7 +26,7 @@ func TestAnAnnouncementTellsWhatStandsAfterTheRepair(t *testing.T) {
 			billing.Record{Org: org, Rows: []billing.Row{{ID: "other"}, row}},
 			billing.Plan{GoverningID: "sub_old", RowID: "row", Changes: []billing.Change{{Field: billing.FieldCurrentPeriodEnd, From: at, To: end}, {Field: billing.FieldOrgTier, From: "free", To: "pro"}}},
 			billing.OrganizationReconciled{
-				SubscriptionID: "sub_old", CustomerID: "cus", Tier: billing.Move{From: "free", To: "pro"}, Status: billing.Move{From: "active", To: "active"},
+				SubscriptionID: "sub_old", CustomerID: "cus", Tier: billing.Transition{From: "free", To: "pro"}, Status: billing.Transition{From: "active", To: "active"},
 				Period: billing.Period{From: at, To: end},
 			},
 		},
@@ -40,7 +40,7 @@ func TestAnAnnouncementTellsWhatStandsAfterTheRepair(t *testing.T) {
 				{Field: billing.FieldCurrentPeriodEnd, To: end},
 			}},
 			billing.OrganizationReconciled{
-				SubscriptionID: "sub_new", CustomerID: "cus_new", Tier: billing.Move{From: "free", To: "free"}, Status: billing.Move{To: "trialing"},
+				SubscriptionID: "sub_new", CustomerID: "cus_new", Tier: billing.Transition{From: "free", To: "free"}, Status: billing.Transition{To: "trialing"},
 				Period: billing.Period{From: at, To: end},
 			},
 		},
@@ -48,7 +48,7 @@ func TestAnAnnouncementTellsWhatStandsAfterTheRepair(t *testing.T) {
 			billing.Record{Org: org, Rows: []billing.Row{row}},
 			billing.Plan{RowID: "row", Changes: []billing.Change{{Field: billing.FieldStatus, From: "active", To: "canceled"}}},
 			billing.OrganizationReconciled{
-				SubscriptionID: "sub_old", CustomerID: "cus", Tier: billing.Move{From: "free", To: "free"}, Status: billing.Move{From: "active", To: "canceled"},
+				SubscriptionID: "sub_old", CustomerID: "cus", Tier: billing.Transition{From: "free", To: "free"}, Status: billing.Transition{From: "active", To: "canceled"},
 				Period: billing.Period{From: at, To: at}, AccessLowered: true,
 			},
 		},
@@ -103,12 +103,12 @@ func TestTheEndOfARunIsToldWithoutDetailsAndWithoutPeople(t *testing.T) {
 func TestWhatIsRefusedWaitsLongerEachTime(t *testing.T) {
 	var waits []time.Duration
 	for attempts := range 12 {
-		waits = append(waits, billing.Announcement{Attempts: attempts}.Wait())
+		waits = append(waits, billing.Announcement{Attempts: attempts}.Backoff())
 	}
 	if waits[0] != 5*time.Second || waits[1] != 10*time.Second || waits[9] != 2560*time.Second || waits[10] != time.Hour || waits[11] != time.Hour {
 		t.Errorf("%v", waits)
 	}
-	if got := (billing.Announcement{Attempts: 1 << 40}).Wait(); got != time.Hour {
+	if got := (billing.Announcement{Attempts: 1 << 40}).Backoff(); got != time.Hour {
 		t.Errorf("%v", got)
 	}
 }

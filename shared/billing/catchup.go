@@ -8,9 +8,9 @@ const (
 	Overlap = 15 * time.Minute
 	// firstReach is how far back the first catch-up looks where no full run has completed.
 	firstReach = 24 * time.Hour
-	// UndeliveredReach is how long an event that no endpoint took is looked for: longer than Stripe goes on
+	// UndeliveredLookback is how long an event that no endpoint took is looked for: longer than Stripe goes on
 	// sending it. https://docs.stripe.com/webhooks#retries
-	UndeliveredReach = 4 * 24 * time.Hour
+	UndeliveredLookback = 4 * 24 * time.Hour
 	// Redelivery is how long Stripe goes on sending an event that no endpoint takes.
 	Redelivery = 3 * 24 * time.Hour
 )
@@ -28,8 +28,8 @@ type Cause struct {
 // all the same: the application's handler failed or ignored it; or no endpoint is subscribed to it.
 func (c Cause) Pending() bool { return c.PendingWebhooks > 0 }
 
-// Later reports whether the other event is the later one. Of two of the same second nobody knows.
-func (c Cause) Later(other Cause) bool {
+// Before reports whether the event is older than the other; two of the same second are ordered by id.
+func (c Cause) Before(other Cause) bool {
 	if !c.Created.Equal(other.Created) {
 		return other.Created.After(c.Created)
 	}
@@ -63,10 +63,10 @@ type Window struct {
 type CaughtUp struct {
 	// Through is the end of the latest catch-up that listed to its end; zero if there is none.
 	Through time.Time
-	// Undone is the beginning of the earliest catch-up that was stopped or ran out of time, and whose window neither
+	// Interrupted is the beginning of the earliest catch-up that was stopped or ran out of time, and whose window neither
 	// another nor a full run has been through, or when the last full run began, if that was later; zero if there is
 	// none.
-	Undone time.Time
+	Interrupted time.Time
 	// Full is when the last completed run over all organizations began; zero if there is none.
 	Full time.Time
 }
@@ -81,7 +81,7 @@ func NewWindow(now time.Time, settle time.Duration, since time.Time, at CaughtUp
 	if !w.Since {
 		w.From = at.from(now)
 	}
-	reach := now.Add(-EventsReach)
+	reach := now.Add(-EventRetention)
 	if !w.Since && w.From.Before(reach) && at.Full.After(w.From) { // which has seen to what was before
 		w.From = at.Full
 	}
@@ -103,14 +103,14 @@ func (at CaughtUp) from(now time.Time) time.Time {
 	case !at.Full.IsZero():
 		from = at.Full
 	}
-	if !at.Undone.IsZero() && at.Undone.Before(from) {
-		return at.Undone
+	if !at.Interrupted.IsZero() && at.Interrupted.Before(from) {
+		return at.Interrupted
 	}
 	return from
 }
 
 // UndeliveredFrom is where the events that an endpoint has not taken are read from.
-func (w Window) UndeliveredFrom() time.Time { return w.To.Add(-UndeliveredReach) }
+func (w Window) UndeliveredFrom() time.Time { return w.To.Add(-UndeliveredLookback) }
 
 // Query is what to read next of the log.
 func (w Window) Query() EventQuery {
@@ -121,11 +121,11 @@ func (w Window) Query() EventQuery {
 	return q
 }
 
-// Behind is the window once the page is read. A dry run looks for nothing that is undelivered: what it found
+// Advance is the window once the page is read. A dry run looks for nothing that is undelivered: what it found
 // would be found no more by the run that repairs it.
-func (w Window) Behind(p EventPage, dryRun bool) Window {
+func (w Window) Advance(p EventPage, dryRun bool) Window {
 	if w.State == WindowEvents {
-		w.Unreadable += p.Odd
+		w.Unreadable += p.Unreadable
 	}
 	switch {
 	case p.More && len(p.Events) > 0:

@@ -25,8 +25,8 @@ func TestTheWindowOfACatchUp(t *testing.T) {
 		"the first one, after a full run":         {at: billing.CaughtUp{Full: ago(3 * day)}, want: billing.Window{From: ago(3 * day), To: settled}},
 		"from the end of the one before":          {at: billing.CaughtUp{Through: ago(70 * time.Minute), Full: ago(3 * day)}, want: billing.Window{From: ago(85 * time.Minute), To: settled}},
 		"right after the one before":              {at: billing.CaughtUp{Through: settled}, want: billing.Window{From: settled.Add(-billing.Overlap), To: settled}},
-		"one was stopped since":                   {at: billing.CaughtUp{Through: ago(70 * time.Minute), Undone: ago(5 * time.Hour)}, want: billing.Window{From: ago(5 * time.Hour), To: settled}},
-		"the first one was stopped":               {at: billing.CaughtUp{Undone: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
+		"one was stopped since":                   {at: billing.CaughtUp{Through: ago(70 * time.Minute), Interrupted: ago(5 * time.Hour)}, want: billing.Window{From: ago(5 * time.Hour), To: settled}},
+		"the first one was stopped":               {at: billing.CaughtUp{Interrupted: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
 		"away for longer than Stripe's log":       {at: billing.CaughtUp{Through: ago(40 * day), Full: ago(35 * day)}, want: billing.Window{From: ago(30 * day), To: settled, Expired: true}},
 		"away, but a full run has seen to it":     {at: billing.CaughtUp{Through: ago(40 * day), Full: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
 		"a clock was ahead":                       {at: billing.CaughtUp{Through: now.Add(time.Hour)}, want: billing.Window{From: settled, To: settled}},
@@ -54,14 +54,14 @@ func TestAWindowLeavesNoGap(t *testing.T) {
 			}
 			return now.Add(time.Duration(rapid.Int64Range(-45*24*3600, 3600).Draw(t, name)) * time.Second)
 		}
-		at := billing.CaughtUp{Through: around("through"), Undone: around("undone"), Full: around("full")}
+		at := billing.CaughtUp{Through: around("through"), Interrupted: around("undone"), Full: around("full")}
 		settle := time.Duration(rapid.Int64Range(0, 3600).Draw(t, "settle")) * time.Second
 		w := billing.NewWindow(now, settle, time.Time{}, at)
 		if w.From.After(w.To) || w.To.After(now) || w.From.Nanosecond()+w.To.Nanosecond() != 0 {
 			t.Fatalf("%+v", w)
 		}
 		fromFull := w.From.Equal(at.Full.Truncate(time.Second)) || w.From.Equal(w.To) && at.Full.After(w.To) // which has seen to what was before
-		for _, since := range []time.Time{at.Through, at.Undone} {
+		for _, since := range []time.Time{at.Through, at.Interrupted} {
 			if !since.IsZero() && w.From.After(since) && !w.Expired && !fromFull && since.Before(w.To) {
 				t.Fatalf("a gap between %v and %+v", since, w)
 			}
@@ -79,22 +79,22 @@ func TestAWindowIsReadToItsEnd(t *testing.T) {
 		}
 		return p
 	}
-	w = w.Behind(page(true, "evt_3", "evt_2"), false)
+	w = w.Advance(page(true, "evt_3", "evt_2"), false)
 	if diff := cmp.Diff(billing.EventQuery{From: from, To: w.To, After: "evt_2"}, w.Query()); diff != "" {
 		t.Error(diff)
 	}
-	if dry := w.Behind(page(false), true); dry.State != billing.WindowRead || dry.After != "" {
+	if dry := w.Advance(page(false), true); dry.State != billing.WindowRead || dry.After != "" {
 		t.Errorf("a dry run goes on with %+v", dry)
 	}
-	w = w.Behind(page(false, "evt_1"), false)
+	w = w.Advance(page(false, "evt_1"), false)
 	if diff := cmp.Diff(billing.EventQuery{From: w.To.Add(-4 * 24 * time.Hour), To: w.To, Undelivered: true}, w.Query()); diff != "" {
 		t.Error(diff)
 	}
-	w = w.Behind(page(true, "evt_9"), false)
+	w = w.Advance(page(true, "evt_9"), false)
 	if q := w.Query(); q.After != "evt_9" || !q.Undelivered {
 		t.Errorf("%+v", q)
 	}
-	if w = w.Behind(page(false), false); w.State != billing.WindowRead {
+	if w = w.Advance(page(false), false); w.State != billing.WindowRead {
 		t.Errorf("%+v", w)
 	}
 }
@@ -102,7 +102,7 @@ func TestAWindowIsReadToItsEnd(t *testing.T) {
 func TestTheCauseIsTheLatestEvent(t *testing.T) {
 	at := time.Date(2026, time.November, 22, 2, 0, 0, 0, time.UTC)
 	a, b := billing.Cause{ID: "evt_b", Created: at}, billing.Cause{ID: "evt_a", Created: at.Add(time.Second)}
-	if !a.Later(b) || b.Later(a) || !b.Later(billing.Cause{ID: "evt_c", Created: b.Created}) {
+	if !a.Before(b) || b.Before(a) || !b.Before(billing.Cause{ID: "evt_c", Created: b.Created}) {
 		t.Error("the order is wrong")
 	}
 	if a.Pending() || !(billing.Cause{PendingWebhooks: 1}).Pending() {

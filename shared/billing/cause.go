@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Words tells of the event as people do: what, when in UTC, and what became of its webhook. Where the event is
+// Describe tells of the event as people do: what, when in UTC, and what became of its webhook. Where the event is
 // of the same day as on, the time goes without a date.
-func (c Cause) Words(on time.Time) string {
+func (c Cause) Describe(on time.Time) string {
 	kind, at := c.Type, c.Created.UTC()
 	if kind == "" {
 		kind = "an event"

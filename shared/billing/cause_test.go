@@ -23,7 +23,7 @@ func TestACauseIsToldInWords(t *testing.T) {
 			billing.Cause{Created: at.In(time.FixedZone("", 7200)), PendingWebhooks: 3}, at.In(time.FixedZone("", -36000)),
 		},
 	} {
-		if got := c.cause.Words(c.on); got != want {
+		if got := c.cause.Describe(c.on); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

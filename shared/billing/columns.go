@@ -69,8 +69,8 @@ const (
 	TableSubscriptions = "subscriptions"
 )
 
-// MaxText is the most characters that are written of an id of Stripe's.
-const MaxText = 120
+// MaxIDLength is the most characters that are written of an id of Stripe's.
+const MaxIDLength = 120
 
 // columns is the one place that says what is compared: all else follows from it.
 var columns = []Column{

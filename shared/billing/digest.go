@@ -81,7 +81,7 @@ func (d *digest) title() {
 	advice := d.s.StatusReason.Advice()
 	// Not the message: it may quote the database's driver, with hosts and users, and this goes to every subscriber.
 	d.line("Why: %s (%s)", cmp.Or(advice.Means, "see the report"), d.s.StatusReason)
-	d.do(advice.Do, advice.Resolve(d.s))
+	d.do(advice.Do, advice.RunCommands(d.s))
 }
 
 // ended says how the run ended, so that it follows a colon.
@@ -143,7 +143,7 @@ func (d *digest) access() {
 	}
 	for _, moved := range []struct {
 		how string
-		Moved
+		Affected
 	}{{"raised", d.s.Access.Raised}, {"lowered", d.s.Access.Lowered}} {
 		if moved.Organizations > 0 {
 			d.line("Access %s%s for %s: %s.", would, moved.how, organizations(moved.Organizations), some(moved.First, moved.Organizations))
@@ -192,7 +192,7 @@ func (d *digest) needsAPerson() {
 	for _, reason := range reasons {
 		advice := reason.Advice()
 		d.line("- %s, %s: %s", organizations(d.s.Unaccepted(reason)), reason, advice.Means)
-		d.do(advice.Do, advice.Repair(d.s, ""))
+		d.do(advice.Do, advice.RetryCommands(d.s, ""))
 	}
 	if left > 0 {
 		d.line("- %s for other reasons, which the report explains.", organizations(left))

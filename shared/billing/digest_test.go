@@ -26,9 +26,9 @@ func goodWeek() billing.Summary {
 	s.Synchronized, s.Skipped, s.Downgrades = 22, 24_790, 3
 	s.Reasons = map[billing.Reason]int{billing.ReasonRepaired: 21, billing.ReasonRowInserted: 1, billing.ReasonInSync: 24_100, billing.ReasonNoSubscription: 690}
 	s.Warnings = map[billing.WarningCode]int{billing.WarnMultipleLive: 2, billing.WarnCancellationScheduled: 14}
-	s.Access = billing.AccessMoves{
-		Raised:  billing.Moved{Organizations: 8, First: []string{"org_03", "org_11", "org_12", "org_19", "org_20", "org_31", "org_40", "org_52"}},
-		Lowered: billing.Moved{Organizations: 3, First: []string{"org_07", "org_08", "org_77"}},
+	s.Access = billing.AccessChanges{
+		Raised:  billing.Affected{Organizations: 8, First: []string{"org_03", "org_11", "org_12", "org_19", "org_20", "org_31", "org_40", "org_52"}},
+		Lowered: billing.Affected{Organizations: 3, First: []string{"org_07", "org_08", "org_77"}},
 	}
 	return s
 }
@@ -41,9 +41,9 @@ func badWeek() billing.Summary {
 		billing.ReasonStripeUnavailable: 8, billing.ReasonSubscriptionConflict: 2, billing.ReasonOtherMode: 1,
 	}
 	s.Warnings = map[billing.WarningCode]int{billing.WarnMultipleLive: 2, billing.WarnPaidWithoutSubscription: 4}
-	s.Access = billing.AccessMoves{
-		Raised:  billing.Moved{Organizations: 1, First: []string{"org_03"}},
-		Lowered: billing.Moved{Organizations: 1240, First: []string{"org_07", "org_08", "org_09", "org_10", "org_11", "org_12"}},
+	s.Access = billing.AccessChanges{
+		Raised:  billing.Affected{Organizations: 1, First: []string{"org_03"}},
+		Lowered: billing.Affected{Organizations: 1240, First: []string{"org_07", "org_08", "org_09", "org_10", "org_11", "org_12"}},
 	}
 	s.SweepAbandoned = false
 	s.OrphansTotal = 7
@@ -57,7 +57,7 @@ func dryRun() billing.Summary {
 	s := weekly(billing.RunCompletedWithErrors)
 	s.DryRun, s.Synchronized, s.Errors, s.Skipped, s.Downgrades = true, 1363, 12, 23_437, 1301
 	s.Reasons = map[billing.Reason]int{billing.ReasonRepaired: 1363, billing.ReasonInSync: 23_437, billing.ReasonTierUnresolved: 12}
-	s.Access = billing.AccessMoves{Lowered: billing.Moved{Organizations: 1301, First: []string{"org_07", "org_08", "org_09", "org_10", "org_11", "org_12"}}}
+	s.Access = billing.AccessChanges{Lowered: billing.Affected{Organizations: 1301, First: []string{"org_07", "org_08", "org_09", "org_10", "org_11", "org_12"}}}
 	return s
 }
 
@@ -99,7 +99,7 @@ func TestDigest(t *testing.T) {
 			"  To do: Look at the changes. If they are right, raise the limit. Then run: reconcile org ORG --explain, then reconcile approve 2026-11-29T03:00:00Z --limit 1301, then reconcile redrive --watch",
 			"- 12 organizations, tier_unresolved: No tier is configured for the subscription's prices or products, or what is known is not enough to lower the record's tier.",
 			"  To do: Add the price to its tier's STRIPE_PRICE_ID list or to STRIPE_PRICE_ID_ADDON, or the product to its STRIPE_PRODUCT_ID list or to STRIPE_PRODUCT_ID_ADDON. Then run: reconcile redrive --watch",
-			"- 8 organizations, stripe_unavailable: Stripe did not answer, however often it was asked.",
+			"- 8 organizations, stripe_unavailable: Stripe did not answer any of many requests.",
 			"  To do: Wait until status.stripe.com is green. Then run: reconcile redrive --watch",
 			"- 3 organizations for other reasons, which the report explains.",
 			"Warnings, to be looked at when there is time (the report explains them): paid_without_subscription 4, multiple_live_subscriptions 2.",
@@ -175,8 +175,8 @@ func TestDigestStaysShortAndOnItsLines(t *testing.T) {
 	s := badWeek()
 	s.RunID, s.DryRun, s.SweepAbandoned, s.Downgrades, s.DowngradeLimit = hostile, true, true, 2, 1
 	s.StatusReason, s.StatusMessage = billing.ReasonNoSubscriptions, hostile
-	s.Access.Raised = billing.Moved{Organizations: 1_000_000, First: []string{hostile, hostile}}
-	s.Access.Lowered = billing.Moved{Organizations: 1_000_000, First: []string{hostile, hostile}}
+	s.Access.Raised = billing.Affected{Organizations: 1_000_000, First: []string{hostile, hostile}}
+	s.Access.Lowered = billing.Affected{Organizations: 1_000_000, First: []string{hostile, hostile}}
 	s.DriftByCause = billing.DriftByCause{Pending: 1, NotPending: 1}
 	s.Reasons, s.Warnings = map[billing.Reason]int{}, map[billing.WarningCode]int{}
 	for n, a := range billing.AllAdvice() {

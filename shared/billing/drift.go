@@ -9,9 +9,9 @@ type Drift struct {
 	Access  int            // with a column that grants access among them
 	Detail  int            // with other columns only
 	// Warnings counts organizations by warning, whatever their outcome.
-	Warnings map[WarningCode]int
-	Moves    AccessMoves
-	ByCause  DriftByCause
+	Warnings      map[WarningCode]int
+	AccessChanges AccessChanges
+	ByCause       DriftByCause
 	// Accepted counts organizations by the code of an error or a warning that somebody accepted: such warnings
 	// are not among the others, and what differs in such an error is not in Access and Detail. AcceptedErrors are
 	// those in error.
@@ -19,24 +19,24 @@ type Drift struct {
 	AcceptedErrors int
 }
 
-// AccessMoves tells whose access the changes of a run raised or lowered, or in a dry run would.
-type AccessMoves struct {
-	Raised  Moved `json:"raised"`
-	Lowered Moved `json:"lowered"`
+// AccessChanges tells whose access the changes of a run raised or lowered, or in a dry run would.
+type AccessChanges struct {
+	Raised  Affected `json:"raised"`
+	Lowered Affected `json:"lowered"`
 }
 
-// Moved counts organizations and names the first, at most maxMoved, in the order of their ids.
-type Moved struct {
+// Affected counts organizations and names the first, at most maxAffected, in the order of their ids.
+type Affected struct {
 	Organizations int      `json:"organizations"`
 	First         []string `json:"first"`
 }
 
-// maxMoved is how many organizations people read the ids of in a message.
-const maxMoved = 10
+// maxAffected is how many organizations people read the ids of in a message.
+const maxAffected = 10
 
-func (m *Moved) add(orgID string) {
+func (m *Affected) add(orgID string) {
 	m.Organizations++
-	if len(m.First) < maxMoved {
+	if len(m.First) < maxAffected {
 		m.First = append(m.First, orgID)
 	}
 }
@@ -71,9 +71,9 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 	switch {
 	case i.Outcome == OutcomeError: // withheld
 	case tiers.LowersAccess(i.Changes):
-		d.Moves.Lowered.add(i.OrgID)
+		d.AccessChanges.Lowered.add(i.OrgID)
 	case tiers.RaisesAccess(i.Changes):
-		d.Moves.Raised.add(i.OrgID)
+		d.AccessChanges.Raised.add(i.OrgID)
 	}
 }
 
@@ -106,8 +106,8 @@ func (d *Drift) addWarnings(i Item) {
 }
 
 // listed never has null for a list.
-func (m AccessMoves) listed() AccessMoves {
-	for _, moved := range []*Moved{&m.Raised, &m.Lowered} {
+func (m AccessChanges) listed() AccessChanges {
+	for _, moved := range []*Affected{&m.Raised, &m.Lowered} {
 		if moved.First == nil {
 			moved.First = []string{}
 		}

@@ -105,17 +105,17 @@ func TestAccessThatMovedIsCountedWithTheFirstOrganizations(t *testing.T) {
 		i.OrgID = fmt.Sprint(n)
 		got.Add(i, nil)
 	}
-	want := billing.AccessMoves{
-		Raised:  billing.Moved{Organizations: 4, First: []string{"0", "1", "2", "3"}},
-		Lowered: billing.Moved{Organizations: 3, First: []string{"4", "5", "6"}},
+	want := billing.AccessChanges{
+		Raised:  billing.Affected{Organizations: 4, First: []string{"0", "1", "2", "3"}},
+		Lowered: billing.Affected{Organizations: 3, First: []string{"4", "5", "6"}},
 	}
-	if diff := cmp.Diff(want, got.Moves); diff != "" {
+	if diff := cmp.Diff(want, got.AccessChanges); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for range 1000 {
 		got.Add(billing.Item{Outcome: "synced", Changes: tier("free", "pro")}, nil)
 	}
-	if raised := got.Moves.Raised; raised.Organizations != 1004 || len(raised.First) != 10 {
+	if raised := got.AccessChanges.Raised; raised.Organizations != 1004 || len(raised.First) != 10 {
 		t.Errorf("of 1004 organizations %d are counted and %d named", raised.Organizations, len(raised.First))
 	}
 }

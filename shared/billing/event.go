@@ -12,8 +12,8 @@ func EventTypes() []string {
 	}
 }
 
-// EventsReach is how far back Stripe lists events. https://docs.stripe.com/api/events/list
-const EventsReach = 30 * 24 * time.Hour
+// EventRetention is how far back Stripe lists events. https://docs.stripe.com/api/events/list
+const EventRetention = 30 * 24 * time.Hour
 
 // Event is what Stripe's log of events tells of one change of a subscription: whom it may concern, and
 // whether the webhook was taken. What the subscription is now it does not tell.
@@ -28,8 +28,8 @@ type Event struct {
 	PendingWebhooks int
 }
 
-// NamesNobody reports whether the event leads to no organization.
-func (e Event) NamesNobody() bool {
+// NamesNothing reports whether the event leads to no organization.
+func (e Event) NamesNothing() bool {
 	return e.SubscriptionID == "" && e.CustomerID == "" && e.OrgID == ""
 }
 
@@ -43,7 +43,7 @@ type EventQuery struct {
 // EventPage is one page of a part of the log.
 type EventPage struct {
 	Events []Event // newest first
-	// Odd counts those of the events that could not be read in full.
-	Odd  int
-	More bool // there are more after the last one
+	// Unreadable counts those of the events that could not be read in full.
+	Unreadable int
+	More       bool // there are more after the last one
 }

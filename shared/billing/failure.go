@@ -17,8 +17,8 @@ var (
 	ErrLeaseLost = errors.New("another enumerator holds this run")
 )
 
-// IsConflict reports whether the store refused a write because its state had changed. Trying the same
-// write again would be refused again.
+// IsConflict reports whether a store told one of these about the work: no failure, and trying again
+// would hear the same.
 func IsConflict(err error) bool {
 	return errors.Is(err, ErrRecordChanged) || errors.Is(err, ErrAlreadyDecided) || errors.Is(err, ErrLeaseLost)
 }
@@ -59,7 +59,7 @@ type Failure struct {
 	Class      Class
 	Reason     Reason
 	Message    string        // one line: what happened and what to do next
-	RetryAfter time.Duration // the Retry-After of the response; 0 if it had none
+	RetryAfter time.Duration // what the other side asked for (Retry-After); 0 if it did not
 	Err        error         // the cause, may be nil
 }
 
@@ -87,8 +87,8 @@ func AsFailure(err error) *Failure {
 	return &Failure{Class: Unavailable, Reason: ReasonInternal, Message: "unexpected error", Err: err}
 }
 
-// IsDatabaseAway reports whether the next statement would wait for the database in vain too.
-func IsDatabaseAway(err error) bool {
+// IsDatabaseDown reports whether the next statement would wait for the database in vain too.
+func IsDatabaseDown(err error) bool {
 	if err == nil {
 		return false
 	}

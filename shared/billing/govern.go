@@ -39,10 +39,10 @@ func (t Truth) isStrange(s Subscription, r Record) bool {
 	})
 }
 
-// InDoubt returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
+// AmbiguousCustomers returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
 // metadata leads to the subscription that governs, for then it makes no difference who else is
 // known under a customer. So it makes none where the plan has nothing to change.
-func InDoubt(t Truth, r Record) []string {
+func AmbiguousCustomers(t Truth, r Record) []string {
 	found := candidates(t, r)
 	if len(found) == 0 {
 		return nil
@@ -60,9 +60,9 @@ func InDoubt(t Truth, r Record) []string {
 	return distinct(customers)
 }
 
-// Settled reports whether the recorded subscriptions alone decide which one governs, so that
+// RecordedSuffice reports whether the recorded subscriptions alone decide which one governs, so that
 // the customer's others need not be read.
-func Settled(recorded []Subscription) bool {
+func RecordedSuffice(recorded []Subscription) bool {
 	return slices.ContainsFunc(recorded, func(s Subscription) bool { return s.Status == StatusActive })
 }
 

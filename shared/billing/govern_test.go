@@ -306,8 +306,8 @@ func TestSettled(t *testing.T) {
 			for _, status := range tt.statuses {
 				subs = append(subs, subscription("sub_1", status))
 			}
-			if got := billing.Settled(subs); got != tt.want {
-				t.Errorf("Settled() = %t, want %t", got, tt.want)
+			if got := billing.RecordedSuffice(subs); got != tt.want {
+				t.Errorf("RecordedSuffice() = %t, want %t", got, tt.want)
 			}
 		})
 	}
@@ -412,7 +412,7 @@ func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *t
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			record := recorded("sub_1")
-			record.Elsewhere = map[string]string{"sub_1": otherOrg}
+			record.OtherOwners = map[string]string{"sub_1": otherOrg}
 			plan, err := rules.Plan(claimed(truth(test.subs...), existing(org, otherOrg)), record)
 			if got := summarized(plan, reasonOf(t, err)); got != test.want {
 				t.Errorf("%s, want %s: %v", got, test.want, err)
@@ -461,7 +461,7 @@ func TestIDsOfTheOtherModeAreRefusedUnlessAnotherLeadsToASubscription(t *testing
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			seen := claimed(truth(test.subs...), existing(org, otherOrg))
-			seen.OtherMode, seen.InMode = []string{"sub_1", "cus_9"}, test.inMode
+			seen.OtherMode, seen.InKeyMode = []string{"sub_1", "cus_9"}, test.inMode
 			plan, err := rules.Plan(seen, recorded("sub_1"))
 			if got := summarized(plan, reasonOf(t, err)); got != test.want || err != nil && !strings.Contains(err.Error(), "sub_1, cus_9") {
 				t.Errorf("%s, want %s: %v", got, test.want, err)

@@ -5,10 +5,10 @@ import "strings"
 // Identity is an organization as far as its id goes.
 type Identity struct {
 	ID string // as the database spells it
-	// AnyCase: the database takes an id that differs from it in case only for the same. Whether it
+	// CaseInsensitive: the database takes an id that differs from it in case only for the same. Whether it
 	// does is up to the collation of the column.
-	AnyCase bool
-	Deleted bool
+	CaseInsensitive bool
+	Deleted         bool
 }
 
 // NamedID returns the organization's id as the metadata spells it; "" if it has none.
@@ -48,7 +48,7 @@ func Named(named []string, found []Identity) map[string]Identity {
 	exactly, anyCase := make(map[string]Identity, len(found)), map[string]Identity{}
 	for _, org := range found {
 		exactly[org.ID] = org
-		if org.AnyCase {
+		if org.CaseInsensitive {
 			anyCase[OrgKey(org.ID)] = org
 		}
 	}

@@ -16,7 +16,7 @@ func TestMetadataNamesTheOrganizationThatItSpells(t *testing.T) {
 		}
 		return all
 	}
-	oneOf := func(id string) []billing.Identity { return []billing.Identity{{ID: id, AnyCase: true}} }
+	oneOf := func(id string) []billing.Identity { return []billing.Identity{{ID: id, CaseInsensitive: true}} }
 	for name, c := range map[string]struct {
 		named string
 		found []billing.Identity

@@ -410,7 +410,7 @@ func TestTierFollowsWhetherItIsPaidFor(t *testing.T) {
 // the customer's others were read; only whether several are live cannot be seen without them.
 func TestSettledNeedsNoOtherSubscription(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := genSituation().Filter(func(s situation) bool { return billing.Settled(recordedOf(s)) }).Draw(t, "situation")
+		s := genSituation().Filter(func(s situation) bool { return billing.RecordedSuffice(recordedOf(s)) }).Draw(t, "situation")
 		all, errAll := s.plan()
 		s.truth.Subscriptions = recordedOf(s)
 		alone, errAlone := s.plan()
@@ -434,7 +434,7 @@ func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
 		s.truth.Claims.SharedCustomers = nil
-		inDoubt := billing.InDoubt(s.truth, s.record)
+		inDoubt := billing.AmbiguousCustomers(s.truth, s.record)
 		if plan, err := s.plan(); err == nil && len(plan.Changes) == 0 && len(inDoubt) > 0 && !s.record.Org.Deleted {
 			t.Fatalf("in doubt about %v with nothing to change", inDoubt)
 		}

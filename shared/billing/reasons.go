@@ -36,16 +36,18 @@ const (
 	ReasonOtherMode            Reason = "other_mode"
 	ReasonDatabaseRefused      Reason = "database_refused"
 	ReasonWithheld             Reason = "withheld"
-	ReasonHeldByRun            Reason = "withheld_by_run"
+	ReasonWithheldByRun        Reason = "withheld_by_run"
 	ReasonNotRepeated          Reason = "not_repeated"
 )
 
-// Withholding are the reasons of organizations that differ from Stripe and were not written, because a
+// WithheldReasons are the reasons of organizations that differ from Stripe and were not written, because a
 // guard held the lowering back.
-func Withholding() []Reason { return []Reason{ReasonWithheld, ReasonHeldByRun, ReasonNotRepeated} }
+func WithheldReasons() []Reason {
+	return []Reason{ReasonWithheld, ReasonWithheldByRun, ReasonNotRepeated}
+}
 
-// Withholds reports whether the reason is one of [Withholding].
-func (r Reason) Withholds() bool { return slices.Contains(Withholding(), r) }
+// Withholds reports whether the reason is one of [WithheldReasons].
+func (r Reason) Withholds() bool { return slices.Contains(WithheldReasons(), r) }
 
 // Reasons that pass: the organization is tried again, and is in error after the last of many tries.
 const (
@@ -137,8 +139,8 @@ var allAdvice = []Advice{
 
 	{
 		string(ReasonSubscriptionConflict), ConcernPerson,
-		"The subscription stands on another organization's row, or belongs to another organization.",
-		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database.", again,
+		"Another organization's row records the subscription, or it belongs to another organization.",
+		"Decide which organization owns it; correct metadata.orgId in Stripe, or the row in the database.", again,
 	},
 	{
 		string(ReasonUnknownStatus), ConcernPerson,
@@ -168,11 +170,11 @@ var allAdvice = []Advice{
 	{
 		string(ReasonOtherMode), ConcernPerson,
 		"The recorded ids exist in Stripe's other mode only, test instead of live or live instead of test, so nothing was written.",
-		"Correct or remove the ids in the database; if it is so for all organizations, STRIPE_SECRET_KEY is of the wrong mode.", again,
+		"Correct or remove the ids in the database; if that is so for all organizations, STRIPE_SECRET_KEY is of the wrong mode.", again,
 	},
 	{
 		string(ReasonDatabaseRefused), ConcernPerson,
-		"MySQL does not take the organization's row as it should be, so nothing was written.",
+		"MySQL refuses the change of the organization's row, so nothing was written.",
 		"Read the message; correct the table's columns, keys or triggers, or the row.", again,
 	},
 	{
@@ -181,8 +183,8 @@ var allAdvice = []Advice{
 		"Look at the changes. If they are right, raise the limit.", allowed,
 	},
 	{
-		string(ReasonHeldByRun), ConcernPerson,
-		"It would lower access, and another run withholds that, so this one, which is over the one organization, wrote nothing.",
+		string(ReasonWithheldByRun), ConcernPerson,
+		"It would lower access, and another run withholds that, so this run over one organization wrote nothing.",
 		"Look at the changes. If they are right, approve the run that the error names, then redrive.", heldBack,
 	},
 	{
@@ -193,7 +195,7 @@ var allAdvice = []Advice{
 
 	{
 		string(ReasonStripeUnavailable), ConcernPassing,
-		"Stripe did not answer, however often it was asked.",
+		"Stripe did not answer any of many requests.",
 		"Wait until status.stripe.com is green.", again,
 	},
 	{
@@ -240,7 +242,7 @@ var allAdvice = []Advice{
 	{
 		string(ReasonUnknownItem), ConcernRefused,
 		"The organization is not part of the run that the message names.",
-		"Delete the dead letter, and reconcile the organization by itself.", alone,
+		"Delete the dead letter, and reconcile the organization alone.", alone,
 	},
 	{
 		string(ReasonUnknownOrganization), ConcernRefused,
@@ -250,12 +252,12 @@ var allAdvice = []Advice{
 	{
 		string(ReasonOtherSettings), ConcernRefused,
 		"The run was started with other settings than those asked for.",
-		"Name the run alone to go on with it, or start another.", resumed,
+		"Resume the run without other options, or start another.", resumed,
 	},
 	{
 		string(ReasonCatchUpListing), ConcernRefused,
-		"Another catch-up is still listing whom Stripe's events name, and there is one at a time.",
-		"Follow that one and try again in a few minutes, or go on with it (--resume) if nobody does any more.", listed,
+		"Another catch-up is still listing the organizations that Stripe's events name; only one may do so at a time.",
+		"Follow it and try again in a few minutes, or resume it (--resume) if its enumerator stopped.", listed,
 	},
 
 	{
@@ -270,12 +272,12 @@ var allAdvice = []Advice{
 	},
 	{
 		string(ReasonWrongAccount), ConcernRun,
-		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID, or than the one that the run was begun with.",
+		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID, or than the one that the run was started with.",
 		"Give all functions the key of one account, and set STRIPE_ACCOUNT_ID.", resumed,
 	},
 	{
 		string(ReasonWrongMode), ConcernRun,
-		"What the key sees is of the other mode, live or test.",
+		"The key reads objects of the other mode, live or test.",
 		"Make STRIPE_SECRET_KEY, STRIPE_MODE and the database fit together.", resumed,
 	},
 	{
@@ -285,18 +287,18 @@ var allAdvice = []Advice{
 	},
 	{
 		string(ReasonDatabaseSchema), ConcernRun,
-		"The application's tables, or what the login may do with them, are not as they must be.",
+		"The application's tables, or the login's rights to them, do not meet the requirements.",
 		"Correct each column, type and right that the message lists.", resumed,
 	},
 	{
 		string(ReasonInterrupted), ConcernRun,
-		"Somebody ended the program in which the run was going.",
-		"Go on with it; without AWS, by local with --resume RUN.", resumed,
+		"The program that ran it was ended.",
+		"Resume it; without AWS, with local --resume RUN.", resumed,
 	},
 	{
 		string(ReasonStoppedByOperator), ConcernRun,
 		"Somebody ran reconcile stop.",
-		"Ask whoever the message names whether it may go on.", resumed,
+		"Ask the person whom the message names whether to resume it.", resumed,
 	},
 	{
 		string(ReasonNoOrganizations), ConcernRun,
@@ -310,13 +312,13 @@ var allAdvice = []Advice{
 	},
 	{
 		string(ReasonEventsExpired), ConcernRun,
-		"The catch-up had to begin before Stripe's log of events does, which reaches back 30 days.",
+		"The catch-up had to begin before the start of Stripe's event log, which covers 30 days.",
 		"Start a run over all organizations, which needs no events.", anew,
 	},
 	{
 		string(ReasonEventsUnreadable), ConcernRun,
-		"Events of Stripe's log could not be read in full, so whom they concern may be missing.",
-		"Start a run over all organizations. If it comes again, compare an event that the log names with Stripe's documentation.", anew,
+		"Events of Stripe's log could not be fully read, so organizations that they name may be missing.",
+		"Start a run over all organizations. If it happens again, compare an event that the log names with Stripe's documentation.", anew,
 	},
 
 	{
@@ -361,7 +363,7 @@ var allAdvice = []Advice{
 	},
 	{
 		string(WarnRepairUndone), ConcernWarning,
-		"The same repair was made within 24 hours, and something undid it.",
+		"The same repair was made within 24 hours before, and something undid it.",
 		"Find out what writes the old state back: mostly a webhook that takes it from the subscription's metadata, or one that came late.", nil,
 	},
 }

@@ -117,12 +117,12 @@ func TestEachCodeIsGivenSomewhere(t *testing.T) {
 
 func TestWithheldIsLookedAtAndApprovedNeverRunByItself(t *testing.T) {
 	s := billing.Summary{RunID: "run 1", Downgrades: 10, Reasons: map[billing.Reason]int{billing.ReasonWithheld: 3}}
-	got := billing.ReasonWithheld.Advice().Repair(s, "it's")
+	got := billing.ReasonWithheld.Advice().RetryCommands(s, "it's")
 	want := []string{`reconcile org 'it'\''s' --explain`, "reconcile approve 'run 1' --limit 13", "reconcile redrive --watch"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := billing.ReasonWithheld.Advice().Repair(billing.Summary{}, ""); got[0] != "reconcile org ORG --explain" || got[1] != "reconcile approve RUN --limit N" {
+	if got := billing.ReasonWithheld.Advice().RetryCommands(billing.Summary{}, ""); got[0] != "reconcile org ORG --explain" || got[1] != "reconcile approve RUN --limit N" {
 		t.Errorf("what is not known: %q", got)
 	}
 }
@@ -141,7 +141,7 @@ func TestWhatEndedInErrorIsTriedAgain(t *testing.T) {
 		{billing.ReasonStripeUnauthorized, false, "", "reconcile redrive --watch"}, // met by a redrive into a closed run
 		{"unheard_of", false, "", "reconcile redrive --watch"},
 	} {
-		if got := c.reason.Advice().Repair(billing.Summary{RunID: "r", DryRun: c.dryRun}, c.orgID); !slices.Equal(got, []string{c.want}) {
+		if got := c.reason.Advice().RetryCommands(billing.Summary{RunID: "r", DryRun: c.dryRun}, c.orgID); !slices.Equal(got, []string{c.want}) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
@@ -158,7 +158,7 @@ func TestARunIsResumedOrStartedAnew(t *testing.T) {
 		{billing.ReasonNoOrganizations, true, []string{"reconcile start --dry-run"}},
 		{"", false, []string{}},
 	} {
-		if got := c.reason.Advice().Resolve(billing.Summary{RunID: "r", DryRun: c.dryRun}); !slices.Equal(got, c.want) {
+		if got := c.reason.Advice().RunCommands(billing.Summary{RunID: "r", DryRun: c.dryRun}); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
@@ -183,7 +183,7 @@ func TestEveryStatusIsExplained(t *testing.T) {
 	for _, status := range []billing.RunStatus{
 		billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors, billing.RunIncomplete, billing.RunSuspect, billing.RunStopped,
 	} {
-		if means, _ := (billing.Summary{RunID: "r", Status: status}).Ending(); means == "" {
+		if means, _ := (billing.Summary{RunID: "r", Status: status}).ExplainStatus(); means == "" {
 			t.Errorf("%s is not explained", status)
 		}
 	}

@@ -13,9 +13,9 @@ type Record struct {
 	// Nulls are the columns, as changes name them, that hold NULL although nothing can be compared
 	// or written without them. Their fields are zero.
 	Nulls []string
-	// Elsewhere are the subscriptions that its rows record and a row of another organization records too, and whose that
+	// OtherOwners are the subscriptions that its rows record and a row of another organization records too, and whose that
 	// is. There are none where the column has a unique key.
-	Elsewhere map[string]string
+	OtherOwners map[string]string
 }
 
 // Organization is the part of an organizations row that this system reads. Nil means NULL.
@@ -65,12 +65,12 @@ func (r *Row) same(other *Row) bool {
 		!slices.ContainsFunc(columns, func(c Column) bool { return c.Table() == TableSubscriptions && c.read(r, nil) != c.read(other, nil) })
 }
 
-// AddElsewhere notes that a row of another organization records the row's subscription too.
-func (r *Record) AddElsewhere(row Row, orgID string) {
-	if r.Elsewhere == nil {
-		r.Elsewhere = map[string]string{}
+// AddOtherOwner notes that a row of another organization records the row's subscription too.
+func (r *Record) AddOtherOwner(row Row, orgID string) {
+	if r.OtherOwners == nil {
+		r.OtherOwners = map[string]string{}
 	}
-	r.Elsewhere[trimmed(row.SubscriptionID)] = orgID
+	r.OtherOwners[trimmed(row.SubscriptionID)] = orgID
 }
 
 // validate refuses a record that lacks what a plan is made from.

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// RotationTime is how long refused credentials count as unavailable where new ones can be fetched: Secrets
+// RotationGrace is how long refused credentials count as unavailable where new ones can be fetched: Secrets
 // Manager's rotation for a single user changes the password before the secret.
 // https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotating-secrets_strategies.html
-const RotationTime = 10 * time.Minute
+const RotationGrace = 10 * time.Minute
 
 // Refusals remembers since when a program's credentials are refused. Its methods may be called from several
 // goroutines.
@@ -17,15 +17,15 @@ type Refusals struct {
 	since time.Time
 }
 
-// Judge returns what a refusal of the credentials means: it passes until [RotationTime] after the first one,
+// Classify returns what a refusal of the credentials means: it passes until [RotationGrace] after the first one,
 // and is about the run from then on.
-func (r *Refusals) Judge(f *Failure, now time.Time) *Failure {
+func (r *Refusals) Classify(f *Failure, now time.Time) *Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.since.IsZero() {
 		r.since = now
 	}
-	if now.Sub(r.since) >= RotationTime {
+	if now.Sub(r.since) >= RotationGrace {
 		return f
 	}
 	passing := *f
@@ -33,8 +33,8 @@ func (r *Refusals) Judge(f *Failure, now time.Time) *Failure {
 	return &passing
 }
 
-// Accepted forgets the refusals.
-func (r *Refusals) Accepted() {
+// Reset forgets the refusals.
+func (r *Refusals) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.since = time.Time{}

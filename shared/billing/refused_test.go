@@ -24,9 +24,9 @@ func TestRefusedCredentialsAreUnavailableForTenMinutesAndThenAboutTheRun(t *test
 		{21 * time.Minute, false, billing.RunFatal},
 	} {
 		if step.accepted {
-			r.Accepted()
+			r.Reset()
 		}
-		if got := r.Judge(refused, start.Add(step.after)); got.Class != step.want || got.Reason != refused.Reason {
+		if got := r.Classify(refused, start.Add(step.after)); got.Class != step.want || got.Reason != refused.Reason {
 			t.Errorf("after %v: %v, %s", step.after, got.Class, got.Reason)
 		}
 	}

@@ -49,9 +49,9 @@ func RunStatuses() []RunStatus {
 // Open reports whether the run is still going.
 func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
 
-// LeaseLife is how long an enumerator has a run for itself after each write: many times what a page
+// LeaseTTL is how long an enumerator has a run for itself after each write: many times what a page
 // takes, and short enough to go on soon after a crash.
-const LeaseLife = time.Minute
+const LeaseTTL = time.Minute
 
 // Lease is an enumerator's claim to be the only one that lists and sends a run.
 type Lease struct {
@@ -60,27 +60,27 @@ type Lease struct {
 	End   time.Time // unless a write under the lease moves it
 }
 
-// ArchiveLife is how long whoever archives the reports of a run has it for itself: far more than it takes, and
+// ArchiveLeaseTTL is how long whoever archives the reports of a run has it for itself: far more than it takes, and
 // short enough for the next tick but one after a crash.
-const ArchiveLife = 10 * time.Minute
+const ArchiveLeaseTTL = 10 * time.Minute
 
 // Run is one pass over all organizations, or over one.
 type Run struct {
-	ID            string
-	RequestID     string // of the manual invocation that opened it; "" for a scheduled run
-	Status        RunStatus
-	DryRun        bool
-	Strategy      Strategy
-	AccountID     string // the Stripe account that it reads; "" where that is not known
-	OrgID         string // the only organization of a run over one, else ""
-	Total         int    // organizations listed
-	Listed        bool   // the listing reached its end
-	Sweep         SweepState
-	SweptFrom     *time.Time // when the sweep began
-	OrphansSought bool       // in the snapshot, and what was found is recorded
-	Window        *Window    // of a catch-up; nil of other runs
-	ListedThrough string     // last organization listed, "" before the first
-	SentThrough   string     // last organization sent to the queue
+	ID              string
+	RequestID       string // of the manual invocation that opened it; "" for a scheduled run
+	Status          RunStatus
+	DryRun          bool
+	Strategy        Strategy
+	AccountID       string // the Stripe account that it reads; "" where that is not known
+	OrgID           string // the only organization of a run over one, else ""
+	Total           int    // organizations listed
+	Listed          bool   // the listing reached its end
+	Sweep           SweepState
+	SweptFrom       *time.Time // when the sweep began
+	OrphansRecorded bool       // in the snapshot, and what was found is recorded
+	Window          *Window    // of a catch-up; nil of other runs
+	ListedThrough   string     // last organization listed, "" before the first
+	SentThrough     string     // last organization sent to the queue
 	// By is who asked for it; "" for the schedule.
 	By string
 	// AllowDowngrade: of a run over one organization, which may lower what a guard holds back elsewhere.
@@ -140,12 +140,12 @@ func (r Run) Allowed() int {
 	}
 }
 
-// LowersAnyhow reports whether a person lets the only organization of the run be lowered, whatever another run
+// OverridesGuard reports whether a person lets the only organization of the run be lowered, whatever another run
 // holds back. An approval does not: it sets how many the run may lower, and is no look at what another one holds.
-func (r Run) LowersAnyhow() bool { return r.OrgID != "" && r.AllowDowngrade }
+func (r Run) OverridesGuard() bool { return r.OrgID != "" && r.AllowDowngrade }
 
-// MaxWho is the most characters that are kept of who asked for something.
-const MaxWho = 255
+// MaxWhoLength is the most characters that are kept of who asked for something.
+const MaxWhoLength = 255
 
 // Approval is how many organizations a person lets a run lower in all.
 type Approval struct {

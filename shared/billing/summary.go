@@ -40,7 +40,7 @@ type Summary struct {
 	AcceptedErrors     int                 `json:"acceptedErrors,omitempty"` // of the errors, those that are accepted
 	DriftByField       map[string]int      `json:"driftByField"`
 	DriftByCause       DriftByCause        `json:"driftByCause"`
-	Access             AccessMoves         `json:"access"`
+	Access             AccessChanges       `json:"access"`
 	Orphans            []Orphan            `json:"orphans"`
 	OrphansTotal       int                 `json:"orphansTotal"`
 	SweepAbandoned     bool                `json:"sweepAbandoned,omitempty"` // so nobody looked for orphans
@@ -84,12 +84,12 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	s := Summary{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
 		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, Accepted: map[string]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
-		Access:         drift.Moves.listed(),
+		Access:         drift.AccessChanges.listed(),
 		StripeRequests: run.Usage, Downgrades: run.Downgrades,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt, SweepAbandoned: run.Sweep == SweepAbandoned,
 	}
-	s.Order(run)
+	s.SetDecisions(run)
 	for _, t := range tallies {
 		s.add(t)
 	}
@@ -104,8 +104,8 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	return s
 }
 
-// Order brings into the summary what people decided about the run, which may be later than the rest of it.
-func (s *Summary) Order(run Run) {
+// SetDecisions brings into the summary what people decided about the run, which may be later than the rest of it.
+func (s *Summary) SetDecisions(run Run) {
 	s.By, s.AllowDowngrade, s.Approval, s.DowngradeLimit = run.By, run.AllowDowngrade, run.Approval, run.DowngradeLimit
 	s.LimitShared = run.Kind() == KindCatchUp
 }
@@ -113,7 +113,7 @@ func (s *Summary) Order(run Run) {
 // Withheld is how many organizations differed and were not written, because a guard held their lowering back.
 func (s Summary) Withheld() int {
 	n := 0
-	for _, reason := range Withholding() {
+	for _, reason := range WithheldReasons() {
 		n += s.Reasons[reason]
 	}
 	return n
@@ -143,7 +143,7 @@ func (s Summary) WouldWithhold() map[Reason]int {
 // organization heeds what another run withholds.
 func (s Summary) heldBackBy() Reason {
 	if s.TotalOrganizations == 1 && s.Warnings[WarnRepairUndone]+s.Accepted[string(WarnRepairUndone)] == 0 {
-		return ReasonHeldByRun
+		return ReasonWithheldByRun
 	}
 	return ReasonNotRepeated
 }
@@ -236,15 +236,15 @@ func detail(i Item) Detail {
 	return d
 }
 
-// Seen is how much of the world a run over all organizations met.
-type Seen struct {
+// Baseline is how much of the world a run over all organizations met.
+type Baseline struct {
 	Organizations int
 	Subscriptions int // organizations that a Stripe subscription governs
 }
 
-// Suspicion compares a run with the last one that was trusted: a list that is suddenly empty is
+// Anomaly compares a run with the last one that was trusted: a list that is suddenly empty is
 // a broken query, a wrong database or a wrong key far sooner than the end of the business.
-func (now Seen) Suspicion(last Seen) (Reason, string) {
+func (now Baseline) Anomaly(last Baseline) (Reason, string) {
 	switch {
 	case now.Organizations == 0 && last.Organizations > 0:
 		return ReasonNoOrganizations, fmt.Sprintf("no organization was found, the last run had %d; check DB_NAME and the organizations table", last.Organizations)
@@ -255,9 +255,9 @@ func (now Seen) Suspicion(last Seen) (Reason, string) {
 	}
 }
 
-// EndStatus is the status of a run whose organizations stand as counted: completed, with or without errors, or
+// FinalStatus is the status of a run whose organizations stand as counted: completed, with or without errors, or
 // incomplete where some are pending. Errors that somebody accepted are no reason to end with errors.
-func (s Summary) EndStatus() RunStatus {
+func (s Summary) FinalStatus() RunStatus {
 	switch {
 	case s.Pending > 0:
 		return RunIncomplete

@@ -77,9 +77,9 @@ func TestSummaryOfAFinishedRun(t *testing.T) {
 		{Outcome: "pending", Items: 7},
 	}
 	drift := billing.Drift{
-		ByField:  map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2},
-		Warnings: map[billing.WarningCode]int{billing.WarnMultipleRows: 4},
-		Moves:    billing.AccessMoves{Lowered: billing.Moved{Organizations: 1, First: []string{org}}},
+		ByField:       map[string]int{billing.FieldPlanTier: 6, billing.FieldStatus: 2},
+		Warnings:      map[billing.WarningCode]int{billing.WarnMultipleRows: 4},
+		AccessChanges: billing.AccessChanges{Lowered: billing.Affected{Organizations: 1, First: []string{org}}},
 	}
 	notable := []billing.Item{
 		{OrgID: org, Outcome: "synced", Reason: "repaired", Changes: []billing.Change{
@@ -349,8 +349,8 @@ func TestEndStatus(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := tt.summary.EndStatus(); got != tt.want {
-				t.Errorf("EndStatus() = %s, want %s", got, tt.want)
+			if got := tt.summary.FinalStatus(); got != tt.want {
+				t.Errorf("FinalStatus() = %s, want %s", got, tt.want)
 			}
 		})
 	}
@@ -413,7 +413,9 @@ func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
 }
 
 func TestDryRunCountsWhatARunThatWritesWouldWithhold(t *testing.T) {
-	lowered := func(n int) billing.AccessMoves { return billing.AccessMoves{Lowered: billing.Moved{Organizations: n}} }
+	lowered := func(n int) billing.AccessChanges {
+		return billing.AccessChanges{Lowered: billing.Affected{Organizations: n}}
+	}
 	undone := map[billing.WarningCode]int{billing.WarnRepairUndone: 1}
 	for name, c := range map[string]struct {
 		s    billing.Summary
@@ -422,7 +424,7 @@ func TestDryRunCountsWhatARunThatWritesWouldWithhold(t *testing.T) {
 		"beyond the limit":                   {billing.Summary{DryRun: true, TotalOrganizations: 50, Downgrades: 5, DowngradeLimit: 2, Access: lowered(5)}, map[billing.Reason]int{billing.ReasonWithheld: 3}},
 		"within the limit":                   {billing.Summary{DryRun: true, TotalOrganizations: 50, Downgrades: 2, DowngradeLimit: 2, Access: lowered(2)}, map[billing.Reason]int{}},
 		"something undid the repair":         {billing.Summary{DryRun: true, TotalOrganizations: 50, DowngradeLimit: 2, Access: lowered(1), Warnings: undone}, map[billing.Reason]int{billing.ReasonNotRepeated: 1}},
-		"another run withholds the only one": {billing.Summary{DryRun: true, TotalOrganizations: 1, DowngradeLimit: 2, Access: lowered(1)}, map[billing.Reason]int{billing.ReasonHeldByRun: 1}},
+		"another run withholds the only one": {billing.Summary{DryRun: true, TotalOrganizations: 1, DowngradeLimit: 2, Access: lowered(1)}, map[billing.Reason]int{billing.ReasonWithheldByRun: 1}},
 		"undone, of the only one":            {billing.Summary{DryRun: true, TotalOrganizations: 1, DowngradeLimit: 2, Access: lowered(1), Warnings: undone}, map[billing.Reason]int{billing.ReasonNotRepeated: 1}},
 		"a run that writes":                  {billing.Summary{TotalOrganizations: 50, Downgrades: 5, DowngradeLimit: 2, Access: lowered(5)}, map[billing.Reason]int{}},
 	} {

@@ -18,26 +18,26 @@ const (
 )
 
 const (
-	// SnapshotLife is how long after the sweep began its snapshot may be decided by.
-	SnapshotLife = 2 * time.Hour
+	// SnapshotTTL is how long after the sweep began its snapshot may be decided by.
+	SnapshotTTL = 2 * time.Hour
 	// ClockSkew is how much clocks that are right may differ.
 	ClockSkew = time.Minute
 )
 
-// SweepOutlived reports whether what the run's sweep reads may not be decided by any more: it began
+// SweepExpired reports whether what the run's sweep reads may not be decided by any more: it began
 // too long ago, or in the future, so that a clock is wrong and nobody knows its age.
-func (r Run) SweepOutlived(now time.Time) bool {
+func (r Run) SweepExpired(now time.Time) bool {
 	if r.SweptFrom == nil {
 		return false
 	}
 	age := now.Sub(*r.SweptFrom)
-	return age >= SnapshotLife || age < -ClockSkew
+	return age >= SnapshotTTL || age < -ClockSkew
 }
 
 // HasSnapshot reports whether the run's snapshot may be decided by at this time: it is complete,
 // not outlived, and the run is open. What is redriven to a closed run is read afresh.
 func (r Run) HasSnapshot(now time.Time) bool {
-	return r.Sweep == SweepComplete && r.Status.Open() && r.SweptFrom != nil && !r.SweepOutlived(now)
+	return r.Sweep == SweepComplete && r.Status.Open() && r.SweptFrom != nil && !r.SweepExpired(now)
 }
 
 // Range is a part of Stripe's list of subscriptions: those created from one second up to, and

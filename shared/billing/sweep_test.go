@@ -177,11 +177,11 @@ func TestASweepGoesOnOnlyWhileItsSnapshotWillHold(t *testing.T) {
 		-24 * time.Hour: true, -time.Minute - time.Millisecond: true, -time.Minute: false, 0: false,
 		2*time.Hour - time.Millisecond: false, 2 * time.Hour: true,
 	} {
-		if got := (billing.Run{SweptFrom: ptr(readAt)}).SweepOutlived(readAt.Add(age)); got != want {
+		if got := (billing.Run{SweptFrom: ptr(readAt)}).SweepExpired(readAt.Add(age)); got != want {
 			t.Errorf("%v after it began: %t", age, got)
 		}
 	}
-	if (billing.Run{}).SweepOutlived(readAt) {
+	if (billing.Run{}).SweepExpired(readAt) {
 		t.Error("it has not begun")
 	}
 }

@@ -26,7 +26,7 @@ func fits(c billing.Column, value any) string {
 			return "text"
 		case c.Values != nil && !slices.Contains(c.Values, v):
 			return "a value that the column is not said to need"
-		case utf8.RuneCountInString(v) > billing.MaxText:
+		case utf8.RuneCountInString(v) > billing.MaxIDLength:
 			return "too long a text"
 		}
 	case bool:

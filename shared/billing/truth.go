@@ -89,10 +89,10 @@ type Truth struct {
 	Subscriptions []Subscription
 	// CustomerMissing: the customer does not exist in Stripe or was deleted there.
 	CustomerMissing bool
-	// OtherMode are the recorded ids, of subscriptions and customers, that exist in Stripe's other mode only. InMode:
+	// OtherMode are the recorded ids, of subscriptions and customers, that exist in Stripe's other mode only. InKeyMode:
 	// another recorded one exists in the key's.
 	OtherMode []string
-	InMode    bool
+	InKeyMode bool
 	// ReadAt is when Stripe was read.
 	ReadAt time.Time
 	// Claims on Subscriptions, other organizations' above all.
@@ -110,7 +110,7 @@ type Claims struct {
 	// that it names: see [Named]. As in RecordedBy, it is the organization's own spelling of its id.
 	Named map[string]string
 	// SharedCustomers maps a customer to the organizations that are known under it, those that are
-	// deleted left out. Only the customers of [InDoubt] need to be looked up.
+	// deleted left out. Only the customers of [AmbiguousCustomers] need to be looked up.
 	SharedCustomers map[string][]string
 }
 
@@ -141,7 +141,7 @@ func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
 // organization's does not count.
 func (t Truth) disputed(s Subscription, r Record) error {
 	recorded := r.Records(s.ID)
-	owner := cmp.Or(r.Elsewhere[s.ID], t.Claims.otherOwner(s, r.Org.ID, recorded))
+	owner := cmp.Or(r.OtherOwners[s.ID], t.Claims.otherOwner(s, r.Org.ID))
 	switch {
 	case owner == "" || recorded && t.Claims.Names(s, r.Org.ID):
 		return nil
@@ -180,7 +180,7 @@ func (c Claims) sharedWith(s Subscription, r Record) string {
 // is wrong. One beside others that are right counts as missing, unless nothing else governs: then access would end
 // because of it.
 func (t Truth) wrongMode(found []Subscription) error {
-	if len(t.OtherMode) == 0 || t.InMode && len(found) > 0 {
+	if len(t.OtherMode) == 0 || t.InKeyMode && len(found) > 0 {
 		return nil
 	}
 	return permanent(ReasonOtherMode, "Stripe has %s in its other mode only; nothing was written, correct the database's ids or use a key of the mode that they belong to",
@@ -203,8 +203,8 @@ func validate(s Subscription) error {
 		if t.value == "" && (t.name != "price" || !s.Status.ended()) {
 			return bad("%s is empty", t.name)
 		}
-		if utf8.RuneCountInString(t.value) > MaxText {
-			return bad("%s is longer than the column's %d characters", t.name, MaxText)
+		if utf8.RuneCountInString(t.value) > MaxIDLength {
+			return bad("%s is longer than the column's %d characters", t.name, MaxIDLength)
 		}
 	}
 	if wrong := wrongTime(timeOrNull(s.Created), false); wrong != "" {

@@ -9,9 +9,9 @@ import (
 // UndoneWithin is how long after a repair the same one counts as undone by something, not as needed anew.
 const UndoneWithin = 24 * time.Hour
 
-// HeldFor is how long a run counts as recent of which a guard held something back: as long as SQS keeps the
+// WithheldFor is how long a run counts as recent of which a guard held something back: as long as SQS keeps the
 // message with which it can be redriven.
-const HeldFor = 14 * 24 * time.Hour
+const WithheldFor = 14 * 24 * time.Hour
 
 // Repair is what a run wrote for an organization.
 type Repair struct {
@@ -86,9 +86,9 @@ func NotRepeated(by Repair) *Failure {
 		by.RunID, by.At.UTC().Format(time.RFC3339))
 }
 
-// HeldBackBy is the failure of a run over one organization that would lower what another run holds back.
-func HeldBackBy(runID string) *Failure {
-	return permanent(ReasonHeldByRun,
+// WithheldByRun is the failure of a run over one organization that would lower what another run holds back.
+func WithheldByRun(runID string) *Failure {
+	return permanent(ReasonWithheldByRun,
 		"run %s holds this lowering back, and a run over one organization does not lead around that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
 		runID, runID)
 }

@@ -27,7 +27,7 @@ func (s *Store) Accept(ctx context.Context, all []billing.Acceptance) error {
 	}
 	var args []any
 	for _, a := range all {
-		args = append(args, a.OrgID, a.Code, truncateRunes(billing.MaxWhy, a.Why), truncateRunes(billing.MaxWho, a.By), a.At, a.Until)
+		args = append(args, a.OrgID, a.Code, truncateRunes(billing.MaxWhyLength, a.Why), truncateRunes(billing.MaxWhoLength, a.By), a.At, a.Until)
 	}
 	err := insertRows(ctx, s.db, insertAccepted, 6, args, replaceAccepted)
 	return failure(err, "record acceptances")
@@ -69,7 +69,7 @@ func (s *Store) DeleteAccepted(ctx context.Context, orgID, code string) (int, er
 // IsAccepted reports whether the code was accepted for the organization when the run started.
 func (s *Store) IsAccepted(ctx context.Context, run billing.Run, orgID, code string) (bool, error) {
 	all, err := s.acceptances(ctx, `a.org_id = ? AND a.code = ?`, orgID, code)
-	return len(all) > 0 && all[0].Holds(run.StartedAt), failure(err, "read acceptances of organization "+orgID)
+	return len(all) > 0 && all[0].InForce(run.StartedAt), failure(err, "read acceptances of organization "+orgID)
 }
 
 // addAcceptances gives each item the acceptances of its codes that were valid when its run started.

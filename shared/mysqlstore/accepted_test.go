@@ -23,12 +23,12 @@ func (f *fixture) accept(t *testing.T, all ...billing.Acceptance) {
 func TestAcceptancesAreStoredReplacedAndDeleted(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		until := now.Add(time.Hour)
-		long := strings.Repeat("é", billing.MaxWhy+1)
+		long := strings.Repeat("é", billing.MaxWhyLength+1)
 		f.accept(t, billing.Acceptance{OrgID: "b", Code: "withheld", Why: "old"}, billing.Acceptance{OrgID: "a", Code: "several_tiers", Why: long})
 		f.accept(t, billing.Acceptance{OrgID: "b", Code: "withheld", Why: "new", Until: &until}, billing.Acceptance{OrgID: "b", Code: "other_mode", Why: "x"})
 		f.accept(t)
 		want := []billing.Acceptance{
-			{OrgID: "a", Code: "several_tiers", Why: long[:2*billing.MaxWhy], By: "ops@desk", At: now},
+			{OrgID: "a", Code: "several_tiers", Why: long[:2*billing.MaxWhyLength], By: "ops@desk", At: now},
 			{OrgID: "b", Code: "other_mode", Why: "x", By: "ops@desk", At: now},
 			{OrgID: "b", Code: "withheld", Why: "new", By: "ops@desk", At: now, Until: &until},
 		}

@@ -58,7 +58,7 @@ func applicationColumns(tiers billing.Tiers) []applicationColumn {
 // longest returns the length of the longest value that this system writes into the column.
 func longest(values []string) int64 {
 	if values == nil {
-		return billing.MaxText
+		return billing.MaxIDLength
 	}
 	return int64(len(slices.MaxFunc(values, func(a, b string) int { return len(a) - len(b) })))
 }

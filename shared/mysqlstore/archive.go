@@ -26,7 +26,7 @@ func (s *Store) AcquireArchiveLease(ctx context.Context, l billing.Lease, now ti
 	}
 	ok, err := execMatched(ctx, s.db, `UPDATE reconciliation_archives SET lease_owner = ?, lease_expires_at = ?, tried_at = ?
 		WHERE run_id = ? AND `+leaseIsFree,
-		l.Owner, l.End, now, l.RunID, now, now.Add(billing.ArchiveLife+billing.ClockSkew))
+		l.Owner, l.End, now, l.RunID, now, now.Add(billing.ArchiveLeaseTTL+billing.ClockSkew))
 	return ok, failure(err, "acquire the archive lease of run "+l.RunID)
 }
 

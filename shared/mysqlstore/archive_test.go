@@ -45,7 +45,7 @@ func TestClosedFullRunsNeedArchivingUntilTheirLatestRevisionIsArchived(t *testin
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'running' WHERE id = 'open'`)
 		wantIDs(t, "at first, the latest first", f.toArchive(t), "dry", "earlier")
 
-		lease := billing.Lease{RunID: "dry", Owner: "me", End: now.Add(billing.ArchiveLife)}
+		lease := billing.Lease{RunID: "dry", Owner: "me", End: now.Add(billing.ArchiveLeaseTTL)}
 		start := func(l billing.Lease, at time.Time) bool {
 			t.Helper()
 			ok, err := f.store.AcquireArchiveLease(t.Context(), l, at)

@@ -36,9 +36,9 @@ func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.C
 		AND status IN ('completed','completed_with_errors')`, by)
 	at.Through = latest(`SELECT MAX(w.to_at) FROM `+baselineWindows+` AND w.to_at <= ? AND `+isCoverage, by)
 	fullFrom := laterOf(at.Full, time.Unix(0, 0).UTC()) // databases do not accept the zero time
-	at.Undone = latest(`SELECT MIN(w.from_at) FROM `+baselineWindows+` AND w.to_at <= ? AND `+isUncovered, by, fullFrom, laterOf(fullFrom, by.Add(-billing.EventsReach)))
-	if !at.Undone.IsZero() {
-		at.Undone = laterOf(at.Undone, at.Full)
+	at.Interrupted = latest(`SELECT MIN(w.from_at) FROM `+baselineWindows+` AND w.to_at <= ? AND `+isUncovered, by, fullFrom, laterOf(fullFrom, by.Add(-billing.EventRetention)))
+	if !at.Interrupted.IsZero() {
+		at.Interrupted = laterOf(at.Interrupted, at.Full)
 	}
 	return at, failure(err, "read what earlier runs have covered")
 }
@@ -139,7 +139,7 @@ var (
 // SaveEvents saves a page of the events that the window reads, and the window after the page, in one
 // transaction. It drops events that lead to no organization.
 func (s *Store) SaveEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error {
-	events = slices.DeleteFunc(slices.Clone(events), billing.Event.NamesNobody)
+	events = slices.DeleteFunc(slices.Clone(events), billing.Event.NamesNothing)
 	err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		key, err := runKey(ctx, tx, l.RunID)
 		if err != nil {
@@ -506,7 +506,7 @@ func (s *Store) addCauses(ctx context.Context, runID string, items []*billing.It
 		var org string
 		var c billing.Cause
 		err := r.Scan(&org, &c.ID, &c.Type, &c.PendingWebhooks, &c.Created)
-		if i := byOrg[org]; i != nil && (i.Cause == nil || i.Cause.Later(c)) {
+		if i := byOrg[org]; i != nil && (i.Cause == nil || i.Cause.Before(c)) {
 			i.Cause = &c
 		}
 		return err

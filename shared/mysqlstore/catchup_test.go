@@ -200,7 +200,7 @@ func TestCatchUpCoverage(t *testing.T) {
 			for _, one := range []struct {
 				got  time.Time
 				want time.Duration
-			}{{at.Through, through}, {at.Undone, undone}} {
+			}{{at.Through, through}, {at.Interrupted, undone}} {
 				if (one.want == 0) != one.got.IsZero() || one.want != 0 && !one.got.Equal(now.Add(one.want)) {
 					t.Errorf("%+v, want %v and %v before %v", at, through, undone, now)
 				}

@@ -98,7 +98,7 @@ func insertOrder(ctx context.Context, e execer, run billing.Run) error {
 	if run.By == "" && !run.AllowDowngrade {
 		return nil
 	}
-	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, asked_by, allow_downgrade) VALUES (?,?,?)`, run.ID, truncateRunes(billing.MaxWho, run.By), run.AllowDowngrade)
+	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, asked_by, allow_downgrade) VALUES (?,?,?)`, run.ID, truncateRunes(billing.MaxWhoLength, run.By), run.AllowDowngrade)
 	return err
 }
 
@@ -118,7 +118,7 @@ func (s *Store) Approve(ctx context.Context, runID string, a billing.Approval) (
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO reconciliation_orders (run_id, approved_limit, approved_by, approved_at) VALUES (?,?,?,?)
 			ON DUPLICATE KEY UPDATE approved_limit = VALUES(approved_limit), approved_by = VALUES(approved_by), approved_at = VALUES(approved_at)`,
-			runID, a.Limit, truncateRunes(billing.MaxWho, a.By), a.At)
+			runID, a.Limit, truncateRunes(billing.MaxWhoLength, a.By), a.At)
 		return err
 	})
 	return approved && err == nil, failure(err, "set the limit of run "+runID)

@@ -187,7 +187,7 @@ func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 			limit    int
 			approved bool
 		}{{"full", 50, true}, {"full", 5, true}, {"full", 3, false}, {"full", 4, true}, {"catch-up", 50, true}, {"catch-up", 3, false}, {"catch-up", 4, true}, {"unknown", 9, false}} {
-			name := "ops@desk" + strings.Repeat("é", billing.MaxWho)
+			name := "ops@desk" + strings.Repeat("é", billing.MaxWhoLength)
 			approved, err := f.store.Approve(t.Context(), c.run, billing.Approval{Limit: c.limit, By: name, At: now})
 			if err != nil || approved != c.approved {
 				t.Errorf("%s to %d: approved %t, %v", c.run, c.limit, approved, err)
@@ -196,7 +196,7 @@ func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 				continue
 			}
 			run := f.run(t, c.run)
-			want := &billing.Approval{Limit: c.limit, By: string([]rune(name)[:billing.MaxWho]), At: now}
+			want := &billing.Approval{Limit: c.limit, By: string([]rune(name)[:billing.MaxWhoLength]), At: now}
 			if diff := cmp.Diff(want, run.Approval); diff != "" {
 				t.Errorf("%s to %d (-want +got):\n%s", c.run, c.limit, diff)
 			}

@@ -74,7 +74,7 @@ func sumOf(key string) string {
 
 func sumOfWithheld() string {
 	var sums []string
-	for _, reason := range billing.Withholding() {
+	for _, reason := range billing.WithheldReasons() {
 		sums = append(sums, sumOf("reasons."+string(reason)))
 	}
 	return strings.Join(sums, " + ")

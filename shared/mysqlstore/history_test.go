@@ -79,7 +79,7 @@ func TestHistoryTotalsAreStoredOrCounted(t *testing.T) {
 		f.setStatus(t, newRun("closed"), billing.RunRunning)
 		summary := summaryOf("closed", billing.RunCompleted)
 		summary.TotalOrganizations, summary.Synchronized, summary.Skipped = 50, 20, 30
-		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, billing.RunRunning); !ok || err != nil {
+		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, billing.RunRunning); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		f.openRun(t, newRun("open"))

@@ -111,7 +111,7 @@ func resolveOwners(ctx context.Context, q querier, runID string, subs []billing.
 
 // fitsItem reports whether an item has room for the subscription's id.
 func fitsItem(sub billing.Subscription) bool {
-	return utf8.RuneCountInString(sub.ID) <= billing.MaxText
+	return utf8.RuneCountInString(sub.ID) <= billing.MaxIDLength
 }
 
 // listedAmong returns which of the organizations have items in the run.

@@ -44,7 +44,7 @@ func (c *renewingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		conn, err = c.connectWithNewLogin(ctx, login, err)
 	}
 	if err == nil {
-		c.refusals.Accepted()
+		c.refusals.Reset()
 		return conn, nil
 	}
 	if !isAccessDenied(err) {
@@ -54,7 +54,7 @@ func (c *renewingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !ok {
 		return nil, err
 	}
-	return nil, c.refusals.Judge(refused, time.Now())
+	return nil, c.refusals.Classify(refused, time.Now())
 }
 
 func (c *renewingConnector) connectWithNewLogin(ctx context.Context, refused Login, refusal error) (driver.Conn, error) {

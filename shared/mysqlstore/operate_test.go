@@ -38,7 +38,7 @@ func TestStoredSummaryIsTheOneWritten(t *testing.T) {
 			}
 		}
 		want := billing.Summary{RunID: "run-1", Status: billing.RunCompletedWithErrors, TotalOrganizations: 3, Errors: 1, Skipped: 2, StartedAt: now}
-		if closed, err := f.store.CloseRun(t.Context(), billing.End{Summary: want, Seen: billing.Seen{}}, billing.RunRunning); err != nil || !closed {
+		if closed, err := f.store.CloseRun(t.Context(), billing.End{Summary: want, Baseline: billing.Baseline{}}, billing.RunRunning); err != nil || !closed {
 			t.Fatalf("closed %t, %v", closed, err)
 		}
 		got, found, err := f.store.StoredSummary(t.Context(), "run-1")

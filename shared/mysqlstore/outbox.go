@@ -123,7 +123,7 @@ func (s *Store) DueAnnouncements(ctx context.Context, now time.Time, limit int) 
 		due = append(due, a)
 		return err
 	}, `SELECT id, type, detail, attempts FROM reconciliation_outbox WHERE next_try_at <= ? OR next_try_at > ? ORDER BY next_try_at, seq LIMIT ?`,
-		now, now.Add(billing.AnnouncementWait+billing.ClockSkew), limit)
+		now, now.Add(billing.MaxAnnouncementBackoff+billing.ClockSkew), limit)
 	return due, failure(err, "read the outbox")
 }
 

@@ -278,7 +278,7 @@ func TestEndIsAnnouncedInItsTransaction(t *testing.T) {
 		// Redriven before it was sent: the latest counts, after a moment.
 		for i := range 2 {
 			end.Summary.Synchronized++
-			end.NotBefore, end.Text = now.Add(billing.AmendmentPause), fmt.Sprint("Amended ", i)
+			end.NotBefore, end.Text = now.Add(billing.AmendmentDelay), fmt.Sprint("Amended ", i)
 			if ok, err := f.store.AmendRun(t.Context(), end, end.Summary.Status, f.run(t, "r").SummaryRevision); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
@@ -286,14 +286,14 @@ func TestEndIsAnnouncedInItsTransaction(t *testing.T) {
 		if due := f.due(t, now); len(due) != 0 {
 			t.Errorf("%d are due at once", len(due))
 		}
-		again := f.due(t, now.Add(billing.AmendmentPause))
+		again := f.due(t, now.Add(billing.AmendmentDelay))
 		if told := details(t, again); len(told) != 1 || told[0]["text"] != "Amended 1" || slices.Equal(ids(first), ids(again)) {
 			t.Errorf("%v", told)
 		}
 		if err := f.store.DeleteAnnouncements(t.Context(), ids(first)); err != nil { // who sent the first has not seen the second
 			t.Fatal(err)
 		}
-		if len(f.due(t, now.Add(billing.AmendmentPause))) != 1 {
+		if len(f.due(t, now.Add(billing.AmendmentDelay))) != 1 {
 			t.Error("the amendment is lost")
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 1 {

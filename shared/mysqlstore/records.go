@@ -46,7 +46,7 @@ func readRecords(ctx context.Context, q querier, orgIDs []string, rows, lock str
 			if record, ok := records[id]; ok {
 				record.Rows, record.Nulls = append(record.Rows, row), append(record.Nulls, nulls...)
 				if other.Valid {
-					record.AddElsewhere(row, other.String)
+					record.AddOtherOwner(row, other.String)
 				}
 				records[id] = record
 			}
@@ -150,7 +150,7 @@ func organizationsNamed(ctx context.Context, q querier, names []string) (map[str
 	err := queryValues(billing.Spellings(names), func(ids []string) error {
 		return query(ctx, q, func(r *sql.Rows) error {
 			var org billing.Identity
-			err := r.Scan(&org.ID, &org.AnyCase, &org.Deleted)
+			err := r.Scan(&org.ID, &org.CaseInsensitive, &org.Deleted)
 			found = append(found, org)
 			return err
 		}, selectIdentities+placeholders(len(ids)), toAny(ids)...)

@@ -268,7 +268,7 @@ func TestRecordNamesAnotherOrganizationThatRecordsItsSubscription(t *testing.T) 
 		}
 		got := map[string]map[string]string{}
 		for id, record := range records {
-			got[id] = record.Elsewhere
+			got[id] = record.OtherOwners
 		}
 		want := map[string]map[string]string{"a": nil, "b": {"sub_1": "c"}, "c": {"sub_1": "b"}, "alone": nil, "beside-deleted": nil}
 		if diff := cmp.Diff(want, got); diff != "" {

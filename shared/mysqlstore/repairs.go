@@ -44,7 +44,7 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 // considers the last decision by a run over several organizations that writes and has started since the given
 // time. An error other than the guard's decides nothing.
 func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
-	reasons := billing.Withholding()
+	reasons := billing.WithheldReasons()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
 		var reason billing.Reason

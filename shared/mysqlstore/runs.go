@@ -30,7 +30,7 @@ func scanRun(r *sql.Rows) (billing.Run, error) {
 		&run.ListedThrough, &run.SentThrough, &run.Downgrades, &run.DowngradeLimit, &run.StatusReason, &statusMessage,
 		&run.Usage.List, &run.Usage.Retrieve, &run.Usage.Other, &run.Usage.Throttled,
 		&run.StartedAt, &run.DeadlineAt, &run.FinishedAt, &run.Summarized, &run.SummaryRevision,
-		&run.Sweep, &run.SweptFrom, &run.OrphansSought, &run.Trimmed,
+		&run.Sweep, &run.SweptFrom, &run.OrphansRecorded, &run.Trimmed,
 		&run.By, &run.AllowDowngrade, &limit, &approval.By, &approvedAt,
 		&windowed, &from, &to, &window.Since, &window.Expired, &window.State, &window.After, &window.Unreadable, &run.AccountID)
 	if limit.Valid {
@@ -124,7 +124,7 @@ func (s *Store) Run(ctx context.Context, id string) (billing.Run, error) {
 const leaseIsFree = `(lease_owner = '' OR lease_expires_at < ? OR lease_expires_at > ?)`
 
 // maxLeaseEnd is the latest end of a lease that a correct clock can have set.
-func maxLeaseEnd(now time.Time) time.Time { return now.Add(billing.LeaseLife + billing.ClockSkew) }
+func maxLeaseEnd(now time.Time) time.Time { return now.Add(billing.LeaseTTL + billing.ClockSkew) }
 
 // ResumableRuns returns the ids of the runs that are enumerating and whose lease is free.
 func (s *Store) ResumableRuns(ctx context.Context, now time.Time) ([]string, error) {

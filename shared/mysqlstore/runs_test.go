@@ -205,7 +205,7 @@ func TestLeaseThatEndsTooFarInTheFutureIsFree(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(owner string, at time.Time) bool {
 			t.Helper()
-			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: "r", Owner: owner, End: at.Add(billing.LeaseLife)}, at)
+			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: "r", Owner: owner, End: at.Add(billing.LeaseTTL)}, at)
 			if err != nil {
 				t.Fatal(err)
 			}

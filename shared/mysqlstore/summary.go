@@ -150,7 +150,7 @@ func (s *Store) putSummary(ctx context.Context, end billing.End, text, condition
 		ok, err = execMatched(ctx, tx, `UPDATE reconciliation_runs SET status = ?, status_reason = ?, status_message = ?, summary = ?, subscriptions = ?,
 			summary_revision = summary_revision + 1, finished_at = ?, lease_owner = '', lease_expires_at = NULL WHERE id = ? AND `+condition,
 			append([]any{
-				summary.Status, summary.StatusReason, summary.StatusMessage, text, end.Seen.Subscriptions, summary.FinishedAt, summary.RunID,
+				summary.Status, summary.StatusReason, summary.StatusMessage, text, end.Baseline.Subscriptions, summary.FinishedAt, summary.RunID,
 			}, args...)...)
 		if err != nil || !ok || end.Text == "" {
 			return err
@@ -172,8 +172,8 @@ const isFullRun = `(org_id = '' AND strategy <> 'events')`
 
 // LastFullRunCounts returns the counts of the last trustworthy full run that started before the given time;
 // zero if there is none. A run with errors and no subscriptions is not trustworthy: Stripe did not answer it.
-func (s *Store) LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error) {
-	var seen billing.Seen
+func (s *Store) LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error) {
+	var seen billing.Baseline
 	err := query(ctx, s.db, func(r *sql.Rows) error { return r.Scan(&seen.Organizations, &seen.Subscriptions) },
 		`SELECT total, subscriptions FROM reconciliation_runs WHERE `+isFullRun+` AND status IN ('completed','completed_with_errors')
 		AND (status = 'completed' OR subscriptions > 0) AND started_at < ? ORDER BY started_at DESC LIMIT 1`, before)

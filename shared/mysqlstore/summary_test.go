@@ -70,7 +70,7 @@ func TestDriftIsCountedOverAllPages(t *testing.T) {
 		want := billing.Drift{
 			ByField: map[string]int{billing.FieldPlanTier: both + 2, billing.FieldOrgTier: both + 1},
 			Access:  both + 2, Warnings: map[billing.WarningCode]int{billing.WarnTierMetadataMismatch: 2},
-			Moves: billing.AccessMoves{Raised: billing.Moved{Organizations: both + 1, First: slices.Sorted(slices.Values(orgIDs(both)))[:10]}},
+			AccessChanges: billing.AccessChanges{Raised: billing.Affected{Organizations: both + 1, First: slices.Sorted(slices.Values(orgIDs(both)))[:10]}},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -129,7 +129,7 @@ func TestRunIsClosedOnlyFromTheGivenStatus(t *testing.T) {
 			f.setStatus(t, newRun(id), status)
 			f.MustExec(t, `UPDATE reconciliation_runs SET lease_owner = 'o', lease_expires_at = ? WHERE id = ?`, now, id)
 			before := f.run(t, id)
-			closed, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Seen: billing.Seen{}}, billing.RunRunning)
+			closed, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Baseline: billing.Baseline{}}, billing.RunRunning)
 			if err != nil || closed != (status == billing.RunRunning) {
 				t.Errorf("%s: closed %v, %v", status, closed, err)
 			}
@@ -154,7 +154,7 @@ func TestOneOfManyConcurrentCallsClosesTheRun(t *testing.T) {
 		f.setStatus(t, newRun(id), billing.RunRunning)
 		closed := make(chan bool, 8)
 		for _, err := range inParallel(cap(closed), func(int) error {
-			ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Seen: billing.Seen{}}, billing.RunRunning)
+			ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(id, billing.RunCompleted), Baseline: billing.Baseline{}}, billing.RunRunning)
 			closed <- ok
 			return err
 		}) {
@@ -173,12 +173,12 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		f.setStatus(t, newRun("r"), billing.RunRunning)
 		summary := summaryOf("r", billing.RunIncomplete)
 		summary.Details = []billing.Detail{{OrgID: "a'\\\"é🚀"}}
-		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, billing.RunRunning); !ok || err != nil {
+		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, billing.RunRunning); !ok || err != nil {
 			t.Fatalf("closed %v, %v", ok, err)
 		}
 		amend := func(what string, from billing.RunStatus, want bool) {
 			t.Helper()
-			if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
+			if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
 				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
 			}
 		}
@@ -199,7 +199,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		unsummed := f.run(t, "stopped")
 		amend("the first summary of a stopped run", billing.RunStopped, true)
 		summary.Synchronized = 5
-		if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{}}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
+		if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
 			t.Errorf("a first summary was written twice: %v, %v", ok, err)
 		}
 		if !f.run(t, "stopped").Summarized {
@@ -210,7 +210,7 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 
 func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen != (billing.Seen{}) {
+		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen != (billing.Baseline{}) {
 			t.Errorf("before the first run: %+v, %v", seen, err)
 		}
 		for i, c := range []struct {
@@ -230,7 +230,7 @@ func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 			f.setStatus(t, run, billing.RunRunning)
 			f.MustExec(t, `UPDATE reconciliation_runs SET total = ? WHERE id = ?`, 100+i, run.ID)
 			summary := summaryOf(run.ID, c.status)
-			if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Seen: billing.Seen{Subscriptions: 10 + i}}, billing.RunRunning); err != nil {
+			if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{Subscriptions: 10 + i}}, billing.RunRunning); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,10 +238,10 @@ func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 		blind.StartedAt = now.Add(-time.Minute)
 		f.setStatus(t, blind, billing.RunRunning)
 		f.MustExec(t, `UPDATE reconciliation_runs SET total = 104 WHERE id = ?`, blind.ID)
-		if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(blind.ID, billing.RunCompletedWithErrors), Seen: billing.Seen{}}, billing.RunRunning); err != nil {
+		if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(blind.ID, billing.RunCompletedWithErrors), Baseline: billing.Baseline{}}, billing.RunRunning); err != nil {
 			t.Fatal(err)
 		}
-		for before, want := range map[time.Time]billing.Seen{
+		for before, want := range map[time.Time]billing.Baseline{
 			now:                      {Organizations: 105, Subscriptions: 15},
 			now.Add(-6 * time.Hour):  {Organizations: 106, Subscriptions: 16},
 			now.Add(-20 * time.Hour): {},

@@ -58,7 +58,7 @@ func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) 
 		f := newFixture(t)
 		movedElsewhere(f)
 		e, err := f.Reconciler(nil).Explain(t.Context(), "a")
-		if err != nil || e.Choice.GoverningID != "sub_new" || e.Lowers {
+		if err != nil || e.Choice.GoverningID != "sub_new" || e.LowersAccess {
 			t.Errorf("%+v, %v", e.Choice, err)
 		}
 	})

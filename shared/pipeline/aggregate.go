@@ -23,7 +23,7 @@ type (
 	sightKeeper interface {
 		Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
 		CountGoverned(ctx context.Context, runID string) (int, error)
-		LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error)
+		LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error)
 	}
 	runCloser interface {
 		StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error)
@@ -76,8 +76,8 @@ type Aggregator struct {
 	// Deployed: it is the database's own, and its Bus that on which the database announces, whoever else works on it.
 	Deployed bool
 	Archive  Archive // of the reports of runs; nil: there is none
-	// AmendmentPause is how long what a run's amendment tells waits for the next amendment.
-	AmendmentPause time.Duration
+	// AmendmentDelay is how long what a run's amendment tells waits for the next amendment.
+	AmendmentDelay time.Duration
 	Retention      time.Duration // how long before the latest run closed ones are kept
 	Reserve        time.Duration // kept of the deadline
 	Retry          Retry
@@ -133,7 +133,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.announceAll, a.archiveAll, a.prune} {
 		err := step(ctx, &tick)
 		problems = append(problems, err)
-		if billing.IsDatabaseAway(err) {
+		if billing.IsDatabaseDown(err) {
 			break
 		}
 	}
@@ -154,7 +154,7 @@ func (a *Aggregator) closeOverdue(ctx context.Context, tick *Tick) error {
 		if closed {
 			tick.Closed = append(tick.Closed, run.ID)
 		}
-		if billing.IsDatabaseAway(err) {
+		if billing.IsDatabaseDown(err) {
 			break
 		}
 	}
@@ -260,7 +260,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	var seen billing.Seen
+	var seen billing.Baseline
 	if run.Status != billing.RunStopped {
 		if seen, err = a.judge(ctx, run, &summary); err != nil {
 			return false, err
@@ -284,8 +284,8 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 }
 
 // end is what is kept and told of a run that ended.
-func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) billing.End {
-	end := billing.End{Summary: s, Seen: seen, Kind: run.Kind(), At: a.now()}
+func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Baseline) billing.End {
+	end := billing.End{Summary: s, Baseline: seen, Kind: run.Kind(), At: a.now()}
 	if billing.AnnouncesEnd(run, s) {
 		end.Text = billing.Digest(run, s, a.reportAddress(run))
 	}
@@ -293,26 +293,26 @@ func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Seen) 
 }
 
 // endAgain is end for a run whose end was told before.
-func (a *Aggregator) endAgain(ctx context.Context, run billing.Run, s billing.Summary, seen billing.Seen) (billing.End, error) {
+func (a *Aggregator) endAgain(ctx context.Context, run billing.Run, s billing.Summary, seen billing.Baseline) (billing.End, error) {
 	end := a.end(run, s, seen)
 	before, found, err := a.Store.StoredSummary(ctx, run.ID)
 	if found && !s.IsNewsAfter(before) {
 		end.Text = ""
 	}
-	if a.AmendmentPause > 0 {
-		end.NotBefore = end.At.Add(a.AmendmentPause)
+	if a.AmendmentDelay > 0 {
+		end.NotBefore = end.At.Add(a.AmendmentDelay)
 	}
 	return end, err
 }
 
 // judge gives the summary the status that the run ends with, and returns what the run saw.
-func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summary) (billing.Seen, error) {
-	s.Status, s.StatusReason, s.StatusMessage = s.EndStatus(), "", ""
+func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summary) (billing.Baseline, error) {
+	s.Status, s.StatusReason, s.StatusMessage = s.FinalStatus(), "", ""
 	if !run.Listed {
 		s.Status = billing.RunIncomplete // organizations may be missing from the list itself
 	}
 	subscriptions, err := a.Store.CountGoverned(ctx, run.ID)
-	seen := billing.Seen{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
+	seen := billing.Baseline{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
 	if run.Window != nil && s.Status != billing.RunIncomplete {
 		s.StatusReason, s.StatusMessage = unseen(*run.Window)
 	}
@@ -326,7 +326,7 @@ func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summ
 	if err != nil {
 		return seen, err
 	}
-	if reason, message := seen.Suspicion(last); reason != "" {
+	if reason, message := seen.Anomaly(last); reason != "" {
 		s.Status, s.StatusReason, s.StatusMessage = billing.RunSuspect, reason, message
 	}
 	return seen, nil

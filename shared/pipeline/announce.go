@@ -95,7 +95,7 @@ func (a *Aggregator) ours(ctx context.Context, due []billing.Announcement, from 
 			continue
 		}
 		reason := fmt.Sprintf("it is of stage %q, livemode %t, and this is stage %q, livemode %t: it was copied with the database, delete it", its.Stage, its.LiveMode, from.Stage, from.LiveMode)
-		if err := a.postpone(ctx, announcement.ID, reason, billing.AnnouncementWait); err != nil {
+		if err := a.postpone(ctx, announcement.ID, reason, billing.MaxAnnouncementBackoff); err != nil {
 			return nil, err
 		}
 	}
@@ -136,7 +136,7 @@ func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent
 		if !is {
 			continue
 		}
-		if postponeErr := a.postpone(ctx, announcement.ID, reason, announcement.Wait()); postponeErr != nil {
+		if postponeErr := a.postpone(ctx, announcement.ID, reason, announcement.Backoff()); postponeErr != nil {
 			return len(accepted), postponeErr
 		}
 	}

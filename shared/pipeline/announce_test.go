@@ -64,7 +64,7 @@ func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accept
 // announcer is an aggregator that sends to the bus.
 func (f *fixture) announcer(server *eventserver.Server, p *hooks) *pipeline.Aggregator {
 	a := f.Aggregator(p)
-	a.Bus, a.AmendmentPause = tappedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentPause
+	a.Bus, a.AmendmentDelay = tappedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentDelay
 	return a
 }
 
@@ -235,7 +235,7 @@ func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
 			t.Errorf("told amid the redrive: %v", ends)
 		}
 	}
-	f.Clock.Advance(billing.AmendmentPause)
+	f.Clock.Advance(billing.AmendmentDelay)
 	if ends := progress(); !slices.Equal(ends, []string{"completed_with_errors", "completed"}) {
 		t.Errorf("told: %v", ends)
 	}
@@ -294,7 +294,7 @@ func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
 		if err := f.announcer(server, nil).Progress(t.Context(), runID); err != nil {
 			t.Fatal(err)
 		}
-		f.Clock.Advance(billing.AmendmentPause)
+		f.Clock.Advance(billing.AmendmentDelay)
 		if _, err := f.announcer(server, nil).Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -373,7 +373,7 @@ func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
 
 			server.SetFail(nil)
 			server.SetFailEntry(nil)
-			f.Clock.Advance(billing.AnnouncementWait)
+			f.Clock.Advance(billing.MaxAnnouncementBackoff)
 			if _, err := a.Tick(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,7 @@ type Archive interface {
 }
 
 // archiveTime bounds the writing of one run's reports, well within the lease.
-const archiveTime = billing.ArchiveLife / 2
+const archiveTime = billing.ArchiveLeaseTTL / 2
 
 // reportAddress is where the report of the run is, or will be; "" where none is archived.
 func (a *Aggregator) reportAddress(run billing.Run) string {
@@ -83,7 +83,7 @@ func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error)
 // revision that it had before they were read, so that what is amended meanwhile is archived again.
 func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	now := a.now()
-	lease := billing.Lease{RunID: runID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLife)}
+	lease := billing.Lease{RunID: runID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLeaseTTL)}
 	started, err := a.Store.AcquireArchiveLease(ctx, lease, now)
 	if err != nil || !started {
 		return err

@@ -18,7 +18,7 @@ type catchUps interface {
 	AddLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error)
 	ListFromEvents(ctx context.Context, l billing.Lease, after string) (through string, err error)
 	ListByEventCustomers(ctx context.Context, l billing.Lease) (more bool, err error)
-	LastFullRunCounts(ctx context.Context, before time.Time) (billing.Seen, error)
+	LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error)
 }
 
 // openCatchUp opens a catch-up with the window that follows from those before it, and returns the run that
@@ -92,7 +92,7 @@ func (e *Enumerator) readWindow(ctx context.Context, run billing.Run, lease bill
 		if err != nil {
 			return w, err
 		}
-		next := w.Behind(page, run.DryRun)
+		next := w.Advance(page, run.DryRun)
 		err = e.Retry.do(ctx, func() error { return e.Store.SaveEvents(ctx, e.renewed(lease), w, page.Events, next, e.now()) })
 		if err != nil {
 			return w, err
@@ -117,7 +117,7 @@ func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err er
 // allows one.
 func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (int, error) {
 	switch {
-	case run.LowersAnyhow():
+	case run.OverridesGuard():
 		return max(1, e.Downgrades(listed)), nil
 	case run.Kind() != billing.KindCatchUp:
 		return e.Downgrades(listed), nil

@@ -281,7 +281,7 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 		t.Fatal("not killed")
 	}
 	f.Clock.Advance(time.Hour)
-	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.Clock.Now().Add(billing.LeaseLife)}
+	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.Clock.Now().Add(billing.LeaseTTL)}
 	if held, err := f.Store.AcquireLease(t.Context(), lease, f.Clock.Now()); err != nil || !held {
 		t.Fatal(held, err)
 	}
@@ -291,7 +291,7 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 	}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand"})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	f.Clock.Advance(2 * billing.LeaseLife)
+	f.Clock.Advance(2 * billing.LeaseTTL)
 	if f.CountRuns() != 1 || f.Run(second).ID != "" {
 		t.Errorf("%d runs", f.CountRuns())
 	}
@@ -325,7 +325,7 @@ func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(t.Context(), req); err == nil {
 		t.Fatal("not killed")
 	}
-	f.Clock.Advance(2 * billing.LeaseLife)
+	f.Clock.Advance(2 * billing.LeaseTTL)
 	byHand := pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand", DryRun: true}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // which must not go on with one that writes
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
@@ -366,7 +366,7 @@ func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
 	if f.Status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
 		t.Errorf("%s: %v", f.Status(stopped), err)
 	}
-	f.Clock.Advance(2 * billing.LeaseLife)
+	f.Clock.Advance(2 * billing.LeaseTTL)
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
 	if s := f.finish(lists); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
@@ -401,7 +401,7 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 		"and no full run since": {func(f *fixture) {
 			stopOne(f)
 			f.Clock.Advance(5 * week)
-		}, true, billing.EventsReach},
+		}, true, billing.EventRetention},
 		"and a full run since": {func(f *fixture) {
 			stopOne(f)
 			f.Clock.Advance(4 * week)
@@ -413,7 +413,7 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 			fullRun(f)
 			stopOne(f)
 			f.Clock.Advance(5 * week)
-		}, true, billing.EventsReach},
+		}, true, billing.EventRetention},
 		"and a full run began in the days that it was about": {func(f *fixture) {
 			f.Clock.Advance(46 * time.Hour)
 			fullRun(f)

@@ -396,7 +396,7 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease bil
 	if run.Sweep, err = e.list(ctx, run, lease); err != nil {
 		return 0, err
 	}
-	if run.Sweep == billing.SweepComplete && !run.OrphansSought {
+	if run.Sweep == billing.SweepComplete && !run.OrphansRecorded {
 		if err := e.listSnapshot(ctx, lease); err != nil {
 			return 0, err
 		}
@@ -526,7 +526,7 @@ func (e *Enumerator) now() time.Time { return clock(e.Now) }
 
 // renewed is the lease with the end that the next write gives it.
 func (e *Enumerator) renewed(lease billing.Lease) billing.Lease {
-	lease.End = e.now().Add(billing.LeaseLife)
+	lease.End = e.now().Add(billing.LeaseTTL)
 	return lease
 }
 

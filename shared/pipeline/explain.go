@@ -8,15 +8,15 @@ import (
 
 // Explanation is what a worker sees of an organization, and what it would do.
 type Explanation struct {
-	Record billing.Record
-	Truth  billing.Truth
-	Choice billing.Choice
-	Plan   billing.Plan
-	Lowers bool // the plan lowers access
+	Record       billing.Record
+	Truth        billing.Truth
+	Choice       billing.Choice
+	Plan         billing.Plan
+	LowersAccess bool // the plan lowers access
 	// Refusal is why nothing can be planned; nil where there is a plan.
 	Refusal *billing.Failure
-	// Held is why the plan would not be carried out by a run over the organization alone, whatever its limit.
-	Held *billing.Failure
+	// Withheld is why the plan would not be carried out by a run over the organization alone, whatever its limit.
+	Withheld *billing.Failure
 }
 
 // Explain reads one organization as a worker does, fresh from both sides, and plans. It writes
@@ -44,11 +44,11 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 				return Explanation{}, guardErr
 			}
 		}
-		e := Explanation{Record: record, Truth: t.truth, Choice: billing.Explain(t.truth, record), Plan: plan, Held: held}
+		e := Explanation{Record: record, Truth: t.truth, Choice: billing.Explain(t.truth, record), Plan: plan, Withheld: held}
 		if err != nil {
 			e.Refusal = billing.AsFailure(err)
 		}
-		e.Lowers = r.lowers(e.Plan)
+		e.LowersAccess = r.lowers(e.Plan)
 		return e, nil
 	}
 	return Explanation{}, &billing.Failure{

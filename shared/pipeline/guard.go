@@ -37,7 +37,7 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 		plan.Warnings = append(slices.Clone(plan.Warnings), billing.RepairUndone(by))
 	}
 	switch {
-	case !b.lowers(plan) || t.run.LowersAnyhow():
+	case !b.lowers(plan) || t.run.OverridesGuard():
 		return plan, nil, nil
 	case b.Rules.Tiers.LowersAccess(undone):
 		if err := b.stillStands(ctx, t); err != nil {
@@ -47,11 +47,11 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	case t.run.OrgID == "":
 		return plan, nil, nil
 	}
-	holder, err := b.Store.WithholdingRun(ctx, t.work.OrgID, b.now().Add(-billing.HeldFor))
+	holder, err := b.Store.WithholdingRun(ctx, t.work.OrgID, b.now().Add(-billing.WithheldFor))
 	if err != nil || holder == "" {
 		return plan, nil, err
 	}
-	return plan, billing.HeldBackBy(holder), nil
+	return plan, billing.WithheldByRun(holder), nil
 }
 
 // stillStands makes sure that the record is the one that was read. Else what was repaired may be a repair that another

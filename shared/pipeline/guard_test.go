@@ -209,14 +209,14 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 		one       func(*billing.Run)
 		reason    billing.Reason // "" where it lowers
 	}{
-		"withheld by a full run":  {holder: func(*billing.Run) {}, reason: billing.ReasonHeldByRun},
-		"withheld by a catch-up":  {holder: catchUp, reason: billing.ReasonHeldByRun},
-		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonHeldByRun},
+		"withheld by a full run":  {holder: func(*billing.Run) {}, reason: billing.ReasonWithheldByRun},
+		"withheld by a catch-up":  {holder: catchUp, reason: billing.ReasonWithheldByRun},
+		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonWithheldByRun},
 		"a later run could not read it": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
 			f.Clock.Advance(time.Hour)
 			f.OpenRun("later", []string{"org-1"})
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.Clock.Now())
-		}, reason: billing.ReasonHeldByRun},
+		}, reason: billing.ReasonWithheldByRun},
 		"a dry run withholds nothing": {holder: testworld.DryRun},
 		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
 		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Clock.Advance(15 * 24 * time.Hour) }},

@@ -177,7 +177,7 @@ func (f *fixture) known() map[string]known {
 			if strings.HasSuffix(id, "_stray") {
 				k.truth.OtherMode = append(k.truth.OtherMode, id)
 			}
-			k.truth.InMode = k.truth.InMode || exists[id]
+			k.truth.InKeyMode = k.truth.InKeyMode || exists[id]
 		}
 		found[id] = k
 	}

@@ -75,8 +75,8 @@ func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 		return truth, err
 	}
 	truth.CustomerMissing, truth.Subscriptions = missing, r.found
-	truth.OtherMode, truth.InMode = r.otherMode, r.inMode
-	if r.found.onlyOf(r.record) && len(r.record.Elsewhere) == 0 {
+	truth.OtherMode, truth.InKeyMode = r.otherMode, r.inMode
+	if r.found.onlyOf(r.record) && len(r.record.OtherOwners) == 0 {
 		return truth, nil
 	}
 	truth.Claims, err = r.Store.Claims(ctx, r.found)
@@ -86,7 +86,7 @@ func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 // share looks up who else is known under the customers of what is in doubt, if anything is. That
 // goes through whole tables.
 func (r *Reconciler) share(ctx context.Context, truth *billing.Truth, record billing.Record) (err error) {
-	if customers := billing.InDoubt(*truth, record); len(customers) > 0 {
+	if customers := billing.AmbiguousCustomers(*truth, record); len(customers) > 0 {
 		truth.Claims.SharedCustomers, err = r.Store.SharedCustomers(ctx, customers)
 	}
 	return err
@@ -118,7 +118,7 @@ func (r *reading) ask(ctx context.Context) error {
 		if err := r.readRecorded(ctx); err != nil {
 			return err
 		}
-		if billing.Settled(r.found) {
+		if billing.RecordedSuffice(r.found) {
 			return r.readTold(ctx)
 		}
 	}

@@ -293,7 +293,7 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 	todo = slices.DeleteFunc(slices.Clone(todo), func(t *task) bool { return t.doubt == nil })
 	customers := map[string]bool{}
 	for _, t := range todo {
-		for _, id := range billing.InDoubt(*t.doubt, t.record) {
+		for _, id := range billing.AmbiguousCustomers(*t.doubt, t.record) {
 			customers[id] = true
 		}
 	}
@@ -594,7 +594,7 @@ func (r *Reconciler) sayNoSearch(ctx context.Context, runID string) {
 
 // planFor leaves the task in doubt where it has to be known first who shares a customer.
 func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (billing.Plan, error) {
-	if !t.alone && len(billing.InDoubt(truth, t.record)) > 0 {
+	if !t.alone && len(billing.AmbiguousCustomers(truth, t.record)) > 0 {
 		t.doubt, t.alone = &truth, true
 		return billing.Plan{}, nil
 	}

@@ -109,7 +109,7 @@ func TestWhatIsSentIsAsPublished(t *testing.T) {
 	}
 	f.decide("dry", billing.OutcomeDrifted, "org-000")
 	f.Exec(`UPDATE reconciliation_runs SET status_reason = 'stopped_by_operator', status_message = 'for a test' WHERE id = 'stopped'`)
-	f.Clock.Advance(billing.LeaseLife * 60 * 13)
+	f.Clock.Advance(billing.LeaseTTL * 60 * 13)
 	if _, err := f.announcer(server, nil).Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -169,6 +169,6 @@ func (t *task) hints() hints {
 			known.named = append(known.named, sub.ID)
 		}
 	}
-	known.unsettled = len(recorded) > 0 && !billing.Settled(recorded)
+	known.unsettled = len(recorded) > 0 && !billing.RecordedSuffice(recorded)
 	return known
 }

@@ -45,7 +45,7 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.L
 			return billing.SweepOpen, err
 		}
 	}
-	if run.SweepOutlived(e.now()) { // what is swept now would be thrown away
+	if run.SweepExpired(e.now()) { // what is swept now would be thrown away
 		return e.abandon(ctx, lease, errOutlived)
 	}
 	switch err := e.readRanges(ctx, lease); {

@@ -107,7 +107,7 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 			if _, err := e.Run(f.Context(), scheduled); err == nil {
 				f.Fatal("the sweep ended without Stripe")
 			}
-			f.Clock.Advance(billing.SnapshotLife)
+			f.Clock.Advance(billing.SnapshotTTL)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 
 func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
-		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
+		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
 		"on a redrive": func(f *fixture) {
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable'`)
 		},
@@ -413,7 +413,7 @@ func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 // saw is too old by now, or because Stripe was away.
 func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
-		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotLife) },
+		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
 		"redriven": func(f *fixture) {
 			f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 			f.wantResult(f.deliverAs(f.Context(), f.Reconciler(nil), scheduledID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnavailable)
@@ -471,7 +471,7 @@ func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("no error")
 	}
-	f.Clock.Advance(billing.SnapshotLife)
+	f.Clock.Advance(billing.SnapshotTTL)
 	f.Stripe.ResetCounts()
 	f.enumerate(f.Enumerator(nil), scheduled)
 	if n := f.Stripe.Requests().ListSubscriptions; n != 0 || f.Run(scheduledID).Sweep != billing.SweepAbandoned {

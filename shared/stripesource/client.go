@@ -304,7 +304,7 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 		body, err = c.sendRenewed(ctx, e, key, path, query, err)
 	}
 	if err == nil {
-		c.refusals.Accepted()
+		c.refusals.Reset()
 		return body, nil
 	}
 	failed := failure(ctx, e, err)
@@ -312,7 +312,7 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 		c.throttled(ctx, e, limit, err)
 	}
 	if isRefused(err) && c.renew != nil {
-		failed = c.refusals.Judge(failed, time.Now())
+		failed = c.refusals.Classify(failed, time.Now())
 	}
 	return nil, failed
 }

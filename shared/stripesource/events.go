@@ -36,7 +36,7 @@ func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.
 			return billing.EventPage{}, err
 		}
 		if len(odd) > 0 {
-			page.Odd++
+			page.Unreadable++
 			c.log.WarnContext(ctx, "A Stripe event can be read in part only; the next run over all organizations finds the organization that it names",
 				telemetry.KeyEvent, event.ID, telemetry.KeyOdd, odd)
 		}

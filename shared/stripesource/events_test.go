@@ -195,8 +195,8 @@ func TestEventThatIsReadInPartIsCountedAndLogged(t *testing.T) {
 			if test.odd != nil {
 				logged = []line{{"WARN", "evt_1", test.odd}}
 			}
-			if diff := cmp.Diff(logged, readLog[line](t, &log)); diff != "" || page.Odd != len(logged) {
-				t.Errorf("%d odd ones; logged: %s", page.Odd, diff)
+			if diff := cmp.Diff(logged, readLog[line](t, &log)); diff != "" || page.Unreadable != len(logged) {
+				t.Errorf("%d odd ones; logged: %s", page.Unreadable, diff)
 			}
 		})
 	}
@@ -232,7 +232,7 @@ func TestEventsWithVanishedCursorAreReadFromTheStart(t *testing.T) {
 	c := &clock{unix(1_700_000_000)}
 	fake := serve(t, stripetest.Options{Now: c.Now})
 	putEvents(fake, c.now, 150)
-	c.now = c.now.Add(billing.EventsReach + 20*time.Second)
+	c.now = c.now.Add(billing.EventRetention + 20*time.Second)
 	client := connect(fake)
 	page, err := client.EventsPage(t.Context(), billing.EventQuery{After: "evt_010"}) // expired
 	if err != nil || len(page.Events) != 100 || page.Events[0].ID != "evt_149" || !page.More {

@@ -48,7 +48,7 @@ var oddReads = map[string]func(context.Context, *stripesource.Client) (said, err
 	manyItems: readSubscription("sub_many"),
 	"events": func(ctx context.Context, c *stripesource.Client) (said, error) {
 		page, err := c.EventsPage(ctx, billing.EventQuery{})
-		if err == nil && page.Odd > 0 {
+		if err == nil && page.Unreadable > 0 {
 			err = errOdd
 		}
 		return said{Exists: page.More, Events: page.Events}, err

@@ -274,7 +274,7 @@ func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 	if left := f.tick(); left != 1 {
 		t.Errorf("%d runs are left while the lease lasts, want 1", left)
 	}
-	f.now = f.now.Add(billing.ArchiveLife + time.Second)
+	f.now = f.now.Add(billing.ArchiveLeaseTTL + time.Second)
 	if left := f.tick(); left != 0 {
 		t.Errorf("%d runs are left", left)
 	}

@@ -59,7 +59,7 @@ func (r *StrategyFlags) Check(orgID, resume string) error {
 
 // longestSince is how far back a catch-up may begin. An hour is left for the enumerator to read the oldest events
 // before Stripe deletes them.
-const longestSince = billing.EventsReach - time.Hour
+const longestSince = billing.EventRetention - time.Hour
 
 // BindView adds the flags that choose what is listed of a run.
 func BindView(cmd *cobra.Command, v *output.View) {

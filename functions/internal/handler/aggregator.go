@@ -75,7 +75,7 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 		if err == nil {
 			err = h.Step.Progress(ctx, runID)
 		}
-		if billing.IsDatabaseAway(err) {
+		if billing.IsDatabaseDown(err) {
 			unavailable = err
 		}
 		handled[runID] = err

@@ -70,7 +70,7 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 		return nil, errors.Join(err, server.Close())
 	}
 	aggregator := wiring.Aggregator(c, store, bus, io.Discard, log)
-	aggregator.Step.AmendmentPause = 0 // this process may end before a pause does
+	aggregator.Step.AmendmentDelay = 0 // this process may end before a pause does
 	return &Pipeline{
 		Enumerator: wiring.Enumerator(c, store, stripe, client, log),
 		Aggregator: aggregator,

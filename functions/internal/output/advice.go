@@ -47,7 +47,7 @@ func (p *Page) toDo(s billing.Summary, v View) {
 	p.ending(s, v)
 	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
 		a := reason.Advice()
-		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.Repair(s, "")))
+		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.RetryCommands(s, "")))
 	}
 	would := s.WouldWithhold()
 	for _, reason := range slices.Sorted(maps.Keys(would)) {
@@ -81,7 +81,7 @@ func (p *Page) ending(s billing.Summary, v View) {
 		return
 	}
 	p.Blank()
-	means, command := s.Ending()
+	means, command := s.ExplainStatus()
 	p.Parts(0, deeper, Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, ": %s", means))
 	p.Advice(2, s.StatusReason.Advice(), nil)
 	if command != "" && v.Queued {

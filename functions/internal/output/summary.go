@@ -102,7 +102,7 @@ func (p *Page) detail(d billing.Detail, s billing.Summary, v View) {
 	}
 	p.Parts(0, indent, append(parts, Part(colour, "  %s", d.Reason))...)
 	if d.Event != nil {
-		p.Line(indent, "named by %s", d.Event.Words(s.StartedAt))
+		p.Line(indent, "named by %s", d.Event.Describe(s.StartedAt))
 	}
 	p.Changes(indent, d.Changes)
 	if d.Error != "" && d.Reason != billing.ReasonWithheld { // which is said once, below

@@ -20,7 +20,7 @@ func repair(reason billing.Reason, lowering bool, s billing.Summary, orgID strin
 	if lowering && orgID != "" && !reason.Withholds() {
 		reason = billing.ReasonWithheld
 	}
-	commands := reason.Advice().Repair(s, orgID)
+	commands := reason.Advice().RetryCommands(s, orgID)
 	for i, command := range commands {
 		commands[i] = clean(command)
 	}

@@ -147,7 +147,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 		e.Group = stateOf(i.Item)
 	}
 	if i.Cause != nil {
-		e.Event = clean(i.Cause.Words(s.StartedAt))
+		e.Event = clean(i.Cause.Describe(s.StartedAt))
 	}
 	if i.Outcome == billing.OutcomeError && !i.AcceptedError() {
 		e.NextDoes, e.Next = next(i, s)

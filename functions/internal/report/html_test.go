@@ -189,7 +189,7 @@ func TestErrorsComeWithTheCommandThatRepairsThem(t *testing.T) {
 	run := runOf(withheld, conflict)
 	run.Summary.Downgrades, run.Summary.DowngradeLimit = 10, 10
 	wantSaid(t, render(t, run), "reconcile approve run-1 --limit 11 reconcile redrive --watch",
-		"Decide whose it is; correct metadata.orgId in Stripe, or the row in the database. reconcile redrive --watch",
+		"Decide which organization owns it; correct metadata.orgId in Stripe, or the row in the database. reconcile redrive --watch",
 		"Look at it first: reconcile org a --explain", "Try it again: reconcile org b", "Access lowered: 10 organizations, the run's limit is 10; withheld: 1.")
 
 	run.Summary.DryRun = true // whose errors reach no dead-letter queue

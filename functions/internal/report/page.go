@@ -131,7 +131,7 @@ func newPage(run Run, f *findings) page {
 		p.FinanceTotal += g.N
 		p.Knows = p.Knows || g.longest > 0
 	}
-	p.StatusMeans, p.StatusCommand = s.Ending()
+	p.StatusMeans, p.StatusCommand = s.ExplainStatus()
 	p.StatusCommand = clean(p.StatusCommand)
 	if s.FinishedAt != nil {
 		p.Finished, p.Took = moment(*s.FinishedAt), duration(time.Duration(s.DurationMs)*time.Millisecond)

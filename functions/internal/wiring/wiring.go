@@ -95,7 +95,7 @@ func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 // Aggregator returns the handler that closes runs and announces repairs on the bus; it writes metrics to w.
 func Aggregator(c config.Config, store *mysqlstore.Store, bus pipeline.EventBus, w io.Writer, log *slog.Logger) handler.Aggregator {
 	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
-		Store: store, Bus: bus, AmendmentPause: billing.AmendmentPause, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
+		Store: store, Bus: bus, AmendmentDelay: billing.AmendmentDelay, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
 		Metrics: telemetry.NewMetrics(w, telemetry.NamespaceOf(c.Stage), time.Now),
 	}}
 }
