@@ -179,7 +179,7 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	if err != nil {
 		return nil, err
 	}
-	codes := item.Codes()
+	codes := item.AcceptableCodes()
 	if !found || len(codes) == 0 {
 		return nil, &cli.Error{
 			Exit: cli.ExitFailed, Code: "nothing_to_accept", Err: errors.New("the last run reported nothing about organization " + orgID + " that can be accepted"),

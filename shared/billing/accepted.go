@@ -5,32 +5,32 @@ import (
 	"time"
 )
 
-// MaxWhyLength is the most characters that are kept of why something is accepted.
+// MaxWhyLength limits the characters of an acceptance's reason.
 const MaxWhyLength = 1000
 
-// Acceptance says that an error or a warning about an organization is known: a complimentary account, say. It is
-// counted apart, raises no alarm and makes no run end with errors. What is written does not depend on it.
+// Acceptance marks an error or a warning about an organization as known, a complimentary account for example. An
+// accepted one is counted separately, raises no alarm and does not make a run end with errors. It changes no write.
 type Acceptance struct {
 	OrgID string     `json:"orgId"`
 	Code  string     `json:"code"` // a Reason or a WarningCode
 	Why   string     `json:"why"`
 	By    string     `json:"by"`
 	At    time.Time  `json:"at"`
-	Until *time.Time `json:"until"` // from then on it counts as before; nil: until it is removed
+	Until *time.Time `json:"until"` // its expiry; nil: never
 }
 
-// InForce reports whether it is in force for a run that started at the given time. When it was accepted does not
-// matter: an earlier run that is summed up again, after a redrive for example, heeds it too.
+// InForce reports whether it counts for a run that started at the given time. It also counts for runs that started
+// before it was accepted: a redrive recomputes their summaries.
 func (a Acceptance) InForce(started time.Time) bool { return a.Until == nil || a.Until.After(started) }
 
-// Acceptable reports whether people can accept what the code stands for: a warning, or an error that only a person
-// can mend. What passes by itself they cannot, nor what a guard holds back: that is approved, or it is wrong.
+// Acceptable reports whether the code can be accepted: a warning, or an error that only a person can resolve. A
+// withheld repair cannot: it is approved or wrong.
 func Acceptable(code string) bool {
 	concern := adviceOn(code).Concern
 	return concern == ConcernWarning || concern == ConcernPerson && !Reason(code).Withholds()
 }
 
-// AcceptableCodes are those codes, in the order in which people are shown them.
+// AcceptableCodes returns the codes that can be accepted, in display order.
 func AcceptableCodes() []string {
 	var codes []string
 	for _, a := range allAdvice {
@@ -41,8 +41,8 @@ func AcceptableCodes() []string {
 	return codes
 }
 
-// Codes are what the item says that people can accept: its error's reason, and its warnings' codes, each once.
-func (i Item) Codes() []string {
+// AcceptableCodes returns the item's acceptable codes, each once: its error's reason and its warnings.
+func (i Item) AcceptableCodes() []string {
 	var codes []string
 	if i.Outcome == OutcomeError && Acceptable(string(i.Reason)) {
 		codes = append(codes, string(i.Reason))
@@ -60,5 +60,5 @@ func (i Item) Accepts(code string) bool {
 	return slices.ContainsFunc(i.Accepted, func(a Acceptance) bool { return a.Code == code })
 }
 
-// AcceptedError reports whether the item is in error, and that is accepted.
+// AcceptedError reports whether the item has an error that is accepted.
 func (i Item) AcceptedError() bool { return i.Outcome == OutcomeError && i.Accepts(string(i.Reason)) }

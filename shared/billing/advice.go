@@ -7,44 +7,43 @@ import (
 	"strings"
 )
 
-// Concern says what a reason or warning goes with.
+// Concern classifies reasons and warnings by what they are about.
 type Concern string
 
 const (
-	// ConcernPending, ConcernSkipped and ConcernSynced: the organization has this outcome (synced is
-	// drifted in a dry run), and nothing has to be done.
+	// ConcernPending, ConcernSkipped and ConcernSynced: an outcome that needs no action. ConcernSynced covers drifted.
 	ConcernPending Concern = "pending"
 	ConcernSkipped Concern = "skipped"
 	ConcernSynced  Concern = "synced"
-	// ConcernPerson: the organization is in error until somebody decides.
+	// ConcernPerson: an error that only a person can resolve.
 	ConcernPerson Concern = "error, a person decides"
-	// ConcernPassing: the organization is in error after the last of many tries.
+	// ConcernPassing: a temporary failure that outlasted all retries.
 	ConcernPassing Concern = "error, after many tries"
 	// ConcernRefused: a message or a request was refused.
 	ConcernRefused Concern = "refused"
 	// ConcernRun: the run was stopped, or is suspect.
 	ConcernRun Concern = "the whole run"
-	// ConcernWarning: whatever the outcome, somebody should look.
+	// ConcernWarning: a person should look; the outcome does not depend on it.
 	ConcernWarning Concern = "warning"
 )
 
-// Advice is what people are told of a reason or a warning, wherever they meet it.
+// Advice explains a reason or a warning in every report, message and document.
 type Advice struct {
 	Code    string
-	Concern Concern // "" of a code that this version does not know
+	Concern Concern // "" for a code that this version does not know
 	Means   string  // one sentence
-	Do      string  // "" where there is nothing to do
-	// Commands are what to run after that, in their order, as [Summary.Command] takes them.
+	Do      string  // "" if there is nothing to do
+	// Commands are to be run in this order after that, as templates of [Summary.Command].
 	Commands []string
 }
 
-// AllAdvice returns what to tell of each reason and warning, in the order in which to show them.
+// AllAdvice returns the advice on every reason and warning, in display order.
 func AllAdvice() []Advice { return slices.Clone(allAdvice) }
 
-// Advice returns what to tell of the reason.
+// Advice returns the advice on the reason.
 func (r Reason) Advice() Advice { return adviceOn(string(r)) }
 
-// Advice returns what to tell of the warning.
+// Advice returns the advice on the warning.
 func (w WarningCode) Advice() Advice { return adviceOn(string(w)) }
 
 func adviceOn(code string) Advice {
@@ -56,44 +55,69 @@ func adviceOn(code string) Advice {
 	return Advice{Code: code}
 }
 
-// RetryCommands returns what to run for organizations of the run that ended in error with this reason, once
-// the cause is gone: for one of them, or for all where orgID is empty. What a guard holds back is
-// looked at and allowed by a person: trying it again would lead around the guard.
+// ifWritten is the advice on organizations of a dry run whose repair a run that writes would withhold.
+var ifWritten = map[Reason]Advice{
+	ReasonWithheld: {
+		string(ReasonWithheld), ConcernPerson, "A run that writes would lower access beyond its limit of downgrades, and withhold these.",
+		"Look at the changes. If they are right, start a run, then approve what it withholds.", []string{explainOne, startRun},
+	},
+	ReasonWithheldByRun: {
+		string(ReasonWithheldByRun), ConcernPerson, "A run that writes would not lower access here, because another run withholds that.",
+		"Look at the changes. If they are right, approve the run that --explain names, then redrive.", thenReviewRedrive,
+	},
+	ReasonNotRepeated: {
+		string(ReasonNotRepeated), ConcernPerson,
+		"A run that writes would not lower access again: the same repair was made within 24 hours and something undid it.",
+		ReasonNotRepeated.Advice().Do, thenAllow,
+	},
+}
+
+// AdviceIfWritten returns the advice on a reason of [Summary.WouldWithhold], with the commands for one organization, or
+// for all if orgID is empty.
+func (s Summary) AdviceIfWritten(r Reason, orgID string) Advice {
+	a := ifWritten[r]
+	a.Commands = s.commands(a.Commands, orgID)
+	return a
+}
+
+// RetryCommands returns the commands that retry the organizations with this reason once the cause is fixed: one
+// organization, or all if orgID is empty. For a withheld repair they are those that review and approve it, since a
+// retry would bypass the guard.
 func (a Advice) RetryCommands(s Summary, orgID string) []string {
 	if Reason(a.Code).Withholds() && !s.DryRun {
 		return s.commands(a.Commands, orgID)
 	}
-	return s.commands([]string{tryAgain(s.DryRun, orgID)}, orgID)
+	return s.commands([]string{retryCommand(s.DryRun, orgID)}, orgID)
 }
 
-// tryAgain: what a dry run could not decide is in no dead-letter queue.
-func tryAgain(dryRun bool, orgID string) string {
+// retryCommand starts a new dry run instead of a redrive, since errors of dry runs are not in the dead-letter queue.
+func retryCommand(dryRun bool, orgID string) string {
 	switch {
 	case orgID != "" && dryRun:
 		return runOne + " --dry-run"
 	case orgID != "":
 		return runOne
 	case dryRun:
-		return startAnew + " --dry-run"
+		return startRun + " --dry-run"
 	default:
 		return redrive
 	}
 }
 
-// RunCommands returns what to run about a run that has this reason, once the cause is gone.
+// RunCommands returns the commands for a run with this reason, once the cause is fixed.
 func (a Advice) RunCommands(s Summary) []string {
-	if s.DryRun && slices.Equal(a.Commands, anew) {
-		return []string{startAnew + " --dry-run"}
+	if s.DryRun && slices.Equal(a.Commands, thenStart) {
+		return []string{startRun + " --dry-run"}
 	}
 	return s.commands(a.Commands, "")
 }
 
-// ExplainStatus says what the run's status means, and which command comes next if one does: the one for the
-// reason of the status, where it has one.
+// ExplainStatus returns what the run's status means and the next command, if there is one. The command for the status
+// reason has precedence.
 func (s Summary) ExplainStatus() (means, command string) {
 	switch s.Status {
 	case RunEnumerating, RunRunning:
-		means, command = "The run is still going; the figures are of the moment.", "reconcile status RUN --watch"
+		means, command = "The run is still going; these are its figures so far.", "reconcile status RUN --watch"
 	case RunCompleted:
 		means = "Every organization has an outcome, none an error."
 		if s.AcceptedErrors > 0 {
@@ -125,22 +149,22 @@ func (s Summary) commands(templates []string, orgID string) []string {
 	return all
 }
 
-// Command fills in the run for RUN, the organization for ORG, quoted for the shell, and for N the
-// limit that allows what was withheld. What is not known stays as it is.
+// Command replaces RUN and ORG by the ids, quoted for the shell, and N by the limit that allows everything withheld.
+// Placeholders without a value remain.
 func (s Summary) Command(template, orgID string) string {
-	var known []string
+	var replacements []string
 	if s.RunID != "" {
-		known = append(known, "RUN", shellWord(s.RunID), "--limit N", "--limit "+strconv.Itoa(s.Downgrades+s.Reasons[ReasonWithheld]))
+		replacements = append(replacements, "RUN", shellWord(s.RunID), "--limit N", "--limit "+strconv.Itoa(s.Downgrades+s.Reasons[ReasonWithheld]))
 	}
 	if orgID != "" {
-		known = append(known, "ORG", shellWord(orgID))
+		replacements = append(replacements, "ORG", shellWord(orgID))
 	}
-	return strings.NewReplacer(known...).Replace(template)
+	return strings.NewReplacer(replacements...).Replace(template)
 }
 
 var bareWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]*$`)
 
-// shellWord quotes a word for the shell where it needs that.
+// shellWord quotes a word for the shell if necessary.
 func shellWord(s string) string {
 	if bareWord.MatchString(s) {
 		return s

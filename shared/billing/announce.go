@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// AnnouncementSource is who announces, as a rule's pattern names it.
+// AnnouncementSource is the source of the events on the bus.
 const AnnouncementSource = "subscription-reconciliation"
 
-// AnnouncementVersion is that of what is announced. Within a version keys are only added; one that goes, or
-// whose meaning changes, makes a new version.
+// AnnouncementVersion is the version of the announcements' keys. Adding a key keeps the version; removing one or
+// changing its meaning makes a new version.
 const AnnouncementVersion = 1
 
-// AnnouncementType is what an announcement tells: the detail-type of the event on the bus.
+// AnnouncementType is the detail-type of the event on the bus.
 type AnnouncementType string
 
 const (
 	// AnnounceReconciled: an organization's rows were repaired.
 	AnnounceReconciled AnnouncementType = "Organization Reconciled"
-	// AnnounceRunFinished: a run ended, or what is to be told of its end changed.
+	// AnnounceRunFinished: a run ended, or its summary changed afterwards.
 	AnnounceRunFinished AnnouncementType = "Reconciliation Run Finished"
 )
 
-// AnnouncementTypes are all there are.
+// AnnouncementTypes returns all types.
 func AnnouncementTypes() []AnnouncementType {
 	return []AnnouncementType{AnnounceReconciled, AnnounceRunFinished}
 }
@@ -38,33 +38,32 @@ type Announcement struct {
 }
 
 const (
-	// MaxAnnouncementBackoff is how long one that was refused waits at most for the next try.
+	// MaxAnnouncementBackoff limits the time until a refused announcement is sent again.
 	MaxAnnouncementBackoff = time.Hour
-	// AmendmentDelay is how long the news that a run was amended waits for more of them: a redrive amends it
-	// many times.
+	// AmendmentDelay collects the amendments of a run into one announcement: a redrive makes many.
 	AmendmentDelay = 2 * time.Minute
 )
 
-// Backoff is how long the announcement waits after it was refused once more: from 5 s, doubled each time.
+// Backoff returns the time until the announcement is sent again after another refusal: 5 s, doubled each time.
 func (a Announcement) Backoff() time.Duration {
 	const first, doublings = 5 * time.Second, 10
 	return min(first<<min(a.Attempts, doublings), MaxAnnouncementBackoff)
 }
 
-// Origin says whose database something happened in, so that nobody takes one stage's for another's.
+// Origin identifies the deployment that an announcement comes from.
 type Origin struct {
-	Stage    string `json:"stage"`    // "" is the one without a name
-	LiveMode bool   `json:"livemode"` // of the Stripe key, as Stripe's objects say it
+	Stage    string `json:"stage"`    // "" is the stage without a name
+	LiveMode bool   `json:"livemode"` // the mode of the Stripe key
 }
 
-// Origin returns where the announcement says that it comes from.
+// Origin returns the origin that the announcement's detail states.
 func (a Announcement) Origin() (from Origin, err error) {
 	err = json.Unmarshal(a.Detail, &from)
 	return from, err
 }
 
-// SameBus reports whether two ARNs are of one event bus. One without an account, that of a bus that was named by its
-// name alone, is that of the account in the other. The partition follows from the region.
+// SameBus reports whether two ARNs name the same event bus. A missing account, of a bus that was configured by its name
+// only, matches any. The partition is ignored because it follows from the region.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 func SameBus(a, b string) bool {
 	const partition, account, parts = 1, 4, 6
@@ -73,45 +72,45 @@ func SameBus(a, b string) bool {
 		return a == b
 	}
 	for i := range parts {
-		either := i == partition || i == account && (left[i] == "" || right[i] == "")
-		if !either && left[i] != right[i] {
+		ignored := i == partition || i == account && (left[i] == "" || right[i] == "")
+		if !ignored && left[i] != right[i] {
 			return false
 		}
 	}
 	return true
 }
 
-// OrganizationReconciled tells of one committed repair. It is the sign to read the row anew and never what to
-// set: events are in no order, and the row may have moved on.
+// OrganizationReconciled announces one committed repair. Consumers must read the row again instead of using these
+// values: events are unordered, and the row may have changed since.
 type OrganizationReconciled struct {
 	Version int    `json:"version"`
-	ID      string `json:"id"` // of the repair, the same however often it is sent
+	ID      string `json:"id"` // of the repair; a repeated event has the same
 	Origin
 	RunID          string     `json:"runId"`
 	OrgID          string     `json:"orgId"`
-	SubscriptionID any        `json:"subscriptionId"` // that governs, else that the row records; null if none
+	SubscriptionID any        `json:"subscriptionId"` // the governing one, else the recorded one, else null
 	CustomerID     any        `json:"customerId"`     // of the row after the repair
 	Tier           Transition `json:"tier"`           // organizations.subscription_tier
-	Status         Transition `json:"status"`         // subscriptions.status; from null where there was no row
+	Status         Transition `json:"status"`         // subscriptions.status; from null if there was no row
 	Period         Period     `json:"period"`
 	AccessLowered  bool       `json:"accessLowered"`
 	Changes        []Change   `json:"changes"`
 	DecidedAt      time.Time  `json:"decidedAt"`
 }
 
-// Transition is a value before and after a repair, alike where it did not change.
+// Transition is a value before and after a repair; both are equal if it did not change.
 type Transition struct {
 	From any `json:"from"`
 	To   any `json:"to"`
 }
 
-// Period is the subscription's current one after the repair; null where the row has none.
+// Period is the subscription's current period after the repair, null if the row has none.
 type Period struct {
 	From any `json:"from"`
 	To   any `json:"to"`
 }
 
-// Reconciled returns what is told of a repair of the record by the plan, without version, id and origin.
+// Reconciled returns the announcement of a repair, without id and origin.
 func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) OrganizationReconciled {
 	var row *Row
 	for i := range before.Rows {
@@ -119,7 +118,7 @@ func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) 
 			row = &before.Rows[i]
 		}
 	}
-	move := func(field string) Transition {
+	transition := func(field string) Transition {
 		c := columnNamed(field)
 		var from any
 		if row != nil || c.Table() != TableSubscriptions {
@@ -132,57 +131,59 @@ func (t Tiers) Reconciled(before Record, plan Plan, runID string, at time.Time) 
 		}
 		return Transition{From: from, To: from}
 	}
-	told := OrganizationReconciled{
-		Version: AnnouncementVersion, RunID: runID, OrgID: before.Org.ID, SubscriptionID: move(FieldSubscriptionID).To, CustomerID: move(FieldCustomerID).To,
-		Tier: move(FieldOrgTier), Status: move(FieldStatus), Period: Period{From: move(FieldCurrentPeriodStart).To, To: move(FieldCurrentPeriodEnd).To},
+	reconciled := OrganizationReconciled{
+		Version: AnnouncementVersion, RunID: runID, OrgID: before.Org.ID,
+		SubscriptionID: transition(FieldSubscriptionID).To, CustomerID: transition(FieldCustomerID).To,
+		Tier: transition(FieldOrgTier), Status: transition(FieldStatus),
+		Period:        Period{From: transition(FieldCurrentPeriodStart).To, To: transition(FieldCurrentPeriodEnd).To},
 		AccessLowered: t.LowersAccess(plan.Changes), Changes: plan.Changes, DecidedAt: at.UTC(),
 	}
 	if plan.GoverningID != "" {
-		told.SubscriptionID = plan.GoverningID
+		reconciled.SubscriptionID = plan.GoverningID
 	}
-	return told
+	return reconciled
 }
 
-// RunFinished tells how a run ended. A run that a redrive amends is told of again, with another id.
+// RunFinished announces the end of a run. An amended run is announced again with another id.
 type RunFinished struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"`
 	Origin
 	Kind RunKind `json:"kind"`
-	Text string  `json:"text"` // the digest that a person reads
-	// Lines are those of Text as [TemplateLines] returns them.
+	Text string  `json:"text"` // the digest
+	// Lines are the lines of Text, from [TemplateLines].
 	Lines []string `json:"lines"`
 	Summary
-	Details *struct{} `json:"details,omitempty"` // takes those of the summary out: there may be too many for an event
-	// By and Approval take out who asked and who approved: what is announced names no person.
+	Details *struct{} `json:"details,omitempty"` // hides the summary's details, which may exceed the size of an event
+	// By and Approval hide the summary's fields: announcements name no person.
 	By       *struct{} `json:"by,omitempty"`
 	Approval *struct{} `json:"approval,omitempty"`
 }
 
-// ForAnnouncement returns the summary with what its reason means in the place of the message: that may quote the
-// database's driver, with hosts and users, and is for the run's row and the log.
+// ForAnnouncement returns the summary with the meaning of its reason instead of the message, which may contain hosts
+// and users from a database error.
 func (s Summary) ForAnnouncement() Summary {
 	s.StatusMessage = s.StatusReason.Advice().Means
 	return s
 }
 
-// TemplateLines returns the lines of a digest, at most [MaxDigestLines], so that a rule's input transformer can put
-// each between the double quotes of its template. A template names single values, and EventBridge does not escape
-// what it puts in: a double quote would end the string, and how a line break or a backslash arrives is not documented.
+// TemplateLines returns the lines of a digest, at most [MaxDigestLines], for an input transformer's template, which can
+// name only single values. EventBridge does not escape them: a double quote would end the string, and what happens to
+// line breaks and backslashes is not documented.
 // https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html#eb-transform-input-issues
 func TemplateLines(digest string) []string {
 	lines := strings.Split(strings.NewReplacer(`"`, "'", `\`, "/").Replace(digest), "\n")
 	return lines[:min(len(lines), MaxDigestLines)]
 }
 
-// End is what is kept and told of a run that ended.
+// End is what is stored and announced when a run ends.
 type End struct {
 	Summary  Summary
-	Baseline Baseline // to compare the next run with
+	Baseline Baseline // for the next run
 	Kind     RunKind
-	Text     string // the digest; "" where the end is not announced
+	Text     string // the digest; "" if the end is not announced
 	At       time.Time
-	// NotBefore is when it is announced; the zero time is at once.
+	// NotBefore delays the announcement; zero means no delay.
 	NotBefore time.Time
 }
 
@@ -193,9 +194,9 @@ func (s Summary) IsNewsAfter(before Summary) bool {
 		s.Pending != before.Pending || s.Downgrades != before.Downgrades || s.OrphansTotal != before.OrphansTotal
 }
 
-// AnnouncesEnd reports whether the end of the run is announced: of a run over one organization never, for whoever
-// started it looks at it; of a catch-up only where something was repaired or a person is needed, for there are
-// many; else always, so that silence is a sign.
+// AnnouncesEnd reports whether the end of the run is announced. Full runs always are, so that a missing announcement
+// is noticed; catch-ups, of which there are many, only if something was repaired or needs a person; runs over one
+// organization never.
 func AnnouncesEnd(run Run, s Summary) bool {
 	switch run.Kind() {
 	case KindOne:

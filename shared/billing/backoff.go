@@ -5,8 +5,7 @@ import "time"
 // capFactor bounds the backoff: 30 s grows to 30 min.
 const capFactor = 60
 
-// Backoff is how long a message stays hidden at least after its n-th receive failed: base, doubling up to sixty
-// times base.
+// Backoff returns the minimum visibility timeout after the n-th failed receive: base, doubling up to sixty times base.
 func Backoff(base time.Duration, receives int) time.Duration {
 	doubled := base
 	for i := 1; i < receives && doubled < base*capFactor; i++ {
@@ -15,8 +14,8 @@ func Backoff(base time.Duration, receives int) time.Duration {
 	return min(doubled, base*capFactor)
 }
 
-// Receives is how often a message is to be received so that its backoffs add up to the time until a run's deadline:
-// an outage that the run survives dead-letters nothing.
+// Receives returns the number of receives whose backoffs add up to the run's deadline: an outage shorter than that
+// dead-letters nothing.
 func Receives(base, deadline time.Duration) int {
 	receives := 1
 	for waited := time.Duration(0); waited < deadline && receives < MaxReceives; receives++ {
@@ -25,6 +24,6 @@ func Receives(base, deadline time.Duration) int {
 	return receives
 }
 
-// MaxReceives is the most that SQS counts in a redrive policy.
+// MaxReceives is the highest maxReceiveCount that SQS allows.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 const MaxReceives = 1000

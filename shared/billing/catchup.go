@@ -3,29 +3,28 @@ package billing
 import "time"
 
 const (
-	// Overlap is how far a catch-up reaches back into what the one before has read: clocks differ, and an
-	// event may be listed a little after it was created.
+	// Overlap is how far the windows of consecutive catch-ups overlap: clocks differ, and Stripe may list an event a
+	// little after its creation.
 	Overlap = 15 * time.Minute
-	// firstReach is how far back the first catch-up looks where no full run has completed.
-	firstReach = 24 * time.Hour
-	// UndeliveredLookback is how long an event that no endpoint took is looked for: longer than Stripe goes on
-	// sending it. https://docs.stripe.com/webhooks#retries
+	// firstLookback is the window of the first catch-up if no full run has completed.
+	firstLookback = 24 * time.Hour
+	// UndeliveredLookback is how far back undelivered events are listed. It exceeds [Redelivery].
 	UndeliveredLookback = 4 * 24 * time.Hour
-	// Redelivery is how long Stripe goes on sending an event that no endpoint takes.
+	// Redelivery is how long Stripe retries an undelivered event. https://docs.stripe.com/webhooks#retries
 	Redelivery = 3 * 24 * time.Hour
 )
 
-// Cause is why a catch-up looked at an organization: the latest of the events that name it.
+// Cause is the latest event that names an organization of a catch-up.
 type Cause struct {
 	ID      string    `json:"id"`
 	Type    string    `json:"type"`
 	Created time.Time `json:"created"`
-	// PendingWebhooks is how many endpoints had not taken the event when it was last listed.
+	// PendingWebhooks counts the endpoints that had not accepted the event when it was last listed.
 	PendingWebhooks int `json:"pendingWebhooks"`
 }
 
-// Pending reports whether some endpoint had not taken the event. Else it was taken, and the record is wrong
-// all the same: the application's handler failed or ignored it; or no endpoint is subscribed to it.
+// Pending reports whether an endpoint had not accepted the event. If false and the record is wrong, the application's
+// handler failed or ignored the event, or no endpoint is subscribed to it.
 func (c Cause) Pending() bool { return c.PendingWebhooks > 0 }
 
 // Before reports whether the event is older than the other; two of the same second are ordered by id.
@@ -36,57 +35,56 @@ func (c Cause) Before(other Cause) bool {
 	return other.ID > c.ID
 }
 
-// WindowState is how far a catch-up is with what it reads of Stripe's log of events.
+// WindowState is the progress of a catch-up through Stripe's event log.
 type WindowState string
 
 const (
-	// WindowEvents: the events of its window are being read.
+	// WindowEvents: the events of the window are being read.
 	WindowEvents WindowState = ""
-	// WindowUndelivered: those that an endpoint has not taken are being read.
+	// WindowUndelivered: the undelivered events are being read.
 	WindowUndelivered WindowState = "undelivered"
-	// WindowRead: everything was read; whom it concerns is looked up.
+	// WindowRead: all events were read, and their organizations are being listed.
 	WindowRead WindowState = "read"
 )
 
-// Window is the part of Stripe's log of events that a catch-up reads. It is fixed when the run is opened.
+// Window is the part of Stripe's event log that a catch-up reads. It is fixed when the run is opened.
 type Window struct {
 	From, To time.Time // to the second, both included
-	Since    bool      // From is what somebody asked for, so that the next catch-up does not go on from here
-	Expired  bool      // From is where Stripe's log begins: what was before is not known
-	// Unreadable counts the events between them that could not be read in full: whom they concern may be missing.
+	Since    bool      // a person chose From; the next catch-up does not continue from this window
+	Expired  bool      // From was moved to the start of Stripe's log, so earlier events are missing
+	// Unreadable counts the events that could not be fully read; their organizations may be missing.
 	Unreadable int
 	State      WindowState
-	After      string // the last event read of the list that is being read; "" before the first page
+	After      string // the last event read in the current state; "" before the first page
 }
 
-// CaughtUp is what earlier runs have seen to.
-type CaughtUp struct {
-	// Through is the end of the latest catch-up that listed to its end; zero if there is none.
+// Coverage is the progress of earlier runs, from which the next window follows. A zero time means that there is none.
+type Coverage struct {
+	// Through is the end of the latest window that was fully listed.
 	Through time.Time
-	// Interrupted is the beginning of the earliest catch-up that was stopped or ran out of time, and whose window neither
-	// another nor a full run has been through, or when the last full run began, if that was later; zero if there is
-	// none.
+	// Interrupted is the start of the earliest window of a stopped or timed-out catch-up that no later run covered, or
+	// the start of the last full run if that was later.
 	Interrupted time.Time
-	// Full is when the last completed run over all organizations began; zero if there is none.
+	// Full is the start of the last completed full run.
 	Full time.Time
 }
 
-// NewWindow is the window of a catch-up that is opened now. Events younger than settle are left to the next
-// one: the webhook gets its chance first. since, unless it is zero, is where somebody wants it to begin.
-func NewWindow(now time.Time, settle time.Duration, since time.Time, at CaughtUp) Window {
+// NewWindow returns the window of a catch-up that is opened now. It excludes events younger than settle, to give the
+// webhook time to handle them. A nonzero since is the start that a person chose.
+func NewWindow(now time.Time, settle time.Duration, since time.Time, earlier Coverage) Window {
 	w := Window{To: now.Add(-settle).Truncate(time.Second), Since: !since.IsZero(), From: since}
-	if w.Since && w.To.Before(since) { // whoever asks for the last minutes wants those
+	if w.Since && w.To.Before(since) { // the person wants exactly the unsettled events
 		w.To = now.Truncate(time.Second)
 	}
 	if !w.Since {
-		w.From = at.from(now)
+		w.From = earlier.next(now)
 	}
-	reach := now.Add(-EventRetention)
-	if !w.Since && w.From.Before(reach) && at.Full.After(w.From) { // which has seen to what was before
-		w.From = at.Full
+	oldest := now.Add(-EventRetention)
+	if !w.Since && w.From.Before(oldest) && earlier.Full.After(w.From) { // the full run covered the events before it
+		w.From = earlier.Full
 	}
-	if w.From.Before(reach) {
-		w.From, w.Expired = reach, true
+	if w.From.Before(oldest) {
+		w.From, w.Expired = oldest, true
 	}
 	if w.To.Before(w.From) { // a clock was wrong
 		w.From = w.To
@@ -95,24 +93,25 @@ func NewWindow(now time.Time, settle time.Duration, since time.Time, at CaughtUp
 	return w
 }
 
-func (at CaughtUp) from(now time.Time) time.Time {
-	from := now.Add(-firstReach)
+// next returns the start of the next window.
+func (c Coverage) next(now time.Time) time.Time {
+	from := now.Add(-firstLookback)
 	switch {
-	case !at.Through.IsZero():
-		from = at.Through.Add(-Overlap)
-	case !at.Full.IsZero():
-		from = at.Full
+	case !c.Through.IsZero():
+		from = c.Through.Add(-Overlap)
+	case !c.Full.IsZero():
+		from = c.Full
 	}
-	if !at.Interrupted.IsZero() && at.Interrupted.Before(from) {
-		return at.Interrupted
+	if !c.Interrupted.IsZero() && c.Interrupted.Before(from) {
+		return c.Interrupted
 	}
 	return from
 }
 
-// UndeliveredFrom is where the events that an endpoint has not taken are read from.
+// UndeliveredFrom is the start of the list of undelivered events.
 func (w Window) UndeliveredFrom() time.Time { return w.To.Add(-UndeliveredLookback) }
 
-// Query is what to read next of the log.
+// Query returns the next page to read.
 func (w Window) Query() EventQuery {
 	q := EventQuery{From: w.From, To: w.To, After: w.After}
 	if w.State == WindowUndelivered {
@@ -121,8 +120,8 @@ func (w Window) Query() EventQuery {
 	return q
 }
 
-// Advance is the window once the page is read. A dry run looks for nothing that is undelivered: what it found
-// would be found no more by the run that repairs it.
+// Advance returns the window after the page. A dry run skips the undelivered events: recording them would hide them
+// from the run that repairs.
 func (w Window) Advance(p EventPage, dryRun bool) Window {
 	if w.State == WindowEvents {
 		w.Unreadable += p.Unreadable

@@ -18,21 +18,21 @@ func TestTheWindowOfACatchUp(t *testing.T) {
 	day := 24 * time.Hour
 	for name, test := range map[string]struct {
 		since time.Time
-		at    billing.CaughtUp
+		at    billing.Coverage
 		want  billing.Window
 	}{
 		"the first one, and no full run":          {want: billing.Window{From: ago(day), To: settled}},
-		"the first one, after a full run":         {at: billing.CaughtUp{Full: ago(3 * day)}, want: billing.Window{From: ago(3 * day), To: settled}},
-		"from the end of the one before":          {at: billing.CaughtUp{Through: ago(70 * time.Minute), Full: ago(3 * day)}, want: billing.Window{From: ago(85 * time.Minute), To: settled}},
-		"right after the one before":              {at: billing.CaughtUp{Through: settled}, want: billing.Window{From: settled.Add(-billing.Overlap), To: settled}},
-		"one was stopped since":                   {at: billing.CaughtUp{Through: ago(70 * time.Minute), Interrupted: ago(5 * time.Hour)}, want: billing.Window{From: ago(5 * time.Hour), To: settled}},
-		"the first one was stopped":               {at: billing.CaughtUp{Interrupted: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
-		"away for longer than Stripe's log":       {at: billing.CaughtUp{Through: ago(40 * day), Full: ago(35 * day)}, want: billing.Window{From: ago(30 * day), To: settled, Expired: true}},
-		"away, but a full run has seen to it":     {at: billing.CaughtUp{Through: ago(40 * day), Full: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
-		"a clock was ahead":                       {at: billing.CaughtUp{Through: now.Add(time.Hour)}, want: billing.Window{From: settled, To: settled}},
-		"somebody asks for two hours":             {since: ago(2 * time.Hour), at: billing.CaughtUp{Through: ago(time.Hour)}, want: billing.Window{From: ago(2 * time.Hour), To: settled, Since: true}},
+		"the first one, after a full run":         {at: billing.Coverage{Full: ago(3 * day)}, want: billing.Window{From: ago(3 * day), To: settled}},
+		"from the end of the one before":          {at: billing.Coverage{Through: ago(70 * time.Minute), Full: ago(3 * day)}, want: billing.Window{From: ago(85 * time.Minute), To: settled}},
+		"right after the one before":              {at: billing.Coverage{Through: settled}, want: billing.Window{From: settled.Add(-billing.Overlap), To: settled}},
+		"one was stopped since":                   {at: billing.Coverage{Through: ago(70 * time.Minute), Interrupted: ago(5 * time.Hour)}, want: billing.Window{From: ago(5 * time.Hour), To: settled}},
+		"the first one was stopped":               {at: billing.Coverage{Interrupted: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
+		"away for longer than Stripe's log":       {at: billing.Coverage{Through: ago(40 * day), Full: ago(35 * day)}, want: billing.Window{From: ago(30 * day), To: settled, Expired: true}},
+		"away, but a full run has seen to it":     {at: billing.Coverage{Through: ago(40 * day), Full: ago(2 * day)}, want: billing.Window{From: ago(2 * day), To: settled}},
+		"a clock was ahead":                       {at: billing.Coverage{Through: now.Add(time.Hour)}, want: billing.Window{From: settled, To: settled}},
+		"somebody asks for two hours":             {since: ago(2 * time.Hour), at: billing.Coverage{Through: ago(time.Hour)}, want: billing.Window{From: ago(2 * time.Hour), To: settled, Since: true}},
 		"somebody asks for the last five minutes": {since: ago(5 * time.Minute), want: billing.Window{From: ago(5 * time.Minute), To: second, Since: true}},
-		"somebody asks for too much":              {since: ago(31 * day), at: billing.CaughtUp{Full: ago(day)}, want: billing.Window{From: ago(30 * day), To: settled, Since: true, Expired: true}},
+		"somebody asks for too much":              {since: ago(31 * day), at: billing.Coverage{Full: ago(day)}, want: billing.Window{From: ago(30 * day), To: settled, Since: true, Expired: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := billing.NewWindow(now, 10*time.Minute, test.since, test.at)
@@ -54,7 +54,7 @@ func TestAWindowLeavesNoGap(t *testing.T) {
 			}
 			return now.Add(time.Duration(rapid.Int64Range(-45*24*3600, 3600).Draw(t, name)) * time.Second)
 		}
-		at := billing.CaughtUp{Through: around("through"), Interrupted: around("undone"), Full: around("full")}
+		at := billing.Coverage{Through: around("through"), Interrupted: around("undone"), Full: around("full")}
 		settle := time.Duration(rapid.Int64Range(0, 3600).Draw(t, "settle")) * time.Second
 		w := billing.NewWindow(now, settle, time.Time{}, at)
 		if w.From.After(w.To) || w.To.After(now) || w.From.Nanosecond()+w.To.Nanosecond() != 0 {

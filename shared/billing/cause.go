@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Describe tells of the event as people do: what, when in UTC, and what became of its webhook. Where the event is
-// of the same day as on, the time goes without a date.
+// Describe returns the event's type, time and delivery in words. The date is omitted if it is that of on.
 func (c Cause) Describe(on time.Time) string {
 	kind, at := c.Type, c.Created.UTC()
 	if kind == "" {
@@ -19,7 +18,7 @@ func (c Cause) Describe(on time.Time) string {
 	return fmt.Sprintf("%s of %s, %s", kind, at.Format(layout), c.Delivery())
 }
 
-// Delivery says what became of the event's webhook.
+// Delivery returns the state of the event's webhooks in words.
 func (c Cause) Delivery() string {
 	switch {
 	case c.PendingWebhooks > 1:
@@ -31,15 +30,14 @@ func (c Cause) Delivery() string {
 	}
 }
 
-// MissedWebhooks is what to think and to do about the organizations that drifted although an event tells of
-// them.
+// MissedWebhooks explains the drift of a number of organizations and its remedy.
 type MissedWebhooks struct {
 	Organizations   int
 	What, Means, Do string
 }
 
-// Missed returns, of those that drifted, first the ones whose webhook was not delivered, then those whose was
-// not handled; what there is none of is left out.
+// Missed returns the drifted organizations whose webhook was not delivered, then those whose webhook was not handled,
+// each only if there are any.
 func (d DriftByCause) Missed() []MissedWebhooks {
 	all := []MissedWebhooks{
 		{

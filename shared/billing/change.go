@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Change is one column that differs. From and To are string, bool, int64, time.Time (UTC, whole
-// seconds) or nil for NULL, in a plan and where one is read back; in JSON times are RFC 3339.
+// Change is one column that differs. From and To are string, bool, int64, time.Time (UTC, whole seconds) or nil for
+// NULL, also after decoding; in JSON times are RFC 3339.
 type Change struct {
 	Field string `json:"field"`
 	From  any    `json:"from"`
 	To    any    `json:"to"`
 }
 
-// UnmarshalJSON gives the values the types that a plan gives them.
+// UnmarshalJSON restores the values' types in a plan.
 func (c *Change) UnmarshalJSON(text []byte) error {
 	type plain Change
 	if err := json.Unmarshal(text, (*plain)(c)); err != nil {
@@ -24,7 +24,7 @@ func (c *Change) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// fromJSON leaves alone what no value of the kind is written as: columns come and go.
+// fromJSON returns a value that does not fit the kind unchanged: the column may have been another when it was stored.
 func fromJSON(kind Kind, v any) any {
 	switch v := v.(type) {
 	case string:
@@ -37,12 +37,11 @@ func fromJSON(kind Kind, v any) any {
 	return v
 }
 
-// value is what stands in a column, or is to; the zero value is NULL. Equal ones are the same, times
-// of whatever zone.
+// value is a column's value; the zero value is NULL. Values can be compared with ==, also times of different zones.
 type value struct {
 	kind   Kind
 	text   string
-	number int64 // a time's seconds since 1970; of a flag 1 or 0
+	number int64 // a time's Unix seconds; a flag's 1 or 0
 	nanos  int
 }
 
@@ -60,7 +59,7 @@ func flagValue(b bool) value {
 	return v
 }
 
-// textOrNull is NULL for "", which stands for null in a [Subscription].
+// textOrNull returns NULL for "", which means null in a [Subscription].
 func textOrNull(s string) value {
 	if s == "" {
 		return value{}
@@ -68,7 +67,7 @@ func textOrNull(s string) value {
 	return textValue(s)
 }
 
-// timeOrNull is NULL for the zero time, which stands for null in a [Subscription].
+// timeOrNull returns NULL for the zero time, which means null in a [Subscription].
 func timeOrNull(t time.Time) value {
 	if t.IsZero() {
 		return value{}
@@ -76,7 +75,7 @@ func timeOrNull(t time.Time) value {
 	return timeValue(t)
 }
 
-// valueIn is what stands in a column's cell.
+// valueIn returns the value that a column's cell points at.
 func valueIn(cell any) value {
 	switch p := cell.(type) {
 	case *string:
@@ -101,7 +100,7 @@ func valueIn(cell any) value {
 	return value{}
 }
 
-// wholeSecond: the tables' times have no more, and Stripe's neither.
+// wholeSecond drops fractions of a second, which neither the tables' nor Stripe's times have.
 func (v value) wholeSecond() value {
 	v.nanos = 0
 	return v
@@ -122,8 +121,8 @@ func (v value) any() any {
 	}
 }
 
-// diff lists the columns in which row and organization are not as the subscription and its tier want
-// them; nil is a row that there is not.
+// diff returns the changes that row and organization need to match the subscription and its tier. A nil row does not
+// exist yet.
 func diff(row *Row, org *Organization, s *Subscription, tier Tier) []Change {
 	var changes []Change
 	for i := range columns {

@@ -108,7 +108,7 @@ func TestAColumnIsRequiredWhereItsFieldHasNoNull(t *testing.T) {
 			want = new(string)
 		}
 		if got := c.Cell(&billing.Row{}, &billing.Organization{}); reflect.TypeOf(got) != reflect.TypeOf(want) {
-			t.Errorf("%s, a %s, required %t, is a %T", c.Field, c.Kind, c.Required, got)
+			t.Errorf("%s, of kind %d, required %t, is a %T", c.Field, c.Kind, c.Required, got)
 		}
 	}
 }

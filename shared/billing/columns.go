@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The columns of [Columns] that code asks for by name, as reports and summaries name them.
+// The names of [Columns], also in reports and summaries.
 const (
 	FieldSubscriptionID     = "subscriptions.stripe_subscription_id"
 	FieldCustomerID         = "subscriptions.stripe_customer_id"
@@ -26,40 +26,40 @@ const (
 	FieldOrgTrialEndsAt = "organizations.trial_ends_at"
 )
 
-// Kind is what a column's values are.
-type Kind string
+// Kind is the type of a column's values.
+type Kind int
 
 const (
-	KindText   Kind = "text"
-	KindTime   Kind = "time"
-	KindFlag   Kind = "flag"
-	KindNumber Kind = "number"
+	KindText Kind = iota + 1
+	KindTime
+	KindFlag
+	KindNumber
 )
 
-// Group is what columns tell together; most columns stand for themselves and have none.
+// Group combines columns of the same meaning. Most columns have none.
 type Group string
 
 const (
-	GroupID     Group = "id" // names something in Stripe
+	GroupID     Group = "id" // ids of Stripe objects
 	GroupTier   Group = "tier"
 	GroupStatus Group = "status"
 	GroupPeriod Group = "period"
 )
 
-// Column is one that this system compares and repairs, and what is written to it.
+// Column is a column that this system compares and repairs.
 type Column struct {
 	Field  string // table and column
 	Kind   Kind
 	Group  Group
-	Values []string // every value of a status or tier, a tier's from the lowest; nil for any text
-	Null   bool     // NULL is written too
-	// Required: NULL says nothing that could be compared.
+	Values []string // all values of a status or tier, tiers in ascending order; nil for any text
+	Null   bool     // NULL may be written
+	// Required: the column must not contain NULL.
 	Required bool
-	// Cell points at the field of the row or, where it is a column of organizations, of the
-	// organization: at a string where it is required, else at a pointer that is nil for NULL.
+	// Cell returns a pointer to the field of the row or the organization: a *string if the column is required, else a
+	// pointer to a pointer that is nil for NULL.
 	Cell func(*Row, *Organization) any
 
-	// want is what follows from the subscription that governs and from its tier.
+	// want derives the value from the governing subscription and its tier.
 	want func(*Subscription, Tier) value
 }
 
@@ -69,10 +69,10 @@ const (
 	TableSubscriptions = "subscriptions"
 )
 
-// MaxIDLength is the most characters that are written of an id of Stripe's.
+// MaxIDLength limits the characters of Stripe's ids.
 const MaxIDLength = 120
 
-// columns is the one place that says what is compared: all else follows from it.
+// columns defines everything that is compared and repaired.
 var columns = []Column{
 	{
 		Field: FieldSubscriptionID, Kind: KindText, Group: GroupID,
@@ -152,11 +152,11 @@ var columns = []Column{
 	},
 }
 
-// Columns are all that are compared, in the order of their changes: first those of a subscriptions
-// row, then the organization's. A tier's have no Values: see [Tiers.Columns].
+// Columns returns all columns, those of subscriptions first, in the order of a plan's changes. Tier columns have no
+// Values: see [Tiers.Columns].
 func Columns() []Column { return slices.Clone(columns) }
 
-// ColumnsOf returns the columns of a table, in the order of their changes, a tier's without Values.
+// ColumnsOf returns the [Columns] of a table.
 func ColumnsOf(table string) []Column {
 	return slices.DeleteFunc(slices.Clone(columns), func(c Column) bool { return c.Table() != table })
 }
@@ -169,7 +169,7 @@ func texts[T ~string](values []T) []string {
 	return all
 }
 
-// statuses are what a table's column says of each status of Stripe's.
+// statuses returns the column values of all of Stripe's statuses.
 func statuses(as func(Status) string) []string {
 	var all []string
 	for s := range maps.Keys(precedence) {
@@ -191,10 +191,10 @@ func (c *Column) Name() string {
 	return name
 }
 
-// Value is what stands in the column, as a [Change] has it.
+// Value returns the column's value, as in a [Change].
 func (c *Column) Value(r *Row, o *Organization) any { return c.read(r, o).any() }
 
-// Wanted is what is to stand in the column where the subscription governs, as a [Change] has it.
+// Wanted returns the value that the governing subscription requires, as in a [Change].
 func (c *Column) Wanted(s Subscription, tier Tier) any { return c.want(&s, tier).any() }
 
 func (c *Column) read(r *Row, o *Organization) value {
@@ -210,22 +210,22 @@ func Fields() []string {
 	return names
 }
 
-// FieldsOf returns those of the columns of a group.
+// FieldsOf returns the names of a group's columns.
 func FieldsOf(g Group) []string {
 	return slices.DeleteFunc(Fields(), func(field string) bool { return GroupOf(field) != g })
 }
 
-// GroupOf returns the column's group; none where it is not compared.
+// GroupOf returns the column's group, "" for an unknown column.
 func GroupOf(field string) Group { return columnNamed(field).Group }
 
-// GrantsAccess reports whether the column is a tier, a status or a subscription's id: a customer
-// has or lacks something where it is wrong.
+// GrantsAccess reports whether a wrong value gives a customer too much or too little: a tier, a status or a
+// subscription's id.
 func GrantsAccess(field string) bool {
 	group := GroupOf(field)
 	return group == GroupTier || group == GroupStatus || field == FieldSubscriptionID
 }
 
-// columnNamed is the zero Column where none has the name.
+// columnNamed returns the zero Column for an unknown name.
 func columnNamed(field string) Column {
 	for i := range columns {
 		if columns[i].Field == field {

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// MaxDigestLines bounds a digest: more is not read on a telephone.
+	// MaxDigestLines keeps a digest readable on a phone.
 	MaxDigestLines = 20
-	// The digest names so many organizations and orphans, and explains so many reasons.
+	// digestIDs limits the ids of a line, digestReasons the explained reasons.
 	digestIDs     = 5
 	digestReasons = 3
-	// digestWidth is the most characters of a line: a message of Stripe's or the database's may be long.
+	// digestWidth limits the characters of a line.
 	digestWidth = 500
 )
 
-// Digest tells people who do not know this system how a run ended, in at most [MaxDigestLines] lines of
-// plain text: what was repaired and whose access changed, what needs a person and which command to run,
-// and where the report is (reportURL, empty where there is none). It names organizations by their ids only.
+// Digest summarizes a run for people who do not know this system, in at most [MaxDigestLines] lines of plain text: the
+// repairs, changes of access, what needs a person with the commands to run, and the report (reportURL, if there is
+// one). It names organizations by their ids only.
 func Digest(run Run, s Summary, reportURL string) string {
 	d := digest{run: run, s: s}
 	d.title()
@@ -45,7 +45,7 @@ type digest struct {
 	lines []string
 }
 
-// line adds one line, whatever the data has in it.
+// line adds exactly one line, even if the data contains line breaks.
 func (d *digest) line(format string, args ...any) {
 	text := []rune(strings.Map(printable, fmt.Sprintf(format, args...)))
 	if len(text) > digestWidth {
@@ -54,7 +54,7 @@ func (d *digest) line(format string, args ...any) {
 	d.lines = append(d.lines, string(text))
 }
 
-// printable leaves nothing that could end a line or turn its direction.
+// printable replaces characters that could end a line or change its direction.
 func printable(r rune) rune {
 	switch {
 	case unicode.IsPrint(r):
@@ -79,12 +79,12 @@ func (d *digest) title() {
 		return
 	}
 	advice := d.s.StatusReason.Advice()
-	// Not the message: it may quote the database's driver, with hosts and users, and this goes to every subscriber.
+	// The message may contain hosts and users from a database error, and every subscriber gets the digest.
 	d.line("Why: %s (%s)", cmp.Or(advice.Means, "see the report"), d.s.StatusReason)
 	d.do(advice.Do, advice.RunCommands(d.s))
 }
 
-// ended says how the run ended, so that it follows a colon.
+// ended returns the run's end as the rest of a sentence.
 func ended(s Summary) string {
 	switch s.Status {
 	case RunCompleted:
@@ -105,7 +105,7 @@ func ended(s Summary) string {
 	}
 }
 
-// do says what to do and then to run, on one line; nothing where there is nothing.
+// do adds a line with the remedy and the commands, if there are any.
 func (d *digest) do(do string, commands []string) {
 	switch {
 	case do == "" && len(commands) == 0:
@@ -132,7 +132,7 @@ func (d *digest) counts() {
 	}
 	d.line("%s.", text)
 	if s.Status == RunIncomplete && s.StatusReason == "" {
-		d.do("Find out why the workers did not get through.", s.commands(resumed, ""))
+		d.do("Find out why the workers did not get through.", s.commands(thenResume, ""))
 	}
 }
 
@@ -141,12 +141,12 @@ func (d *digest) access() {
 	if d.s.DryRun {
 		would = "would be "
 	}
-	for _, moved := range []struct {
+	for _, change := range []struct {
 		how string
 		Affected
 	}{{"raised", d.s.Access.Raised}, {"lowered", d.s.Access.Lowered}} {
-		if moved.Organizations > 0 {
-			d.line("Access %s%s for %s: %s.", would, moved.how, organizations(moved.Organizations), some(moved.First, moved.Organizations))
+		if change.Organizations > 0 {
+			d.line("Access %s%s for %s: %s.", would, change.how, organizations(change.Organizations), some(change.First, change.Organizations))
 		}
 	}
 	if d.s.DryRun && d.s.Downgrades > d.s.DowngradeLimit {
@@ -154,7 +154,7 @@ func (d *digest) access() {
 	}
 }
 
-// causes tells of a catch-up whether Stripe could deliver what led to the drift.
+// causes adds the webhook deliveries of a catch-up's drift.
 func (d *digest) causes() {
 	var all []string
 	if n := d.s.DriftByCause.Pending; n > 0 {
@@ -168,10 +168,10 @@ func (d *digest) causes() {
 	}
 }
 
-// needsAPerson explains the reasons of most organizations.
+// needsAPerson explains the most frequent reasons that a person must resolve.
 func (d *digest) needsAPerson() {
 	var reasons []Reason
-	left := 0
+	others := 0
 	for _, reason := range byCount(d.s.Reasons) {
 		switch concern := reason.Advice().Concern; {
 		case d.s.Unaccepted(reason) == 0:
@@ -179,7 +179,7 @@ func (d *digest) needsAPerson() {
 		case len(reasons) < digestReasons:
 			reasons = append(reasons, reason)
 		default:
-			left += d.s.Unaccepted(reason)
+			others += d.s.Unaccepted(reason)
 		}
 	}
 	if len(reasons) == 0 {
@@ -194,8 +194,8 @@ func (d *digest) needsAPerson() {
 		d.line("- %s, %s: %s", organizations(d.s.Unaccepted(reason)), reason, advice.Means)
 		d.do(advice.Do, advice.RetryCommands(d.s, ""))
 	}
-	if left > 0 {
-		d.line("- %s for other reasons, which the report explains.", organizations(left))
+	if others > 0 {
+		d.line("- %s for other reasons, which the report explains.", organizations(others))
 	}
 }
 
@@ -224,7 +224,7 @@ func (d *digest) orphans() {
 		Count(d.s.OrphansTotal, "live subscription"), some(ids, d.s.OrphansTotal))
 }
 
-// some names the first of them, and says how many more there are.
+// some lists the first ids and the number of others.
 func some(ids []string, total int) string {
 	shown := ids[:min(len(ids), digestIDs)]
 	text := strings.Join(shown, ", ")
@@ -238,7 +238,7 @@ func some(ids []string, total int) string {
 	}
 }
 
-// byCount returns the keys, the one with the highest count first.
+// byCount returns the keys by descending count.
 func byCount[K ~string](counts map[K]int) []K {
 	return slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
 		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(string(a), string(b)))

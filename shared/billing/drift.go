@@ -2,47 +2,43 @@ package billing
 
 import "maps"
 
-// Drift is what differed from Stripe in a run, repaired, withheld, or found by a dry run, counted in
-// organizations.
+// Drift counts the organizations of a run that differed from Stripe: repaired, withheld, or found by a dry run.
 type Drift struct {
-	ByField map[string]int // by column; those without drift are absent
-	Access  int            // with a column that grants access among them
+	ByField map[string]int // by column, only nonzero counts
+	Access  int            // with at least one column that grants access
 	Detail  int            // with other columns only
-	// Warnings counts organizations by warning, whatever their outcome.
+	// Warnings counts organizations of any outcome by warning, without accepted ones.
 	Warnings      map[WarningCode]int
 	AccessChanges AccessChanges
 	ByCause       DriftByCause
-	// Accepted counts organizations by the code of an error or a warning that somebody accepted: such warnings
-	// are not among the others, and what differs in such an error is not in Access and Detail. AcceptedErrors are
-	// those in error.
+	// Accepted counts organizations by accepted error or warning, AcceptedErrors those with an accepted error. Neither
+	// Access nor Detail includes the latter.
 	Accepted       map[string]int
 	AcceptedErrors int
 }
 
-// AccessChanges tells whose access the changes of a run raised or lowered, or in a dry run would.
+// AccessChanges are the organizations whose access a run raised or lowered, or would in a dry run.
 type AccessChanges struct {
 	Raised  Affected `json:"raised"`
 	Lowered Affected `json:"lowered"`
 }
 
-// Affected counts organizations and names the first, at most maxAffected, in the order of their ids.
+// Affected counts organizations and lists the first ids, at most maxAffected.
 type Affected struct {
 	Organizations int      `json:"organizations"`
 	First         []string `json:"first"`
 }
 
-// maxAffected is how many organizations people read the ids of in a message.
 const maxAffected = 10
 
-func (m *Affected) add(orgID string) {
-	m.Organizations++
-	if len(m.First) < maxAffected {
-		m.First = append(m.First, orgID)
+func (a *Affected) add(orgID string) {
+	a.Organizations++
+	if len(a.First) < maxAffected {
+		a.First = append(a.First, orgID)
 	}
 }
 
-// Add counts one organization's item; tiers tells which of two ranks higher. What was withheld
-// moved nobody's access.
+// Add counts one organization's item.
 func (d *Drift) Add(i Item, tiers Tiers) {
 	d.addAccepted(i)
 	d.addWarnings(i)
@@ -52,11 +48,11 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 	if d.ByField == nil {
 		d.ByField = map[string]int{}
 	}
-	seen, access := map[string]bool{}, false
+	counted, access := map[string]bool{}, false
 	for _, c := range i.Changes {
 		access = access || GrantsAccess(c.Field)
-		if !seen[c.Field] {
-			seen[c.Field] = true
+		if !counted[c.Field] {
+			counted[c.Field] = true
 			d.ByField[c.Field]++
 		}
 	}
@@ -69,7 +65,7 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 		d.Detail++
 	}
 	switch {
-	case i.Outcome == OutcomeError: // withheld
+	case i.Outcome == OutcomeError: // withheld, so nothing was written
 	case tiers.LowersAccess(i.Changes):
 		d.AccessChanges.Lowered.add(i.OrgID)
 	case tiers.RaisesAccess(i.Changes):
@@ -79,7 +75,7 @@ func (d *Drift) Add(i Item, tiers Tiers) {
 
 func (d *Drift) addAccepted(i Item) {
 	d.AcceptedErrors += one(i.AcceptedError())
-	for _, code := range i.Codes() {
+	for _, code := range i.AcceptableCodes() {
 		if !i.Accepts(code) {
 			continue
 		}
@@ -105,20 +101,20 @@ func (d *Drift) addWarnings(i Item) {
 	}
 }
 
-// listed never has null for a list.
-func (m AccessChanges) listed() AccessChanges {
-	for _, moved := range []*Affected{&m.Raised, &m.Lowered} {
-		if moved.First == nil {
-			moved.First = []string{}
+// withoutNil replaces nil slices by empty ones, for the JSON.
+func (a AccessChanges) withoutNil() AccessChanges {
+	for _, affected := range []*Affected{&a.Raised, &a.Lowered} {
+		if affected.First == nil {
+			affected.First = []string{}
 		}
 	}
-	return m
+	return a
 }
 
-// DriftByCause counts a catch-up's organizations that had drifted, by their cause. In other runs both are 0.
+// DriftByCause counts a catch-up's drifted organizations by the delivery of their event. In other runs both are 0.
 type DriftByCause struct {
-	Pending    int `json:"pending"`    // some endpoint had not taken the event
-	NotPending int `json:"notPending"` // it was taken, or no endpoint is subscribed to it
+	Pending    int `json:"pending"`    // an endpoint had not accepted the event
+	NotPending int `json:"notPending"` // every subscribed endpoint had, or none is subscribed
 }
 
 func (d *DriftByCause) add(c *Cause) {

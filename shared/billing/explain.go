@@ -5,23 +5,21 @@ import (
 	"slices"
 )
 
-// Choice explains which subscription governs an organization. It decides nothing: [Rules.Plan]
-// does, with the same functions.
+// Choice explains which subscription governs an organization. [Rules.Plan] decides with the same functions.
 type Choice struct {
 	GoverningID string // "" if none governs
 	Why         string // one line
 	Considered  []Considered
 }
 
-// Considered is a subscription that Stripe has, and what it counts for.
+// Considered is one of the subscriptions that were read.
 type Considered struct {
 	Subscription Subscription
 	Candidate    bool
 	Why          string // why it is a candidate, or why not
 }
 
-// Explain says which of the subscriptions governs and why, the candidates first, in the order in
-// which they compete.
+// Explain returns the governing subscription and the reason. The candidates come first, in their precedence.
 func Explain(t Truth, rec Record) Choice {
 	var c Choice
 	if rec.Org.Deleted {
@@ -43,7 +41,7 @@ func Explain(t Truth, rec Record) Choice {
 		c.Why = err.Error()
 		return c
 	}
-	c.GoverningID, c.Why = sub.ID, whyGoverns(sub, found, rec)
+	c.GoverningID, c.Why = sub.ID, whyGoverns(*sub, found, rec)
 	return c
 }
 
@@ -58,11 +56,11 @@ func whyCandidate(s Subscription, c Claims, rec Record) string {
 	}
 }
 
-// refused are the subscriptions seen that are no candidates, by id and each once.
+// refused returns the subscriptions that are no candidates, by id and each once.
 func refused(t Truth, rec Record) []Considered {
 	var all []Considered
 	for _, s := range t.Subscriptions {
-		if t.isCandidate(s, rec) {
+		if t.isCandidate(&s, rec) {
 			continue
 		}
 		all = append(all, Considered{s, false, t.whyRefused(s, rec)})
@@ -74,13 +72,13 @@ func refused(t Truth, rec Record) []Considered {
 func (t Truth) whyRefused(s Subscription, rec Record) string {
 	switch owner := t.Claims.otherOwner(s, rec.Org.ID, false); {
 	case owner != "":
-		return "it stands on the row of organization " + owner
+		return "the row of another organization records it: " + owner
 	case t.Claims.namesOther(s, rec.Org.ID):
 		return "its metadata.orgId names organization " + t.Claims.Named[s.NamedID()]
-	case t.isStrange(s, rec):
+	case t.isUnrelated(s, rec):
 		return fmt.Sprintf("its metadata.orgId is %q, which is not this organization's id, and its customer is not this organization's either", s.OrgID)
 	default:
-		return fmt.Sprintf("it is %s, and organization %s is known under its customer too: it is left to neither", s.Status, t.Claims.sharedWith(s, rec))
+		return fmt.Sprintf("it is %s, and organization %s is known under its customer too: it is left to neither", s.Status, t.Claims.sharedWith(&s, rec))
 	}
 }
 
@@ -105,8 +103,9 @@ func whyNone(t Truth, rec Record) string {
 }
 
 func whyGoverns(s Subscription, found []Subscription, rec Record) string {
-	found, settled := preferred(found, rec)
-	if settled && len(found) == 1 {
+	preferred := preferredStatus(found, rec)
+	found = slices.DeleteFunc(slices.Clone(found), func(other Subscription) bool { return !other.competes(preferred, rec) })
+	if preferred != "" && len(found) == 1 {
 		return fmt.Sprintf("it is recorded and %s: nothing competes with that", s.Status)
 	}
 	if len(found) == 1 {

@@ -52,7 +52,7 @@ func TestExplainSaysWhyASubscriptionGoverns(t *testing.T) {
 			}), customerOnly(),
 			"", "every subscription there is belongs to another organization",
 			map[string]string{
-				"sub_1": "it stands on the row of organization " + otherOrg, "sub_2": "its metadata.orgId names organization " + otherOrg,
+				"sub_1": "the row of another organization records it: " + otherOrg, "sub_2": "its metadata.orgId names organization " + otherOrg,
 			},
 		},
 		"like ours": {

@@ -7,34 +7,32 @@ import (
 	"time"
 )
 
-// What a store answers when a write would build on something that is no longer so.
+// Conflicts: the state that a write depends on has changed.
 var (
-	// ErrRecordChanged: somebody wrote the organization since it was read; read again.
+	// ErrRecordChanged: the organization was written since it was read; read it again.
 	ErrRecordChanged = errors.New("the record changed since it was read")
-	// ErrAlreadyDecided: the item has its outcome from an earlier delivery; nothing to do.
+	// ErrAlreadyDecided: an earlier delivery decided the item; there is nothing to do.
 	ErrAlreadyDecided = errors.New("the organization already has its outcome in this run")
-	// ErrLeaseLost: another enumerator took over the run, or the run was closed.
+	// ErrLeaseLost: another enumerator acquired the run's lease, or the run was closed.
 	ErrLeaseLost = errors.New("another enumerator holds this run")
 )
 
-// IsConflict reports whether a store told one of these about the work: no failure, and trying again
-// would hear the same.
+// IsConflict reports whether err is a conflict, so that repeating the same write is useless.
 func IsConflict(err error) bool {
 	return errors.Is(err, ErrRecordChanged) || errors.Is(err, ErrAlreadyDecided) || errors.Is(err, ErrLeaseLost)
 }
 
-// Class says what a failure means for the work that met it. It is the only thing that decides
-// between retrying, dead-lettering and stopping.
+// Class alone decides whether work is retried, dead-lettered or stopped.
 type Class int
 
 const (
-	// Permanent: about one organization; trying again changes nothing.
+	// Permanent: concerns one organization; a retry does not help.
 	Permanent Class = iota + 1
-	// Throttled: the other side asks us to slow down.
+	// Throttled: a rate limit.
 	Throttled
-	// Unavailable: passes by itself (timeouts, 5xx, deadlocks, lost connections).
+	// Unavailable: temporary (timeouts, 5xx, deadlocks, lost connections).
 	Unavailable
-	// RunFatal: about the run, not the organization (bad key, wrong account, refused login).
+	// RunFatal: concerns the whole run (bad key, wrong account, refused login).
 	RunFatal
 )
 
@@ -53,13 +51,12 @@ func (c Class) String() string {
 	}
 }
 
-// Failure is an error with its class and reason. Packages that talk to Stripe or MySQL map
-// their errors to it once, at their border.
+// Failure is an error with its class and reason. The packages that call Stripe, MySQL and SQS return it.
 type Failure struct {
 	Class      Class
 	Reason     Reason
 	Message    string        // one line: what happened and what to do next
-	RetryAfter time.Duration // what the other side asked for (Retry-After); 0 if it did not
+	RetryAfter time.Duration // of a Retry-After header; 0 without one
 	Err        error         // the cause, may be nil
 }
 
@@ -72,11 +69,11 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Retryable reports whether the same work may succeed later without anybody's help.
+// Retryable reports whether a retry may succeed.
 func (f *Failure) Retryable() bool { return f.Class == Throttled || f.Class == Unavailable }
 
-// AsFailure returns the Failure in err's chain. An error nobody classified counts as
-// Unavailable: it is tried again, and ends in the dead-letter queue if it stays.
+// AsFailure returns the Failure in err's chain. Any other error becomes Unavailable: it is retried, and dead-lettered
+// if it persists.
 func AsFailure(err error) *Failure {
 	if f, ok := errors.AsType[*Failure](err); ok {
 		return f
@@ -87,7 +84,7 @@ func AsFailure(err error) *Failure {
 	return &Failure{Class: Unavailable, Reason: ReasonInternal, Message: "unexpected error", Err: err}
 }
 
-// IsDatabaseDown reports whether the next statement would wait for the database in vain too.
+// IsDatabaseDown reports whether the next statement would fail too.
 func IsDatabaseDown(err error) bool {
 	if err == nil {
 		return false
@@ -100,7 +97,7 @@ func permanent(reason Reason, format string, args ...any) *Failure {
 	return &Failure{Class: Permanent, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// UnknownRun is the permanent failure of who asks for a run that the database does not have.
+// UnknownRun is the failure for a run that is not in the database.
 func UnknownRun(id string) error {
 	return &Failure{
 		Class: Permanent, Reason: ReasonUnknownRun,
@@ -108,11 +105,10 @@ func UnknownRun(id string) error {
 	}
 }
 
-// CatchUpListing is the permanent failure of who would have a catch-up list beside the one that does, or that was
-// left before it had listed everybody.
+// CatchUpListing is the failure of a catch-up that is started while another one has not finished listing.
 func CatchUpListing(id string) error {
-	return permanent(ReasonCatchUpListing, "catch-up %s has not yet listed everybody whom Stripe's events name, and there is one at a time, so nothing was started; "+
-		"try again in a few minutes, or go on with that one if nobody does any more: --resume %s", id, id)
+	return permanent(ReasonCatchUpListing, "catch-up %s is still listing the organizations that Stripe's events name, and only one may do so at a time, so nothing was started; "+
+		"try again in a few minutes, or resume that one if its enumerator stopped: --resume %s", id, id)
 }
 
 // IsUnknownRun reports whether the error is one of [UnknownRun].

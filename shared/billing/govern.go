@@ -6,31 +6,30 @@ import (
 	"strings"
 )
 
-// candidates are the subscriptions that may govern the organization, each once and by id: the
-// recorded ones, those whose metadata names it, and the customer's others unless another
-// organization accounts for them (two organizations may share a customer). What is in doubt
-// between two organizations and grants nothing is left to neither.
+// candidates returns the subscriptions that may govern the organization, by id and each once: those that it records,
+// those whose metadata names it, and the others of its customers. Two organizations may share a customer, so these
+// others exclude subscriptions of another organization, and ambiguous ones that grant nothing.
 func candidates(t Truth, r Record) []Subscription {
-	var found []Subscription
-	for _, s := range t.Subscriptions {
-		if t.isCandidate(s, r) {
-			found = append(found, s)
+	found := make([]Subscription, 0, len(t.Subscriptions))
+	for i := range t.Subscriptions {
+		if s := &t.Subscriptions[i]; t.isCandidate(s, r) {
+			found = append(found, *s)
 		}
 	}
 	slices.SortStableFunc(found, compareIDs)
 	return slices.CompactFunc(found, func(a, b Subscription) bool { return a.ID == b.ID })
 }
 
-func (t Truth) isCandidate(s Subscription, r Record) bool {
-	if r.Records(s.ID) || t.Claims.Names(s, r.Org.ID) {
+func (t Truth) isCandidate(s *Subscription, r Record) bool {
+	if r.Records(s.ID) || t.Claims.Names(*s, r.Org.ID) {
 		return true
 	}
-	return !t.isStrange(s, r) && !t.Claims.ofOther(s, r.Org.ID) && (t.Claims.sharedWith(s, r) == "" || !s.Status.grantsNothing())
+	return !t.isUnrelated(*s, r) && !t.Claims.ofOther(*s, r.Org.ID) && (t.Claims.sharedWith(s, r) == "" || !s.Status.grantsNothing())
 }
 
-// isStrange: the subscription was looked at because its metadata may mean the organization, and it
-// does not; nor is its customer one that the organization is known under.
-func (t Truth) isStrange(s Subscription, r Record) bool {
+// isUnrelated reports whether the subscription was read only because its metadata resembles the organization's id:
+// neither the metadata nor the customer belongs to the organization.
+func (t Truth) isUnrelated(s Subscription, r Record) bool {
 	if !s.MayName(r.Org.ID) || t.Claims.Names(s, r.Org.ID) || slices.Contains(r.CustomerIDs(), s.CustomerID) {
 		return false
 	}
@@ -39,16 +38,15 @@ func (t Truth) isStrange(s Subscription, r Record) bool {
 	})
 }
 
-// AmbiguousCustomers returns the customers to look up for [Claims.SharedCustomers]: none where a row or the
-// metadata leads to the subscription that governs, for then it makes no difference who else is
-// known under a customer. So it makes none where the plan has nothing to change.
+// AmbiguousCustomers returns the customers to look up for [Claims.SharedCustomers]. There are none if the organization's
+// row or the metadata leads to the governing subscription: who else has the customer then changes nothing.
 func AmbiguousCustomers(t Truth, r Record) []string {
 	found := candidates(t, r)
 	if len(found) == 0 {
 		return nil
 	}
 	sub, err := governing(found, r)
-	if err != nil || r.Records(sub.ID) || t.Claims.Names(sub, r.Org.ID) {
+	if err != nil || r.Records(sub.ID) || t.Claims.Names(*sub, r.Org.ID) {
 		return nil
 	}
 	var customers []string
@@ -60,48 +58,57 @@ func AmbiguousCustomers(t Truth, r Record) []string {
 	return distinct(customers)
 }
 
-// RecordedSuffice reports whether the recorded subscriptions alone decide which one governs, so that
-// the customer's others need not be read.
+// RecordedSuffice reports whether the recorded subscriptions alone decide which one governs, so that the customers'
+// subscriptions need not be read.
 func RecordedSuffice(recorded []Subscription) bool {
 	return slices.ContainsFunc(recorded, func(s Subscription) bool { return s.Status == StatusActive })
 }
 
-// governing picks among candidates; it fails where one of those that compete has a status
-// nobody can rank.
-func governing(found []Subscription, r Record) (Subscription, error) {
-	competing, _ := preferred(found, r)
-	for _, s := range competing {
-		if !s.Status.Known() {
-			return Subscription{}, permanent(ReasonUnknownStatus,
+// governing returns the candidate that governs. It fails where a competing one has a status without a rank.
+func governing(found []Subscription, r Record) (*Subscription, error) {
+	preferred := preferredStatus(found, r)
+	var best *Subscription
+	for i := range found {
+		s := &found[i]
+		switch {
+		case !s.competes(preferred, r):
+		case !s.Status.Known():
+			return nil, permanent(ReasonUnknownStatus,
 				"subscription %s has status %q, which this version does not know; nothing was written", s.ID, s.Status)
+		case best == nil || comparePrecedence(*s, *best) < 0:
+			best = s
 		}
 	}
-	return slices.MinFunc(competing, comparePrecedence), nil
+	return best, nil
 }
 
-// preferred are the recorded subscriptions that are active or, where no candidate at all is, on trial: who pays
-// for more than the trial gets it. Without such a one all compete.
-func preferred(found []Subscription, r Record) (competing []Subscription, settled bool) {
-	recorded := func(status Status) (all []Subscription) {
-		for _, s := range found {
-			if s.Status == status && r.Records(s.ID) {
-				all = append(all, s)
+// preferredStatus is active if a recorded candidate is, else trialing if a recorded candidate is and no candidate is
+// active: a paid subscription beats a trial. "" means that all candidates compete.
+func preferredStatus(found []Subscription, r Record) Status {
+	active, recordedTrial := false, false
+	for i := range found {
+		switch s := &found[i]; s.Status {
+		case StatusActive:
+			if r.Records(s.ID) {
+				return StatusActive
 			}
+			active = true
+		case StatusTrialing:
+			recordedTrial = recordedTrial || r.Records(s.ID)
 		}
-		return all
 	}
-	if active := recorded(StatusActive); len(active) > 0 {
-		return active, true
+	if recordedTrial && !active {
+		return StatusTrialing
 	}
-	anyActive := slices.ContainsFunc(found, func(s Subscription) bool { return s.Status == StatusActive })
-	if trialing := recorded(StatusTrialing); len(trialing) > 0 && !anyActive {
-		return trialing, true
-	}
-	return found, false
+	return ""
 }
 
-// Precedes reports whether a, of two that may govern, is to be looked at first. One that cannot be read
-// comes last.
+// competes reports whether the candidate competes, given the preferred status.
+func (s *Subscription) competes(preferred Status, r Record) bool {
+	return preferred == "" || s.Status == preferred && r.Records(s.ID)
+}
+
+// Precedes reports whether a governs rather than b. Unknown statuses come last.
 func Precedes(a, b Subscription) bool {
 	if a.Status.Known() != b.Status.Known() {
 		return a.Status.Known()
@@ -109,7 +116,7 @@ func Precedes(a, b Subscription) bool {
 	return comparePrecedence(a, b) < 0
 }
 
-// comparePrecedence: status, then the newest created, then the id.
+// comparePrecedence orders by status, then descending creation time, then id.
 func comparePrecedence(a, b Subscription) int {
 	if d := precedence[a.Status] - precedence[b.Status]; d != 0 {
 		return d

@@ -7,32 +7,31 @@ import (
 	"strings"
 )
 
-// Rules is how subscriptions become tiers; it comes from the configuration.
+// Rules map subscriptions to tiers. They come from the configuration.
 type Rules struct {
 	Tiers       Tiers
 	Prices      map[string]Tier // Stripe price id -> tier, or [Addon]
-	Products    map[string]Tier // Stripe product id -> the same of its prices that are not among Prices
-	DefaultTier Tier            // for a subscription that names none; "" refuses it
+	Products    map[string]Tier // Stripe product id -> tier, or [Addon]; for prices that Prices does not list
+	DefaultTier Tier            // of a subscription without a listed price or product; "" makes that an error
 }
 
-// Addon stands for the tier of what is known to grant none.
+// Addon is the tier of prices and products that grant none.
 const Addon Tier = ""
 
-// evidence is what a tier follows from.
+// evidence is what a tier was derived from.
 type evidence int
 
 const (
-	byStatus evidence = iota // nothing is paid any more, or yet
+	byStatus evidence = iota // nothing is paid
 	byList
 	byMetadata
 	byDefault
 )
 
-// grant returns what the subscription gives: the lowest tier where nothing is paid (any more, or yet), else the
-// highest that one of its items is listed for, whatever the order of the items, else that of the metadata, else
-// the default. What is not known never lowers the record's tier: then the tier is unresolved.
-func (r Rules) grant(s Subscription, rec Record) (Tier, error) {
-	tier, by := r.tier(s)
+// grant returns the tier of the subscription, given the listed tiers of its items. Uncertain evidence never lowers the
+// record's tier: the tier is then unresolved.
+func (r Rules) grant(s *Subscription, listed []Tier, rec Record) (Tier, error) {
+	tier, by := r.tier(s, listed)
 	if tier == "" {
 		return "", r.unresolved(s, "")
 	}
@@ -42,12 +41,12 @@ func (r Rules) grant(s Subscription, rec Record) (Tier, error) {
 	return tier, nil
 }
 
-func (r Rules) tier(s Subscription) (Tier, evidence) {
+func (r Rules) tier(s *Subscription, listed []Tier) (Tier, evidence) {
 	if s.Status.grantsNothing() {
 		return r.Tiers.Lowest(), byStatus
 	}
-	if highest, _ := r.highestListed(s); highest != "" {
-		return highest, byList
+	if len(listed) > 0 {
+		return highest(listed), byList
 	}
 	if tier := r.Tiers.Find(s.MetadataTier); tier != "" && tier != r.Tiers.Lowest() {
 		return tier, byMetadata
@@ -55,8 +54,7 @@ func (r Rules) tier(s Subscription) (Tier, evidence) {
 	return r.DefaultTier, byDefault
 }
 
-// listed is the tier, or [Addon], that the configuration has for an item: by its price or, where it does not list
-// that, by its product.
+// listed returns the configured tier, or [Addon], of an item's price, else of its product.
 func (r Rules) listed(i SubscriptionItem) (Tier, bool) {
 	tier, ok := r.Prices[i.PriceID]
 	if !ok {
@@ -65,26 +63,10 @@ func (r Rules) listed(i SubscriptionItem) (Tier, bool) {
 	return tier, ok
 }
 
-// highestListed is the highest tier that an item is listed for, "" where none is, and whether others are listed
-// for another one.
-func (r Rules) highestListed(s Subscription) (highest Tier, several bool) {
-	for _, i := range s.Items {
-		tier, ok := r.listed(i)
-		if !ok || tier == Addon {
-			continue
-		}
-		several = several || highest != "" && tier != highest
-		if highest == "" || r.Tiers.rank(tier) > r.Tiers.rank(highest) {
-			highest = tier
-		}
-	}
-	return highest, several
-}
-
-// listedTiers of the items, each once, the lowest first.
-func (r Rules) listedTiers(s Subscription) []Tier {
+// listedTiers returns the tiers that the items are listed for, each once, the lowest first.
+func (r Rules) listedTiers(items []SubscriptionItem) []Tier {
 	var all []Tier
-	for _, i := range s.Items {
+	for _, i := range items {
 		if tier, ok := r.listed(i); ok && tier != Addon && !slices.Contains(all, tier) {
 			all = append(all, tier)
 		}
@@ -93,9 +75,17 @@ func (r Rules) listedTiers(s Subscription) []Tier {
 	return all
 }
 
-// certain reports whether the evidence is enough to lower a tier. A licensed item that no list has may be a plan
-// that is new; where there are lists, the metadata may be left over from another plan.
-func (r Rules) certain(s Subscription, by evidence) bool {
+// highest returns the last of the listed tiers, "" if there is none.
+func highest(listed []Tier) Tier {
+	if len(listed) == 0 {
+		return ""
+	}
+	return listed[len(listed)-1]
+}
+
+// certain reports whether the evidence is good enough to lower a tier. An unlisted licensed item may be a new plan;
+// where prices or products are listed, the metadata may be left over from an earlier plan.
+func (r Rules) certain(s *Subscription, by evidence) bool {
 	switch by {
 	case byStatus:
 		return true
@@ -108,14 +98,14 @@ func (r Rules) certain(s Subscription, by evidence) bool {
 	}
 }
 
-// isUnknown: the item may grant a tier, and nothing says which. One that is paid by use is no plan.
+// isUnknown reports whether the item may grant a tier that is not configured. A metered item is no plan.
 func (r Rules) isUnknown(i SubscriptionItem) bool {
 	_, listed := r.listed(i)
 	return !listed && !i.Metered
 }
 
-// recordedTier is the higher of the two that the plan would write over.
-func (r Rules) recordedTier(s Subscription, rec Record) Tier {
+// recordedTier returns the higher of the two tiers that the plan would overwrite.
+func (r Rules) recordedTier(s *Subscription, rec Record) Tier {
 	tier := Tier(rec.Org.Tier)
 	if row := rec.rowFor(s.ID); row != nil && r.Tiers.rank(Tier(row.Tier)) > r.Tiers.rank(tier) {
 		tier = Tier(row.Tier)
@@ -123,20 +113,18 @@ func (r Rules) recordedTier(s Subscription, rec Record) Tier {
 	return tier
 }
 
-// decidingPrice is the price of an item that the tier follows from, or would if anything were paid: of several
-// the recorded one, else the first, an add-on's only if there is no other. What has ended without items keeps the
-// recorded one.
-func (r Rules) decidingPrice(s Subscription, rec Record) string {
+// decidingPrice returns the price of an item with the highest listed tier: the recorded price if it is one of them, else
+// the first; an add-on's only if there is no other. An ended subscription without items keeps the recorded price.
+func (r Rules) decidingPrice(s *Subscription, listed []Tier, rec Record) string {
 	recorded := ""
 	if row := rec.rowFor(s.ID); row != nil {
 		recorded = trimmed(row.PriceID)
 	}
-	highest, _ := r.highestListed(s)
 	first, addon := "", ""
 	for _, i := range s.Items {
-		switch tier, listed := r.listed(i); {
-		case i.PriceID == "" || tier != highest:
-		case listed && tier == Addon:
+		switch tier, ok := r.listed(i); {
+		case i.PriceID == "" || tier != highest(listed):
+		case ok && tier == Addon:
 			addon = cmp.Or(addon, i.PriceID)
 		case i.PriceID == recorded:
 			return recorded
@@ -150,63 +138,62 @@ func (r Rules) decidingPrice(s Subscription, rec Record) string {
 	return first
 }
 
-// unresolved says what is not known, and of what the record has where that was not lowered.
-func (r Rules) unresolved(s Subscription, recorded Tier) error {
-	kept := "its metadata.tier is " + fmt.Sprintf("%q", s.MetadataTier) + " and DEFAULT_TIER does not help"
+// unresolved is the failure of a subscription whose tier is unknown, or uncertain and lower than the recorded tier.
+func (r Rules) unresolved(s *Subscription, recorded Tier) error {
+	kept := fmt.Sprintf("its metadata.tier is %q and DEFAULT_TIER does not help", s.MetadataTier)
 	if recorded != "" {
 		kept = fmt.Sprintf("the record's tier %s was not lowered", recorded)
 	}
 	return permanent(ReasonTierUnresolved, "the tier of subscription %s (%s) is not certain, %s; "+
 		"add the price to STRIPE_PRICE_ID_<TIER> or STRIPE_PRICE_ID_ADDON, or its product to STRIPE_PRODUCT_ID_<TIER> or STRIPE_PRODUCT_ID_ADDON",
-		s.ID, r.describeUnknown(s), kept)
+		s.ID, r.describeUnlisted(s.Items), kept)
 }
 
-func (r Rules) describeUnknown(s Subscription) string {
-	var unknown []string
-	for _, i := range s.Items {
+func (r Rules) describeUnlisted(items []SubscriptionItem) string {
+	var unlisted []string
+	for _, i := range items {
 		if _, ok := r.listed(i); !ok {
-			unknown = append(unknown, fmt.Sprintf("price %q of product %q", i.PriceID, i.ProductID))
+			unlisted = append(unlisted, fmt.Sprintf("price %q of product %q", i.PriceID, i.ProductID))
 		}
 	}
-	if len(unknown) == 0 {
+	if len(unlisted) == 0 {
 		return "without items"
 	}
 	const shown = 3
-	text := strings.Join(unknown[:min(shown, len(unknown))], ", ")
-	if len(unknown) > shown {
-		text += fmt.Sprintf(" and %d others", len(unknown)-shown)
+	text := strings.Join(unlisted[:min(shown, len(unlisted))], ", ")
+	if len(unlisted) > shown {
+		text += fmt.Sprintf(" and %d others", len(unlisted)-shown)
 	}
 	return text + " in no list"
 }
 
-// tierWarnings are about items and metadata that contradict each other. Of what grants nothing they say nothing.
-func (r Rules) tierWarnings(s Subscription) []Warning {
-	highest, several := r.highestListed(s)
-	if s.Status.grantsNothing() || highest == "" {
+// tierWarnings are about items and metadata that contradict each other. A subscription that grants nothing has none.
+func (r Rules) tierWarnings(s *Subscription, listed []Tier) []Warning {
+	if s.Status.grantsNothing() || len(listed) == 0 {
 		return nil
 	}
 	var all []Warning
-	if several {
-		tiers := r.listedTiers(s)
+	if len(listed) > 1 {
 		all = append(all, Warning{Code: WarnSeveralTiers, Message: fmt.Sprintf(
-			"the items of subscription %s are of %d tiers (%s); the highest counts, remove the others in Stripe", s.ID, len(tiers), strings.Join(texts(tiers), ", "))})
+			"the items of subscription %s are of %d tiers (%s); the highest counts, remove the others in Stripe", s.ID, len(listed), strings.Join(texts(listed), ", "))})
 	}
-	if named := r.Tiers.Find(s.MetadataTier); named != "" && named != highest {
+	top := highest(listed)
+	if named := r.Tiers.Find(s.MetadataTier); named != "" && named != top {
 		all = append(all, Warning{Code: WarnTierMetadataMismatch, Message: fmt.Sprintf(
 			"subscription %s: %s is tier %s but metadata.tier says %s, which the webhook writes at the next event; correct the metadata in Stripe",
-			s.ID, r.listing(s, highest), highest, named)})
+			s.ID, r.listing(s.Items, top), top, named)})
 	}
 	return all
 }
 
-// listing is what the configuration lists for the tier: a price of the subscription, or a product.
-func (r Rules) listing(s Subscription, tier Tier) string {
-	for _, i := range s.Items {
+// listing names the price, else the product, that is listed for the tier.
+func (r Rules) listing(items []SubscriptionItem, tier Tier) string {
+	for _, i := range items {
 		if r.Prices[i.PriceID] == tier {
 			return "price " + i.PriceID
 		}
 	}
-	for _, i := range s.Items {
+	for _, i := range items {
 		if listed, _ := r.listed(i); listed == tier {
 			return "product " + i.ProductID
 		}
@@ -214,8 +201,8 @@ func (r Rules) listing(s Subscription, tier Tier) string {
 	return ""
 }
 
-// billingWarnings are about what Stripe does, or leaves undone, without a change of the status.
-func billingWarnings(s Subscription) []Warning {
+// billingWarnings are about states of a subscription that its status does not show.
+func billingWarnings(s *Subscription) []Warning {
 	if s.Status.ended() {
 		return nil
 	}
@@ -226,17 +213,7 @@ func billingWarnings(s Subscription) []Warning {
 	}
 	if s.CollectionPaused {
 		all = append(all, Warning{Code: WarnCollectionPaused, Message: fmt.Sprintf(
-			"subscription %s: collecting payments is paused in Stripe, its status does not say so; resume it there or end the subscription", s.ID)})
+			"subscription %s: payment collection is paused in Stripe, which its status does not show; resume it there or end the subscription", s.ID)})
 	}
 	return all
-}
-
-// MaxOtherMode is how many organizations of a run may have ids of Stripe's other mode, before it is the key that
-// is taken to be of the wrong one.
-const MaxOtherMode = 10
-
-// SearchUnavailable warns of a plan that lowers access without Stripe's search.
-func SearchUnavailable() Warning {
-	return Warning{Code: WarnSearchUnavailable, Message: "the Stripe account has no search, so a subscription that only metadata.orgId connects with this organization would not have been found; " +
-		"look for one in Stripe's dashboard if the customer complains"}
 }

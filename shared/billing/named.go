@@ -2,37 +2,36 @@ package billing
 
 import "strings"
 
-// Identity is an organization as far as its id goes.
+// Identity is the identity of an organization in the database.
 type Identity struct {
-	ID string // as the database spells it
-	// CaseInsensitive: the database takes an id that differs from it in case only for the same. Whether it
-	// does is up to the collation of the column.
+	ID string // in the database's spelling
+	// CaseInsensitive: the column's collation ignores case.
 	CaseInsensitive bool
 	Deleted         bool
 }
 
-// NamedID returns the organization's id as the metadata spells it; "" if it has none.
+// NamedID returns the organization's id in the metadata's spelling, "" if there is none.
 func (s Subscription) NamedID() string { return strings.TrimSpace(s.OrgID) }
 
-// MayName reports whether the metadata may mean the organization: people type it by hand, in
-// whatever case. Whether it does, [Claims.Names] says.
+// MayName reports whether the metadata names the organization if case is ignored: people type it. [Claims.Names]
+// decides.
 func (s Subscription) MayName(orgID string) bool { return OrgKey(s.OrgID) == OrgKey(orgID) }
 
-// OrgKey is the form in which ids are the same that may mean the same organization.
+// OrgKey normalizes an id for the comparison in [Subscription.MayName].
 func OrgKey(id string) string { return strings.ToLower(strings.TrimSpace(id)) }
 
-// spellings of an id that metadata has, the likeliest first.
+// spellings returns the spellings of an id in metadata that the database may have, in order of preference.
 func spellings(id string) []string { return []string{id, strings.ToLower(id), strings.ToUpper(id)} }
 
-// Spellings returns the ids, each once, under which to look for the organizations that these texts,
-// [Subscription.NamedID], name.
+// Spellings returns the ids, each once, to look up for the organizations that metadata names: see
+// [Subscription.NamedID].
 func Spellings(named []string) []string {
 	var all []string
-	seen := make(map[string]bool, 2*len(named))
+	added := make(map[string]bool, 2*len(named))
 	for _, id := range named {
 		for _, spelled := range spellings(id) {
-			if spelled != "" && !seen[spelled] {
-				seen[spelled] = true
+			if spelled != "" && !added[spelled] {
+				added[spelled] = true
 				all = append(all, spelled)
 			}
 		}
@@ -40,10 +39,9 @@ func Spellings(named []string) []string {
 	return all
 }
 
-// Named returns which of the organizations, found under [Spellings], each of the texts names: the
-// one whose id is spelled like that, else the one with that id in small letters or in capitals,
-// else the one that the database takes for the same. Ids that differ in case only may be those of
-// two organizations.
+// Named maps the ids in metadata to the organizations found for [Spellings]: the one with exactly this id, else the one
+// with the id in lower case, else in upper case, else one that the database considers equal. Ids that differ only in
+// case may belong to two organizations.
 func Named(named []string, found []Identity) map[string]Identity {
 	exactly, anyCase := make(map[string]Identity, len(found)), map[string]Identity{}
 	for _, org := range found {
@@ -52,17 +50,17 @@ func Named(named []string, found []Identity) map[string]Identity {
 			anyCase[OrgKey(org.ID)] = org
 		}
 	}
-	whose := map[string]Identity{}
+	byName := map[string]Identity{}
 	for _, id := range named {
 		if org, ok := anyCase[OrgKey(id)]; ok {
-			whose[id] = org
+			byName[id] = org
 		}
 		for _, spelled := range spellings(id) {
 			if org, ok := exactly[spelled]; ok {
-				whose[id] = org
+				byName[id] = org
 				break
 			}
 		}
 	}
-	return whose
+	return byName
 }

@@ -1,6 +1,6 @@
 package billing
 
-// Outcome is how one organization ended in one run.
+// Outcome is the result of one organization in one run.
 type Outcome string
 
 const (
@@ -12,11 +12,11 @@ const (
 	OutcomeDrifted Outcome = "drifted"
 	// OutcomeSkipped: nothing to do.
 	OutcomeSkipped Outcome = "skipped"
-	// OutcomeError: could not be decided or written; the reason says why.
+	// OutcomeError: not decided or not written, for the item's reason.
 	OutcomeError Outcome = "error"
 )
 
-// Warning is a WarningCode with a sentence that says what was seen and what to do.
+// Warning is a WarningCode with a sentence that says what was found and what to do.
 type Warning struct {
 	Code    WarningCode `json:"code"`
 	Message string      `json:"message"`

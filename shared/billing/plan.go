@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// Plan is what to do for one organization.
+// Plan is the result of comparing one organization, and the changes to write.
 type Plan struct {
-	Outcome     Outcome // OutcomeSynced if there is something to write, else OutcomeSkipped
+	Outcome     Outcome // OutcomeSynced if there are changes, else OutcomeSkipped
 	Reason      Reason
 	GoverningID string // the Stripe subscription that governs; "" if none does
-	RowID       string // the subscriptions row to update; "" if one is to be inserted or none concerned
-	Insert      bool   // a subscriptions row is to be inserted
+	RowID       string // the subscriptions row to update, if there is one
+	Insert      bool   // insert a subscriptions row
 	Changes     []Change
 	Warnings    []Warning
 }
 
-// Plan compares truth and record. Its error is always a permanent [Failure]; the plan then has
-// no changes, only the warnings found so far and the governing subscription where it is known.
+// Plan compares truth and record. Its error is always a permanent [Failure]; the plan then has no changes, only the
+// warnings so far and the governing subscription if it is known.
 func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if rec.Org.Deleted {
 		return skip(ReasonOrganizationDeleted), nil
@@ -26,7 +26,7 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 		return Plan{}, err
 	}
 	found := candidates(t, rec)
-	if err := t.wrongMode(found); err != nil {
+	if err := t.checkMode(found); err != nil {
 		return Plan{}, err
 	}
 	if len(found) == 0 {
@@ -37,33 +37,34 @@ func (r Rules) Plan(t Truth, rec Record) (Plan, error) {
 	if err != nil {
 		return plan, err
 	}
-	sub.PriceID = r.decidingPrice(sub, rec)
+	listed := r.listedTiers(sub.Items)
+	sub.PriceID = r.decidingPrice(sub, listed, rec)
 	if err := validate(sub); err != nil {
 		return plan, err
 	}
 	if other := t.Claims.sharedWith(sub, rec); other != "" {
 		return plan, permanent(ReasonSubscriptionConflict,
-			"subscription %s may belong to this organization or to %s, both are known under its customer %s; set its metadata.orgId in Stripe", sub.ID, other, sub.CustomerID)
+			"subscription %s may belong to this organization or to %s, which both have its customer %s; set its metadata.orgId in Stripe", sub.ID, other, sub.CustomerID)
 	}
 	plan.GoverningID = sub.ID
-	if err := t.disputed(sub, rec); err != nil {
+	if err := t.checkOwner(sub, rec); err != nil {
 		return plan, err
 	}
-	tier, err := r.grant(sub, rec)
+	tier, err := r.grant(sub, listed, rec)
 	if err != nil {
 		return plan, err
 	}
-	plan.Warnings = append(append(plan.Warnings, r.tierWarnings(sub)...), billingWarnings(sub)...)
-	return plan.towards(&sub, tier, &rec), nil
+	plan.Warnings = append(append(plan.Warnings, r.tierWarnings(sub, listed)...), billingWarnings(sub)...)
+	return plan.towards(sub, tier, &rec), nil
 }
 
-// planWithoutCandidate decides where Stripe has no subscription for the organization.
+// planWithoutCandidate plans for an organization without a candidate in Stripe.
 func (r Rules) planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	if len(rec.RecordedIDs()) > 0 {
 		return r.planMissing(t, rec), nil
 	}
-	if theirs, all := allOfOthers(t, rec); all {
-		s := slices.MinFunc(theirs, compareIDs)
+	if others, all := allOfOthers(t, rec); all {
+		s := slices.MinFunc(others, compareIDs)
 		return Plan{}, permanent(ReasonSubscriptionConflict,
 			"every subscription of customer %s belongs to another organization (%s, for example); decide whose it is and correct metadata.orgId in Stripe, or this organization's stripe_customer_id", s.CustomerID, s.ID)
 	}
@@ -81,15 +82,15 @@ func (r Rules) planWithoutCandidate(t Truth, rec Record) (Plan, error) {
 	return plan, nil
 }
 
-// allOfOthers: its customers have subscriptions, and each is another organization's for certain.
+// allOfOthers returns the customers' subscriptions, and whether there are any and all belong to other organizations.
 func allOfOthers(t Truth, rec Record) (subs []Subscription, all bool) {
-	subs = slices.DeleteFunc(slices.Clone(t.Subscriptions), func(s Subscription) bool { return t.isStrange(s, rec) })
-	inDoubt := slices.ContainsFunc(subs, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
-	return subs, len(subs) > 0 && !inDoubt
+	subs = slices.DeleteFunc(slices.Clone(t.Subscriptions), func(s Subscription) bool { return t.isUnrelated(s, rec) })
+	ambiguous := slices.ContainsFunc(subs, func(s Subscription) bool { return !t.Claims.ofOther(s, rec.Org.ID) })
+	return subs, len(subs) > 0 && !ambiguous
 }
 
-// planMissing: Stripe knows none of the recorded subscriptions and no other candidate. Canceled
-// subscriptions stay retrievable, so this is an anomaly: access ends, and the guard counts it.
+// planMissing ends the access of an organization whose recorded subscriptions do not exist in Stripe. Canceled
+// subscriptions do exist there, so this is unusual.
 func (r Rules) planMissing(t Truth, rec Record) Plan {
 	row := rec.lastRecorded()
 	plan := Plan{RowID: row.ID, Warnings: warnings(nil, rec)}
@@ -100,7 +101,7 @@ func (r Rules) planMissing(t Truth, rec Record) Plan {
 	}), ReasonSubscriptionMissing)
 }
 
-// towards plans the changes that make the record say what the governing subscription says.
+// towards plans the changes that make the record match the governing subscription.
 func (p Plan) towards(s *Subscription, tier Tier, rec *Record) Plan {
 	row := rec.rowFor(s.ID)
 	changes := diff(row, &rec.Org, s, tier)
@@ -121,8 +122,8 @@ func (p Plan) with(changes []Change, reason Reason) Plan {
 	return p
 }
 
-// LowersAccess reports whether the changes take something away: a tier in either table ranks
-// lower than before, or a status leaves {active, trialing, past_due}.
+// LowersAccess reports whether the changes lower a tier in either table, or change a status from active, trialing or
+// past_due to another.
 func (t Tiers) LowersAccess(changes []Change) bool {
 	for _, c := range changes {
 		from, known := c.From.(string)
@@ -141,9 +142,8 @@ func (t Tiers) LowersAccess(changes []Change) bool {
 	return false
 }
 
-// RaisesAccess reports whether the changes give something: a tier in either table ranks higher than
-// before, or a status enters {active, trialing, past_due}. NULL, as in a new row, is the lowest tier and
-// no status. Changes may raise and lower; the guard sees those that lower.
+// RaisesAccess reports whether the changes raise a tier in either table, or change a status to active, trialing or
+// past_due from another. NULL, as in a new row, counts as the lowest tier. Changes may both raise and lower.
 func (t Tiers) RaisesAccess(changes []Change) bool {
 	for _, c := range changes {
 		from, known := c.From.(string)
@@ -177,4 +177,10 @@ func warnings(found []Subscription, rec Record) []Warning {
 			"the organization has %d subscriptions rows; only one was compared, remove the others", len(rec.Rows))})
 	}
 	return all
+}
+
+// SearchUnavailable is the warning for a plan that lowers access on an account without Stripe's search.
+func SearchUnavailable() Warning {
+	return Warning{Code: WarnSearchUnavailable, Message: "the Stripe account has no search, so a subscription that only metadata.orgId connects with this organization would not have been found; " +
+		"look for one in Stripe's dashboard if the customer complains"}
 }

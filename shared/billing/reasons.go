@@ -2,8 +2,8 @@ package billing
 
 import "slices"
 
-// Reason says why an organization has its outcome, why a run was stopped or is suspect, or why a
-// message or request was refused.
+// Reason is why an organization has its outcome, why a run was stopped or is suspect, or why a message or request was
+// refused.
 type Reason string
 
 // ReasonNotDecided is the reason of a pending organization: the column's default.
@@ -25,7 +25,7 @@ const (
 	ReasonSubscriptionMissing Reason = "subscription_missing"
 )
 
-// Reasons of organizations in error that only a person or a change in Stripe can mend.
+// Reasons of errors that only a person or a change in Stripe can resolve.
 const (
 	ReasonSubscriptionConflict Reason = "subscription_conflict"
 	ReasonUnknownStatus        Reason = "unknown_status"
@@ -40,8 +40,7 @@ const (
 	ReasonNotRepeated          Reason = "not_repeated"
 )
 
-// WithheldReasons are the reasons of organizations that differ from Stripe and were not written, because a
-// guard held the lowering back.
+// WithheldReasons returns the reasons of repairs that a guard withheld because they lower access.
 func WithheldReasons() []Reason {
 	return []Reason{ReasonWithheld, ReasonWithheldByRun, ReasonNotRepeated}
 }
@@ -49,7 +48,7 @@ func WithheldReasons() []Reason {
 // Withholds reports whether the reason is one of [WithheldReasons].
 func (r Reason) Withholds() bool { return slices.Contains(WithheldReasons(), r) }
 
-// Reasons that pass: the organization is tried again, and is in error after the last of many tries.
+// Reasons of temporary failures: the organization is in error once all retries failed.
 const (
 	ReasonStripeUnavailable   Reason = "stripe_unavailable"
 	ReasonStripeThrottled     Reason = "stripe_throttled"
@@ -86,7 +85,7 @@ const (
 	ReasonEventsUnreadable   Reason = "events_unreadable"
 )
 
-// WarningCode names something a person should look at; it changes no outcome.
+// WarningCode names something that a person should look at. It changes no outcome.
 type WarningCode string
 
 const (
@@ -101,29 +100,28 @@ const (
 	WarnRepairUndone            WarningCode = "repair_undone"
 )
 
-// Commands of the list below. ORG, RUN and N stand for what [Summary.Command] fills in.
+// Commands of the list below, as templates of [Summary.Command].
 const (
-	lookAtOne = "reconcile org ORG --explain"
-	runOne    = "reconcile org ORG"
-	allowOne  = "reconcile org ORG --allow-downgrade"
-	approve   = "reconcile approve RUN --limit N"
-	redrive   = "reconcile redrive --watch"
-	startAnew = "reconcile start"
+	explainOne = "reconcile org ORG --explain"
+	runOne     = "reconcile org ORG"
+	allowOne   = "reconcile org ORG --allow-downgrade"
+	approve    = "reconcile approve RUN --limit N"
+	redrive    = "reconcile redrive --watch"
+	startRun   = "reconcile start"
 )
 
 var (
-	again    = []string{redrive}
-	allowed  = []string{lookAtOne, approve, redrive}
-	heldBack = []string{lookAtOne, redrive}
-	repeated = []string{lookAtOne, allowOne}
-	resumed  = []string{"reconcile start --resume RUN"}
-	anew     = []string{startAnew}
-	alone    = []string{runOne}
-	listed   = []string{"reconcile runs"}
+	thenRedrive       = []string{redrive}
+	thenApprove       = []string{explainOne, approve, redrive}
+	thenReviewRedrive = []string{explainOne, redrive}
+	thenAllow         = []string{explainOne, allowOne}
+	thenResume        = []string{"reconcile start --resume RUN"}
+	thenStart         = []string{startRun}
+	thenRunOne        = []string{runOne}
+	thenListRuns      = []string{"reconcile runs"}
 )
 
-// allAdvice has one entry for each constant above, in the order in which people are shown them. The
-// README's table is a copy that a test compares with it.
+// allAdvice has one entry for each constant above, in display order. A test compares the README's table with it.
 var allAdvice = []Advice{
 	{string(ReasonNotDecided), ConcernPending, "No worker has decided it yet.", "", nil},
 
@@ -140,93 +138,93 @@ var allAdvice = []Advice{
 	{
 		string(ReasonSubscriptionConflict), ConcernPerson,
 		"Another organization's row records the subscription, or it belongs to another organization.",
-		"Decide which organization owns it; correct metadata.orgId in Stripe, or the row in the database.", again,
+		"Decide which organization owns it; correct metadata.orgId in Stripe, or the row in the database.", thenRedrive,
 	},
 	{
 		string(ReasonUnknownStatus), ConcernPerson,
 		"Stripe uses a status that this version does not know.",
-		"Install a version that knows it.", again,
+		"Install a version that knows it.", thenRedrive,
 	},
 	{
 		string(ReasonTierUnresolved), ConcernPerson,
 		"No tier is configured for the subscription's prices or products, or what is known is not enough to lower the record's tier.",
-		"Add the price to its tier's STRIPE_PRICE_ID list or to STRIPE_PRICE_ID_ADDON, or the product to its STRIPE_PRODUCT_ID list or to STRIPE_PRODUCT_ID_ADDON.", again,
+		"Add the price to its tier's STRIPE_PRICE_ID list or to STRIPE_PRICE_ID_ADDON, or the product to its STRIPE_PRODUCT_ID list or to STRIPE_PRODUCT_ID_ADDON.", thenRedrive,
 	},
 	{
 		string(ReasonInvalidSubscription), ConcernPerson,
 		"The subscription in Stripe cannot be stored as it is.",
-		"Correct what the message names in Stripe.", again,
+		"Correct what the message names in Stripe.", thenRedrive,
 	},
 	{
 		string(ReasonInvalidRecord), ConcernPerson,
 		"The database has NULL where a value is needed; nothing was compared.",
-		"Give the columns that the message names a value, and make them NOT NULL.", again,
+		"Give the columns that the message names a value, and make them NOT NULL.", thenRedrive,
 	},
 	{
 		string(ReasonStripeRefused), ConcernPerson,
 		"Stripe refused the request about this organization.",
-		"Read the message; mostly an id in the database is broken.", again,
+		"Read the message; mostly an id in the database is broken.", thenRedrive,
 	},
 	{
 		string(ReasonOtherMode), ConcernPerson,
 		"The recorded ids exist in Stripe's other mode only, test instead of live or live instead of test, so nothing was written.",
-		"Correct or remove the ids in the database; if that is so for all organizations, STRIPE_SECRET_KEY is of the wrong mode.", again,
+		"Correct or remove the ids in the database; if that is so for all organizations, STRIPE_SECRET_KEY is of the wrong mode.", thenRedrive,
 	},
 	{
 		string(ReasonDatabaseRefused), ConcernPerson,
 		"MySQL refuses the change of the organization's row, so nothing was written.",
-		"Read the message; correct the table's columns, keys or triggers, or the row.", again,
+		"Read the message; correct the table's columns, keys or triggers, or the row.", thenRedrive,
 	},
 	{
 		string(ReasonWithheld), ConcernPerson,
 		"It would lower access, and the run's limit of downgrades was reached, so nothing was written.",
-		"Look at the changes. If they are right, raise the limit.", allowed,
+		"Look at the changes. If they are right, raise the limit.", thenApprove,
 	},
 	{
 		string(ReasonWithheldByRun), ConcernPerson,
 		"It would lower access, and another run withholds that, so this run over one organization wrote nothing.",
-		"Look at the changes. If they are right, approve the run that the error names, then redrive.", heldBack,
+		"Look at the changes. If they are right, approve the run that the error names, then redrive.", thenReviewRedrive,
 	},
 	{
 		string(ReasonNotRepeated), ConcernPerson,
 		"It would lower access again: the same repair was made within 24 hours and something undid it, so nothing was written.",
-		"Find out what writes the old state back, mostly a webhook that takes it from the subscription's metadata, and stop that; then allow it for this organization.", repeated,
+		"Find out what writes the old state back, mostly a webhook that takes it from the subscription's metadata, and stop that; then allow it for this organization.", thenAllow,
 	},
 
 	{
 		string(ReasonStripeUnavailable), ConcernPassing,
 		"Stripe did not answer any of many requests.",
-		"Wait until status.stripe.com is green.", again,
+		"Wait until status.stripe.com is green.", thenRedrive,
 	},
 	{
 		string(ReasonStripeThrottled), ConcernPassing,
 		"Stripe kept asking to slow down.",
-		"Lower STRIPE_RPS, or find out what else uses the account's limit.", again,
+		"Lower STRIPE_RPS, or find out what else uses the account's limit.", thenRedrive,
 	},
 	{
 		string(ReasonDatabaseUnavailable), ConcernPassing,
 		"The database did not answer, was read-only, or its rows stayed locked.",
-		"Make sure that it is up, DB_HOST is the writer, and nothing holds locks for long.", again,
+		"Make sure that it is up, DB_HOST is the writer, and nothing holds locks for long.", thenRedrive,
 	},
 	{
 		string(ReasonQueueUnavailable), ConcernPassing,
 		"SQS did not take a message.",
-		"Make sure that the queues exist and may be used.", again,
+		"Make sure that the queues exist and may be used.", thenRedrive,
 	},
 	{
 		string(ReasonChangedConcurrently), ConcernPassing,
 		"Somebody changed the organization each time it was about to be written.",
-		"Nothing to repair: try again.", again,
+		"Nothing to repair: try again.", thenRedrive,
 	},
 	{
 		string(ReasonOutOfTime), ConcernPassing,
 		"The function's time ended first.",
-		"If it happens again, give the worker more time or smaller batches.", again,
+		"If it happens again, give the worker more time or smaller batches.", thenRedrive,
 	},
 	{
 		string(ReasonInternal), ConcernPassing,
 		"Something unexpected went wrong.",
-		"Read the message; if it happens again, report it.", again,
+		"Read the message; if it happens again, report it.", thenRedrive,
 	},
 
 	{
@@ -237,12 +235,12 @@ var allAdvice = []Advice{
 	{
 		string(ReasonUnknownRun), ConcernRefused,
 		"The database has no such run: it was pruned, or belongs to another database.",
-		"Check the id and DB_NAME; delete a dead letter that names it.", listed,
+		"Check the id and DB_NAME; delete a dead letter that names it.", thenListRuns,
 	},
 	{
 		string(ReasonUnknownItem), ConcernRefused,
 		"The organization is not part of the run that the message names.",
-		"Delete the dead letter, and reconcile the organization alone.", alone,
+		"Delete the dead letter, and reconcile the organization alone.", thenRunOne,
 	},
 	{
 		string(ReasonUnknownOrganization), ConcernRefused,
@@ -252,73 +250,73 @@ var allAdvice = []Advice{
 	{
 		string(ReasonOtherSettings), ConcernRefused,
 		"The run was started with other settings than those asked for.",
-		"Resume the run without other options, or start another.", resumed,
+		"Resume the run without other options, or start another.", thenResume,
 	},
 	{
 		string(ReasonCatchUpListing), ConcernRefused,
 		"Another catch-up is still listing the organizations that Stripe's events name; only one may do so at a time.",
-		"Follow it and try again in a few minutes, or resume it (--resume) if its enumerator stopped.", listed,
+		"Follow it and try again in a few minutes, or resume it (--resume) if its enumerator stopped.", thenListRuns,
 	},
 
 	{
 		string(ReasonStripeUnauthorized), ConcernRun,
 		"Stripe refuses the key: it was rolled, has expired, or is wrong.",
-		"Put a valid key into STRIPE_SECRET_KEY or the secret.", resumed,
+		"Put a valid key into STRIPE_SECRET_KEY or the secret.", thenResume,
 	},
 	{
 		string(ReasonStripeForbidden), ConcernRun,
 		"The restricted key lacks a permission.",
-		"Give it the permission that the message names.", resumed,
+		"Give it the permission that the message names.", thenResume,
 	},
 	{
 		string(ReasonWrongAccount), ConcernRun,
 		"The key belongs to another Stripe account than STRIPE_ACCOUNT_ID, or than the one that the run was started with.",
-		"Give all functions the key of one account, and set STRIPE_ACCOUNT_ID.", resumed,
+		"Give all functions the key of one account, and set STRIPE_ACCOUNT_ID.", thenResume,
 	},
 	{
 		string(ReasonWrongMode), ConcernRun,
 		"The key reads objects of the other mode, live or test.",
-		"Make STRIPE_SECRET_KEY, STRIPE_MODE and the database fit together.", resumed,
+		"Make STRIPE_SECRET_KEY, STRIPE_MODE and the database fit together.", thenResume,
 	},
 	{
 		string(ReasonDatabaseLogin), ConcernRun,
 		"The database refuses the login, or shows it no such database, table or column.",
-		"Correct what the message names: DB_USER, its password or grants, DB_NAME, DB_TLS, or the server's binlog_format.", resumed,
+		"Correct what the message names: DB_USER, its password or grants, DB_NAME, DB_TLS, or the server's binlog_format.", thenResume,
 	},
 	{
 		string(ReasonDatabaseSchema), ConcernRun,
 		"The application's tables, or the login's rights to them, do not meet the requirements.",
-		"Correct each column, type and right that the message lists.", resumed,
+		"Correct each column, type and right that the message lists.", thenResume,
 	},
 	{
 		string(ReasonInterrupted), ConcernRun,
 		"The program that ran it was ended.",
-		"Resume it; without AWS, with local --resume RUN.", resumed,
+		"Resume it; without AWS, with local --resume RUN.", thenResume,
 	},
 	{
 		string(ReasonStoppedByOperator), ConcernRun,
 		"Somebody ran reconcile stop.",
-		"Ask the person whom the message names whether to resume it.", resumed,
+		"Ask the person whom the message names whether to resume it.", thenResume,
 	},
 	{
 		string(ReasonNoOrganizations), ConcernRun,
 		"No organization was found where the last run found some.",
-		"Check DB_HOST, DB_NAME and the organizations table before you trust it.", anew,
+		"Check DB_HOST, DB_NAME and the organizations table before you trust it.", thenStart,
 	},
 	{
 		string(ReasonNoSubscriptions), ConcernRun,
 		"No organization has a subscription in Stripe, where in the last run some had.",
-		"Check that STRIPE_SECRET_KEY is of the right account before you trust it.", anew,
+		"Check that STRIPE_SECRET_KEY is of the right account before you trust it.", thenStart,
 	},
 	{
 		string(ReasonEventsExpired), ConcernRun,
 		"The catch-up had to begin before the start of Stripe's event log, which covers 30 days.",
-		"Start a run over all organizations, which needs no events.", anew,
+		"Start a run over all organizations, which needs no events.", thenStart,
 	},
 	{
 		string(ReasonEventsUnreadable), ConcernRun,
 		"Events of Stripe's log could not be fully read, so organizations that they name may be missing.",
-		"Start a run over all organizations. If it happens again, compare an event that the log names with Stripe's documentation.", anew,
+		"Start a run over all organizations. If it happens again, compare an event that the log names with Stripe's documentation.", thenStart,
 	},
 
 	{

@@ -10,16 +10,15 @@ import (
 type Record struct {
 	Org  Organization
 	Rows []Row // the organization's subscriptions rows, in any order; usually one
-	// Nulls are the columns, as changes name them, that hold NULL although nothing can be compared
-	// or written without them. Their fields are zero.
+	// Nulls are the required columns that contain NULL. Their fields are zero.
 	Nulls []string
-	// OtherOwners are the subscriptions that its rows record and a row of another organization records too, and whose that
-	// is. There are none where the column has a unique key.
+	// OtherOwners maps subscriptions that the rows record to another organization whose row records them too. It is
+	// empty if the column has a unique key.
 	OtherOwners map[string]string
 }
 
 // Organization is the part of an organizations row that this system reads. Nil means NULL.
-// Statuses and tiers are plain strings: a value we do not know is drift, not an error.
+// Statuses and tiers are plain strings: an unknown value is drift, not an error.
 type Organization struct {
 	ID          string
 	CustomerID  *string
@@ -48,8 +47,7 @@ type Row struct {
 	UpdatedAt          time.Time
 }
 
-// Same reports whether the record is what another reading of the organization found, to the last
-// column of its own that this system reads.
+// Same reports whether two readings of the organization agree in all columns.
 func (r Record) Same(other Record) bool {
 	return r.Org.same(&other.Org) && slices.Equal(r.Nulls, other.Nulls) &&
 		slices.EqualFunc(r.Rows, other.Rows, func(a, b Row) bool { return a.same(&b) })
@@ -65,7 +63,7 @@ func (r *Row) same(other *Row) bool {
 		!slices.ContainsFunc(columns, func(c Column) bool { return c.Table() == TableSubscriptions && c.read(r, nil) != c.read(other, nil) })
 }
 
-// AddOtherOwner notes that a row of another organization records the row's subscription too.
+// AddOtherOwner adds an organization whose row records the row's subscription too.
 func (r *Record) AddOtherOwner(row Row, orgID string) {
 	if r.OtherOwners == nil {
 		r.OtherOwners = map[string]string{}
@@ -73,7 +71,7 @@ func (r *Record) AddOtherOwner(row Row, orgID string) {
 	r.OtherOwners[trimmed(row.SubscriptionID)] = orgID
 }
 
-// validate refuses a record that lacks what a plan is made from.
+// validate refuses a record with NULL in a required column.
 func (r Record) validate() error {
 	if len(r.Nulls) == 0 {
 		return nil
@@ -93,9 +91,8 @@ func (r Record) RecordedIDs() []string {
 	return ids
 }
 
-// CustomerIDs returns the Stripe customers to ask, each once: those that the rows name, the
-// latest row first, then the organization's. They differ where a returning customer's checkout
-// reached only one of the tables; asking one alone could cut off who pays under the other.
+// CustomerIDs returns the Stripe customers of the rows, the latest row first, then that of the organization, each once.
+// They differ if a returning customer's checkout reached only one table; all must be read, since any of them may pay.
 func (r Record) CustomerIDs() []string {
 	rows := slices.Clone(r.Rows)
 	slices.SortFunc(rows, func(a, b Row) int {
@@ -111,7 +108,7 @@ func (r Record) CustomerIDs() []string {
 	return distinct(append(ids, trimmed(r.Org.CustomerID)))
 }
 
-// distinct returns the texts that are not empty, each once, in their order.
+// distinct returns the nonempty texts, each once, in their order.
 func distinct(texts []string) []string {
 	var all []string
 	for _, s := range texts {
@@ -129,11 +126,19 @@ func (r Record) HasStripeIdentity() bool {
 
 // Records reports whether one of the rows names the subscription.
 func (r Record) Records(subscriptionID string) bool {
-	return subscriptionID != "" && slices.ContainsFunc(r.Rows, func(row Row) bool { return trimmed(row.SubscriptionID) == subscriptionID })
+	if subscriptionID == "" {
+		return false
+	}
+	for i := range r.Rows {
+		if trimmed(r.Rows[i].SubscriptionID) == subscriptionID {
+			return true
+		}
+	}
+	return false
 }
 
-// rowFor returns the row to repair: the one with the governing id, else the latest created; nil if
-// there is none.
+// rowFor returns the row to repair: the one that records the governing subscription, else the latest; nil if there is
+// none.
 func (r *Record) rowFor(subscriptionID string) *Row {
 	for i := range r.Rows {
 		if trimmed(r.Rows[i].SubscriptionID) == subscriptionID {
@@ -143,7 +148,7 @@ func (r *Record) rowFor(subscriptionID string) *Row {
 	return r.latest(func(Row) bool { return true })
 }
 
-// lastRecorded returns the latest created row that records a subscription; nil if there is none.
+// lastRecorded returns the latest row that records a subscription; nil if there is none.
 func (r *Record) lastRecorded() *Row {
 	return r.latest(func(row Row) bool { return trimmed(row.SubscriptionID) != "" })
 }
@@ -158,7 +163,7 @@ func (r *Record) latest(fits func(Row) bool) (latest *Row) {
 	return latest
 }
 
-// highestTier is the most that either table grants.
+// highestTier returns the highest tier in either table.
 func (r Record) highestTier(tiers Tiers) Tier {
 	highest := Tier(r.Org.Tier)
 	for _, row := range r.Rows {
@@ -176,7 +181,7 @@ func (r Row) newerThan(other Row) bool {
 	return r.ID > other.ID
 }
 
-// trimmed is an id without the white space that people paste with it; "" for NULL.
+// trimmed returns the id without surrounding white space, "" for NULL.
 func trimmed(s *string) string {
 	if s == nil {
 		return ""

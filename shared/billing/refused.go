@@ -5,20 +5,18 @@ import (
 	"time"
 )
 
-// RotationGrace is how long refused credentials count as unavailable where new ones can be fetched: Secrets
-// Manager's rotation for a single user changes the password before the secret.
+// RotationGrace is how long a refusal of credentials that can be fetched again counts as temporary: Secrets Manager's
+// single-user rotation changes the password before the secret.
 // https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotating-secrets_strategies.html
 const RotationGrace = 10 * time.Minute
 
-// Refusals remembers since when a program's credentials are refused. Its methods may be called from several
-// goroutines.
+// Refusals remembers since when the credentials are refused. It is safe for concurrent use.
 type Refusals struct {
 	mu    sync.Mutex
 	since time.Time
 }
 
-// Classify returns what a refusal of the credentials means: it passes until [RotationGrace] after the first one,
-// and is about the run from then on.
+// Classify returns the failure as temporary during [RotationGrace] after the first refusal, and unchanged afterwards.
 func (r *Refusals) Classify(f *Failure, now time.Time) *Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -28,12 +26,12 @@ func (r *Refusals) Classify(f *Failure, now time.Time) *Failure {
 	if now.Sub(r.since) >= RotationGrace {
 		return f
 	}
-	passing := *f
-	passing.Class = Unavailable
-	return &passing
+	temporary := *f
+	temporary.Class = Unavailable
+	return &temporary
 }
 
-// Reset forgets the refusals.
+// Reset ends the grace period, once credentials were accepted.
 func (r *Refusals) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,25 +9,25 @@ import (
 type Strategy string
 
 const (
-	// StrategySweep lists every subscription into a snapshot first, and reads singly only what
-	// the snapshot cannot settle. It is the default.
+	// StrategySweep lists all subscriptions into a snapshot, and then reads only what the snapshot does not decide. It
+	// is the default.
 	StrategySweep Strategy = "sweep"
-	// StrategyRetrieve reads every organization's subscription singly.
+	// StrategyRetrieve reads the subscriptions of each organization.
 	StrategyRetrieve Strategy = "retrieve"
-	// StrategyEvents reads only the organizations that Stripe's recent events name, singly.
+	// StrategyEvents does so for the organizations that Stripe's recent events name.
 	StrategyEvents Strategy = "events"
 )
 
-// Strategies are all there are.
+// Strategies returns all strategies.
 func Strategies() []Strategy { return []Strategy{StrategySweep, StrategyRetrieve, StrategyEvents} }
 
-// RunStatus is where a run stands.
+// RunStatus is the state of a run.
 type RunStatus string
 
 const (
 	// RunEnumerating: organizations are being listed and sent to the queue.
 	RunEnumerating RunStatus = "enumerating"
-	// RunRunning: every message was sent; the workers are at it.
+	// RunRunning: all messages were sent; the workers are processing them.
 	RunRunning RunStatus = "running"
 	// RunCompleted: every organization has an outcome, none an error.
 	RunCompleted RunStatus = "completed"
@@ -35,13 +35,13 @@ const (
 	RunCompletedWithErrors RunStatus = "completed_with_errors"
 	// RunIncomplete: the deadline passed with organizations pending.
 	RunIncomplete RunStatus = "incomplete"
-	// RunSuspect: the run saw nothing where the last one saw something; do not trust it.
+	// RunSuspect: the run found nothing although the last one found something.
 	RunSuspect RunStatus = "suspect"
-	// RunStopped: something about the whole run is wrong (key, account, mode).
+	// RunStopped: a failure of the whole run (key, account, mode), or an operator, stopped it.
 	RunStopped RunStatus = "stopped"
 )
 
-// RunStatuses are all there are.
+// RunStatuses returns all statuses.
 func RunStatuses() []RunStatus {
 	return []RunStatus{RunEnumerating, RunRunning, RunCompleted, RunCompletedWithErrors, RunIncomplete, RunSuspect, RunStopped}
 }
@@ -49,22 +49,22 @@ func RunStatuses() []RunStatus {
 // Open reports whether the run is still going.
 func (s RunStatus) Open() bool { return s == RunEnumerating || s == RunRunning }
 
-// LeaseTTL is how long an enumerator has a run for itself after each write: many times what a page
-// takes, and short enough to go on soon after a crash.
+// LeaseTTL is the time to live of an enumerator's lease after each write: much longer than a page takes, and short
+// enough to resume soon after a crash.
 const LeaseTTL = time.Minute
 
-// Lease is an enumerator's claim to be the only one that lists and sends a run.
+// Lease makes its owner the only one that lists and sends a run, or archives it.
 type Lease struct {
 	RunID string
-	Owner string    // of one enumerator, once
-	End   time.Time // unless a write under the lease moves it
+	Owner string    // a new one for each lease
+	End   time.Time // each write under the lease renews it
 }
 
-// ArchiveLeaseTTL is how long whoever archives the reports of a run has it for itself: far more than it takes, and
-// short enough for the next tick but one after a crash.
+// ArchiveLeaseTTL is the time to live of the lease for archiving a run's reports: much longer than that takes, and
+// shorter than a tick.
 const ArchiveLeaseTTL = 10 * time.Minute
 
-// Run is one pass over all organizations, or over one.
+// Run is one pass over all organizations, those that events name, or one.
 type Run struct {
 	ID              string
 	RequestID       string // of the manual invocation that opened it; "" for a scheduled run
@@ -81,15 +81,14 @@ type Run struct {
 	Window          *Window    // of a catch-up; nil of other runs
 	ListedThrough   string     // last organization listed, "" before the first
 	SentThrough     string     // last organization sent to the queue
-	// By is who asked for it; "" for the schedule.
+	// By is who requested it; "" for the schedule.
 	By string
-	// AllowDowngrade: of a run over one organization, which may lower what a guard holds back elsewhere.
+	// AllowDowngrade lets a run over one organization make a repair that another run withholds.
 	AllowDowngrade bool
-	// Approval is what was approved for it; nil where nothing was.
+	// Approval is the approved limit, if there is one.
 	Approval   *Approval
 	Downgrades int
-	// DowngradeLimit is how many organizations it may lower; of a catch-up, how many all catch-ups together may
-	// within 24 hours.
+	// DowngradeLimit is how many organizations the run may lower. Catch-ups share their limit for 24 hours.
 	DowngradeLimit int
 	StatusReason   Reason // why it was stopped or is suspect
 	StatusMessage  string
@@ -97,25 +96,25 @@ type Run struct {
 	StartedAt      time.Time
 	DeadlineAt     time.Time
 	FinishedAt     *time.Time
-	Trimmed        bool // plainly skipped items were deleted, and are counted only
-	Summarized     bool // its summary was written
-	// SummaryRevision counts how often; a later write names the one it builds on.
+	Trimmed        bool // plainly skipped items were deleted; their counts remain
+	Summarized     bool // its summary was stored
+	// SummaryRevision counts the stored summaries, for optimistic locking.
 	SummaryRevision int
 }
 
-// RunKind tells apart which organizations a run is over.
+// RunKind is the scope of a run.
 type RunKind string
 
 const (
-	KindFull    RunKind = "full" // all
-	KindCatchUp RunKind = "catch-up"
+	KindFull    RunKind = "full"     // all organizations
+	KindCatchUp RunKind = "catch-up" // those that events name
 	KindOne     RunKind = "one"
 )
 
-// RunKinds are all there are.
+// RunKinds returns all kinds.
 func RunKinds() []RunKind { return []RunKind{KindFull, KindCatchUp, KindOne} }
 
-// Kind returns which organizations the run is over.
+// Kind returns the scope of the run.
 func (r Run) Kind() RunKind {
 	switch {
 	case r.OrgID != "":
@@ -127,8 +126,7 @@ func (r Run) Kind() RunKind {
 	}
 }
 
-// Allowed is how many organizations the run may lower by itself: of a catch-up what was approved for it, for
-// the limit is of all of them together.
+// Allowed returns how many organizations the run may lower apart from the limit that catch-ups share.
 func (r Run) Allowed() int {
 	switch {
 	case r.Strategy != StrategyEvents:
@@ -140,22 +138,21 @@ func (r Run) Allowed() int {
 	}
 }
 
-// OverridesGuard reports whether a person lets the only organization of the run be lowered, whatever another run
-// holds back. An approval does not: it sets how many the run may lower, and is no look at what another one holds.
+// OverridesGuard reports whether a person allowed the run to lower its only organization even if another run withholds
+// that. An approval does not: it only sets a limit.
 func (r Run) OverridesGuard() bool { return r.OrgID != "" && r.AllowDowngrade }
 
-// MaxWhoLength is the most characters that are kept of who asked for something.
+// MaxWhoLength limits the characters of the name of who requested something.
 const MaxWhoLength = 255
 
-// Approval is how many organizations a person lets a run lower in all.
+// Approval is the total number of organizations that a person allows a run to lower.
 type Approval struct {
 	Limit int       `json:"limit"`
 	By    string    `json:"by"`
 	At    time.Time `json:"at"`
 }
 
-// Usage counts requests to Stripe: answers of any kind, by what was asked, and how many of
-// them were 429.
+// Usage counts requests to Stripe by endpoint, and those answered with 429.
 type Usage struct {
 	List      int64 `json:"list"`
 	Retrieve  int64 `json:"retrieve"`
@@ -169,34 +166,32 @@ type Item struct {
 	OrgID   string
 	Outcome Outcome
 	Reason  Reason
-	// SubscriptionID is the Stripe subscription that governs; "" if none does, and not kept of an
-	// item that is plainly skipped. Of a pending one it is a subscription that names the organization
-	// and that no row of it records.
+	// SubscriptionID is the governing Stripe subscription, which plainly skipped items do not keep. A pending item has
+	// a subscription that names the organization and that none of its rows records.
 	SubscriptionID string
 	Changes        []Change
 	Warnings       []Warning
 	Error          string
-	Cause          *Cause       // in a catch-up; nil in other runs
-	Accepted       []Acceptance // of what it says; only of an item that was read for people
-	// Revision counts the writes of the item; a later write names the one it builds on.
+	Cause          *Cause       // of a catch-up
+	Accepted       []Acceptance // of its error and warnings; read only for reports
+	// Revision counts the writes of the item, for optimistic locking.
 	Revision int
 }
 
-// Final reports whether the outcome can no longer change. An error may still be repaired.
+// Final reports whether the outcome can no longer change. A redrive may still change an error.
 func (i Item) Final() bool { return i.Outcome != OutcomePending && i.Outcome != OutcomeError }
 
-// Differed reports whether the organization's record differed from what Stripe said: it was repaired,
-// withheld, or found by a dry run.
+// Differed reports whether the record differed from Stripe: repaired, withheld, or found by a dry run.
 func (i Item) Differed() bool {
 	return i.Outcome == OutcomeSynced || i.Outcome == OutcomeDrifted || (i.Outcome == OutcomeError && i.Reason.Withholds())
 }
 
-// Warns reports whether the item carries the warning.
+// Warns reports whether the item has the warning.
 func (i Item) Warns(code WarningCode) bool {
 	return slices.ContainsFunc(i.Warnings, func(w Warning) bool { return w.Code == code })
 }
 
-// PlainlySkipped reports whether there is nothing to tell of the organization: nearly all are such.
+// PlainlySkipped reports whether the item was skipped without warnings, as nearly all are.
 func (i Item) PlainlySkipped() bool { return i.Outcome == OutcomeSkipped && len(i.Warnings) == 0 }
 
 // Work names one organization to reconcile in a run.

@@ -6,24 +6,21 @@ import (
 	"time"
 )
 
-// MaxDetails bounds the organizations, and the orphans, that a summary lists; the rest stays
-// in the items.
+// MaxDetails limits the organizations and the orphans that a summary lists.
 const MaxDetails = 100
 
-// keptDetails is how many of them are kept for organizations with warnings, and for those that were
-// repaired, where there are as many: a bad day's errors must not hide the rest.
-const keptDetails = MaxDetails / 4
+// reservedDetails of them are reserved for warnings and as many for repairs, so that many errors do not hide them.
+const reservedDetails = MaxDetails / 4
 
-// Tally is how many items of a run share an outcome and a reason.
+// Tally counts the items of a run with the same outcome and reason.
 type Tally struct {
 	Outcome Outcome
 	Reason  Reason
 	Items   int
 }
 
-// Summary is a run in figures: the log line, the machine-readable answer and the run's row.
-// TotalOrganizations = Synchronized + Errors + Skipped + Pending, always; what a dry run found
-// drifted counts as synchronized.
+// Summary is a run in figures, for the log, for --json and for the run's row.
+// TotalOrganizations = Synchronized + Errors + Skipped + Pending, always. Drifted counts as synchronized.
 type Summary struct {
 	RunID              string              `json:"runId"`
 	Status             RunStatus           `json:"status"`
@@ -35,22 +32,22 @@ type Summary struct {
 	Pending            int                 `json:"pending"`
 	Details            []Detail            `json:"details"`
 	Reasons            map[Reason]int      `json:"reasons"`
-	Warnings           map[WarningCode]int `json:"warnings"`                 // organizations by warning, those accepted left out
-	Accepted           map[string]int      `json:"accepted"`                 // organizations by the code of an error or a warning that somebody accepted
-	AcceptedErrors     int                 `json:"acceptedErrors,omitempty"` // of the errors, those that are accepted
+	Warnings           map[WarningCode]int `json:"warnings"`                 // organizations by warning, without accepted ones
+	Accepted           map[string]int      `json:"accepted"`                 // organizations by accepted error or warning
+	AcceptedErrors     int                 `json:"acceptedErrors,omitempty"` // included in Errors
 	DriftByField       map[string]int      `json:"driftByField"`
 	DriftByCause       DriftByCause        `json:"driftByCause"`
 	Access             AccessChanges       `json:"access"`
 	Orphans            []Orphan            `json:"orphans"`
 	OrphansTotal       int                 `json:"orphansTotal"`
-	SweepAbandoned     bool                `json:"sweepAbandoned,omitempty"` // so nobody looked for orphans
+	SweepAbandoned     bool                `json:"sweepAbandoned,omitempty"` // so orphans were not looked for
 	StripeRequests     Usage               `json:"stripeRequests"`
 	Downgrades         int                 `json:"downgrades"`
 	DowngradeLimit     int                 `json:"downgradeLimit"`
-	LimitShared        bool                `json:"limitShared,omitempty"`    // by all catch-ups, within 24 hours
-	By                 string              `json:"by,omitempty"`             // who asked for it; not of a scheduled run
-	AllowDowngrade     bool                `json:"allowDowngrade,omitempty"` // of a run over one organization: they let it be lowered
-	Approval           *Approval           `json:"approval,omitempty"`       // of more downgrades, or fewer
+	LimitShared        bool                `json:"limitShared,omitempty"`    // with other catch-ups, for 24 hours
+	By                 string              `json:"by,omitempty"`             // who requested it; "" for the schedule
+	AllowDowngrade     bool                `json:"allowDowngrade,omitempty"` // of a run over one organization
+	Approval           *Approval           `json:"approval,omitempty"`       // of another limit
 	StatusReason       Reason              `json:"statusReason,omitempty"`
 	StatusMessage      string              `json:"statusMessage,omitempty"`
 	StartedAt          time.Time           `json:"startedAt"`
@@ -66,7 +63,7 @@ type Detail struct {
 	Changes  []Change     `json:"changes"`
 	Error    string       `json:"error"`
 	Warnings []Warning    `json:"warnings"`
-	Event    *Cause       `json:"event,omitempty"`    // in a catch-up
+	Event    *Cause       `json:"event,omitempty"`    // of a catch-up
 	Accepted []Acceptance `json:"accepted,omitempty"` // of its error and warnings
 }
 
@@ -78,13 +75,12 @@ type Orphan struct {
 	OrgID          string `json:"orgId"`
 }
 
-// Summarize is a pure function of a run and its items: tallies and drift of all of them, and those worth
-// a line, of which it lists some of each kind.
+// Summarize computes the summary of a run from the tallies and the drift of all its items, and the notable ones to list.
 func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	s := Summary{
 		RunID: run.ID, Status: run.Status, DryRun: run.DryRun,
 		Details: details(notable), Reasons: map[Reason]int{}, Warnings: map[WarningCode]int{}, Accepted: map[string]int{}, DriftByField: map[string]int{}, Orphans: []Orphan{},
-		Access:         drift.AccessChanges.listed(),
+		Access:         drift.AccessChanges.withoutNil(),
 		StripeRequests: run.Usage, Downgrades: run.Downgrades,
 		StatusReason: run.StatusReason, StatusMessage: run.StatusMessage,
 		StartedAt: run.StartedAt, FinishedAt: run.FinishedAt, SweepAbandoned: run.Sweep == SweepAbandoned,
@@ -104,13 +100,13 @@ func Summarize(run Run, tallies []Tally, drift Drift, notable []Item) Summary {
 	return s
 }
 
-// SetDecisions brings into the summary what people decided about the run, which may be later than the rest of it.
+// SetDecisions sets what people decided about the run, which may be newer than a stored summary.
 func (s *Summary) SetDecisions(run Run) {
 	s.By, s.AllowDowngrade, s.Approval, s.DowngradeLimit = run.By, run.AllowDowngrade, run.Approval, run.DowngradeLimit
 	s.LimitShared = run.Kind() == KindCatchUp
 }
 
-// Withheld is how many organizations differed and were not written, because a guard held their lowering back.
+// Withheld counts the organizations whose repair a guard withheld.
 func (s Summary) Withheld() int {
 	n := 0
 	for _, reason := range WithheldReasons() {
@@ -119,12 +115,11 @@ func (s Summary) Withheld() int {
 	return n
 }
 
-// Drifted is how many organizations differed from Stripe: they were repaired or withheld, or a dry run
-// found them.
+// Drifted counts the organizations that differed from Stripe: repaired, withheld, or found by a dry run.
 func (s Summary) Drifted() int { return s.Synchronized + s.Withheld() }
 
-// WouldWithhold is how many organizations of a dry run a run that writes would withhold, by reason. They are among
-// Synchronized.
+// WouldWithhold counts by reason the organizations of a dry run whose repair a run that writes would withhold. They are
+// included in Synchronized.
 func (s Summary) WouldWithhold() map[Reason]int {
 	would := map[Reason]int{}
 	if !s.DryRun {
@@ -133,22 +128,22 @@ func (s Summary) WouldWithhold() map[Reason]int {
 	if n := s.Downgrades - s.DowngradeLimit; n > 0 {
 		would[ReasonWithheld] = n
 	}
-	if n := s.Access.Lowered.Organizations - s.Downgrades; n > 0 { // only what no guard holds back is counted as a downgrade
-		would[s.heldBackBy()] = n
+	if n := s.Access.Lowered.Organizations - s.Downgrades; n > 0 { // Downgrades excludes what the other guards withhold
+		would[s.otherGuard()] = n
 	}
 	return would
 }
 
-// heldBackBy is the guard, besides the limit of downgrades, that holds back lowerings of a dry run. Only a run over one
-// organization heeds what another run withholds.
-func (s Summary) heldBackBy() Reason {
+// otherGuard returns the reason for which a guard other than the limit withholds repairs of a dry run. Only a run over
+// one organization respects what another run withholds.
+func (s Summary) otherGuard() Reason {
 	if s.TotalOrganizations == 1 && s.Warnings[WarnRepairUndone]+s.Accepted[string(WarnRepairUndone)] == 0 {
 		return ReasonWithheldByRun
 	}
 	return ReasonNotRepeated
 }
 
-// WouldWithholdInAll sums up [Summary.WouldWithhold].
+// WouldWithholdInAll returns the total of [Summary.WouldWithhold].
 func (s Summary) WouldWithholdInAll() int {
 	n := 0
 	for _, organizations := range s.WouldWithhold() {
@@ -157,13 +152,13 @@ func (s Summary) WouldWithholdInAll() int {
 	return n
 }
 
-// Unaccepted is how many organizations have the reason, those left out for whom it is accepted.
+// Unaccepted counts the organizations that have the reason and for which it is not accepted.
 func (s Summary) Unaccepted(r Reason) int { return s.Reasons[r] - s.Accepted[string(r)] }
 
-// OtherErrors are the organizations in error that were not withheld: whether they differ is not known.
+// OtherErrors counts the errors that are not withheld repairs: whether these organizations differ is unknown.
 func (s Summary) OtherErrors() int { return s.Errors - s.Withheld() }
 
-// DriftRate is the part of the run's organizations that differed, from 0 to 1.
+// DriftRate is the fraction of organizations that differed.
 func (s Summary) DriftRate() float64 {
 	return float64(s.Drifted()) / float64(max(s.TotalOrganizations, 1))
 }
@@ -184,16 +179,16 @@ func (s *Summary) add(t Tally) {
 	s.Reasons[t.Reason] += t.Items
 }
 
-// details keeps the order. Errors come before warnings, and these before repairs, once each has what is
-// kept for it.
+// details returns at most [MaxDetails], in the order of the items. Beyond the reserved ones, errors have precedence over
+// warnings and warnings over repairs.
 func details(notable []Item) []Detail {
 	found := map[notability]int{}
 	for _, i := range notable {
 		found[notabilityOf(i)]++
 	}
 	room := map[notability]int{}
-	room[anError] = MaxDetails - min(found[aWarning], keptDetails) - min(found[aRepair], keptDetails)
-	room[aWarning] = MaxDetails - min(found[anError], room[anError]) - min(found[aRepair], keptDetails)
+	room[anError] = MaxDetails - min(found[aWarning], reservedDetails) - min(found[aRepair], reservedDetails)
+	room[aWarning] = MaxDetails - min(found[anError], room[anError]) - min(found[aRepair], reservedDetails)
 	room[aRepair] = MaxDetails - min(found[anError], room[anError]) - min(found[aWarning], room[aWarning])
 	all := []Detail{}
 	for _, i := range notable {
@@ -205,7 +200,7 @@ func details(notable []Item) []Detail {
 	return all
 }
 
-// notability is why an item is worth a line.
+// notability is why an item is listed.
 type notability int
 
 const (
@@ -236,27 +231,27 @@ func detail(i Item) Detail {
 	return d
 }
 
-// Baseline is how much of the world a run over all organizations met.
+// Baseline is what a full run found, to compare the next one with.
 type Baseline struct {
 	Organizations int
-	Subscriptions int // organizations that a Stripe subscription governs
+	Subscriptions int // organizations with a governing Stripe subscription
 }
 
-// Anomaly compares a run with the last one that was trusted: a list that is suddenly empty is
-// a broken query, a wrong database or a wrong key far sooner than the end of the business.
-func (now Baseline) Anomaly(last Baseline) (Reason, string) {
+// Anomaly reports why the run is suspect, compared with the last trusted one: an empty list most likely comes from a
+// broken query, a wrong database or a wrong key. "" means no anomaly.
+func (b Baseline) Anomaly(last Baseline) (Reason, string) {
 	switch {
-	case now.Organizations == 0 && last.Organizations > 0:
+	case b.Organizations == 0 && last.Organizations > 0:
 		return ReasonNoOrganizations, fmt.Sprintf("no organization was found, the last run had %d; check DB_NAME and the organizations table", last.Organizations)
-	case now.Subscriptions == 0 && last.Subscriptions > 0:
+	case b.Subscriptions == 0 && last.Subscriptions > 0:
 		return ReasonNoSubscriptions, fmt.Sprintf("no organization has a subscription in Stripe, in the last run %d had; check that STRIPE_SECRET_KEY is of the right account", last.Subscriptions)
 	default:
 		return "", ""
 	}
 }
 
-// FinalStatus is the status of a run whose organizations stand as counted: completed, with or without errors, or
-// incomplete where some are pending. Errors that somebody accepted are no reason to end with errors.
+// FinalStatus returns the status of the run when it is closed now: incomplete with pending organizations, else
+// completed, with or without unaccepted errors.
 func (s Summary) FinalStatus() RunStatus {
 	switch {
 	case s.Pending > 0:

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// SweepState is how far the sweep of a run is.
+// SweepState is the progress of a run's sweep.
 type SweepState string
 
 const (
-	// SweepOpen: not begun, or going on.
+	// SweepOpen: not started or not finished.
 	SweepOpen SweepState = ""
-	// SweepComplete: every subscription that Stripe had stands in the snapshot.
+	// SweepComplete: the snapshot has every subscription in Stripe.
 	SweepComplete SweepState = "complete"
-	// SweepAbandoned: it could not be brought to its end, so there is no snapshot.
+	// SweepAbandoned: the sweep could not be finished; there is no snapshot.
 	SweepAbandoned SweepState = "abandoned"
 )
 
 const (
-	// SnapshotTTL is how long after the sweep began its snapshot may be decided by.
+	// SnapshotTTL is how long a snapshot may be used, from the start of its sweep.
 	SnapshotTTL = 2 * time.Hour
-	// ClockSkew is how much clocks that are right may differ.
+	// ClockSkew is the tolerated difference between clocks.
 	ClockSkew = time.Minute
 )
 
-// SweepExpired reports whether what the run's sweep reads may not be decided by any more: it began
-// too long ago, or in the future, so that a clock is wrong and nobody knows its age.
+// SweepExpired reports whether the run's snapshot is too old to be used, or was started in the future: then a clock is
+// wrong and its age unknown.
 func (r Run) SweepExpired(now time.Time) bool {
 	if r.SweptFrom == nil {
 		return false
@@ -34,36 +34,35 @@ func (r Run) SweepExpired(now time.Time) bool {
 	return age >= SnapshotTTL || age < -ClockSkew
 }
 
-// HasSnapshot reports whether the run's snapshot may be decided by at this time: it is complete,
-// not outlived, and the run is open. What is redriven to a closed run is read afresh.
+// HasSnapshot reports whether the run's snapshot may be used: it is complete and not expired, and the run is open.
+// Redriven organizations of a closed run are read from Stripe.
 func (r Run) HasSnapshot(now time.Time) bool {
 	return r.Sweep == SweepComplete && r.Status.Open() && r.SweptFrom != nil && !r.SweepExpired(now)
 }
 
-// Range is a part of Stripe's list of subscriptions: those created from one second up to, and
-// not including, another. Stripe lists the newest first.
+// Range is the part of Stripe's list of subscriptions that was created in a period. Stripe lists the newest first.
 // https://docs.stripe.com/api/subscriptions/list
 type Range struct {
-	From   int64  // Unix seconds, included; 0 is since ever
-	Before int64  // Unix seconds, not included; 0 has no end
-	After  string // the last subscription read; "" before the first page
+	From   int64  // Unix seconds, included; 0 means unlimited
+	Before int64  // Unix seconds, excluded; 0 means unlimited
+	After  string // cursor: the last subscription read; "" before the first page
 }
 
 // Page is one page of a range.
 type Page struct {
 	Subscriptions []Subscription // newest first
-	More          bool           // the range goes on after the last one
+	More          bool           // there is another page
 }
 
 const (
-	// stripeEpoch is before the first subscription Stripe can have: it opened in September 2011.
+	// stripeEpoch precedes Stripe's launch in September 2011, and so every subscription.
 	stripeEpoch = 1_300_000_000
-	// worthSplitting is how many pages a range must seem to have left: a new one ends in a page
-	// that is not full, or turns out empty, and that costs a request.
+	// worthSplitting is the estimated number of remaining pages from which splitting a range pays: each range costs an
+	// extra request for its last page.
 	worthSplitting = 4
 )
 
-// Rest returns the range without the page that was just read of it.
+// Rest returns the range after the page.
 func (r Range) Rest(p Page) Range {
 	if n := len(p.Subscriptions); n > 0 {
 		r.After = p.Subscriptions[n-1].ID
@@ -71,42 +70,41 @@ func (r Range) Rest(p Page) Range {
 	return r
 }
 
-// Split divides what is left of the range after this page at the middle of its time, if it seems
-// worth it: newer goes on after the page, older is read from its start by somebody else. Together
-// they have every second of the range, and none twice.
+// Split divides the rest of the range after the page into two disjoint halves of its period, if that pays: newer
+// continues after the page, older is read by another stream.
 func (r Range) Split(p Page) (newer, older Range, ok bool) {
 	rest := r.Rest(p)
 	if !p.More || len(p.Subscriptions) == 0 {
 		return rest, Range{}, false
 	}
 	newest, oldest := p.Subscriptions[0].Created.Unix(), p.Subscriptions[len(p.Subscriptions)-1].Created.Unix()
-	read, left := newest-oldest+1, oldest-max(r.From, stripeEpoch)
-	if read < 1 || left/read < worthSplitting || left < 2 {
+	read, unread := newest-oldest+1, oldest-max(r.From, stripeEpoch)
+	if read < 1 || unread/read < worthSplitting || unread < 2 {
 		return rest, Range{}, false
 	}
-	middle := oldest - left/2
+	middle := oldest - unread/2
 	newer, older = rest, Range{From: r.From, Before: middle}
 	newer.From = middle
 	return newer, older, true
 }
 
-// InSync reports whether what the sweep saw of the organization is all there is to know, and in
-// agreement with its record: then Stripe need not be asked. The plan has nothing to change.
-//
-// It is not where a subscription has items that were not read; nor where the record names a subscription that the sweep did not see, or one whose
-// customer the record does not name (the customer may have others); nor where access is granted
-// without any subscription. A deleted customer, or one of the other mode, is not told from one without subscriptions.
+// InSync reports whether the snapshot alone shows that the record needs no change; it returns that plan. It does not if
+//   - a subscription was not fully read,
+//   - the record names a subscription that is not in the snapshot, or one of a customer that the record does not name:
+//     that customer may have other subscriptions,
+//   - access is granted without a subscription: a snapshot does not show whether the customer was deleted or is of
+//     the other mode.
 func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	customers := rec.CustomerIDs()
-	seen := map[string]bool{}
+	complete := map[string]bool{} // subscriptions whose customer's others are in t too
 	for _, s := range t.Subscriptions {
 		if s.Unreadable || s.MoreItems {
 			return Plan{}, false
 		}
-		seen[s.ID] = !rec.Records(s.ID) || slices.Contains(customers, s.CustomerID)
+		complete[s.ID] = !rec.Records(s.ID) || slices.Contains(customers, s.CustomerID)
 	}
 	for _, id := range rec.RecordedIDs() {
-		if !seen[id] {
+		if !complete[id] {
 			return Plan{}, false
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Tier is what an organization may use, as the application's columns spell it.
+// Tier is a plan's level of access, as in the application's columns.
 type Tier string
 
-// The tiers where the configuration names no others.
+// The tiers of [DefaultTiers].
 const (
 	TierFree    Tier = "free"
 	TierStarter Tier = "starter"
@@ -19,30 +19,29 @@ const (
 	TierMax     Tier = "max"
 )
 
-// DefaultTiers are the tiers where the configuration names no others.
+// DefaultTiers are used if none are configured.
 var DefaultTiers = Tiers{TierFree, TierStarter, TierPro, TierMax}
 
-// Tiers are all that there are, from the lowest, which nobody pays for, to the highest. The zero
-// value stands for [DefaultTiers].
+// Tiers are all tiers in ascending order; the lowest is free of charge. The zero value means [DefaultTiers].
 type Tiers []Tier
 
-// tierName is what can be part of a variable's name.
+// tierName matches names that can be part of a variable's name.
 var tierName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 
-// UnmarshalText reads names separated by commas, the lowest tier first. Its errors complete
-// "TIERS ..." and do not repeat the text.
+// UnmarshalText reads names separated by commas, the lowest tier first. Its errors continue a sentence that starts with
+// "TIERS" and do not repeat the text.
 func (t *Tiers) UnmarshalText(text []byte) error {
 	var all Tiers
 	for i, name := range strings.Split(string(text), ",") {
 		name = strings.TrimSpace(name)
 		if !tierName.MatchString(name) {
-			return fmt.Errorf("has as entry %d something else than a name of letters, digits and underscores", i+1)
+			return fmt.Errorf("has an entry %d that is not a name of letters, digits and underscores", i+1)
 		}
 		if strings.EqualFold(name, "addon") {
-			return fmt.Errorf("has as entry %d a name that STRIPE_PRICE_ID_ADDON has for what grants no tier", i+1)
+			return fmt.Errorf("has an entry %d named ADDON, which is reserved for STRIPE_PRICE_ID_ADDON", i+1)
 		}
 		if len(all) > 0 && all.Find(name) != "" {
-			return fmt.Errorf("has as entry %d a name that stands before it already, maybe in other case", i+1)
+			return fmt.Errorf("has an entry %d that repeats an earlier name, ignoring case", i+1)
 		}
 		all = append(all, Tier(name))
 	}
@@ -53,7 +52,7 @@ func (t *Tiers) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String returns the names as UnmarshalText reads them.
+// String returns the names in the form that UnmarshalText reads.
 func (t Tiers) String() string { return strings.Join(texts(t.All()), ",") }
 
 // All returns the tiers, the lowest first.
@@ -64,11 +63,10 @@ func (t Tiers) All() []Tier {
 	return t
 }
 
-// Lowest is the tier of an organization that pays for nothing.
+// Lowest returns the tier of an organization that pays nothing.
 func (t Tiers) Lowest() Tier { return t.All()[0] }
 
-// Find returns the tier with this name, whatever case and white space it is written with; "" if
-// there is none.
+// Find returns the tier with this name, ignoring case and surrounding white space; "" if there is none.
 func (t Tiers) Find(name string) Tier {
 	name = strings.TrimSpace(name)
 	for _, tier := range t.All() {
@@ -79,8 +77,7 @@ func (t Tiers) Find(name string) Tier {
 	return ""
 }
 
-// rank orders tiers. One that is not known ranks highest, so that taking it away counts as a
-// downgrade and the guard sees it.
+// rank orders tiers. An unknown tier ranks highest, so that replacing it counts as a downgrade.
 func (t Tiers) rank(tier Tier) int {
 	all := t.All()
 	if i := slices.Index(all, tier); i >= 0 {
@@ -89,7 +86,7 @@ func (t Tiers) rank(tier Tier) int {
 	return len(all)
 }
 
-// Columns are [Columns] with the tiers as the values of those that hold one.
+// Columns returns [Columns] with the Values of tier columns.
 func (t Tiers) Columns() []Column {
 	all := Columns()
 	for i := range all {
@@ -100,7 +97,7 @@ func (t Tiers) Columns() []Column {
 	return all
 }
 
-// rowStatus is the status as the subscriptions table's ENUM has it.
+// rowStatus returns the status for the subscriptions table's ENUM.
 func rowStatus(s Status) string {
 	if s == StatusPaused {
 		return string(StatusIncomplete)
@@ -108,7 +105,7 @@ func rowStatus(s Status) string {
 	return string(s)
 }
 
-// orgStatus is the status as the organizations table's ENUM has it.
+// orgStatus returns the status for the organizations table's ENUM.
 func orgStatus(s Status) string {
 	switch s {
 	case StatusUnpaid:

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// UndoneWithin is how long after a repair the same one counts as undone by something, not as needed anew.
+// UndoneWithin is how long after a repair the same change means that something undid the repair.
 const UndoneWithin = 24 * time.Hour
 
-// WithheldFor is how long a run counts as recent of which a guard held something back: as long as SQS keeps the
-// message with which it can be redriven.
+// WithheldFor is how long a withheld repair blocks runs over its organization alone: as long as SQS keeps the message
+// for the redrive.
 const WithheldFor = 14 * 24 * time.Hour
 
-// Repair is what a run wrote for an organization.
+// Repair is what a run wrote to an organization.
 type Repair struct {
 	OrgID   string
 	RunID   string
@@ -21,10 +21,9 @@ type Repair struct {
 	Changes []Change
 }
 
-// Undone returns those of the changes that the latest repair of their column made already, from the same value to
-// the same one, and the latest of these repairs: something has undone them. Where a later repair wrote the column
-// back, Stripe itself went back and forth, and nothing was undone. Where a repair wrote a column several times, what
-// it came to counts.
+// Undone returns the changes that the latest repair of their column already made, from and to the same values, and the
+// latest of these repairs: something undid them. If a later repair reversed the column, Stripe itself changed back and
+// forth and nothing was undone. Several writes of a column by one repair count as one change.
 func Undone(changes []Change, repairs []Repair) (undone []Change, by Repair) {
 	for _, c := range changes {
 		var latest Repair
@@ -72,23 +71,24 @@ func sameValue(a, b any) bool {
 	return a == b
 }
 
-// RepairUndone is the warning for a plan that makes again what the repair made.
+// RepairUndone is the warning for a plan that repeats the repair.
 func RepairUndone(by Repair) Warning {
 	return Warning{Code: WarnRepairUndone, Message: fmt.Sprintf(
 		"run %s made the same change at %s and something undid it; find out what writes the old state back, mostly a webhook that takes it from the subscription's metadata",
 		by.RunID, by.At.UTC().Format(time.RFC3339))}
 }
 
-// NotRepeated is the failure of a plan that lowers access again as the repair did.
+// NotRepeated is the failure of a plan that would lower access again like the repair.
 func NotRepeated(by Repair) *Failure {
 	return permanent(ReasonNotRepeated,
 		"run %s lowered access at %s and something undid it, so it was not written again within 24 hours; stop what writes the old state back, then allow it for this organization",
 		by.RunID, by.At.UTC().Format(time.RFC3339))
 }
 
-// WithheldByRun is the failure of a run over one organization that would lower what another run holds back.
+// WithheldByRun is the failure of a run over one organization that would lower access although another run withholds
+// that.
 func WithheldByRun(runID string) *Failure {
 	return permanent(ReasonWithheldByRun,
-		"run %s holds this lowering back, and a run over one organization does not lead around that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
+		"run %s withholds this downgrade, and a run over one organization does not bypass that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
 		runID, runID)
 }

@@ -77,7 +77,7 @@ func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billi
 	byOrg := map[string]*billing.Item{}
 	var ids []any
 	for _, i := range items {
-		if len(i.Codes()) > 0 {
+		if len(i.AcceptableCodes()) > 0 {
 			byOrg[i.OrgID] = i
 			ids = append(ids, i.OrgID)
 		}
@@ -89,7 +89,7 @@ func (s *Store) addAcceptances(ctx context.Context, runID string, items []*billi
 		append(ids, runID)...)
 	for _, a := range all {
 		if i := byOrg[a.OrgID]; i != nil {
-			for _, code := range i.Codes() {
+			for _, code := range i.AcceptableCodes() {
 				if code == a.Code {
 					i.Accepted = append(i.Accepted, a)
 				}

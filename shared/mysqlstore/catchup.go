@@ -24,7 +24,7 @@ const (
 )
 
 // CatchUpCoverage returns what runs have covered. It ignores times after by, which a wrong clock has set.
-func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.CaughtUp, err error) {
+func (s *Store) CatchUpCoverage(ctx context.Context, by time.Time) (at billing.Coverage, err error) {
 	latest := func(stmt string, args ...any) (t time.Time) {
 		var found sql.NullTime
 		if err == nil {

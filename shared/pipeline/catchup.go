@@ -12,7 +12,7 @@ import (
 
 // catchUps are what the enumerator needs of the database for runs over whom Stripe's events name.
 type catchUps interface {
-	CatchUpCoverage(ctx context.Context, by time.Time) (billing.CaughtUp, error)
+	CatchUpCoverage(ctx context.Context, by time.Time) (billing.Coverage, error)
 	OpenCatchUp(ctx context.Context, run billing.Run, w billing.Window) (billing.Run, error)
 	SaveEvents(ctx context.Context, l billing.Lease, w billing.Window, events []billing.Event, next billing.Window, now time.Time) error
 	AddLateEvents(ctx context.Context, l billing.Lease, w billing.Window) (more bool, err error)

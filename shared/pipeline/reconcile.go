@@ -444,9 +444,7 @@ func (b *batch) accepted(ctx context.Context, t *task, f *billing.Failure) bool 
 func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 	wrong, err := b.Store.OnlyOtherMode(ctx, t.work.RunID, billing.MaxOtherMode)
 	if err == nil && wrong {
-		f := &billing.Failure{Class: billing.RunFatal, Reason: billing.ReasonWrongMode, Message: fmt.Sprintf(
-			"more than %d organizations have ids of Stripe's other mode and none has one of the key's; use a key of the mode that the database's ids belong to", billing.MaxOtherMode)}
-		_ = b.stop(ctx, t, f) // what cannot be stopped now is tried with the next one
+		_ = b.stop(ctx, t, billing.AllOtherMode()) // a failure to stop is repeated with the next organization
 		return
 	}
 	if err != nil {
