@@ -15,21 +15,22 @@ func (s session) noteAnnouncements(ctx context.Context, c config.Config) error {
 		return err
 	}
 	waiting, _, err := s.store.OutboxBacklog(ctx)
-	var why error
-	if c.EventBus != "" && waiting > 0 {
-		why = s.Aggregator.Step.CheckBus(ctx)
-	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case why != nil:
-		s.progress.Note("warning: %s in the outbox: %s", billing.Count(waiting, "announcement"), why)
-	case c.EventBus == "" && waiting > 0:
-		s.progress.Note("%s in the outbox, which the deployed functions will send", billing.Count(waiting, "announcement"))
-	case waiting > 0:
-		s.progress.Note("warning: %s could not be sent to event bus %s; the next run or the deployed functions try again; LOG_LEVEL=info shows why", billing.Count(waiting, "announcement"), c.EventBus)
-	case c.EventBus != "":
+	}
+	left := billing.Count(waiting, "announcement")
+	switch {
+	case waiting == 0 && c.EventBus != "":
 		s.progress.Note("announcements: sent to event bus %s", c.EventBus)
+	case waiting == 0:
+	case c.EventBus == "":
+		s.progress.Note("%s in the outbox, which the deployed functions will send", left)
+	default:
+		if why := s.Aggregator.Step.CheckBus(ctx); why != nil {
+			s.progress.Note("warning: %s in the outbox: %s", left, why)
+			return nil
+		}
+		s.progress.Note("warning: %s could not be sent to event bus %s; the next run or the deployed functions try again; LOG_LEVEL=info shows why", left, c.EventBus)
 	}
 	return nil
 }
