@@ -59,11 +59,13 @@ func adviceOn(code string) Advice {
 var ifWritten = map[Reason]Advice{
 	ReasonWithheld: {
 		string(ReasonWithheld), ConcernPerson, "A run that writes would lower access beyond its limit of downgrades, and withhold these.",
-		"Look at the changes. If they are right, start a run, then approve what it withholds.", []string{explainOne, startRun},
+		"Look at the changes. If they are right, start a run, then approve what it withholds.",
+		[]string{explainOne, startRun},
 	},
 	ReasonWithheldByRun: {
 		string(ReasonWithheldByRun), ConcernPerson, "A run that writes would not lower access here, because another run withholds that.",
-		"Look at the changes. If they are right, approve the run that --explain names, then redrive.", thenReviewRedrive,
+		"Look at the changes. If they are right, approve the run that --explain names, then redrive.",
+		[]string{explainOne},
 	},
 	ReasonNotRepeated: {
 		string(ReasonNotRepeated), ConcernPerson,
