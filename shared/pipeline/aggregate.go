@@ -179,7 +179,7 @@ func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 		a.Store.PruneRepairs(ctx, until.Add(-2*billing.UndoneWithin)))
 }
 
-// dropSnapshots removes what whoever closed a run did not live to remove.
+// dropSnapshots deletes the snapshots of closed runs.
 func (a *Aggregator) dropSnapshots(ctx context.Context, _ *Tick) error {
 	ids, err := a.Store.ClosedRunsWithSnapshot(ctx)
 	problems := []error{err}
@@ -223,7 +223,7 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	if err != nil {
 		return false, err
 	}
-	seen, err := a.judge(ctx, run, &summary)
+	seen, err := a.finalStatus(ctx, run, &summary)
 	if err != nil {
 		return false, err
 	}
@@ -262,7 +262,7 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 	}
 	var seen billing.Baseline
 	if run.Status != billing.RunStopped {
-		if seen, err = a.judge(ctx, run, &summary); err != nil {
+		if seen, err = a.finalStatus(ctx, run, &summary); err != nil {
 			return false, err
 		}
 	}
@@ -305,8 +305,8 @@ func (a *Aggregator) endAgain(ctx context.Context, run billing.Run, s billing.Su
 	return end, err
 }
 
-// judge gives the summary the status that the run ends with, and returns what the run saw.
-func (a *Aggregator) judge(ctx context.Context, run billing.Run, s *billing.Summary) (billing.Baseline, error) {
+// finalStatus sets the status of the summary, and returns the baseline for the next run.
+func (a *Aggregator) finalStatus(ctx context.Context, run billing.Run, s *billing.Summary) (billing.Baseline, error) {
 	s.Status, s.StatusReason, s.StatusMessage = s.FinalStatus(), "", ""
 	if !run.Listed {
 		s.Status = billing.RunIncomplete // organizations may be missing from the list itself

@@ -47,7 +47,7 @@ func (e *Enumerator) leaveToOther(ctx context.Context, req Request, other billin
 	}
 	if slices.Contains(left, other.ID) {
 		e.Log.InfoContext(ctx, "this catch-up is skipped, another one was left before it had listed everybody; that one is gone on with", telemetry.KeyRunID, other.ID)
-		return e.goOn(ctx, other.ID)
+		return e.continueRun(ctx, other.ID)
 	}
 	e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one goes on from there", telemetry.KeyRunID, other.ID)
 	return Enumeration{RunID: other.ID, Done: true}, nil

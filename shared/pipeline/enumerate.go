@@ -133,7 +133,7 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 	case req.ResumeAll:
 		return e.resumeAll(ctx)
 	case req.ContinueRun != "":
-		return e.goOn(ctx, req.ContinueRun)
+		return e.continueRun(ctx, req.ContinueRun)
 	case req.ResumeRun != "":
 		return e.resume(ctx, req.ResumeRun, req)
 	default:
@@ -273,7 +273,7 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	all := Enumeration{Done: true}
 	var failures []error
 	for _, id := range ids {
-		one, err := e.goOn(ctx, id)
+		one, err := e.continueRun(ctx, id)
 		all.RunID, all.Enqueued, all.Done = id, all.Enqueued+one.Enqueued, all.Done && one.Done
 		if ctx.Err() != nil { // the rest is for the next tick
 			all.Done = false
@@ -284,9 +284,9 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	return all, errors.Join(failures...)
 }
 
-// goOn lists and sends what is left of a run that is enumerating. One that was stopped, closed or
+// continueRun lists and sends what is left of a run that is enumerating. One that was stopped, closed or
 // sent out meanwhile is left alone.
-func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
+func (e *Enumerator) continueRun(ctx context.Context, id string) (Enumeration, error) {
 	run, err := e.Store.Run(ctx, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
@@ -304,7 +304,7 @@ func (e *Enumerator) goOn(ctx context.Context, id string) (Enumeration, error) {
 	return e.proceed(ctx, run)
 }
 
-func (e *Enumerator) takeUp(ctx context.Context, id string) (Enumeration, error) {
+func (e *Enumerator) proceedReopened(ctx context.Context, id string) (Enumeration, error) {
 	run, err := e.Store.Run(ctx, id)
 	if err != nil {
 		return Enumeration{RunID: id}, err
@@ -324,7 +324,7 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 		return Enumeration{}, otherSettings(run)
 	}
 	if run.Status == billing.RunEnumerating {
-		return e.goOn(ctx, id)
+		return e.continueRun(ctx, id)
 	}
 	if err := e.begin(ctx, run.DryRun); err != nil {
 		return Enumeration{RunID: id}, err
@@ -336,7 +336,7 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if reopened, err := e.Store.Reopen(ctx, id, account, e.now().Add(e.RunDeadline)); err != nil || !reopened {
 		return Enumeration{RunID: id, Done: true}, err
 	}
-	return e.takeUp(ctx, id)
+	return e.proceedReopened(ctx, id)
 }
 
 func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
@@ -371,11 +371,11 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 		result.Done = true
 		return result, e.Progress.SendProgress(ctx, run.ID)
 	}
-	return result, e.leave(ctx, lease, err)
+	return result, e.interrupted(ctx, lease, err)
 }
 
-// leave releases the lease. Running out of time is no error: the next tick goes on.
-func (e *Enumerator) leave(ctx context.Context, lease billing.Lease, cause error) error {
+// interrupted releases the lease. Running out of time is no error: the next tick goes on.
+func (e *Enumerator) interrupted(ctx context.Context, lease billing.Lease, cause error) error {
 	if errors.Is(cause, billing.ErrLeaseLost) {
 		e.Log.WarnContext(ctx, "another enumerator took over", telemetry.KeyRunID, lease.RunID)
 		return nil

@@ -89,7 +89,7 @@ type Reconciler struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 
-	stripeSilence silence
+	stripeBreaker breaker
 	noSearch      sync.Map // ids of runs of which it was said
 	accounts      accounts
 }
@@ -98,8 +98,8 @@ const (
 	defaultParallel = 8
 	// maxRounds bounds how often an organization that changes under our hands is read anew.
 	maxRounds = 3
-	// stripeDownAfter organizations without an answer in between, Stripe counts as down.
-	stripeDownAfter = 3
+	// breakerThreshold is how many organizations must fail in a row to open the circuit breaker for Stripe.
+	breakerThreshold = 3
 )
 
 // task is one organization of a batch.
@@ -135,7 +135,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, lastReceive map[billing.Work
 	}
 	b := &batch{Reconciler: r}
 	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
-		b.notLoaded(ctx, tasks, billing.AsFailure(err))
+		b.failBatch(ctx, tasks, billing.AsFailure(err))
 	} else {
 		b.process(ctx, open(tasks))
 	}
@@ -216,7 +216,7 @@ func open(tasks map[billing.Work]*task) []*task {
 		case t.item.Final():
 			t.result = Result{Disposition: Acknowledge}
 		case t.run.Status == billing.RunStopped:
-			t.result = t.left(nil)
+			t.result = t.onStopped(nil)
 		default:
 			todo = append(todo, t)
 		}
@@ -224,10 +224,10 @@ func open(tasks map[billing.Work]*task) []*task {
 	return todo
 }
 
-// left says what becomes of a message whose run is stopped; f is why, if it was met just now. It is
+// onStopped decides about a message whose run is stopped; f is why, if it was met just now. It is
 // acknowledged: resuming the run sends what is pending anew. What was given up before came from the
 // dead-letter queue and is not sent anew, so it goes back there.
-func (t *task) left(f *billing.Failure) Result {
+func (t *task) onStopped(f *billing.Failure) Result {
 	switch {
 	case t.item.OrgID == "": // it could not be read, so it may be either
 		return Result{Return, f}
@@ -238,14 +238,14 @@ func (t *task) left(f *billing.Failure) Result {
 	}
 }
 
-// notLoaded concludes a batch that could not be read: what concerns the whole run stops it,
+// failBatch concludes a batch that could not be read: what concerns the whole run stops it,
 // anything else returns the messages, or gives up those received for the last time.
-func (b *batch) notLoaded(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
+func (b *batch) failBatch(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
 	ctx, cancel := detached(ctx) // one for all of them: a database that hangs must not take the time to answer
 	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
-			t.result = t.left(f)
+			t.result = t.onStopped(f)
 			continue
 		}
 		t.result = b.concludeWithin(ctx, t, f, billing.Plan{})
@@ -265,11 +265,11 @@ func (b *batch) process(ctx context.Context, todo []*task) {
 	for _, t := range todo {
 		b.orgs = append(b.orgs, t.work.OrgID)
 	}
-	todo = b.settle(ctx, todo)
+	todo = b.decideFromSnapshot(ctx, todo)
 	if len(todo) == 0 {
 		return
 	}
-	b.each(b.probe(ctx, todo), func(t *task) Result { return b.oneUnlessDown(ctx, t) })
+	b.each(b.probe(ctx, todo), func(t *task) Result { return b.oneUnlessOpen(ctx, t) })
 	b.resolve(ctx, todo)
 }
 
@@ -315,7 +315,7 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 // probe tries one organization while Stripe is down, to see whether it is back, and returns the
 // others. One that needs nothing of Stripe tells nothing, so the next is tried.
 func (b *batch) probe(ctx context.Context, todo []*task) []*task {
-	for len(todo) > 0 && b.stripeSilence.down() {
+	for len(todo) > 0 && b.stripeBreaker.open() {
 		t := todo[0]
 		todo = todo[1:]
 		t.result = b.one(ctx, t)
@@ -333,8 +333,8 @@ func (r *Reconciler) parallel() int {
 	return defaultParallel
 }
 
-func (b *batch) oneUnlessDown(ctx context.Context, t *task) Result {
-	if b.stripeSilence.down() {
+func (b *batch) oneUnlessOpen(ctx context.Context, t *task) Result {
+	if b.stripeBreaker.open() {
 		return b.conclude(ctx, t, &billing.Failure{
 			Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
 			Message: "Stripe did not answer for other organizations just now",
@@ -346,20 +346,20 @@ func (b *batch) oneUnlessDown(ctx context.Context, t *task) Result {
 // one brings an organization to its outcome and says what becomes of its message.
 func (b *batch) one(ctx context.Context, t *task) Result {
 	if _, stopped := b.stopped.Load(t.work.RunID); stopped {
-		return t.left(nil)
+		return t.onStopped(nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 	}
 	again := b.Retry
-	if b.stripeSilence.begun() {
+	if b.stripeBreaker.failing() {
 		again.Tries = 1
 	}
 	plan, err := retry(ctx, again, func() (plan billing.Plan, err error) {
 		defer func() { err = b.recovered(ctx, t, recover(), err) }()
 		return b.round(ctx, t)
 	})
-	b.observe(t, err)
+	b.recordAnswer(t, err)
 	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {
 		b.confirm(ctx, t) // our write was committed although its answer was lost
 	}
@@ -463,7 +463,7 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
 			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
 	}
-	return t.left(f)
+	return t.onStopped(f)
 }
 
 // round reads, plans and applies, again as long as somebody writes in between.
@@ -573,7 +573,7 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	}
 	plan, err = b.planFor(ctx, t, truth)
 	if err == nil && !searched && b.lowers(plan) {
-		b.sayNoSearch(ctx, t.work.RunID)
+		b.warnNoSearch(ctx, t.work.RunID)
 		plan.Warnings = append(plan.Warnings, billing.SearchUnavailable())
 	}
 	return plan, err
@@ -583,8 +583,8 @@ func (r *Reconciler) lowers(plan billing.Plan) bool {
 	return r.Rules.Tiers.LowersAccess(plan.Changes)
 }
 
-// sayNoSearch says so once for each run, as far as this process knows.
-func (r *Reconciler) sayNoSearch(ctx context.Context, runID string) {
+// warnNoSearch says so once for each run, as far as this process knows.
+func (r *Reconciler) warnNoSearch(ctx context.Context, runID string) {
 	if _, said := r.noSearch.LoadOrStore(runID, true); !said {
 		r.Log.WarnContext(ctx, "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects", telemetry.KeyRunID, runID)
 	}
@@ -645,58 +645,58 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
 }
 
-// observe notes whether Stripe answered for the organization.
-func (r *Reconciler) observe(t *task, err error) {
+// recordAnswer counts whether Stripe answered for the organization in the circuit breaker.
+func (r *Reconciler) recordAnswer(t *task, err error) {
 	if !t.asked {
 		return
 	}
 	if err == nil {
-		r.stripeSilence.end()
+		r.stripeBreaker.reset()
 		return
 	}
 	switch billing.AsFailure(err).Reason {
 	case billing.ReasonStripeUnavailable, billing.ReasonStripeUnauthorized: // the same for every organization
-		r.stripeSilence.add(t.work.OrgID)
+		r.stripeBreaker.fail(t.work.OrgID)
 	case billing.ReasonDatabaseUnavailable, billing.ReasonOutOfTime, billing.ReasonInternal:
 		// says nothing about Stripe
 	default:
-		r.stripeSilence.end()
+		r.stripeBreaker.reset()
 	}
 }
 
-// silence holds the organizations that Stripe did not answer for since it last answered. One
-// that it never answers for counts once, however often it comes.
-type silence struct {
+// breaker is a circuit breaker. It holds the organizations that Stripe failed for since its last answer. One
+// that always fails counts once.
+type breaker struct {
 	mu   sync.Mutex
 	orgs map[string]bool
 }
 
-func (s *silence) add(orgID string) {
+func (s *breaker) fail(orgID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.orgs == nil {
 		s.orgs = map[string]bool{}
 	}
-	if len(s.orgs) < stripeDownAfter {
+	if len(s.orgs) < breakerThreshold {
 		s.orgs[orgID] = true
 	}
 }
 
-func (s *silence) end() {
+func (s *breaker) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.orgs)
 }
 
-func (s *silence) count() int {
+func (s *breaker) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.orgs)
 }
 
-func (s *silence) begun() bool { return s.count() > 0 }
+func (s *breaker) failing() bool { return s.count() > 0 }
 
-func (s *silence) down() bool { return s.count() >= stripeDownAfter }
+func (s *breaker) open() bool { return s.count() >= breakerThreshold }
 
 // countRequests counts requests to Stripe on the run. They are figures, not facts that anything
 // rests on: a failure is only logged.

@@ -91,9 +91,9 @@ func (s seen) of(record billing.Record) []billing.Subscription {
 	return found
 }
 
-// settle decides the organizations that the snapshot shows to be in sync, all of a run in one
+// decideFromSnapshot decides the organizations that the snapshot shows to be in sync, all of a run in one
 // statement, and returns the others: Stripe is asked about those.
-func (b *batch) settle(ctx context.Context, todo []*task) (rest []*task) {
+func (b *batch) decideFromSnapshot(ctx context.Context, todo []*task) (rest []*task) {
 	byRun := map[string][]*task{}
 	items := map[string][]billing.Item{}
 	for _, t := range todo {

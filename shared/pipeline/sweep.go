@@ -46,7 +46,7 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.L
 		}
 	}
 	if run.SweepExpired(e.now()) { // what is swept now would be thrown away
-		return e.abandon(ctx, lease, errOutlived)
+		return e.abandon(ctx, lease, errSweepExpired)
 	}
 	switch err := e.readRanges(ctx, lease); {
 	case err == nil:
@@ -58,7 +58,7 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.L
 	}
 }
 
-var errOutlived = errors.New("it did not reach its end before its beginning was too old to decide by, or its beginning lies in the future")
+var errSweepExpired = errors.New("it did not reach its end before its beginning was too old to decide by, or its beginning lies in the future")
 
 // abandon ends the sweep without a snapshot.
 func (e *Enumerator) abandon(ctx context.Context, lease billing.Lease, why error) (billing.SweepState, error) {
