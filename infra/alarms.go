@@ -24,44 +24,44 @@ const (
 	throttlesAnHour    = 10
 	workerSlow         = 4 * time.Minute
 	runOverdue         = 8 * day
-	catchUpOverdue     = 3 * time.Hour // at least; catch-ups that are rarer may be three late
-	missedWithin       = 3 * time.Hour
+	catchUpOverdue     = 3 * time.Hour // at least; otherwise three intervals
+	missedWindow       = 3 * time.Hour
 	statisticMax       = "Maximum"
 	statisticMin       = "Minimum"
 	statisticSum       = "Sum"
 	statisticP99       = "p99"
-	queueAgeOfDeadline = 4 // a message may wait for this fraction of a run's deadline
+	queueAgeOfDeadline = 4 // a message may wait for a quarter of a run's deadline
 )
 
 // alarm fires when the metric is above the threshold.
 type alarm struct {
 	id        string // of the construct
-	name      string // of the alarm, after the stack's, and of its page in infra/runbooks
-	means, do string // one sentence together
+	name      string // of the alarm, without the stack's, and of its page in infra/runbooks
+	means, do string // the description: what happened, and what to do
 	metric    awscloudwatch.IMetric
 	threshold float64
-	periods   float64 // in a row; 0: one
-	// silence fires it as well: no data means that whoever reports it is dead.
-	silence bool
+	periods   float64 // consecutive; 0 is one
+	// missingBreaches raises the alarm without data too: then the function that reports the metric is dead.
+	missingBreaches bool
 }
 
-// newAlarms returns the topic that they go to.
+// newAlarms creates the alarms and returns their topic.
 func newAlarms(stack awscdk.Stack, c stackConfig, f functions, q queues) awssns.ITopic {
 	topic := alarmTopic(stack, c)
 	action := awscloudwatchactions.NewSnsAction(topic)
 	for _, a := range alarms(c, f, q) {
 		missing := awscloudwatch.TreatMissingData_NOT_BREACHING
-		if a.silence {
+		if a.missingBreaches {
 			missing = awscloudwatch.TreatMissingData_BREACHING
 		}
-		made := awscloudwatch.NewAlarm(stack, jsii.String(a.id+"Alarm"), &awscloudwatch.AlarmProps{
+		created := awscloudwatch.NewAlarm(stack, jsii.String(a.id+"Alarm"), &awscloudwatch.AlarmProps{
 			AlarmName:        jsii.String(c.name(a.name)),
 			AlarmDescription: jsii.String(fmt.Sprintf("%s: %s. Runbook: infra/runbooks/%s.md", a.means, a.do, a.name)),
 			Metric:           a.metric, Threshold: &a.threshold, EvaluationPeriods: jsii.Number(max(a.periods, 1)),
 			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD, TreatMissingData: missing,
 		})
-		made.AddAlarmAction(action)
-		made.AddOkAction(action) // who was called out hears when it is over
+		created.AddAlarmAction(action)
+		created.AddOkAction(action) // tells people who were called out when it is over
 	}
 	return topic
 }
@@ -90,7 +90,7 @@ func functionAlarms(f functions) []alarm {
 		},
 		{
 			id: "EnumeratorDuration", name: "enumerator-duration", means: "The enumerator took more than 80 % of its 15 minutes",
-			do:     "see whether the resume tick finishes the list, and what slows it",
+			do:     "check that the resume tick finishes the list, and find out what is slow",
 			metric: functionMetric(f.enumerator, "Duration", statisticMax, time.Hour), threshold: milliseconds(enumeratorTimeout) * 0.8,
 		},
 		{
@@ -99,8 +99,8 @@ func functionAlarms(f functions) []alarm {
 			metric: functionMetric(f.worker, "Duration", statisticP99, tickEvery), threshold: milliseconds(workerSlow),
 		},
 		{
-			id: "Throttles", name: "throttles", means: "Lambda did not let the functions run, more than ten times in an hour",
-			do: "find out who uses up the account's concurrency", metric: throttles(f), threshold: throttlesAnHour,
+			id: "Throttles", name: "throttles", means: "Lambda refused to run the functions more than ten times in an hour",
+			do: "find out what uses up the account's concurrency", metric: throttles(f), threshold: throttlesAnHour,
 		},
 	}
 }
@@ -121,8 +121,8 @@ func queueAlarms(c stackConfig, q queues) []alarm {
 			do: "read the message, repair the cause, start the run by hand", metric: queueMetric(q.failed, visible),
 		},
 		{
-			id: "WorkAge", name: "work-age", means: "Organizations wait longer than a quarter of a run's deadline",
-			do:     "find out why the workers do not get through",
+			id: "WorkAge", name: "work-age", means: "Organizations have waited longer than a quarter of a run's deadline",
+			do:     "find out what delays the workers",
 			metric: queueMetric(q.work, age), threshold: (c.RunDeadline / queueAgeOfDeadline).Seconds(),
 		},
 	}
@@ -132,76 +132,75 @@ func runAlarms(c stackConfig) []alarm {
 	return []alarm{
 		{
 			id: "RunErrors", name: "run-errors", means: "A run ended with errors",
-			do: "look at their reasons, they want a person", metric: c.runMetric(telemetry.MetricErrors),
+			do: "look at the reasons of the errors, a person must decide", metric: c.runMetric(telemetry.MetricErrors),
 		},
 		{
 			id: "RunIncomplete", name: "run-incomplete", means: "A run reached its deadline with organizations pending",
-			do: "find out why the workers did not get through, then resume it", metric: c.runMetric(telemetry.MetricRunIncomplete),
+			do: "find out what delayed the workers, then resume the run", metric: c.runMetric(telemetry.MetricRunIncomplete),
 		},
 		{
 			id: "RunSuspect", name: "run-suspect", means: "A run found nothing where the last one found something, or a catch-up could not see everything",
 			do: "check the database and the Stripe account before you trust it, or start a run over all organizations", metric: c.runMetric(telemetry.MetricRunSuspect),
 		},
 		{
-			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database login is wrong",
-			do: "repair that, then resume it", metric: c.runMetric(telemetry.MetricRunStopped),
+			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database is wrong, or by a person",
+			do: "repair the cause, then resume the run", metric: c.runMetric(telemetry.MetricRunStopped),
 		},
 		{
 			id: "RunWithheld", name: "run-withheld", means: "A run reached its limit of downgrades and withheld the rest",
-			do: "check that they are right before you approve them", metric: c.runMetric(telemetry.MetricWithheld),
+			do: "check the withheld changes before you approve them", metric: c.runMetric(telemetry.MetricWithheld),
 		},
 		{
-			id: "RunAge", name: "run-age", means: "No run over all organizations completed in 8 days, or nobody says so",
-			do:        "see whether the schedules, the tick and the last run are alive",
+			id: "RunAge", name: "run-age", means: "No run over all organizations has completed in 8 days, or its age is not reported",
+			do:        "check the schedules, the tick and the last run",
 			metric:    c.customMetric(telemetry.MetricLastRunAge, statisticMax, time.Hour, nil),
-			threshold: runOverdue.Seconds(), periods: 2, silence: true,
+			threshold: runOverdue.Seconds(), periods: 2, missingBreaches: true,
 		},
 		{
 			id: "OutboxAge", name: "outbox-age", means: "Repairs have been waiting for more than a day to be announced to the application",
-			do:     "see why the event bus does not take them",
+			do:     "find out why the event bus does not accept them",
 			metric: c.customMetric(telemetry.MetricOutboxAge, statisticMax, time.Hour, nil), threshold: day.Seconds(),
 		},
 		{
 			id: "AccessDrift", name: "access-drift", means: "More organizations than usual had a wrong tier, status or subscription",
-			do: "see whether the application's webhook is broken", metric: c.runMetric(telemetry.MetricAccessDrift),
+			do: "check the application's webhook", metric: c.runMetric(telemetry.MetricAccessDrift),
 			threshold: float64(c.AccessDriftThreshold),
 		},
 		{
-			id: "Orphans", name: "orphans", means: "More subscriptions than usual lead to no organization",
-			do: "see whether customers pay for nothing", metric: c.runMetric(telemetry.MetricOrphans),
+			id: "Orphans", name: "orphans", means: "More subscriptions than usual belong to no organization",
+			do: "check whether customers pay for nothing", metric: c.runMetric(telemetry.MetricOrphans),
 			threshold: float64(c.OrphansThreshold),
 		},
 	}
 }
 
-// catchUpAlarms: those of what a catch-up finds stay where none is scheduled, for one may be started by hand.
+// catchUpAlarms leaves out only the age if none is scheduled: one may still be started by hand.
 func catchUpAlarms(c stackConfig) []alarm {
 	all := []alarm{
 		{
-			id: "WebhookMissed", name: "webhook-missed", means: "Catch-ups of three hours repaired more organizations than usual, whose webhooks the application missed or mishandled",
-			do:     "see whether an endpoint is subscribed, then whether it fails",
-			metric: c.customMetric(telemetry.MetricCatchUpAccessDrift, statisticSum, missedWithin, nil), threshold: float64(c.CatchUpDriftThreshold),
+			id: "WebhookMissed", name: "webhook-missed", means: "In three hours catch-ups repaired more organizations than usual, because the application missed or mishandled webhooks",
+			do:     "check that an endpoint is subscribed, then whether it fails",
+			metric: c.customMetric(telemetry.MetricCatchUpAccessDrift, statisticSum, missedWindow, nil), threshold: float64(c.CatchUpDriftThreshold),
 		},
 		{
 			id: "RepairUndone", name: "repair-undone", means: "Something undid a repair within a day",
-			do:     "find out who else writes these columns",
+			do:     "find out what else writes these columns",
 			metric: c.customMetric(telemetry.MetricRepairUndone, statisticSum, time.Hour, nil),
 		},
 	}
-	every, scheduled := catchUpEvery(c.CatchUp)
+	interval, scheduled := catchUpInterval(c.CatchUp)
 	if !scheduled {
 		return all
 	}
 	return append(all, alarm{
-		id: "CatchUpAge", name: "catch-up-age", means: "No catch-up has ended for hours, or nobody says so",
-		do:        "see whether the key may read events, and the schedule and the tick are alive",
+		id: "CatchUpAge", name: "catch-up-age", means: "No catch-up has ended for hours, or its age is not reported",
+		do:        "check that the key may read events, and the schedule and the tick",
 		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, tickEvery, nil),
-		threshold: max(catchUpOverdue, 3*every).Seconds(), periods: 2, silence: true,
+		threshold: max(catchUpOverdue, 3*interval).Seconds(), periods: 2, missingBreaches: true,
 	})
 }
 
-// alarmTopic returns where alarms go: a topic that exists already, which its owner lets CloudWatch
-// publish to, or one of the stack's.
+// alarmTopic returns the topic for alarms: an existing one, whose policy its owner maintains, or a new one.
 func alarmTopic(stack awscdk.Stack, c stackConfig) awssns.ITopic {
 	var topic awssns.ITopic
 	if c.AlarmTopic != "" {
@@ -215,8 +214,8 @@ func alarmTopic(stack awscdk.Stack, c stackConfig) awssns.ITopic {
 	return topic
 }
 
-// newTopic returns a topic for alarms. It is not encrypted with alias/aws/sns, which CloudWatch may
-// not use; what it carries is the text of an alarm.
+// newTopic creates the topic for alarms. It is not encrypted, because CloudWatch may not use alias/aws/sns; its
+// messages hold only the text of an alarm.
 func newTopic(stack awscdk.Stack, c stackConfig) awssns.Topic {
 	topic := awssns.NewTopic(stack, jsii.String("AlarmTopic"), &awssns.TopicProps{
 		TopicName: jsii.String(c.name("alarms")), EnforceSSL: jsii.Bool(true),
@@ -234,7 +233,7 @@ func functionMetric(f awslambda.Function, name, statistic string, period time.Du
 	return f.Metric(&name, &awscloudwatch.MetricOptions{Statistic: &statistic, Period: seconds(period)})
 }
 
-// throttles is the sum over all functions; one that was not invoked has none.
+// throttles is the sum over all functions; a function that was not invoked has no data.
 func throttles(f functions) awscloudwatch.IMetric {
 	using := map[string]awscloudwatch.IMetric{}
 	for id, function := range map[string]awslambda.Function{"enumerator": f.enumerator, "worker": f.worker, "aggregator": f.aggregator} {
@@ -249,12 +248,12 @@ func queueMetric(q awssqs.Queue, name string) awscloudwatch.Metric {
 	return q.Metric(&name, &awscloudwatch.MetricOptions{Statistic: jsii.String(statisticMax), Period: seconds(5 * time.Minute)})
 }
 
-// runMetric is one that each run over all organizations writes once, when it ends.
+// runMetric is a metric that each run over all organizations writes once, at its end.
 func (c stackConfig) runMetric(name string) awscloudwatch.Metric {
 	return c.customMetric(name, statisticMax, time.Hour, nil)
 }
 
-// customMetric is one of this system's own. Their names are shared with those who write them.
+// customMetric is a metric that the functions write.
 func (c stackConfig) customMetric(name, statistic string, period time.Duration, dimensions *map[string]*string) awscloudwatch.Metric {
 	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
 		Namespace: jsii.String(telemetry.NamespaceOf(c.Stage)), MetricName: &name, Statistic: &statistic, Period: seconds(period),

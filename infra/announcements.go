@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// What consumers of the bus can rely on; tests hold to it what is really sent.
+// The contract with consumers of the bus; tests compare it with the events that are sent.
 var (
 	//go:embed schema/organization-reconciled.json
 	reconciledSchema string
@@ -21,9 +21,8 @@ var (
 	runFinishedSchema string
 )
 
-// newAnnouncements lets the aggregator announce where there is a bus to announce on, and publishes what it
-// announces in a registry of EventBridge's, from which consumers can generate code. The bus is the application's:
-// the stack makes none.
+// newAnnouncements lets the aggregator send to the bus, if there is one, and publishes the schemas in EventBridge's
+// registry, from which consumers can generate code. The bus belongs to the application; the stack creates none.
 func newAnnouncements(stack awscdk.Stack, c stackConfig, f functions) {
 	if c.eventBus() == "" {
 		return
@@ -46,12 +45,12 @@ func newAnnouncements(stack awscdk.Stack, c stackConfig, f functions) {
 	}
 }
 
-// schemaName is as EventBridge's own are: source@DetailType.
+// schemaName follows EventBridge's convention: source@DetailType.
 func schemaName(of billing.AnnouncementType) string {
 	return billing.AnnouncementSource + "@" + strings.ReplaceAll(string(of), " ", "")
 }
 
-// eventBus is the name or ARN of the bus that is announced on; "" if nothing is announced.
+// eventBus is the name or ARN of the bus for announcements; "": nothing is announced.
 func (c stackConfig) eventBus() string { return c.Functions[eventBus] }
 
 func busArn(stack awscdk.Stack, c stackConfig) *string {
@@ -61,9 +60,8 @@ func busArn(stack awscdk.Stack, c stackConfig) *string {
 	return stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("events"), Resource: jsii.String("event-bus"), ResourceName: jsii.String(c.eventBus())})
 }
 
-// announced is the pattern of a rule that gets announcements of this type, of this stage and mode and of
-// no other: a stage over a copied database would have the application change what another's users may do. The
-// configuration has a mode where it has a bus.
+// announced is the pattern of a rule for announcements of this type, of this stage and mode only. Otherwise a stage on a
+// copied database would change what another stage's users may do. A configuration with a bus always has a mode.
 func (c stackConfig) announced(of billing.AnnouncementType) map[string]any {
 	return map[string]any{
 		"source": []string{billing.AnnouncementSource}, "detail-type": []string{string(of)},
@@ -71,11 +69,11 @@ func (c stackConfig) announced(of billing.AnnouncementType) map[string]any {
 	}
 }
 
-// announcementPattern is the same as text.
+// announcementPattern is the pattern as JSON.
 func (c stackConfig) announcementPattern(of billing.AnnouncementType) string {
 	text, err := json.Marshal(c.announced(of))
 	if err != nil {
-		panic(err) // words and a truth value
+		panic(err) // cannot happen: strings and a bool
 	}
 	return string(text)
 }

@@ -13,17 +13,17 @@ import (
 
 const (
 	reportBucket = "REPORT_BUCKET"
-	// newBucket is its value where the stack makes one.
+	// newBucket is the value that lets the stack create the bucket.
 	newBucket = "new"
-	// reportKeys are what the aggregator writes.
+	// reportKeys are the keys that the aggregator writes.
 	reportKeys = "reports/*"
 )
 
-// archive is where the reports of runs are kept; nil: nowhere.
+// archive is the bucket of the reports; nil: there is none.
 type archive struct{ name, arn *string }
 
-// newArchive returns the bucket that the stack makes, or one that there is. Its own outlives it: it holds
-// customer data that somebody may have to keep, and goes by its lifecycle.
+// newArchive returns a new or an existing bucket. A new bucket outlives the stack: somebody may have to keep its
+// customer data. Its lifecycle deletes them.
 func newArchive(stack awscdk.Stack, c stackConfig) *archive {
 	switch c.ReportBucket {
 	case "":
@@ -44,8 +44,8 @@ func newArchive(stack awscdk.Stack, c stackConfig) *archive {
 	return &archive{name: bucket.BucketName(), arn: bucket.BucketArn()}
 }
 
-// allowArchive lets the aggregator write reports, into a bucket of this account only: a name that is free again
-// may be anybody's.
+// allowArchive lets the aggregator write reports, only to a bucket of this account: after a bucket is deleted, another
+// account may take its name.
 func allowArchive(stack awscdk.Stack, c stackConfig, aggregator awsiam.IGrantable, reports *archive) {
 	if reports == nil {
 		return
@@ -61,6 +61,6 @@ func archiveAlarms(c stackConfig) []alarm {
 	}
 	return []alarm{{
 		id: "ReportArchive", name: "report-archive", means: "The reports of a run have not been archived for two hours",
-		do: "read the aggregator's log, and see whether it may write to the bucket", metric: c.customMetric(telemetry.MetricRunsToArchive, statisticMin, time.Hour, nil), periods: 2,
+		do: "read the aggregator's log, and check that it may write to the bucket", metric: c.customMetric(telemetry.MetricRunsToArchive, statisticMin, time.Hour, nil), periods: 2,
 	}}
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/assertions"
 )
 
-func TestTheStacksBucketIsPrivateAndOutlivesIt(t *testing.T) {
+func TestANewBucketIsPrivateAndOutlivesTheStack(t *testing.T) {
 	has(t, "AWS::S3::Bucket", object{
-		"BucketName":                     assertions.Match_Absent(), // else the stack could not be made again beside what it left
+		"BucketName":                     assertions.Match_Absent(), // a fixed name would collide with the bucket that a deleted stack leaves
 		"BucketEncryption":               object{"ServerSideEncryptionConfiguration": []any{object{"ServerSideEncryptionByDefault": object{"SSEAlgorithm": "AES256"}}}},
 		"PublicAccessBlockConfiguration": object{"BlockPublicAcls": true, "BlockPublicPolicy": true, "IgnorePublicAcls": true, "RestrictPublicBuckets": true},
 		"OwnershipControls":              object{"Rules": []any{object{"ObjectOwnership": "BucketOwnerEnforced"}}},
@@ -28,7 +28,7 @@ func TestTheStacksBucketIsPrivateAndOutlivesIt(t *testing.T) {
 	}
 }
 
-// parts are what a deployment has for its archive.
+// parts returns what a deployment with this bucket has for its archive.
 func parts(t *testing.T, bucket string) (made cloudFormation, types map[string]int, mayWrite []statement) {
 	t.Helper()
 	c := example(t)
@@ -49,7 +49,7 @@ func parts(t *testing.T, bucket string) (made cloudFormation, types map[string]i
 	return made, types, mayWrite
 }
 
-func TestABucketThatThereIsTakesReportsToo(t *testing.T) {
+func TestAnExistingBucketReceivesReports(t *testing.T) {
 	made, types, mayWrite := parts(t, "acme-reports")
 	if types["AWS::S3::Bucket"] != 0 || types["AWS::CloudWatch::Alarm"] != 23 || made.Outputs["ReportBucket"].Value != "acme-reports" {
 		t.Errorf("%d buckets, %d alarms, output %v", types["AWS::S3::Bucket"], types["AWS::CloudWatch::Alarm"], made.Outputs["ReportBucket"].Value)
@@ -68,6 +68,6 @@ func TestWithoutABucketNothingIsArchived(t *testing.T) {
 		t.Errorf("%v, %v, %v", types, mayWrite, made.Outputs["ReportBucket"])
 	}
 	if slices.Contains(variablesOf(made, prefix+"-aggregator"), reportBucket) {
-		t.Error("the aggregator is told of a bucket")
+		t.Error("the aggregator has the variable of a bucket")
 	}
 }

@@ -6,12 +6,12 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// newBreakGlassPolicy is for an emergency: it stops everything at once and sets it going again, as
-// infra/README.md says, without the rights of a deployment.
+// newBreakGlassPolicy is for an emergency: it allows to stop everything and start it again, as infra/README.md
+// describes, without the rights of a deployment.
 func newBreakGlassPolicy(stack awscdk.Stack, c stackConfig, f functions) {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("BreakGlass"), &awsiam.ManagedPolicyProps{
 		ManagedPolicyName: jsii.String(c.globalName("break-glass")),
-		Description:       jsii.String("Stop the subscription reconciliation at once, and set it going again"),
+		Description:       jsii.String("Stop the subscription reconciliation at once, and start it again"),
 	})
 	policy.AddStatements(
 		newStatement([]string{"lambda:UpdateEventSourceMapping"}, f.work.EventSourceMappingArn()),

@@ -13,106 +13,106 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// configFile is where the settings of a deployment stand; INFRA_CONFIG names another file.
+// configFile holds the settings of a deployment; INFRA_CONFIG names another file.
 const configFile = "infra/config.env"
 
-// stackConfig is what a deployment is made of. It holds no secret.
+// stackConfig holds the settings of a deployment, and no secret.
 type stackConfig struct {
-	Stage         string // "" is the one without a name
+	Stage         string // "": the deployment has no stage name
 	Account       string
 	Region        string
 	VPC           string
 	Subnets       []string
 	SecurityGroup string
 	SecretName    string // or its complete ARN
-	SecretKey     string // ARN of the customer-managed key that encrypts the secret; empty: AWS's own
+	SecretKey     string // ARN of the customer-managed key that encrypts the secret; "": AWS's key
 	AlarmEmail    string // "" only with AlarmTopic
-	AlarmTopic    string // ARN of one that exists; "" makes one
+	AlarmTopic    string // ARN of an existing topic; "": the stack creates one
 	DigestEmail   string // "": digests go where alarms go
 	Schedule      string // of runs over all organizations
-	CatchUp       string // the schedule of catch-ups; "" if there are none
+	CatchUp       string // schedule of catch-ups; "": none
 
-	ReportBucket string // in which reports are archived: newBucket for one of the stack's, "" for none
-	ArchiveDays  int    // after which the stack's own bucket removes them
+	ReportBucket string // archives reports; newBucket: the stack creates it, "": none
+	ArchiveDays  int    // days after which the stack's bucket deletes reports
 
-	Protected bool // from being deleted
+	Protected bool // against deletion
 	Tags      map[string]string
 
 	AccessDriftThreshold  int // organizations in one run
-	CatchUpDriftThreshold int // organizations that catch-ups of three hours repair
+	CatchUpDriftThreshold int // organizations that catch-ups repair in three hours
 	OrphansThreshold      int // subscriptions in one run
 	LogRetentionDays      int
 	WorkerConcurrency     int
 	RunDeadline           time.Duration
-	WorkReceives          int // of a message of the work queue
+	WorkReceives          int // receives of a work message before it is a dead letter
 
-	// Functions has the functions' variables that are set, by name.
+	// Functions are the variables of the functions that are set, by name.
 	Functions map[string]string
 }
 
-// setting is one variable of the stack itself.
+// setting is a variable of the stack itself, not of its functions.
 type setting struct {
-	name     string
-	fits     *regexp.Regexp
-	byItself string // its value where it is not set; empty: it must be set
-	optional bool
-	remedy   string // completes "set ..."
+	name         string
+	pattern      *regexp.Regexp
+	defaultValue string // "": the variable is required, unless optional
+	optional     bool
+	remedy       string // completes "set ..."
 }
 
 var stackSettings = []setting{
-	{name: "DEPLOY_ACCOUNT", fits: regexp.MustCompile(`^\d{12}$`), remedy: "the 12 digits of the AWS account"},
-	{name: "DEPLOY_REGION", fits: regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`), remedy: "an AWS region such as us-east-1"},
-	{name: "VPC_ID", fits: regexp.MustCompile(`^vpc-[0-9a-f]{8,17}$`), remedy: "the id of the VPC in which the database can be reached, vpc-..."},
+	{name: "DEPLOY_ACCOUNT", pattern: regexp.MustCompile(`^\d{12}$`), remedy: "the 12 digits of the AWS account"},
+	{name: "DEPLOY_REGION", pattern: regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`), remedy: "an AWS region such as us-east-1"},
+	{name: "VPC_ID", pattern: regexp.MustCompile(`^vpc-[0-9a-f]{8,17}$`), remedy: "the id of the VPC in which the database can be reached, vpc-..."},
 	{
-		name: "SUBNET_IDS", fits: regexp.MustCompile(`^subnet-[0-9a-f]{8,17}(\s*,\s*subnet-[0-9a-f]{8,17})*$`),
+		name: "SUBNET_IDS", pattern: regexp.MustCompile(`^subnet-[0-9a-f]{8,17}(\s*,\s*subnet-[0-9a-f]{8,17})*$`),
 		remedy: "the ids of private subnets of that VPC, separated by commas, best in two availability zones",
 	},
-	{name: "SUBNET_ROUTE", fits: regexp.MustCompile(`^(nat|internet-gateway)$`), remedy: subnetRemedy},
+	{name: "SUBNET_ROUTE", pattern: regexp.MustCompile(`^(nat|internet-gateway)$`), remedy: subnetRemedy},
 	{
-		name: "SECURITY_GROUP_ID", fits: regexp.MustCompile(`^sg-[0-9a-f]{8,17}$`),
+		name: "SECURITY_GROUP_ID", pattern: regexp.MustCompile(`^sg-[0-9a-f]{8,17}$`),
 		remedy: "the id of a security group that may reach the database's port and the internet's port 443, sg-...",
 	},
 	{
-		name: "SECRET_NAME", fits: regexp.MustCompile(`^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}|[A-Za-z0-9/_+=.@-]{1,512})$`),
-		byItself: "pixell/prod", remedy: "the name or the complete ARN of the Secrets Manager secret with DB_PASSWORD and STRIPE_SECRET_KEY",
+		name: "SECRET_NAME", pattern: regexp.MustCompile(`^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}|[A-Za-z0-9/_+=.@-]{1,512})$`),
+		defaultValue: "pixell/prod", remedy: "the name or the complete ARN of the Secrets Manager secret with DB_PASSWORD and STRIPE_SECRET_KEY",
 	},
 	{
-		name: "SECRET_KMS_KEY_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`),
+		name: "SECRET_KMS_KEY_ARN", pattern: regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`),
 		optional: true, remedy: "the ARN of the customer-managed key that encrypts the secret, or leave it out",
 	},
 	{
-		name: "SCHEDULE", fits: regexp.MustCompile(`^(cron\([^()]+\)|rate\(\d+ (minutes?|hours?|days?)\))$`), byItself: "cron(0 3 ? * SUN *)",
+		name: "SCHEDULE", pattern: regexp.MustCompile(`^(cron\([^()]+\)|rate\(\d+ (minutes?|hours?|days?)\))$`), defaultValue: "cron(0 3 ? * SUN *)",
 		remedy: "when runs start, in UTC, as EventBridge Scheduler takes it, such as cron(0 3 ? * SUN *) or, daily, cron(0 3 * * ? *)",
 	},
 	{
-		name: catchUpSchedule, fits: regexp.MustCompile(`^(` + catchUpOff + `|rate\(\d{1,5} (minutes?|hours?)\))$`), byItself: "rate(1 hour)",
-		remedy: "how often what Stripe's latest events name is read afresh, from rate(5 minutes) to rate(24 hours), or off",
+		name: catchUpSchedule, pattern: regexp.MustCompile(`^(` + catchUpOff + `|rate\(\d{1,5} (minutes?|hours?)\))$`), defaultValue: "rate(1 hour)",
+		remedy: "how often catch-ups run, from rate(5 minutes) to rate(24 hours), or off",
 	},
-	{name: "ALARM_EMAIL", fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true, remedy: alarmRemedy},
+	{name: "ALARM_EMAIL", pattern: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true, remedy: alarmRemedy},
 	{
-		name: "ALARM_TOPIC_ARN", fits: regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$`), optional: true,
+		name: "ALARM_TOPIC_ARN", pattern: regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$`), optional: true,
 		remedy: "the ARN of an SNS topic in the stack's region that CloudWatch may publish to, or leave it out",
 	},
 	{
-		name: digestEmail, fits: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true,
-		remedy: "the e-mail address that digests of runs go to, or leave it out: they go where alarms go",
+		name: digestEmail, pattern: regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`), optional: true,
+		remedy: "the e-mail address that digests of runs go to, or leave it out: digests then go where alarms go",
 	},
-	{name: "CATCH_UP_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "5", remedy: "how many organizations with drifted access are usual in three hours of catch-ups, such as 5"},
-	{name: "ORPHANS_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
+	{name: "CATCH_UP_DRIFT_THRESHOLD", pattern: regexp.MustCompile(`^\d{1,7}$`), defaultValue: "5", remedy: "how many organizations with drifted access are usual in three hours of catch-ups, such as 5"},
+	{name: "ORPHANS_THRESHOLD", pattern: regexp.MustCompile(`^\d{1,7}$`), defaultValue: "10", remedy: "how many subscriptions without an organization are usual in a run, such as 10"},
 	{
-		name: reportBucket, fits: regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`), optional: true,
-		remedy: "new, so that the stack makes a bucket, the name of one of this account and region, or leave it out to archive no reports",
+		name: reportBucket, pattern: regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`), optional: true,
+		remedy: "new, so that the stack creates a bucket, the name of a bucket in this account and region, or leave it out to archive no reports",
 	},
-	{name: "ARCHIVE_DAYS", fits: regexp.MustCompile(`^[1-9]\d{0,3}$`), byItself: "400", remedy: "the days after which the stack's bucket removes reports, from 1 to 9999, such as 400"},
-	{name: "TERMINATION_PROTECTION", fits: regexp.MustCompile(`^(true|false)$`), byItself: "false", remedy: "true, so that nobody deletes the stack by mistake, or false"},
+	{name: "ARCHIVE_DAYS", pattern: regexp.MustCompile(`^[1-9]\d{0,3}$`), defaultValue: "400", remedy: "the days after which the stack's bucket deletes reports, from 1 to 9999, such as 400"},
+	{name: "TERMINATION_PROTECTION", pattern: regexp.MustCompile(`^(true|false)$`), defaultValue: "false", remedy: "true, so that the stack cannot be deleted by mistake, or false"},
 	{
-		name: "TAGS", fits: regexp.MustCompile(`^` + oneTag + `(\s*,\s*` + oneTag + `)*$`), optional: true,
+		name: "TAGS", pattern: regexp.MustCompile(`^` + oneTag + `(\s*,\s*` + oneTag + `)*$`), optional: true,
 		remedy: "NAME=VALUE pairs separated by commas, such as team=billing,cost-center=1234, or leave it out",
 	},
-	{name: "ACCESS_DRIFT_THRESHOLD", fits: regexp.MustCompile(`^\d{1,7}$`), byItself: "10", remedy: "how many organizations with drifted access are usual in a run, such as 10"},
+	{name: "ACCESS_DRIFT_THRESHOLD", pattern: regexp.MustCompile(`^\d{1,7}$`), defaultValue: "10", remedy: "how many organizations with drifted access are usual in a run, such as 10"},
 	{
-		name: "LOG_RETENTION_DAYS", fits: regexp.MustCompile(`^(1|3|5|7|14|30|60|90|120|150|180|365|400|545|731|1096|1827|2192|2557|2922|3288|3653)$`),
-		byItself: "90", remedy: "a number of days that CloudWatch Logs knows, such as 30, 90 or 365",
+		name: "LOG_RETENTION_DAYS", pattern: regexp.MustCompile(`^(1|3|5|7|14|30|60|90|120|150|180|365|400|545|731|1096|1827|2192|2557|2922|3288|3653)$`),
+		defaultValue: "90", remedy: "a number of days that CloudWatch Logs knows, such as 30, 90 or 365",
 	},
 }
 
@@ -123,11 +123,11 @@ const (
 
 const subnetRemedy = "nat, where the subnets reach the internet through a NAT gateway (or another way that does not need a public address)"
 
-// secrets are variables whose value would stand in the template for everybody to read.
+// secrets are variables that must not be in the template, where many people can read them.
 var secrets = []string{"DB_PASSWORD", "STRIPE_SECRET_KEY"}
 
-// loadConfig reads the settings from the file and, above it, the environment. All problems are
-// reported in one *config.Error.
+// loadConfig reads the settings from the file and the environment, which wins. One *config.Error reports all
+// problems.
 func loadConfig(environ map[string]string) (stackConfig, error) {
 	path := cmp.Or(environ["INFRA_CONFIG"], configFile)
 	file, err := config.ReadFile(path)
@@ -136,8 +136,8 @@ func loadConfig(environ map[string]string) (stackConfig, error) {
 	}
 	found := checkNames(file, config.Names(config.Merge(environ, file.Values)))
 	missing := len(file.Values) == 0
-	for _, slip := range found { // it is said already
-		delete(file.Values, slip.Variable)
+	for _, reported := range found { // once is enough
+		delete(file.Values, reported.Variable)
 	}
 	values := config.Merge(environ, file.Values)
 	found = append(found, checkStack(values)...)
@@ -152,8 +152,7 @@ func loadConfig(environ map[string]string) (stackConfig, error) {
 	return stackConfigFrom(values, functions)
 }
 
-// checkNames looks for slips in the file's names, of which the functions know some, and for values
-// that belong elsewhere.
+// checkNames reports unknown names in the file, and secrets, which do not belong there.
 func checkNames(file config.File, functions []string) []config.Problem {
 	known := slices.Concat(configurable(functions), secrets)
 	for _, s := range stackSettings {
@@ -162,23 +161,23 @@ func checkNames(file config.File, functions []string) []config.Problem {
 	found := file.Unknown(known)
 	for _, name := range secrets {
 		if _, set := file.Values[name]; set {
-			found = append(found, config.Problem{Variable: name, Wrong: "is a secret, which would stand in the template", Remedy: "it in the secret that SECRET_NAME names, and remove it here"})
+			found = append(found, config.Problem{Variable: name, Wrong: "is a secret, and would be visible in the template", Remedy: "it in the secret that SECRET_NAME names, and remove it here"})
 		}
 	}
 	return found
 }
 
-// checkStack checks the stack's own variables and puts in what they are by themselves.
+// checkStack checks the stack's own variables and sets the defaults in values.
 func checkStack(values map[string]string) []config.Problem {
 	var found []config.Problem
 	for _, s := range stackSettings {
-		value := cmp.Or(strings.TrimSpace(values[s.name]), s.byItself)
+		value := cmp.Or(strings.TrimSpace(values[s.name]), s.defaultValue)
 		values[s.name] = value
 		switch {
 		case value == "" && s.optional:
 		case value == "":
 			found = append(found, config.Problem{Variable: s.name, Wrong: "is not set", Remedy: s.remedy})
-		case !s.fits.MatchString(value):
+		case !s.pattern.MatchString(value):
 			found = append(found, config.Problem{Variable: s.name, Wrong: "is not valid", Remedy: s.remedy})
 		}
 	}
@@ -191,8 +190,8 @@ func checkStack(values map[string]string) []config.Problem {
 			Remedy: subnetRemedy,
 		})
 	}
-	if every, on := catchUpEvery(values[catchUpSchedule]); on && (every < 5*time.Minute || every > day) {
-		found = append(found, config.Problem{Variable: catchUpSchedule, Wrong: "is too often or too rarely", Remedy: "from rate(5 minutes) to rate(24 hours), or off"})
+	if interval, scheduled := catchUpInterval(values[catchUpSchedule]); scheduled && (interval < 5*time.Minute || interval > day) {
+		found = append(found, config.Problem{Variable: catchUpSchedule, Wrong: "is too often or too rare", Remedy: "from rate(5 minutes) to rate(24 hours), or off"})
 	}
 	found = append(found, checkDigest(values)...)
 	return append(found, checkAlarms(values)...)
@@ -206,8 +205,8 @@ const (
 
 var rate = regexp.MustCompile(`^rate\((\d+) (minute|hour)s?\)$`)
 
-// catchUpEvery reads a rate; on is false where the text is none.
-func catchUpEvery(expression string) (every time.Duration, on bool) {
+// catchUpInterval returns the interval of a rate expression; scheduled is false for any other text.
+func catchUpInterval(expression string) (interval time.Duration, scheduled bool) {
 	match := rate.FindStringSubmatch(expression)
 	if match == nil {
 		return 0, false
@@ -223,13 +222,13 @@ func checkAlarms(values map[string]string) []config.Problem {
 	case topic == "" && values["ALARM_EMAIL"] == "":
 		return []config.Problem{{Variable: "ALARM_EMAIL", Wrong: "is not set", Remedy: alarmRemedy}}
 	case strings.HasPrefix(topic, "arn:") && !strings.Contains(topic, ":sns:"+values["DEPLOY_REGION"]+":"):
-		return []config.Problem{{Variable: "ALARM_TOPIC_ARN", Wrong: "is in another region, where no alarm of this one can go", Remedy: "the ARN of a topic in DEPLOY_REGION"}}
+		return []config.Problem{{Variable: "ALARM_TOPIC_ARN", Wrong: "is in another region, which alarms of this region cannot reach", Remedy: "the ARN of a topic in DEPLOY_REGION"}}
 	}
 	return nil
 }
 
-// checkFunctions holds the functions' variables to the rules that the functions will hold them
-// to, and to those that only matter in AWS. It returns the variables that are set.
+// checkFunctions checks the functions' variables as the functions do, and by the rules that only AWS has. It
+// returns the variables that are set.
 func checkFunctions(values map[string]string) (map[string]string, []config.Problem) {
 	set := map[string]string{"DB_TLS": "rds"}
 	for _, name := range configurable(slices.Collect(maps.Keys(values))) {
@@ -248,7 +247,7 @@ func checkFunctions(values map[string]string) (map[string]string, []config.Probl
 		}
 	}
 	if strings.ContainsAny(set["DB_TLS"], `/\.`) {
-		found = append(found, config.Problem{Variable: "DB_TLS", Wrong: "names a file, which is not in the function", Remedy: "rds, true or false"})
+		found = append(found, config.Problem{Variable: "DB_TLS", Wrong: "names a file, which the function does not have", Remedy: "rds, true or false"})
 		return set, found
 	}
 	loaded, err := config.Load(set)
@@ -258,59 +257,58 @@ func checkFunctions(values map[string]string) (map[string]string, []config.Probl
 	return set, append(found, checkLimits(loaded)...)
 }
 
-// checkLimits checks what is right elsewhere and wrong in AWS.
+// checkLimits checks values that are valid elsewhere but not in AWS.
 func checkLimits(c config.Config) []config.Problem {
 	var found []config.Problem
-	if c.Database.OnThisMachine() { // such as what local --hold prints, still in the shell
-		found = append(found, config.Problem{Variable: "DB_HOST", Wrong: "is the machine that a program runs on, where a function finds no database", Remedy: "the host name of the MySQL server, and see that your shell does not set it"})
+	if c.Database.OnThisMachine() { // may come from local --hold, in the shell's environment
+		found = append(found, config.Problem{Variable: "DB_HOST", Wrong: "is this machine, where a function finds no database", Remedy: "the host name of the MySQL server, and see that your shell does not set it"})
 	}
 	if c.WorkerConcurrency < 2 {
 		found = append(found, config.Problem{Variable: "WORKER_CONCURRENCY", Wrong: "is below what Lambda takes", Remedy: "a whole number from 2 to 1000"})
 	}
 	if c.EventBus != "" && c.Stripe.Mode == "" {
 		found = append(found, config.Problem{
-			Variable: "STRIPE_MODE", Wrong: "is not set, and with EVENT_BUS it must be: rules tell announcements of live mode from others by it", Remedy: "live or test, as STRIPE_SECRET_KEY is",
+			Variable: "STRIPE_MODE", Wrong: "is not set, and EVENT_BUS needs it: rules use it to tell live announcements from test ones", Remedy: "live or test, as STRIPE_SECRET_KEY is",
 		})
 	}
 	return found
 }
 
-// stackConfigFrom takes values that were found right.
+// stackConfigFrom builds the configuration from valid values.
 func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 	loaded, err := config.Load(functions)
 	if err != nil {
 		return stackConfig{}, err
 	}
-	threshold, thresholdErr := strconv.Atoi(values["ACCESS_DRIFT_THRESHOLD"])
-	missed, missedErr := strconv.Atoi(values["CATCH_UP_DRIFT_THRESHOLD"])
-	orphans, orphansErr := strconv.Atoi(values["ORPHANS_THRESHOLD"])
-	archiveDays, archiveErr := strconv.Atoi(values["ARCHIVE_DAYS"])
-	retention, retentionErr := strconv.Atoi(values["LOG_RETENTION_DAYS"])
-	if err := errors.Join(thresholdErr, missedErr, orphansErr, archiveErr, retentionErr); err != nil {
-		return stackConfig{}, err
-	}
-	// What the stack itself depends on is never left to a function's own default.
+	// The stack depends on these too, so they must not differ from a function's default.
 	functions["WORKER_CONCURRENCY"] = strconv.Itoa(loaded.WorkerConcurrency)
 	functions["RUN_DEADLINE"] = loaded.RunDeadline.String()
 	subnets := strings.Split(values["SUBNET_IDS"], ",")
 	for i := range subnets {
 		subnets[i] = strings.TrimSpace(subnets[i])
 	}
-	return stackConfig{
+	var problems []error
+	number := func(name string) int {
+		n, err := strconv.Atoi(values[name])
+		problems = append(problems, err)
+		return n
+	}
+	c := stackConfig{
 		Stage: loaded.Stage, Account: values["DEPLOY_ACCOUNT"], Region: values["DEPLOY_REGION"],
 		VPC: values["VPC_ID"], Subnets: subnets, SecurityGroup: values["SECURITY_GROUP_ID"],
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
 		AlarmTopic: values["ALARM_TOPIC_ARN"], DigestEmail: values[digestEmail], Schedule: values["SCHEDULE"],
-		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: orphans,
-		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: missed,
-		ReportBucket: values[reportBucket], ArchiveDays: archiveDays,
-		AccessDriftThreshold: threshold, LogRetentionDays: retention,
+		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: number("ORPHANS_THRESHOLD"),
+		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: number("CATCH_UP_DRIFT_THRESHOLD"),
+		ReportBucket: values[reportBucket], ArchiveDays: number("ARCHIVE_DAYS"),
+		AccessDriftThreshold: number("ACCESS_DRIFT_THRESHOLD"), LogRetentionDays: number("LOG_RETENTION_DAYS"),
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline, WorkReceives: loaded.MaxReceiveCount,
 		Functions: functions,
-	}, nil
+	}
+	return c, errors.Join(problems...)
 }
 
-// tagsFrom takes a text that was found right.
+// tagsFrom parses a valid TAGS.
 func tagsFrom(text string) map[string]string {
 	tags := map[string]string{}
 	for pair := range strings.SplitSeq(text, ",") {

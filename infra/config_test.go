@@ -15,7 +15,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-func TestTheExampleIsAConfiguration(t *testing.T) {
+func TestTheExampleIsAValidConfiguration(t *testing.T) {
 	got := example(t)
 	want := stackConfig{
 		Account: "123456789012", Region: "us-east-1", VPC: "vpc-0123456789abcdef0",
@@ -40,7 +40,7 @@ func TestTheExampleNamesEveryVariable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Uncommented, the defaults are settings like the others.
+	// Uncommented, the defaults are settings too.
 	path := filepath.Join(t.TempDir(), "all.env")
 	if err := os.WriteFile(path, []byte(uncomment(string(text))), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestTheEnvironmentWinsOverTheFile(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongIsNamedWithItsRemedy(t *testing.T) {
+func TestAnInvalidValueIsReportedWithItsRemedy(t *testing.T) {
 	for name, c := range map[string]struct{ variable, value, says string }{
 		"stage":                    {"STAGE", "Staging", "small letters"},
 		"a stage like a queue":     {"STAGE", "results", "name of a queue"},
@@ -153,7 +153,7 @@ func TestAllProblemsAreReportedAtOnce(t *testing.T) {
 	}
 }
 
-func TestSecretsAndSlipsInTheFileAreRefused(t *testing.T) {
+func TestSecretsAndUnknownNamesInTheFileAreRefused(t *testing.T) {
 	text, err := os.ReadFile("config.example.env")
 	if err != nil {
 		t.Fatal(err)
@@ -173,8 +173,8 @@ func TestSecretsAndSlipsInTheFileAreRefused(t *testing.T) {
 	}
 }
 
-// A tier that is configured must reach the functions, wherever it is set.
-func TestEveryTierIsHandedOn(t *testing.T) {
+// A configured tier must reach the functions, from the file or from the environment.
+func TestTheWorkerGetsTheListsOfEveryTier(t *testing.T) {
 	text, err := os.ReadFile("config.example.env")
 	if err != nil {
 		t.Fatal(err)
@@ -210,13 +210,13 @@ func TestEveryTierIsHandedOn(t *testing.T) {
 	}
 }
 
-func TestRetentionIsKnownForEveryNumberOfDaysThatIsAllowed(t *testing.T) {
+func TestRetentionKnowsEveryAllowedNumberOfDays(t *testing.T) {
 	for _, s := range stackSettings {
 		if s.name != "LOG_RETENTION_DAYS" {
 			continue
 		}
 		for days := range 4000 {
-			if allowed := s.fits.MatchString(strconv.Itoa(days)); allowed != (retention(days) != "") {
+			if allowed := s.pattern.MatchString(strconv.Itoa(days)); allowed != (retention(days) != "") {
 				t.Errorf("%d days: allowed %t, known as %q", days, allowed, retention(days))
 			}
 		}

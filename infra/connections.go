@@ -6,8 +6,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// connections says how many connections to the database the functions hold at a time. An aggregator and an
-// enumerator may have their tick beside what their queue feeds; each start by hand adds an enumerator.
+// connections says how many database connections the functions hold at most. A tick may run an aggregator and an
+// enumerator beside those that their queues feed; each start by hand adds an enumerator.
 func connections(c stackConfig) string {
 	aggregators, enumerators := aggregators+1, enumerators+1
 	total := c.WorkerConcurrency*config.WorkerConnections + aggregators*config.AggregatorConnections + enumerators*config.EnumeratorConnections

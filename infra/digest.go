@@ -19,13 +19,13 @@ import (
 const (
 	digestEmail = "DIGEST_EMAIL"
 	eventBus    = "EVENT_BUS"
-	// eventsService is who publishes for a rule.
+	// eventsService is the principal that publishes for a rule.
 	eventsService = "events.amazonaws.com"
 )
 
-// newDigest sends people the digest of each run that is announced: the announcer decides which are. It goes to the
-// alarms' topic, or to one of its own. The rule is on the application's bus, so a deployment fails where there is
-// no such bus. What could not be delivered for a day ends beside the invocations that failed, with their alarm.
+// newDigest sends people the digest of each announced run, to the alarms' topic or to a separate one. The rule is on the
+// application's bus, so a deployment fails if the bus does not exist. A digest that cannot be delivered for a day goes
+// to the queue of failed invocations, which has an alarm.
 func newDigest(stack awscdk.Stack, c stackConfig, q queues, alarms awssns.ITopic) {
 	if !c.sendsDigests() {
 		return
@@ -34,7 +34,7 @@ func newDigest(stack awscdk.Stack, c stackConfig, q queues, alarms awssns.ITopic
 	if c.DigestEmail != "" {
 		own := awssns.NewTopic(stack, jsii.String("DigestTopic"), &awssns.TopicProps{
 			TopicName: jsii.String(c.name("digests")), EnforceSSL: jsii.Bool(true),
-			DisplayName: jsii.String(strings.TrimSpace("Subscription reconciliation " + c.Stage)), // the sender of its mails
+			DisplayName: jsii.String(strings.TrimSpace("Subscription reconciliation " + c.Stage)), // the sender of the mails
 		})
 		own.AddSubscription(awssnssubscriptions.NewEmailSubscription(&c.DigestEmail, nil))
 		newOutput(stack, "DigestTopic", "Where digests go, to subscribe to", own.TopicArn())
@@ -53,7 +53,7 @@ func newDigest(stack awscdk.Stack, c stackConfig, q queues, alarms awssns.ITopic
 	newOutput(stack, "DigestRule", "Who publishes digests, for the policy of a topic that the stack did not make", rule.AttrArn())
 }
 
-// ofRule lets EventBridge do it for the rule alone. A topic that exists already keeps the policy that it has.
+// ofRule allows EventBridge the action, for this rule only. An existing topic ignores it and keeps its policy.
 func ofRule(rule awsevents.CfnRule, sid, action string, resource *string) awsiam.PolicyStatement {
 	return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid: &sid, Principals: &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String(eventsService), nil)},
@@ -62,11 +62,11 @@ func ofRule(rule awsevents.CfnRule, sid, action string, resource *string) awsiam
 	})
 }
 
-// digestTransformer puts each line of the digest on a line of its own. A string's template must stand in double quotes, which
-// arrive with it, and one of several lines is a quoted string for each; a line break within a value is not
-// documented to arrive as one. Of a line that the digest does not have an empty pair of quotes is left:
+// digestTransformer puts each line of the digest on a separate line. A template of strings needs double quotes, which
+// stay in the mail, and one quoted string for each line; whether a line break inside a value is kept is not documented.
+// A line that the digest does not have leaves an empty pair of quotes:
 // https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html#eb-transform-input-issues
-// and, recorded of AWS, https://github.com/localstack/localstack/blob/main/tests/aws/services/events/test_events_inputs.snapshot.json
+// and, recorded from AWS, https://github.com/localstack/localstack/blob/main/tests/aws/services/events/test_events_inputs.snapshot.json
 func digestTransformer() *awsevents.CfnRule_InputTransformerProperty {
 	paths := map[string]*string{}
 	var template []string
@@ -78,30 +78,30 @@ func digestTransformer() *awsevents.CfnRule_InputTransformerProperty {
 	return &awsevents.CfnRule_InputTransformerProperty{InputPathsMap: paths, InputTemplate: jsii.String(strings.Join(template, "\n"))}
 }
 
-// sendsDigests reports whether the stack can have a rule on the bus: on that of another account or region it has
-// none, for a rule's targets are where the rule is.
+// sendsDigests reports whether the stack can have a rule on the bus. It cannot on a bus of another account or region,
+// because a rule and its targets must be in the same place.
 func (c stackConfig) sendsDigests() bool {
 	return c.eventBus() != "" && isBusOf(c.eventBus(), c.Region, c.Account)
 }
 
-// isBusOf reports whether the bus, a name or an ARN, is one of the region and account.
+// isBusOf reports whether the bus, a name or an ARN, is in the region and account.
 func isBusOf(bus, region, account string) bool {
 	parts := strings.Split(bus, ":")
 	return len(parts) < 6 || slices.Equal(parts[3:5], []string{region, account})
 }
 
-// checkDigest looks for digests that nobody would get.
+// checkDigest reports a DIGEST_EMAIL that would never receive a digest.
 func checkDigest(values map[string]string) []config.Problem {
 	bus := strings.TrimSpace(values[eventBus])
 	switch {
 	case values[digestEmail] == "":
 		return nil
 	case bus == "":
-		return []config.Problem{{Variable: digestEmail, Wrong: "is set without EVENT_BUS, and digests are announced on that bus", Remedy: "EVENT_BUS too, or leave it out"}}
+		return []config.Problem{{Variable: digestEmail, Wrong: "is set without EVENT_BUS, on which digests are announced", Remedy: "EVENT_BUS too, or leave it out"}}
 	case !isBusOf(bus, values["DEPLOY_REGION"], values["DEPLOY_ACCOUNT"]):
 		return []config.Problem{{
-			Variable: digestEmail, Wrong: "is set, and EVENT_BUS is a bus of another account or region, where this stack can make no rule",
-			Remedy: "the name of a bus of DEPLOY_ACCOUNT and DEPLOY_REGION in EVENT_BUS, or leave it out and make the rule there",
+			Variable: digestEmail, Wrong: "is set, but EVENT_BUS is in another account or region, where this stack cannot create a rule",
+			Remedy: "the name of a bus of DEPLOY_ACCOUNT and DEPLOY_REGION in EVENT_BUS, or leave it out and create the rule there",
 		}}
 	default:
 		return nil

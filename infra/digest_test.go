@@ -47,7 +47,7 @@ func digestRule(t *testing.T, made cloudFormation) (id string, rule map[string]a
 	return id, made.Resources[id].Properties
 }
 
-func TestDigestsGoWhereTheyShall(t *testing.T) {
+func TestDigestsGoToTheAlarmTopicOrToTheirAddress(t *testing.T) {
 	const there = "arn:aws:sns:us-east-1:123456789012:on-call"
 	for name, test := range map[string]struct {
 		set    map[string]string
@@ -108,8 +108,8 @@ func topicOf(arn any) string {
 	return fmt.Sprint(arn)
 }
 
-// All runs that are announced: which those are is the announcer's to say. Of one stage and mode only.
-func TestTheRuleTakesTheEndsOfThisStagesRuns(t *testing.T) {
+// The rule matches every announced end of a run, of one stage and mode only.
+func TestTheDigestRuleMatchesRunsOfItsStageAndModeOnly(t *testing.T) {
 	for stage, mode := range map[string]string{"": "live", "staging": "test"} {
 		c, made := digesting(t, map[string]string{"STAGE": stage, "STRIPE_MODE": mode})
 		_, rule := digestRule(t, made)
@@ -126,8 +126,7 @@ func TestTheRuleTakesTheEndsOfThisStagesRuns(t *testing.T) {
 	}
 }
 
-// The template is filled in as EventBridge is recorded to: what a path leads to stands for its name as it is, and
-// nothing for what is not there.
+// The test fills the template as EventBridge does: a name is replaced by its value, or by nothing if there is none.
 func TestADigestArrivesLineByLine(t *testing.T) {
 	_, made := digesting(t, nil)
 	_, rule := digestRule(t, made)
@@ -162,7 +161,7 @@ func TestADigestArrivesLineByLine(t *testing.T) {
 	}
 }
 
-// EventBridge may publish and leave what it could not deliver, for this rule and no other.
+// EventBridge may publish, and send undelivered digests to the queue, for this rule only.
 func TestOnlyTheRuleMayPublishDigests(t *testing.T) {
 	for name, set := range map[string]map[string]string{"AlarmTopic": nil, "DigestTopic": {"DIGEST_EMAIL": "finance@example.com"}} {
 		_, made := digesting(t, set)
@@ -193,7 +192,7 @@ func TestOnlyTheRuleMayPublishDigests(t *testing.T) {
 	}
 }
 
-// resourceStatement is one of a resource's policy, which says for whom too.
+// resourceStatement is a statement of a resource policy, which has a principal.
 type resourceStatement struct {
 	statement
 
@@ -214,8 +213,8 @@ func statementsOf(t *testing.T, policy map[string]any) []resourceStatement {
 	return all
 }
 
-// On a bus of somebody else the stack makes no rule, and says so where an address waits for its mails.
-func TestABusElsewhereHasNoRuleOfTheStack(t *testing.T) {
+// The stack creates no rule on a bus of another account or region, and refuses DIGEST_EMAIL there.
+func TestABusElsewhereGetsNoRuleAndRefusesADigestAddress(t *testing.T) {
 	for _, bus := range []string{"", "arn:aws:events:eu-central-1:123456789012:event-bus/application", "arn:aws:events:us-east-1:999999999999:event-bus/application"} { // secret-scan:allow made-up accounts
 		environ := map[string]string{"INFRA_CONFIG": "config.example.env", "EVENT_BUS": bus}
 		c, err := loadConfig(environ)
@@ -236,7 +235,7 @@ func TestABusElsewhereHasNoRuleOfTheStack(t *testing.T) {
 	}
 	_, err := loadConfig(map[string]string{"INFRA_CONFIG": "config.example.env", "EVENT_BUS": "application", "DIGEST_EMAIL": "finance"})
 	if found := problemsOf(t, err); len(found) != 1 || !strings.Contains(found["DIGEST_EMAIL"], "e-mail address") {
-		t.Errorf("of an address that is none it says %v", found)
+		t.Errorf("an invalid address is reported as %v", found)
 	}
 	_, made := digesting(t, map[string]string{"EVENT_BUS": "arn:aws:events:us-east-1:123456789012:event-bus/application", "DIGEST_EMAIL": "finance@example.com"})
 	if _, rule := digestRule(t, made); rule["EventBusName"] != "arn:aws:events:us-east-1:123456789012:event-bus/application" {
@@ -244,7 +243,7 @@ func TestABusElsewhereHasNoRuleOfTheStack(t *testing.T) {
 	}
 }
 
-// The page on costs counts what there is.
+// The table of costs counts the alarms and metrics of the stack.
 func TestTheCostTableCountsAlarmsAndMetrics(t *testing.T) {
 	text, err := os.ReadFile("README.md")
 	if err != nil {

@@ -8,35 +8,32 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// What each function reads of the configuration; the worker also each list of a tier's prices or
-// products. SECRET_NAME, the queues, MAX_RECEIVE_COUNT and REPORT_BUCKET come from the stack itself.
+// The variables that each function reads; the worker also reads every list of a tier's prices or products.
+// SECRET_NAME, the queues, MAX_RECEIVE_COUNT and REPORT_BUCKET come from the stack itself.
 var (
-	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS"} // columns are checked against the tiers
+	databaseVariables   = []string{"DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS"} // TIERS: columns are checked against them
 	stripeVariables     = []string{"STRIPE_MODE", "STRIPE_RPS"}
 	enumeratorVariables = []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "EVENTS_SETTLE"}
 	workerVariables     = []string{"DEFAULT_TIER", "WORKER_CONCURRENCY", "RETRY_BACKOFF"}
 	aggregatorVariables = []string{"RETENTION_DAYS"}
-	announceVariables   = []string{"EVENT_BUS"} // of who repairs and who announces
+	announceVariables   = []string{"EVENT_BUS"} // of the worker and the aggregator
 	commonVariables     = []string{"LOG_LEVEL", "STAGE"}
 )
 
-// configurable returns the functions' variables that a deployment may set; of the lists, those among
-// the names given.
+// configurable returns the functions' variables that a deployment may set, and the tier lists among names.
 func configurable(names []string) []string {
 	return slices.Concat(databaseVariables, stripeVariables, enumeratorVariables, workerVariables, aggregatorVariables, announceVariables, commonVariables, tierLists(names))
 }
 
-// tierLists returns those of the names that are of a list of a tier's prices or products. There are as
-// many as the deployment has tiers.
+// tierLists returns the names that are lists of a tier's prices or products. Their number depends on TIERS.
 func tierLists(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !config.IsTierList(name) })
 }
 
-// pair is a variable of a function's environment.
+// pair is a variable in a function's environment.
 type pair struct{ name, value string }
 
-// environment returns those of the variables that are set, always in the same order, with the
-// secret's name.
+// environment returns the secret's name and the variables that are set, always in the same order.
 func environment(c stackConfig, names ...[]string) []pair {
 	pairs := []pair{{"SECRET_NAME", c.SecretName}}
 	for _, name := range slices.Concat(names...) {
@@ -61,7 +58,7 @@ func workerEnvironment(c stackConfig, q queues) []pair {
 }
 
 func aggregatorEnvironment(c stackConfig, reports *archive) []pair {
-	mode := []string{"STRIPE_MODE"} // announcements say it
+	mode := []string{"STRIPE_MODE"} // is part of each announcement
 	pairs := environment(c, databaseVariables, aggregatorVariables, mode, announceVariables, commonVariables)
 	if reports != nil {
 		pairs = append(pairs, pair{reportBucket, *reports.name})

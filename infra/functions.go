@@ -14,54 +14,54 @@ import (
 )
 
 const (
-	enumeratorTimeout = 15 * time.Minute // Lambda's longest; what is left over the next tick goes on with
+	enumeratorTimeout = 15 * time.Minute // Lambda's maximum; the next tick continues the rest
 	workerTimeout     = 5 * time.Minute
 	aggregatorTimeout = 2 * time.Minute
 
 	workerBatch      = 50
 	workerWindow     = 2 * time.Second
-	aggregatorBatch  = 100 // each message is one batch of a worker, and a run is looked at once for all of them
+	aggregatorBatch  = 100 // each message is one batch of a worker; the run is checked once for all of them
 	aggregatorWindow = 30 * time.Second
-	aggregators      = 2 // at a time, the fewest that Lambda allows
-	enumerators      = 2 // of scheduled runs, likewise
+	aggregators      = 2 // concurrent, Lambda's minimum
+	enumerators      = 2 // concurrent, of scheduled runs; Lambda's minimum
 )
 
-// functionNames are the folders of the functions below functions/ and dist/.
+// functionNames are the functions' folders in functions/ and dist/.
 var functionNames = []string{"enumerator", "worker", "aggregator"}
 
 type functions struct {
 	enumerator, worker, aggregator awslambda.Function
 
-	work awslambdaeventsources.SqsEventSource // of the worker
+	work awslambdaeventsources.SqsEventSource // feeds the worker
 }
 
-// network is where the functions run.
+// network is the network that the functions run in.
 type network struct {
 	vpc   awsec2.IVpc
 	group awsec2.ISecurityGroup
 }
 
-// function is what one function has that the others have not.
+// function holds the properties in which the functions differ.
 type function struct {
-	id, name, says string
-	memory         float64 // MiB
-	timeout        time.Duration
-	environment    []pair
+	id, name, description string
+	memory                float64 // MiB
+	timeout               time.Duration
+	environment           []pair
 }
 
 func newFunctions(stack awscdk.Stack, c stackConfig, q queues, reports *archive, assets string) functions {
 	n := existingNetwork(stack, c)
 	f := functions{
 		enumerator: newFunction(stack, c, n, assets, function{
-			id: "Enumerator", name: "enumerator", says: "Lists the organizations and sends a message for each to the work queue",
+			id: "Enumerator", name: "enumerator", description: "Lists the organizations and sends a message for each to the work queue",
 			memory: 512, timeout: enumeratorTimeout, environment: enumeratorEnvironment(c, q),
 		}),
 		worker: newFunction(stack, c, n, assets, function{
-			id: "Worker", name: "worker", says: "Compares organizations with Stripe and repairs them",
+			id: "Worker", name: "worker", description: "Compares organizations with Stripe and repairs them",
 			memory: 256, timeout: workerTimeout, environment: workerEnvironment(c, q),
 		}),
 		aggregator: newFunction(stack, c, n, assets, function{
-			id: "Aggregator", name: "aggregator", says: "Closes runs, writes their summaries and archives their reports",
+			id: "Aggregator", name: "aggregator", description: "Closes runs, writes their summaries and archives their reports",
 			memory: 256, timeout: aggregatorTimeout, environment: aggregatorEnvironment(c, reports),
 		}),
 	}
@@ -76,7 +76,7 @@ func existingNetwork(stack awscdk.Stack, c stackConfig) network {
 	return network{
 		vpc: awsec2.Vpc_FromVpcAttributes(stack, jsii.String("Vpc"), &awsec2.VpcAttributes{
 			VpcId: &c.VPC, PrivateSubnetIds: jsii.Strings(c.Subnets...),
-			AvailabilityZones: jsii.Strings("unused"), // the CDK asks for one, nothing here reads it
+			AvailabilityZones: jsii.Strings("unused"), // the CDK requires one; nothing here reads it
 		}),
 		group: awsec2.SecurityGroup_FromSecurityGroupId(stack, jsii.String("SecurityGroup"), &c.SecurityGroup,
 			&awsec2.SecurityGroupImportOptions{Mutable: jsii.Bool(false)}),
@@ -88,24 +88,24 @@ func newFunction(stack awscdk.Stack, c stackConfig, n network, assets string, f 
 		LogGroupName: jsii.String(c.logGroupName(f.name)), Retention: retention(c.LogRetentionDays),
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
-	made := awslambda.NewFunction(stack, jsii.String(f.id), &awslambda.FunctionProps{
-		FunctionName: jsii.String(c.name(f.name)), Description: &f.says,
+	created := awslambda.NewFunction(stack, jsii.String(f.id), &awslambda.FunctionProps{
+		FunctionName: jsii.String(c.name(f.name)), Description: &f.description,
 		Runtime: awslambda.Runtime_PROVIDED_AL2023(), Architecture: awslambda.Architecture_ARM_64(), Handler: jsii.String("bootstrap"),
 		Code:       awslambda.Code_FromAsset(jsii.String(filepath.Join(assets, f.name)), nil),
 		MemorySize: &f.memory, Timeout: seconds(f.timeout), Role: newRole(stack, c, f.id, logs), LogGroup: logs,
 		Vpc: n.vpc, SecurityGroups: &[]awsec2.ISecurityGroup{n.group},
 	})
 	for _, variable := range f.environment {
-		made.AddEnvironment(&variable.name, &variable.value, nil)
+		created.AddEnvironment(&variable.name, &variable.value, nil)
 	}
-	return made
+	return created
 }
 
 func (c stackConfig) logGroupName(function string) string {
 	return "/" + strings.Replace(c.name(""), "-", "/", 1) + "/" + function
 }
 
-// retention names the days as the CDK does; loadConfig has checked that it can.
+// retention returns the CDK's name for the days; loadConfig allows only days that have one.
 func retention(days int) awslogs.RetentionDays {
 	return map[int]awslogs.RetentionDays{
 		1: awslogs.RetentionDays_ONE_DAY, 3: awslogs.RetentionDays_THREE_DAYS, 5: awslogs.RetentionDays_FIVE_DAYS,
@@ -119,9 +119,9 @@ func retention(days int) awslogs.RetentionDays {
 	}[days]
 }
 
-// newEventSources returns the one that feeds the worker.
+// newEventSources connects the queues with the functions and returns the worker's event source.
 func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources.SqsEventSource {
-	// One message at a time: with several, one that fails would have the others delivered again.
+	// One message at a time: if one of several fails, all would be delivered again.
 	f.enumerator.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.scheduled, &awslambdaeventsources.SqsEventSourceProps{
 		BatchSize: jsii.Number(1), MaxConcurrency: jsii.Number(enumerators),
 	}))
@@ -137,9 +137,8 @@ func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources
 	return work
 }
 
-// newTickInvocations says what becomes of the ticks, the invocations that nobody waits for: one is
-// worth as much as the next, so that one that fails is not tried again. It counts among the errors of
-// its function, which alarm where there are many.
+// newTickInvocations turns off retries of ticks, which are asynchronous: the next tick does the same work. A failed tick
+// counts as an error of its function, and many errors raise an alarm.
 func newTickInvocations(f functions) {
 	for _, function := range []awslambda.Function{f.enumerator, f.aggregator} {
 		function.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(0)})

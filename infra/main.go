@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// distribution is where task build puts the functions.
+// distribution is the folder into which task build puts the functions.
 const distribution = "dist"
 
 func main() {
@@ -40,13 +40,13 @@ func synthesize(environ map[string]string) error {
 	return err
 }
 
-// newApp returns an app that writes to the folder; empty: to where CDK_OUTDIR says.
+// newApp returns an app that writes to the folder, or to CDK_OUTDIR if the folder is empty.
 func newApp(folder string) awscdk.App {
 	props := &awscdk.AppProps{
 		AnalyticsReporting: jsii.Bool(false),
 		TreeMetadata:       jsii.Bool(false),
 		Context: &map[string]any{
-			// What CloudFormation would refuse in an hour fails here.
+			// Find errors here that CloudFormation would report only during a deployment.
 			"@aws-cdk/core:validateAgainstDefaultRules": true,
 			"@aws-cdk/aws-iam:minimizePolicies":         true,
 		},
@@ -57,7 +57,7 @@ func newApp(folder string) awscdk.App {
 	return awscdk.NewApp(props)
 }
 
-// checkNode looks for what the CDK runs in.
+// checkNode checks that Node.js, which the CDK needs, is installed.
 func checkNode() error {
 	if _, err := exec.LookPath("node"); err != nil {
 		return errors.New("the CDK needs Node.js 20 or newer, and there is no node on PATH: apt-get install nodejs, or see https://nodejs.org")
@@ -65,7 +65,7 @@ func checkNode() error {
 	return nil
 }
 
-// checkAssets looks for the built functions below the folder.
+// checkAssets checks that the functions are built.
 func checkAssets(folder string) error {
 	var problems []error
 	for _, name := range functionNames {

@@ -15,8 +15,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// synthesized is the example's stack, made once for all tests. jsii takes one caller at a time, so
-// that no test here is parallel.
+// synthesized is the example's stack, built once for all tests. jsii allows one caller at a time, so no test here is
+// parallel.
 var synthesized struct {
 	once     sync.Once
 	template assertions.Template
@@ -25,7 +25,7 @@ var synthesized struct {
 	err      error
 }
 
-// cloudFormation is a template as tests walk through it.
+// cloudFormation is a parsed template.
 type cloudFormation struct {
 	Resources map[string]resource
 	Outputs   map[string]struct{ Value any }
@@ -40,8 +40,8 @@ type resource struct {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	// Close waits for the Node process twice at once, which the race detector reports. Without it
-	// the process ends with its standard input, and leaves a temporary folder behind.
+	// Close waits for the Node process twice, which the race detector reports. Without Close the process ends with its
+	// standard input and leaves a temporary folder.
 	if synthesized.text != nil && !raceDetector {
 		jsii.Close()
 	}
@@ -85,7 +85,7 @@ func synth(c stackConfig, folder string) (awscdk.Stack, []byte, error) {
 	return stack, text, err
 }
 
-// placeAssets puts something where task build puts the functions.
+// placeAssets writes placeholders to where task build puts the functions.
 func placeAssets(folder string) error {
 	for _, name := range functionNames {
 		if err := os.MkdirAll(filepath.Join(folder, name), 0o750); err != nil {
@@ -103,7 +103,7 @@ func synthesizeOnce(t *testing.T) {
 	needNode(t)
 	c := example(t)
 	synthesized.once.Do(func() {
-		folder, err := os.MkdirTemp("", "infra-") //nolint:usetesting // it outlives the test that asks first
+		folder, err := os.MkdirTemp("", "infra-") //nolint:usetesting // it outlives the first test
 		if err != nil {
 			synthesized.err = err
 			return
@@ -146,7 +146,7 @@ func resources(t *testing.T, kind string) map[string]map[string]any {
 	return found
 }
 
-// has demands a resource of the type with these properties.
+// has fails the test unless a resource of the type has these properties.
 func has(t *testing.T, kind string, properties map[string]any) {
 	t.Helper()
 	made := template(t)

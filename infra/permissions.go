@@ -9,17 +9,17 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// networkInterfaceActions are what Lambda itself does, with the function's role, to put the
-// function into a VPC. AWS supports no resource for them.
+// networkInterfaceActions are the actions that Lambda itself needs, with the function's role, to run the function in a
+// VPC. AWS supports no resource for them.
 var networkInterfaceActions = []string{
 	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 }
 
-// accountActions look at the account; AWS supports no resource for them.
+// accountActions read the account's settings; AWS supports no resource for them.
 var accountActions = []string{"lambda:GetAccountSettings"}
 
-// newRole returns what every function may do: run in the VPC, write its log, read the secret.
+// newRole returns a role that allows what every function needs: run in the VPC, write its log, read the secret.
 func newRole(stack awscdk.Stack, c stackConfig, id string, logs awslogs.LogGroup) awsiam.Role {
 	role := awsiam.NewRole(stack, jsii.String(id+"Role"), &awsiam.RoleProps{
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
@@ -40,9 +40,9 @@ func newRole(stack awscdk.Stack, c stackConfig, id string, logs awslogs.LogGroup
 	return role
 }
 
-// calledBy holds for what the function's code itself calls: neither for what Lambda does with its
-// role, nor for its credentials elsewhere. The name is spelt out, since the function is made after
-// its role.
+// calledBy is the condition that the function's own code makes the call: not Lambda with the function's role, and not
+// somebody elsewhere with its credentials. The ARN is built from the name, because the function is created after its
+// role.
 func calledBy(stack awscdk.Stack, c stackConfig, function string) map[string]any {
 	arn := stack.FormatArn(&awscdk.ArnComponents{
 		Service: jsii.String("lambda"), Resource: jsii.String("function"), ResourceName: jsii.String(c.name(function)),
@@ -51,8 +51,8 @@ func calledBy(stack awscdk.Stack, c stackConfig, function string) map[string]any
 	return map[string]any{"ArnEquals": map[string]any{"lambda:SourceFunctionArn": arn}}
 }
 
-// secretArn returns the secret's ARN. Secrets Manager ends it with six characters of its own
-// choice, which a name does not tell: the pattern stands for exactly those.
+// secretArn returns the secret's ARN. Secrets Manager appends six random characters to the name; the pattern matches
+// exactly these.
 func secretArn(stack awscdk.Stack, name string) *string {
 	if strings.HasPrefix(name, "arn:") {
 		return &name
@@ -63,14 +63,14 @@ func secretArn(stack awscdk.Stack, name string) *string {
 	})
 }
 
-// grantQueues lets the functions send. What they receive, their event source lets them.
+// grantQueues lets the functions send. The event sources grant receiving.
 func grantQueues(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 	send := []string{"sqs:SendMessage"}
 	allowIf(f.enumerator.Role(), calledBy(stack, c, "enumerator"), send, q.work.QueueArn(), q.results.QueueArn())
 	allowIf(f.worker.Role(), calledBy(stack, c, "worker"), send, q.results.QueueArn(), q.deadLetter.QueueArn())
 }
 
-// newOperatorPolicy is for the people who run this: attach it to their role.
+// newOperatorPolicy is the policy to attach to the operators' role.
 func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues) awsiam.ManagedPolicy {
 	policy := awsiam.NewManagedPolicy(stack, jsii.String("Operators"), &awsiam.ManagedPolicyProps{
 		ManagedPolicyName: jsii.String(c.globalName("operators")),
@@ -88,17 +88,17 @@ func newOperatorPolicy(stack awscdk.Stack, c stackConfig, f functions, q queues)
 			},
 			[]*string{q.deadLetter.QueueArn(), q.resultsDeadLetter.QueueArn()},
 		},
-		// To look at, and to clear: what it holds is a run to start, or a tick that is of no use any more.
+		// To read and to clear: it holds runs to start, and ticks that are obsolete.
 		{
 			[]string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
 			[]*string{q.failed.QueueArn()},
 		},
-		// Where dead letters are moved to; and reconcile stop tells the aggregator of the run.
+		// Dead letters are moved to the work queue; reconcile stop sends to the results queue.
 		{[]string{"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}, []*string{q.work.QueueArn(), q.results.QueueArn()}},
-		// Whether the schedules are on, and when the secret was changed; not what it holds.
+		// To see whether the schedules are on, and when the secret was changed, but not its value.
 		{[]string{"scheduler:GetSchedule"}, scheduleArns(stack, c)},
 		{[]string{"secretsmanager:DescribeSecret"}, []*string{secretArn(stack, c.SecretName)}},
-		// Who uses up the account's concurrency. AWS supports no resource for the account's settings.
+		// To see what uses up the account's concurrency. AWS supports no resource for the account's settings.
 		{[]string{"lambda:GetFunctionConcurrency"}, []*string{f.enumerator.FunctionArn(), f.worker.FunctionArn(), f.aggregator.FunctionArn()}},
 		{accountActions, []*string{jsii.String("*")}},
 		{[]string{"cloudformation:DescribeStacks"}, []*string{stack.StackId()}}, // the outputs for their .env

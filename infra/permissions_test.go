@@ -102,8 +102,8 @@ func TestRolesHaveNoOtherPolicies(t *testing.T) {
 	}
 }
 
-// What each may do, apart from the network interfaces: action, then queue, function or log group.
-func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
+// Each entry is an action, then a queue, function or log group. The actions on network interfaces are left out.
+func TestEachPolicyAllowsWhatIsNeededAndNoMore(t *testing.T) {
 	own := func(function string, more ...string) []string {
 		return append([]string{
 			"logs:CreateLogStream " + function + "Logs", "logs:PutLogEvents " + function + "Logs", "secretsmanager:GetSecretValue pixell/subscription-reconciliation",
@@ -167,8 +167,8 @@ func TestEveryoneMayDoWhatTheyNeedAndNoMore(t *testing.T) {
 	}
 }
 
-// setUp is what people do with the AWS CLI before there is a stack, when it goes, or to what it does not own:
-// no policy of the stack's can let them.
+// setUp are AWS CLI commands that no policy of the stack can allow: they run before the stack exists, after it is
+// deleted, or on resources of others.
 var setUp = map[string]string{
 	"sts get-caller-identity":              "needs no right",
 	"s3 cp":                                "by whoever is given the reports, which hold customer data",
@@ -198,9 +198,9 @@ var setUp = map[string]string{
 	"ssm start-session":                    "to an instance that the stack does not know",
 }
 
-// What the texts have people do with the AWS CLI, the policies that they are given let them do: the
-// runbooks that of the operators; the READMEs either, or it is done by who sets the system up.
-func TestPoliciesAllowWhatTheTextsSay(t *testing.T) {
+// The operators' policy allows every AWS CLI command in the runbooks. That policy, the break-glass policy or the rights
+// for setUp allow those in the READMEs.
+func TestPoliciesAllowTheCommandsInTheDocuments(t *testing.T) {
 	operators, emergency := actionsOf(t, "Operators"), actionsOf(t, "BreakGlass")
 	used := map[string]bool{}
 	for file, commands := range commandsIn(t, "runbooks/*.md", "README.md", "../README.md") {
@@ -211,17 +211,17 @@ func TestPoliciesAllowWhatTheTextsSay(t *testing.T) {
 			if operators[action] || !isRunbook && (emergency[action] || setUp[command] != "") {
 				continue
 			}
-			t.Errorf("%s: nobody whom the stack knows may \"aws %s\" (%s)", file, command, action)
+			t.Errorf("%s: no policy allows \"aws %s\" (%s)", file, command, action)
 		}
 	}
 	for action := range emergency {
 		if !used[action] {
-			t.Errorf("the policy for an emergency allows %s, which no text needs", action)
+			t.Errorf("the break-glass policy allows %s, which no document uses", action)
 		}
 	}
 	for command, why := range setUp {
 		if !used[command] {
-			t.Errorf("no text has anybody do %q (%s)", command, why)
+			t.Errorf("no document uses %q (%s)", command, why)
 		}
 	}
 }
@@ -326,20 +326,12 @@ func withoutHash(id string) string {
 	return id[:len(id)-hash]
 }
 
-func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
-	needNode(t)
+func TestFunctionsMayReadASecretByItsARNAndUseItsKey(t *testing.T) {
 	const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:other/name-AbCdEf" // secret-scan:allow the ARN of a secret is none
 	const key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 	c := example(t)
 	c.SecretName, c.SecretKey = secret, key
-	_, text, err := synth(c, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var made cloudFormation
-	if err := json.Unmarshal(text, &made); err != nil {
-		t.Fatal(err)
-	}
+	made, _ := synthOf(t, c)
 	readers := 0
 	for _, r := range made.Resources {
 		if r.Type != "AWS::IAM::Policy" {
@@ -360,8 +352,8 @@ func TestASecretWithAnArnAndAKeyOfItsOwnIsReadByThoseNames(t *testing.T) {
 	}
 }
 
-// What AWS alone can show, that it heeds the conditions, is asserted here of the template.
-func TestFunctionsUseTheirRightsFromTheirCodeAlone(t *testing.T) {
+// Only AWS can show that it applies the conditions; this test checks the template.
+func TestOnlyAFunctionsOwnCodeMayUseItsRights(t *testing.T) {
 	for id, all := range identityPolicies(t) {
 		function := strings.ToLower(strings.TrimSuffix(withoutHash(id), "RoleDefaultPolicy"))
 		if !slices.Contains(functionNames, function) {
@@ -382,7 +374,7 @@ func TestFunctionsUseTheirRightsFromTheirCodeAlone(t *testing.T) {
 			}
 		}
 		if denied != len(networkInterfaceActions) {
-			t.Errorf("%s: %d of Lambda's own actions are kept from its code", function, denied)
+			t.Errorf("%s: %d of Lambda's own actions are denied to its code", function, denied)
 		}
 	}
 }

@@ -9,28 +9,28 @@ import (
 )
 
 const (
-	// progressReceives is how often a progress message is delivered: a later one says the same.
+	// progressReceives is small, because a later progress message says the same.
 	progressReceives = 12
 
 	messageRetention    = 4 * 24 * time.Hour
-	deadLetterRetention = 14 * 24 * time.Hour // longer: a message keeps the time it was first sent
+	deadLetterRetention = 14 * 24 * time.Hour // longer: age counts from when the message was first sent
 
-	// A scheduled run is tried again every quarter of an hour for a day, then given up. Who gets it
-	// while another still is at it does no harm, the run's lease lets one work: so it is hidden only as
-	// long as an enumerator may take, the least that Lambda allows, not for the six times of it.
+	// A scheduled run is tried again every 15 minutes for a day. Two enumerators with the same run do no harm, because the
+	// run's lease lets one work. So the message is hidden for one timeout of the enumerator, Lambda's minimum, and not for
+	// six.
 	scheduledVisibility = enumeratorTimeout
 	scheduledReceives   = int(day / scheduledVisibility)
 
-	// visibilityFactor is Lambda's advice: a queue hides a message for so many timeouts of the
-	// function, and the batching window, which leaves room for its own retries.
+	// visibilityFactor is Lambda's advice: a queue hides a message for six timeouts of the function, plus the batching
+	// window, which leaves time for Lambda's retries.
 	visibilityFactor = 6
 )
 
 type queues struct {
 	work, results                 awssqs.Queue
-	scheduled                     awssqs.Queue // runs that the schedule asks for
+	scheduled                     awssqs.Queue // runs of the schedules
 	deadLetter, resultsDeadLetter awssqs.Queue
-	failed                        awssqs.Queue // scheduled runs that were given up, and what no schedule could deliver
+	failed                        awssqs.Queue // scheduled runs that failed for a day, and events that could not be delivered
 }
 
 func newQueues(stack awscdk.Stack, c stackConfig) queues {
@@ -39,7 +39,7 @@ func newQueues(stack awscdk.Stack, c stackConfig) queues {
 		resultsDeadLetter: newDeadLetterQueue(stack, c, "ResultsDeadLetterQueue", "results-dead-letter", "results"),
 		failed:            newDeadLetterQueue(stack, c, "FailedInvocations", "failed-invocations", "scheduled-runs"),
 	}
-	// The worker, which knows the number too, gives a message up at the last delivery with a reason.
+	// The worker knows this number too: at the last delivery it sends the message to the dead-letter queue with a reason.
 	q.work = newQueue(stack, c, "WorkQueue", "work", visibilityFactor*workerTimeout+workerWindow, q.deadLetter, c.WorkReceives)
 	q.results = newQueue(stack, c, "ResultsQueue", "results", visibilityFactor*aggregatorTimeout+aggregatorWindow, q.resultsDeadLetter, progressReceives)
 	q.scheduled = newQueue(stack, c, "ScheduledRuns", "scheduled-runs", scheduledVisibility, q.failed, scheduledReceives)
@@ -55,9 +55,9 @@ func newQueue(stack awscdk.Stack, c stackConfig, id, name string, visibility tim
 	})
 }
 
-// newDeadLetterQueue returns a queue that takes dead letters of the named queue only.
+// newDeadLetterQueue returns a queue that accepts dead letters of the named source only.
 func newDeadLetterQueue(stack awscdk.Stack, c stackConfig, id, name, source string) awssqs.Queue {
-	// By its name: each of the two queues names the other, and CloudFormation cannot make both first.
+	// By name: the two queues reference each other, and CloudFormation must create one of them first.
 	sourceArn := stack.FormatArn(&awscdk.ArnComponents{Service: jsii.String("sqs"), Resource: jsii.String(c.name(source))})
 	return awssqs.NewQueue(stack, &id, &awssqs.QueueProps{
 		QueueName: jsii.String(c.name(name)), Encryption: awssqs.QueueEncryption_SQS_MANAGED,

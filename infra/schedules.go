@@ -13,7 +13,7 @@ import (
 
 const tickEvery = 15 * time.Minute
 
-// Names of the schedules, after the stack's.
+// Names of the schedules, without the stack's.
 const (
 	scheduledRun   = "scheduled-run"
 	catchUp        = "catch-up"
@@ -23,10 +23,10 @@ const (
 
 // schedule hands a payload to a function or a queue.
 type schedule struct {
-	id, name, says, expression, payload string
-	target                              *string       // its ARN
-	maxAge                              time.Duration // how long the scheduler tries to deliver
-	retries                             float64
+	id, name, description, expression, payload string
+	target                                     *string       // ARN
+	maxAge                                     time.Duration // how long the scheduler tries to deliver
+	retries                                    float64
 }
 
 func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
@@ -40,18 +40,18 @@ func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 func schedules(c stackConfig, f functions, q queues) []schedule {
 	all := []schedule{
 		{
-			id: "ScheduledRun", name: scheduledRun, says: "A run over all organizations", expression: c.Schedule,
-			// The scheduler puts the time in. It is the run's id, so that a second delivery opens nothing new.
+			id: "ScheduledRun", name: scheduledRun, description: "A run over all organizations", expression: c.Schedule,
+			// The scheduler inserts the time. It is the run's id, so a second delivery opens no second run.
 			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
-			// Through a queue, since the scheduler hears of no failure of a function and Lambda tries three times.
+			// Through a queue: the scheduler does not see that a function failed, and Lambda retries only twice.
 			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: 185,
 		},
 		{
-			id: "ResumeTick", name: resumeTick, says: "Goes on with runs whose listing was interrupted",
+			id: "ResumeTick", name: resumeTick, description: "Continues runs whose listing was interrupted",
 			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 		{
-			id: "AggregatorTick", name: aggregatorTick, says: "Closes runs past their deadline, removes old ones, reports the age of the last",
+			id: "AggregatorTick", name: aggregatorTick, description: "Closes runs that are done or past their deadline, deletes old ones, reports the age of the last one",
 			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickEvery, retries: 3,
 		},
 	}
@@ -59,16 +59,16 @@ func schedules(c stackConfig, f functions, q queues) []schedule {
 		return all
 	}
 	return append(all, schedule{
-		id: "CatchUp", name: catchUp, says: "A run over the organizations that Stripe's latest events name", expression: c.CatchUp,
+		id: "CatchUp", name: catchUp, description: "A run over the organizations that Stripe's latest events name", expression: c.CatchUp,
 		payload: `{"strategy":"` + string(billing.StrategyEvents) + `","scheduledFor":"<aws.scheduler.scheduled-time>"}`,
-		// One that is not delivered is not missed for long: the next goes on where the last one ended.
+		// If it is not delivered within the hour, the next one continues where the last one ended.
 		target: q.scheduled.QueueArn(), maxAge: time.Hour, retries: 185,
 	})
 }
 
 func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
-	made := awsscheduler.NewCfnSchedule(stack, &s.id, &awsscheduler.CfnScheduleProps{
-		Name: jsii.String(c.name(s.name)), GroupName: group.Ref(), Description: &s.says,
+	created := awsscheduler.NewCfnSchedule(stack, &s.id, &awsscheduler.CfnScheduleProps{
+		Name: jsii.String(c.name(s.name)), GroupName: group.Ref(), Description: &s.description,
 		ScheduleExpression: &s.expression, ScheduleExpressionTimezone: jsii.String("UTC"),
 		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
 		Target: &awsscheduler.CfnSchedule_TargetProperty{
@@ -79,8 +79,8 @@ func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsschedul
 			},
 		},
 	})
-	// The scheduler tries at once whether the role may do it.
-	made.Node().AddDependency(role)
+	// The scheduler checks the role's rights when the schedule is created.
+	created.Node().AddDependency(role)
 }
 
 func scheduleArns(stack awscdk.Stack, c stackConfig) []*string {
@@ -98,7 +98,7 @@ func scheduleArns(stack awscdk.Stack, c stackConfig) []*string {
 }
 
 func newSchedulerRole(stack awscdk.Stack, c stackConfig, f functions, q queues) awsiam.Role {
-	// Only schedules of this group, in this account, may put the role on.
+	// Only schedules of this group, in this account, may assume the role.
 	group := stack.FormatArn(&awscdk.ArnComponents{
 		Service: jsii.String("scheduler"), Resource: jsii.String("schedule-group"), ResourceName: jsii.String(c.name("")),
 	})

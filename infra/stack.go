@@ -14,14 +14,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
-// prefix begins every name that people meet.
+// prefix begins every name that people see.
 const prefix = "pixell-subscription-reconciliation"
 
-// workerEventSource is the output that infra/README.md's emergency steps ask for.
+// workerEventSource is the output that the emergency steps in infra/README.md read.
 const workerEventSource = "WorkerEventSource"
 
-// name returns the name of a part of this stage, "" of its stack: stages stand side by side in one
-// account and region.
+// name returns the name of a part of this stage; part "" is the stack. Stages can share an account and region.
 func (c stackConfig) name(part string) string {
 	name := prefix
 	for _, more := range []string{c.Stage, part} {
@@ -32,10 +31,10 @@ func (c stackConfig) name(part string) string {
 	return name
 }
 
-// globalName is for what has one name in all regions of an account.
+// globalName is for names that must be unique over all regions of an account.
 func (c stackConfig) globalName(part string) string { return c.name(part) + "-" + c.Region }
 
-// newStack builds everything; assets is the folder with NAME/bootstrap of each function.
+// newStack builds the stack; assets is the folder with NAME/bootstrap of each function.
 func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.Stack {
 	stack := awscdk.NewStack(scope, jsii.String(c.name("")), &awscdk.StackProps{
 		Env:         &awscdk.Environment{Account: &c.Account, Region: &c.Region},
@@ -60,7 +59,7 @@ func newStack(scope constructs.Construct, c stackConfig, assets string) awscdk.S
 	return stack
 }
 
-// tags returns those of the stack, which AWS gives to everything in it.
+// tags returns the stack's tags, which AWS applies to every resource in it.
 func tags(c stackConfig) *map[string]*string {
 	all := map[string]*string{}
 	for name, value := range c.Tags {
@@ -74,11 +73,11 @@ func tags(c stackConfig) *map[string]*string {
 }
 
 type output struct {
-	id, says string
-	value    *string
+	id, description string
+	value           *string
 }
 
-// newOutputs prints, after a deployment, what its operators need, and an emergency.
+// newOutputs adds the values that operators need after a deployment and in an emergency.
 func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operators awsiam.ManagedPolicy, topic awssns.ITopic) {
 	dotEnv := []string{
 		"AWS_REGION=" + c.Region,
@@ -104,10 +103,10 @@ func newOutputs(stack awscdk.Stack, c stackConfig, f functions, q queues, operat
 		})
 	}
 	for _, output := range outputs {
-		newOutput(stack, output.id, output.says, output.value)
+		newOutput(stack, output.id, output.description, output.value)
 	}
 }
 
-func newOutput(stack awscdk.Stack, id, says string, value *string) {
-	awscdk.NewCfnOutput(stack, jsii.String("Output"+id), &awscdk.CfnOutputProps{Value: value, Description: &says}).OverrideLogicalId(&id)
+func newOutput(stack awscdk.Stack, id, description string, value *string) {
+	awscdk.NewCfnOutput(stack, jsii.String("Output"+id), &awscdk.CfnOutputProps{Value: value, Description: &description}).OverrideLogicalId(&id)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -30,7 +29,7 @@ func TestTwoSynthsGiveTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
+func TestTheStackHasOnlyKnownTypesOfResources(t *testing.T) {
 	synthesizeOnce(t)
 	got := map[string]int{}
 	for _, r := range synthesized.parsed.Resources {
@@ -47,8 +46,8 @@ func TestNothingStandsInTheStackThatNoTestKnows(t *testing.T) {
 	}
 }
 
-func TestQueuesKeepHideAndGiveUpMessages(t *testing.T) {
-	needNode(t) // the matchers below are the CDK's
+func TestQueuesHaveRetentionVisibilityAndDeadLetters(t *testing.T) {
+	needNode(t) // for the CDK's matchers below
 	for name, queue := range map[string]object{
 		"work":    {"VisibilityTimeout": 1802, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 30}},
 		"results": {"VisibilityTimeout": 750, "MessageRetentionPeriod": 345600, "RedrivePolicy": object{"maxReceiveCount": 12}},
@@ -81,7 +80,7 @@ func endsWith(text string) object {
 	return object{"Fn::Join": assertions.Match_ArrayWith(&[]any{assertions.Match_ArrayWith(&[]any{assertions.Match_StringLikeRegexp(ptr(text + "$"))})})}
 }
 
-func TestQueuesRefuseWhatIsNotEncryptedOnItsWay(t *testing.T) {
+func TestQueuesRefuseRequestsWithoutTLS(t *testing.T) {
 	covered := map[string]bool{}
 	for _, policy := range resources(t, "AWS::SQS::QueuePolicy") {
 		for _, s := range statements(t, policy) {
@@ -134,18 +133,10 @@ func TestFunctionsGetTheirVariablesAndNoSecret(t *testing.T) {
 	database := []string{"SECRET_NAME", "DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TLS", "TIERS", "LOG_LEVEL", "STAGE"}
 	stripe := []string{"STRIPE_MODE", "STRIPE_RPS"}
 	c := example(t)
-	for _, name := range configurable(config.Names(nil)) { // all of them, also those that the example leaves out
+	for _, name := range configurable(config.Names(nil)) { // all, also those that the example does not set
 		c.Functions[name] = "set"
 	}
-	needNode(t)
-	_, text, err := synth(c, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var made cloudFormation
-	if err := json.Unmarshal(text, &made); err != nil {
-		t.Fatal(err)
-	}
+	made, _ := synthOf(t, c)
 	for name, want := range map[string][]string{
 		"enumerator": slices.Concat(database, stripe, []string{"STRIPE_ACCOUNT_ID", "MAX_DOWNGRADES", "RUN_DEADLINE", "EVENTS_SETTLE", "WORK_QUEUE_URL", "RESULTS_QUEUE_URL"}),
 		"worker": slices.Concat(database, stripe, []string{
@@ -173,13 +164,13 @@ func variablesOf(made cloudFormation, function string) []string {
 	return nil
 }
 
-// What the functions do not know would be ignored without a word.
+// An unknown variable would be ignored silently.
 func TestFunctionsKnowTheVariablesThatTheyGet(t *testing.T) {
 	for id, function := range resources(t, "AWS::Lambda::Function") {
 		environment, _ := function["Environment"].(object)
 		variables, _ := environment["Variables"].(object)
 		for name := range variables {
-			if name == "SECRET_NAME" { // the only one that a secret cannot hold
+			if name == "SECRET_NAME" { // the only variable that a secret cannot hold
 				continue
 			}
 			known, err := config.FromSecret("x", fmt.Sprintf(`{%q:"x"}`, name))
@@ -190,7 +181,7 @@ func TestFunctionsKnowTheVariablesThatTheyGet(t *testing.T) {
 	}
 }
 
-func TestWhatTheStackDependsOnIsWhatTheFunctionsGet(t *testing.T) {
+func TestFunctionsGetTheValuesThatTheStackUses(t *testing.T) {
 	has(t, "AWS::Lambda::Function", object{"FunctionName": prefix + "-worker", "Environment": object{"Variables": object{
 		"WORKER_CONCURRENCY": "10", "MAX_RECEIVE_COUNT": "30", "SECRET_NAME": "pixell/subscription-reconciliation", "DB_TLS": "rds",
 		"WORK_QUEUE_URL": object{"Ref": idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-work")},
@@ -204,7 +195,7 @@ func TestQueuesFeedFunctionsInBatches(t *testing.T) {
 		"aggregator": {
 			"BatchSize": 100, "MaximumBatchingWindowInSeconds": 30, "ScalingConfig": object{"MaximumConcurrency": 2}, "queue": "results",
 		},
-		// Its answer names no messages: an error has its one delivered again.
+		// Its answer names no messages: after an error its one message is delivered again.
 		"enumerator": {"BatchSize": 1, "ScalingConfig": object{"MaximumConcurrency": 2}, "queue": "scheduled-runs", "FunctionResponseTypes": assertions.Match_Absent()},
 	} {
 		queue := idOf(t, "AWS::SQS::Queue", "QueueName", prefix+"-"+source["queue"].(string))
@@ -239,7 +230,7 @@ func TestSchedulesDeliverTheirPayload(t *testing.T) {
 	}
 }
 
-// A failed tick is no news: the next one does the same, and its function's errors are alarmed of.
+// The next tick does the same work, and an alarm counts the function's errors.
 func TestTicksThatFailAreNotTriedAgain(t *testing.T) {
 	for _, function := range []string{"enumerator", "aggregator"} {
 		has(t, "AWS::Lambda::EventInvokeConfig", object{
@@ -249,7 +240,7 @@ func TestTicksThatFailAreNotTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAMissingBuildSaysWhatToDo(t *testing.T) {
+func TestAMissingBuildIsReportedWithItsCommand(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(folder, "worker"), 0o750); err != nil {
 		t.Fatal(err)

@@ -69,9 +69,9 @@ func TestTwoStagesShareNoName(t *testing.T) {
 			t.Errorf("both have %s", name)
 		}
 	}
-	// Nothing of the one is named in the other, in policies and targets either.
+	// No stage names the other's parts, in policies and targets either.
 	for _, found := range regexp.MustCompile(`(pixell-|/pixell/)subscription-reconciliation[a-z/-]*`).FindAllString(string(text), -1) {
-		if found != prefix && !strings.Contains(found, "subscription-reconciliation-staging") { // the tag "application" is that of all
+		if found != prefix && !strings.Contains(found, "subscription-reconciliation-staging") { // the tag "application" is the same in all stages
 			t.Errorf("staging names %s", found)
 		}
 	}
@@ -82,8 +82,8 @@ func TestTwoStagesShareNoName(t *testing.T) {
 	}
 }
 
-// The lines can be put into an operator's .env as they are.
-func TestTheOutputsAreWhatOperatorsNeed(t *testing.T) {
+// Operators can copy the lines into their .env.
+func TestTheOutputsHaveTheOperatorsLinesAndLinks(t *testing.T) {
 	synthesizeOnce(t)
 	c := example(t)
 	c.Stage = "staging"
@@ -115,7 +115,7 @@ func TestTheOutputsAreWhatOperatorsNeed(t *testing.T) {
 	}
 }
 
-func TestTheStackIsTaggedAndProtectedAsConfigured(t *testing.T) {
+func TestTheStackHasTheConfiguredTagsAndProtection(t *testing.T) {
 	needNode(t)
 	c, err := loadConfig(map[string]string{
 		"INFRA_CONFIG": "config.example.env", "STAGE": "staging", "TAGS": "team=billing, cost-center=1 2", "TERMINATION_PROTECTION": "false",
@@ -140,8 +140,8 @@ func TestTheStackIsTaggedAndProtectedAsConfigured(t *testing.T) {
 	}
 }
 
-// IAM's policies and CloudWatch's dashboards are one list for all regions.
-func TestTwoRegionsShareNoNameThatCountsInBoth(t *testing.T) {
+// The names of IAM policies and CloudWatch dashboards are global.
+func TestTwoRegionsShareNoGlobalName(t *testing.T) {
 	synthesizeOnce(t)
 	c := example(t)
 	c.Region = "eu-central-1"
@@ -154,7 +154,7 @@ func TestTwoRegionsShareNoNameThatCountsInBoth(t *testing.T) {
 	}
 }
 
-// AWS takes 64 characters for a function and a schedule; the longest stage must leave room for the part.
+// AWS allows 64 characters in the name of a function or a schedule.
 func TestNamesFitWithTheLongestStage(t *testing.T) {
 	c := example(t)
 	c.Stage = "productionx2"
@@ -168,7 +168,7 @@ func TestNamesFitWithTheLongestStage(t *testing.T) {
 	}
 }
 
-// A command of a page is right for every stage.
+// A command in a document works for every stage.
 func TestCommandsNameTheStage(t *testing.T) {
 	pages, err := filepath.Glob("runbooks/*.md")
 	if err != nil || len(pages) == 0 {

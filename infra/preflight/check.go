@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// account is what is asked.
+// account answers AWS CLI commands.
 type account interface {
 	call(ctx context.Context, into any, command ...string) error
 }
 
-// fewAddresses is what a subnet must have left: Lambda takes one for each subnet and security group,
-// and more as more functions run.
-const fewAddresses = 8
+// minAddresses is how many addresses a subnet must have left. Lambda uses one for each subnet and security group, and
+// more as more functions run.
+const minAddresses = 8
 
-// requiredKeys are what the secret must hold at least.
+// requiredKeys are the keys that the secret must have.
 var requiredKeys = []string{"DB_PASSWORD", "STRIPE_SECRET_KEY"}
 
-// report is what was found.
+// report is the result of the checks.
 type report struct{ good, bad []string }
 
 func (r *report) ok(format string, args ...any) {
@@ -31,11 +31,12 @@ func (r *report) wrong(format string, args ...any) {
 	r.bad = append(r.bad, fmt.Sprintf(format, args...))
 }
 
-// check makes every check, whatever the others find, if AWS accepts the credentials.
+// check runs every check, even if others fail. If AWS refuses the credentials, every check would fail alike, so it
+// reports only that.
 func check(ctx context.Context, aws account, p plan) report {
 	var found report
 	var caller struct{ Arn string }
-	if err := aws.call(ctx, &caller, "sts", "get-caller-identity"); err != nil { // every other check would fail alike
+	if err := aws.call(ctx, &caller, "sts", "get-caller-identity"); err != nil {
 		found.wrong("%v: sign in (aws sso login), set AWS_PROFILE, or install the AWS CLI v2", err)
 		return found
 	}
@@ -65,7 +66,7 @@ func checkSubnet(ctx context.Context, aws account, subnet string, found *report)
 		found.wrong("%s does not exist: correct SUBNET_IDS", subnet)
 		return
 	}
-	if free := answer.Subnets[0].Addresses; free < fewAddresses {
+	if free := answer.Subnets[0].Addresses; free < minAddresses {
 		found.wrong("%s has %d addresses left, and Lambda needs some for its network interfaces: name a larger subnet in SUBNET_IDS", subnet, free)
 	}
 	to, err := defaultRoute(ctx, aws, subnet, answer.Subnets[0].VpcID)
@@ -95,11 +96,11 @@ type routeTables struct {
 	}
 }
 
-// defaultRoute returns where the subnet sends 0.0.0.0/0; "" is nowhere.
+// defaultRoute returns the target of the subnet's route for 0.0.0.0/0; "": there is no such route.
 func defaultRoute(ctx context.Context, aws account, subnet, vpc string) (string, error) {
 	var tables routeTables
 	err := aws.call(ctx, &tables, "ec2", "describe-route-tables", "--filters", "Name=association.subnet-id,Values="+subnet)
-	if err == nil && len(tables.RouteTables) == 0 { // the VPC's main table counts
+	if err == nil && len(tables.RouteTables) == 0 { // then the VPC's main table applies
 		err = aws.call(ctx, &tables, "ec2", "describe-route-tables", "--filters", "Name=vpc-id,Values="+vpc, "Name=association.main,Values=true")
 	}
 	if err != nil {
@@ -115,17 +116,17 @@ func defaultRoute(ctx context.Context, aws account, subnet, vpc string) (string,
 	return "", nil
 }
 
-// rule is one of a security group.
+// rule is a rule of a security group.
 type rule struct {
 	IsEgress   bool
-	Protocol   string `json:"IpProtocol"` // -1: any, with any port
+	Protocol   string `json:"IpProtocol"` // -1: any protocol and port
 	From       int    `json:"FromPort"`
 	To         int    `json:"ToPort"`
 	CIDR       string `json:"CidrIpv4"`
 	PrefixList string `json:"PrefixListId"`
 }
 
-func (r rule) letsOut(port int) bool {
+func (r rule) allowsOut(port int) bool {
 	return r.IsEgress && (r.Protocol == "-1" || r.Protocol == "tcp" && r.From <= port && port <= r.To)
 }
 
@@ -138,17 +139,17 @@ func checkEgress(ctx context.Context, aws account, group string, databasePort in
 	}
 	internet, database := false, false
 	for _, r := range answer.SecurityGroupRules {
-		internet = internet || r.letsOut(https) && (r.CIDR == "0.0.0.0/0" || r.PrefixList != "")
-		database = database || r.letsOut(databasePort)
+		internet = internet || r.allowsOut(https) && (r.CIDR == "0.0.0.0/0" || r.PrefixList != "")
+		database = database || r.allowsOut(databasePort)
 	}
 	if !internet {
-		found.wrong("%s lets nothing out to port 443 of the internet, where Stripe and AWS are: add a rule for tcp 443 to 0.0.0.0/0", group)
+		found.wrong("%s does not allow outgoing traffic to port 443 of the internet, where Stripe and AWS are: add a rule for tcp 443 to 0.0.0.0/0", group)
 	}
 	if !database {
-		found.wrong("%s lets nothing out to port %d, the database's: add a rule to the database's security group", group, databasePort)
+		found.wrong("%s does not allow outgoing traffic to port %d, the database's: add a rule to the database's security group", group, databasePort)
 	}
 	if internet && database {
-		found.ok("%s lets out to the ports 443 and %d", group, databasePort)
+		found.ok("%s allows outgoing traffic to ports 443 and %d", group, databasePort)
 	}
 }
 
@@ -165,13 +166,13 @@ func checkConcurrency(ctx context.Context, aws account, p plan, found *report) {
 	free, needed := answer.AccountLimit.Free, p.workers+p.others
 	if free < needed {
 		found.wrong("the account may run %d functions at a time, and this stack needs %d (WORKER_CONCURRENCY=%d and %d others): "+
-			"ask for more (Service Quotas, AWS Lambda, Concurrent executions), or lower WORKER_CONCURRENCY", free, needed, p.workers, p.others)
+			"request more (Service Quotas, AWS Lambda, Concurrent executions), or lower WORKER_CONCURRENCY", free, needed, p.workers, p.others)
 		return
 	}
 	found.ok("the account may run %d functions at a time, of which this stack needs %d", free, needed)
 }
 
-// checkSecret looks at the names of the secret's keys alone.
+// checkSecret checks that the secret has its keys. It never prints a value.
 func checkSecret(ctx context.Context, aws account, name string, found *report) {
 	var description struct {
 		Deleted any `json:"DeletedDate"`
@@ -186,8 +187,8 @@ func checkSecret(ctx context.Context, aws account, name string, found *report) {
 	}
 	var value struct{ SecretString string }
 	if err := aws.call(ctx, &value, "secretsmanager", "get-secret-value", "--secret-id", name); err != nil {
-		if strings.Contains(err.Error(), "AccessDenied") { // who deploys need not be allowed to read it
-			found.ok("secret %s exists; what it holds you may not read, so that its keys were not checked", name)
+		if strings.Contains(err.Error(), "AccessDenied") { // the deployer need not be allowed to read it
+			found.ok("secret %s exists; you may not read its value, so its keys were not checked", name)
 			return
 		}
 		found.wrong("secret %s: %v", name, err)
@@ -195,7 +196,7 @@ func checkSecret(ctx context.Context, aws account, name string, found *report) {
 	}
 	var keys map[string]any
 	if json.Unmarshal([]byte(value.SecretString), &keys) != nil {
-		found.wrong(`secret %s is no JSON object such as {"DB_PASSWORD":"...","STRIPE_SECRET_KEY":"..."}`, name)
+		found.wrong(`secret %s is not a JSON object such as {"DB_PASSWORD":"...","STRIPE_SECRET_KEY":"..."}`, name)
 		return
 	}
 	missing := len(found.bad)

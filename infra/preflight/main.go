@@ -1,15 +1,15 @@
-// Preflight asks AWS, before a deployment, whether what exists already is as the functions need it:
+// Preflight checks before a deployment that AWS has what the functions need:
 //
 //		go run ./infra/preflight cdk.out
 //
-//	  - The subnets send 0.0.0.0/0 somewhere, and not to an internet gateway, and have addresses left.
-//	  - The security group lets out to port 443 and to the database's port.
+//	  - The subnets send 0.0.0.0/0 somewhere, but not to an internet gateway, and have addresses left.
+//	  - The security group allows outgoing traffic to port 443 and to the database's port.
 //	  - The account may run as many functions at a time as the stack does.
 //	  - The secret exists and has both keys.
 //
-// What it looks for it reads in the template that is deployed, so that a change of the configuration
-// cannot be missed. It changes nothing, and prints no value of the secret. It needs the AWS CLI v2,
-// and credentials that may make these calls; infra/README.md lists them.
+// It reads what to check from the template that will be deployed, so it cannot check an old configuration.
+// It changes nothing, and prints no value of the secret. It needs the AWS CLI v2 and credentials for
+// these calls: infra/policies/deployer.json.
 package main
 
 import (
@@ -42,25 +42,25 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println("ok:", line)
 	}
 	if len(report.bad) > 0 {
-		return errors.New("nothing is deployed, because of:\n  " + strings.Join(report.bad, "\n  "))
+		return errors.New("nothing was deployed, because:\n  " + strings.Join(report.bad, "\n  "))
 	}
 	return nil
 }
 
-// cli calls AWS by its command line, which has everybody's credentials.
+// cli calls AWS through its command line, which has the user's credentials.
 type cli struct{ region string }
 
-// call decodes what a command answers.
+// call runs a command and decodes its answer.
 func (c cli) call(ctx context.Context, into any, command ...string) error {
-	answer, err := exec.CommandContext(ctx, "aws", append(command, "--region", c.region, "--output", "json")...).Output() //nolint:gosec // G204: what is asked for is in this package
+	answer, err := exec.CommandContext(ctx, "aws", append(command, "--region", c.region, "--output", "json")...).Output() //nolint:gosec // G204: the commands are in this package
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return fmt.Errorf("aws %s: %s", strings.Join(command[:2], " "), strings.Join(strings.Fields(string(failed.Stderr)), " "))
 	}
 	if err != nil {
-		return fmt.Errorf("the AWS CLI v2 is needed: %w", err)
+		return fmt.Errorf("this needs the AWS CLI v2: %w", err)
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
-		return fmt.Errorf("the answer of aws %s cannot be read", strings.Join(command[:2], " ")) // not wrapped: it may quote a secret
+		return fmt.Errorf("the answer of aws %s cannot be read", strings.Join(command[:2], " ")) // not wrapped: the error may quote a secret
 	}
 	return nil
 }

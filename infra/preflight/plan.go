@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// plan is what the stack that is to be deployed stands on.
+// plan is what the stack to be deployed needs.
 type plan struct {
 	region          string
 	subnets, groups []string
 	secret          string // name or ARN
 	databasePort    int
-	workers, others int // invocations at a time
+	workers, others int // concurrent invocations
 }
 
-// template is the part of one that is read here.
+// template is the part of a template that is read here.
 type template struct {
 	Resources map[string]struct {
 		Type       string
@@ -38,7 +38,7 @@ type function struct {
 		Variables struct {
 			Secret string `json:"SECRET_NAME"`
 			Port   string `json:"DB_PORT"`
-			// The worker alone has this one.
+			// Only the worker has this variable.
 			Workers string `json:"WORKER_CONCURRENCY"`
 		}
 	}
@@ -48,7 +48,7 @@ type eventSource struct {
 	ScalingConfig struct{ MaximumConcurrency int }
 }
 
-// readPlan reads the folder that task synth wrote; there is one stack in it.
+// readPlan reads the folder that task synth wrote, which has one stack.
 func readPlan(folder string) (plan, error) {
 	var manifest struct {
 		Artifacts map[string]struct{ Type, Environment string }
@@ -75,7 +75,7 @@ func planOf(t template) (plan, error) {
 	const defaultPort = "3306"
 	var p plan
 	var problems []error
-	atATime := 0
+	concurrent := 0
 	for _, r := range t.Resources {
 		switch r.Type {
 		case "AWS::Lambda::Function":
@@ -94,12 +94,12 @@ func planOf(t template) (plan, error) {
 		case "AWS::Lambda::EventSourceMapping":
 			var source eventSource
 			problems = append(problems, json.Unmarshal(r.Properties, &source))
-			atATime += source.ScalingConfig.MaximumConcurrency
-		case "AWS::Lambda::EventInvokeConfig": // of a function that has ticks, beside what the queues start
-			atATime++
+			concurrent += source.ScalingConfig.MaximumConcurrency
+		case "AWS::Lambda::EventInvokeConfig": // a function that also has ticks
+			concurrent++
 		}
 	}
-	p.others = atATime - p.workers
+	p.others = concurrent - p.workers
 	slices.Sort(p.subnets)
 	slices.Sort(p.groups)
 	p.subnets, p.groups = slices.Compact(p.subnets), slices.Compact(p.groups)
@@ -107,7 +107,7 @@ func planOf(t template) (plan, error) {
 }
 
 func readJSON(path string, into any) error {
-	text, err := os.ReadFile(path) //nolint:gosec // G304: the folder is the caller's, to read it is the task
+	text, err := os.ReadFile(path) //nolint:gosec // G304: the caller names the folder
 	if err != nil {
 		return fmt.Errorf("run `task synth` first: %w", err)
 	}

@@ -13,13 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// stub answers as AWS does, in the shape that its documentation shows: what only the real account can
-// tell is not tested here.
+// stub answers in the shape that AWS documents. Only a real account can test more.
 type stub map[string]string
 
 func (s stub) call(_ context.Context, into any, command ...string) error {
 	key := strings.Join(command, " ")
-	for length := len(command); length > 1; length-- { // the longest that has an answer
+	for length := len(command); length > 1; length-- { // the longest prefix that has an answer
 		if answer, ok := s[strings.Join(command[:length], " ")]; ok {
 			if strings.HasPrefix(answer, "An error") {
 				return errors.New(answer)
@@ -27,7 +26,7 @@ func (s stub) call(_ context.Context, into any, command ...string) error {
 			return json.Unmarshal([]byte(answer), into)
 		}
 	}
-	return errors.New("nobody expects aws " + key)
+	return errors.New("unexpected command: aws " + key)
 }
 
 var good = stub{
@@ -53,11 +52,11 @@ var example = plan{
 	secret: "pixell/test", databasePort: 3306, workers: 10, others: 6,
 }
 
-func TestAnAccountThatIsReady(t *testing.T) {
+func TestAReadyAccountPassesEveryCheck(t *testing.T) {
 	want := report{good: []string{
 		"subnet-1 sends 0.0.0.0/0 to nat-1 and has 200 addresses left",
 		"subnet-2 sends 0.0.0.0/0 to tgw-1 and has 200 addresses left",
-		"sg-1 lets out to the ports 443 and 3306",
+		"sg-1 allows outgoing traffic to ports 443 and 3306",
 		"the account may run 900 functions at a time, of which this stack needs 16",
 		"secret pixell/test has DB_PASSWORD and STRIPE_SECRET_KEY",
 	}}
@@ -66,7 +65,7 @@ func TestAnAccountThatIsReady(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotReadyIsNamedWithItsRemedy(t *testing.T) {
+func TestEachProblemIsReportedWithItsRemedy(t *testing.T) {
 	const routes = "ec2 describe-route-tables --filters Name=association.subnet-id,Values=subnet-1"
 	const rules = "ec2 describe-security-group-rules"
 	for name, c := range map[string]struct{ call, answer, says string }{
@@ -83,7 +82,7 @@ func TestWhatIsNotReadyIsNamedWithItsRemedy(t *testing.T) {
 		"no secret":      {"secretsmanager describe-secret", "An error occurred (ResourceNotFoundException)", "ResourceNotFoundException"},
 		"deleted secret": {"secretsmanager describe-secret", `{"DeletedDate":"2026-11-01T00:00:00Z"}`, "restore it"},
 		"no key":         {"secretsmanager get-secret-value", `{"SecretString":"{\"DB_PASSWORD\":\"the-password\",\"STRIPE_SECRET_KEY\":\"\"}"}`, "has no STRIPE_SECRET_KEY"},
-		"no JSON":        {"secretsmanager get-secret-value", `{"SecretString":"the-password"}`, "no JSON object"},
+		"no JSON":        {"secretsmanager get-secret-value", `{"SecretString":"the-password"}`, "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			aws := maps.Clone(good)
@@ -101,7 +100,7 @@ func TestWhatIsNotReadyIsNamedWithItsRemedy(t *testing.T) {
 	}
 }
 
-func TestWhoDeploysNeedNotReadTheSecret(t *testing.T) {
+func TestADeployerNeedNotReadTheSecret(t *testing.T) {
 	aws := maps.Clone(good)
 	aws["secretsmanager get-secret-value"] = "An error occurred (AccessDeniedException)"
 	if got := check(t.Context(), aws, example); len(got.bad) != 0 || !strings.Contains(strings.Join(got.good, "\n"), "its keys were not checked") {
@@ -109,7 +108,7 @@ func TestWhoDeploysNeedNotReadTheSecret(t *testing.T) {
 	}
 }
 
-func TestThePlanIsWhatTheTemplateSays(t *testing.T) {
+func TestThePlanIsReadFromTheTemplate(t *testing.T) {
 	folder := t.TempDir()
 	for name, text := range map[string]string{
 		"manifest.json": `{"artifacts":{"x.assets":{"type":"cdk:asset-manifest"},"x":{"type":"aws:cloudformation:stack","environment":"aws://123456789012/eu-west-1"}}}`,

@@ -26,12 +26,14 @@ var mayImport = map[string]string{
 	"shared/pipeline":                "shared/billing shared/telemetry", // it declares interfaces for the rest
 	"shared/stripesource":            "shared/billing shared/telemetry stripe-go",
 	"shared/stripesource/stripetest": "",
-	"shared/mysqlstore":              "shared/billing shared/telemetry sql go-sql-driver",
+	"shared/mysqlstore":              "shared/billing shared/mysqlstore/internal/driverconn shared/telemetry sql go-sql-driver",
 	"shared/mysqlstore/appschema":    "sql",
-	"shared/mysqlstore/mysqltest":    "shared/localaws/localdb shared/mysqlstore/appschema sql go-sql-driver",
-	"shared/sqsqueue":                "shared/billing sqs",
-	"shared/s3bucket":                "shared/config",
-	"shared/eventbus":                "shared/billing shared/telemetry eventbridge",
+	"shared/mysqlstore/mysqltest": "shared/localaws/localdb shared/mysqlstore/appschema shared/mysqlstore/internal/driverconn " +
+		"sql go-sql-driver",
+	"shared/mysqlstore/internal/driverconn": "sql",
+	"shared/sqsqueue":                       "shared/billing sqs",
+	"shared/s3bucket":                       "shared/config",
+	"shared/eventbus":                       "shared/billing shared/telemetry eventbridge",
 	// Of tests only.
 	"shared/testworld": "shared/billing shared/localaws/sqsserver shared/mysqlstore shared/mysqlstore/appschema shared/mysqlstore/mysqltest " +
 		"shared/pipeline shared/sqsqueue shared/stripesource shared/stripesource/stripetest shared/telemetry sql sqs",

@@ -1,6 +1,7 @@
 package architecture
 
 import (
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -10,15 +11,21 @@ import (
 	"testing"
 )
 
+const root = "../../.."
+
 var (
-	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	noSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noSlug   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	repoPath = regexp.MustCompile(`(?:^|[\s\x60"'(])(?:\./)?((?:functions|shared|infra|\.ci)/[\w./-]*\w)`)
+	runbook  = regexp.MustCompile(`(?:^|[\s(])([a-z-]+\.md)`)
+	testName = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 
-func TestEveryLinkHasATarget(t *testing.T) {
-	const root = "../../.."
-	pages := []string{"README.md"}
+// pages returns the paths of README, the pages in infra and the runbooks.
+func pages(t *testing.T) []string {
+	t.Helper()
+	all := []string{"README.md"}
 	for _, pattern := range []string{"infra/*.md", "infra/runbooks/*.md"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil || len(found) == 0 {
@@ -29,12 +36,16 @@ func TestEveryLinkHasATarget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pages = append(pages, filepath.ToSlash(name))
+			all = append(all, filepath.ToSlash(name))
 		}
 	}
+	return all
+}
+
+func TestEachLinkOfAPageLeadsSomewhere(t *testing.T) {
 	links := 0
-	for _, page := range pages {
-		for _, match := range link.FindAllStringSubmatch(read(t, root, page), -1) {
+	for _, page := range pages(t) {
+		for _, match := range link.FindAllStringSubmatch(read(t, page), -1) {
 			file, anchor, _ := strings.Cut(match[1], "#")
 			if strings.Contains(match[1], "://") {
 				continue
@@ -46,7 +57,7 @@ func TestEveryLinkHasATarget(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
 				t.Errorf("%s links to %s, which is not there", page, match[1])
-			} else if anchor != "" && !slices.Contains(anchors(read(t, root, target)), anchor) {
+			} else if anchor != "" && !slices.Contains(anchors(read(t, target)), anchor) {
 				t.Errorf("%s links to %s, and %s has no such heading", page, match[1], target)
 			}
 		}
@@ -56,7 +67,55 @@ func TestEveryLinkHasATarget(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, root, page string) string {
+func TestEachPathInAPageExists(t *testing.T) {
+	paths := 0
+	exists := func(page, name, path string) {
+		paths++
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil && path != "infra/config.env" { // not committed
+			t.Errorf("%s names %s, which does not exist", page, name)
+		}
+	}
+	for _, page := range pages(t) {
+		text := read(t, page)
+		for _, match := range repoPath.FindAllStringSubmatch(text, -1) {
+			exists(page, match[1], match[1])
+		}
+		if path.Dir(page) == "infra/runbooks" {
+			for _, match := range runbook.FindAllStringSubmatch(text, -1) {
+				exists(page, match[1], "infra/runbooks/"+match[1])
+			}
+		}
+	}
+	if paths < 50 {
+		t.Errorf("only %d paths were found", paths)
+	}
+}
+
+func TestEachTestNamedInAPageExists(t *testing.T) {
+	var tests strings.Builder
+	for _, folder := range []string{"functions", "infra", "shared"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path) //nolint:gosec // G122: tests only read the repository
+			tests.Write(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, page := range pages(t) {
+		for _, name := range testName.FindAllString(read(t, page), -1) {
+			if !strings.Contains(tests.String(), "\nfunc "+name+"(") {
+				t.Errorf("%s names %s, which does not exist", page, name)
+			}
+		}
+	}
+}
+
+func read(t *testing.T, page string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, page))
 	if err != nil {
