@@ -30,7 +30,8 @@ func runWithWithheld(t *testing.T) (*mysqltest.DB, map[string]string) {
 	for _, org := range []string{"a", "b", "c"} {
 		db.MustExec(t, `INSERT INTO reconciliation_items (run_key, org_id, outcome, reason) VALUES ((SELECT run_key FROM reconciliation_runs WHERE id = 'run-1'), ?, 'error', 'withheld')`, org)
 	}
-	return db, db.Environ()
+	environ := db.Environ()
+	return db, environ
 }
 
 func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {

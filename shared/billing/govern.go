@@ -87,15 +87,13 @@ func governing(found []Subscription, r Record) (*Subscription, error) {
 func preferredStatus(found []Subscription, r Record) Status {
 	active, recordedTrial := false, false
 	for i := range found {
-		switch s := &found[i]; s.Status {
-		case StatusActive:
-			if r.Records(s.ID) {
-				return StatusActive
-			}
-			active = true
-		case StatusTrialing:
-			recordedTrial = recordedTrial || r.Records(s.ID)
+		s := &found[i]
+		recorded := r.Records(s.ID)
+		if s.Status == StatusActive && recorded {
+			return StatusActive
 		}
+		active = active || s.Status == StatusActive
+		recordedTrial = recordedTrial || s.Status == StatusTrialing && recorded
 	}
 	if recordedTrial && !active {
 		return StatusTrialing

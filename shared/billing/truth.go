@@ -128,7 +128,7 @@ func (c Claims) namesOther(s Subscription, orgID string) bool {
 // unless living is set.
 func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
 	for _, owner := range c.RecordedBy[s.ID] {
-		if owner != orgID && !(living && c.Deleted[owner]) {
+		if owner != orgID && (!living || !c.Deleted[owner]) {
 			return owner
 		}
 	}

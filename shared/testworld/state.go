@@ -75,7 +75,7 @@ func (w *World) Texts(query string, args ...any) []string {
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err tells
 	var all []string
 	for rows.Next() {
 		var text string
@@ -123,7 +123,7 @@ func (w *World) readCells(all Cells, table, owner, pattern string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err tells
 	columns, err := rows.Columns()
 	if err != nil {
 		w.Fatal(err)

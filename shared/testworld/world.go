@@ -20,7 +20,8 @@ import (
 
 var (
 	// Start is what the clock shows at first.
-	Start       = time.Date(2026, time.November, 22, 3, 0, 0, 0, time.UTC)
+	Start = time.Date(2026, time.November, 22, 3, 0, 0, 0, time.UTC)
+	// Created, PeriodStart and PeriodEnd are those of subscriptions unless a test says otherwise.
 	Created     = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
 	PeriodStart = time.Date(2026, time.November, 10, 9, 30, 0, 0, time.UTC)
 	PeriodEnd   = time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)

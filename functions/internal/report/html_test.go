@@ -411,7 +411,7 @@ func TestPageSaysWhoDecided(t *testing.T) {
 	run := runOf(item("a", billing.OutcomeError, billing.ReasonUnknownStatus))
 	run.Summary.By, run.Summary.AcceptedErrors = attack, 1
 	run.Summary.Approval = &billing.Approval{Limit: 12, By: "ops@desk", At: november}
-	wantSaid(t, render(t, run), "Asked for by "+attack+". Approved: 12 downgrades in all, by ops@desk, 1 November 2026, 00:00 UTC. Of the errors, 1 known and accepted.")
+	wantSaid(t, render(t, run), "Asked for by "+attack+". Approved: 12 downgrades in all, by ops@desk, 1 November 2026, 00:00 UTC. Accepted as known: 1 error.")
 	if n := strings.Count(render(t, run), "<script"); n != 2 {
 		t.Errorf("%d script elements, want 2", n)
 	}

@@ -234,7 +234,7 @@ func decided(s billing.Summary) string {
 		all = append(all, "Approved: "+billing.Count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
 	}
 	if s.AcceptedErrors > 0 {
-		all = append(all, "Of the errors, "+billing.Thousands(s.AcceptedErrors)+" are accepted.")
+		all = append(all, "Accepted as known: "+billing.Count(s.AcceptedErrors, "error")+".")
 	}
 	return clean(strings.Join(all, " "))
 }
