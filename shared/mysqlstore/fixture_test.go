@@ -16,6 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
+	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
 func TestMain(m *testing.M) { mysqltest.Main(m) }
@@ -180,13 +181,10 @@ func (f *fixture) addPaying(t *testing.T, ids ...string) {
 	var organizations []appschema.Organization
 	var rows []appschema.Subscription
 	for _, id := range ids {
-		organizations = append(organizations, appschema.Organization{
-			ID: id, StripeCustomerID: new("cus_" + id), SubscriptionStatus: "active", SubscriptionTier: "pro",
-		})
-		rows = append(rows, appschema.Subscription{
-			ID: rowID(id), OrgID: id, StripeSubscriptionID: new("sub_" + id), StripeCustomerID: new("cus_" + id),
-			StripePriceID: new("price_pro"), PlanTier: "pro", Status: "active", CancelAtPeriodEnd: new(false),
-		})
+		organizations = append(organizations, testworld.Organization(id, func(o *appschema.Organization) { o.CreatedAt, o.UpdatedAt = old, old }))
+		rows = append(rows, testworld.Row(id, func(s *appschema.Subscription) {
+			s.ID, s.CreatedAt, s.UpdatedAt, s.CurrentPeriodStart, s.CurrentPeriodEnd = rowID(id), old, old, nil, nil
+		}))
 	}
 	f.addOrganizations(t, organizations...)
 	f.addRows(t, rows...)

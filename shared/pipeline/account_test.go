@@ -45,7 +45,7 @@ func movedElsewhere(f *fixture) {
 	f.Sub("new", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
 }
 
-func TestWhoPaysAsANewCustomerThatOnlyMetadataConnectsKeepsAccess(t *testing.T) {
+func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
 	inBothStrategies(t, movedElsewhere, func(t *testing.T, f *fixture) {
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
 			t.Errorf("%s governs", item.SubscriptionID)
@@ -92,7 +92,7 @@ func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
 	}
 }
 
-func TestWhatLowersNothingIsNotSearchedFor(t *testing.T) {
+func TestNoSearchIfAccessIsNotLowered(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.Org("b")
@@ -106,7 +106,7 @@ func TestWhatLowersNothingIsNotSearchedFor(t *testing.T) {
 	}
 }
 
-func TestAnAccountWithoutSearchLowersWithAWarningAndSaysSoOnce(t *testing.T) {
+func TestAccountWithoutSearchLowersWithWarningAndLogsOnce(t *testing.T) {
 	f := newFixture(t)
 	f.Stripe.SetSearch(false, 0)
 	for _, id := range []string{"a", "b"} {
@@ -125,7 +125,7 @@ func TestAnAccountWithoutSearchLowersWithAWarningAndSaysSoOnce(t *testing.T) {
 	}
 }
 
-func TestThePlanBehindTenAddOnsIsRead(t *testing.T) {
+func TestPlanBehindTenAddOnsIsRead(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a")
 		f.Row("a")
@@ -140,7 +140,7 @@ func TestThePlanBehindTenAddOnsIsRead(t *testing.T) {
 	})
 }
 
-func TestAMeteredItemInFrontOfThePlanChangesNothing(t *testing.T) {
+func TestMeteredItemBeforeThePlanChangesNothing(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a")
 		f.Row("a")
@@ -153,7 +153,7 @@ func TestAMeteredItemInFrontOfThePlanChangesNothing(t *testing.T) {
 	})
 }
 
-func TestACustomerMovedToAnUnlistedPriceIsLeftAlone(t *testing.T) {
+func TestTierIsKeptIfPriceIsUnlisted(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		for _, id := range numbered(15) {
 			f.Subscriber(id, price("price_new"), func(s *stripetest.Subscription) { s.Metadata = map[string]string{"tier": "starter"} })
@@ -168,7 +168,7 @@ func TestACustomerMovedToAnUnlistedPriceIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestRecordedIDsWithWhiteSpaceAroundThemAreRepaired(t *testing.T) {
+func TestRecordedIDsWithWhiteSpaceAreRepaired(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a", func(o *appschema.Organization) { o.StripeCustomerID = new(" cus_a") })
 		f.Row("a", func(s *appschema.Subscription) {
@@ -183,7 +183,7 @@ func TestRecordedIDsWithWhiteSpaceAroundThemAreRepaired(t *testing.T) {
 	})
 }
 
-func TestOneOrganizationOfTheOtherModeStopsNobody(t *testing.T) {
+func TestOneOrganizationOfOtherModeDoesNotStopTheRun(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(30)
 	for i, id := range ids {
@@ -209,7 +209,7 @@ func TestOneOrganizationOfTheOtherModeStopsNobody(t *testing.T) {
 	}
 }
 
-func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T) {
+func TestKeyOfOtherModeStopsRunAtEleventhOrganization(t *testing.T) {
 	for name, right := range map[string]bool{"all are of the other mode": false, "one listed last is right": true} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -248,7 +248,7 @@ func TestAKeyOfTheOtherModeStopsTheRunFromTheEleventhOrganizationOn(t *testing.T
 	}
 }
 
-func TestAPanicIsTheFailureOfItsOrganizationAlone(t *testing.T) {
+func TestPanicFailsItsOrganizationOnly(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"a", "b", "c"} {
 		f.Org(id)
@@ -282,7 +282,7 @@ func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscri
 }
 
 // The run is swept anew, and what its workers read of the snapshot has holes.
-func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
+func TestAccessIsNotLoweredIfSnapshotIsRemovedMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	movedElsewhere(f)
 	f.OpenRun(runID, []string{"a"})
@@ -304,7 +304,7 @@ func TestAccessIsNotLoweredByASnapshotThatIsRemovedMeanwhile(t *testing.T) {
 }
 
 // An application's table may have no unique key on the column.
-func TestASubscriptionRecordedForTwoOrganizationsIsTheConflictOfWhomItDoesNotName(t *testing.T) {
+func TestSubscriptionRecordedTwiceIsConflictOfTheOrganizationItDoesNotName(t *testing.T) {
 	const conflict = billing.ReasonSubscriptionConflict
 	for name, test := range map[string]struct {
 		metadata           map[string]string
@@ -344,7 +344,7 @@ func TestASubscriptionRecordedForTwoOrganizationsIsTheConflictOfWhomItDoesNotNam
 }
 
 // The other organization's row has the id with white space around it, so that no unique key helps either.
-func TestASubscriptionThatAnothersRowRecordsWithWhiteSpaceIsNotTaken(t *testing.T) {
+func TestSubscriptionRecordedElsewhereWithWhiteSpaceIsNotTaken(t *testing.T) {
 	for name, padded := range map[string]string{"in front": "\nsub_b", "behind": "sub_b\t"} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
@@ -364,7 +364,7 @@ func TestASubscriptionThatAnothersRowRecordsWithWhiteSpaceIsNotTaken(t *testing.
 }
 
 // Both are known under the customer, one with white space around its id.
-func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
+func TestCustomerRecordedElsewhereWithWhiteSpaceIsShared(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a", free)
 		f.Org("b", free, func(o *appschema.Organization) { o.StripeCustomerID = new("cus_a\n") })
@@ -376,7 +376,7 @@ func TestACustomerThatAnotherIsKnownUnderWithWhiteSpaceIsShared(t *testing.T) {
 }
 
 // One id that somebody copied from the other mode is no reason to leave alone whom another id leads to.
-func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
+func TestIDOfOtherModeIsRepairedIfAnotherIDIsRight(t *testing.T) {
 	strayRow := func(s *appschema.Subscription) { s.StripeSubscriptionID = new("sub_stray") }
 	strayCustomer := func(o *appschema.Organization) { o.StripeCustomerID = new("cus_stray") }
 	tests := map[string]struct {
@@ -450,9 +450,8 @@ func TestAStrayIDOfTheOtherModeIsRepairedWhereAnotherIsRight(t *testing.T) {
 	}
 }
 
-func TestAWorkerWithAKeyOfAnotherAccountStopsTheRunBeforeItsFirstWrite(t *testing.T) {
+func TestWorkerWithKeyOfAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(12)
 	for _, id := range ids {
 		f.Subscriber(id)
@@ -511,9 +510,8 @@ func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Su
 }
 
 // In the other account every subscription is missing: what was read with its key is not written.
-func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *testing.T) {
+func TestKeyRotatedToAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(3)
 	for _, id := range ids {
 		f.Subscriber(id)
@@ -532,9 +530,8 @@ func TestAKeyThatIsReplacedByAnotherAccountsStopsTheRunBeforeItsFirstWrite(t *te
 }
 
 // A warm worker has compared its key with the run: resumed with another account's, the run is another one's.
-func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
+func TestResumedRunIsComparedWithTheAccountAgain(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
@@ -547,9 +544,8 @@ func TestARunThatIsResumedForAnotherAccountIsComparedAnew(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *testing.T) {
+func TestEnumeratorWithKeyOfAnotherAccountStopsTheResumedRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
 		t.Fatal("not killed")
@@ -571,9 +567,8 @@ func TestAnEnumeratorWithAKeyOfAnotherAccountStopsTheRunThatItIsToGoOnWith(t *te
 }
 
 // The permission is not needed but where STRIPE_ACCOUNT_ID is set.
-func TestAKeyThatMayNotReadItsAccountIsNotCompared(t *testing.T) {
+func TestKeyWithoutAccountPermissionIsNotCompared(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	retrieve := pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve}
 	end := f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.RetrieveAccount, Kind: stripetest.Forbidden})

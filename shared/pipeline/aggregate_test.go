@@ -87,7 +87,7 @@ func TestARunIsClosedOnce(t *testing.T) {
 	}
 }
 
-func TestARunThatGoesOnIsNotClosed(t *testing.T) {
+func TestOpenRunIsNotClosed(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun("pending", numbered(2))
 	f.decide("pending", billing.OutcomeSkipped, "org-000")
@@ -108,7 +108,7 @@ func TestARunThatGoesOnIsNotClosed(t *testing.T) {
 	f.wantReports("Reconciliation completed", 0, 0)
 }
 
-func TestHowARunEnds(t *testing.T) {
+func TestRunStatusAtItsEnd(t *testing.T) {
 	after := func(d time.Duration, tick bool) func(f *fixture) {
 		return func(f *fixture) {
 			f.Clock.Advance(d)
@@ -214,7 +214,7 @@ func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
 }
 
 // Whoever stopped the run could not tell the aggregator.
-func TestATickSumsUpAStoppedRun(t *testing.T) {
+func TestTickSummarizesStoppedRun(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(2))
 	if _, err := f.Store.StopRun(t.Context(), runID, billing.ReasonStripeUnauthorized, "the key is refused", f.Clock.Now()); err != nil {
@@ -232,7 +232,7 @@ func TestATickSumsUpAStoppedRun(t *testing.T) {
 }
 
 // The last downgrade is committed between reading the run and finding nothing pending.
-func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
+func TestSummaryIncludesTheLastItem(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-000", canceled)
 	f.OpenRun(runID, numbered(1))
@@ -251,7 +251,7 @@ func TestAClosingSummaryHasWhatTheLastItemCounted(t *testing.T) {
 	}
 }
 
-func TestARepairedErrorAmendsTheSummary(t *testing.T) {
+func TestRepairedErrorAmendsSummary(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-000")
 	f.Subscriber("org-001", price("price_of_nothing"))
@@ -282,7 +282,7 @@ func TestARepairedErrorAmendsTheSummary(t *testing.T) {
 	}
 }
 
-func TestAnIncompleteRunCompletesWithItsLastItem(t *testing.T) {
+func TestIncompleteRunCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(3))
 	f.decide(runID, billing.OutcomeSkipped, "org-000")
@@ -304,7 +304,7 @@ func TestAnIncompleteRunCompletesWithItsLastItem(t *testing.T) {
 
 // Organizations may be missing from the list of a run that was closed while enumerating, so it
 // never becomes complete by what is on it.
-func TestAnUnlistedRunStaysIncomplete(t *testing.T) {
+func TestRunThatWasNotListedStaysIncomplete(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(2))
 	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
@@ -319,7 +319,7 @@ func TestAnUnlistedRunStaysIncomplete(t *testing.T) {
 }
 
 // An operator resumes the run just when the tick is about to close it.
-func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
+func TestTickDoesNotCloseRunResumedMeanwhile(t *testing.T) {
 	for _, now := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
 		t.Run("and is "+string(now), func(t *testing.T) {
 			f := newFixture(t)
@@ -348,11 +348,10 @@ func TestATickDoesNotCloseARunThatWasJustResumed(t *testing.T) {
 	}
 }
 
-// TestATrimmedRunStillAddsUp: a redrive comes after most items of the run were deleted, and a message that
+// TestTotalsOfTrimmedRunAddUp: a redrive comes after most items of the run were deleted, and a message that
 // nobody expects any more.
-func TestATrimmedRunStillAddsUp(t *testing.T) {
+func TestTotalsOfTrimmedRunAddUp(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := []string{"org-1", "org-2", "org-3"}
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
@@ -410,7 +409,7 @@ func TestOldRunsArePruned(t *testing.T) {
 	}
 }
 
-func TestTheTickTellsTheAgeOfTheLastCompletedRun(t *testing.T) {
+func TestTickEmitsAgeOfLastCompletedRun(t *testing.T) {
 	f := newFixture(t)
 	f.Exec(`UPDATE reconciliation_migrations SET tstamp = ?`, start.Add(-time.Minute))
 	f.tick()
@@ -432,7 +431,7 @@ func TestTheTickTellsTheAgeOfTheLastCompletedRun(t *testing.T) {
 	}
 }
 
-func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
+func TestFullRunEmitsMetricsOnce(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(6))
 	f.Exec(`UPDATE reconciliation_runs SET downgrades = 3, stripe_list = 4, stripe_retrieve = 5, stripe_other = 6, stripe_throttled = 7`)
@@ -477,7 +476,7 @@ func TestARunThatWritesForAllEmitsItsFiguresOnce(t *testing.T) {
 }
 
 // Whoever starts such a run looks at it; in the alarms it would hide the scheduled one.
-func TestADryRunAndARunOverOneOrganizationEmitNoFigures(t *testing.T) {
+func TestDryRunAndSingleOrganizationRunEmitNoMetrics(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun("dry", numbered(1), testworld.DryRun)
 	f.OpenRun("one", numbered(1), func(r *billing.Run) { r.OrgID = "org-000" })
@@ -524,7 +523,7 @@ func TestTotalsAlwaysAddUp(t *testing.T) {
 	}
 }
 
-func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
+func TestSummaryHasTheKeysOfTheContract(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun(runID, ids)
@@ -581,7 +580,7 @@ func TestTheSummaryHasTheKeysOfTheContract(t *testing.T) {
 	}
 }
 
-func TestAPassingFailureOfTheAggregatorIsTriedAgain(t *testing.T) {
+func TestTransientAggregatorFailureIsRetried(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, nil)
 	failures := 2

@@ -152,7 +152,7 @@ func (f *fixture) announcing(ids ...string) []string {
 	return ids
 }
 
-func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
+func TestRepairsAndRunEndAreAnnounced(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
@@ -185,7 +185,7 @@ func TestRepairsAndTheEndOfTheirRunAreAnnounced(t *testing.T) {
 	}
 }
 
-func TestADryRunAnnouncesItsEndOnlyAndARunOverOneOrganizationItsRepairs(t *testing.T) {
+func TestDryRunAnnouncesItsEndAndSingleOrganizationRunItsRepairs(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	ids := f.seed(situations[:4])
@@ -207,7 +207,7 @@ func TestADryRunAnnouncesItsEndOnlyAndARunOverOneOrganizationItsRepairs(t *testi
 	}
 }
 
-func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
+func TestRedriveIsAnnouncedOnce(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	ids := []string{"org-1", "org-2"}
@@ -241,7 +241,7 @@ func TestARedriveIsToldOnceForAllOfIt(t *testing.T) {
 	}
 }
 
-func TestWithoutABusNothingIsToldAndNothingIsLost(t *testing.T) {
+func TestWithoutBusNothingIsAnnouncedAndNothingIsLost(t *testing.T) {
 	f := newFixture(t)
 	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
 	f.deliver(f.Reconciler(nil), runID, ids...)
@@ -268,9 +268,9 @@ func TestWithoutABusNothingIsToldAndNothingIsLost(t *testing.T) {
 	}
 }
 
-// TestAProcessKilledAnywhereForgetsNoAnnouncement kills a worker with its aggregator between commit, send and
+// TestProcessKilledAnywhereLosesNoAnnouncement kills a worker with its aggregator between commit, send and
 // removal, and everywhere else.
-func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
+func TestProcessKilledAnywhereLosesNoAnnouncement(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	seen := 0
@@ -307,7 +307,7 @@ func TestAProcessKilledAnywhereForgetsNoAnnouncement(t *testing.T) {
 	})
 }
 
-func TestWhatFailsIsAnnouncedByALaterTick(t *testing.T) {
+func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 	some := func(share int64) func() bool { // every so many times
 		var n atomic.Int64
 		return func() bool { return n.Add(1)%share != 0 }
@@ -389,7 +389,7 @@ func (f *fixture) waiting() int {
 	return mysqltest.Value[int](f, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`)
 }
 
-func TestAnotherBusGetsNothingUntilTheFunctionsAreDeployedWithIt(t *testing.T) {
+func TestOtherBusGetsNothingUntilFunctionsAreDeployedWithIt(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
@@ -445,7 +445,7 @@ func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
 }
 
 // EventBridge would accept them and drop them.
-func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
+func TestMissingBusLeavesOutboxUnchanged(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	server.SetBuses("another")
@@ -472,9 +472,9 @@ func TestAMissingBusLeavesEverythingInTheOutbox(t *testing.T) {
 	f.wantAllTold(server.Events())
 }
 
-// TestWhatCannotBeAnnouncedHoldsUpNothing: more than a request has of those that are refused stand before one that
+// TestRefusedAnnouncementsDoNotBlockOthers: more than a request has of those that are refused stand before one that
 // is not.
-func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
+func TestRefusedAnnouncementsDoNotBlockOthers(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	for i := range 25 {
@@ -502,7 +502,7 @@ func TestWhatCannotBeAnnouncedHoldsUpNothing(t *testing.T) {
 	}
 }
 
-func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
+func TestConcurrentAggregatorsLoseNoAnnouncement(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	const n = 200
@@ -529,8 +529,8 @@ func TestAggregatorsThatAnnounceAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
-// TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime: the rest is for what else a tick does.
-func TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime(t *testing.T) {
+// TestAggregatorAnnouncesInFirstHalfOfItsTime: the rest is for what else a tick does.
+func TestAggregatorAnnouncesInFirstHalfOfItsTime(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
@@ -545,9 +545,9 @@ func TestAnAggregatorAnnouncesInTheFirstHalfOfItsTime(t *testing.T) {
 	}
 }
 
-func TestALargeOutboxDrainsWithFlatMemory(t *testing.T) { drain(t, 5_000) }
+func TestLargeOutboxDrainsWithFlatMemory(t *testing.T) { drain(t, 5_000) }
 
-func BenchmarkALargeOutboxDrainsWithFlatMemory(b *testing.B) {
+func BenchmarkLargeOutboxDrainsWithFlatMemory(b *testing.B) {
 	for b.Loop() {
 		drain(b, 100_000)
 	}

@@ -22,7 +22,7 @@ func odd(members map[string]any) func(*stripetest.Subscription) {
 	return func(s *stripetest.Subscription) { s.Override = members }
 }
 
-func TestBadDataFromStripeIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+func TestBadStripeDataIsErrorOfItsOrganizationOnly(t *testing.T) {
 	year2038 := time.Date(2038, time.January, 19, 3, 14, 8, 0, time.UTC).Unix()
 	bad := map[string]map[string]any{
 		"no items":                    {"items": map[string]any{"object": "list", "data": []any{}}},
@@ -83,7 +83,7 @@ func TestBadDataFromStripeIsAnErrorOfItsOrganizationAlone(t *testing.T) {
 	}
 }
 
-func TestARowThatMySQLRefusesIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+func TestRowRefusedByMySQLIsErrorOfItsOrganizationOnly(t *testing.T) {
 	f := newFixture(t)
 	ids := []string{"good-1", "refused", "good-2"}
 	for _, id := range ids {
@@ -119,7 +119,7 @@ func names[V any](m map[string]V) []string {
 	return all
 }
 
-func TestMetadataIsReadAsPeopleTypeIt(t *testing.T) {
+func TestMetadataIsReadRegardlessOfCaseAndSpace(t *testing.T) {
 	f := newFixture(t)
 	f.Org("typed", func(o *appschema.Organization) { o.SubscriptionTier = "starter" })
 	f.Row("typed", func(s *appschema.Subscription) { s.StripePriceID, s.PlanTier = new("price_of_nothing"), "starter" })
@@ -184,9 +184,8 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 }
 
 // The tables are checked when a run starts; what becomes NULL after that is one organization's.
-func TestANullInTheDatabaseIsAnErrorOfItsOrganizationAlone(t *testing.T) {
+func TestNullInDatabaseIsErrorOfItsOrganizationOnly(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	nulls := []string{"organizations.is_deleted", "organizations.subscription_tier", "organizations.updated_at", "subscriptions.status", "subscriptions.created_at"}
 	for i := range nulls {
 		id := fmt.Sprintf("bad-%02d", i)

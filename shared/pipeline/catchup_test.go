@@ -38,9 +38,60 @@ func (f *fixture) due() (pipeline.Request, string) {
 // catchUp plays the catch-up that is due now to its end, and returns its summary.
 func (f *fixture) catchUp() billing.Summary {
 	f.Helper()
+	return f.finish(f.startCatchUp())
+}
+
+// startCatchUp enumerates the catch-up that is due now, and returns its run.
+func (f *fixture) startCatchUp() string {
+	f.Helper()
 	req, id := f.due()
 	f.enumerate(f.catchUpEnumerator(nil), req)
-	return f.finish(id)
+	return id
+}
+
+// crashedCatchUp is startCatchUp by an enumerator that crashes before it sends.
+func (f *fixture) crashedCatchUp() string {
+	f.Helper()
+	req, id := f.due()
+	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(f.Context(), req); err == nil {
+		f.Fatal("not killed")
+	}
+	return id
+}
+
+// stop stops a run and loses its messages.
+func (f *fixture) stop(id string) {
+	f.Helper()
+	if ok, err := f.Store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil || !ok {
+		f.Fatal(ok, err)
+	}
+	f.Received(f.Work)
+}
+
+// wantCatchUp plays the catch-up that is due now, which is to name so many organizations and repair so many of them.
+func (f *fixture) wantCatchUp(named, repaired int) {
+	f.Helper()
+	s := f.catchUp()
+	if s.Status != billing.RunCompleted || s.TotalOrganizations != named || s.Synchronized != repaired {
+		f.Errorf("%d organizations named and %d repaired, want %d and %d: %+v", s.TotalOrganizations, s.Synchronized, named, repaired, s)
+	}
+}
+
+// quiet plays the catch-ups of the next hours, which name nobody.
+func (f *fixture) quiet(hours int) {
+	f.Helper()
+	for range hours {
+		f.Clock.Advance(time.Hour)
+		f.wantCatchUp(0, 0)
+	}
+}
+
+// wantRows checks how many rows one of this system's tables has.
+func (f *fixture) wantRows(table string, want int) {
+	f.Helper()
+	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_` + table); n != want {
+		f.Errorf("%d rows of %s, want %d", n, table, want)
+	}
 }
 
 // finish has a worker and the aggregator bring what was sent of a run to its end.
@@ -93,9 +144,8 @@ func (f *fixture) handledAs(id string, sub stripetest.Subscription) {
 	}
 }
 
-func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
+func TestCatchUpRepairsOrganizationsNamedByEventsOnly(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	for _, id := range []string{"recorded", "handled", "ignored", "unnamed", "deleted"} {
 		f.Subscriber(id)
 	}
@@ -123,8 +173,7 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	f.change("Padded", true, price("price_max"))
 	f.change("ignored", false, price("price_max")) // the webhook's handler ignored it
 	f.change("handled", false, price("price_max"))
-	f.Exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'handled'`)
-	f.Exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'handled'`)
+	f.handledAs("handled", testworld.Subscription("handled", price("price_max")))
 	f.change("deleted", true, canceled)
 	f.Sub("stranger") // of another system that uses the same account
 	f.change("stranger", true, pastDue)
@@ -161,14 +210,11 @@ func TestACatchUpRepairsWhomEventsNameAndTouchesNobodyElse(t *testing.T) {
 	if n := len(f.Metrics.Lines(t, telemetry.MetricCatchUpAccessDrift, 5.0)); n != 1 {
 		t.Errorf("%d lines tell of the drift: %v", n, f.Metrics.Lines(t, "", nil))
 	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
-		t.Errorf("%d events are left to look up", n)
-	}
+	f.wantRows("events", 0)
 }
 
-func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
+func TestCatchUpWindowBeginsWhereTheLastCompleteListingEnded(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	window := func(id string) [2]string {
 		t.Helper()
@@ -205,9 +251,7 @@ func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
 	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), req); err == nil {
 		t.Error("the list of events was refused, and no error")
 	}
-	if _, err := f.Store.StopRun(t.Context(), refused, billing.ReasonStripeForbidden, "no", f.Clock.Now()); err != nil {
-		t.Fatal(err)
-	}
+	f.stop(refused)
 	f.Proxy.Refuse = nil
 	want(refused, "22 03:35", "22 05:50")
 	f.Clock.Advance(time.Hour)
@@ -217,25 +261,17 @@ func TestCatchUpsGoOnFromWhereTheLastOneListedToItsEnd(t *testing.T) {
 	f.Clock.Advance(time.Hour) // one that listed to its end and was stopped before all were read is gone through again
 	f.change("a", true, pastDue)
 	f.Clock.Advance(20 * time.Minute)
-	req, stopped := f.due()
-	f.enumerate(f.catchUpEnumerator(nil), req)
-	if _, err := f.Store.StopRun(t.Context(), stopped, billing.ReasonStripeUnauthorized, "no", f.Clock.Now()); err != nil {
-		t.Fatal(err)
-	}
-	f.Received(f.Work)
+	f.stop(f.startCatchUp())
 	f.Clock.Advance(40 * time.Minute)
-	if s := f.catchUp(); s.Synchronized != 1 {
-		t.Errorf("%+v", s)
-	}
+	f.wantCatchUp(1, 1)
 	want("events-2026-11-22T09:00:00Z", "22 06:35", "22 08:50")
 	f.Clock.Advance(time.Hour)
 	f.catchUp()
 	want("events-2026-11-22T10:00:00Z", "22 08:35", "22 09:50")
 }
 
-func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
+func TestCatchUpWindowOlderThanEventLogIsReportedAsExpired(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.catchUp()
 	f.Clock.Advance(31 * 24 * time.Hour)
@@ -261,25 +297,18 @@ func TestACatchUpOlderThanStripesLogSaysSo(t *testing.T) {
 	alarmed(1)
 	f.Clock.Advance(8 * 24 * time.Hour)
 	f.catchUp()
-	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	f.tick()
 	if run := f.Run(expired); run.StatusReason != billing.ReasonEventsExpired {
 		t.Errorf("it was removed: %+v", run)
 	}
 }
 
-func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
+func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	req, first := f.due()
-	p := testworld.DyingAt("SendWork")
-	if _, err := f.catchUpEnumerator(p).Run(t.Context(), req); err == nil {
-		t.Fatal("not killed")
-	}
+	first := f.crashedCatchUp()
 	f.Clock.Advance(time.Hour)
 	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.Clock.Now().Add(billing.LeaseTTL)}
 	if held, err := f.Store.AcquireLease(t.Context(), lease, f.Clock.Now()); err != nil || !held {
@@ -315,16 +344,12 @@ func TestACatchUpThatFindsAnotherListingLeavesTheWindowToTheNext(t *testing.T) {
 }
 
 // Where no functions run, nobody ticks.
-func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
+func TestCatchUpOfCrashedEnumeratorIsResumedByTheNext(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	req, dead := f.due()
-	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(t.Context(), req); err == nil {
-		t.Fatal("not killed")
-	}
+	dead := f.crashedCatchUp()
 	f.Clock.Advance(2 * billing.LeaseTTL)
 	byHand := pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand", DryRun: true}
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // which must not go on with one that writes
@@ -344,23 +369,15 @@ func TestACatchUpWhoseEnumeratorDiedKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
+func TestStoppedCatchUpIsNotResumedWhileAnotherLists(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	req, stopped := f.due()
-	f.enumerate(f.catchUpEnumerator(nil), req)
-	f.Received(f.Work)
-	if _, err := f.Store.StopRun(t.Context(), stopped, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil {
-		t.Fatal(err)
-	}
+	stopped := f.startCatchUp()
+	f.stop(stopped)
 	f.Clock.Advance(time.Hour)
-	next, lists := f.due()
-	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(t.Context(), next); err == nil {
-		t.Fatal("not killed")
-	}
+	lists := f.crashedCatchUp()
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: stopped})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
 	if f.Status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
@@ -377,17 +394,12 @@ func TestAStoppedCatchUpIsNotResumedWhileAnotherOneLists(t *testing.T) {
 	}
 }
 
-func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
+func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	stopOne := func(f *fixture) {
 		f.change("a", true, pastDue)
 		f.Clock.Advance(time.Hour)
-		req, id := f.due()
-		f.enumerate(f.catchUpEnumerator(nil), req)
-		f.Received(f.Work)
-		if _, err := f.Store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil {
-			f.Fatal(err)
-		}
+		f.stop(f.startCatchUp())
 	}
 	fullRun := func(f *fixture) {
 		id := f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: f.Clock.Now()}).RunID
@@ -423,7 +435,6 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("a")
 			f.catchUp()
 			test.story(f)
@@ -442,9 +453,8 @@ func TestACatchUpThatWasStoppedLongAgoHoldsNoLaterOneBack(t *testing.T) {
 }
 
 // If Stripe changed how it tells of a subscription, catch-ups would name nobody, and all would seem well.
-func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
+func TestCatchUpReportsUnreadableEvents(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.catchUp()
 	sub, _ := f.Stripe.Subscription("sub_a")
@@ -462,9 +472,8 @@ func TestACatchUpThatCouldNotReadAllEventsSaysSo(t *testing.T) {
 	}
 }
 
-func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
+func TestScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
@@ -489,9 +498,8 @@ func TestAScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 }
 
 // A webhook that Stripe sends again hours later carries the object as it was, and leaves no new event.
-func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
+func TestNextCatchUpRepairsWriteOfLateWebhook(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	for _, id := range []string{"late", "gone"} {
 		f.Subscriber(id)
 	}
@@ -501,18 +509,10 @@ func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 	f.Clock.Advance(time.Hour)
 	f.change("late", false, price("price_max"))
 	f.Clock.Advance(time.Hour)
-	if s := f.catchUp(); s.Synchronized != 2 {
-		t.Errorf("%+v", s)
-	}
-	for range 5 { // the overlap ends; both events stay undelivered, which names nobody
-		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.TotalOrganizations != 0 || s.Status != billing.RunCompleted {
-			t.Errorf("%+v", s)
-		}
-	}
+	f.wantCatchUp(2, 2)
+	f.quiet(5) // the overlap ends; both events stay undelivered, which names nobody
 
-	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
-	f.Exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.handledAs("late", testworld.Subscription("late", price("price_starter")))
 	f.Stripe.SetPendingWebhooks(late, 0)
 	f.Clock.Advance(time.Hour)
 	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
@@ -522,15 +522,8 @@ func TestWhatALateWebhookWritesIsRepairedByTheNextCatchUp(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 
-	for range 24 * 4 { // Stripe gives the other one up after three days
-		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.TotalOrganizations != 0 {
-			t.Errorf("%+v", s)
-		}
-	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
-		t.Errorf("%d events are remembered", n)
-	}
+	f.quiet(24 * 4) // Stripe gives the other one up after three days
+	f.wantRows("undelivered", 0)
 }
 
 // lateWebhook has the application's endpoint take an event of "late" now that happened two days ago, when it was
@@ -543,72 +536,44 @@ func (f *fixture) lateWebhook() (event string) {
 	f.Clock.Advance(time.Hour)
 	f.change("late", false, price("price_max"))
 	f.Clock.Advance(time.Hour)
-	if s := f.catchUp(); s.Synchronized != 1 {
-		f.Fatalf("%+v", s)
-	}
-	for range 3 { // beyond the overlap
-		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.TotalOrganizations != 0 {
-			f.Fatalf("%+v", s)
-		}
-	}
-	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
-	f.Exec(`UPDATE organizations SET subscription_tier = 'starter' WHERE id = 'late'`)
+	f.wantCatchUp(1, 1)
+	f.quiet(3) // beyond the overlap
+	f.handledAs("late", testworld.Subscription("late", price("price_starter")))
 	f.Stripe.SetPendingWebhooks(event, 0)
 	f.Clock.Advance(time.Hour)
 	return event
 }
 
-func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.T) {
-	stop := func(f *fixture, id string) {
-		if ok, err := f.Store.StopRun(f.Context(), id, billing.ReasonStripeUnauthorized, "no", f.Clock.Now()); err != nil || !ok {
-			f.Fatal(ok, err)
-		}
-	}
-	tick := func(f *fixture) {
-		if _, err := f.Aggregator(nil).Tick(f.Context()); err != nil {
-			f.Fatal(err)
-		}
-	}
+func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
 		"stopped before it looked up whom that concerns": func(f *fixture) {
-			req, id := f.due()
-			if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(f.Context(), req); err == nil {
-				f.Fatal("not killed")
-			}
-			stop(f, id)
+			f.stop(f.crashedCatchUp())
 		},
 		"stopped when all was sent": func(f *fixture) {
-			req, id := f.due()
-			f.enumerate(f.catchUpEnumerator(nil), req)
-			stop(f, id)
+			f.stop(f.startCatchUp())
 		},
 		"out of time": func(f *fixture) {
-			req, _ := f.due()
-			f.enumerate(f.catchUpEnumerator(nil), req)
+			f.startCatchUp()
 			f.Clock.Advance(13 * time.Hour)
-			tick(f)
+			f.tick()
 		},
 		"begun where somebody said, and stopped": func(f *fixture) {
 			id := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.Clock.Now().Add(-30 * time.Minute)}).RunID
-			stop(f, id)
+			f.stop(id)
 		},
 		"stopped twice": func(f *fixture) {
 			for range 2 {
-				req, id := f.due()
-				f.enumerate(f.catchUpEnumerator(nil), req)
-				stop(f, id)
+				f.stop(f.startCatchUp())
 				f.Clock.Advance(time.Hour)
 			}
 		},
 		"stopped, and removed since": func(f *fixture) {
-			req, id := f.due()
-			f.enumerate(f.catchUpEnumerator(nil), req)
-			stop(f, id)
+			id := f.startCatchUp()
+			f.stop(id)
 			f.Exec(`DELETE FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id)
 			f.Clock.Advance(8 * 24 * time.Hour)
 			f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
-			tick(f)
+			f.tick()
 			if f.Run(id).ID != "" {
 				f.Fatal("it is still there")
 			}
@@ -616,7 +581,6 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			event := f.lateWebhook()
 			end(f)
 			f.Received(f.Work)
@@ -625,23 +589,15 @@ func TestALateWebhookIsLookedAfterHoweverTheCatchUpThatNoticedItEnds(t *testing.
 			if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != event {
 				t.Errorf("%+v", s)
 			}
-			for range 2 {
-				f.Clock.Advance(time.Hour)
-				if s := f.catchUp(); s.TotalOrganizations != 0 {
-					t.Errorf("once it is repaired: %+v", s)
-				}
-			}
-			if n := f.Count(`SELECT COUNT(*) FROM reconciliation_late`); n != 0 {
-				t.Errorf("%d events are kept", n)
-			}
+			f.quiet(2)
+			f.wantRows("late", 0)
 		})
 	}
 }
 
 // An event of two endpoints stays undelivered as long as one of them does not take it.
-func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
+func TestLateWebhookIsNoticedIfAnotherEndpointIsDead(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("late")
 	f.Stripe.FailWebhooks(2)
 	f.Stripe.UpdateSubscription("sub_late", price("price_starter"))
@@ -650,36 +606,21 @@ func TestALateWebhookIsNoticedThoughAnotherEndpointIsDead(t *testing.T) {
 	f.Clock.Advance(time.Hour)
 	f.Stripe.UpdateSubscription("sub_late", price("price_max"))
 	f.Clock.Advance(time.Hour)
-	if s := f.catchUp(); s.Synchronized != 1 {
-		t.Errorf("%+v", s)
-	}
-	for range 3 {
-		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.TotalOrganizations != 0 {
-			t.Errorf("%+v", s)
-		}
-	}
+	f.wantCatchUp(1, 1)
+	f.quiet(3)
 	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
 	f.Stripe.SetPendingWebhooks(late, 1)
 	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != late {
 		t.Errorf("%+v", s)
 	}
-	for range 24 * 4 {
-		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.TotalOrganizations != 0 {
-			t.Errorf("%+v", s)
-		}
-	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != 0 {
-		t.Errorf("%d events are remembered", n)
-	}
+	f.quiet(24 * 4)
+	f.wantRows("undelivered", 0)
 }
 
 // One that was seen for the last time while Stripe went on sending it may have been taken since.
-func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *testing.T) {
+func TestUndeliveredEventIsCheckedOnceItIsTooOldToBeListed(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.change("a", true, price("price_starter"))
 	f.change("a", false, price("price_max"))
@@ -687,14 +628,11 @@ func TestAnEventThatNobodyLookedForIsLookedAfterWhenItIsTooOldToBeListed(t *test
 	f.catchUp()
 	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'a'`)
 	f.Clock.Advance(5 * 24 * time.Hour)
-	if s := f.catchUp(); s.Synchronized != 1 {
-		t.Errorf("%+v", s)
-	}
+	f.wantCatchUp(1, 1)
 }
 
 func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.Subscriber("b")
 	sub, _ := f.Stripe.Subscription("sub_a")
@@ -702,14 +640,11 @@ func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 		f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(time.Duration(i) * time.Second / 10).Unix(), PendingWebhooks: i % 2})
 	}
 	f.Clock.Advance(time.Hour)
-	req, id := f.due()
-	f.enumerate(f.catchUpEnumerator(nil), req)
+	id := f.startCatchUp()
 	if diff := cmp.Diff([]string{"a"}, f.ItemIDs(id)); diff != "" {
 		t.Error(diff)
 	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_named`); n != 1 {
-		t.Errorf("%d rows", n)
-	}
+	f.wantRows("named", 1)
 	got := mysqltest.Value[string](t, f.DB, `SELECT event_id FROM reconciliation_named`)
 	if events := f.Stripe.Events(); got != events[len(events)-1].ID {
 		t.Errorf("its cause is %s", got)
@@ -720,11 +655,10 @@ func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 }
 
 // A worker has two reads a second and five minutes.
-func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCustomers(t *testing.T) {
+func TestOrganizationWithManyNamedSubscriptionsIsReadByCustomerLists(t *testing.T) {
 	for name, recorded := range map[string]string{"the recorded one is active": "active", "the recorded one is canceled": "canceled"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("a")
 			if recorded == "canceled" {
 				f.Sub("a", canceled)
@@ -759,9 +693,8 @@ func TestAnOrganizationOfWhichEventsNameManySubscriptionsIsReadByTheListsOfItsCu
 	}
 }
 
-func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
+func TestEmptyCatchUpIsCheapAndPrunedAfterAWeek(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.catchUp()
 	f.Clock.Advance(time.Hour)
@@ -782,9 +715,7 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 	f.Clock.Advance(time.Hour)
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	if s := f.catchUp(); s.Synchronized != 1 {
-		t.Errorf("%+v", s)
-	}
+	f.wantCatchUp(1, 1)
 	_, kept := f.due()
 	f.Clock.Advance(7*24*time.Hour + time.Minute)
 	f.catchUp()
@@ -802,9 +733,8 @@ func TestAnEmptyCatchUpCostsAFewStatementsAndGoesAfterAWeek(t *testing.T) {
 }
 
 // What is told of the last run, of its age and of what it saw is told of full runs.
-func TestCatchUpsAreNoFullRuns(t *testing.T) {
+func TestCatchUpsDoNotCountAsFullRuns(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("a")
 	f.Subscriber("b")
 	percent := f.catchUpEnumerator(nil)
@@ -828,9 +758,7 @@ func TestCatchUpsAreNoFullRuns(t *testing.T) {
 	}
 	f.Clock.Advance(time.Hour)
 	f.Metrics.Reset()
-	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	f.tick()
 	lines := f.Metrics.Lines(t, telemetry.MetricLastRunAge, (4 * time.Hour).Seconds())
 	if len(lines) != 1 || lines[0][telemetry.MetricCatchUpAge] != time.Hour.Seconds() {
 		t.Errorf("%v", f.Metrics.Lines(t, "", nil))
@@ -840,9 +768,8 @@ func TestCatchUpsAreNoFullRuns(t *testing.T) {
 	}
 }
 
-func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
+func TestCatchUpKilledAnywhereLosesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(4)
 	for _, id := range ids {
 		f.Subscriber(id)
@@ -892,11 +819,7 @@ func TestACatchUpKilledAnywhereLosesNothing(t *testing.T) {
 		if err != nil || len(named) != 2 {
 			t.Errorf("%v, %v", named, err)
 		}
-		if n := f.Count(`SELECT COUNT(*) FROM reconciliation_events`); n != 0 {
-			t.Errorf("%d events are left", n)
-		}
-		if n := f.Count(`SELECT COUNT(*) FROM reconciliation_undelivered`); n != len(ids)+2 {
-			t.Errorf("%d events are remembered", n)
-		}
+		f.wantRows("events", 0)
+		f.wantRows("undelivered", len(ids)+2)
 	})
 }

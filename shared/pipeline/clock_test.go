@@ -25,14 +25,13 @@ const (
 	clockTicks   = 8  // of a quarter of an hour, within which a run is at its end once clocks are right
 )
 
-// TestNoJumpOfAClockLosesAnything: the steps' clocks jump, each by itself, and the steps die. Once
+// TestClockJumpsLoseNothing: the steps' clocks jump, each by itself, and the steps die. Once
 // the clocks are right, the schedules and the operator bring the run to the end that it has without
 // all that. CLOCK_SEED repeats a test.
-func TestNoJumpOfAClockLosesAnything(t *testing.T) {
+func TestClockJumpsLoseNothing(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
-	f.StartQueues()
 	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
 	f.spread(350) // of nobody: the sweep takes some pages
@@ -294,9 +293,8 @@ func (r *clockRound) count(happened bool, what string) {
 	}
 }
 
-func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
+func TestLeaseOfClockADayAheadIsTakenOver(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -314,9 +312,8 @@ func TestALeaseTakenByAClockADayAheadHoldsNobodyUp(t *testing.T) {
 }
 
 // Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
-func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
+func TestEnumeratorADayAheadLosesItsLeaseWithoutHarm(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.Enumerator(&hooks{After: func(_ context.Context, call string) error {
@@ -337,10 +334,9 @@ func TestAnEnumeratorADayAheadIsRobbedWithoutHarm(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
+func TestSnapshotFromTheFutureIsNotUsed(t *testing.T) {
 	for behind, requests := range map[time.Duration]int{30 * time.Second: 0, time.Hour: 1, 24 * time.Hour: 1} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.Subscriber("org-1")
 		f.swept()
 		f.Stripe.ResetCounts()
@@ -354,9 +350,8 @@ func TestASnapshotIsNotUsedByAClockThatLiesBeforeIt(t *testing.T) {
 }
 
 // It would count as fresh a day later.
-func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
+func TestSweepBegunByClockADayAheadIsAbandoned(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
 	ahead.Now = f.Ahead(24 * time.Hour)
@@ -370,9 +365,8 @@ func TestASweepBegunByAClockADayAheadIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing.T) {
+func TestRunClosedTooEarlyCompletesWithItsLastItem(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
 	f.swept()
@@ -385,11 +379,10 @@ func TestARunClosedByAClockAheadOfItsDeadlineCompletesWithItsLastItem(t *testing
 	}
 }
 
-func TestARunClosedByAClockAheadOfItsDeadlineWhileItIsSentGoesOnWhenResumed(t *testing.T) {
+func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
 	for _, call := range []string{"SweepPage", "begin SaveSweepPage", "begin ListOrganizations", "SendWork", "MarkSent"} {
 		t.Run(call, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			for _, id := range numbered(5) {
 				f.Subscriber(id)
 			}
@@ -428,7 +421,7 @@ func (f *fixture) closeAhead() {
 	}
 }
 
-func TestAClockYearsAheadPrunesNoHistory(t *testing.T) {
+func TestClockYearsAheadPrunesNoHistory(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []string{"before", "last"} {
 		f.OpenRun(id, numbered(1))

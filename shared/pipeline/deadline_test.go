@@ -14,13 +14,12 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy gives each invocation a small part of the time
+// TestEnumeratorWithShortInvocationsFinishesEventually gives each invocation a small part of the time
 // that the work takes. The clock is the test's: it moves with every call to the outside.
-func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
+func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 	const orgs, subscriptions = 50_000, 3000
 	const call, each, reserve = 20 * time.Millisecond, 2 * time.Second, 400 * time.Millisecond
 	f := newFixture(t)
-	f.StartQueues()
 	f.customers(orgs)
 	for i := range subscriptions {
 		f.Stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%05d", i), CustomerID: fmt.Sprintf("cus_%05d", i), Created: created.Unix() + int64(i)})
@@ -75,12 +74,13 @@ func TestAnEnumeratorWithTooLittleTimeGetsThereByAndBy(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
+func TestEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
 	for given, most := range map[time.Duration]time.Duration{time.Hour: 15 * time.Second, 10 * time.Second: 2 * time.Second} {
+		f := newFixture(t)
 		ctx, cancel := context.WithTimeout(t.Context(), given)
 		end, _ := ctx.Deadline()
 		var kept time.Duration
-		e := newFixture(t).Enumerator(&hooks{Before: func(ctx context.Context, _ string) error {
+		e := f.Enumerator(&hooks{Before: func(ctx context.Context, _ string) error {
 			within, _ := ctx.Deadline()
 			kept = end.Sub(within)
 			return testworld.ErrKilled

@@ -82,8 +82,8 @@
 //     FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
 //   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
 //     sweep, without which a run does not find organizations that metadata alone names, and nothing
-//     else: TestNoJumpOfAClockLosesAnything here. Nor does one that is years ahead empty the history:
-//     TestAClockYearsAheadPrunesNoHistory.
+//     else: TestClockJumpsLoseNothing here. Nor does one that is years ahead empty the history:
+//     TestClockYearsAheadPrunesNoHistory.
 //   - All of it while a deployment replaces programs and tables:
 //     TestDeploymentDuringARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
 //

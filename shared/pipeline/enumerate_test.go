@@ -55,7 +55,6 @@ func wantReason(t *testing.T, err error, class billing.Class, reason billing.Rea
 
 func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(10)
 	f.customersOnly(ids...)
 	f.Org("row-only", func(o *appschema.Organization) { o.StripeCustomerID = nil })
@@ -86,7 +85,6 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 func TestPagesThatEndWithTheOrganizations(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 6} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.customersOnly(numbered(n)...)
 		if got := f.enumerate(f.Enumerator(nil), scheduled); got.Enqueued != n || !got.Done {
 			t.Errorf("%d organizations in pages of 3: %+v", n, got)
@@ -108,9 +106,8 @@ func (f *fixture) resetRuns() {
 	f.Received(f.Results)
 }
 
-func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
+func TestEnumeratorKilledAnywhereSendsEveryOrganization(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(7)
 	f.customersOnly(ids...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
@@ -144,9 +141,8 @@ func TestAnEnumeratorKilledAnywhereLeavesNobodyOut(t *testing.T) {
 	})
 }
 
-func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
+func TestSecondEnumeratorDoesNotTouchLeasedRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	for name, req := range map[string]pipeline.Request{
 		"second delivery": scheduled, "resume tick": {ResumeAll: true}, "resume by hand": {ResumeRun: scheduledID},
@@ -177,9 +173,8 @@ func TestASecondEnumeratorLeavesALeasedRunAlone(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
+func TestEnumeratorStopsWhenItsLeaseIsTaken(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	takeOver := once(func() {
 		f.Clock.Advance(2 * time.Minute)
@@ -203,9 +198,8 @@ func TestAnEnumeratorWhoseLeaseWasTakenStops(t *testing.T) {
 }
 
 // Between reading a run and taking its lease another enumerator may have been at it.
-func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
+func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(8)...)
 	meanwhile := once(func() {
 		sends := 0
@@ -236,9 +230,8 @@ func TestAnEnumeratorGoesOnFromWhereTheRunStands(t *testing.T) {
 	}
 }
 
-func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
+func TestScheduledRunIDIsItsTime(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	elsewhere := time.Date(2026, time.November, 22, 4, 0, 0, 500, time.FixedZone("CET", 3600))
 	for range 2 {
@@ -254,9 +247,8 @@ func TestAScheduledRunHasTheIDOfItsTime(t *testing.T) {
 	}
 }
 
-func TestAManualRunBelongsToItsRequest(t *testing.T) {
+func TestManualRunBelongsToItsRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	first := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
 	if id, err := uuid.Parse(first.RunID); err != nil || id.Version() != 7 {
@@ -273,9 +265,8 @@ func TestAManualRunBelongsToItsRequest(t *testing.T) {
 	}
 }
 
-func TestTheSameRequestResumesItsRun(t *testing.T) {
+func TestRepeatedRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
 		t.Fatal("not killed")
@@ -292,7 +283,6 @@ func TestTheSameRequestResumesItsRun(t *testing.T) {
 
 func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1", "org-2")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	for name, req := range map[string]pipeline.Request{
@@ -314,9 +304,8 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	}
 }
 
-func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
+func TestUnknownOrganizationOpensNoRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-deleted", func(o *appschema.Organization) { o.IsDeleted = true })
 	for _, id := range []string{"org-unknown", "org-deleted"} {
 		_, err := f.Enumerator(nil).Run(t.Context(), pipeline.Request{OrgID: id})
@@ -327,10 +316,9 @@ func TestAnUnknownOrganizationOpensNoRun(t *testing.T) {
 	}
 }
 
-func TestARunOverOneOrganization(t *testing.T) {
+func TestRunOverOneOrganizationSendsItOnly(t *testing.T) {
 	for _, pageSize := range []int{1, 3} {
 		f := newFixture(t)
-		f.StartQueues()
 		f.customersOnly(numbered(3)...)
 		f.Org("org-free", func(o *appschema.Organization) { o.StripeCustomerID = nil }) // asked for, so looked at
 		for _, id := range []string{"org-001", "org-free"} {
@@ -375,7 +363,6 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.customersOnly(numbered(7)...)
 			f.enumerate(f.Enumerator(nil), scheduled)
 			f.Received(f.Work)
@@ -400,9 +387,8 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	}
 }
 
-func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
+func TestResumeKilledAnywhereSendsWhatIsPending(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(6)...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
@@ -428,11 +414,10 @@ func TestResumingARunKilledAnywhereSendsWhatIsPending(t *testing.T) {
 }
 
 // The last organizations may be decided while the run is being stopped.
-func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
+func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
 	for _, strategy := range billing.Strategies() {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-000")
 			f.OpenRun(runID, []string{"org-000"}, func(r *billing.Run) { r.Strategy = strategy })
 			if strategy == billing.StrategySweep {
@@ -459,9 +444,8 @@ func TestAStoppedRunWithNothingPendingIsResumedToItsEnd(t *testing.T) {
 	}
 }
 
-func TestResumingWhatNeedsNothing(t *testing.T) {
+func TestResumingFinishedRunDoesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly("org-1")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	f.Received(f.Work)
@@ -497,9 +481,8 @@ func untilDeadline(t *testing.T, n int) (context.Context, *hooks) {
 	}}
 }
 
-func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
+func TestEnumeratorOutOfTimeSavesItsCursorForTheNext(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(10)...)
 	ctx, slow := untilDeadline(t, 2)
 	got, err := f.Enumerator(slow).Run(ctx, scheduled)
@@ -523,9 +506,8 @@ func TestAnEnumeratorOutOfTimeSavesAndTheNextGoesOn(t *testing.T) {
 	}
 }
 
-func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
+func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(5)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -550,11 +532,10 @@ func TestATickOutOfTimeLeavesTheOtherRunsToTheNext(t *testing.T) {
 }
 
 // A run that cannot go on must not keep the tick from the others.
-func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
+func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
 		t.Run(string(status), func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.OpenRun("ended", []string{"org-1"})
 			f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -574,9 +555,8 @@ func TestATickLeavesAloneWhatEndedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
+func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	lost := false
 	p := &hooks{After: func(_ context.Context, call string) error {
@@ -592,9 +572,8 @@ func TestALostAnswerToTheLastStepIsNoLostLease(t *testing.T) {
 	}
 }
 
-func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
+func TestResumeAllTakesNoRestriction(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.OpenRun("open", []string{"org-1"})
 	f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
@@ -609,9 +588,8 @@ func TestResumingEveryRunTakesNoRestriction(t *testing.T) {
 	}
 }
 
-func TestATickGoesOnBehindARunThatFails(t *testing.T) {
+func TestTickContinuesAfterAFailingRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
@@ -642,9 +620,8 @@ func TestATickGoesOnBehindARunThatFails(t *testing.T) {
 	}
 }
 
-func TestZeroOrganizations(t *testing.T) {
+func TestRunWithoutOrganizationsIsRunning(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Done: true}, got); diff != "" {
 		t.Error(diff)
@@ -657,9 +634,8 @@ func TestZeroOrganizations(t *testing.T) {
 	}
 }
 
-func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
+func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	wrong := f.Enumerator(nil)
 	wrong.AccountID = "acct_other"
@@ -697,9 +673,8 @@ func TestAWrongAccountOpensNoRunAndStopsAResumedOne(t *testing.T) {
 	}
 }
 
-func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
+func TestUnsuitableTablesOpenNoRunAndStopResumedRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	spoil := func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL DEFAULT 0, MODIFY updated_at DATE NOT NULL`)
@@ -757,9 +732,8 @@ func TestTablesThatAreNotAsNeededOpenNoRunAndStopAResumedOne(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
+func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	f.Exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
@@ -773,11 +747,10 @@ func TestKeysThatAreMissedAreLoggedOnceForARun(t *testing.T) {
 	}
 }
 
-func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
+func TestSendFailuresDoNotMoveTheCursor(t *testing.T) {
 	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.customersOnly(numbered(8)...)
 			pages := 0
 			f.SQS.SetFail(func(action string) *sqsserver.Fault {
@@ -805,9 +778,8 @@ func TestSendFailuresLeaveTheCursorWhereItWas(t *testing.T) {
 	}
 }
 
-func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
+func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(4)...)
 	failed := map[string]bool{}
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
@@ -828,9 +800,8 @@ func TestAPassingDatabaseFailureIsTriedAgainInPlace(t *testing.T) {
 	}
 }
 
-func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
+func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "SendProgress" {
 			return testworld.ErrKilled
@@ -847,9 +818,8 @@ func TestALostProgressMessageIsAnErrorButTheRunGoesOn(t *testing.T) {
 }
 
 // The week's only event must not be lost to a Stripe that is away for five minutes.
-func TestAScheduledRunIsOpenedAlsoWhereTheAccountCannotBeCheckedJustThen(t *testing.T) {
+func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.customersOnly(numbered(3)...)
 	e := f.Enumerator(nil)
 	e.AccountID = "acct_test"

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
 
-func TestExplainShowsWhatAWorkerWouldDoAndWritesNothing(t *testing.T) {
+func TestExplainShowsTheWorkersPlanAndWritesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Sub("org-1", price("price_max"))

@@ -47,14 +47,13 @@ func (f *fixture) upgraded(id string) {
 	f.Subscriber(id, price("price_max"))
 }
 
-func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
+func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
 	for name, kinds := range map[string][2]func(*billing.Run){
 		"week after catch-up": {catchUp, func(*billing.Run) {}},
 		"catch-up after week": {func(*billing.Run) {}, catchUp},
 		"one after week":      {func(*billing.Run) {}, overOne()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("first", []string{"org-1"}, kinds[0])
@@ -83,7 +82,7 @@ func TestALoweringThatWasUndoneWithinADayIsNotRepeated(t *testing.T) {
 }
 
 // A worker that read the record before another run repaired it would make the same change, and nothing has undone it.
-func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
+func TestRepairByAnotherRunIsNotTakenForUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -104,7 +103,7 @@ func TestWhatAnotherRunRepairsMeanwhileIsNotTakenForUndone(t *testing.T) {
 	}
 }
 
-func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
+func TestUndoneRaisingIsRepeatedWithWarning(t *testing.T) {
 	f := newFixture(t)
 	f.upgraded("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -128,7 +127,7 @@ func TestARaisingThatWasUndoneIsRepeatedAndWarnedOf(t *testing.T) {
 }
 
 // Two things were repaired; what was undone is the price alone, and the customer has left since.
-func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
+func TestNewLoweringIsMadeIfAnotherChangeWasUndone(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1")
 	f.Row("org-1")
@@ -148,7 +147,7 @@ func TestALoweringThatIsNewIsMadeThoughAnotherChangeWasUndone(t *testing.T) {
 	}
 }
 
-func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testing.T) {
+func TestDryRunDoesNotWithholdOrCountUndoneLowering(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -170,7 +169,7 @@ func TestADryRunWithholdsNothingThatWasUndoneAndCountsNoDowngradeForIt(t *testin
 }
 
 // Of a batch of any size there is one query for what was repaired lately, and none where nothing is to be written.
-func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
+func TestRepairsAreQueriedOncePerBatch(t *testing.T) {
 	f := newFixture(t)
 	var asked atomic.Int32
 	count := &hooks{Before: func(_ context.Context, call string) error {
@@ -202,7 +201,7 @@ func TestWhatWasRepairedIsAskedForOnceABatch(t *testing.T) {
 	}
 }
 
-func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
+func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 	for name, c := range map[string]struct {
 		holder    func(*billing.Run) // the run that withholds
 		meanwhile func(f *fixture)
@@ -230,7 +229,6 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			f := newFixture(t)
 			f.ended("org-1")
 			f.OpenRun("holder", []string{"org-1"}, c.holder, func(r *billing.Run) { r.DowngradeLimit = 0 })
@@ -269,7 +267,7 @@ func TestARunOverOneDoesNotLowerWhatAnotherHoldsBack(t *testing.T) {
 	}
 }
 
-func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
+func TestSingleOrganizationRunRaisesWhatAnotherRunWithheld(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
@@ -282,7 +280,7 @@ func TestARunOverOneRaisesWhateverAnotherHoldsBack(t *testing.T) {
 	}
 }
 
-func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
+func TestAllowedRunRepeatsUndoneLowering(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -295,9 +293,8 @@ func TestAnAllowedRunRepeatsWhatWasUndone(t *testing.T) {
 	}
 }
 
-func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
+func TestRunIsResumedOnlyWithItsAllowance(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.ended("org-1")
 	ask := pipeline.Request{OrgID: "org-1", RequestID: "request", By: "ops@desk"}
 	opened, err := f.Enumerator(nil).Run(t.Context(), ask)
@@ -325,9 +322,8 @@ func TestARunIsResumedOnlyWithTheAllowanceItHas(t *testing.T) {
 }
 
 // MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
-func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
+func TestAllowanceLowersOneOrganizationOnly(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.ended("org-1")
 	for allow, want := range map[bool]int{true: 1, false: 0} {
 		e := f.Enumerator(nil)
@@ -341,7 +337,7 @@ func TestWhoAllowsToLowerOneOrganizationAllowsOne(t *testing.T) {
 
 // The message of an error that somebody accepted waits for nobody, and the run ends completed, without an alarm.
 // When the time has passed, all is as before.
-func TestAnAcceptedErrorWaitsForNobodyUntilItsTimePasses(t *testing.T) {
+func TestAcceptedErrorIsNotReportedUntilItExpires(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_of_nothing"))
 	until := f.Clock.Now().Add(24 * time.Hour)

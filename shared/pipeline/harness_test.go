@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,13 +35,20 @@ type (
 	cells = testworld.Cells
 )
 
-// fixture is a world and the steps on it.
+// fixture is a world and the steps in it.
 type fixture struct{ *testworld.World }
 
-func newFixture(t testing.TB) *fixture {
+// newFixture has the test run beside others.
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
+	if _, again := parallel.LoadOrStore(t, true); !again {
+		t.Parallel()
+	}
 	return &fixture{testworld.New(t)}
 }
+
+// parallel has the tests with a fixture: some have several.
+var parallel sync.Map
 
 func distinct(sorted []string) []string { return slices.Compact(slices.Clone(sorted)) }
 

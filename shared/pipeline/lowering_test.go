@@ -188,7 +188,6 @@ func (f *fixture) known() map[string]known {
 // have less than the sweep would find for it, never be lowered to less.
 func TestBothStrategiesDecideAlike(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	reasons := map[billing.Reason]int{}
 	connected := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -234,7 +233,6 @@ func TestNoPlanLowersAccessUnlessEveryEndpointThatCouldNameACandidateAnswered(t 
 	for _, strategy := range []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			seen := map[string]int{}
 			rapid.Check(t, func(t *rapid.T) {
 				f.world(t)

@@ -16,7 +16,6 @@ func newFixtureIn(t *testing.T, collation string) *fixture {
 	t.Helper()
 	f := newFixture(t)
 	f.DB.Collate(t, collation)
-	f.StartQueues()
 	return f
 }
 
@@ -48,7 +47,7 @@ func (f *fixture) reconciled() (reasons map[string]string, orphans []billing.Orp
 }
 
 // ULIDs, and the GUIDs of some platforms, are in capitals; metadata may spell them in small letters.
-func TestASubscriptionGoesToWhomItsMetadataNamesHoweverTheDatabaseSpellsIt(t *testing.T) {
+func TestMetadataNamesOrganizationInAnyCollation(t *testing.T) {
 	for _, collation := range collations {
 		for name, ids := range map[string]struct{ payer, other, spelled string }{
 			"capitals":               {"01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QB"},
@@ -73,7 +72,7 @@ func TestASubscriptionGoesToWhomItsMetadataNamesHoweverTheDatabaseSpellsIt(t *te
 
 // The payer has none of its own: what its customer pays for is the other's all the same. Nor is an
 // orphan what nobody's customer pays for, if its metadata names an organization.
-func TestACustomersOnlySubscriptionIsNotItsOrganizationsIfMetadataNamesAnother(t *testing.T) {
+func TestCustomersSubscriptionIsNotTakenIfMetadataNamesAnother(t *testing.T) {
 	const payer, other, third = "01J9ZK3V8QA", "01J9ZK3V8QB", "01J9ZK3V8QC"
 	for _, collation := range collations {
 		t.Run(collation, func(t *testing.T) {
@@ -93,7 +92,7 @@ func TestACustomersOnlySubscriptionIsNotItsOrganizationsIfMetadataNamesAnother(t
 }
 
 // Where the database tells cases apart, ids that differ in case only are those of two organizations.
-func TestOrganizationsWhoseIDsDifferInCaseOnlyAreTwoWhereTheDatabaseSaysSo(t *testing.T) {
+func TestIDsThatDifferInCaseFollowTheCollation(t *testing.T) {
 	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "latin1_bin"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)
@@ -118,7 +117,7 @@ func TestOrganizationsWhoseIDsDifferInCaseOnlyAreTwoWhereTheDatabaseSaysSo(t *te
 }
 
 // Where it does not, they are one: however row and metadata spell its id.
-func TestARowThatSpellsItsOrganizationInAnotherCaseIsItsOwn(t *testing.T) {
+func TestRowWithOrganizationIDInAnotherCaseIsFound(t *testing.T) {
 	for _, collation := range []string{"utf8mb4_unicode_ci", "utf8mb4_0900_ai_ci", "latin1_swedish_ci"} {
 		t.Run(collation, func(t *testing.T) {
 			f := newFixtureIn(t, collation)

@@ -370,7 +370,7 @@ func TestEverySituationEndToEnd(t *testing.T) {
 	}
 }
 
-func TestASecondRunFindsNothingLeftToRepair(t *testing.T) {
+func TestSecondRunFindsNothingToRepair(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun(runID, ids)
@@ -388,7 +388,7 @@ func TestASecondRunFindsNothingLeftToRepair(t *testing.T) {
 	}
 }
 
-func TestADryRunRecordsWhatTheWetRunWrites(t *testing.T) {
+func TestDryRunRecordsWhatTheRunWrites(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun("dry", ids, testworld.DryRun, func(r *billing.Run) { r.DowngradeLimit = 1 })
@@ -422,7 +422,7 @@ func TestADryRunRecordsWhatTheWetRunWrites(t *testing.T) {
 	}
 }
 
-func TestABatchLoadsInAConstantNumberOfQueries(t *testing.T) {
+func TestBatchLoadsInConstantNumberOfQueries(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(10)
 	for _, id := range ids {
@@ -492,7 +492,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	}
 }
 
-func TestTwoWorkersOnTheSameMessages(t *testing.T) {
+func TestTwoWorkersOnTheSameMessagesEndLikeOne(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun(runID, ids)
@@ -516,7 +516,7 @@ func TestTwoWorkersOnTheSameMessages(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPartOfARunIsADeadLetter(t *testing.T) {
+func TestUnknownRunOrItemIsDeadLetter(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
@@ -533,7 +533,7 @@ func TestWhatIsNotPartOfARunIsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestAStoppedRunIsAcknowledgedWithoutAskingStripe(t *testing.T) {
+func TestStoppedRunIsAcknowledgedWithoutStripeRequests(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -571,7 +571,7 @@ func (f *fixture) afterRead(n int, fn func()) {
 	})
 }
 
-func TestAWebhookBetweenReadAndWriteWins(t *testing.T) {
+func TestWebhookBetweenReadAndWriteWins(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", canceled)
 	f.OpenRun(runID, []string{"org-1"})
@@ -591,7 +591,7 @@ func TestAWebhookBetweenReadAndWriteWins(t *testing.T) {
 	}
 }
 
-func TestAWebhookBetweenReadAndWriteIsRepairedFromAFreshRead(t *testing.T) {
+func TestWebhookBetweenReadAndWriteIsRepairedAfterFreshRead(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_starter"))
 	f.OpenRun(runID, []string{"org-1"})
@@ -612,7 +612,7 @@ func TestAWebhookBetweenReadAndWriteIsRepairedFromAFreshRead(t *testing.T) {
 	}
 }
 
-func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
+func TestAccessRegainedDuringWriteIsRestored(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -639,7 +639,7 @@ func TestAccessThatCameBackDuringTheWriteIsGivenBack(t *testing.T) {
 	}
 }
 
-func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
+func TestWebhookDuringFollowUpCausesAnotherRead(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	before := f.Cells().WithoutTimestamps()
@@ -663,7 +663,7 @@ func TestAWebhookDuringTheFollowUpHasItReadAgain(t *testing.T) {
 	}
 }
 
-func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
+func TestFollowUpKeepsTheMoreSpecificReason(t *testing.T) {
 	mismatch := func() []billing.WarningCode { return []billing.WarningCode{billing.WarnTierMetadataMismatch} }
 	for name, test := range map[string]struct {
 		seed     func(f *fixture)
@@ -709,7 +709,7 @@ func TestAFollowUpKeepsTheMoreTellingReasonAndTellsOfWhatItSaw(t *testing.T) {
 	}
 }
 
-func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
+func TestFailedFollowUpIsLogged(t *testing.T) {
 	for reason, meanwhile := range map[billing.Reason]func(f *fixture, answer int){
 		billing.ReasonTierUnresolved: func(f *fixture, _ int) { f.Sub("org-1", price("price_of_nothing")) },
 		billing.ReasonChangedConcurrently: func(f *fixture, answer int) {
@@ -740,7 +740,7 @@ func TestAFollowUpThatFailsSaysWhy(t *testing.T) {
 }
 
 // The webhook's row takes the subscription between our reading whose it is and our write.
-func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
+func TestUnwrittenChangesAreNotListed(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", free)
 	f.Sub("org-1")
@@ -757,7 +757,7 @@ func TestWhatWasNotWrittenIsNotListedAsChanged(t *testing.T) {
 	}
 }
 
-func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
+func TestRequestsOfMixedBatchCountForItsLargestRun(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
@@ -778,7 +778,7 @@ func TestRequestsOfAMixedBatchAreCountedOnTheRunWithMostOfIt(t *testing.T) {
 	}
 }
 
-func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
+func TestOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_max"))
 	f.OpenRun(runID, []string{"org-1"})
@@ -796,7 +796,7 @@ func TestAnOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonChangedConcurrently)
 }
 
-func TestAnOrganizationDeletedInBetween(t *testing.T) {
+func TestOrganizationDeletedMeanwhileIsSkipped(t *testing.T) {
 	for name, statement := range map[string]string{
 		"softly": `UPDATE organizations SET is_deleted = 1 WHERE id = 'org-1'`, "for good": `DELETE FROM organizations WHERE id = 'org-1'`,
 	} {
@@ -818,7 +818,7 @@ func TestAnOrganizationDeletedInBetween(t *testing.T) {
 
 // --- failures ---
 
-func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
+func TestRunFatalFailureStopsTheRun(t *testing.T) {
 	tests := map[string]struct {
 		fault  stripetest.Kind
 		sub    func(*stripetest.Subscription)
@@ -871,7 +871,7 @@ func TestAFailureOfTheWholeRunStopsIt(t *testing.T) {
 	}
 }
 
-func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
+func TestMessagesAreReturnedIfRunCannotBeStopped(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -887,7 +887,7 @@ func TestMessagesOfARunThatCouldNotBeStoppedAreReturned(t *testing.T) {
 }
 
 // A batch may hold messages of two runs: none may be acknowledged without its run being stopped.
-func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
+func TestMissingReadGrantStopsTheRun(t *testing.T) {
 	for name, statement := range map[string]string{
 		"no such column": `ALTER TABLE organizations DROP COLUMN trial_ends_at`,
 		"no such table":  `DROP TABLE subscriptions`,
@@ -913,7 +913,7 @@ func TestATableThatMayNotBeReadStopsTheRun(t *testing.T) {
 
 var unreadable = &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonInternal, Message: "a row that cannot be read"}
 
-func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
+func TestBatchThatCannotBeLoadedIsDeadLetterAtLastReceive(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -933,7 +933,7 @@ func TestABatchThatCannotBeLoadedIsGivenUpAtTheLastReceive(t *testing.T) {
 	}
 }
 
-func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
+func TestBatchThatCannotBeLoadedKeepsUnknownItems(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, nil)
 	broken := &hooks{Before: func(_ context.Context, call string) error {
@@ -946,7 +946,7 @@ func TestABatchThatCannotBeLoadedKeepsWhatMayNotBePartOfARun(t *testing.T) {
 	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
 }
 
-func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
+func TestGivingUpIsRecordedEvenOutOfTime(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -958,7 +958,7 @@ func TestGivingUpIsRecordedAlsoWhenTheTimeIsOver(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonOutOfTime)
 }
 
-func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
+func TestBooleanValuesAboveOneAreTrue(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("odd")
 	f.Subscriber("deleted")
@@ -973,7 +973,7 @@ func TestValuesOfABooleanColumnBeyondOneAreTrue(t *testing.T) {
 	f.wantItem("deleted", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
 }
 
-func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T) {
+func TestRegainedAccessIsRestoredIfWriteAnswerIsLost(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", pastDue, func(s *stripetest.Subscription) { s.Status = "unpaid" })
 	f.OpenRun(runID, []string{"org-1"})
@@ -997,7 +997,7 @@ func TestAccessThatCameBackIsGivenBackAlsoIfTheWritesAnswerWasLost(t *testing.T)
 	}
 }
 
-func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
+func TestRunFatalFailureStopsEveryRunOfTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(3)
 	for _, id := range ids {
@@ -1026,7 +1026,7 @@ func TestAFailureOfTheWholeRunStopsEveryRunOfTheBatch(t *testing.T) {
 }
 
 // A closed run cannot be stopped nor resumed: what was redriven must not be lost.
-func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
+func TestRunFatalFailureReturnsRedrivenMessages(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -1044,7 +1044,7 @@ func TestAFailureOfTheWholeRunReturnsWhatWasRedriven(t *testing.T) {
 
 // A run that is stopped sends only what is pending again when it is resumed, so what came from the
 // dead-letter queue must go back there.
-func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
+func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
 	refused := func(f *fixture) { f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
 	for name, test := range map[string]struct {
 		stop func(f *fixture)
@@ -1099,7 +1099,7 @@ func TestWhatWasRedrivenToARunThatStopsGoesBack(t *testing.T) {
 }
 
 // Nobody knows whether it is one that was given up, so it is neither acknowledged nor given up.
-func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
+func TestUnreadableItemIsReturnedWhenItsRunStops(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -1118,7 +1118,7 @@ func TestAnItemThatCannotBeReadIsReturnedWhenItsRunStops(t *testing.T) {
 	}
 }
 
-func TestPassingFailuresAreTriedAgainInPlace(t *testing.T) {
+func TestTransientFailuresAreRetriedInPlace(t *testing.T) {
 	for name, fault := range map[string]stripetest.Fault{
 		"429": {Kind: stripetest.RateLimited}, "lock timeout": {Kind: stripetest.LockTimeout}, "500": {Kind: stripetest.InternalError},
 		"503": {Kind: stripetest.Unavailable}, "cut": {Kind: stripetest.CutConnection}, "truncated": {Kind: stripetest.TruncatedBody},
@@ -1173,7 +1173,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
-func TestRetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
+func TestRetryAfterBeyondDeadlineIsNotWaitedFor(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -1187,7 +1187,7 @@ func TestRetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestErrorsOfADryRunAreAcknowledged(t *testing.T) {
+func TestDryRunErrorsAreAcknowledged(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_of_nothing"))
 	f.Subscriber("org-2")
@@ -1200,7 +1200,7 @@ func TestErrorsOfADryRunAreAcknowledged(t *testing.T) {
 	f.wantItem("org-2", billing.OutcomeError, billing.ReasonStripeUnavailable)
 }
 
-func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
+func TestUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := []string{"org-1", "org-2"}
 	for _, id := range ids {
@@ -1223,7 +1223,7 @@ func TestAnUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 	}
 }
 
-func TestALostConnectionIsTriedAgain(t *testing.T) {
+func TestLostConnectionIsRetried(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_max"))
 	f.OpenRun(runID, []string{"org-1"})
@@ -1256,7 +1256,7 @@ func lockedByAnother(ctx context.Context, db *sql.DB, id string) bool {
 	return err != nil
 }
 
-func TestADeadlockIsTriedAgain(t *testing.T) {
+func TestDeadlockIsRetried(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_max"))
 	f.OpenRun(runID, []string{"org-1"})
@@ -1307,7 +1307,7 @@ func TestADeadlockIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
+func TestOpenCircuitReturnsTheRestWithoutRequests(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(10)
 	for _, id := range ids {
@@ -1348,7 +1348,7 @@ func TestWhenStripeIsDownTheRestIsReturnedWithoutARequest(t *testing.T) {
 }
 
 // Three that fail are Stripe, one that fails three times is not.
-func TestAnOrganizationThatKeepsFailingCountsOnce(t *testing.T) {
+func TestRepeatedFailuresOfOneOrganizationCountOnce(t *testing.T) {
 	f := newFixture(t)
 	bad := []string{"bad-1", "bad-2", "bad-3"}
 	for _, id := range bad {
@@ -1368,7 +1368,7 @@ func TestAnOrganizationThatKeepsFailingCountsOnce(t *testing.T) {
 	}
 }
 
-func TestABrokenObjectDoesNotStarveTheOthers(t *testing.T) {
+func TestBrokenObjectDoesNotBlockOthers(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-bad")
 	f.Proxy.Break("/v1/subscriptions/sub_org-bad")
@@ -1391,7 +1391,7 @@ func TestABrokenObjectDoesNotStarveTheOthers(t *testing.T) {
 	}
 }
 
-func TestWhatCannotFinishIsReturnedNotStarted(t *testing.T) {
+func TestOrganizationsWithoutTimeLeftAreReturnedUnstarted(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(8)
 	for _, id := range ids {
@@ -1477,7 +1477,7 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 	}
 }
 
-func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
+func TestWorkerKilledAnywhereFinishesOnRedelivery(t *testing.T) {
 	f := newFixture(t)
 	var chosen []situation
 	for _, s := range situations {
@@ -1517,7 +1517,7 @@ func TestAWorkerKilledAnywhereAndDeliveredAgain(t *testing.T) {
 	})
 }
 
-func TestChangesAreWrittenAsTheContractSays(t *testing.T) {
+func TestChangesHaveTheFormOfTheContract(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1")
 	f.Row("org-1", func(s *appschema.Subscription) { s.CurrentPeriodEnd, s.CancelAtPeriodEnd = nil, nil })

@@ -93,7 +93,7 @@ func againstSchema(e eventserver.Event) error {
 	return all[e.DetailType].Validate(value)
 }
 
-func TestWhatIsSentIsAsPublished(t *testing.T) {
+func TestAnnouncementsMatchThePublishedSchema(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	var ids []string

@@ -47,7 +47,7 @@ func (c *calls) count(call string) int {
 }
 
 // The application has no index on customers.
-func TestWhoSharesTheCustomersOfABatchIsLookedUpOnce(t *testing.T) {
+func TestSharedCustomersAreQueriedOncePerBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(30)
 	want := map[string]billing.Reason{}
@@ -92,7 +92,7 @@ func TestWhoSharesTheCustomersOfABatchIsLookedUpOnce(t *testing.T) {
 }
 
 // What changes while an organization waits for the look-up is seen.
-func TestAnOrganizationThatChangesWhileItWaitsIsReadAnew(t *testing.T) {
+func TestOrganizationChangedDuringLookUpIsReadAgain(t *testing.T) {
 	f := newFixture(t)
 	f.inDoubt("org-1")
 	f.inDoubt("org-2")
@@ -117,7 +117,7 @@ func TestAnOrganizationThatChangesWhileItWaitsIsReadAnew(t *testing.T) {
 	}
 }
 
-func TestWhoIsNotInDoubtIsNotHeldUpByALookUpThatFails(t *testing.T) {
+func TestFailedLookUpDoesNotBlockOthers(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.inDoubt("org-2")
@@ -137,7 +137,7 @@ func TestWhoIsNotInDoubtIsNotHeldUpByALookUpThatFails(t *testing.T) {
 }
 
 // The one that tells whether Stripe is back may be in doubt too.
-func TestAProbeThatIsInDoubtIsDecided(t *testing.T) {
+func TestProbeThatNeedsALookUpIsDecided(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(4)
 	for _, id := range ids {

@@ -36,9 +36,8 @@ func (f *fixture) spread(n int) {
 	}
 }
 
-func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
+func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(460)
 	var want []string
@@ -68,9 +67,8 @@ func TestASweepKilledAnywhereMissesNothing(t *testing.T) {
 	})
 }
 
-func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
+func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(950)
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, After: 6})
@@ -96,7 +94,7 @@ func TestASweepThatBreaksOffGoesOnWhereItStood(t *testing.T) {
 	}
 }
 
-func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
+func TestRefusedSweepIsAbandoned(t *testing.T) {
 	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
 		"refused": func(f *fixture, _ *pipeline.Enumerator) {
 			f.Stripe.Before(nil)
@@ -112,7 +110,6 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.Subscriber("org-2")
 			e := f.Enumerator(nil)
@@ -140,9 +137,8 @@ func TestASweepThatStripeRefusesIsNoSnapshot(t *testing.T) {
 	}
 }
 
-func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
+func TestInSyncOrganizationsCostNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(20)
 	for i, id := range ids {
 		if i%4 == 0 {
@@ -173,9 +169,8 @@ func TestWhatIsInSyncCostsNoRequest(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
+func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	for _, id := range []string{"same-1", "same-2", "same-3"} {
 		f.Subscriber(id)
 	}
@@ -201,7 +196,7 @@ func TestOnlyWhatSeemsToDifferIsReadAfresh(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
+func TestStaleSnapshotIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
 		"on a redrive": func(f *fixture) {
@@ -211,7 +206,6 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1")
 			f.swept()
 			change(f)
@@ -224,9 +218,8 @@ func TestASnapshotIsNotUsedWhereItMayBeStale(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatGoesMeanwhileDecidesNothing(t *testing.T) {
+func TestSnapshotRemovedMeanwhileDecidesNothing(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Stripe.ResetCounts()
@@ -250,9 +243,8 @@ func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	}}, changes...)...)
 }
 
-func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
+func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
@@ -268,9 +260,8 @@ func TestAnOrganizationKnownByMetadataAloneIsRepaired(t *testing.T) {
 }
 
 // A redrive has no snapshot to find the organization's subscription in.
-func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T) {
+func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
 	f.swept()
@@ -285,9 +276,8 @@ func TestAnOrganizationKnownByMetadataAloneIsRepairedByARedriveToo(t *testing.T)
 	}
 }
 
-func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T) {
+func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Org("org-1", withoutCustomer, free)
 	f.Org("org-2", withoutCustomer, free)
 	f.named()
@@ -299,17 +289,14 @@ func TestMetadataThatNamesAnotherOrganizationMeanwhileLeadsNowhere(t *testing.T)
 	}
 }
 
-func TestOrphansStandInTheSummary(t *testing.T) {
+func TestSummaryListsOrphans(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Sub("nobody")
 	f.Sub("ended", canceled)
 	ids := f.swept()
 	f.deliver(f.Reconciler(nil), scheduledID, ids...)
-	if err := f.Aggregator(nil).Progress(t.Context(), scheduledID); err != nil {
-		t.Fatal(err)
-	}
+	f.progress(scheduledID)
 	s, err := f.Aggregator(nil).Summary(t.Context(), scheduledID)
 	if err != nil {
 		t.Fatal(err)
@@ -323,23 +310,19 @@ func TestOrphansStandInTheSummary(t *testing.T) {
 	}
 }
 
-func TestATickRemovesWhatWhoClosedTheRunLeft(t *testing.T) {
+func TestTickDeletesSnapshotsOfClosedRuns(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.swept()
 	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
-	if _, err := f.Aggregator(nil).Tick(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	f.tick()
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
 		t.Errorf("%d rows left", n)
 	}
 }
 
-func TestAKeyThatIsRefusedWhileSweepingStopsTheRun(t *testing.T) {
+func TestRefusedKeyDuringSweepStopsTheRun(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unauthorized})
 	_, err := f.Enumerator(nil).Run(t.Context(), scheduled)
@@ -396,7 +379,6 @@ func (f *fixture) decided(runID string) map[string]decided {
 
 func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.seed(situations)
 	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
 	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
@@ -411,7 +393,7 @@ func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
 
 // A customer who subscribed again under another Stripe customer is not cut off because what the sweep
 // saw is too old by now, or because Stripe was away.
-func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
+func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
 		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
 		"redriven": func(f *fixture) {
@@ -422,7 +404,6 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			f.StartQueues()
 			f.Subscriber("org-1", canceled)
 			f.named(func(s *stripetest.Subscription) { s.ID = "sub_again" })
 			f.swept()
@@ -438,9 +419,8 @@ func TestWhatMetadataNamesIsReadAlsoWithoutTheSnapshot(t *testing.T) {
 	}
 }
 
-func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
+func TestEnumeratorWithoutTimeForTheLimiterIsNotDone(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.spread(900)
 	e := f.Enumerator(nil)
@@ -453,9 +433,8 @@ func TestAnEnumeratorThatTheLimiterLeavesNoTimeIsNotDone(t *testing.T) {
 	}
 }
 
-func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
+func TestSweepContinuesThrough429s(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.RateLimited, Times: 15})
 	if got := f.enumerate(f.Enumerator(nil), scheduled); !got.Done {
@@ -463,9 +442,8 @@ func TestASweepGoesOnThroughAStormOf429(t *testing.T) {
 	}
 }
 
-func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
+func TestSweepOlderThanSnapshotLifeIsAbandoned(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
 	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
@@ -479,9 +457,8 @@ func TestASweepThatOutlivedItsSnapshotIsGivenUpWithoutReadingOn(t *testing.T) {
 	}
 }
 
-func TestADuplicateInABatchCostsNoRequest(t *testing.T) {
+func TestDuplicateInBatchCostsNoRequest(t *testing.T) {
 	f := newFixture(t)
-	f.StartQueues()
 	ids := numbered(5)
 	for _, id := range ids {
 		f.Subscriber(id)

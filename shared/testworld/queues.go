@@ -17,8 +17,7 @@ import (
 // Visibility of a received message ends after this: it is long, so that only a step makes a message visible earlier.
 const Visibility = 6 * time.Minute
 
-// StartQueues creates the queues.
-func (w *World) StartQueues() {
+func (w *World) startQueues() {
 	w.Helper()
 	var err error
 	if w.SQS, err = sqsserver.Start(sqsserver.Options{Clock: w.Clock}); err != nil {

@@ -75,7 +75,7 @@ func (w *World) Texts(query string, args ...any) []string {
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err tells
+	defer func() { _ = rows.Close() }() // rows.Err has its error
 	var all []string
 	for rows.Next() {
 		var text string
@@ -123,7 +123,7 @@ func (w *World) readCells(all Cells, table, owner, pattern string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err tells
+	defer func() { _ = rows.Close() }() // rows.Err has its error
 	columns, err := rows.Columns()
 	if err != nil {
 		w.Fatal(err)

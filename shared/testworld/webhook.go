@@ -66,7 +66,7 @@ func (h Webhook) updateRow(ctx context.Context, org string, sub stripetest.Subsc
 // WriteOrganization makes the statement for the organization.
 func (h Webhook) WriteOrganization(ctx context.Context, org string, sub stripetest.Subscription) error {
 	_, err := h.DB.ExecContext(ctx, `UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
-		sub.CustomerID, h.Tier(sub), RowStatus(sub.Status), date(sub.TrialEnd), org)
+		sub.CustomerID, h.Tier(sub), OrgStatus(sub.Status), date(sub.TrialEnd), org)
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 var (
 	// Start is what the clock shows at first.
 	Start = time.Date(2026, time.November, 22, 3, 0, 0, 0, time.UTC)
-	// Created, PeriodStart and PeriodEnd are those of subscriptions unless a test says otherwise.
+	// Created is when organizations and subscriptions were; their period is from PeriodStart to PeriodEnd.
 	Created     = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
 	PeriodStart = time.Date(2026, time.November, 10, 9, 30, 0, 0, time.UTC)
 	PeriodEnd   = time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)
@@ -47,7 +47,6 @@ type World struct {
 	Clock  *sqsserver.ManualClock
 	Now    func() time.Time // of the steps, at first the clock's
 
-	// Set by StartQueues.
 	SQS                       *sqsserver.Server
 	Queues                    *sqs.Client
 	Work, Results, DeadLetter string // URLs
@@ -57,7 +56,7 @@ type World struct {
 	pools []*sql.DB // of processes with hooks
 }
 
-// New returns a world without organizations and queues, which ends with the test.
+// New returns a world without organizations, which ends with the test.
 func New(t testing.TB) *World {
 	t.Helper()
 	w := Unmigrated(t)
@@ -83,6 +82,7 @@ func Unmigrated(t testing.TB) *World {
 			t.Error(err)
 		}
 	})
+	w.startQueues()
 	return w
 }
 

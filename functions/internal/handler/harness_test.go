@@ -32,14 +32,13 @@ var (
 	price, canceled = testworld.Price, testworld.Canceled
 )
 
-// fixture is a world with queues, and the functions on it. The steps' clock is stopped: only the queues' moves.
+// fixture is a world and the functions in it. The steps' clock is stopped: only the queues' moves.
 type fixture struct{ *testworld.World }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{testworld.New(t)}
 	f.Now = func() time.Time { return start }
-	f.StartQueues()
 	return f
 }
 
