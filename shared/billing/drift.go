@@ -23,7 +23,7 @@ type AccessChanges struct {
 	Lowered Affected `json:"lowered"`
 }
 
-// Affected counts organizations and lists the first ids, at most maxAffected.
+// Affected counts organizations and lists the first ids in their order, at most maxAffected.
 type Affected struct {
 	Organizations int      `json:"organizations"`
 	First         []string `json:"first"`

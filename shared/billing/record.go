@@ -12,8 +12,8 @@ type Record struct {
 	Rows []Row // the organization's subscriptions rows, in any order; usually one
 	// Nulls are the required columns that contain NULL. Their fields are zero.
 	Nulls []string
-	// OtherOwners maps subscriptions that the rows record to another organization whose row records them too. It is
-	// empty if the column has a unique key.
+	// OtherOwners maps subscriptions that the rows record to another organization, not deleted, whose row records
+	// them too. It is empty if the column has a unique key.
 	OtherOwners map[string]string
 }
 

@@ -83,7 +83,7 @@ type Run struct {
 	SentThrough     string     // last organization sent to the queue
 	// By is who requested it; "" for the schedule.
 	By string
-	// AllowDowngrade lets a run over one organization make a repair that another run withholds.
+	// AllowDowngrade lets a run over one organization make a repair that another run withholds, or that something undid.
 	AllowDowngrade bool
 	// Approval is the approved limit, if there is one.
 	Approval   *Approval

@@ -140,7 +140,10 @@ func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
 // deleted organizations do not count.
 func (t Truth) checkOwner(s *Subscription, r Record) error {
 	recorded := r.Records(s.ID)
-	owner := cmp.Or(r.OtherOwners[s.ID], t.Claims.otherOwner(*s, r.Org.ID, recorded))
+	owner := cmp.Or(r.OtherOwners[s.ID], t.Claims.otherOwner(*s, r.Org.ID, true))
+	if owner == "" && !recorded {
+		owner = t.Claims.otherOwner(*s, r.Org.ID, false)
+	}
 	switch {
 	case owner == "" || recorded && t.Claims.Names(*s, r.Org.ID):
 		return nil

@@ -67,7 +67,7 @@ type File struct {
 	Values map[string]string
 
 	path  string
-	lines map[string]int // in which a name is set first
+	lines map[string]int // in which a name is set last: that value counts
 }
 
 // ReadFile reads such a file. A missing one is empty; malformed lines and names that are there twice are an
@@ -103,8 +103,8 @@ func parse(path string) (file File, problems []Problem, err error) {
 			continue
 		}
 		for name := range names {
-			if first := file.lines[name]; first > 0 {
-				problems = append(problems, Problem{printable(name), fmt.Sprintf("is set in lines %d and %d of %s", first, start+1, path), "it in one of them only"})
+			if earlier := file.lines[name]; earlier > 0 {
+				problems = append(problems, Problem{printable(name), fmt.Sprintf("is set in lines %d and %d of %s", earlier, start+1, path), "it in one of them only"})
 			}
 			file.lines[name] = start + 1
 		}

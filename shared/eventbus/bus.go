@@ -47,7 +47,7 @@ type Bus struct {
 
 	mu      sync.Mutex
 	arn     arn.ARN
-	checked time.Time // the last successful CheckExists
+	checked time.Time // when CheckExists last succeeded or was not allowed to look
 }
 
 // New returns the bus with this ARN, or with this name in the region of the settings.

@@ -37,7 +37,8 @@
 //     server refuses writes at READ COMMITTED (error 1665): no run is opened, and the error says what to set.
 //   - A deleted organization keeps the subscription that its row records: the column is unique, and the subscription
 //     is not given to another organization of the customer. Where an organization's own row records it too, because of
-//     white space or a missing unique key, the deleted organization's row is no conflict.
+//     white space or a missing unique key, the deleted organization's row is no conflict. It is one again if the repair
+//     of the white space would make the two ids equal.
 //   - Behind RDS Proxy, workers and aggregators pin no connection: sessions set only what the proxy tracks, and the
 //     lock wait only if the server's is longer; no statement is prepared, and migrations take their lock only if there
 //     is something to migrate. An enumerator's inserts of many rows pin, because of their length.
@@ -72,7 +73,8 @@
 //   - The application's ids are compared without white space around them. A look-up by index finds both forms
 //     ([Store.Claims]), and so does a scan of a whole table. The look-up for organizations in sync finds only exact
 //     ids, because a record with a padded one must be repaired.
-//   - Times are UTC. The SQL runs on MySQL 8 and MariaDB 10.11; decisions depend on error numbers only.
+//   - Times are UTC. The SQL runs on MySQL 8 and MariaDB 10.11; decisions depend on error numbers, and on
+//     SQLSTATE 45 of triggers.
 //   - No method holds a connection while it asks for another one, so that a pool of one suffices.
 //
 // Servers, and how they were tested:

@@ -22,7 +22,7 @@ var kindConditions = map[billing.RunKind]string{
 	"": `TRUE`, billing.KindFull: isFullRun, billing.KindOne: `org_id <> ''`, billing.KindCatchUp: `(org_id = '' AND strategy = 'events')`,
 }
 
-// RecentRuns returns the latest runs of the kind, of any kind if it is "", newest first.
+// RecentRuns returns the latest runs of the kind, at most limit, newest first. "" is any kind.
 func (s *Store) RecentRuns(ctx context.Context, kind billing.RunKind, limit int) ([]PastRun, error) {
 	return s.pastRuns(ctx, kindConditions[kind]+` ORDER BY started_at DESC, id DESC LIMIT ?`, limit)
 }
@@ -92,7 +92,7 @@ func (d *CatchUpDay) add(last time.Time, status billing.RunStatus, n int, f DayT
 	d.Totals.Skipped += f.Skipped
 }
 
-// RecentFullRuns returns the latest full runs that started no later than until, newest first.
+// RecentFullRuns returns the latest full runs, at most limit, that started no later than until, newest first.
 func (s *Store) RecentFullRuns(ctx context.Context, until time.Time, limit int) ([]PastRun, error) {
 	return s.pastRuns(ctx, isFullRun+` AND started_at <= ? ORDER BY started_at DESC, id DESC LIMIT ?`, until, limit)
 }

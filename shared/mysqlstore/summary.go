@@ -272,6 +272,10 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 			return err
 		}
 	}
+	if err := s.pruneEvents(ctx, key); err != nil {
+		return err
+	}
+	// Quickly and at the end: a run without its window cannot be resumed.
 	for _, table := range []string{
 		"reconciliation_sweeps", "reconciliation_accounts", "reconciliation_archives", "reconciliation_orders",
 		"reconciliation_windows", "reconciliation_unreadable",
@@ -281,9 +285,6 @@ func (s *Store) pruneRun(ctx context.Context, runID string) error {
 		}
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM reconciliation_tallies WHERE run_key = ?`, key); err != nil {
-		return err
-	}
-	if err := s.pruneEvents(ctx, key); err != nil {
 		return err
 	}
 	_, err = s.db.ExecContext(ctx, `DELETE FROM reconciliation_runs WHERE id = ?`, runID)

@@ -16,7 +16,7 @@ import (
 // EventsPage returns the next page of Stripe's events, which go back 30 days. If the event in q.After has
 // expired, it returns the first page again. https://docs.stripe.com/api/events/list
 //
-// An event that can be read in part only is returned with that part, counted in Odd and logged with its id.
+// An event that can be read in part only is returned with that part, counted in [EventPage.Unreadable] and logged with its id.
 // It is not an error: that event would fail every catch-up until it expires. The next run over all
 // organizations finds the organization that it names. Only an event without a usable id is an error, because
 // the list cannot be continued after it.
