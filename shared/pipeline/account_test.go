@@ -594,3 +594,24 @@ func TestKeyWithoutAccountPermissionIsNotCompared(t *testing.T) {
 	_, err := strict.Run(t.Context(), pipeline.Request{})
 	wantReason(t, err, billing.RunFatal, billing.ReasonStripeForbidden)
 }
+
+func TestAnOrganizationWithoutAnActiveRowIsReadByItsCustomersListAlone(t *testing.T) {
+	for status, want := range map[string]stripetest.Counts{
+		"active":   {RetrieveSubscription: 1},
+		"trialing": {ListSubscriptions: 1},
+		"past_due": {ListSubscriptions: 1},
+	} {
+		t.Run(status, func(t *testing.T) {
+			f := newFixture(t)
+			f.Org("org", func(o *appschema.Organization) { o.SubscriptionStatus = status })
+			f.Row("org", func(s *appschema.Subscription) { s.Status = status })
+			f.Sub("org", func(s *stripetest.Subscription) { s.Status = status })
+			f.OpenRun(runID, []string{"org"})
+			f.deliver(f.Reconciler(nil), runID, "org")
+			got := f.Stripe.Requests()
+			if got.RetrieveSubscription != want.RetrieveSubscription || got.ListSubscriptions != want.ListSubscriptions {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}

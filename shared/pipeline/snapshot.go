@@ -157,6 +157,8 @@ func (t *task) hints() hints {
 		known.named = append(known.named, id)
 	}
 	if t.swept == nil {
+		// Unless a row is active the customers' lists are needed, and they include the recorded subscriptions.
+		known.unsettled = !slices.ContainsFunc(t.record.Rows, func(row billing.Row) bool { return row.Status == string(billing.StatusActive) })
 		return known
 	}
 	known.sweptBy, known.sweptFrom = t.run.ID, t.swept.ReadAt
