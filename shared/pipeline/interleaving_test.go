@@ -21,7 +21,7 @@ import (
 )
 
 // interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
-const interleavings = 600
+const interleavings = 300
 
 // world is one organization that two workers reconcile while Stripe changes and the application's
 // webhook writes. One party moves at a time, one call to the outside at a step, so that what is
@@ -72,7 +72,7 @@ func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 		w.settle()
 		writes += w.writes
 	}
-	for n < wanted(t) {
+	for n < fromEnvironment(t, "INTERLEAVINGS", interleavings) {
 		rapid.Check(t, check)
 		if t.Failed() {
 			return
@@ -84,11 +84,12 @@ func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 	}
 }
 
-func wanted(t *testing.T) int {
+// fromEnvironment returns the number in the variable, or the default.
+func fromEnvironment(t *testing.T, name string, value int) int {
 	t.Helper()
-	text := os.Getenv("INTERLEAVINGS")
+	text := os.Getenv(name)
 	if text == "" {
-		return interleavings
+		return value
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {

@@ -39,7 +39,7 @@ func (f *fixture) spread(n int) {
 func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
-	f.spread(460)
+	f.spread(350)
 	var want []string
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.resetRuns()
@@ -58,7 +58,7 @@ func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 		if want == nil {
 			want = got
 		}
-		if diff := cmp.Diff(want, got); diff != "" || len(got) != 461 {
+		if diff := cmp.Diff(want, got); diff != "" || len(got) != 351 {
 			t.Errorf("%d subscriptions: %s", len(got), diff)
 		}
 		if run := f.Run(scheduledID); run.Sweep != billing.SweepComplete || run.Status != billing.RunRunning {
