@@ -1,97 +1,103 @@
-// Package pipeline is the three steps of a run: [Enumerator] lists the organizations and sends
-// one message for each, [Reconciler] compares one organization with Stripe and repairs it,
-// [Aggregator] closes the run and sums it up. They meet only in the database and the queues.
+// Package pipeline implements the three steps of a run. The [Enumerator] lists the organizations and sends one message
+// for each. The [Reconciler], which runs in the workers, compares one organization with Stripe and repairs it. The
+// [Aggregator] closes the run and sums it up. The steps share only the database and the queues.
 //
-// Invariants, all under messages that come twice, late or out of order, and processes that die
-// between any two lines:
+// Invariants. They hold even if messages arrive twice, late or out of order, and if a process dies between any two
+// lines:
 //
-//   - Nobody who is to be listed is left out: a cursor moves in the transaction that lists a page, and the other
-//     one only after the queue accepted every message of its page. What was sent twice finds
-//     its outcome decided and changes nothing. Listing goes on beside the sweep; nothing is sent
-//     before both have ended and those are listed whom a swept subscription alone leads to.
-//   - A run begins, and is gone on with, only where the Stripe account and the application's tables
-//     are as they must be: whoever is refused finds all that is wrong in one message.
-//   - A run is read from one Stripe account: it keeps the one that its enumerator saw, unless the key may not tell, and
-//     a worker whose key is of another stops it before it writes anything for it. A key that is replaced while it
-//     works is compared again before what was read is written.
-//   - Access is lowered only after everything that could name a candidate answered: the recorded subscriptions, all
-//     subscriptions of every customer, and what metadata names, by the snapshot or by Stripe's search. Search lags by
-//     about a minute; where the account has none, the lowering says so.
-//   - One enumerator at a time: every write of its run names the lease it holds.
-//   - The record is read before Stripe, and written only if it is still the one that was read
-//     and the item undecided; both in one transaction. So a newer webhook is never overwritten.
-//   - After a write that lowered access Stripe is read once more: where a change went to Stripe
-//     and back between read and write, the newer state wins.
-//   - What a run wrote within a day and something undid is written again only if it lowers nothing, and is
-//     warned of: the same change, from and to the same values. A repair and its second look are one, and what
-//     was repaired lately is asked for once a batch, when the first of it has something to write. A run over
-//     one organization does not lower what the latest run over several holds back. Both yield to a person, who
-//     allows a run over one organization to lower it.
-//   - An error that somebody accepted is decided like any other, but its message is acknowledged: nobody has to
-//     look at it. A run whose every error is accepted ends completed. What is accepted is what holds when the run
-//     starts, so that its summary stays the same whenever it is made.
-//   - A snapshot is complete or there is none. It decides only that nothing is to be done, only for
-//     organizations not tried before, in its own run while that is open, and for two hours; the
-//     decision is refused by the statement that records it if the run was closed or swept anew
-//     since. What is written always rests on a fresh read.
-//   - A catch-up's window of Stripe's log of events is fixed when it is opened: from where the last one ended that
-//     listed to its end (and from where one began that was stopped since), with an overlap, to a time by which the
-//     webhook has had its chance. Each page is stored with the place behind it, one row for a subscription. Events
-//     say whom to look at, and nothing else: what is written rests on a fresh read. One catch-up lists at a time;
-//     who finds another listing leaves the window where it is. An organization of an event that an endpoint took
-//     late, so that an old payload may stand over a repair, is looked at once more. What is said of the last run,
-//     its age and what it saw is said of full runs.
-//   - Only the error's class decides between trying again here, trying again through the queue,
-//     giving up one organization and stopping the run.
-//   - Enumerator and Reconciler keep a reserve of their deadline: what cannot finish is not
-//     started. The Aggregator's work can be cut off anywhere and done again.
-//   - A run is closed once, by compare-and-set, and reported at most once: if the answer to closing
-//     it is lost, its row has the summary and the log has not. A later repair amends the summary.
+//   - No organization is left out. The list cursor moves in the transaction that stores the page. The send cursor moves
+//     only after the queue accepted every message of the page. A message that was sent twice finds its item decided
+//     and changes nothing. The enumerator lists the database and sweeps Stripe at the same time. It sends the first
+//     message only after both have ended and after it listed the organizations that only a swept subscription names.
+//   - A run starts or resumes only if the Stripe account and the application's tables pass all checks. One error
+//     message lists every problem of the tables.
+//   - A run reads one Stripe account: the one that its enumerator recorded (none, if the key may not read the
+//     account). A worker with a key of another account stops the run before it writes anything for it. If the key is
+//     replaced while a worker reads, the worker compares the accounts again before it writes.
+//   - The worker lowers access only after it read every source that can name a subscription of the organization: the
+//     recorded subscriptions, all subscriptions of every customer of the organization, and the subscriptions whose
+//     metadata names it. The worker finds the last ones in the snapshot or with Stripe's search. The search lags by
+//     about a minute. If the account has no search, the item has a warning.
+//   - One enumerator works on a run at a time: each of its writes checks its lease.
+//   - The worker reads the record first, then Stripe. It writes only if the record has not changed since and the item
+//     is still undecided, in one transaction. So it never overwrites what a webhook wrote since.
+//   - After a write that lowered access, the worker reads Stripe again. If a subscription changed and changed back
+//     between the first read and the write, this follow-up restores the newer state.
+//   - If something undid a repair within 24 hours, a run makes the same change again only if it does not lower access,
+//     and adds a warning. The same change has the same old and new values. A repair and its follow-up count as one
+//     repair. The worker reads the recent repairs once for a batch, when the first organization has something to
+//     write. A run over one organization does not lower access while the latest run over several organizations
+//     withholds its repair. A person can override both rules for a run over one organization (allow the downgrade).
+//   - An accepted error is recorded like any other, but its message is deleted, not dead-lettered. If all errors of a
+//     run are accepted, the run ends as completed. Only the acceptances that are valid when the run starts count, so
+//     its summary is the same whenever it is made.
+//   - A snapshot is complete or does not exist. It can only decide that an organization is in sync. It is valid for
+//     two hours, only in its own run, only while the run is open, and only for organizations that no worker tried
+//     before. The statement that records the decision checks that the run was not closed or swept again. Every write
+//     follows a fresh read.
+//   - A catch-up fixes its event window when it opens. The window starts shortly before the end of the last window that
+//     was fully listed, so that the two overlap. It starts earlier if a catch-up was stopped and no run covered its
+//     window since. The window ends early enough for the webhook to have handled the events. The enumerator stores
+//     each page of events together with the next cursor, one row for each subscription.
+//   - Events only select organizations; every write follows a fresh read. One catch-up lists at a time; a second one
+//     leaves the window as it is. If an endpoint received an event late, its old payload may have overwritten a
+//     repair, so the next catch-up selects the organization again. The age of the last run and the counts to compare
+//     with come from full runs only.
+//   - Only the class of an error decides what happens: a retry in place, a retry through the queue, a dead letter for
+//     the organization, or the end of the run.
+//   - The Enumerator and the Reconciler reserve a part of their deadline: they do not start what cannot finish. The
+//     Aggregator can be cut off anywhere, and its work can be repeated.
+//   - A compare-and-set closes a run exactly once. The run is reported at most once: if the answer to the
+//     compare-and-set is lost, the run's row has the summary and the log does not. A later repair amends the summary.
 //
-// What remains: a webhook that writes an old payload after us, a change that went to Stripe and
-// back inside one window, and what came back while a worker died between a write that lowered
-// access and its second look, are repaired by the next run.
+// Three races remain. The next run repairs their effects:
+//
+//   - A webhook writes an old payload after the worker wrote.
+//   - A subscription changes and changes back between one read and the next write.
+//   - A subscription comes back while a worker dies between a write that lowered access and its follow-up.
 //
 // # What is guaranteed
 //
-// Processes may be killed at any moment; messages may come late, twice and in any order; Stripe, SQS
-// and MySQL may refuse, hang, cut off and lose answers; the application may write all the while. The
-// fault campaign (task chaos; functions/internal/chaos) does all of it to the deployed programs and
-// checks, by the name that stands behind each guarantee:
+// The guarantees hold if processes are killed at any moment; if messages arrive late, twice and in any order; if
+// Stripe, SQS and MySQL refuse requests, hang, cut connections and lose answers; and if the application writes at the
+// same time. The fault campaign (task chaos; functions/internal/chaos) does all of this to the deployed programs. Each
+// guarantee names the check or the test that verifies it:
 //
-//   - Every eligible organization has exactly one outcome, or its message waits in the dead-letter
-//     queue because the last receive crashed: everyOrganizationHasAnOutcome. After a redrive, and after a run
-//     without faults, nothing is pending: nothingIsPending.
-//   - The summary is what the items say: totalsAddUp.
-//   - No write replaces what changed since it was read, and every change that is recorded was made,
-//     every one that was made is recorded: auditReplays and noStaleWrites; for two workers
-//     and every order of their calls, TestNoInterleavingLosesANewerState here.
-//   - No run lowers more than its limit allows, to the unit, nor withholds before: downgradeLimitHolds; and its
-//     limit is what MAX_DOWNGRADES says: limitsFollowTheSetting.
-//   - The errors of a run that writes are in the dead-letter queue, and so is what nobody can read:
-//     deadLettersAreTheErrors, unreadableProgressIsKept. Once the faults are over, a redrive leaves in
-//     error, and in the queue with the reason, those whom nobody can reconcile, and only those:
+//   - Every eligible organization has exactly one outcome, or its message is in the dead-letter queue because the
+//     worker crashed at the last receive: everyOrganizationHasAnOutcome. After a redrive, and after a run without
+//     faults, nothing is pending: nothingIsPending.
+//   - The summary equals the counts of the items: totalsAddUp.
+//   - No write replaces a value that changed after the worker read it. Every recorded change was made, and every change
+//     made is recorded: auditReplays and noStaleWrites. TestNoInterleavingLosesANewerState in this package tries every
+//     order of the calls of two workers.
+//   - No run lowers more organizations than its limit allows, and no run withholds a repair below its limit:
+//     downgradeLimitHolds. The limit follows MAX_DOWNGRADES: limitsFollowTheSetting.
+//   - The dead-letter queues have every error of a run that writes, and every message that cannot be read:
+//     deadLettersAreTheErrors, unreadableProgressIsKept. After the faults end, a redrive leaves exactly the
+//     organizations that nobody can reconcile in error, and leaves their messages, with the reason, in the queue:
 //     onlyUnreconcilableAreInError, deadLettersAreExactlyTheErrors.
-//   - An answer of Stripe's with a value of another type is refused, not guessed at:
+//   - The client refuses an answer from Stripe that has a value of another type; it does not guess:
 //     TestValueOfAnotherTypeNeverChangesTheResult in stripesource.
-//   - Once faults and webhook are quiet, one further run leaves the record as Stripe has it:
-//     recordsMatchStripe; and nobody who pays on the free tier: payingOrganizationsAreNotFree.
-//   - Secrets stand in no log, answer, error, table, report, message or command line, and names that are
-//     HTML run no script in the report: secretsStaySecret. What is SQL changes no row: auditReplays.
-//     Messages, events and Stripe's objects may be anything: FuzzDecodeWork in sqsqueue,
-//     FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
-//   - A clock that jumps, by up to a day, may cost requests, messages, an operator's resume and the
-//     sweep, without which a run does not find organizations that metadata alone names, and nothing
-//     else: TestClockJumpsLoseNothing here. Nor does one that is years ahead empty the history:
+//   - After the faults and the webhooks end, one more run makes the record equal to Stripe: recordsMatchStripe. No
+//     organization that pays is on the free tier: payingOrganizationsAreNotFree.
+//   - No log, answer, error, table, report, message or command line has a secret. Names with HTML run no script in the
+//     report: secretsStaySecret. Names with SQL change no row: auditReplays. Messages, events and Stripe's objects may
+//     have any content: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
+//   - A clock that jumps by up to a day can cost requests, messages, a resume by an operator, and the sweep. Without
+//     the sweep, a run does not find organizations that only metadata names. The jump costs nothing else:
+//     TestClockJumpsLoseNothing in this package. A clock that is years ahead does not delete the history:
 //     TestClockYearsAheadPrunesNoHistory.
-//   - All of it while a deployment replaces programs and tables:
-//     TestDeploymentDuringARunLosesNothing. Workers do not grow: TestLoadLeavesNothingBehind.
+//   - The guarantees hold while a deployment replaces programs and tables: TestDeploymentDuringARunLosesNothing. The
+//     workers' use of resources does not grow: TestLoadLeavesNothingBehind.
 //
-// Assumed: MySQL keeps what it said was committed and locks rows as InnoDB does; SQS keeps a message
-// that it accepted until it is deleted or its retention ends; Stripe answers with its present state
-// to a request for one object; the schedules go on ticking; RunDeadline is longer than the faults; and
-// clocks come right again. While one is wrong, the times it writes are wrong: a run's and its items', and
-// so which run is shown as the last, and the end of a subscription that Stripe does not have. A run may
-// be closed before its deadline, and a snapshot may say for longer than two hours that nothing is to be
-// done: the next run looks again.
+// The guarantees assume the following:
+//
+//   - MySQL keeps what it committed and locks rows as InnoDB does.
+//   - SQS keeps an accepted message until somebody deletes it or its retention ends.
+//   - Stripe answers a request for one object with its present state.
+//   - The schedules keep running, and RunDeadline is longer than the faults.
+//   - A wrong clock is corrected. While it is wrong, the times that it writes are wrong: those of a run and its items,
+//     so also which run is shown as the last, and the end of a subscription that Stripe does not have. A run may be
+//     closed before its deadline, and a snapshot may decide for longer than two hours that organizations are in sync.
+//     The next run checks again.
 package pipeline
