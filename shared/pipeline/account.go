@@ -13,12 +13,12 @@ type accountReader interface {
 	Account(ctx context.Context) (string, error)
 }
 
-// CheckAccount returns the account that the key belongs to, and insists that it is the wanted one, "" being any: with
-// the key of another one every subscription would seem to be missing. Where any will do, "" stands for one that the key
-// may not read. The consequence ends the message.
+// CheckAccount returns the account that the key belongs to. It fails if want is another account, because with a wrong
+// key every subscription would seem to be missing. If want is "", any account is right, and the result is "" if the key
+// may not read its account. The consequence is the end of the error message.
 func CheckAccount(ctx context.Context, stripe accountReader, want, consequence string) (string, error) {
 	got, err := stripe.Account(ctx)
-	if err != nil && want == "" && mayNotTell(err) {
+	if err != nil && want == "" && accountUnreadable(err) {
 		return "", nil
 	}
 	if err != nil {
@@ -31,9 +31,9 @@ func CheckAccount(ctx context.Context, stripe accountReader, want, consequence s
 	return got, nil
 }
 
-// mayNotTell: a restricted key need not have the permission to read its account, nor need what answers in Stripe's
-// place have that endpoint.
-func mayNotTell(err error) bool {
+// accountUnreadable reports whether the error means that the account cannot be read at all: a restricted key may lack
+// the permission, and a server in Stripe's place may lack the endpoint.
+func accountUnreadable(err error) bool {
 	f := billing.AsFailure(err)
 	return f.Reason == billing.ReasonStripeForbidden || f.Class == billing.Permanent
 }
@@ -43,37 +43,37 @@ func otherAccount(run billing.Run, got string) error {
 		"STRIPE_SECRET_KEY belongs to account %s, but run %s reads account %s; give all functions the same key, and set STRIPE_ACCOUNT_ID", got, run.ID, run.AccountID)}
 }
 
-// accounts remembers which comparisons of the key's account with a run's came out well.
+// accounts remembers which keys were compared with which run's account and matched.
 type accounts struct {
 	mu       sync.Mutex
 	compared map[comparison]bool
 }
 
-// comparison is good for one key, and for the account that the run reads: a run that is resumed may read another.
+// comparison holds for one key and for one account of the run: a resumed run may read another account.
 type comparison struct {
 	runID, account string
-	renewals       int64
+	keyVersion     int64
 }
 
-// stillSameAccount is asked before Stripe is read for the task and before what was read is written, for the key may
-// have been replaced in between.
-func (b *batch) stillSameAccount(ctx context.Context, t *task) error {
-	if !t.asked {
+// checkTaskAccount checks the account before Stripe is read for the task, and again before the result is written,
+// because the key may have been replaced in between.
+func (b *batch) checkTaskAccount(ctx context.Context, t *task) error {
+	if !t.calledStripe {
 		return nil
 	}
-	return b.sameAccount(ctx, t.run)
+	return b.checkRunAccount(ctx, t.run)
 }
 
-// sameAccount insists that the key is of the account that the run reads, where that is known: what another account
-// does not have is no truth. It asks Stripe once for each key and run. Whoever comes meanwhile waits for the answer.
-func (r *Reconciler) sameAccount(ctx context.Context, run billing.Run) error {
+// checkRunAccount fails if the key belongs to another account than the one that the run reads. An unknown account of
+// the run or of the key passes. It asks Stripe once for each key and run; concurrent callers wait for the answer.
+func (r *Reconciler) checkRunAccount(ctx context.Context, run billing.Run) error {
 	if run.AccountID == "" {
 		return nil
 	}
 	r.accounts.mu.Lock()
 	defer r.accounts.mu.Unlock()
-	asked := comparison{run.ID, run.AccountID, r.Stripe.Renewals()}
-	if r.accounts.compared[asked] {
+	current := comparison{run.ID, run.AccountID, r.Stripe.KeyVersion()}
+	if r.accounts.compared[current] {
 		return nil
 	}
 	got, err := CheckAccount(ctx, r.Stripe, "", "")
@@ -89,6 +89,6 @@ func (r *Reconciler) sameAccount(ctx context.Context, run billing.Run) error {
 	if r.accounts.compared == nil {
 		r.accounts.compared = map[comparison]bool{}
 	}
-	r.accounts.compared[asked] = true
+	r.accounts.compared[current] = true
 	return nil
 }

@@ -495,7 +495,7 @@ type rotatedStripe struct {
 	renewals        atomic.Int64
 }
 
-func (s *rotatedStripe) Renewals() int64 { return s.renewals.Load() }
+func (s *rotatedStripe) KeyVersion() int64 { return s.renewals.Load() }
 
 func (s *rotatedStripe) Account(ctx context.Context) (string, error) {
 	if s.renewals.Load() == 0 {

@@ -19,8 +19,8 @@ type (
 		Drift(ctx context.Context, runID string) (billing.Drift, error)
 		Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
 	}
-	// sightKeeper tells what runs saw.
-	sightKeeper interface {
+	// sightReader tells what runs saw.
+	sightReader interface {
 		Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
 		CountGoverned(ctx context.Context, runID string) (int, error)
 		LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error)
@@ -37,7 +37,7 @@ type (
 		ClosedRunsWithSnapshot(ctx context.Context) ([]string, error)
 		DeleteSnapshot(ctx context.Context, runID string) error
 	}
-	ageTeller interface {
+	ageReader interface {
 		LastFullRunAt(ctx context.Context, by time.Time) (*time.Time, error)
 		LastCatchUpAt(ctx context.Context, by time.Time) (time.Time, error)
 		CreatedAt(ctx context.Context) (time.Time, error)
@@ -51,9 +51,9 @@ type (
 	}
 )
 
-// untrimmed is how long before the latest run closed ones keep what is plainly skipped: longer than
+// itemsKept is how long before the latest run closed ones keep what is plainly skipped: longer than
 // anybody asks why nothing was done, and as long as most messages of a dead-letter queue live.
-const untrimmed = 14 * 24 * time.Hour
+const itemsKept = 14 * 24 * time.Hour
 
 // catchUpsKept is how long before the latest run catch-ups keep what is plainly skipped, and those that named
 // nobody are kept: there is one every hour.
@@ -64,10 +64,10 @@ type Aggregator struct {
 	Store interface {
 		runReader
 		itemSummer
-		sightKeeper
+		sightReader
 		runCloser
 		leftovers
-		ageTeller
+		ageReader
 		historyPruner
 		outbox
 		archives
@@ -130,7 +130,7 @@ func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	defer cancel()
 	tick := Tick{Closed: []string{}}
 	var problems []error
-	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.dropSnapshots, a.reportAge, a.announceAll, a.archiveAll, a.prune} {
+	for _, step := range []func(context.Context, *Tick) error{a.closeOverdue, a.deleteSnapshots, a.reportAge, a.announceAll, a.archiveAll, a.prune} {
 		err := step(ctx, &tick)
 		problems = append(problems, err)
 		if billing.IsDatabaseDown(err) {
@@ -175,12 +175,12 @@ func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 	pruned, err := a.Store.Prune(ctx, until.Add(-a.Retention))
 	empty, emptyErr := a.Store.PruneEmptyCatchUps(ctx, until.Add(-catchUpsKept))
 	tick.Pruned = pruned + empty
-	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-untrimmed), until.Add(-catchUpsKept)),
+	return errors.Join(err, emptyErr, a.Store.Trim(ctx, until.Add(-itemsKept), until.Add(-catchUpsKept)),
 		a.Store.PruneRepairs(ctx, until.Add(-2*billing.UndoneWithin)))
 }
 
-// dropSnapshots deletes the snapshots of closed runs.
-func (a *Aggregator) dropSnapshots(ctx context.Context, _ *Tick) error {
+// deleteSnapshots deletes the snapshots of closed runs.
+func (a *Aggregator) deleteSnapshots(ctx context.Context, _ *Tick) error {
 	ids, err := a.Store.ClosedRunsWithSnapshot(ctx)
 	problems := []error{err}
 	for _, id := range ids {
@@ -314,7 +314,7 @@ func (a *Aggregator) finalStatus(ctx context.Context, run billing.Run, s *billin
 	subscriptions, err := a.Store.CountGoverned(ctx, run.ID)
 	seen := billing.Baseline{Organizations: s.TotalOrganizations, Subscriptions: subscriptions}
 	if run.Window != nil && s.Status != billing.RunIncomplete {
-		s.StatusReason, s.StatusMessage = unseen(*run.Window)
+		s.StatusReason, s.StatusMessage = notCovered(*run.Window)
 	}
 	if err != nil || run.Kind() != billing.KindFull || s.Status == billing.RunIncomplete {
 		return seen, err
@@ -407,10 +407,10 @@ func (a *Aggregator) age(name string, of time.Time) telemetry.Metric {
 	return telemetry.Metric{Name: name, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(of).Seconds())}
 }
 
-// unseen says what a catch-up could not see of what its window is about; nothing if it saw all.
-func unseen(w billing.Window) (reason billing.Reason, message string) {
+// notCovered says what a catch-up could not see of what its window is about; nothing if it saw all.
+func notCovered(w billing.Window) (reason billing.Reason, message string) {
 	if w.Expired {
-		reason, message = billing.ReasonEventsExpired, expired(w)
+		reason, message = billing.ReasonEventsExpired, expiredMessage(w)
 	}
 	if w.Unreadable == 0 {
 		return reason, message
@@ -423,8 +423,8 @@ func unseen(w billing.Window) (reason billing.Reason, message string) {
 	return reason, message + "; and " + unreadable
 }
 
-// expired says of a catch-up that it could not begin where it had to.
-func expired(w billing.Window) string {
+// expiredMessage says of a catch-up that it could not begin where it had to.
+func expiredMessage(w billing.Window) string {
 	return fmt.Sprintf("Stripe lists events of 30 days only, so what happened before %s is not known to this catch-up; start a run over all organizations",
 		w.From.UTC().Format(time.RFC3339))
 }

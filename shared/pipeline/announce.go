@@ -69,12 +69,12 @@ func (a *Aggregator) announce(ctx context.Context) {
 // CheckBus returns why nothing is sent: the bus does not exist, or it is another than that of the database's
 // functions, whose consumers would never hear of what is sent elsewhere.
 func (a *Aggregator) CheckBus(ctx context.Context) error {
-	_, err := a.announcesAs(ctx)
+	_, err := a.origin(ctx)
 	return err
 }
 
-// announcesAs returns whose announcements may be sent.
-func (a *Aggregator) announcesAs(ctx context.Context) (from billing.Origin, err error) {
+// origin returns whose announcements may be sent.
+func (a *Aggregator) origin(ctx context.Context) (from billing.Origin, err error) {
 	if err := a.Bus.CheckExists(ctx); err != nil {
 		return from, err
 	}
@@ -87,7 +87,7 @@ func (a *Aggregator) announcesAs(ctx context.Context) (from billing.Origin, err 
 
 // ours returns the announcements that come from there. Of a copied database others may wait: these stay, behind
 // the others, or consumers would take them for news.
-func (a *Aggregator) ours(ctx context.Context, due []billing.Announcement, from billing.Origin) (ours []billing.Announcement, err error) {
+func (a *Aggregator) fromHere(ctx context.Context, due []billing.Announcement, from billing.Origin) (ours []billing.Announcement, err error) {
 	for _, announcement := range due {
 		its, err := announcement.Origin()
 		if err != nil || its == from { // what cannot be read the bus refuses
@@ -109,11 +109,11 @@ func (a *Aggregator) announcePage(ctx context.Context) (sent, all, foreign int, 
 	if err != nil || len(waiting) == 0 {
 		return 0, 0, 0, err
 	}
-	from, err := a.announcesAs(ctx)
+	from, err := a.origin(ctx)
 	if err != nil {
 		return 0, len(waiting), 0, err
 	}
-	due, err := a.ours(ctx, waiting, from)
+	due, err := a.fromHere(ctx, waiting, from)
 	foreign = len(waiting) - len(due)
 	if err != nil || len(due) == 0 {
 		return 0, len(waiting), foreign, err

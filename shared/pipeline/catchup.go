@@ -34,18 +34,18 @@ func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since 
 	})
 }
 
-// leaveToOther is how a catch-up ends that found another one listing. To a schedule it is no error: the window
+// skipCatchUp is how a catch-up ends that found another one listing. To a schedule it is no error: the window
 // stays where it is, so that the next one goes on from there, and one whose enumerator is gone is gone on with, for
 // there may be no tick to do it. Who starts one by hand may have asked for a dry run, and decides.
-func (e *Enumerator) leaveToOther(ctx context.Context, req Request, other billing.Run) (Enumeration, error) {
+func (e *Enumerator) skipCatchUp(ctx context.Context, req Request, other billing.Run) (Enumeration, error) {
 	if req.ScheduledFor.IsZero() {
 		return Enumeration{}, billing.CatchUpListing(other.ID)
 	}
-	left, err := e.Store.ResumableRuns(ctx, e.now())
+	resumable, err := e.Store.ResumableRuns(ctx, e.now())
 	if err != nil {
 		return Enumeration{}, err
 	}
-	if slices.Contains(left, other.ID) {
+	if slices.Contains(resumable, other.ID) {
 		e.Log.InfoContext(ctx, "this catch-up is skipped, another one was left before it had listed everybody; that one is gone on with", telemetry.KeyRunID, other.ID)
 		return e.continueRun(ctx, other.ID)
 	}
@@ -63,7 +63,7 @@ func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billi
 	}
 	if w.Expired {
 		e.Log.WarnContext(ctx, "this catch-up does not reach back to the one before it", telemetry.KeyRunID, run.ID,
-			telemetry.KeyReason, billing.ReasonEventsExpired, telemetry.KeyError, expired(w))
+			telemetry.KeyReason, billing.ReasonEventsExpired, telemetry.KeyError, expiredMessage(w))
 	}
 	if !run.DryRun {
 		if err := e.whileMore(ctx, func() (bool, error) { return e.Store.AddLateEvents(ctx, e.renewed(lease), w) }); err != nil {

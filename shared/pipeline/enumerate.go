@@ -97,7 +97,7 @@ type Enumerator struct {
 		runSender
 		sweeps
 		sweptRanges
-		orphanSeeker
+		orphanFinder
 		catchUps
 	}
 	Work        WorkSender
@@ -144,12 +144,12 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 // start opens a run and enumerates it. Where Stripe does not answer just then, the week's run is
 // opened all the same: ticks go on with it, and check the account before anything else.
 func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error) {
-	if err := e.begin(ctx, req.DryRun); err != nil {
+	if err := e.checkTables(ctx, req.DryRun); err != nil {
 		return Enumeration{}, err
 	}
-	account, unchecked := e.checkAccount(ctx)
-	if unchecked != nil && (req.ScheduledFor.IsZero() || !mayPass(unchecked)) {
-		return Enumeration{}, unchecked
+	account, accountErr := e.checkAccount(ctx)
+	if accountErr != nil && (req.ScheduledFor.IsZero() || !canCheckLater(accountErr)) {
+		return Enumeration{}, accountErr
 	}
 	if err := e.checkOrganization(ctx, req.OrgID); err != nil {
 		return Enumeration{}, err
@@ -158,36 +158,36 @@ func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error
 	if err != nil {
 		return Enumeration{}, err
 	}
-	run, err := e.open(ctx, wanted, req.Since)
+	run, err := e.openRun(ctx, wanted, req.Since)
 	if err != nil {
 		return Enumeration{}, err
 	}
 	if wanted.Kind() == billing.KindCatchUp && run.Kind() == billing.KindCatchUp && run.ID != wanted.ID && (wanted.RequestID == "" || run.RequestID != wanted.RequestID) {
-		return e.leaveToOther(ctx, req, run)
+		return e.skipCatchUp(ctx, req, run)
 	}
 	if run.DryRun != wanted.DryRun || run.Strategy != wanted.Strategy || run.OrgID != wanted.OrgID || run.AllowDowngrade != wanted.AllowDowngrade {
 		return Enumeration{}, otherSettings(run)
 	}
-	if unchecked != nil {
-		return Enumeration{RunID: run.ID}, unchecked
+	if accountErr != nil {
+		return Enumeration{RunID: run.ID}, accountErr
 	}
-	if err := e.keepAccount(ctx, run, account); err != nil {
+	if err := e.ensureAccount(ctx, run, account); err != nil {
 		return Enumeration{RunID: run.ID}, e.stop(ctx, run.ID, err)
 	}
 	return e.proceed(ctx, run)
 }
 
-func (e *Enumerator) open(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
+func (e *Enumerator) openRun(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
 	if wanted.Kind() == billing.KindCatchUp {
 		return e.openCatchUp(ctx, wanted, since)
 	}
 	return retry(ctx, e.Retry, func() (billing.Run, error) { return e.Store.OpenRun(ctx, wanted) })
 }
 
-// mayPass: the run may be opened, for the account can be checked later. With a key that is refused nothing is
+// canCheckLater: the run may be opened, for the account can be checked later. With a key that is refused nothing is
 // started.
-func mayPass(unchecked error) bool {
-	f := billing.AsFailure(unchecked)
+func canCheckLater(accountErr error) bool {
+	f := billing.AsFailure(accountErr)
 	return f.Retryable() && f.Reason != billing.ReasonStripeUnauthorized
 }
 
@@ -220,8 +220,8 @@ func (e *Enumerator) checkAccount(ctx context.Context) (string, error) {
 	return retry(ctx, e.Retry, func() (string, error) { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
 }
 
-// keepAccount has the run say from which account it is read, so that nobody goes on with it in another.
-func (e *Enumerator) keepAccount(ctx context.Context, run billing.Run, account string) error {
+// ensureAccount has the run say from which account it is read, so that nobody goes on with it in another.
+func (e *Enumerator) ensureAccount(ctx context.Context, run billing.Run, account string) error {
 	if account == "" || account == run.AccountID {
 		return nil
 	}
@@ -233,9 +233,9 @@ func (e *Enumerator) keepAccount(ctx context.Context, run billing.Run, account s
 	return err
 }
 
-// begin checks the application's tables before a run is opened, or opened again, and says once what
+// checkTables checks the application's tables before a run is opened, or opened again, and says once what
 // is missed.
-func (e *Enumerator) begin(ctx context.Context, dryRun bool) error {
+func (e *Enumerator) checkTables(ctx context.Context, dryRun bool) error {
 	warnings, err := e.checkApplication(ctx, dryRun)
 	if err != nil {
 		return fmt.Errorf("nothing was started: %w", err)
@@ -293,7 +293,7 @@ func (e *Enumerator) continueRun(ctx context.Context, id string) (Enumeration, e
 	}
 	account, err := e.checkAccount(ctx)
 	if err == nil {
-		err = e.keepAccount(ctx, run, account)
+		err = e.ensureAccount(ctx, run, account)
 	}
 	if err == nil {
 		_, err = e.checkApplication(ctx, run.DryRun)
@@ -326,7 +326,7 @@ func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumer
 	if run.Status == billing.RunEnumerating {
 		return e.continueRun(ctx, id)
 	}
-	if err := e.begin(ctx, run.DryRun); err != nil {
+	if err := e.checkTables(ctx, run.DryRun); err != nil {
 		return Enumeration{RunID: id}, err
 	}
 	account, err := e.checkAccount(ctx)

@@ -6,21 +6,21 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Explanation is what a worker sees of an organization, and what it would do.
+// Explanation is what a worker sees of an organization and what it would do.
 type Explanation struct {
 	Record       billing.Record
 	Truth        billing.Truth
 	Choice       billing.Choice
 	Plan         billing.Plan
 	LowersAccess bool // the plan lowers access
-	// Refusal is why nothing can be planned; nil where there is a plan.
+	// Refusal is why there is no plan; nil if there is one.
 	Refusal *billing.Failure
-	// Withheld is why the plan would not be carried out by a run over the organization alone, whatever its limit.
+	// Withheld is why a run over this organization alone would not carry out the plan, whatever its limit; nil if it
+	// would.
 	Withheld *billing.Failure
 }
 
-// Explain reads one organization as a worker does, fresh from both sides, and plans. It writes
-// nothing.
+// Explain reads one organization from the database and from Stripe, as a worker does, and plans. It writes nothing.
 func (r *Reconciler) Explain(ctx context.Context, orgID string) (Explanation, error) {
 	return retry(ctx, r.Retry, func() (Explanation, error) { return r.explain(ctx, orgID) })
 }
@@ -30,9 +30,9 @@ func (r *Reconciler) explain(ctx context.Context, orgID string) (Explanation, er
 	if err != nil {
 		return Explanation{}, err
 	}
-	for _, record := range records { // one at most, by the id as the database spells it
+	for _, record := range records { // one at most; its id is as the database spells it
 		b := &batch{Reconciler: r}
-		t := &task{work: billing.Work{OrgID: record.Org.ID}, run: billing.Run{OrgID: record.Org.ID}, record: record, exists: true, alone: true}
+		t := &task{work: billing.Work{OrgID: record.Org.ID}, run: billing.Run{OrgID: record.Org.ID}, record: record, exists: true, lookUpAlone: true}
 		plan, err := b.plan(ctx, t)
 		if err != nil && billing.AsFailure(err).Class != billing.Permanent {
 			return Explanation{}, err

@@ -9,24 +9,25 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// guardReader tells what runs did and held back before. How many organizations a run may lower is counted when
-// it writes.
+// guardReader reads what runs wrote and withheld before. The run's downgrades are counted elsewhere, in the transaction
+// that writes.
 type guardReader interface {
 	RecentRepairs(ctx context.Context, orgIDs []string, since time.Time) ([]billing.Repair, error)
 	WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error)
 }
 
-// recent are the repairs of a batch's organizations within a day. They are read at once, when the first of them
-// has something to write.
-type recent struct {
+// repairCache has the repairs of a batch's organizations within 24 hours. It is filled for all of them at once, when
+// the first one has something to write.
+type repairCache struct {
 	mu      sync.Mutex
 	read    bool
 	repairs map[string][]billing.Repair
 }
 
-// guard looks at a plan that changes something. A change that a run made within a day, and something undid,
-// is warned of. held is why the plan is not to be carried out; nil if it is: a lowering is not repeated within
-// a day, and a run over one organization does not lower what another run holds back, unless a person allowed it.
+// guard checks a plan that changes something. If the plan repeats a change that a run made within 24 hours and
+// something undid, guard adds a warning. held is the reason not to carry out the plan, nil if there is none. There are
+// two: the repeated change lowers access, or this run is over one organization and would lower access while another run
+// withholds that. A person can override both.
 func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded billing.Plan, held *billing.Failure, err error) {
 	repairs, err := b.recentRepairs(ctx, t)
 	if err != nil {
@@ -40,7 +41,7 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	case !b.lowers(plan) || t.run.OverridesGuard():
 		return plan, nil, nil
 	case b.Rules.Tiers.LowersAccess(undone):
-		if err := b.stillStands(ctx, t); err != nil {
+		if err := b.checkUnchanged(ctx, t); err != nil {
 			return plan, nil, err
 		}
 		return plan, billing.NotRepeated(by), nil
@@ -54,9 +55,9 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	return plan, billing.WithheldByRun(holder), nil
 }
 
-// stillStands makes sure that the record is the one that was read. Else what was repaired may be a repair that another
-// run made since, and nothing has undone it: [billing.ErrRecordChanged].
-func (b *batch) stillStands(ctx context.Context, t *task) error {
+// checkUnchanged returns [billing.ErrRecordChanged] if the record changed since it was read. Then the repair may be one
+// that another run made since, and nothing has undone it.
+func (b *batch) checkUnchanged(ctx context.Context, t *task) error {
 	records, err := b.Store.Records(ctx, []string{t.work.OrgID})
 	if err == nil && !records[t.work.OrgID].Same(t.record) {
 		err = billing.ErrRecordChanged
@@ -64,16 +65,16 @@ func (b *batch) stillStands(ctx context.Context, t *task) error {
 	return err
 }
 
-// recentRepairs are those that runs other than the task's made for its organization. A record that was read
-// anew may have been repaired since the others' were read.
+// recentRepairs returns the recent repairs of the task's organization that other runs made.
 func (b *batch) recentRepairs(ctx context.Context, t *task) ([]billing.Repair, error) {
 	all, err := b.readRepairs(ctx, t)
 	return slices.DeleteFunc(slices.Clone(all), func(r billing.Repair) bool { return r.RunID == t.work.RunID }), err
 }
 
+// readRepairs reads the cache, or the database if the task's record was reloaded: it may have been repaired since.
 func (b *batch) readRepairs(ctx context.Context, t *task) ([]billing.Repair, error) {
 	since := b.now().Add(-billing.UndoneWithin)
-	if t.alone {
+	if t.lookUpAlone {
 		return b.Store.RecentRepairs(ctx, []string{t.work.OrgID}, since)
 	}
 	b.recent.mu.Lock()

@@ -7,8 +7,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// emitRun writes the metrics of a run that ended. What somebody accepted is no reason for an alarm and not counted
-// among errors, warnings and drift of access.
+// emitRun writes the metrics of a closed run. The counts of errors, warnings and access drift exclude what somebody
+// accepted, because that must not raise an alarm.
 func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error {
 	problems := []error{m.Emit(nil,
 		telemetry.Count(telemetry.MetricOrganizations, s.TotalOrganizations),
@@ -39,8 +39,8 @@ func emitRun(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error
 	return errors.Join(problems...)
 }
 
-// emitCatchUp writes the metrics of a catch-up that ended. That one which completed is suspect is only ever said,
-// never denied: that the next one is not takes nothing back.
+// emitCatchUp writes the metrics of a closed catch-up. It reports a suspect catch-up as 1 and never reports 0: the next
+// catch-up does not make up for it.
 func emitCatchUp(m *telemetry.Metrics, s billing.Summary, drift billing.Drift) error {
 	metrics := []telemetry.Metric{
 		telemetry.Count(telemetry.MetricCatchUpAccessDrift, drift.Access),

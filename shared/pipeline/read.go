@@ -8,35 +8,36 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// hints are what is known of an organization before Stripe is asked, beyond its record. They say
-// what to ask for, never what the answer is.
+// hints are what is known about an organization, besides its record, before Stripe is read. They say what to read;
+// nothing is decided from them.
 type hints struct {
-	named     []string // subscriptions that may be its: the metadata may name it, or an event led there
-	told      []string // those of them that events name: they are read whatever else is settled
-	unsettled bool     // its recorded subscriptions will not settle which one governs
-	// sweptBy is the run in whose snapshot, begun at sweptFrom, named are all that name the organization;
-	// "" without one.
+	named     []string // subscriptions that may belong to it: their metadata may name it, or an event named them
+	eventSubs []string // those that events name: they are always read
+	unsettled bool     // its recorded subscriptions do not suffice to choose the governing one
+	// sweptBy is the run whose snapshot, started at sweptFrom, was read: named has every subscription in it that names
+	// the organization. "" means that there is no snapshot.
 	sweptBy   string
 	sweptFrom time.Time
 }
 
-// read asks Stripe afresh for what may govern the organization, and the database whose else it may
-// be, but for what [Reconciler.share] looks up.
+// read reads from Stripe the subscriptions that may govern the organization, and from the database who else may own
+// them. [Reconciler.loadSharedCustomers] looks up who shares their customers.
 func (r *reading) read(ctx context.Context) (billing.Truth, error) {
 	if r.record.Org.Deleted {
 		return billing.Truth{ReadAt: r.at}, nil
 	}
-	if err := r.ask(ctx); err != nil {
+	if err := r.readNeeded(ctx); err != nil {
 		return billing.Truth{}, err
 	}
 	return r.truth(ctx)
 }
 
-// readAll asks whatever endpoint could still name a candidate: before access is lowered, none may be left out.
-// The subscriptions whose metadata names the organization are in the run's snapshot; without one Stripe's search
-// finds them, but for those that changed within about a minute. searched is false where the account has no search.
+// readForDowngrade reads every source that can name a subscription of the organization, because access is lowered only
+// after all of them were read. The run's snapshot has the subscriptions whose metadata names the organization. Without
+// a snapshot, Stripe's search finds them, except those that changed within about a minute. searched is false if the
+// account has no search.
 // https://docs.stripe.com/search#data-freshness
-func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bool, err error) {
+func (r *reading) readForDowngrade(ctx context.Context) (truth billing.Truth, searched bool, err error) {
 	swept, err := r.snapshotStands(ctx)
 	if err != nil {
 		return truth, false, err
@@ -50,14 +51,14 @@ func (r *reading) readAll(ctx context.Context) (truth billing.Truth, searched bo
 		}
 		named = append(slices.Clone(named), found...)
 	}
-	if err = r.askAll(ctx, named); err == nil {
+	if err = r.readSources(ctx, named); err == nil {
 		truth, err = r.truth(ctx)
 	}
 	return truth, searched, err
 }
 
-// snapshotStands reports whether the run still has the snapshot that was looked at: while one is removed, it may
-// have been read with holes.
+// snapshotStands reports whether the run still has the snapshot that was read. If the snapshot was being deleted, the
+// worker may have read only a part of it.
 func (r *reading) snapshotStands(ctx context.Context) (bool, error) {
 	if r.known.sweptBy == "" {
 		return false, nil
@@ -67,7 +68,7 @@ func (r *reading) snapshotStands(ctx context.Context) (bool, error) {
 	return err == nil && run.HasSnapshot(r.now()) && run.SweptFrom.Equal(r.known.sweptFrom), err
 }
 
-// truth is what was seen so far.
+// truth returns what was read so far, and who claims it.
 func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 	truth := billing.Truth{ReadAt: r.at}
 	missing, err := r.customerMissing(ctx)
@@ -83,16 +84,16 @@ func (r *reading) truth(ctx context.Context) (billing.Truth, error) {
 	return truth, err
 }
 
-// share looks up who else is known under the customers of what is in doubt, if anything is. That
-// goes through whole tables.
-func (r *Reconciler) share(ctx context.Context, truth *billing.Truth, record billing.Record) (err error) {
+// loadSharedCustomers looks up which other organizations share the customers of ambiguous subscriptions, if there are
+// any. The query scans whole tables.
+func (r *Reconciler) loadSharedCustomers(ctx context.Context, truth *billing.Truth, record billing.Record) (err error) {
 	if customers := billing.AmbiguousCustomers(*truth, record); len(customers) > 0 {
 		truth.Claims.SharedCustomers, err = r.Store.SharedCustomers(ctx, customers)
 	}
 	return err
 }
 
-// reading is a fresh look at one organization in Stripe; nothing is asked for twice.
+// reading reads one organization from Stripe. It makes no request twice.
 type reading struct {
 	*batch
 
@@ -100,44 +101,46 @@ type reading struct {
 	known     hints
 	at        time.Time
 	found     subscriptions
-	retrieved map[string]bool // subscriptions asked for singly
-	customers map[string]bool // asked for, and whether Stripe has them
-	otherMode []string        // recorded ids that are in Stripe's other mode
-	inMode    bool            // a recorded id is in the key's
+	retrieved map[string]bool // subscriptions that were read one by one, or need not be
+	customers map[string]bool // the customers that were read, and whether Stripe has them
+	otherMode []string        // recorded ids that exist in Stripe's other mode
+	inMode    bool            // a recorded id exists in the key's mode
 }
 
 func (b *batch) newReading(record billing.Record, known hints) *reading {
 	return &reading{batch: b, record: record, known: known, at: b.now(), retrieved: map[string]bool{}, customers: map[string]bool{}}
 }
 
-// ask reads the recorded subscriptions and, unless they settle it, all of the customers' and
-// those whose metadata names the organization. A customer's list has the recorded ones too: where
-// it is needed anyway, it comes first.
-func (r *reading) ask(ctx context.Context) error {
+// readNeeded reads the recorded subscriptions. If they do not suffice, it also reads the customers' subscriptions and
+// those whose metadata names the organization. A customer's list has the recorded ones too, so if it is known to be
+// needed, it is read first.
+func (r *reading) readNeeded(ctx context.Context) error {
 	if !r.known.unsettled {
 		if err := r.readRecorded(ctx); err != nil {
 			return err
 		}
 		if billing.RecordedSuffice(r.found) {
-			return r.readTold(ctx)
+			return r.readEventSubs(ctx)
 		}
 	}
-	return r.askAll(ctx, r.known.named)
+	return r.readSources(ctx, r.known.named)
 }
 
-// readTold reads what events name of an organization that is settled without it.
-func (r *reading) readTold(ctx context.Context) error {
-	if own := r.customerIDs(); len(r.known.told) > readSingly {
+// readEventSubs reads the subscriptions that events name, if the recorded ones suffice to choose.
+func (r *reading) readEventSubs(ctx context.Context) error {
+	if own := r.customerIDs(); len(r.known.eventSubs) > readSingly {
 		for _, customer := range own {
 			if err := r.readNamedOf(ctx, customer, own); err != nil {
 				return err
 			}
 		}
 	}
-	return r.readNamed(ctx, r.known.told)
+	return r.readNamed(ctx, r.known.eventSubs)
 }
 
-func (r *reading) askAll(ctx context.Context, named []string) error {
+// readSources reads the customers' lists, then the recorded subscriptions that are in none of them, then the lists of
+// the customers that these name, and last the named subscriptions.
+func (r *reading) readSources(ctx context.Context, named []string) error {
 	for _, step := range []func(context.Context) error{r.readCustomers, r.readRecorded, r.readCustomers} {
 		if err := step(ctx); err != nil {
 			return err
@@ -149,7 +152,7 @@ func (r *reading) askAll(ctx context.Context, named []string) error {
 func (r *reading) readRecorded(ctx context.Context) error {
 	for _, id := range r.record.RecordedIDs() {
 		sub, exists, err := r.retrieve(ctx, id)
-		if err := r.note(id, exists, err); err != nil {
+		if err := r.recordMode(id, exists, err); err != nil {
 			return err
 		}
 		if exists {
@@ -159,9 +162,9 @@ func (r *reading) readRecorded(ctx context.Context) error {
 	return nil
 }
 
-// note keeps in which mode a recorded id exists. That it is the other one is an answer: [billing.Rules.Plan] says what
-// follows from it.
-func (r *reading) note(id string, exists bool, err error) error {
+// recordMode notes in which Stripe mode a recorded id exists. The other mode is no error here: [billing.Rules.Plan]
+// decides what follows from it.
+func (r *reading) recordMode(id string, exists bool, err error) error {
 	r.inMode = r.inMode || exists
 	if err == nil || billing.AsFailure(err).Reason != billing.ReasonOtherMode {
 		return err
@@ -170,12 +173,12 @@ func (r *reading) note(id string, exists bool, err error) error {
 	return nil
 }
 
-// readSingly is how many subscriptions that name an organization are read one by one. Of more the customers' lists are
-// read too, a hundred at a time: a worker has few reads a second, and must come to an end.
+// readSingly is how many named subscriptions are read one by one. If there are more, the customers' lists are read too,
+// with a hundred subscriptions a page: a worker may make only a few requests a second, and must finish.
 const readSingly = 20
 
-// readNamed adds those of the subscriptions whose metadata may still name the organization, or that are of one
-// of its customers.
+// readNamed reads the subscriptions and adds those whose metadata may still name the organization and those of its
+// customers.
 func (r *reading) readNamed(ctx context.Context, named []string) error {
 	own := r.customerIDs()
 	ofCustomer := map[string]int{}
@@ -198,13 +201,13 @@ func (r *reading) readNamed(ctx context.Context, named []string) error {
 	return nil
 }
 
-// readNamedOf adds those of the customer's subscriptions that may name the organization, and has none of them read
-// singly any more. A list that cannot be used, because of a subscription that is none of the organization's perhaps,
-// saves nothing: then they are read singly.
+// readNamedOf reads a customer's list and adds the subscriptions that may name the organization. None of the list is
+// read one by one later. If the list cannot be used, perhaps because of another organization's subscription, its
+// subscriptions are read one by one.
 func (r *reading) readNamedOf(ctx context.Context, customerID string, own []string) error {
 	subs, _, err := r.Stripe.CustomerSubscriptions(ctx, customerID)
 	if err != nil && billing.AsFailure(err).Class == billing.Permanent {
-		return nil // each is asked for by itself
+		return nil // each subscription is read by itself
 	}
 	for _, sub := range subs {
 		r.retrieved[sub.ID] = true
@@ -219,7 +222,7 @@ func (r *reading) addNamed(sub billing.Subscription, own []string) {
 	}
 }
 
-// retrieve returns a subscription that was not seen before.
+// retrieve reads a subscription. If it was read before, retrieve returns false.
 func (r *reading) retrieve(ctx context.Context, id string) (billing.Subscription, bool, error) {
 	if r.retrieved[id] || r.found.has(id) {
 		return billing.Subscription{}, false, nil
@@ -228,15 +231,15 @@ func (r *reading) retrieve(ctx context.Context, id string) (billing.Subscription
 	return r.Stripe.Subscription(ctx, id)
 }
 
-// readCustomers adds the subscriptions of every customer the organization is known under: those
-// that the record names and those of its recorded subscriptions.
+// readCustomers adds the subscriptions of every customer of the organization: the customers that the record names, and
+// those of the recorded subscriptions.
 func (r *reading) readCustomers(ctx context.Context) error {
 	for _, id := range r.customerIDs() {
 		if _, asked := r.customers[id]; asked {
 			continue
 		}
 		subs, exists, err := r.Stripe.CustomerSubscriptions(ctx, id)
-		if err := r.note(id, exists, err); err != nil {
+		if err := r.recordMode(id, exists, err); err != nil {
 			return err
 		}
 		r.customers[id] = exists
@@ -255,8 +258,8 @@ func (r *reading) customerIDs() []string {
 	return ids
 }
 
-// customerMissing reports whether Stripe has none of the organization's customers (any more),
-// where that makes a difference.
+// customerMissing reports whether Stripe has none of the organization's customers, or deleted them. It checks only if
+// no subscription was found or recorded.
 func (r *reading) customerMissing(ctx context.Context) (bool, error) {
 	if len(r.customers) == 0 || len(r.found) > 0 || len(r.record.RecordedIDs()) > 0 {
 		return false, nil
@@ -273,7 +276,7 @@ func (r *reading) customerMissing(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// subscriptions seen, the latest reading of each.
+// subscriptions are those that were read, each as it was read last.
 type subscriptions []billing.Subscription
 
 func (s *subscriptions) add(sub billing.Subscription) {
@@ -296,7 +299,8 @@ func (s *subscriptions) has(id string) bool {
 	return slices.ContainsFunc(*s, func(sub billing.Subscription) bool { return sub.ID == id })
 }
 
-// onlyOf: the record names all of them, spelled as they are, so that whoever else does stands in it.
+// onlyOf reports whether the record names all of them, in the same spelling. Then the record also has every other
+// organization that names one.
 func (s *subscriptions) onlyOf(record billing.Record) bool {
 	named := map[string]bool{}
 	for _, row := range record.Rows {

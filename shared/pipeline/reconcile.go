@@ -18,7 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// What the workers need of the database.
+// The parts of the database that the workers use.
 type (
 	runsReader interface {
 		Runs(ctx context.Context, ids []string) (map[string]billing.Run, error)
@@ -40,33 +40,33 @@ type (
 	}
 )
 
-// Stripe is what the workers read there.
+// Stripe is the part of the Stripe client that the workers use.
 type Stripe interface {
 	accountReader
 	Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error)
 	CustomerSubscriptions(ctx context.Context, customerID string) (subs []billing.Subscription, exists bool, err error)
 	CustomerExists(ctx context.Context, customerID string) (bool, error)
 	SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error)
-	Renewals() int64
+	KeyVersion() int64
 	TakeUsage() billing.Usage
 }
 
-// Disposition is what becomes of an organization's messages.
+// Disposition says what happens to an organization's messages.
 type Disposition int
 
 const (
-	// Acknowledge: the work is done, or not to be done.
+	// Acknowledge: delete the message.
 	Acknowledge Disposition = iota
-	// Return: the queue is to deliver it again later.
+	// Return: SQS delivers it again later.
 	Return
-	// DeadLetter: given up; a person looks at it.
+	// DeadLetter: move it to the dead-letter queue for a person.
 	DeadLetter
 )
 
-// Result is what becomes of an organization's messages, and why.
+// Result says what happens to an organization's messages, and why.
 type Result struct {
 	Disposition Disposition
-	Failure     *billing.Failure // why they are returned or given up
+	Failure     *billing.Failure // why they are returned or dead-lettered; nil if neither
 }
 
 // Reconciler compares organizations with Stripe and repairs them.
@@ -84,19 +84,19 @@ type Reconciler struct {
 	Stripe   Stripe
 	Rules    billing.Rules
 	Parallel int           // organizations at once; 0 means 8
-	Reserve  time.Duration // kept of the deadline
+	Reserve  time.Duration // part of the deadline that is kept for the end
 	Retry    Retry
 	Now      func() time.Time
 	Log      *slog.Logger
 
-	stripeBreaker breaker
-	noSearch      sync.Map // ids of runs of which it was said
-	accounts      accounts
+	stripeBreaker  breaker
+	warnedNoSearch sync.Map // ids of the runs whose missing search was logged
+	accounts       accounts
 }
 
 const (
 	defaultParallel = 8
-	// maxRounds bounds how often an organization that changes under our hands is read anew.
+	// maxRounds is how often an organization is read again because it changed meanwhile.
 	maxRounds = 3
 	// breakerThreshold is how many organizations must fail in a row to open the circuit breaker for Stripe.
 	breakerThreshold = 3
@@ -104,40 +104,40 @@ const (
 
 // task is one organization of a batch.
 type task struct {
-	work   billing.Work
-	run    billing.Run
-	item   billing.Item
-	record billing.Record
-	told   []string       // subscriptions that events name for the organization
-	exists bool           // the organization does
-	swept  *billing.Truth // what the run's snapshot says; nil where there is none to go by
-	last   bool
-	asked  bool // Stripe was, for this organization
-	// lowered: a write that lowers access was sent, whatever became of it.
-	lowered bool
-	// doubt is what was read where a subscription may be another organization's as well. Who else is
-	// known under its customer is looked up for all such of the batch at once, and once only: alone is
-	// for what is read after that.
-	doubt  *billing.Truth
-	alone  bool
-	truth  billing.Truth // that was planned on last
-	result Result
+	work         billing.Work
+	run          billing.Run
+	item         billing.Item
+	record       billing.Record
+	eventSubs    []string       // the organization's subscriptions that events name
+	exists       bool           // whether the organization exists
+	swept        *billing.Truth // what the run's snapshot says; nil if there is no usable one
+	lastReceive  bool           // the queue does not deliver the message again
+	calledStripe bool           // whether this organization made a Stripe request
+	// sentDowngrade: a write that lowers access was sent; it may have failed.
+	sentDowngrade bool
+	// ambiguous is what was read from Stripe, if one of its subscriptions may also belong to another organization. The
+	// batch looks up who shares the customers once, for all such tasks. lookUpAlone: that is done for the task, or
+	// its record was reloaded since, so that the task makes its own look-ups.
+	ambiguous   *billing.Truth
+	lookUpAlone bool
+	truth       billing.Truth // what the last plan was made from
+	result      Result
 }
 
-// Reconcile handles the work of a batch of messages and returns the result of each. lastReceive tells of each
-// whether one of its messages was received for the last time: the queue gives it up after this.
+// Reconcile handles the work of a batch of messages and returns the result of each. lastReceive says for each whether
+// the queue delivers one of its messages for the last time.
 func (r *Reconciler) Reconcile(ctx context.Context, lastReceive map[billing.Work]bool) map[billing.Work]Result {
 	ctx, cancel := withReserve(ctx, r.Reserve)
 	defer cancel()
 	tasks := make(map[billing.Work]*task, len(lastReceive))
 	for work, last := range lastReceive {
-		tasks[work] = &task{work: work, last: last}
+		tasks[work] = &task{work: work, lastReceive: last}
 	}
 	b := &batch{Reconciler: r}
 	if err := r.Retry.do(ctx, func() error { return r.load(ctx, tasks) }); err != nil {
 		b.failBatch(ctx, tasks, billing.AsFailure(err))
 	} else {
-		b.process(ctx, open(tasks))
+		b.process(ctx, openTasks(tasks))
 	}
 	countRequests(ctx, r.Store, r.Stripe.TakeUsage(), mainRun(tasks), r.Log)
 	results := make(map[billing.Work]Result, len(tasks))
@@ -147,8 +147,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, lastReceive map[billing.Work
 	return results
 }
 
-// load reads everything a batch needs, in a number of queries that does not depend on its size.
-// Records come last: they are read before Stripe is, and as late as possible.
+// load reads everything that a batch needs. The number of queries does not depend on the size of the batch. It reads
+// the records last, because they should be as fresh as possible, but older than what Stripe answers.
 func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) error {
 	orgIDs, runIDs := map[string]bool{}, map[string]bool{}
 	for w := range tasks {
@@ -168,7 +168,7 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	for w, t := range tasks {
 		t.item = items[w]
 	}
-	if err := r.loadTold(ctx, tasks); err != nil {
+	if err := r.loadEventSubs(ctx, tasks); err != nil {
 		return err
 	}
 	records, err := r.Store.Records(ctx, slices.Collect(maps.Keys(orgIDs)))
@@ -181,8 +181,8 @@ func (r *Reconciler) load(ctx context.Context, tasks map[billing.Work]*task) err
 	return r.loadSnapshots(ctx, tasks)
 }
 
-// loadTold reads which subscriptions events name, where the run is a catch-up.
-func (r *Reconciler) loadTold(ctx context.Context, tasks map[billing.Work]*task) error {
+// loadEventSubs reads the subscriptions that events name. Only catch-ups have any.
+func (r *Reconciler) loadEventSubs(ctx context.Context, tasks map[billing.Work]*task) error {
 	var work []billing.Work
 	for w, t := range tasks {
 		if t.run.Kind() == billing.KindCatchUp {
@@ -192,21 +192,21 @@ func (r *Reconciler) loadTold(ctx context.Context, tasks map[billing.Work]*task)
 	if len(work) == 0 {
 		return nil
 	}
-	told, err := r.Store.EventSubscriptions(ctx, work)
+	eventSubs, err := r.Store.EventSubscriptions(ctx, work)
 	for w, t := range tasks {
-		t.told = told[w]
+		t.eventSubs = eventSubs[w]
 	}
 	return err
 }
 
-// open returns the tasks that need work and gives the others their result.
-func open(tasks map[billing.Work]*task) []*task {
+// openTasks returns the tasks that need work and gives the others their result.
+func openTasks(tasks map[billing.Work]*task) []*task {
 	var todo []*task
 	for _, t := range tasks {
 		switch {
 		case t.run.ID == "":
 			t.result = Result{DeadLetter, billing.AsFailure(billing.UnknownRun(t.work.RunID))}
-		case t.item.OrgID == "" && t.run.Trimmed: // it had its outcome
+		case t.item.OrgID == "" && t.run.Trimmed: // its item had an outcome and was trimmed
 			t.result = Result{Disposition: Acknowledge}
 		case t.item.OrgID == "":
 			t.result = Result{DeadLetter, &billing.Failure{
@@ -224,12 +224,12 @@ func open(tasks map[billing.Work]*task) []*task {
 	return todo
 }
 
-// onStopped decides about a message whose run is stopped; f is why, if it was met just now. It is
-// acknowledged: resuming the run sends what is pending anew. What was given up before came from the
-// dead-letter queue and is not sent anew, so it goes back there.
+// onStopped returns the result of a task whose run is stopped. f is the failure that stopped the run, if the task met
+// it just now. The message is acknowledged, because a resumed run sends a new message for each pending organization. It
+// sends none for an organization in error, whose message came from the dead-letter queue: that message goes back there.
 func (t *task) onStopped(f *billing.Failure) Result {
 	switch {
-	case t.item.OrgID == "": // it could not be read, so it may be either
+	case t.item.OrgID == "": // the item could not be read, so it may be pending or in error
 		return Result{Return, f}
 	case t.item.Outcome == billing.OutcomeError && !t.run.DryRun:
 		return Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: t.item.Reason, Message: t.item.Error}}
@@ -238,10 +238,10 @@ func (t *task) onStopped(f *billing.Failure) Result {
 	}
 }
 
-// failBatch concludes a batch that could not be read: what concerns the whole run stops it,
-// anything else returns the messages, or gives up those received for the last time.
+// failBatch concludes a batch whose data could not be loaded. A failure of the whole run stops the run. Any other
+// failure returns the messages, except those that were received for the last time: they become dead letters.
 func (b *batch) failBatch(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
-	ctx, cancel := detached(ctx) // one for all of them: a database that hangs must not take the time to answer
+	ctx, cancel := detached(ctx) // one timeout for all tasks: a hanging database must not use up the time for the answer
 	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
@@ -256,9 +256,9 @@ func (b *batch) failBatch(ctx context.Context, tasks map[billing.Work]*task, f *
 type batch struct {
 	*Reconciler
 
-	orgs    []string // of all that is to be done
-	recent  recent
-	stopped sync.Map // ids of runs that met a failure of the whole run
+	orgs    []string // the organizations of all tasks that need work
+	recent  repairCache
+	stopped sync.Map // ids of the runs that a task of the batch stopped
 }
 
 func (b *batch) process(ctx context.Context, todo []*task) {
@@ -269,11 +269,11 @@ func (b *batch) process(ctx context.Context, todo []*task) {
 	if len(todo) == 0 {
 		return
 	}
-	b.each(b.probe(ctx, todo), func(t *task) Result { return b.oneUnlessOpen(ctx, t) })
+	b.each(b.probe(ctx, todo), func(t *task) Result { return b.reconcileUnlessOpen(ctx, t) })
 	b.resolve(ctx, todo)
 }
 
-// each gives the tasks their result, several at once.
+// each sets the result of every task. It runs several tasks at once.
 func (b *batch) each(todo []*task, result func(*task) Result) {
 	var group errgroup.Group
 	group.SetLimit(b.parallel())
@@ -283,17 +283,17 @@ func (b *batch) each(todo []*task, result func(*task) Result) {
 			return nil
 		})
 	}
-	_ = group.Wait() // every result, failures too, stands in its task
+	_ = group.Wait() // no error is lost: each task has its result
 }
 
-// resolve goes on with those that were left in doubt. The look-up goes through whole tables, so it is
-// one for all of them. It comes after Stripe was read for each: who subscribes is known under the
-// customer before, so whoever may own one of the subscriptions is found.
+// resolve finishes the ambiguous tasks: it looks up which organizations share their customers. The query scans whole
+// tables, so it runs once per batch. It must run after Stripe was read: an organization's customer is recorded before
+// its subscription exists, so the query finds every possible owner.
 func (b *batch) resolve(ctx context.Context, todo []*task) {
-	todo = slices.DeleteFunc(slices.Clone(todo), func(t *task) bool { return t.doubt == nil })
+	todo = slices.DeleteFunc(slices.Clone(todo), func(t *task) bool { return t.ambiguous == nil })
 	customers := map[string]bool{}
 	for _, t := range todo {
-		for _, id := range billing.AmbiguousCustomers(*t.doubt, t.record) {
+		for _, id := range billing.AmbiguousCustomers(*t.ambiguous, t.record) {
 			customers[id] = true
 		}
 	}
@@ -307,19 +307,19 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 		if err != nil {
 			return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 		}
-		t.doubt.Claims.SharedCustomers = known
-		return b.one(ctx, t)
+		t.ambiguous.Claims.SharedCustomers = known
+		return b.reconcileOne(ctx, t)
 	})
 }
 
-// probe tries one organization while Stripe is down, to see whether it is back, and returns the
-// others. One that needs nothing of Stripe tells nothing, so the next is tried.
+// While the circuit breaker is open, probe sends one organization to Stripe (half-open) and returns the rest. It skips
+// to the next one if an organization made no Stripe request.
 func (b *batch) probe(ctx context.Context, todo []*task) []*task {
 	for len(todo) > 0 && b.stripeBreaker.open() {
 		t := todo[0]
 		todo = todo[1:]
-		t.result = b.one(ctx, t)
-		if t.asked {
+		t.result = b.reconcileOne(ctx, t)
+		if t.calledStripe {
 			break
 		}
 	}
@@ -333,38 +333,39 @@ func (r *Reconciler) parallel() int {
 	return defaultParallel
 }
 
-func (b *batch) oneUnlessOpen(ctx context.Context, t *task) Result {
+// reconcileUnlessOpen reconciles one organization, or fails it at once if the circuit breaker is open.
+func (b *batch) reconcileUnlessOpen(ctx context.Context, t *task) Result {
 	if b.stripeBreaker.open() {
 		return b.conclude(ctx, t, &billing.Failure{
 			Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable,
 			Message: "Stripe did not answer for other organizations just now",
 		}, billing.Plan{})
 	}
-	return b.one(ctx, t)
+	return b.reconcileOne(ctx, t)
 }
 
-// one brings an organization to its outcome and says what becomes of its message.
-func (b *batch) one(ctx context.Context, t *task) Result {
+// reconcileOne reconciles one organization and returns what happens to its message.
+func (b *batch) reconcileOne(ctx context.Context, t *task) Result {
 	if _, stopped := b.stopped.Load(t.work.RunID); stopped {
 		return t.onStopped(nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return b.conclude(ctx, t, billing.AsFailure(err), billing.Plan{})
 	}
-	again := b.Retry
+	policy := b.Retry
 	if b.stripeBreaker.failing() {
-		again.Tries = 1
+		policy.Tries = 1
 	}
-	plan, err := retry(ctx, again, func() (plan billing.Plan, err error) {
+	plan, err := retry(ctx, policy, func() (plan billing.Plan, err error) {
 		defer func() { err = b.recovered(ctx, t, recover(), err) }()
-		return b.round(ctx, t)
+		return b.retryOnChange(ctx, t)
 	})
-	b.recordAnswer(t, err)
-	if errors.Is(err, billing.ErrAlreadyDecided) && t.lowered {
-		b.confirm(ctx, t) // our write was committed although its answer was lost
+	b.updateBreaker(t, err)
+	if errors.Is(err, billing.ErrAlreadyDecided) && t.sentDowngrade {
+		b.followUp(ctx, t) // our write was committed, but its answer was lost
 	}
-	if t.doubt != nil {
-		return Result{Disposition: Return} // unless resolve goes on with it
+	if t.ambiguous != nil {
+		return Result{Disposition: Return} // resolve replaces this result
 	}
 	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
 		return Result{Disposition: Acknowledge}
@@ -372,7 +373,7 @@ func (b *batch) one(ctx context.Context, t *task) Result {
 	return b.conclude(ctx, t, billing.AsFailure(err), plan)
 }
 
-// recovered makes a panic the failure of its organization alone: the others of the batch are done.
+// recovered turns a panic into the failure of one organization. The rest of the batch is not affected.
 func (b *batch) recovered(ctx context.Context, t *task, panicked any, err error) error {
 	if panicked == nil {
 		return err
@@ -381,12 +382,12 @@ func (b *batch) recovered(ctx context.Context, t *task, panicked any, err error)
 		telemetry.KeyError, fmt.Sprint(panicked), telemetry.KeyStack, string(debug.Stack()))
 	return &billing.Failure{
 		Class: billing.Permanent, Reason: billing.ReasonInternal,
-		Message: fmt.Sprintf("a fault of this program, its log has the details: %v; nothing was written", panicked),
+		Message: fmt.Sprintf("internal error (panic): %v; nothing was written; the worker's log has the stack", panicked),
 	}
 }
 
-// conclude maps a failure's class to what becomes of the message, and records it where the
-// organization is given up. Its own time may be over by then.
+// conclude returns what happens to the message after a failure. If the organization ends in error, conclude records the
+// failure. It has its own timeout, because ctx may have expired.
 func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
 	ctx, cancel := detached(ctx)
 	defer cancel()
@@ -397,21 +398,21 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	if f.Class == billing.RunFatal && t.run.Status.Open() {
 		return b.stop(ctx, t, f)
 	}
-	// A closed run can neither be stopped nor resumed: what was redriven to it waits in the queue.
-	if f.Class != billing.Permanent && !t.last {
+	// A closed run cannot be stopped or resumed, so a message that was redriven to it returns to the queue.
+	if f.Class != billing.Permanent && !t.lastReceive {
 		return Result{Return, f}
 	}
 	item := billing.Item{
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
 		Error: f.Error(), Warnings: plan.Warnings,
 	}
-	if f.Reason.Withholds() || t.run.DryRun { // else they would read as if they had been made
+	if f.Reason.Withholds() || t.run.DryRun { // otherwise the changes would look as if they had been made
 		item.Changes = plan.Changes
 	}
 	err := b.Store.Decide(ctx, item, false, b.now())
 	switch {
 	case errors.Is(err, billing.ErrAlreadyDecided) && t.item.OrgID == "":
-		return Result{Return, f} // its item could not be read; it may not have one
+		return Result{Return, f} // the item could not be read; it may not exist
 	case errors.Is(err, billing.ErrAlreadyDecided):
 		return Result{Disposition: Acknowledge}
 	case err != nil:
@@ -420,15 +421,15 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	if f.Reason == billing.ReasonOtherMode && t.run.Status.Open() {
 		b.stopIfOtherMode(ctx, t)
 	}
-	if t.run.DryRun || b.accepted(ctx, t, f) {
+	if t.run.DryRun || b.isAccepted(ctx, t, f) {
 		return Result{Disposition: Acknowledge, Failure: f}
 	}
 	return Result{DeadLetter, f}
 }
 
-// accepted reports whether the failure is known about its organization: then its message need not wait for anybody.
-// If that cannot be told, it waits.
-func (b *batch) accepted(ctx context.Context, t *task, f *billing.Failure) bool {
+// isAccepted reports whether somebody accepted this error for this organization. Then no dead letter is needed. If the
+// query fails, the message becomes a dead letter.
+func (b *batch) isAccepted(ctx context.Context, t *task, f *billing.Failure) bool {
 	if f.Class != billing.Permanent {
 		return false
 	}
@@ -439,12 +440,12 @@ func (b *batch) accepted(ctx context.Context, t *task, f *billing.Failure) bool 
 	return known && err == nil
 }
 
-// stopIfOtherMode stops the run once so many organizations have ids of the other mode, and none one of the key's,
-// that it is the key which is wrong. What fails here is tried with the next such organization.
+// stopIfOtherMode stops the run if more than [billing.MaxOtherMode] organizations have ids of the other Stripe mode and
+// none has an id of the key's mode: then the key is wrong. If this fails, the next such organization tries again.
 func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 	wrong, err := b.Store.OnlyOtherMode(ctx, t.work.RunID, billing.MaxOtherMode)
 	if err == nil && wrong {
-		_ = b.stop(ctx, t, billing.AllOtherMode()) // a failure to stop is repeated with the next organization
+		_ = b.stop(ctx, t, billing.AllOtherMode()) // the next such organization tries again
 		return
 	}
 	if err != nil {
@@ -452,7 +453,7 @@ func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 	}
 }
 
-// stop ends the run.
+// stop stops the run: it can be resumed.
 func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	stopped, err := b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
 	if err != nil {
@@ -466,8 +467,8 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	return t.onStopped(f)
 }
 
-// round reads, plans and applies, again as long as somebody writes in between.
-func (b *batch) round(ctx context.Context, t *task) (plan billing.Plan, err error) {
+// retryOnChange reads, plans and writes. If the record changed meanwhile, it starts again, maxRounds times at most.
+func (b *batch) retryOnChange(ctx context.Context, t *task) (plan billing.Plan, err error) {
 	for range maxRounds {
 		plan, err = b.attempt(ctx, t)
 		if !errors.Is(err, billing.ErrRecordChanged) {
@@ -487,25 +488,27 @@ func keptChanging(t *task) error {
 	}
 }
 
+// reload reads the record again. From then on the task's look-ups are not those of the batch, which are older.
 func (b *batch) reload(ctx context.Context, t *task) error {
 	records, err := b.Store.Records(ctx, []string{t.work.OrgID})
 	if err == nil {
 		t.record, t.exists = records[t.work.OrgID]
-		t.alone = true
+		t.lookUpAlone = true
 	}
 	return err
 }
 
+// attempt reads, plans and writes once.
 func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	plan, err := b.plan(ctx, t)
-	if err != nil || t.doubt != nil {
+	if err != nil || t.ambiguous != nil {
 		return plan, err
 	}
 	item := t.planned(plan)
 	if len(plan.Changes) == 0 {
 		return plan, b.Store.Decide(ctx, item, false, b.now())
 	}
-	if err := b.stillSameAccount(ctx, t); err != nil {
+	if err := b.checkTaskAccount(ctx, t); err != nil {
 		return plan, err
 	}
 	plan, held, err := b.guard(ctx, t, plan)
@@ -521,17 +524,17 @@ func (b *batch) attempt(ctx context.Context, t *task) (billing.Plan, error) {
 	if held != nil {
 		return plan, held
 	}
-	t.lowered = t.lowered || lowers
+	t.sentDowngrade = t.sentDowngrade || lowers
 	if err := b.Store.Apply(ctx, t.record, plan, item, false, b.now()); err != nil {
 		return plan, err
 	}
 	if lowers {
-		b.confirm(ctx, t)
+		b.followUp(ctx, t)
 	}
 	return plan, nil
 }
 
-// planned is the organization's item once the plan is carried out.
+// planned returns the organization's item after the plan is carried out.
 func (t *task) planned(plan billing.Plan) billing.Item {
 	return billing.Item{
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: plan.Outcome, Reason: plan.Reason, SubscriptionID: plan.GoverningID,
@@ -539,23 +542,23 @@ func (t *task) planned(plan billing.Plan) billing.Item {
 	}
 }
 
-// plan compares what Stripe holds with the record read before. It leaves the task in doubt where
-// the batch is to be asked first who shares a customer: then there is no plan yet.
+// plan reads Stripe and compares it with the record, which was read before. If it must first be known who shares a
+// customer, it sets t.ambiguous and returns no plan.
 func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	if !t.exists {
 		return billing.Plan{Outcome: billing.OutcomeSkipped, Reason: billing.ReasonOrganizationDeleted}, nil
 	}
-	if t.doubt != nil { // and resolved
-		t.truth, t.doubt = *t.doubt, nil
+	if t.ambiguous != nil { // resolve has looked up who shares the customers
+		t.truth, t.ambiguous = *t.ambiguous, nil
 		plan, err := b.Rules.Plan(t.truth, t.record)
 		if err != nil || !b.lowers(plan) {
 			return plan, err
 		}
-		// Not on what was seen before others were asked for.
+		// Access is not lowered on a reading that is older than the look-up: Stripe is read again.
 	}
 	known := t.hints()
-	t.asked = t.asked || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
-	if err := b.stillSameAccount(ctx, t); err != nil {
+	t.calledStripe = t.calledStripe || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
+	if err := b.checkTaskAccount(ctx, t); err != nil {
 		return billing.Plan{}, err
 	}
 	reading := b.newReading(t.record, known)
@@ -564,10 +567,10 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 		return billing.Plan{}, err
 	}
 	plan, err := b.planFor(ctx, t, truth)
-	if err != nil || t.doubt != nil || !b.lowers(plan) {
+	if err != nil || t.ambiguous != nil || !b.lowers(plan) {
 		return plan, err
 	}
-	truth, searched, err := reading.readAll(ctx)
+	truth, searched, err := reading.readForDowngrade(ctx)
 	if err != nil {
 		return billing.Plan{}, err
 	}
@@ -579,37 +582,38 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 	return plan, err
 }
 
+// lowers reports whether the plan lowers access.
 func (r *Reconciler) lowers(plan billing.Plan) bool {
 	return r.Rules.Tiers.LowersAccess(plan.Changes)
 }
 
-// warnNoSearch says so once for each run, as far as this process knows.
+// warnNoSearch logs once for each run, in this process, that the account has no search.
 func (r *Reconciler) warnNoSearch(ctx context.Context, runID string) {
-	if _, said := r.noSearch.LoadOrStore(runID, true); !said {
+	if _, warned := r.warnedNoSearch.LoadOrStore(runID, true); !warned {
 		r.Log.WarnContext(ctx, "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects", telemetry.KeyRunID, runID)
 	}
 }
 
-// planFor leaves the task in doubt where it has to be known first who shares a customer.
+// planFor plans with what was read. If it must first be known who shares a customer, it sets t.ambiguous and returns no
+// plan.
 func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (billing.Plan, error) {
-	if !t.alone && len(billing.AmbiguousCustomers(truth, t.record)) > 0 {
-		t.doubt, t.alone = &truth, true
+	if !t.lookUpAlone && len(billing.AmbiguousCustomers(truth, t.record)) > 0 {
+		t.ambiguous, t.lookUpAlone = &truth, true
 		return billing.Plan{}, nil
 	}
-	if err := b.share(ctx, &truth, t.record); err != nil {
+	if err := b.loadSharedCustomers(ctx, &truth, t.record); err != nil {
 		return billing.Plan{}, err
 	}
 	t.truth = truth
 	return b.Rules.Plan(truth, t.record)
 }
 
-// confirm reads Stripe once more after access was lowered: what came back between our read and
-// our write is given back. The outcome is committed, so a failure here, of whatever kind, is only
-// logged.
-func (b *batch) confirm(ctx context.Context, t *task) {
+// followUp reads Stripe again after a write that lowered access. If a subscription came back between the read and the
+// write, it restores the access. The outcome is already committed, so a failure here is only logged.
+func (b *batch) followUp(ctx context.Context, t *task) {
 	err := b.Retry.do(ctx, func() error {
 		for range maxRounds {
-			if err := b.followUp(ctx, t); !errors.Is(err, billing.ErrRecordChanged) {
+			if err := b.followUpOnce(ctx, t); !errors.Is(err, billing.ErrRecordChanged) {
 				return err
 			}
 		}
@@ -621,7 +625,7 @@ func (b *batch) confirm(ctx context.Context, t *task) {
 	}
 }
 
-func (b *batch) followUp(ctx context.Context, t *task) error {
+func (b *batch) followUpOnce(ctx context.Context, t *task) error {
 	items, err := b.Store.Items(ctx, []billing.Work{t.work})
 	if err != nil {
 		return err
@@ -633,21 +637,21 @@ func (b *batch) followUp(ctx context.Context, t *task) error {
 	if err != nil || len(plan.Changes) == 0 {
 		return err
 	}
-	if err := b.stillSameAccount(ctx, t); err != nil {
+	if err := b.checkTaskAccount(ctx, t); err != nil {
 		return err
 	}
 	item := items[t.work]
-	if plan.Reason != billing.ReasonRepaired { // which says less than any other
+	if plan.Reason != billing.ReasonRepaired { // the least specific reason
 		item.Reason = plan.Reason
 	}
-	item.SubscriptionID, item.Warnings = plan.GoverningID, plan.Warnings // as things stand now
+	item.SubscriptionID, item.Warnings = plan.GoverningID, plan.Warnings // the present state
 	item.Changes = append(item.Changes, plan.Changes...)
 	return b.Store.Apply(ctx, t.record, plan, item, true, b.now())
 }
 
-// recordAnswer counts whether Stripe answered for the organization in the circuit breaker.
-func (r *Reconciler) recordAnswer(t *task, err error) {
-	if !t.asked {
+// updateBreaker tells the circuit breaker whether Stripe answered for the organization.
+func (r *Reconciler) updateBreaker(t *task, err error) {
+	if !t.calledStripe {
 		return
 	}
 	if err == nil {
@@ -655,7 +659,7 @@ func (r *Reconciler) recordAnswer(t *task, err error) {
 		return
 	}
 	switch billing.AsFailure(err).Reason {
-	case billing.ReasonStripeUnavailable, billing.ReasonStripeUnauthorized: // the same for every organization
+	case billing.ReasonStripeUnavailable, billing.ReasonStripeUnauthorized: // these affect every organization
 		r.stripeBreaker.fail(t.work.OrgID)
 	case billing.ReasonDatabaseUnavailable, billing.ReasonOutOfTime, billing.ReasonInternal:
 		// says nothing about Stripe
@@ -664,8 +668,8 @@ func (r *Reconciler) recordAnswer(t *task, err error) {
 	}
 }
 
-// breaker is a circuit breaker. It holds the organizations that Stripe failed for since its last answer. One
-// that always fails counts once.
+// breaker is a circuit breaker. It has the organizations for which Stripe failed since it last answered. An
+// organization that fails again counts once.
 type breaker struct {
 	mu   sync.Mutex
 	orgs map[string]bool
@@ -698,8 +702,8 @@ func (s *breaker) failing() bool { return s.count() > 0 }
 
 func (s *breaker) open() bool { return s.count() >= breakerThreshold }
 
-// countRequests counts requests to Stripe on the run. They are figures, not facts that anything
-// rests on: a failure is only logged.
+// countRequests adds the requests to Stripe to the run's counts. Nothing depends on the counts, so a failure is only
+// logged.
 func countRequests(ctx context.Context, store requestCounter, usage billing.Usage, runID string, log *slog.Logger) {
 	if usage == (billing.Usage{}) {
 		return
@@ -711,7 +715,7 @@ func countRequests(ctx context.Context, store requestCounter, usage billing.Usag
 	}
 }
 
-// mainRun is the run with the most organizations of the batch, of several the first by id.
+// mainRun returns the run with the most organizations in the batch. Of several such runs it returns the first by id.
 func mainRun(tasks map[billing.Work]*task) (runID string) {
 	size := map[string]int{}
 	for _, t := range tasks {

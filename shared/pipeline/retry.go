@@ -10,20 +10,20 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Retry says how work that met a passing failure is tried again in place.
+// Retry says how often, and with which pauses, a failed call is repeated in place.
 type Retry struct {
-	Tries int           // in all; 0 means 3
+	Tries int           // calls in all; 0 means 3
 	Base  time.Duration // first pause, doubled and jittered from there; 0 means 200 ms
 }
 
-// do is retry for what returns nothing but an error.
+// do is retry for a function that returns only an error.
 func (r Retry) do(ctx context.Context, fn func() error) error {
 	_, err := retry(ctx, r, func() (struct{}, error) { return struct{}{}, fn() })
 	return err
 }
 
-// retry calls fn until it succeeds, fails for good, has been tried often enough or ctx ends. It
-// returns what the last call did.
+// retry calls fn until fn succeeds or fails permanently, until the tries are used up, or until ctx ends. It returns the
+// result of the last call.
 func retry[T any](ctx context.Context, r Retry, fn func() (T, error)) (T, error) {
 	policy := backoff.NewExponentialBackOff()
 	policy.InitialInterval, policy.Multiplier = 200*time.Millisecond, 2
@@ -36,7 +36,7 @@ func retry[T any](ctx context.Context, r Retry, fn func() (T, error)) (T, error)
 	}
 	longest := backoff.DefaultMaxElapsedTime
 	if deadline, ok := ctx.Deadline(); ok {
-		longest = time.Until(deadline) // a pause beyond it is not begun
+		longest = time.Until(deadline) // do not start a pause that would end after the deadline
 	}
 	var last error
 	value, err := backoff.Retry(ctx, func() (value T, err error) {
@@ -44,7 +44,7 @@ func retry[T any](ctx context.Context, r Retry, fn func() (T, error)) (T, error)
 		return value, retryable(last)
 	}, backoff.WithBackOff(policy), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(longest))
 	if err != nil && last != nil {
-		return value, last // says more than the end of ctx between two tries
+		return value, last // more specific than the end of ctx between two tries
 	}
 	return value, err
 }
@@ -63,8 +63,8 @@ func retryable(err error) error {
 	return err
 }
 
-// withReserve ends ctx so long before its deadline, if it has one: the rest is for answering.
-// It never takes more than a fifth of the time there is.
+// withReserve ends ctx before its deadline, if it has one, and so reserves time for the answer. The reserve is at most
+// a fifth of the remaining time.
 func withReserve(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -74,10 +74,10 @@ func withReserve(ctx context.Context, reserve time.Duration) (context.Context, c
 	return context.WithDeadline(ctx, deadline.Add(-reserve))
 }
 
-// bookkeepingTime is what the last writes of an invocation that is ending get.
+// bookkeepingTime is the time for the last writes of an invocation.
 const bookkeepingTime = 3 * time.Second
 
-// detached is for bookkeeping that must not be lost because the work's time is over.
+// detached returns a context for writes that must be made even if the time for the work is over.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), bookkeepingTime)
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// snapshotReader is what the workers need of the database to go by what was swept.
+// snapshotReader is the part of the database that the workers use for snapshots.
 type snapshotReader interface {
 	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
 	DecideInSync(ctx context.Context, runID string, sweptFrom time.Time, items []billing.Item, now time.Time) (int, error)
 }
 
-// loadSnapshots reads what the sweep saw of the organizations whose runs have a snapshot to go
-// by, in a number of queries a run that does not depend on theirs. A repair of an error is none of these: it is read afresh.
+// loadSnapshots reads what the runs' snapshots have about the organizations. The number of queries for a run does not
+// depend on the number of its organizations. An organization in error is not read: its repair reads Stripe afresh.
 func (r *Reconciler) loadSnapshots(ctx context.Context, tasks map[billing.Work]*task) error {
 	now := r.now()
 	byRun := map[string][]*task{}
@@ -43,10 +43,10 @@ func (r *Reconciler) loadSnapshot(ctx context.Context, runID string, tasks []*ta
 	if err != nil {
 		return err
 	}
-	seen := indexed(subs)
-	var unrecorded []billing.Subscription // somebody else may account for these
+	index := indexSnapshot(subs)
+	var unrecorded []billing.Subscription // another organization may own these
 	for _, t := range tasks {
-		found := seen.of(t.record)
+		found := index.find(t.record)
 		t.swept = &billing.Truth{Subscriptions: found, ReadAt: *t.run.SweptFrom}
 		for _, sub := range found {
 			if !t.record.Records(sub.ID) {
@@ -61,13 +61,13 @@ func (r *Reconciler) loadSnapshot(ctx context.Context, runID string, tasks []*ta
 	return err
 }
 
-// seen is a part of a snapshot, by what may lead from an organization to a subscription.
-type seen struct {
+// snapshotIndex is a part of a snapshot, indexed by the ids that lead from an organization to a subscription.
+type snapshotIndex struct {
 	byID, byCustomer, byOrg map[string][]billing.Subscription
 }
 
-func indexed(subs []billing.Subscription) seen {
-	s := seen{map[string][]billing.Subscription{}, map[string][]billing.Subscription{}, map[string][]billing.Subscription{}}
+func indexSnapshot(subs []billing.Subscription) snapshotIndex {
+	s := snapshotIndex{map[string][]billing.Subscription{}, map[string][]billing.Subscription{}, map[string][]billing.Subscription{}}
 	for _, sub := range subs {
 		s.byID[sub.ID] = append(s.byID[sub.ID], sub)
 		s.byCustomer[sub.CustomerID] = append(s.byCustomer[sub.CustomerID], sub)
@@ -78,8 +78,8 @@ func indexed(subs []billing.Subscription) seen {
 	return s
 }
 
-// of returns what may concern the organization, each subscription once.
-func (s seen) of(record billing.Record) []billing.Subscription {
+// find returns the subscriptions that may concern the organization, each once.
+func (s snapshotIndex) find(record billing.Record) []billing.Subscription {
 	var found subscriptions
 	for _, id := range record.RecordedIDs() {
 		found.addAll(s.byID[id])
@@ -91,8 +91,8 @@ func (s seen) of(record billing.Record) []billing.Subscription {
 	return found
 }
 
-// decideFromSnapshot decides the organizations that the snapshot shows to be in sync, all of a run in one
-// statement, and returns the others: Stripe is asked about those.
+// decideFromSnapshot decides the organizations that the snapshot shows to be in sync, with one statement for each run.
+// It returns the others, which need Stripe.
 func (b *batch) decideFromSnapshot(ctx context.Context, todo []*task) (rest []*task) {
 	byRun := map[string][]*task{}
 	items := map[string][]billing.Item{}
@@ -113,7 +113,8 @@ func (b *batch) decideFromSnapshot(ctx context.Context, todo []*task) (rest []*t
 	return rest
 }
 
-// inSync leaves what makes the rules panic to [batch.one], which records it.
+// inSync returns the organization's item if the snapshot shows it to be in sync. If the rules panic, it returns false:
+// [batch.reconcileOne] meets the panic again and records it.
 func (b *batch) inSync(t *task) (item billing.Item, ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -127,7 +128,7 @@ func (b *batch) inSync(t *task) (item billing.Item, ok bool) {
 	return t.planned(plan), ok
 }
 
-// undecided returns those that still want an outcome; the others' result is to acknowledge.
+// undecided returns the tasks that still need an outcome. The messages of the others are acknowledged.
 func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 	work := make([]billing.Work, len(tasks))
 	for i, t := range tasks {
@@ -135,24 +136,24 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 	}
 	items, err := b.Store.Items(ctx, work)
 	if err != nil {
-		return tasks // each finds out for itself
+		return tasks // each task checks its own item
 	}
 	return slices.DeleteFunc(tasks, func(t *task) bool { return items[t.work].OrgID != "" && items[t.work].Final() })
 }
 
-// decideInSync reports whether all of them got their outcome.
+// decideInSync records the items and reports whether all of them were recorded.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
 	run := settled[0].run
 	n, err := retry(ctx, b.Retry, func() (int, error) { return b.Store.DecideInSync(ctx, run.ID, *run.SweptFrom, items, b.now()) })
 	if err != nil {
 		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
 	}
-	return err == nil && n == len(items) // their result is to acknowledge
+	return err == nil && n == len(items) // the zero result acknowledges them
 }
 
-// hints are what the sweep saw, and the subscription that led to the organization.
+// hints returns what the snapshot, the events and the item say about the organization's subscriptions.
 func (t *task) hints() hints {
-	known := hints{named: slices.Clone(t.told), told: t.told}
+	known := hints{named: slices.Clone(t.eventSubs), eventSubs: t.eventSubs}
 	if id := t.item.SubscriptionID; id != "" && !t.record.Records(id) {
 		known.named = append(known.named, id)
 	}

@@ -21,9 +21,9 @@ type (
 	}
 	sweptRanges interface {
 		RemainingRanges(ctx context.Context, runID string) ([]billing.Range, error)
-		SaveSweepPage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, left []billing.Range) error
+		SaveSweepPage(ctx context.Context, l billing.Lease, of billing.Range, page billing.Page, remaining []billing.Range) error
 	}
-	orphanSeeker interface {
+	orphanFinder interface {
 		ListFromSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
 		WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
 		SaveOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
@@ -124,20 +124,20 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 	if err != nil {
 		return r, false, err
 	}
-	left, divided := s.left(r, page)
+	remaining, divided := s.remaining(r, page)
 	err = s.Retry.do(ctx, func() error {
-		return s.Store.SaveSweepPage(ctx, s.renewed(s.lease), r, page, left)
+		return s.Store.SaveSweepPage(ctx, s.renewed(s.lease), r, page, remaining)
 	})
 	if err != nil {
 		return r, false, err // it ends the whole group, so a place that was acquired is no loss
 	}
 	if divided {
-		s.read(ctx, left[1])
+		s.read(ctx, remaining[1])
 	}
 	if !page.More {
 		return r, false, nil
 	}
-	return left[0], true, nil
+	return remaining[0], true, nil
 }
 
 // throttledRounds is how often a page is tried for again while Stripe limits our requests: the
@@ -161,7 +161,7 @@ func patiently[T any](ctx context.Context, r Retry, read func() (T, error)) (pag
 
 // left is what remains of the range after the page; where it was divided, a place for the second
 // part is acquired.
-func (s *sweeper) left(r billing.Range, page billing.Page) (left []billing.Range, divided bool) {
+func (s *sweeper) remaining(r billing.Range, page billing.Page) (ranges []billing.Range, divided bool) {
 	if !page.More {
 		return nil, false
 	}

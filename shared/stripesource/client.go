@@ -317,8 +317,8 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 	return nil, failed
 }
 
-// Renewals returns how often the key was replaced. What is known of one key need not be true of the next.
-func (c *Client) Renewals() int64 { return c.renewals.Load() }
+// KeyVersion counts how often the key was replaced. What is known about one key may be wrong for the next.
+func (c *Client) KeyVersion() int64 { return c.renewals.Load() }
 
 // sendRenewed sends a refused request again if the key was replaced.
 func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path string, query url.Values, refusal error) (jsontext.Value, error) {
