@@ -60,19 +60,19 @@ func countCatchUpDowngrade(ctx context.Context, tx *sql.Tx, runID string, limit 
 	return withheld(why, runID)
 }
 
-// budgetIsOver: the budget's 24 hours have passed or not begun. The time is the server's, because a worker's
-// clock that is a day ahead must not renew the budget.
-const budgetIsOver = `(opened_at IS NULL OR opened_at <= UTC_TIMESTAMP(6) - INTERVAL 24 HOUR)`
+// budgetExpired: the budget's 24 hours have passed, or it was never used. The time is the server's, because a worker's
+// clock that is a day ahead must not start a new window.
+const budgetExpired = `(opened_at IS NULL OR opened_at <= UTC_TIMESTAMP(6) - INTERVAL 24 HOUR)`
 
-// takeFromBudget takes one downgrade from the catch-ups' budget, and renews a budget that is over, with this limit.
-// With one statement, concurrent repairs renew it once. MySQL assigns the columns from left to right, so opened_at,
-// on which the others depend, comes last.
+// takeFromBudget takes one downgrade from the budget. If the window has expired, it starts a new one with this limit.
+// One statement does both, so concurrent repairs start only one window. MySQL assigns the columns from left to right.
+// The other columns depend on opened_at, so it comes last.
 func takeFromBudget(ctx context.Context, tx *sql.Tx, limit int) (bool, error) {
 	return execMatched(ctx, tx, `UPDATE reconciliation_budgets SET
-		used = CASE WHEN `+budgetIsOver+` THEN 1 ELSE used + 1 END,
-		most = CASE WHEN `+budgetIsOver+` THEN ? ELSE most END,
-		opened_at = CASE WHEN `+budgetIsOver+` THEN UTC_TIMESTAMP(6) ELSE opened_at END
-		WHERE name = ? AND CASE WHEN `+budgetIsOver+` THEN ? > 0 ELSE used < most END`, limit, billing.StrategyEvents, limit)
+		used = CASE WHEN `+budgetExpired+` THEN 1 ELSE used + 1 END,
+		most = CASE WHEN `+budgetExpired+` THEN ? ELSE most END,
+		opened_at = CASE WHEN `+budgetExpired+` THEN UTC_TIMESTAMP(6) ELSE opened_at END
+		WHERE name = ? AND CASE WHEN `+budgetExpired+` THEN ? > 0 ELSE used < most END`, limit, billing.StrategyEvents, limit)
 }
 
 // budgetReached returns the message for a budget that is used up.
@@ -84,7 +84,7 @@ func budgetReached(ctx context.Context, tx *sql.Tx) (string, error) {
 		err := r.Scan(&since, &most)
 		message = fmt.Sprintf("catch-ups together have lowered the %d organizations that they may within 24 hours, since %s", most, since.UTC().Format(time.RFC3339))
 		return err
-	}, `SELECT opened_at, most FROM reconciliation_budgets WHERE name = ? AND NOT `+budgetIsOver, billing.StrategyEvents)
+	}, `SELECT opened_at, most FROM reconciliation_budgets WHERE name = ? AND NOT `+budgetExpired, billing.StrategyEvents)
 	return message, err
 }
 
@@ -93,8 +93,8 @@ func withheld(why, runID string) error {
 		"check whether the changes are right, raise the limit of run " + runID + " and redrive"}
 }
 
-// insertOrder records who asked for a new run and whether they allowed downgrades.
-func insertOrder(ctx context.Context, e execer, run billing.Run) error {
+// insertStart records who started the run and whether they allowed downgrades.
+func insertStart(ctx context.Context, e execer, run billing.Run) error {
 	if run.By == "" && !run.AllowDowngrade {
 		return nil
 	}

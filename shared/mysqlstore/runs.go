@@ -73,7 +73,7 @@ func insertRun(ctx context.Context, e execer, run billing.Run) error {
 	if err != nil {
 		return err
 	}
-	return insertOrder(ctx, e, run)
+	return insertStart(ctx, e, run)
 }
 
 func requestID(run billing.Run) sql.NullString {

@@ -19,58 +19,58 @@ import (
 
 func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 	tests := []struct {
-		name      string
-		fault     stripetest.Fault
-		class     billing.Class
-		reason    billing.Reason
-		wait      time.Duration
-		throttled int64
-		noRequest bool // the response has no request id
-		says      string
+		name       string
+		fault      stripetest.Fault
+		class      billing.Class
+		reason     billing.Reason
+		retryAfter time.Duration
+		throttled  int64
+		noRequest  bool // the response has no request id
+		wantText   string
 	}{
 		{
 			name: "rate limit", fault: stripetest.Fault{Kind: stripetest.RateLimited},
-			class: billing.Throttled, reason: billing.ReasonStripeThrottled, throttled: 1, says: "429 rate_limit",
+			class: billing.Throttled, reason: billing.ReasonStripeThrottled, throttled: 1, wantText: "429 rate_limit",
 		},
 		{
 			name: "rate limit with Retry-After", fault: stripetest.Fault{Kind: stripetest.RateLimited, RetryAfter: 3 * time.Second},
-			class: billing.Throttled, reason: billing.ReasonStripeThrottled, wait: 3 * time.Second, throttled: 1, says: "429",
+			class: billing.Throttled, reason: billing.ReasonStripeThrottled, retryAfter: 3 * time.Second, throttled: 1, wantText: "429",
 		},
 		{
 			name: "lock timeout", fault: stripetest.Fault{Kind: stripetest.LockTimeout, RetryAfter: time.Second},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, wait: time.Second, says: "429 lock_timeout",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, retryAfter: time.Second, wantText: "429 lock_timeout",
 		},
 		{
 			name: "500", fault: stripetest.Fault{Kind: stripetest.InternalError},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, says: "500",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, wantText: "500",
 		},
 		{
 			name: "503 with a long Retry-After", fault: stripetest.Fault{Kind: stripetest.Unavailable, RetryAfter: time.Hour},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, wait: time.Minute, says: "503",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, retryAfter: time.Minute, wantText: "503",
 		},
 		{
 			name: "hang", fault: stripetest.Fault{Kind: stripetest.Hang},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
 		},
 		{
 			name: "cut connection", fault: stripetest.Fault{Kind: stripetest.CutConnection},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
 		},
 		{
 			name: "truncated body", fault: stripetest.Fault{Kind: stripetest.TruncatedBody},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
 		},
 		{
 			name: "a page of HTML", fault: stripetest.Fault{Kind: stripetest.NotJSON},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, says: "We will be back soon",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "We will be back soon",
 		},
 		{
 			name: "revoked key", fault: stripetest.Fault{Kind: stripetest.Unauthorized},
-			class: billing.RunFatal, reason: billing.ReasonStripeUnauthorized, says: "STRIPE_SECRET_KEY",
+			class: billing.RunFatal, reason: billing.ReasonStripeUnauthorized, wantText: "STRIPE_SECRET_KEY",
 		},
 		{
 			name: "missing permission", fault: stripetest.Fault{Kind: stripetest.Forbidden},
-			class: billing.RunFatal, reason: billing.ReasonStripeForbidden, says: "Having the 'rak_",
+			class: billing.RunFatal, reason: billing.ReasonStripeForbidden, wantText: "Having the 'rak_",
 		},
 	}
 	for _, test := range tests {
@@ -86,8 +86,8 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 				})
 				err := r.do(t.Context(), c)
 				wantFailure(t, err, test.class, test.reason)
-				if got := billing.AsFailure(err).RetryAfter; got != test.wait {
-					t.Errorf("wait %v, want %v", got, test.wait)
+				if got := billing.AsFailure(err).RetryAfter; got != test.retryAfter {
+					t.Errorf("retry after %v, want %v", got, test.retryAfter)
 				}
 				if strings.Contains(err.Error(), key) {
 					t.Errorf("the error shows the key: %v", err)
@@ -95,8 +95,8 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 				if strings.Contains(err.Error(), "req_00000000000001") == test.noRequest {
 					t.Errorf("the error should name the request %t: %v", !test.noRequest, err)
 				}
-				if !strings.Contains(err.Error(), test.says) {
-					t.Errorf("the error does not say %q: %v", test.says, err)
+				if !strings.Contains(err.Error(), test.wantText) {
+					t.Errorf("the error does not say %q: %v", test.wantText, err)
 				}
 				if got := s.Requests().Total(); got != 1 {
 					t.Errorf("%d requests, want 1", got)
@@ -177,13 +177,13 @@ func TestForeignResponsesHaveAClass(t *testing.T) {
 		class  billing.Class
 		reason billing.Reason
 	}{
-		{"a balancer's page", 502, "<html>\r\n\t<h1>502</h1>\v\r\n</html>", billing.Unavailable, billing.ReasonStripeUnavailable},
-		{"a long page that is cut in a letter", 503, strings.Repeat("é", 5000), billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"a load balancer's page", 502, "<html>\r\n\t<h1>502</h1>\v\r\n</html>", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"a long page cut inside a UTF-8 character", 503, strings.Repeat("é", 5000), billing.Unavailable, billing.ReasonStripeUnavailable},
 		{"an object without an error", 500, "{\n  \"message\":\n\"down\"\n}", billing.Unavailable, billing.ReasonStripeUnavailable},
 		{"a long object without an error", 500, `{"message":"` + strings.Repeat("x", 100_000) + `"}`, billing.Unavailable, billing.ReasonStripeUnavailable},
-		{"nothing", 500, "", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"an empty body", 500, "", billing.Unavailable, billing.ReasonStripeUnavailable},
 		{"null", 500, "null", billing.Unavailable, billing.ReasonStripeUnavailable},
-		{"nothing, with success", 200, "", billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"an empty body with status 200", 200, "", billing.Unavailable, billing.ReasonStripeUnavailable},
 		{"a message of many lines", 400, `{"error":{"code":"a\nb","message":"one\ntwo\u0000\u001b[31m"}}`, billing.Permanent, billing.ReasonStripeRefused},
 		{"a conflict", 409, `{"error":{"message":"try again"}}`, billing.Unavailable, billing.ReasonStripeUnavailable},
 		{"an unknown route", 404, `{"error":{"message":"Unrecognized request URL"}}`, billing.Permanent, billing.ReasonStripeRefused},
@@ -264,32 +264,32 @@ func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
 		return stripetest.Subscription{Override: map[string]any{name: value}}
 	}
 	tests := map[string]stripetest.Subscription{
-		"status is a number":          with("status", 5),
-		"customer is a number":        with("customer", 5),
-		"customer's id is a number":   with("customer", map[string]any{"id": 5}),
-		"created is a text":           with("created", "2026-01-01"),
-		"created is huge":             with("created", json.RawMessage("1e30")),
-		"trial end is beyond int64":   with("trial_end", json.RawMessage("9223372036854775808")),
-		"period end has a fraction":   with("current_period_end", json.RawMessage("1700000000.5")),
-		"cancel at period end":        with("cancel_at_period_end", "no"),
-		"items is an array":           with("items", []any{}),
-		"price is an id":              with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
-		"plan is an id":               with("items", map[string]any{"data": []any{map[string]any{"plan": "plan_1"}}}),
-		"product is a number":         with("items", map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": "price_1", "product": 5}}}}),
-		"has_more is a text":          with("items", map[string]any{"data": []any{}, "has_more": "no"}),
-		"cancel at is a text":         with("cancel_at", "2026-01-01"),
-		"pause collection is a text":  with("pause_collection", "void"),
-		"metadata is an array":        with("metadata", []any{}),
-		"the organization is a list":  with("metadata", map[string]any{"orgId": []string{"a"}}),
-		"id is empty":                 with("id", ""),
-		"id is null":                  with("id", nil),
-		"id is a number":              with("id", 1),
-		"livemode is null":            with("livemode", nil),
-		"livemode is a text":          with("livemode", "true"),
-		"livemode is missing":         raw(`{"object":"subscription","id":"sub_1","status":"active"}`),
-		"deleted":                     raw(`{"object":"subscription","id":"sub_1","deleted":true}`),
-		"lines in an id without mode": raw(`{"object":"subscription","id":"sub\n1"}`),
-		"lines in an id of a number":  raw(`{"object":"subscription","id":"sub\n1","status":5,"livemode":false}`),
+		"status is a number":                    with("status", 5),
+		"customer is a number":                  with("customer", 5),
+		"customer's id is a number":             with("customer", map[string]any{"id": 5}),
+		"created is a text":                     with("created", "2026-01-01"),
+		"created is huge":                       with("created", json.RawMessage("1e30")),
+		"trial end is beyond int64":             with("trial_end", json.RawMessage("9223372036854775808")),
+		"period end has a fraction":             with("current_period_end", json.RawMessage("1700000000.5")),
+		"cancel at period end":                  with("cancel_at_period_end", "no"),
+		"items is an array":                     with("items", []any{}),
+		"price is an id":                        with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
+		"plan is an id":                         with("items", map[string]any{"data": []any{map[string]any{"plan": "plan_1"}}}),
+		"product is a number":                   with("items", map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": "price_1", "product": 5}}}}),
+		"has_more is a text":                    with("items", map[string]any{"data": []any{}, "has_more": "no"}),
+		"cancel at is a text":                   with("cancel_at", "2026-01-01"),
+		"pause collection is a text":            with("pause_collection", "void"),
+		"metadata is an array":                  with("metadata", []any{}),
+		"the organization is a list":            with("metadata", map[string]any{"orgId": []string{"a"}}),
+		"id is empty":                           with("id", ""),
+		"id is null":                            with("id", nil),
+		"id is a number":                        with("id", 1),
+		"livemode is null":                      with("livemode", nil),
+		"livemode is a text":                    with("livemode", "true"),
+		"livemode is missing":                   raw(`{"object":"subscription","id":"sub_1","status":"active"}`),
+		"deleted":                               raw(`{"object":"subscription","id":"sub_1","deleted":true}`),
+		"line break in an id, no mode":          raw(`{"object":"subscription","id":"sub\n1"}`),
+		"line break in an id, number as status": raw(`{"object":"subscription","id":"sub\n1","status":5,"livemode":false}`),
 	}
 	for name, sub := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -315,18 +315,18 @@ func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
 // error of that object.
 func TestResponseOfAnotherKindIsUnavailable(t *testing.T) {
 	for name, body := range map[string]string{
-		"an empty object":      `{}`,
-		"null":                 `null`,
-		"an array":             `[]`,
-		"a text":               `"sub_1"`,
-		"a number":             `1`,
-		"a proxy's word":       `{"status":"ok"}`,
-		"a deleted thing":      `{"id":"sub_1","deleted":true}`,
-		"another type":         `{"object":"invoice","id":"sub_1","livemode":false}`,
-		"no type":              `{"object":null,"id":"sub_1","livemode":false}`,
-		"a number for a type":  `{"object":1,"id":"sub_1","livemode":false}`,
-		"lines in id and type": `{"object":"a\nb","id":"sub\n1","livemode":false}`,
-		"a long answer":        `{"object":"` + strings.Repeat("x", 10_000) + `"}`,
+		"an empty object":            `{}`,
+		"null":                       `null`,
+		"an array":                   `[]`,
+		"a text":                     `"sub_1"`,
+		"a number":                   `1`,
+		"a proxy's answer":           `{"status":"ok"}`,
+		"a deleted thing":            `{"id":"sub_1","deleted":true}`,
+		"another type":               `{"object":"invoice","id":"sub_1","livemode":false}`,
+		"no type":                    `{"object":null,"id":"sub_1","livemode":false}`,
+		"a number as type":           `{"object":1,"id":"sub_1","livemode":false}`,
+		"line breaks in id and type": `{"object":"a\nb","id":"sub\n1","livemode":false}`,
+		"a long answer":              `{"object":"` + strings.Repeat("x", 10_000) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake, baseURL := inFront(t, func(w http.ResponseWriter, r *http.Request) bool {

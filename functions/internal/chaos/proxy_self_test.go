@@ -9,7 +9,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// The proxy must recognize the driver's COMMIT, or it would drop none.
+// The proxy must recognize the driver's COMMIT statements. Otherwise it drops none, and the chaos tests test less.
 func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
@@ -61,7 +61,8 @@ func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	}
 }
 
-// The proxy must recognize the setting of the lock wait, or no statement would wait too long.
+// The proxy must recognize the statement that sets the lock wait timeout. Otherwise no lock wait times out in the
+// tests.
 func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
@@ -71,7 +72,7 @@ func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	t.Cleanup(p.close)
 	cfg := s.DSN()
 	cfg.Addr = net.JoinHostPort(s.Host(), strconv.Itoa(p.port()))
-	cfg.Params = map[string]string{"innodb_lock_wait_timeout": "5"} // as the functions set it
+	cfg.Params = map[string]string{"innodb_lock_wait_timeout": "5"} // the same parameter as in the functions
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		t.Fatal(err)

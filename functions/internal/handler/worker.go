@@ -16,14 +16,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Worker handles batches of the work queue. It answers with the messages that SQS is to deliver
-// again: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+// Worker handles batches of the work queue. Its answer lists the messages that SQS must deliver again:
+// https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 type Worker struct {
 	Step       *pipeline.Reconciler
-	Work       *sqsqueue.Queue // where the batches come from
+	Work       *sqsqueue.Queue // the queue that delivers the batches
 	DeadLetter *sqsqueue.Queue
 	Progress   pipeline.ProgressSender
-	MaxReceive int           // how often a message is received before it is given up
+	MaxReceive int           // how often a message is received before it is sent to the dead-letter queue
 	Backoff    time.Duration // after the first receive; it doubles with each further one
 	Log        *slog.Logger
 }
@@ -31,7 +31,7 @@ type Worker struct {
 // answerTime bounds the sends at the end of a batch; it is part of the reserve.
 const answerTime = 5 * time.Second
 
-// message is one message of a batch and what becomes of it.
+// message is one message of a batch and what happens to it.
 type message struct {
 	events.SQSMessage
 	pipeline.Result
@@ -100,8 +100,8 @@ func (h Worker) reconcile(ctx context.Context, received []events.SQSMessage) []*
 	return batch
 }
 
-// sendDeadLetters sends what was given up to the dead-letter queue. If a send fails, its message is returned:
-// nothing is acknowledged before the dead-letter queue has it.
+// sendDeadLetters sends the batch's dead letters to the dead-letter queue. If a send fails, its message is returned to
+// the work queue: no message is deleted before the dead-letter queue has it.
 func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
 	for _, m := range batch {
 		if m.Disposition != pipeline.DeadLetter {
@@ -147,13 +147,13 @@ func (h Worker) answer(ctx context.Context, batch []*message) events.SQSEventRes
 		delays = append(delays, sqsqueue.Visibility{ReceiptHandle: m.ReceiptHandle, Timeout: sqsqueue.Backoff(h.Backoff, m.receiveCount())})
 	}
 	if err := h.Work.ChangeVisibility(ctx, delays); err != nil {
-		// They come back after the queue's own visibility timeout instead.
+		// SQS delivers them again after the queue's own visibility timeout.
 		h.Log.WarnContext(ctx, "messages could not be delayed", telemetry.Err(err))
 	}
 	return response
 }
 
-// returnBecause returns the message to the queue because of the error.
+// returnBecause returns the message to the queue, whatever its result was, and records the error as the reason.
 func (m *message) returnBecause(err error) {
 	m.Result = pipeline.Result{Disposition: pipeline.Return, Failure: billing.AsFailure(err)}
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// tiers are the paid tiers, the lowest first.
+// tiers has the paid tiers, from the lowest to the highest.
 var tiers = []billing.Tier{billing.TierStarter, billing.TierPro, billing.TierMax}
 
-// A plan is what a customer buys.
+// A plan is a paid tier with a billing interval.
 type plan struct {
 	tier  billing.Tier
 	every interval
@@ -27,7 +27,7 @@ var (
 
 func (p plan) price() string { return "price_demo_" + string(p.tier) + "_" + p.every.name }
 
-// Prices returns the environment variables with the prices of each tier.
+// Prices returns the environment variables that list each tier's Stripe price ids.
 func Prices() map[string]string {
 	variables := map[string]string{}
 	for _, tier := range tiers {

@@ -13,9 +13,9 @@ type Subscription struct {
 	ID                 string
 	CustomerID         string
 	Status             string // default "active"
-	PriceID            string // of the only item; "" is served as a null price
-	ProductID          string // of the only item's price; default as an item's
-	Items              []Item // wins over both: empty but not nil is a subscription without items
+	PriceID            string // price of the only item; "" is served as null
+	ProductID          string // product of that price; default as in Item
+	Items              []Item // replaces PriceID and ProductID; empty but not nil means no items
 	Metadata           map[string]string
 	Created            int64 // default now
 	CurrentPeriodStart int64 // default Created
@@ -27,10 +27,10 @@ type Subscription struct {
 	CancelAtPeriodEnd  bool
 	CancelAt           int64 // default CurrentPeriodEnd if CancelAtPeriodEnd is set
 	CollectionPaused   bool  // pause_collection is set
-	LiveMode           *bool // what "livemode" says; nil: the server's mode
+	LiveMode           *bool // the value of "livemode"; nil means the server's mode
 
-	Override map[string]any  // laid over the top level of the served object
-	Raw      json.RawMessage // served instead of the object, as it is
+	Override map[string]any  // replaces top-level fields of the served object
+	Raw      json.RawMessage // is served unchanged instead of the object
 }
 
 // An Item is one line of a subscription.
