@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -43,36 +44,56 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		if x.Event, err = store.LatestCause(ctx, e.Record.Org.ID); err != nil {
 			return err
 		}
-		if x.next, err = nextCommands(ctx, store, x); err != nil {
+		if x.next, err = nextStepsOf(ctx, store, x); err != nil {
 			return err
 		}
 		return c.showExplanation(x, names[e.Record.Org.ID])
 	})
 }
 
-// nextCommands are the commands for a plan that a run would not carry out.
-func nextCommands(ctx context.Context, store *mysqlstore.Store, x explanation) ([]string, error) {
+// nextSteps are what to do about a plan that a run would not carry out.
+type nextSteps struct {
+	first    string // what to do before the commands; may be empty
+	commands []string
+	note     string // on the commands; may be empty
+}
+
+func nextStepsOf(ctx context.Context, store *mysqlstore.Store, x explanation) (nextSteps, error) {
 	switch x.Plan.Reason {
 	case billing.ReasonNotRepeated:
-		return []string{allowOne(x.OrgID)}, nil
+		return allowOne(x.OrgID), nil
 	case billing.ReasonWithheldByRun:
-		holder, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.WithheldFor))
+		holder, reason, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.WithheldFor))
 		if err != nil || holder == "" {
-			return nil, err
+			return nextSteps{}, err
+		}
+		if reason != billing.ReasonWithheld { // the run's limit is not what withheld it
+			return allowOne(x.OrgID), nil
 		}
 		a, err := approvalOf(ctx, store, holder)
-		if err != nil || a.Withheld == 0 { // its limit is not what withheld it
-			return []string{allowOne(x.OrgID)}, err
-		}
-		held := billing.Summary{RunID: holder, Downgrades: a.Downgrades, Reasons: map[billing.Reason]int{billing.ReasonWithheld: a.Withheld}}
-		return []string{held.Command("reconcile approve RUN --limit N", ""), "reconcile redrive --watch"}, nil
+		return lookThenApprove(a), err
 	default:
-		return x.Plan.Reason.Advice().RetryCommands(billing.Summary{}, x.OrgID), nil
+		return nextSteps{commands: x.Plan.Reason.Advice().RetryCommands(billing.Summary{}, x.OrgID)}, nil
 	}
 }
 
-func allowOne(orgID string) string {
-	return billing.Summary{}.Command("reconcile org ORG --allow-downgrade", orgID)
+// allowOne: what writes the old state back is stopped first, else it undoes the repair again.
+func allowOne(orgID string) nextSteps {
+	return nextSteps{first: billing.ReasonNotRepeated.Advice().Do, commands: []string{billing.Summary{}.Command("reconcile org ORG --allow-downgrade", orgID)}}
+}
+
+// lookThenApprove leaves the limit open: an approval is for all that the run withholds, and only one organization was
+// looked at.
+func lookThenApprove(a approval) nextSteps {
+	run := billing.Summary{RunID: a.RunID}
+	return nextSteps{
+		commands: []string{
+			run.Command("reconcile status RUN", ""), run.Command("reconcile report RUN --html FILE", ""),
+			run.Command("reconcile approve RUN", "") + " --limit N", "reconcile redrive --watch",
+		},
+		note: fmt.Sprintf("N allows that many downgrades in all, not this organization alone: look at the others first; this run withholds %s and has downgraded %d",
+			billing.Count(a.Withheld, "organization"), a.Downgrades),
+	}
 }
 
 // explanation is what explain prints. Columns have their names in the database, Stripe's fields those of Stripe.
@@ -91,7 +112,7 @@ type explanation struct {
 	Why   string         `json:"why"`
 	Plan  planned        `json:"plan"`
 
-	next []string // commands for a plan that a run would not carry out
+	next nextSteps
 }
 
 // seen is a subscription in Stripe and its part in the choice.
@@ -268,15 +289,18 @@ func writePlan(p *output.Page, x explanation) {
 	p.Line(0, "governs  %s: %s", governs, x.Why)
 	p.Parts(0, indent, output.Part(output.Plain, "plan     "), output.Part(colour, "%s, %s", wouldBe(x.Plan), x.Plan.Reason))
 	p.Changes(indent, x.Plan.Changes)
-	advice, commands := x.Plan.Reason.Advice(), []string(nil)
+	advice, next := x.Plan.Reason.Advice(), nextSteps{}
 	if x.Plan.Error != "" {
 		p.Line(indent, "%s", x.Plan.Error)
-		commands = x.next
+		next = x.next
 	}
-	if x.Plan.Reason.Withholds() { // the error says it all
-		advice.Means, advice.Do = "", ""
+	if x.Plan.Reason.Withholds() { // the error says what it means
+		advice.Means, advice.Do = "", next.first
 	}
-	p.Advice(indent, advice, commands)
+	p.Advice(indent, advice, next.commands)
+	if next.note != "" {
+		p.Line(indent, "%s", next.note)
+	}
 	p.Warnings(indent, x.Plan.Warnings)
 	if x.Plan.LowersAccess {
 		p.Line(indent, "this lowers access and counts against a run's limit of downgrades")

@@ -37,9 +37,18 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 		t.Errorf("%+v", explained.Plan)
 	}
 	text := h.prints("org", held, "--explain")
-	if !strings.Contains(text, "reconcile approve "+week.RunID+" --limit 3\n") || !strings.Contains(text, "reconcile redrive --watch\n") || strings.Contains(text, "--explain") {
-		t.Errorf("the next step of an explanation is not in\n%s", text)
+	for _, want := range []string{
+		"reconcile status " + week.RunID + "\n", "reconcile report " + week.RunID + " --html FILE\n", "reconcile approve " + week.RunID + " --limit N\n",
+		"reconcile redrive --watch\n", "this run withholds 2 organizations and has downgraded 1\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the next step %q of an explanation is not in\n%s", want, text)
+		}
 	}
+	if strings.Contains(text, "--explain") || strings.Contains(text, "--allow-downgrade") {
+		t.Errorf("the next steps lead around the limit:\n%s", text)
+	}
+	wantWriterStoppedFirst(t, h, held)
 	if text := h.prints("org", held, "--dry-run", "--watch"); !strings.Contains(text, "would be withheld, 1\n") || !strings.Contains(text, "another run withholds that") ||
 		!strings.Contains(text, "reconcile org "+held+" --explain\n") {
 		t.Errorf("a dry run does not say that a run that writes would withhold it:\n%s", text)
@@ -71,6 +80,21 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	if page := h.prints("report", week.RunID, "--html", "-"); !strings.Contains(page, "Approved: 3 downgrades in all, by "+cli.Operator()) {
 		t.Error("the page does not say who approved")
 	}
+}
+
+// One organization of a run that withholds others for its limit was undone: the limit has nothing to do with it.
+func wantWriterStoppedFirst(t *testing.T, h held, orgID string) {
+	t.Helper()
+	becomes := func(reason billing.Reason) {
+		h.Exec(`UPDATE reconciliation_items SET reason = ?, updated_at = updated_at WHERE org_id = ? AND outcome = 'error'`, reason, orgID)
+	}
+	becomes(billing.ReasonNotRepeated)
+	text := h.prints("org", orgID, "--explain")
+	stop, allow := strings.Index(text, billing.ReasonNotRepeated.Advice().Do), strings.Index(text, "reconcile org "+orgID+" --allow-downgrade\n")
+	if stop < 0 || allow < stop || strings.Contains(text, "approve") || strings.Contains(text, "raise the limit") {
+		t.Errorf("a repair that was undone is explained by\n%s", text)
+	}
+	becomes(billing.ReasonWithheld)
 }
 
 func TestExplainEnqueuesNothingWhateverIsAllowed(t *testing.T) {

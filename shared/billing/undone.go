@@ -86,8 +86,13 @@ func NotRepeated(by Repair) *Failure {
 }
 
 // WithheldByRun is the failure of a run over one organization that would lower access although another run withholds
-// that.
-func WithheldByRun(runID string) *Failure {
+// that, for the reason given.
+func WithheldByRun(runID string, reason Reason) *Failure {
+	if reason == ReasonNotRepeated {
+		return permanent(ReasonWithheldByRun,
+			"run %s did not repeat this downgrade, which something had undone, and a run over one organization does not bypass that, so it was not written; stop what writes the old state back, then allow it for this organization",
+			runID)
+	}
 	return permanent(ReasonWithheldByRun,
 		"run %s withholds this downgrade, and a run over one organization does not bypass that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
 		runID, runID)

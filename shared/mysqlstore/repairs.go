@@ -40,23 +40,23 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 	return repairs, failure(err, "read recent repairs")
 }
 
-// WithholdingRun returns the run whose guard withholds the organization's repair, "" if there is none. It
-// considers the last decision by a run over several organizations that writes and has started since the given
+// WithholdingRun returns the run whose guard withholds the organization's repair, and for which reason; "" if there is
+// none. It considers the last decision by a run over several organizations that writes and has started since the given
 // time. An error other than the guard's decides nothing.
-func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, err error) {
+func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, reason billing.Reason, err error) {
 	reasons := billing.WithheldReasons()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
 		var id string
-		var reason billing.Reason
-		err := r.Scan(&id, &reason)
-		if reason.Withholds() {
-			runID = id
+		var decided billing.Reason
+		err := r.Scan(&id, &decided)
+		if decided.Withholds() {
+			runID, reason = id, decided
 		}
 		return err
 	}, `SELECT r.id, i.reason FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
 		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND (i.outcome NOT IN ('pending','error') OR i.reason IN `+placeholders(len(reasons))+`)
 		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{orgID, since}, toAny(reasons)...)...)
-	return runID, failure(err, "look for a run that withholds the repair of organization "+orgID)
+	return runID, reason, failure(err, "look for a run that withholds the repair of organization "+orgID)
 }
 
 // PruneRepairs deletes the times of repairs before the given one, in small transactions and a limited number at

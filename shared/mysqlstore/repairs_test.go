@@ -61,6 +61,7 @@ func TestWithholdingRunIsTheOneThatDecidedLast(t *testing.T) {
 			inError("one", billing.ReasonWithheld), inError("other", billing.ReasonTierUnresolved), pendingItem("pending", "a"))
 		f.MustExec(t, `UPDATE reconciliation_runs SET dry_run = TRUE WHERE id = 'dry'`)
 		f.MustExec(t, `UPDATE reconciliation_runs SET org_id = 'a' WHERE id = 'one'`)
+		reasons := map[string]billing.Reason{"withheld": billing.ReasonWithheld, "not repeated": billing.ReasonNotRepeated}
 		latest := func(run string, minute int) {
 			f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ? WHERE run_key = ?`, now.Add(time.Duration(minute)*time.Minute), f.key(t, run))
 		}
@@ -69,13 +70,14 @@ func TestWithholdingRunIsTheOneThatDecidedLast(t *testing.T) {
 		}
 		for minute, c := range []struct{ latest, want string }{{"other", "not repeated"}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
 			latest(c.latest, 10+minute)
-			if got, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != c.want {
-				t.Errorf("with %s as the latest: %q, %v, want %q", c.latest, got, err, c.want)
+			got, reason, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour))
+			if err != nil || got != c.want || reason != reasons[c.want] {
+				t.Errorf("with %s as the latest: %q, %s, %v, want %q", c.latest, got, reason, err, c.want)
 			}
 		}
 		for org, since := range map[string]time.Time{"a": now.Add(time.Hour), "b": now.Add(-time.Hour)} {
-			if got, err := f.store.WithholdingRun(t.Context(), org, since); err != nil || got != "" {
-				t.Errorf("%s since %s: %q, %v", org, since, got, err)
+			if got, reason, err := f.store.WithholdingRun(t.Context(), org, since); err != nil || got != "" || reason != "" {
+				t.Errorf("%s since %s: %q, %s, %v", org, since, got, reason, err)
 			}
 		}
 	})
