@@ -226,6 +226,20 @@ func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	wantSaid(t, render(t, run), "0 would be withheld", "Access would be lowered for 1 organization, within a run's limit of 1.")
 }
 
+func TestDryRunCatchUpSaysWhatWouldBeWithheld(t *testing.T) {
+	run := runOf(item("a", billing.OutcomeDrifted, billing.ReasonRepaired, tierChange("pro", "free")), item("b", billing.OutcomeDrifted, billing.ReasonRepaired, tierChange("pro", "free")))
+	run.Summary.DryRun, run.Summary.LimitShared, run.Summary.TotalOrganizations, run.Summary.Synchronized = true, true, 2, 2
+	run.Summary.Downgrades, run.Summary.DowngradeLimit, run.Summary.Access.Lowered.Organizations = 2, 1, 2
+	page := render(t, run)
+	wantSaid(t, page, "1 would be withheld", "Access would be lowered for 2 organizations; the limit of all catch-ups together within 24 hours is 1, so it would withhold 1.")
+	if strings.Contains(seen(page), "withheld: 0") {
+		t.Error("the page also says that nothing is withheld")
+	}
+
+	run.Summary.DryRun, run.Summary.Downgrades, run.Summary.Access.Lowered.Organizations = false, 1, 1
+	wantSaid(t, render(t, run), "Access lowered: 1 organization, the limit of all catch-ups together within 24 hours is 1; withheld: 0.")
+}
+
 // A run over one organization has a limit of its own: to run what was withheld by itself would lead
 // around the guard.
 func TestNothingLeadsAroundTheGuard(t *testing.T) {

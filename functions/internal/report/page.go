@@ -193,22 +193,30 @@ func segments(s billing.Summary) []segment {
 
 // guard says how many organizations were lowered and withheld, or would be.
 func guard(s billing.Summary) string {
-	lowered := "Access lowered: " + billing.Count(s.Downgrades, "organization")
+	lowered, whose := "Access lowered: "+billing.Count(s.Downgrades, "organization"), "run's limit"
 	limit := billing.Thousands(s.DowngradeLimit)
 	if s.LimitShared {
-		return lowered + ", the limit of all catch-ups together within 24 hours is " + limit + "; withheld: " + billing.Thousands(s.Reasons[billing.ReasonWithheld]) + "."
+		whose = "limit of all catch-ups together within 24 hours"
 	}
 	would, did := s.WouldWithhold()[billing.ReasonWithheld], s.Reasons[billing.ReasonWithheld]
 	switch {
 	case would > 0:
-		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + "; a run's limit is " + limit + ", so it would withhold " + billing.Thousands(would) + "."
+		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + "; " + article(s) + whose + " is " + limit + ", so it would withhold " + billing.Thousands(would) + "."
 	case s.DryRun:
-		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + ", within a run's limit of " + limit + "."
-	case did > 0:
-		return lowered + ", the run's limit is " + limit + "; withheld: " + billing.Thousands(did) + "."
+		return "Access would be lowered for " + billing.Count(s.Downgrades, "organization") + ", within " + article(s) + whose + " of " + limit + "."
+	case did > 0 || s.LimitShared:
+		return lowered + ", the " + whose + " is " + limit + "; withheld: " + billing.Thousands(did) + "."
 	default:
-		return lowered + ", the run's limit is " + limit + "."
+		return lowered + ", the " + whose + " is " + limit + "."
 	}
+}
+
+// article of the limit: a dry run's is that of any run, while catch-ups share one.
+func article(s billing.Summary) string {
+	if s.LimitShared {
+		return "the "
+	}
+	return "a "
 }
 
 // heldIfWritten lists what a run that writes would withhold: a dry run has it in no other table.
