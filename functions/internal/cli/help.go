@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"io"
 	"slices"
 	"strings"
 
@@ -17,12 +18,16 @@ type helpPage struct{ *output.Page }
 // setHelp wraps the help of the command and its subcommands at the terminal's width.
 func setHelp(cmd *cobra.Command) {
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
-		p := helpPage{output.NewPage(cmd.OutOrStdout())}
-		p.WrapAt(withoutTerminal)
-		p.help(cmd)
-		_ = p.Flush() // cobra takes no error from a help function
+		_ = writeHelp(cmd, cmd.OutOrStdout()) // cobra takes no error from a help function
 	})
-	cmd.SetUsageFunc(func(cmd *cobra.Command) error { return cmd.Help() })
+	cmd.SetUsageFunc(func(cmd *cobra.Command) error { return writeHelp(cmd, cmd.ErrOrStderr()) })
+}
+
+func writeHelp(cmd *cobra.Command, w io.Writer) error {
+	p := helpPage{output.NewPage(w)}
+	p.WrapAt(withoutTerminal)
+	p.help(cmd)
+	return p.Flush()
 }
 
 func (p helpPage) help(cmd *cobra.Command) {

@@ -34,3 +34,13 @@ func TestHelpWrapsAt80ColumnsWithoutATerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestUsageAfterAnErrorIsNoResult(t *testing.T) {
+	cmd := &cobra.Command{Use: "x"}
+	cmd.AddCommand(&cobra.Command{Use: "do", Run: func(*cobra.Command, []string) {}})
+	var out, errs bytes.Buffer
+	Execute(t.Context(), cmd, []string{"help", "nothing"}, &out, &errs)
+	if strings.Contains(out.String(), "Usage:") || !strings.Contains(errs.String(), "Usage:\n  x [command]\n") {
+		t.Errorf("standard output %q, standard error %q", &out, &errs)
+	}
+}
