@@ -42,7 +42,7 @@ func TestTheExampleNamesEveryVariable(t *testing.T) {
 	}
 	// Uncommented, the defaults are settings too.
 	path := filepath.Join(t.TempDir(), "all.env")
-	if err := os.WriteFile(path, []byte(uncomment(string(text))), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(uncomment(string(text)), "replaceMe", "filledIn")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	file, err := config.ReadFile(path)
