@@ -104,10 +104,12 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	}
 	if !watches {
 		if e.isFull() && c.hasDatabase() { // a database that does not answer does not keep the run from starting
-			_ = c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
-				cli.WarnOfOpenRun(ctx, store, output.NewProgress(c.errs))
+			looking, cancel := context.WithTimeout(ctx, cli.WarningTime)
+			_ = c.withDatabase(looking, func(store *mysqlstore.Store, _ config.Config) error {
+				cli.WarnOfOpenRun(looking, store, output.NewProgress(c.errs))
 				return nil
 			})
+			cancel()
 		}
 		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
 		if err != nil {

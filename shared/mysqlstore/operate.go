@@ -34,6 +34,15 @@ func (s *Store) LatestFullRun(ctx context.Context) (billing.Run, bool, error) {
 	return runs[0], true, nil
 }
 
+// OpenFullRun returns the open full run that started last; false if none is open.
+func (s *Store) OpenFullRun(ctx context.Context) (billing.Run, bool, error) {
+	runs, err := s.runsWhere(ctx, isFullRun+` AND status IN ('enumerating','running') ORDER BY started_at DESC, id DESC LIMIT 1`)
+	if err != nil || len(runs) == 0 {
+		return billing.Run{}, false, err
+	}
+	return runs[0], true, nil
+}
+
 // StoredSummary returns the summary that was stored when the run was closed or amended; false if there is none.
 func (s *Store) StoredSummary(ctx context.Context, runID string) (summary billing.Summary, found bool, err error) {
 	written, err := s.summaries(ctx, runID)

@@ -53,17 +53,22 @@ func sweeping(run billing.Run) bool {
 	return run.Status == billing.RunEnumerating && run.Strategy == billing.StrategySweep && run.Sweep == billing.SweepOpen && !run.Listed
 }
 
-// latestFullStore also finds the run over all organizations that was started last.
-type latestFullStore interface {
+// WarningTime bounds the search for another open run.
+const WarningTime = 5 * time.Second
+
+// openFullStore also finds the open run over all organizations that was started last.
+type openFullStore interface {
 	runStore
-	LatestFullRun(ctx context.Context) (billing.Run, bool, error)
+	OpenFullRun(ctx context.Context) (billing.Run, bool, error)
 }
 
 // WarnOfOpenRun warns if another run over all organizations is open: two at once share Stripe's rate limit. Errors of the
-// database are ignored.
-func WarnOfOpenRun(ctx context.Context, store latestFullStore, progress *output.Progress) {
-	run, found, err := store.LatestFullRun(ctx)
-	if err != nil || !found || !run.Status.Open() || run.Kind() != billing.KindFull {
+// database are ignored, and one that does not answer keeps nothing waiting.
+func WarnOfOpenRun(ctx context.Context, store openFullStore, progress *output.Progress) {
+	ctx, cancel := context.WithTimeout(ctx, WarningTime)
+	defer cancel()
+	run, found, err := store.OpenFullRun(ctx)
+	if err != nil || !found {
 		return
 	}
 	tallies, err := store.Tallies(ctx, run.ID)
