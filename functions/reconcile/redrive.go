@@ -314,11 +314,19 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 	if c.json {
 		return json.NewEncoder(c.out).Encode(r)
 	}
+	var runs map[string]billing.Run
+	if len(r.Runs) > 0 {
+		ids := make([]string, len(r.Runs))
+		for i, s := range r.Runs {
+			ids[i] = s.RunID
+		}
+		runs, _ = store.Runs(ctx, ids) // without them, summaries of catch-ups lack their windows
+	}
 	for _, s := range r.Runs {
 		if err := say(c.out, "\n"); err != nil {
 			return err
 		}
-		if err := c.showSummary(ctx, store, s, nil); err != nil {
+		if err := c.showSummary(ctx, store, s, runs[s.RunID].Window); err != nil {
 			return err
 		}
 	}
