@@ -54,6 +54,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"no function setting":  {map[string]string{"ENUMERATOR_FUNCTION": ""}, []string{"org", "org-1"}, cli.ExitUsage, "configuration", "ENUMERATOR_FUNCTION", ".env.example"},
 		"watch needs database": {map[string]string{"DB_HOST": ""}, []string{"start", "--watch"}, cli.ExitUsage, "configuration", "DB_HOST", ".env.example"},
 		"database is away":     {map[string]string{"DB_PORT": "1"}, []string{"start", "--watch"}, cli.ExitFailed, "database_unavailable", "DB_HOST", ""},
+		"no database user":     {map[string]string{"DB_USER": ""}, []string{"org", "org-1"}, cli.ExitUsage, "configuration", "DB_USER", ".env.example"},
 		"unknown run":          {nil, []string{"status", "never"}, cli.ExitFailed, "unknown_run", "pruned", "reconcile runs"},
 		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, cli.ExitFailed, "unknown_run", "never", ""},
 		"unknown organization": {nil, []string{"org", "org-2"}, cli.ExitFailed, "unknown_organization", "org-2", "no name contains it"},

@@ -25,7 +25,9 @@ func (c *command) organization(ctx context.Context, text string) (id string, err
 		id, err = find.Organization(ctx, store, output.NewProgress(c.errs), text)
 		return err
 	})
-	if _, explained := errors.AsType[*cli.Error](err); err != nil && !explained && find.IsID(text) {
+	_, explained := errors.AsType[*cli.Error](err)
+	_, misconfigured := errors.AsType[*config.Error](err)
+	if err != nil && !explained && !misconfigured && find.IsID(text) { // the database could not be opened
 		return text, nil
 	}
 	return id, err
