@@ -155,11 +155,7 @@ func (s session) show(ctx context.Context, o options, summary billing.Summary, o
 		return output.JSON(out, summary)
 	}
 	view := o.view
-	if o.reading.Strategy == string(billing.StrategyEvents) {
-		run, err := s.store.Run(ctx, summary.RunID)
-		if err != nil {
-			return err
-		}
+	if run, err := s.store.Run(ctx, summary.RunID); err == nil { // else the summary is shown without the window
 		view.Window = run.Window
 	}
 	view.Queued, view.Stored, view.Names = o.demo.hold, o.demo.hold || s.stays, cli.OrganizationNames(ctx, s.store, summary)
@@ -247,7 +243,8 @@ func (a *attempt) Put(ctx context.Context, run billing.Run, summary billing.Summ
 // noteArchive warns of a report that was not archived.
 func (s session) noteArchive(summary billing.Summary) {
 	if why := s.reports.failed.Load(); why != nil {
-		s.progress.Note("warning: the report of run %s is not archived: %s; deployed functions try again within 15 minutes", summary.RunID, *why)
+		s.progress.Note("warning: the report of run %s is not archived: %s\n  %s writes it now; deployed functions with REPORT_BUCKET try to archive it again",
+			summary.RunID, *why, summary.Command("reconcile report RUN --html FILE", ""))
 	}
 }
 
