@@ -61,8 +61,8 @@ func (c *command) setLimit(ctx context.Context, runID string, limit int, force b
 			return err
 		}
 		if most := before.Downgrades + before.Withheld; limit > most && limit > before.DowngradeLimit && !force {
-			return cli.Usage("run %s has downgraded %s and withheld %d: --limit %d allows those; more needs --force",
-				runID, billing.Count(before.Downgrades, "organization"), before.Withheld, most)
+			return cli.Conflict(fmt.Sprintf("--limit %d allows those; more needs --force", most),
+				"run %s has downgraded %s and withheld %d: --limit %d allows more than that", runID, billing.Count(before.Downgrades, "organization"), before.Withheld, limit)
 		}
 		approved, err := store.Approve(ctx, runID, billing.Approval{Limit: limit, By: cli.Operator(), At: time.Now().UTC()})
 		if err != nil {

@@ -96,7 +96,7 @@ func TestApproveRefusesWhatItCannotDo(t *testing.T) {
 		"no run":             {[]string{"approve", "--limit", "5"}, cli.ExitUsage, "usage", "run"},
 		"no limit":           {[]string{"approve", "run-1"}, cli.ExitUsage, "usage", "--limit"},
 		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, cli.ExitFailed, cli.CodeConflict, "2 organizations already"},
-		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, cli.ExitUsage, "usage", "--force"},
+		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, cli.ExitFailed, cli.CodeConflict, "allows more than that"},
 		"unknown run":        {[]string{"approve", "run-2", "--limit", "5"}, cli.ExitFailed, "unknown_run", "run-2"},
 		"unknown command":    {[]string{"aprove"}, cli.ExitUsage, "usage", "aprove"},
 	} {

@@ -62,7 +62,7 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 		t.Errorf("%+v", allowed)
 	}
 
-	h.run(cli.ExitUsage, "approve", week.RunID, "--limit", "4")
+	h.run(cli.ExitFailed, "approve", week.RunID, "--limit", "4")
 	h.run(cli.ExitOK, "approve", week.RunID, "--limit", "3")
 	h.run(cli.ExitOK, "redrive", "--watch")
 	if left := h.Count(`SELECT COUNT(*) FROM organizations WHERE subscription_tier <> 'free'`); left != 0 {

@@ -23,17 +23,19 @@ const (
 
 // Organization returns the id of the organization that the text names: its id, its Stripe customer or subscription, or
 // its whole name. It says what it found, unless that was the id. A text that the database does not know is returned as
-// it is: the enumerator refuses an unknown id.
+// it is, and so is one that may be an id where the look-up fails: the enumerator refuses an unknown id.
 func Organization(ctx context.Context, store *mysqlstore.Store, progress *output.Progress, text string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	looking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	found, err := store.FindOrganizations(ctx, text, atMost)
+	found, err := store.FindOrganizations(looking, text, atMost)
 	switch {
+	case err != nil && ctx.Err() == nil && IsID(text):
+		return text, nil
 	case err != nil:
 		return "", err
 	case len(found.Organizations) > 1:
 		return "", &cli.Error{
-			Exit: cli.ExitUsage, Code: "ambiguous_organization", Err: errors.New("several organizations have the " + found.By + " " + telemetry.OneLine(text)),
+			Exit: cli.ExitFailed, Code: "ambiguous_organization", Err: errors.New("several organizations have the " + found.By + " " + telemetry.OneLine(text)),
 			Hint: "give the id of one of them:" + listed(found.Organizations),
 		}
 	case len(found.Organizations) == 0 && isStripeID(text):
