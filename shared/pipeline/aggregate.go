@@ -11,15 +11,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// What the aggregator needs of the database.
+// The parts of the database that the aggregator uses.
 type (
-	// itemSummer tells how a run's items stand.
+	// itemSummer counts and reads a run's items.
 	itemSummer interface {
 		Tallies(ctx context.Context, runID string) ([]billing.Tally, error)
 		Drift(ctx context.Context, runID string) (billing.Drift, error)
 		Notable(ctx context.Context, runID string, limit int) ([]billing.Item, error)
 	}
-	// sightReader tells what runs saw.
+	// sightReader reads what runs saw in Stripe.
 	sightReader interface {
 		Orphans(ctx context.Context, runID string) (first []billing.Orphan, total int, err error)
 		CountGoverned(ctx context.Context, runID string) (int, error)
@@ -31,7 +31,7 @@ type (
 		CloseRun(ctx context.Context, end billing.End, from billing.RunStatus) (bool, error)
 		AmendRun(ctx context.Context, end billing.End, from billing.RunStatus, revision int) (bool, error)
 	}
-	// leftovers is what a tick looks for.
+	// leftovers is what a tick closes and deletes.
 	leftovers interface {
 		RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error)
 		ClosedRunsWithSnapshot(ctx context.Context) ([]string, error)
@@ -51,12 +51,12 @@ type (
 	}
 )
 
-// itemsKept is how long before the latest run closed ones keep what is plainly skipped: longer than
-// anybody asks why nothing was done, and as long as most messages of a dead-letter queue live.
+// itemsKept is how long, before the start of the latest run, a run must have started for its plainly skipped items to
+// be deleted. Nobody asks later why nothing was done, and most messages have left the dead-letter queue by then.
 const itemsKept = 14 * 24 * time.Hour
 
-// catchUpsKept is how long before the latest run catch-ups keep what is plainly skipped, and those that named
-// nobody are kept: there is one every hour.
+// catchUpsKept is the same for catch-ups, and for the deletion of catch-ups that named no organization. It is shorter
+// because there is a catch-up every hour.
 const catchUpsKept = 7 * 24 * time.Hour
 
 // Aggregator closes runs and sums them up.
@@ -72,29 +72,28 @@ type Aggregator struct {
 		outbox
 		archives
 	}
-	Bus EventBus // where announcements go; nil: nowhere
-	// Deployed: it is the database's own, and its Bus that on which the database announces, whoever else works on it.
+	Bus EventBus // where announcements are sent; nil means nowhere
+	// Deployed: this is the deployed aggregator of the database, so its Bus is the database's event bus.
 	Deployed bool
-	Archive  Archive // of the reports of runs; nil: there is none
-	// AmendmentDelay is how long what a run's amendment tells waits for the next amendment.
+	Archive  Archive // stores the reports of runs; nil means that there is none
+	// AmendmentDelay is how long the announcement of an amendment waits, so that it includes later amendments.
 	AmendmentDelay time.Duration
-	Retention      time.Duration // how long before the latest run closed ones are kept
-	Reserve        time.Duration // kept of the deadline
+	Retention      time.Duration // how long closed runs are kept, counted from the start of the latest run
+	Reserve        time.Duration // part of the deadline that is kept for the end
 	Retry          Retry
 	Now            func() time.Time
 	Log            *slog.Logger
 	Metrics        *telemetry.Metrics
 }
 
-// Tick is what a tick did.
+// Tick says what a tick did.
 type Tick struct {
 	Closed []string `json:"closed"` // runs
 	Pruned int      `json:"pruned"` // runs
 }
 
-// Progress looks at a run that something happened to: it closes the run if nothing is pending,
-// or its deadline has passed, or amends the summary of one that was closed before. An unknown run
-// is no error: it was pruned.
+// Progress handles news of a run. It closes the run if nothing is pending or the deadline has passed. If the run is
+// closed already, it amends the summary. An unknown run is no error: it was pruned.
 func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
@@ -122,9 +121,8 @@ func (a *Aggregator) Progress(ctx context.Context, runID string) error {
 	})
 }
 
-// Tick closes and sums up what nobody will report on any more, tells how old the last completed
-// run is and removes old runs. One step that fails does not keep the rest from being done, unless the
-// database is away.
+// Tick closes the runs for which no more progress messages come, reports the age of the last completed run, and deletes
+// old runs. If one step fails, the other steps still run, unless the database is down.
 func (a *Aggregator) Tick(ctx context.Context) (Tick, error) {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
@@ -161,8 +159,8 @@ func (a *Aggregator) closeOverdue(ctx context.Context, tick *Tick) error {
 	return errors.Join(problems...)
 }
 
-// prune trims and removes runs by how long before the latest one they started: a clock that is far
-// ahead must not empty the history.
+// prune trims and deletes old runs. It counts their age from the start of the latest run, so that a clock that is far
+// ahead does not delete the history.
 func (a *Aggregator) prune(ctx context.Context, tick *Tick) error {
 	latest, found, err := a.Store.LatestRun(ctx)
 	if err != nil || !found {
@@ -189,7 +187,7 @@ func (a *Aggregator) deleteSnapshots(ctx context.Context, _ *Tick) error {
 	return errors.Join(problems...)
 }
 
-// Summary returns the run's summary as its items stand now.
+// Summary returns the run's summary, made from its present items.
 func (a *Aggregator) Summary(ctx context.Context, runID string) (billing.Summary, error) {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
@@ -210,8 +208,8 @@ func (a *Aggregator) closeIfDone(ctx context.Context, run billing.Run) error {
 	return err
 }
 
-// close ends the run unless somebody stopped, closed or resumed it since it was looked at. It is
-// read again: what its last items counted on it may have come since. Only who ended it reports it.
+// close closes the run, unless somebody stopped, closed or resumed it since it was read. It reads the run again,
+// because the last items may have added to its counts since. Only the aggregator that closed the run reports it.
 func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, error) {
 	run, err := a.Store.Run(ctx, lookedAt.ID)
 	if err != nil || run.Status != lookedAt.Status || run.SummaryRevision != lookedAt.SummaryRevision {
@@ -231,15 +229,15 @@ func (a *Aggregator) close(ctx context.Context, lookedAt billing.Run) (bool, err
 	if err != nil || !closed {
 		return false, err
 	}
-	// The tick removes what is left of a snapshot, and archives what is not archived; a report that is missing
-	// in the log stays missing.
+	// If these fail, the tick deletes the snapshot and writes the archive later. Nothing repeats a missing report in the
+	// log.
 	err = errors.Join(a.report(ctx, run, summary, drift), a.Store.DeleteSnapshot(ctx, run.ID))
 	a.archiveClosed(ctx, run)
 	return true, err
 }
 
-// amend brings the summary of a closed run up to date after a redrive. Where another aggregator
-// was quicker, it may have counted before this one's news: count again.
+// amend updates the summary of a closed run after a redrive. If another aggregator was faster, that one may have
+// counted before this news, so amend counts again.
 func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 	for range maxRounds {
 		amended, err := a.amendOnce(ctx, run)
@@ -252,7 +250,7 @@ func (a *Aggregator) amend(ctx context.Context, run billing.Run) error {
 		}
 		run = now
 	}
-	return nil // so many others at it saw the same news
+	return nil // the aggregators that were faster have counted this news
 }
 
 func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, error) {
@@ -276,14 +274,14 @@ func (a *Aggregator) amendOnce(ctx context.Context, run billing.Run) (bool, erro
 	if err != nil || !amended {
 		return false, err
 	}
-	if !run.Summarized { // stopped by a worker: the first summary
+	if !run.Summarized { // a worker stopped the run: this is its first summary
 		return true, errors.Join(a.report(ctx, run, summary, drift), a.Store.DeleteSnapshot(ctx, run.ID))
 	}
 	a.Log.InfoContext(ctx, "Reconciliation amended", telemetry.KeyResult, summary)
 	return true, nil
 }
 
-// end is what is kept and told of a run that ended.
+// end returns what is stored and announced about a run that ended.
 func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Baseline) billing.End {
 	end := billing.End{Summary: s, Baseline: seen, Kind: run.Kind(), At: a.now()}
 	if billing.AnnouncesEnd(run, s) {
@@ -292,7 +290,7 @@ func (a *Aggregator) end(run billing.Run, s billing.Summary, seen billing.Baseli
 	return end
 }
 
-// endAgain is end for a run whose end was told before.
+// endAgain is like end, for a run whose end was announced before.
 func (a *Aggregator) endAgain(ctx context.Context, run billing.Run, s billing.Summary, seen billing.Baseline) (billing.End, error) {
 	end := a.end(run, s, seen)
 	before, found, err := a.Store.StoredSummary(ctx, run.ID)
@@ -319,7 +317,7 @@ func (a *Aggregator) finalStatus(ctx context.Context, run billing.Run, s *billin
 	if err != nil || run.Kind() != billing.KindFull || s.Status == billing.RunIncomplete {
 		return seen, err
 	}
-	if s.OtherErrors() > s.AcceptedErrors { // not all could be read: the errors say why
+	if s.OtherErrors() > s.AcceptedErrors { // the errors explain why not everything could be read
 		return seen, nil
 	}
 	last, err := a.Store.LastFullRunCounts(ctx, run.StartedAt)
@@ -362,7 +360,7 @@ func Headline(status billing.RunStatus) string {
 	}
 }
 
-// report logs how the run ended. Metrics are of runs over all organizations that write.
+// report logs how the run ended. Only full runs and catch-ups that write have metrics.
 func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summary, drift billing.Drift) error {
 	level := slog.LevelInfo
 	if s.Status != billing.RunCompleted || s.StatusReason != "" {
@@ -381,9 +379,8 @@ func (a *Aggregator) report(ctx context.Context, run billing.Run, s billing.Summ
 	}
 }
 
-// reportAge tells how long ago the last run over all organizations completed, and the last catch-up. Before the first
-// one it tells how long this system has been there: a fresh one is not late, one that never
-// completes a run is.
+// reportAge reports the time since the last full run completed and since the last catch-up. Before the first full run
+// it reports the age of the system: a new system is not late, but one that never completes a run is.
 func (a *Aggregator) reportAge(ctx context.Context, _ *Tick) error {
 	last, err := a.Store.LastFullRunAt(ctx, a.now().Add(billing.ClockSkew))
 	if err != nil {
@@ -407,7 +404,7 @@ func (a *Aggregator) age(name string, of time.Time) telemetry.Metric {
 	return telemetry.Metric{Name: name, Unit: telemetry.UnitSeconds, Value: max(0, a.now().Sub(of).Seconds())}
 }
 
-// notCovered says what a catch-up could not see of what its window is about; nothing if it saw all.
+// notCovered says which events of its window a catch-up could not read. It returns "" if it read all.
 func notCovered(w billing.Window) (reason billing.Reason, message string) {
 	if w.Expired {
 		reason, message = billing.ReasonEventsExpired, expiredMessage(w)
@@ -423,7 +420,7 @@ func notCovered(w billing.Window) (reason billing.Reason, message string) {
 	return reason, message + "; and " + unreadable
 }
 
-// expiredMessage says of a catch-up that it could not begin where it had to.
+// expiredMessage says that a catch-up could not start where it had to: Stripe's event log does not go back that far.
 func expiredMessage(w billing.Window) string {
 	return fmt.Sprintf("Stripe lists events of 30 days only, so what happened before %s is not known to this catch-up; start a run over all organizations",
 		w.From.UTC().Format(time.RFC3339))

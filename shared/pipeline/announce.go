@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// outbox is what the aggregator needs of the database to announce.
+// outbox is the part of the database that announcements use.
 type outbox interface {
 	DueAnnouncements(ctx context.Context, now time.Time, limit int) ([]billing.Announcement, error)
 	DeleteAnnouncements(ctx context.Context, ids []string) error
@@ -21,21 +21,21 @@ type outbox interface {
 
 // EventBus takes announcements.
 type EventBus interface {
-	// ARN is the bus's, without the account where that is not known.
+	// ARN returns the ARN of the bus, without the account if that is unknown.
 	ARN() string
 	// CheckExists returns an error if there is no such bus.
 	CheckExists(ctx context.Context) error
-	// Send returns the ids of those that the bus accepted, and for those it refused why; with an error, nothing is
-	// known of the others.
+	// Send returns the ids of the accepted announcements, and for each refused one the reason. After an error, the
+	// state of the others is unknown.
 	Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error)
 }
 
-// announcementPage is how many announcements are in hand at a time: what is accepted is removed before more are
-// read, so that who dies has that many sent again.
+// announcementPage is how many announcements are read at a time. Accepted ones are deleted before more are read, so a
+// process that dies causes at most that many to be sent again.
 const announcementPage = 10
 
-// Announce sends what waits in the outbox, until it is empty or half of the time is over. It fails nobody: what
-// was not accepted stays, and the next progress message or tick tries again.
+// Announce sends the announcements in the outbox, until it is empty or half of the time is over. It returns no error:
+// the next progress message or tick sends what was not accepted.
 func (a *Aggregator) Announce(ctx context.Context) {
 	ctx, cancel := withReserve(ctx, a.Reserve)
 	defer cancel()
@@ -54,7 +54,7 @@ func (a *Aggregator) announce(ctx context.Context) {
 		if err != nil {
 			a.Log.ErrorContext(ctx, "announcements could not be sent, they stay in the outbox until the next try", telemetry.KeyCount, all-n, telemetry.KeyError, err.Error())
 		}
-		more = err == nil && n+foreign > 0 // where the bus refuses a whole page, the next one is no better
+		more = err == nil && n+foreign > 0 // if the bus refuses a whole page, it probably refuses the next one
 	}
 	if sent+failed == 0 {
 		return
@@ -66,14 +66,14 @@ func (a *Aggregator) announce(ctx context.Context) {
 	}
 }
 
-// CheckBus returns why nothing is sent: the bus does not exist, or it is another than that of the database's
-// functions, whose consumers would never hear of what is sent elsewhere.
+// CheckBus returns the reason why no announcement can be sent: the bus does not exist, or it is not the bus of the
+// database's functions. The consumers on that bus would not receive what is sent to another one.
 func (a *Aggregator) CheckBus(ctx context.Context) error {
 	_, err := a.origin(ctx)
 	return err
 }
 
-// origin returns whose announcements may be sent.
+// origin checks the bus and returns the origin whose announcements may be sent.
 func (a *Aggregator) origin(ctx context.Context) (from billing.Origin, err error) {
 	if err := a.Bus.CheckExists(ctx); err != nil {
 		return from, err
@@ -85,12 +85,12 @@ func (a *Aggregator) origin(ctx context.Context) (from billing.Origin, err error
 	return from, err
 }
 
-// ours returns the announcements that come from there. Of a copied database others may wait: these stay, behind
-// the others, or consumers would take them for news.
+// fromHere returns the announcements that come from this origin. A copied database may contain those of another one.
+// They are postponed, because consumers would take them for news.
 func (a *Aggregator) fromHere(ctx context.Context, due []billing.Announcement, from billing.Origin) (ours []billing.Announcement, err error) {
 	for _, announcement := range due {
 		its, err := announcement.Origin()
-		if err != nil || its == from { // what cannot be read the bus refuses
+		if err != nil || its == from { // the bus refuses what cannot be read
 			ours = append(ours, announcement)
 			continue
 		}
@@ -102,8 +102,8 @@ func (a *Aggregator) fromHere(ctx context.Context, due []billing.Announcement, f
 	return ours, nil
 }
 
-// announcePage sends the next announcements and returns how many of how many were accepted, and how many are not
-// to be sent from here.
+// announcePage sends the next page of announcements. It returns how many were accepted, how many are in the page, and
+// how many of them are of another origin.
 func (a *Aggregator) announcePage(ctx context.Context) (sent, all, foreign int, err error) {
 	waiting, err := a.Store.DueAnnouncements(ctx, a.now(), announcementPage)
 	if err != nil || len(waiting) == 0 {
@@ -122,10 +122,10 @@ func (a *Aggregator) announcePage(ctx context.Context) (sent, all, foreign int, 
 	return sent, len(waiting), foreign, err
 }
 
-// send returns how many the bus accepted.
+// send sends the announcements and returns how many the bus accepted.
 func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent int, err error) {
 	accepted, refused, err := a.Bus.Send(ctx, due)
-	// What was accepted goes, though the time be over: else it would be sent again for nothing.
+	// Delete the accepted ones even if the time is over. Otherwise they would be sent again.
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if removeErr := a.Store.DeleteAnnouncements(ctx, accepted); removeErr != nil {
@@ -143,14 +143,14 @@ func (a *Aggregator) send(ctx context.Context, due []billing.Announcement) (sent
 	return len(accepted), err
 }
 
-// postpone keeps a refused announcement behind the others for a while.
+// postpone delays a refused announcement, so that the others come first.
 func (a *Aggregator) postpone(ctx context.Context, id, reason string, wait time.Duration) error {
 	a.Log.WarnContext(ctx, "an announcement was refused", telemetry.KeyMessageID, id, telemetry.KeyError, reason)
 	return a.Store.PostponeAnnouncement(ctx, id, reason, a.now().Add(wait))
 }
 
-// announceAll is the tick's: it also keeps, as the last one deployed, on which bus this database announces, and
-// tells how many announcements wait, and for how long.
+// announceAll is the step of the tick that announces. If this is the deployed aggregator, it also records the event bus
+// of the database. It reports how many announcements wait, and for how long.
 func (a *Aggregator) announceAll(ctx context.Context, _ *Tick) error {
 	if a.Deployed {
 		bus := ""
@@ -180,8 +180,7 @@ func (a *Aggregator) announceAll(ctx context.Context, _ *Tick) error {
 	return nil
 }
 
-// firstHalf reports, while the first half of the time until ctx ends is not over, that there is time to begin
-// something.
+// firstHalf returns a function that reports whether less than half of the time until the deadline has passed.
 func firstHalf(ctx context.Context) (inTime func() bool) {
 	deadline, ok := ctx.Deadline()
 	until := deadline.Add(-time.Until(deadline) / 2)

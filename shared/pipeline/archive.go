@@ -11,25 +11,25 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// archives is what the aggregator needs of the database to archive reports.
+// archives is the part of the database that the archive uses.
 type archives interface {
 	RunsToArchive(ctx context.Context) ([]billing.Run, error)
 	AcquireArchiveLease(ctx context.Context, lease billing.Lease, now time.Time) (bool, error)
 	ReleaseArchiveLease(ctx context.Context, lease billing.Lease, revision int) error
 }
 
-// Archive keeps the reports of runs.
+// Archive stores the reports of runs.
 type Archive interface {
-	// Put writes the reports of the run, in the place of those that stand there.
+	// Put writes the reports of the run and replaces existing ones.
 	Put(ctx context.Context, run billing.Run, s billing.Summary) error
-	// Address is where people find the report of the run.
+	// Address returns the address of the report of the run.
 	Address(runID string) string
 }
 
-// archiveTime bounds the writing of one run's reports, well within the lease.
+// archiveTime limits the time to write one run's reports. It is well below the lease.
 const archiveTime = billing.ArchiveLeaseTTL / 2
 
-// reportAddress is where the report of the run is, or will be; "" where none is archived.
+// reportAddress returns the address of the report of the run, even before it is written; "" if it is not archived.
 func (a *Aggregator) reportAddress(run billing.Run) string {
 	if a.Archive == nil || run.Kind() != billing.KindFull {
 		return ""
@@ -37,8 +37,8 @@ func (a *Aggregator) reportAddress(run billing.Run) string {
 	return a.Archive.Address(run.ID)
 }
 
-// archiveClosed archives a run that was just closed. It fails nobody: what is missing, the tick tries again.
-// What is amended later is left to the tick, for a redrive amends a run many times.
+// archiveClosed archives a run that was just closed. It returns no error, because the tick tries again. The tick
+// archives amended summaries, because a redrive amends a run many times.
 func (a *Aggregator) archiveClosed(ctx context.Context, run billing.Run) {
 	if a.Archive == nil || run.Kind() != billing.KindFull {
 		return
@@ -46,8 +46,8 @@ func (a *Aggregator) archiveClosed(ctx context.Context, run billing.Run) {
 	a.logUnarchived(ctx, run.ID, a.archive(ctx, run.ID))
 }
 
-// archiveAll is the tick's: it archives what is left to be, until half of the time is over or one fails,
-// for the next one would probably fail alike, and tells how many runs are left.
+// archiveAll is the step of the tick that archives. It archives runs until half of the time is over or one fails,
+// because the next one would probably fail too. It reports how many runs are left.
 func (a *Aggregator) archiveAll(ctx context.Context, _ *Tick) error {
 	if a.Archive == nil {
 		return nil
@@ -79,8 +79,8 @@ func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error)
 	}
 }
 
-// archive writes the reports of the run as its items stand now, unless somebody else is at it. They are of the
-// revision that it had before they were read, so that what is amended meanwhile is archived again.
+// archive writes the reports of the run from its present items, unless another process has the lease. It records the
+// revision that the run had before the items were read, so a later amendment is archived again.
 func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	now := a.now()
 	lease := billing.Lease{RunID: runID, Owner: uuid.NewString(), End: now.Add(billing.ArchiveLeaseTTL)}
@@ -88,7 +88,7 @@ func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	if err != nil || !started {
 		return err
 	}
-	// As it is now: since it was listed, somebody may have resumed it, or archived a later revision.
+	// Read the run again: somebody may have resumed it, or archived a later revision.
 	run, err := a.Store.Run(ctx, runID)
 	written := err == nil && !run.Status.Open()
 	if written {
@@ -98,7 +98,7 @@ func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	if written && err == nil {
 		revision = run.SummaryRevision
 	}
-	// Though the time be over: else nobody may try again before the lease ends.
+	// Release the lease even if the time is over. Otherwise nobody can try again before the lease ends.
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if endErr := a.Store.ReleaseArchiveLease(ctx, lease, revision); endErr != nil && err == nil {
@@ -120,7 +120,7 @@ func (a *Aggregator) putReports(ctx context.Context, run billing.Run) error {
 	return nil
 }
 
-// timeFor is how long something may take that is worth so much time, and not more than half of what is left.
+// timeFor returns the time limit for a step: most, but at most half of the remaining time.
 func timeFor(ctx context.Context, most time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		return min(most, time.Until(deadline)/2)

@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// catchUps are what the enumerator needs of the database for runs over whom Stripe's events name.
+// catchUps is the part of the database that catch-ups use.
 type catchUps interface {
 	CatchUpCoverage(ctx context.Context, by time.Time) (billing.Coverage, error)
 	OpenCatchUp(ctx context.Context, run billing.Run, w billing.Window) (billing.Run, error)
@@ -21,8 +21,8 @@ type catchUps interface {
 	LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error)
 }
 
-// openCatchUp opens a catch-up with the window that follows from those before it, and returns the run that
-// stands.
+// openCatchUp opens a catch-up with the window that follows from the earlier ones. It returns the existing run if
+// another catch-up is listing.
 func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since time.Time) (billing.Run, error) {
 	return retry(ctx, e.Retry, func() (billing.Run, error) {
 		now := e.now()
@@ -34,9 +34,10 @@ func (e *Enumerator) openCatchUp(ctx context.Context, wanted billing.Run, since 
 	})
 }
 
-// skipCatchUp is how a catch-up ends that found another one listing. To a schedule it is no error: the window
-// stays where it is, so that the next one goes on from there, and one whose enumerator is gone is gone on with, for
-// there may be no tick to do it. Who starts one by hand may have asked for a dry run, and decides.
+// skipCatchUp ends a catch-up that found another one listing. For a scheduled catch-up this is no error: the window
+// stays as it is, and the next catch-up continues from there. If the enumerator of the other one is gone, skipCatchUp
+// continues that run, because there may be no tick to do so. A catch-up started by hand fails, because the person may
+// have wanted other settings, such as a dry run.
 func (e *Enumerator) skipCatchUp(ctx context.Context, req Request, other billing.Run) (Enumeration, error) {
 	if req.ScheduledFor.IsZero() {
 		return Enumeration{}, billing.CatchUpListing(other.ID)
@@ -53,9 +54,8 @@ func (e *Enumerator) skipCatchUp(ctx context.Context, req Request, other billing
 	return Enumeration{RunID: other.ID, Done: true}, nil
 }
 
-// listNamed lists the organizations that events name: it reads what the run's window has left of Stripe's log,
-// and then looks up whom that concerns. What an event says of a subscription decides nothing, the workers read it
-// afresh.
+// listNamed lists the organizations that events name. It reads the rest of the run's window in Stripe's event log, and
+// then looks up the organizations of the events. Nothing is decided from an event: the workers read Stripe afresh.
 func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billing.Lease) error {
 	w, err := e.readWindow(ctx, run, lease)
 	if err != nil {
@@ -84,7 +84,7 @@ func (e *Enumerator) listNamed(ctx context.Context, run billing.Run, lease billi
 	return e.whileMore(ctx, func() (bool, error) { return e.Store.ListByEventCustomers(ctx, e.renewed(lease)) })
 }
 
-// readWindow reads the pages that the window has left. Each is stored with the place behind it.
+// readWindow reads the rest of the window. It stores each page together with the next cursor.
 func (e *Enumerator) readWindow(ctx context.Context, run billing.Run, lease billing.Lease) (billing.Window, error) {
 	w := *run.Window
 	for w.State != billing.WindowRead {
@@ -102,7 +102,7 @@ func (e *Enumerator) readWindow(ctx context.Context, run billing.Run, lease bill
 	return w, nil
 }
 
-// whileMore calls fn, and retries it, until there is no more.
+// whileMore calls fn until there is no more. It retries each call.
 func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err error)) error {
 	for {
 		more, err := retry(ctx, e.Retry, fn)
@@ -112,9 +112,9 @@ func (e *Enumerator) whileMore(ctx context.Context, fn func() (more bool, err er
 	}
 }
 
-// limit is how many organizations the run may lower, of so many that it listed. A catch-up lists the few that
-// events name, so that it goes by how many the last full run saw; before the first one, by those. Whoever allows to lower an organization
-// allows one.
+// limit returns how many organizations the run may lower, if it listed that many. A catch-up lists only the few that
+// events name, so its limit follows from the number of organizations of the last full run, or from its own number
+// before the first full run. A run that may lower its only organization has a limit of at least one.
 func (e *Enumerator) limit(ctx context.Context, run billing.Run, listed int) (int, error) {
 	switch {
 	case run.OverridesGuard():

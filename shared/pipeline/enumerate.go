@@ -16,28 +16,28 @@ import (
 
 // Request says what to enumerate.
 type Request struct {
-	ScheduledFor time.Time // of a scheduled run; zero for one started by hand
-	RequestID    string    // of the invocation: a second delivery has the same
+	ScheduledFor time.Time // the time of the schedule; zero for a run started by hand
+	RequestID    string    // identifies the invocation; a second delivery has the same id
 	OrgID        string    // only this organization; "" for all
 	DryRun       bool
 	Strategy     billing.Strategy
-	// AllowDowngrade lets the only organization be lowered whatever another run holds back.
+	// AllowDowngrade permits lowering the only organization even if another run withholds that.
 	AllowDowngrade bool
-	By             string    // who asks; kept with the run that is opened
-	Since          time.Time // where a catch-up is to begin; zero: where the one before it ended
-	ResumeAll      bool      // go on with every run that was left enumerating
-	ResumeRun      string    // go on with this run, or reopen it and send again what is pending
-	ContinueRun    string    // go on with this run if it still is enumerating
+	By             string    // who started the run
+	Since          time.Time // the start of a catch-up; zero means the end of the previous one
+	ResumeAll      bool      // continue every run that an enumerator left
+	ResumeRun      string    // continue this run, or reopen it and send the pending messages again
+	ContinueRun    string    // continue this run if it is still enumerating
 }
 
-// Enumeration is what an enumerator did.
+// Enumeration says what an enumerator did.
 type Enumeration struct {
 	RunID    string `json:"runId"`
 	Enqueued int    `json:"enqueued"` // messages sent by this invocation
-	Done     bool   `json:"done"`     // everything of the run was sent
+	Done     bool   `json:"done"`     // every message of the run was sent
 }
 
-// What each step of the enumerator needs of the database. What it needs to sweep stands in sweep.go.
+// The parts of the database that the steps of the enumerator use. Those of the sweep are in sweep.go.
 type (
 	runOpener interface {
 		CheckApplication(ctx context.Context, writes bool) (warnings []string, err error)
@@ -65,7 +65,7 @@ type (
 	}
 )
 
-// WorkSender sends one message for each organization, all or an error.
+// WorkSender sends one message for each organization. Without an error, it has sent all of them.
 type WorkSender interface {
 	SendWork(ctx context.Context, runID string, orgIDs []string) error
 }
@@ -75,8 +75,8 @@ type ProgressSender interface {
 	SendProgress(ctx context.Context, runID string) error
 }
 
-// StripeList is what the enumerator reads in Stripe: which account the key belongs to, the list of
-// all subscriptions, and the log of events.
+// StripeList is the part of the Stripe client that the enumerator uses: the key's account, the list of all
+// subscriptions and the log of events.
 type StripeList interface {
 	Account(ctx context.Context) (string, error)
 	SweepPage(ctx context.Context, r billing.Range) (billing.Page, error)
@@ -103,13 +103,13 @@ type Enumerator struct {
 	Work        WorkSender
 	Progress    ProgressSender
 	Stripe      StripeList
-	AccountID   string               // the account to insist on; "" takes any
-	Downgrades  func(listed int) int // the guard's limit
-	RunDeadline time.Duration        // until a run must be done
-	Settle      time.Duration        // how old an event must be for a catch-up: the webhook gets its chance first
+	AccountID   string               // the required account; "" means any
+	Downgrades  func(listed int) int // returns the downgrade limit
+	RunDeadline time.Duration        // how long a run may take
+	Settle      time.Duration        // the minimum age of an event in a catch-up: the webhook handles it first
 	PageSize    int                  // organizations a page; 0 means 1000
 	Streams     int                  // ranges that are swept at once; 0 means 6
-	Reserve     time.Duration        // kept of the deadline
+	Reserve     time.Duration        // part of the deadline that is kept for the end
 	Retry       Retry
 	Now         func() time.Time
 	Log         *slog.Logger
@@ -117,10 +117,10 @@ type Enumerator struct {
 
 const defaultPage = 1000
 
-// catchUpPrefix begins the id of a scheduled catch-up; its scheduled time ends it.
+// catchUpPrefix starts the id of a scheduled catch-up. The scheduled time follows it.
 const catchUpPrefix = "events-"
 
-// Run does what the request says, until it is done or its time is over.
+// Run carries out the request until it is done or the time is over.
 func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) {
 	ctx, cancel := withReserve(ctx, e.Reserve)
 	defer cancel()
@@ -141,8 +141,8 @@ func (e *Enumerator) Run(ctx context.Context, req Request) (Enumeration, error) 
 	}
 }
 
-// start opens a run and enumerates it. Where Stripe does not answer just then, the week's run is
-// opened all the same: ticks go on with it, and check the account before anything else.
+// start opens a run and enumerates it. If Stripe does not answer, start still opens a scheduled run: the next tick
+// continues it and first checks the account.
 func (e *Enumerator) start(ctx context.Context, req Request) (Enumeration, error) {
 	if err := e.checkTables(ctx, req.DryRun); err != nil {
 		return Enumeration{}, err
@@ -184,8 +184,8 @@ func (e *Enumerator) openRun(ctx context.Context, wanted billing.Run, since time
 	return retry(ctx, e.Retry, func() (billing.Run, error) { return e.Store.OpenRun(ctx, wanted) })
 }
 
-// canCheckLater: the run may be opened, for the account can be checked later. With a key that is refused nothing is
-// started.
+// canCheckLater reports whether the run may be opened although the account could not be checked. A rejected key starts
+// no run.
 func canCheckLater(accountErr error) bool {
 	f := billing.AsFailure(accountErr)
 	return f.Retryable() && f.Reason != billing.ReasonStripeUnauthorized
@@ -195,7 +195,7 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	now := e.now()
 	switch {
 	case req.OrgID != "":
-		req.Strategy = billing.StrategyRetrieve // listing everything for one would be the dearer way
+		req.Strategy = billing.StrategyRetrieve // a sweep costs more requests than one organization needs
 	case req.Strategy == "":
 		req.Strategy = billing.StrategySweep
 	}
@@ -206,7 +206,7 @@ func (e *Enumerator) newRun(req Request) (billing.Run, error) {
 	}
 	if !req.ScheduledFor.IsZero() {
 		run.ID, run.RequestID = req.ScheduledFor.UTC().Format(time.RFC3339), ""
-		if run.Kind() == billing.KindCatchUp { // a full run may be due at the same minute
+		if run.Kind() == billing.KindCatchUp { // a full run may have the same scheduled time
 			run.ID = catchUpPrefix + run.ID
 		}
 		return run, nil
@@ -220,7 +220,7 @@ func (e *Enumerator) checkAccount(ctx context.Context) (string, error) {
 	return retry(ctx, e.Retry, func() (string, error) { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
 }
 
-// ensureAccount has the run say from which account it is read, so that nobody goes on with it in another.
+// ensureAccount records the run's Stripe account. It fails if the run has recorded another one.
 func (e *Enumerator) ensureAccount(ctx context.Context, run billing.Run, account string) error {
 	if account == "" || account == run.AccountID {
 		return nil
@@ -233,8 +233,7 @@ func (e *Enumerator) ensureAccount(ctx context.Context, run billing.Run, account
 	return err
 }
 
-// checkTables checks the application's tables before a run is opened, or opened again, and says once what
-// is missed.
+// checkTables checks the application's tables before a run is opened or reopened, and logs missing keys.
 func (e *Enumerator) checkTables(ctx context.Context, dryRun bool) error {
 	warnings, err := e.checkApplication(ctx, dryRun)
 	if err != nil {
@@ -264,7 +263,7 @@ func (e *Enumerator) checkOrganization(ctx context.Context, orgID string) error 
 	return err
 }
 
-// resumeAll goes on with every run whose enumerator stopped early or died.
+// resumeAll continues every run whose enumerator stopped early or died.
 func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	ids, err := e.Store.ResumableRuns(ctx, e.now())
 	if err != nil {
@@ -275,17 +274,17 @@ func (e *Enumerator) resumeAll(ctx context.Context) (Enumeration, error) {
 	for _, id := range ids {
 		one, err := e.continueRun(ctx, id)
 		all.RunID, all.Enqueued, all.Done = id, all.Enqueued+one.Enqueued, all.Done && one.Done
-		if ctx.Err() != nil { // the rest is for the next tick
+		if ctx.Err() != nil { // the next tick continues the rest
 			all.Done = false
 			break
 		}
-		failures = append(failures, err) // one run's trouble does not keep the others waiting
+		failures = append(failures, err) // the failure of one run does not stop the others
 	}
 	return all, errors.Join(failures...)
 }
 
-// continueRun lists and sends what is left of a run that is enumerating. One that was stopped, closed or
-// sent out meanwhile is left alone.
+// continueRun lists and sends the rest of a run that is enumerating. It does nothing if the run was stopped, closed or
+// completely sent meanwhile.
 func (e *Enumerator) continueRun(ctx context.Context, id string) (Enumeration, error) {
 	run, err := e.Store.Run(ctx, id)
 	if err != nil {
@@ -312,8 +311,8 @@ func (e *Enumerator) proceedReopened(ctx context.Context, id string) (Enumeratio
 	return e.proceed(ctx, run)
 }
 
-// resume goes on with a run as it was started, at somebody's request: one that was stopped or lost
-// its messages is reopened. A request that says otherwise than the run is refused.
+// resume continues a run at a person's request, with the settings of the run. It reopens a run that was stopped or lost
+// its messages. It refuses a request with other settings.
 func (e *Enumerator) resume(ctx context.Context, id string, req Request) (Enumeration, error) {
 	run, err := e.Store.Run(ctx, id)
 	if err != nil {
@@ -346,12 +345,12 @@ func (e *Enumerator) stop(ctx context.Context, id string, cause error) error {
 	}
 	stopped, err := e.Store.StopRun(ctx, id, f.Reason, f.Message, e.now())
 	if err == nil && stopped {
-		err = e.Progress.SendProgress(ctx, id) // to have it summed up
+		err = e.Progress.SendProgress(ctx, id) // the aggregator then writes the summary
 	}
 	return errors.Join(cause, err)
 }
 
-// proceed lists and sends what is left of the run, if nobody else is at it.
+// proceed lists and sends the rest of the run, unless another enumerator has the lease.
 func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration, error) {
 	result := Enumeration{RunID: run.ID, Done: run.Status != billing.RunEnumerating}
 	if result.Done {
@@ -374,7 +373,7 @@ func (e *Enumerator) proceed(ctx context.Context, run billing.Run) (Enumeration,
 	return result, e.interrupted(ctx, lease, err)
 }
 
-// interrupted releases the lease. Running out of time is no error: the next tick goes on.
+// interrupted releases the lease. Running out of time is no error: the next tick continues the run.
 func (e *Enumerator) interrupted(ctx context.Context, lease billing.Lease, cause error) error {
 	if errors.Is(cause, billing.ErrLeaseLost) {
 		e.Log.WarnContext(ctx, "another enumerator took over", telemetry.KeyRunID, lease.RunID)
@@ -385,7 +384,7 @@ func (e *Enumerator) interrupted(ctx context.Context, lease billing.Lease, cause
 	if err := e.Store.ReleaseLease(final, lease); err != nil {
 		return errors.Join(cause, err)
 	}
-	if ctx.Err() != nil || billing.AsFailure(cause).Reason == billing.ReasonOutOfTime { // a limiter knows it before
+	if ctx.Err() != nil || billing.AsFailure(cause).Reason == billing.ReasonOutOfTime { // the rate limiter fails before ctx ends
 		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, lease.RunID)
 		return nil
 	}
@@ -413,8 +412,7 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease bil
 	return sent, e.markRunning(ctx, lease)
 }
 
-// markRunning also succeeds where the run is running already: the answer to an earlier try was
-// lost.
+// markRunning also succeeds if the run is running already: the answer to an earlier try was lost.
 func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error {
 	err := e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, lease) })
 	if !errors.Is(err, billing.ErrLeaseLost) {
@@ -427,7 +425,7 @@ func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error
 	return err
 }
 
-// list lists whom the run is over, and returns how its sweep ended.
+// list lists the organizations of the run, and returns how its sweep ended.
 func (e *Enumerator) list(ctx context.Context, run billing.Run, lease billing.Lease) (billing.SweepState, error) {
 	switch {
 	case run.Kind() != billing.KindCatchUp:
@@ -439,8 +437,8 @@ func (e *Enumerator) list(ctx context.Context, run billing.Run, lease billing.Le
 	}
 }
 
-// sweepAndList does both at once, for Stripe's pace leaves the database idle, and returns how the
-// sweep ended.
+// sweepAndList sweeps Stripe and lists the database at the same time, because the sweep mostly waits for Stripe. It
+// returns how the sweep ended.
 func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease billing.Lease) (state billing.SweepState, err error) {
 	state = run.Sweep
 	group, ctx := errgroup.WithContext(ctx)
@@ -457,8 +455,8 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease bi
 	return state, err
 }
 
-// listAll writes an item for each organization behind one that the database connects with Stripe, or for
-// the only one that the run is over.
+// listAll writes an item for each organization after the cursor that the database connects with Stripe, or for the only
+// organization of the run.
 func (e *Enumerator) listAll(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
@@ -475,7 +473,7 @@ func (e *Enumerator) listAll(ctx context.Context, only, after string, lease bill
 	return nil
 }
 
-// finishListing fixes what follows from the number of organizations.
+// finishListing stores the number of organizations and the downgrade limit that follows from it.
 func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, lease billing.Lease) error {
 	return e.Retry.do(ctx, func() error {
 		total, err := e.Store.CountItems(ctx, lease.RunID)
@@ -490,7 +488,7 @@ func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, lease b
 	})
 }
 
-// send sends a message for each organization that is pending behind one.
+// send sends a message for each pending organization after the cursor.
 func (e *Enumerator) send(ctx context.Context, after string, lease billing.Lease) (sent int, err error) {
 	for {
 		var ids []string
@@ -524,13 +522,13 @@ func (e *Enumerator) page() int {
 
 func (e *Enumerator) now() time.Time { return clock(e.Now) }
 
-// renewed is the lease with the end that the next write gives it.
+// renewed returns the lease with the end that the next write sets.
 func (e *Enumerator) renewed(lease billing.Lease) billing.Lease {
 	lease.End = e.now().Add(billing.LeaseTTL)
 	return lease
 }
 
-// clock tells the time in UTC to the millisecond: what is stored reads back equal.
+// clock returns the time in UTC, truncated to milliseconds, so that a stored time reads back equal.
 func clock(now func() time.Time) time.Time { return now().UTC().Truncate(time.Millisecond) }
 
 func otherSettings(run billing.Run) error {
@@ -538,7 +536,7 @@ func otherSettings(run billing.Run) error {
 		"run %s was started with other settings (dry run %t, strategy %s, organization %q); ask for those, or start another run", run.ID, run.DryRun, run.Strategy, run.OrgID)}
 }
 
-// What several steps need of the database.
+// The parts of the database that several steps use.
 type (
 	runReader interface {
 		Run(ctx context.Context, id string) (billing.Run, error)

@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// What the enumerator needs of the database to sweep.
+// The parts of the database that the sweep uses.
 type (
 	sweeps interface {
 		BeginSweep(ctx context.Context, l billing.Lease, now time.Time) error
@@ -30,14 +30,13 @@ type (
 	}
 )
 
-// defaultStreams is how many ranges are read at once: with Stripe taking a tenth of a second for
-// a page, a few are enough to ask as often as its limit allows.
+// defaultStreams is how many ranges are read at once. Stripe takes about a tenth of a second for a page, so a few
+// streams use up its rate limit.
 const defaultStreams = 6
 
-// sweep lists every subscription in Stripe into the run's snapshot, and returns how that ended.
-// What was stored by an enumerator before this one is not read again. What passes is for the next
-// one to try again, until the snapshot would be too old to be of use; what does not, ends the
-// sweep: the workers then read Stripe for each organization.
+// sweep lists every subscription in Stripe into the run's snapshot, and returns how that ended. It continues where an
+// earlier enumerator stopped. After a temporary failure, the next enumerator tries again, until the snapshot would be
+// too old. A permanent failure ends the sweep: the workers then read Stripe for each organization.
 func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.Lease) (billing.SweepState, error) {
 	if run.SweptFrom == nil {
 		err := e.Retry.do(ctx, func() error { return e.Store.BeginSweep(ctx, e.renewed(lease), e.now()) })
@@ -45,7 +44,7 @@ func (e *Enumerator) sweep(ctx context.Context, run billing.Run, lease billing.L
 			return billing.SweepOpen, err
 		}
 	}
-	if run.SweepExpired(e.now()) { // what is swept now would be thrown away
+	if run.SweepExpired(e.now()) { // the snapshot would be too old to use
 		return e.abandon(ctx, lease, errSweepExpired)
 	}
 	switch err := e.readRanges(ctx, lease); {
@@ -70,8 +69,8 @@ func (e *Enumerator) finishSweep(ctx context.Context, lease billing.Lease, state
 	return e.Retry.do(ctx, func() error { return e.Store.FinishSweep(ctx, e.renewed(lease), state) })
 }
 
-// readRanges reads what is left of Stripe's list, several ranges at once. A range that has much
-// left is divided as soon as there is room for another, so that none is left to run alone.
+// readRanges reads the remaining ranges of Stripe's list, several at once. When a stream is free, it divides a range
+// that has much left, so that no stream has to finish alone.
 func (e *Enumerator) readRanges(ctx context.Context, lease billing.Lease) error {
 	var ranges []billing.Range
 	err := e.Retry.do(ctx, func() (err error) {
@@ -95,7 +94,7 @@ func (e *Enumerator) readRanges(ctx context.Context, lease billing.Lease) error 
 	return err
 }
 
-// sweeper reads ranges of one run.
+// sweeper reads the ranges of one run.
 type sweeper struct {
 	*Enumerator
 
@@ -104,7 +103,7 @@ type sweeper struct {
 	streams *semaphore.Weighted
 }
 
-// read starts a stream that reads the range to its end. The caller acquired its place.
+// read starts a stream that reads the range to its end. The caller has acquired the place of the stream.
 func (s *sweeper) read(ctx context.Context, r billing.Range) {
 	s.group.Go(func() error {
 		defer s.streams.Release(1)
@@ -118,7 +117,7 @@ func (s *sweeper) read(ctx context.Context, r billing.Range) {
 	})
 }
 
-// readPage stores the next page of the range and returns what this stream has left of it.
+// readPage reads and stores the next page of the range. It returns the rest of the range for this stream.
 func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.Range, more bool, err error) {
 	page, err := s.page(ctx, r)
 	if err != nil {
@@ -129,7 +128,7 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 		return s.Store.SaveSweepPage(ctx, s.renewed(s.lease), r, page, remaining)
 	})
 	if err != nil {
-		return r, false, err // it ends the whole group, so a place that was acquired is no loss
+		return r, false, err // this ends the whole group, so the acquired place need not be released
 	}
 	if divided {
 		s.read(ctx, remaining[1])
@@ -140,15 +139,15 @@ func (s *sweeper) readPage(ctx context.Context, r billing.Range) (rest billing.R
 	return remaining[0], true, nil
 }
 
-// throttledRounds is how often a page is tried for again while Stripe limits our requests: the
-// client needs some seconds to find a rate that passes, and the sweep has minutes.
+// throttledRounds is how often the reading of a page is repeated while Stripe throttles it. The client needs some
+// seconds to find a rate that Stripe accepts, and the sweep has minutes.
 const throttledRounds = 20
 
 func (s *sweeper) page(ctx context.Context, r billing.Range) (page billing.Page, err error) {
 	return patiently(ctx, s.Retry, func() (billing.Page, error) { return s.Stripe.SweepPage(ctx, r) })
 }
 
-// patiently reads a page of a long list.
+// patiently reads a page of a long list. It repeats a throttled read up to throttledRounds times.
 func patiently[T any](ctx context.Context, r Retry, read func() (T, error)) (page T, err error) {
 	for range throttledRounds {
 		page, err = retry(ctx, r, read)
@@ -159,8 +158,8 @@ func patiently[T any](ctx context.Context, r Retry, read func() (T, error)) (pag
 	return page, err
 }
 
-// left is what remains of the range after the page; where it was divided, a place for the second
-// part is acquired.
+// remaining returns the parts of the range after the page: one, or two if the range is divided. For the second part it
+// has acquired the place of a stream.
 func (s *sweeper) remaining(r billing.Range, page billing.Page) (ranges []billing.Range, divided bool) {
 	if !page.More {
 		return nil, false
@@ -179,9 +178,9 @@ func (e *Enumerator) streams() int64 {
 	return defaultStreams
 }
 
-// listSnapshot lists the organizations that nothing but a swept subscription leads to, and keeps the live
-// subscriptions that no organization accounts for. Whose customer they are is asked for many at a time: it
-// costs the database the same as for one.
+// listSnapshot lists the organizations that only a swept subscription names, and stores the orphans: live subscriptions
+// that belong to no organization. It looks up the customers of many subscriptions at once, because the query costs the
+// same as for one.
 func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) error {
 	const many = 2000
 	var first, unclaimed []billing.Orphan
