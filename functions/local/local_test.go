@@ -536,6 +536,11 @@ func TestACatchUpRepairsWhomEventsNameAndNobodyElse(t *testing.T) {
 		t.Errorf("of the last minute: exit %d, %+v", code, s)
 	}
 
+	var out, errs bytes.Buffer
+	if code := realMain(t.Context(), []string{"--resume", a.Result.RunID}, p.environ, &out, &errs); code != cli.ExitOK || !strings.Contains(out.String(), "Stripe's events from") {
+		t.Errorf("resumed, it shows no window: exit %d\n%s%s", code, &out, &errs)
+	}
+
 	code, a = local(t.Context(), t, p.environ)
 	if left := p.planted.Outcomes[billing.OutcomeSynced] - s.Synchronized; code != cli.ExitOK || a.Result.Synchronized != left || a.Result.Reasons[billing.ReasonSubscriptionMissing] != left || left == 0 {
 		t.Errorf("the run over all: exit %d, %+v", code, a.Result)

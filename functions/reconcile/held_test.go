@@ -342,6 +342,18 @@ func TestRedriveSaysWhatMovedBeforeTheSummariesThatItAmends(t *testing.T) {
 	}
 }
 
+func TestRedriveShowsTheWindowOfACatchUp(t *testing.T) {
+	h := hold(t)
+	h.Subscriber("org-1", price("price_of_nothing"))
+	sub, _ := h.Stripe.Subscription("sub_org-1")
+	h.Stripe.AddEvent(stripetest.Event{Created: time.Now().Add(-time.Hour).Unix(), Subscription: &sub})
+	h.run(cli.ExitNotOK, "start", "--strategy", "events", "--since", "3h", "--watch")
+	h.Sub("org-1", price("price_max"))
+	if text := h.prints("redrive", "--watch"); !strings.Contains(text, "Stripe's events from") {
+		t.Errorf("the summary of a catch-up lacks its window:\n%s", text)
+	}
+}
+
 func TestStartWarnsOfAnOpenRun(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
