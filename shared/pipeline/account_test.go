@@ -492,20 +492,20 @@ func TestWorkerWithKeyOfAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 type rotatedStripe struct {
 	pipeline.Stripe // of the other account
 	before          pipeline.Stripe
-	renewals        atomic.Int64
+	keyVersion      atomic.Int64
 }
 
-func (s *rotatedStripe) KeyVersion() int64 { return s.renewals.Load() }
+func (s *rotatedStripe) KeyVersion() int64 { return s.keyVersion.Load() }
 
 func (s *rotatedStripe) Account(ctx context.Context) (string, error) {
-	if s.renewals.Load() == 0 {
+	if s.keyVersion.Load() == 0 {
 		return s.before.Account(ctx)
 	}
 	return s.Stripe.Account(ctx)
 }
 
 func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
-	s.renewals.Store(1)
+	s.keyVersion.Store(1)
 	return s.Stripe.Subscription(ctx, id)
 }
 

@@ -32,7 +32,7 @@ func TestClockJumpsLoseNothing(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
-	// One organization is known by its metadata alone. Where the sweep is given up, it is for the next run.
+	// Only metadata names one organization. If the sweep is abandoned, the next run reconciles it.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
 	f.spread(350) // of nobody: the sweep takes some pages
 	f.keepTables()

@@ -8,9 +8,11 @@
 //   - No organization is left out. The list cursor moves in the transaction that stores the page. The send cursor moves
 //     only after the queue accepted every message of the page. A message that was sent twice finds its item decided
 //     and changes nothing. The enumerator lists the database and sweeps Stripe at the same time. It sends the first
-//     message only after both have ended and after it listed the organizations that only a swept subscription names.
+//     message only after both have ended, and after it listed the organizations to which only a swept subscription
+//     leads.
 //   - A run starts or resumes only if the Stripe account and the application's tables pass all checks. One error
-//     message lists every problem of the tables.
+//     message lists every problem of the tables. If Stripe does not answer, a scheduled run is opened all the same; the
+//     next tick checks the account before anything else.
 //   - A run reads one Stripe account: the one that its enumerator recorded (none, if the key may not read the
 //     account). A worker with a key of another account stops the run before it writes anything for it. If the key is
 //     replaced while a worker reads, the worker compares the accounts again before it writes.

@@ -38,7 +38,7 @@ func (r *reading) read(ctx context.Context) (billing.Truth, error) {
 // account has no search.
 // https://docs.stripe.com/search#data-freshness
 func (r *reading) readForDowngrade(ctx context.Context) (truth billing.Truth, searched bool, err error) {
-	swept, err := r.snapshotStands(ctx)
+	swept, err := r.snapshotUsable(ctx)
 	if err != nil {
 		return truth, false, err
 	}
@@ -57,9 +57,9 @@ func (r *reading) readForDowngrade(ctx context.Context) (truth billing.Truth, se
 	return truth, searched, err
 }
 
-// snapshotStands reports whether the run still has the snapshot that was read. If the snapshot was being deleted, the
+// snapshotUsable reports whether the run still has the snapshot that was read. If the snapshot was being deleted, the
 // worker may have read only a part of it.
-func (r *reading) snapshotStands(ctx context.Context) (bool, error) {
+func (r *reading) snapshotUsable(ctx context.Context) (bool, error) {
 	if r.known.sweptBy == "" {
 		return false, nil
 	}

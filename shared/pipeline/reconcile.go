@@ -116,9 +116,9 @@ type task struct {
 	// sentDowngrade: a write that lowers access was sent; it may have failed.
 	sentDowngrade bool
 	// ambiguous is what was read from Stripe, if one of its subscriptions may also belong to another organization. The
-	// batch looks up who shares the customers once, for all such tasks. lookUpAlone: that is done for the task, or
-	// its record was reloaded since, so that the task makes its own look-ups.
-	ambiguous   *billing.Truth
+	// batch looks up once, for all such tasks, which organizations share their customers.
+	ambiguous *billing.Truth
+	// lookUpAlone: the batch's look-ups are too old for what the task read since, so the task makes its own.
 	lookUpAlone bool
 	truth       billing.Truth // what the last plan was made from
 	result      Result
@@ -224,8 +224,8 @@ func openTasks(tasks map[billing.Work]*task) []*task {
 	return todo
 }
 
-// onStopped returns the result of a task whose run is stopped. f is the failure that stopped the run, if the task met
-// it just now. The message is acknowledged, because a resumed run sends a new message for each pending organization. It
+// onStopped returns the result of a task whose run is stopped. If this task met the failure that stopped the run, f is
+// that failure. The message is acknowledged, because a resumed run sends a new message for each pending organization. It
 // sends none for an organization in error, whose message came from the dead-letter queue: that message goes back there.
 func (t *task) onStopped(f *billing.Failure) Result {
 	switch {
@@ -312,8 +312,8 @@ func (b *batch) resolve(ctx context.Context, todo []*task) {
 	})
 }
 
-// While the circuit breaker is open, probe sends one organization to Stripe (half-open) and returns the rest. It skips
-// to the next one if an organization made no Stripe request.
+// probe tests Stripe while the circuit breaker is open: it reconciles one organization (half-open) and returns the rest.
+// If that organization made no Stripe request, probe takes the next one.
 func (b *batch) probe(ctx context.Context, todo []*task) []*task {
 	for len(todo) > 0 && b.stripeBreaker.open() {
 		t := todo[0]

@@ -1098,7 +1098,7 @@ func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
 	}
 }
 
-// Nobody knows whether it is one that was given up, so it is neither acknowledged nor given up.
+// The item may be in error or pending, so its message is neither deleted nor dead-lettered.
 func TestUnreadableItemIsReturnedWhenItsRunStops(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")

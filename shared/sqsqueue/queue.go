@@ -106,8 +106,8 @@ func (q *Queue) SendProgress(ctx context.Context, runID string) error {
 	return q.send(ctx, body, nil)
 }
 
-// SendDeadLetter sends the body of a message that was given up to this queue, with the failure and the work as
-// attributes. work is empty where the body could not be read.
+// SendDeadLetter sends the body of a dead letter to this queue, with the failure and the work as
+// attributes. work is empty if the body could not be read.
 func (q *Queue) SendDeadLetter(ctx context.Context, body string, work billing.Work, f *billing.Failure) error {
 	attributes := map[string]types.MessageAttributeValue{}
 	for name, value := range map[string]string{

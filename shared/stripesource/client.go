@@ -43,16 +43,16 @@ const (
 
 // Client reads Stripe. It is safe for concurrent use. It trims the ids that it is given.
 type Client struct {
-	http     *http.Client
-	backend  *stripe.BackendImplementation // builds requests and errors
-	key      atomic.Pointer[string]
-	renewals atomic.Int64 // of the key
-	renew    func(ctx context.Context, refused string) (string, error)
-	refusals billing.Refusals
-	liveMode bool
-	log      *slog.Logger
-	limits   map[endpoint]*limiter
-	usage    struct{ list, retrieve, other, throttled atomic.Int64 }
+	http       *http.Client
+	backend    *stripe.BackendImplementation // builds requests and errors
+	key        atomic.Pointer[string]
+	keyVersion atomic.Int64 // how often the key was replaced
+	renew      func(ctx context.Context, refused string) (string, error)
+	refusals   billing.Refusals
+	liveMode   bool
+	log        *slog.Logger
+	limits     map[endpoint]*limiter
+	usage      struct{ list, retrieve, other, throttled atomic.Int64 }
 }
 
 // endpoint has a rate limit of its own. https://docs.stripe.com/rate-limits
@@ -318,7 +318,7 @@ func (c *Client) get(ctx context.Context, e endpoint, path string, query url.Val
 }
 
 // KeyVersion counts how often the key was replaced. What is known about one key may be wrong for the next.
-func (c *Client) KeyVersion() int64 { return c.renewals.Load() }
+func (c *Client) KeyVersion() int64 { return c.keyVersion.Load() }
 
 // sendRenewed sends a refused request again if the key was replaced.
 func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path string, query url.Values, refusal error) (jsontext.Value, error) {
@@ -330,7 +330,7 @@ func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path stri
 		return nil, refusal
 	}
 	c.key.Store(&key)
-	c.renewals.Add(1)
+	c.keyVersion.Add(1)
 	c.log.InfoContext(ctx, "Stripe's key was rotated, using the new one")
 	c.count(e)
 	return c.send(ctx, key, path, query)

@@ -107,7 +107,7 @@ func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
 		if m.Disposition != pipeline.DeadLetter {
 			continue
 		}
-		h.Log.ErrorContext(ctx, "message given up, see the dead-letter queue", m.attributes()...)
+		h.Log.ErrorContext(ctx, "the message goes to the dead-letter queue", m.attributes()...)
 		if err := h.DeadLetter.SendDeadLetter(ctx, m.Body, m.work, m.Failure); err != nil {
 			m.returnBecause(err)
 		}
