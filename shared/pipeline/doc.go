@@ -70,8 +70,8 @@
 //     faults, nothing is pending: nothingIsPending.
 //   - The summary equals the counts of the items: totalsAddUp.
 //   - No write replaces a value that changed after the worker read it. Every recorded change was made, and every change
-//     made is recorded: auditReplays and noStaleWrites. TestNoInterleavingLosesANewerState in this package tries every
-//     order of the calls of two workers.
+//     made is recorded: auditReplays and noStaleWrites. TestNoInterleavingLosesANewerState in this package
+//     interleaves the calls of two workers in random orders.
 //   - No run lowers more organizations than its limit allows, and no run withholds a repair below its limit:
 //     downgradeLimitHolds. The limit follows MAX_DOWNGRADES: limitsFollowTheSetting.
 //   - The dead-letter queues have every error of a run that writes, and every message that cannot be read:

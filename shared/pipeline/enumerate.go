@@ -455,8 +455,8 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease bi
 	return state, err
 }
 
-// listAll writes an item for each organization after the cursor that the database connects with Stripe, or for the only
-// organization of the run.
+// listAll writes an item for each organization after the cursor, if the database connects the organization with Stripe.
+// If the run is over one organization, it writes only that item.
 func (e *Enumerator) listAll(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
@@ -488,7 +488,7 @@ func (e *Enumerator) finishListing(ctx context.Context, run billing.Run, lease b
 	})
 }
 
-// send sends a message for each pending organization after the cursor.
+// send sends a message for each organization that is pending and comes after the cursor.
 func (e *Enumerator) send(ctx context.Context, after string, lease billing.Lease) (sent int, err error) {
 	for {
 		var ids []string
