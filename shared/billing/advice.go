@@ -70,7 +70,8 @@ var ifWritten = map[Reason]Advice{
 	ReasonNotRepeated: {
 		string(ReasonNotRepeated), ConcernPerson,
 		"A run that writes would not lower access again: the same repair was made within 24 hours and something undid it.",
-		ReasonNotRepeated.Advice().Do, []string{explainOne},
+		ReasonNotRepeated.Advice().Do,
+		[]string{explainOne},
 	},
 }
 

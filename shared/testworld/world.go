@@ -21,10 +21,13 @@ import (
 var (
 	// Start is what the clock shows at first.
 	Start = time.Date(2026, time.November, 22, 3, 0, 0, 0, time.UTC)
-	// Created is when organizations and subscriptions were; their period is from PeriodStart to PeriodEnd.
-	Created     = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
+	// Created is when organizations and subscriptions were created.
+	Created = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
+
+	// PeriodStart is the start of a subscription's current period.
 	PeriodStart = time.Date(2026, time.November, 10, 9, 30, 0, 0, time.UTC)
-	PeriodEnd   = time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)
+	// PeriodEnd is its end.
+	PeriodEnd = time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)
 
 	// Rules know price_starter, price_pro and price_max.
 	Rules = billing.Rules{Prices: map[string]billing.Tier{
