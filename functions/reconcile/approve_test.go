@@ -140,7 +140,7 @@ func TestWhatIsApprovedForACatchUpIsItsOwn(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_runs SET strategy = 'events', downgrade_limit = 50`)
 	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "6"}, environ, &out, &errs); code != cli.ExitUsage {
+	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "6"}, environ, &out, &errs); code != cli.ExitFailed {
 		t.Errorf("exit %d: %s%s", code, &out, &errs)
 	}
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != cli.ExitOK {
