@@ -8,7 +8,7 @@ import (
 )
 
 // needsArchive selects closed full runs whose summary is newer than their archived reports.
-const needsArchive = isFullRun + ` AND status NOT IN ('enumerating','running') AND summary IS NOT NULL
+const needsArchive = isFullRun + ` AND NOT ` + isOpen + ` AND summary IS NOT NULL
 	AND summary_revision > COALESCE((SELECT a.revision FROM reconciliation_archives a WHERE a.run_id = r.id), 0)`
 
 // RunsToArchive returns the runs whose reports must be written: first those never tried, then those tried

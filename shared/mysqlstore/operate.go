@@ -14,29 +14,26 @@ import (
 
 // LatestRun returns the run of any kind that started last; false if there is none.
 func (s *Store) LatestRun(ctx context.Context) (billing.Run, bool, error) {
-	runs, err := s.runsWhere(ctx, `TRUE ORDER BY started_at DESC, id DESC LIMIT 1`)
-	if err != nil || len(runs) == 0 {
-		return billing.Run{}, false, err
-	}
-	return runs[0], true, nil
+	return s.latestRun(ctx, `TRUE`)
 }
 
 // LatestFullRun returns the full run that started last or, if there is none, the run of any kind that did; false
 // if there are no runs.
 func (s *Store) LatestFullRun(ctx context.Context) (billing.Run, bool, error) {
-	runs, err := s.runsWhere(ctx, isFullRun+` ORDER BY started_at DESC, id DESC LIMIT 1`)
-	if err != nil {
-		return billing.Run{}, false, err
+	run, found, err := s.latestRun(ctx, isFullRun)
+	if err != nil || found {
+		return run, found, err
 	}
-	if len(runs) == 0 {
-		return s.LatestRun(ctx)
-	}
-	return runs[0], true, nil
+	return s.LatestRun(ctx)
 }
 
 // OpenFullRun returns the open full run that started last; false if none is open.
 func (s *Store) OpenFullRun(ctx context.Context) (billing.Run, bool, error) {
-	runs, err := s.runsWhere(ctx, isFullRun+` AND status IN ('enumerating','running') ORDER BY started_at DESC, id DESC LIMIT 1`)
+	return s.latestRun(ctx, isFullRun+` AND `+isOpen)
+}
+
+func (s *Store) latestRun(ctx context.Context, condition string) (billing.Run, bool, error) {
+	runs, err := s.runsWhere(ctx, condition+` ORDER BY started_at DESC, id DESC LIMIT 1`)
 	if err != nil || len(runs) == 0 {
 		return billing.Run{}, false, err
 	}

@@ -170,6 +170,9 @@ func (s *Store) CountGoverned(ctx context.Context, runID string) (int, error) {
 // isFullRun selects runs over all organizations that are no catch-ups: [billing.KindFull].
 const isFullRun = `(org_id = '' AND strategy <> 'events')`
 
+// isOpen selects the runs for which [billing.RunStatus.Open] is true.
+const isOpen = `(status IN ('enumerating','running'))`
+
 // LastFullRunCounts returns the counts of the last trustworthy full run that started before the given time;
 // zero if there is none. A run with errors and no subscriptions is not trustworthy: Stripe did not answer it.
 func (s *Store) LastFullRunCounts(ctx context.Context, before time.Time) (billing.Baseline, error) {
@@ -184,7 +187,7 @@ func (s *Store) LastFullRunCounts(ctx context.Context, before time.Time) (billin
 // without a summary.
 func (s *Store) RunsToClose(ctx context.Context, now time.Time) ([]billing.Run, error) {
 	return s.runsWhere(ctx, `(status = 'running' AND `+hasPending+` IS NOT TRUE)
-		OR (status IN ('running','enumerating') AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
+		OR (`+isOpen+` AND deadline_at < ?) OR (status = 'stopped' AND summary IS NULL) ORDER BY started_at`, now)
 }
 
 // LastFullRunAt returns when the last full run that was no dry run completed; nil if none did. It ignores times
@@ -209,13 +212,13 @@ const pruneBatch = 1000
 // Prune deletes closed runs that started before the given time, with their items, in small transactions, and
 // returns how many runs it deleted. It can be interrupted and repeated: a run is deleted after its last item.
 func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
-	return s.prune(ctx, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND status NOT IN ('running','enumerating') ORDER BY started_at`, before)
+	return s.prune(ctx, `SELECT id FROM reconciliation_runs WHERE started_at < ? AND NOT `+isOpen+` ORDER BY started_at`, before)
 }
 
 // PruneEmptyCatchUps deletes closed catch-ups that started before the given time, listed no organization and
 // have no message, and returns how many.
 func (s *Store) PruneEmptyCatchUps(ctx context.Context, before time.Time) (int, error) {
-	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND status NOT IN ('running','enumerating') AND (status_reason = '' OR status = 'stopped')
+	return s.prune(ctx, `SELECT id FROM reconciliation_runs r WHERE strategy = 'events' AND started_at < ? AND NOT `+isOpen+` AND (status_reason = '' OR status = 'stopped')
 		AND (`+itemOfRun+` LIMIT 1) IS NULL AND NOT EXISTS (SELECT 1 FROM reconciliation_tallies t WHERE t.run_key = r.run_key) ORDER BY started_at`, before)
 }
 
