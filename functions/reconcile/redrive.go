@@ -165,7 +165,7 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 			return notMoved(ctx, err)
 		}
 	}
-	if err := c.showRedriven(ctx, store, r); err != nil {
+	if err := c.showRedriven(ctx, store, r, before.runs); err != nil {
 		return err
 	}
 	return endedAll(r.Runs)
@@ -310,17 +310,9 @@ func endedAll(runs []billing.Summary) error {
 	return nil
 }
 
-func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r redriven) error {
+func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r redriven, runs map[string]billing.Run) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(r)
-	}
-	var runs map[string]billing.Run
-	if len(r.Runs) > 0 {
-		ids := make([]string, len(r.Runs))
-		for i, s := range r.Runs {
-			ids[i] = s.RunID
-		}
-		runs, _ = store.Runs(ctx, ids) // without them, summaries of catch-ups lack their windows
 	}
 	for _, s := range r.Runs {
 		if err := say(c.out, "\n"); err != nil {
