@@ -64,6 +64,11 @@ func RecordedSuffice(recorded []Subscription) bool {
 	return slices.ContainsFunc(recorded, func(s Subscription) bool { return s.Status == StatusActive })
 }
 
+// ExpectRecordedSuffice reports what RecordedSuffice returns if Stripe agrees with the rows.
+func (r Record) ExpectRecordedSuffice() bool {
+	return slices.ContainsFunc(r.Rows, func(row Row) bool { return row.Status == string(StatusActive) })
+}
+
 // governing returns the candidate that governs. It fails where a competing one has a status without a rank.
 func governing(found []Subscription, r Record) (*Subscription, error) {
 	preferred := preferredStatus(found, r)

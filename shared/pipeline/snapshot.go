@@ -159,7 +159,7 @@ func (t *task) hints() hints {
 	}
 	if t.swept == nil {
 		// Unless a row is active the customers' lists are needed, and they include the recorded subscriptions.
-		known.unsettled = !slices.ContainsFunc(t.record.Rows, func(row billing.Row) bool { return row.Status == string(billing.StatusActive) })
+		known.unsettled = !t.record.ExpectRecordedSuffice()
 		return known
 	}
 	known.sweptBy, known.sweptFrom = t.run.ID, t.swept.ReadAt
