@@ -70,7 +70,7 @@ func refused(t Truth, rec Record) []Considered {
 }
 
 func (t Truth) whyRefused(s Subscription, rec Record) string {
-	switch owner := t.Claims.otherOwner(s, rec.Org.ID, false); {
+	switch owner := t.Claims.otherOwner(s, rec.Org.ID); {
 	case owner != "":
 		return "the row of another organization records it: " + owner
 	case t.Claims.namesOther(s, rec.Org.ID):

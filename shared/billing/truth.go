@@ -124,15 +124,20 @@ func (c Claims) namesOther(s Subscription, orgID string) bool {
 	return c.Named[s.NamedID()] != "" && !c.Names(s, orgID)
 }
 
-// otherOwner returns another organization whose row records the subscription, "" if there is none. It may be deleted
-// unless living is set.
-func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
+// otherOwner returns another organization whose row records the subscription, "" if there is none: a deleted one only
+// if no other does.
+func (c Claims) otherOwner(s Subscription, orgID string) string {
+	deleted := ""
 	for _, owner := range c.RecordedBy[s.ID] {
-		if owner != orgID && (!living || !c.Deleted[owner]) {
+		switch {
+		case owner == orgID:
+		case !c.Deleted[owner]:
 			return owner
+		case deleted == "":
+			deleted = owner
 		}
 	}
-	return ""
+	return deleted
 }
 
 // checkOwner refuses a subscription that another organization's row records, unless the organization's row and the
@@ -140,12 +145,9 @@ func (c Claims) otherOwner(s Subscription, orgID string, living bool) string {
 // deleted organizations do not count.
 func (t Truth) checkOwner(s *Subscription, r Record) error {
 	recorded := r.Records(s.ID)
-	owner := cmp.Or(r.OtherOwners[s.ID], t.Claims.otherOwner(*s, r.Org.ID, true))
-	if owner == "" && !recorded {
-		owner = t.Claims.otherOwner(*s, r.Org.ID, false)
-	}
+	owner := cmp.Or(r.OtherOwners[s.ID], t.Claims.otherOwner(*s, r.Org.ID))
 	switch {
-	case owner == "" || recorded && t.Claims.Names(*s, r.Org.ID):
+	case owner == "" || recorded && (t.Claims.Deleted[owner] || t.Claims.Names(*s, r.Org.ID)):
 		return nil
 	case recorded:
 		return permanent(ReasonSubscriptionConflict, "subscription %s is recorded by the rows of this organization and of organization %s, and its metadata.orgId does not name this one; "+
@@ -161,7 +163,7 @@ func (t Truth) checkOwner(s *Subscription, r Record) error {
 
 // ofOther reports whether the metadata or a row assigns the subscription to another organization.
 func (c Claims) ofOther(s Subscription, orgID string) bool {
-	return c.namesOther(s, orgID) || c.otherOwner(s, orgID, false) != ""
+	return c.namesOther(s, orgID) || c.otherOwner(s, orgID) != ""
 }
 
 // sharedWith returns another organization with the subscription's customer if neither a row nor the metadata decides
