@@ -2,6 +2,7 @@ package chaos_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -188,13 +189,32 @@ func (r *round) nothingIsLeft(t *testing.T) {
 	for what, query := range map[string]string{
 		"runs are open":                        `SELECT COUNT(*) FROM reconciliation_runs WHERE status NOT IN ('completed','completed_with_errors')`,
 		"subscriptions are still in snapshots": `SELECT COUNT(*) FROM reconciliation_snapshots`,
-		"organizations are pending or in error": `SELECT COUNT(*) FROM reconciliation_items
-			WHERE outcome IN ('pending','error') AND org_id NOT LIKE '0dd00000%'`,
 	} {
 		if n := r.count1(t, query); n > 0 {
 			t.Errorf("%d %s", n, what)
 		}
 	}
+	for _, item := range r.undecided(t) {
+		t.Error(item)
+	}
+}
+
+// undecided returns the organizations that are pending or in error, each with its reason. It leaves out those for which a
+// lowering was not repeated: the application's late webhooks undo some.
+func (r *round) undecided(t *testing.T) (items []string) {
+	t.Helper()
+	err := each(t.Context(), r.db, func(rows *sql.Rows) error {
+		var run, org, outcome, reason, detail string
+		err := rows.Scan(&run, &org, &outcome, &reason, &detail)
+		items = append(items, strings.Join([]string{run, org, outcome, reason, detail}, " "))
+		return err
+	}, `SELECT r.id, i.org_id, i.outcome, i.reason, COALESCE(i.error, '')
+		FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key
+		WHERE i.outcome IN ('pending','error') AND i.org_id NOT LIKE '0dd00000%' AND i.reason <> 'not_repeated'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return items
 }
 
 func (r *round) functions() map[string]*runtimeapi.Function {
