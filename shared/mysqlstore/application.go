@@ -193,9 +193,4 @@ const (
 	// Subscription ids with white space around them, which a look-up by id misses.
 	selectPaddedIDs = `SELECT s.stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = s.org_id
 		WHERE o.` + notDeleted + ` AND s.stripe_subscription_id ` + isPadded
-
-	// The customers of organizations that are not deleted.
-	selectCustomersOfOrgs = `SELECT stripe_customer_id FROM organizations WHERE ` + notDeleted + ` AND (` + hasPaddedCustomer + ` OR stripe_customer_id IN `
-	selectCustomersOfRows = `SELECT s.stripe_customer_id FROM subscriptions s
-		JOIN organizations o ON o.id = s.org_id AND o.` + notDeleted + ` WHERE (s.` + hasPaddedCustomer + ` OR s.stripe_customer_id IN `
 )

@@ -93,7 +93,7 @@ func wholeRun(t *testing.T, f *fixture) {
 	if err != nil || len(records) != 3 || len(records[spelled].Rows) != 1 {
 		t.Fatalf("%+v, %v", records, err)
 	}
-	seen, err := f.store.Snapshot(t.Context(), "run", []billing.Record{records["paying"], records[spelled], records[named]})
+	seen, _, err := f.store.Snapshot(t.Context(), "run", []billing.Record{records["paying"], records[spelled], records[named]})
 	if err != nil || len(seen) != 3 {
 		t.Errorf("%d subscriptions in the snapshot, %v", len(seen), err)
 	}
@@ -128,7 +128,7 @@ func wholeRun(t *testing.T, f *fixture) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orphans, err := f.store.WithoutKnownCustomer(t.Context(), unclaimed)
+	orphans, err := f.store.FindOrphans(t.Context(), leaseOf("run"), unclaimed)
 	if err != nil || len(orphans) != 1 || orphans[0].SubscriptionID != "sub_orphan" {
 		t.Errorf("orphans %+v, %v", orphans, err)
 	}

@@ -46,8 +46,8 @@ func (s *Store) ListFromSnapshot(ctx context.Context, l billing.Lease, after str
 // snapshotRows forces the index, because MySQL would not always read the rows in this order.
 func snapshotRows(ctx context.Context, q querier, runID, after string) (subs []billing.Subscription, err error) {
 	err = query(ctx, q, func(r *sql.Rows) error {
-		sub, err := scanSnapshot(r)
-		subs = append(subs, sub)
+		row, err := scanSnapshot(r)
+		subs = append(subs, row.Subscription)
 		return err
 	}, `SELECT `+snapshotColumns+` FROM reconciliation_snapshots n FORCE INDEX (idx_reconciliation_snapshots_subscription)
 		WHERE n.run_key = `+keyOfRun+` AND n.subscription_id > ? ORDER BY n.subscription_id LIMIT ?`, runID, after, snapshotPage)
@@ -160,8 +160,8 @@ func listedSubscriptions(ctx context.Context, q querier, runID string, matches [
 	stored := map[string]billing.Subscription{}
 	err := query(ctx, q, func(r *sql.Rows) error {
 		var orgID string
-		sub, err := scanSnapshot(r, &orgID)
-		stored[orgID] = sub
+		row, err := scanSnapshot(r, &orgID)
+		stored[orgID] = row.Subscription
 		return err
 	}, `SELECT `+snapshotColumns+`, i.org_id FROM reconciliation_items i
 		JOIN reconciliation_snapshots n ON n.run_key = i.run_key AND n.subscription_id = i.subscription_id
@@ -169,18 +169,69 @@ func listedSubscriptions(ctx context.Context, q querier, runID string, matches [
 	return stored, err
 }
 
-// WithoutKnownCustomer returns those of the subscriptions whose customer no organization has and that no row
-// records with white space around the id; deleted organizations do not count. The application has no index for
-// this: each call scans its tables.
-func (s *Store) WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
-	rest, err := s.withoutKnown(ctx, unclaimed, selectCustomersOfOrgs)
-	if err == nil {
-		rest, err = s.withoutKnown(ctx, rest, selectCustomersOfRows)
+// FindOrphans returns those of the subscriptions that belong to no organization: no organization has their customer,
+// and no row records them with white space around the id. Deleted organizations do not count. For each of the others it
+// notes in the run's snapshot which organization has the customer, if only one does: see [Store.Snapshot]. The
+// application has no index for this: each call scans its tables.
+func (s *Store) FindOrphans(ctx context.Context, l billing.Lease, unclaimed []billing.Orphan) ([]billing.Orphan, error) {
+	if len(unclaimed) == 0 {
+		return nil, nil
 	}
-	if err == nil {
-		rest, err = s.withoutPaddedID(ctx, rest)
+	known, err := s.SharedCustomers(ctx, customersOf(unclaimed))
+	if err != nil {
+		return nil, err
 	}
-	return rest, failure(err, "look for the customers of orphans")
+	var owned, orphans []billing.Orphan
+	for _, o := range unclaimed {
+		if len(known[o.CustomerID]) > 0 {
+			owned = append(owned, o)
+		} else {
+			orphans = append(orphans, o)
+		}
+	}
+	if err := s.saveSoleOwners(ctx, l, owned, known); err != nil {
+		return nil, failure(err, "save who has the customers of run "+l.RunID)
+	}
+	orphans, err = s.withoutPaddedID(ctx, orphans)
+	return orphans, failure(err, "look for orphans")
+}
+
+func customersOf(orphans []billing.Orphan) (customers []string) {
+	for _, o := range orphans {
+		if o.CustomerID != "" {
+			customers = append(customers, o.CustomerID)
+		}
+	}
+	return customers
+}
+
+// saveSoleOwners notes with each subscription which organization alone has its customer: nothing if several have it,
+// also where an interrupted listing noted one.
+func (s *Store) saveSoleOwners(ctx context.Context, l billing.Lease, subs []billing.Orphan, known map[string][]string) error {
+	for chunk := range slices.Chunk(subs, snapshotPage) {
+		err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
+			var owners, ids []any
+			for _, sub := range chunk {
+				owners = append(owners, sub.SubscriptionID, soleOwner(known[sub.CustomerID]))
+				ids = append(ids, sub.SubscriptionID)
+			}
+			_, err := tx.ExecContext(ctx, `UPDATE reconciliation_snapshots n
+				SET more = JSON_SET(COALESCE(more, '{}'), '$.soleOwner', CASE subscription_id`+strings.Repeat(` WHEN ? THEN ?`, len(chunk))+` END)
+				WHERE n.run_key = `+keyOfRun+` AND n.subscription_id IN `+placeholders(len(chunk)), slices.Concat(owners, []any{l.RunID}, ids)...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func soleOwner(orgs []string) string {
+	if len(orgs) != 1 {
+		return ""
+	}
+	return orgs[0]
 }
 
 func (s *Store) withoutPaddedID(ctx context.Context, orphans []billing.Orphan) ([]billing.Orphan, error) {
@@ -192,25 +243,6 @@ func (s *Store) withoutPaddedID(ctx context.Context, orphans []billing.Orphan) (
 		recorded[i] = strings.TrimSpace(id)
 	}
 	return slices.DeleteFunc(orphans, func(o billing.Orphan) bool { return slices.Contains(recorded, o.SubscriptionID) }), err
-}
-
-// withoutKnown returns those whose customer stmt does not select.
-func (s *Store) withoutKnown(ctx context.Context, orphans []billing.Orphan, stmt string) ([]billing.Orphan, error) {
-	var customers []string
-	for _, o := range orphans {
-		if o.CustomerID != "" {
-			customers = append(customers, o.CustomerID)
-		}
-	}
-	known := make(map[string]bool, len(customers))
-	err := queryValues(customers, func(customers []string) error {
-		found, err := selectStrings(ctx, s.db, stmt+placeholders(len(customers))+`)`, toAny(customers)...)
-		for _, customer := range found {
-			known[strings.TrimSpace(customer)] = true
-		}
-		return err
-	})
-	return slices.DeleteFunc(orphans, func(o billing.Orphan) bool { return o.CustomerID != "" && known[o.CustomerID] }), err
 }
 
 // SaveOrphans stores the first orphans of the run's sweep and how many there are.

@@ -128,7 +128,7 @@ func TestFrequentQueriesReadTheSameInSmallAndLargeRuns(t *testing.T) {
 			return err
 		},
 		"Snapshot": func(ctx context.Context, s *mysqlstore.Store) error {
-			_, err := s.Snapshot(ctx, "sweep-3000", []billing.Record{{Org: billing.Organization{ID: "org-000007", CustomerID: new("cus_org-000007")}}})
+			_, _, err := s.Snapshot(ctx, "sweep-3000", []billing.Record{{Org: billing.Organization{ID: "org-000007", CustomerID: new("cus_org-000007")}}})
 			return err
 		},
 	}

@@ -239,7 +239,8 @@ func TestPaddedIDsAreFound(t *testing.T) {
 		if diff := cmp.Diff(map[string][]string{"cus_1": {"a", "b", "c"}}, shared); err != nil || diff != "" {
 			t.Errorf("%v; shared (-want +got):\n%s", err, diff)
 		}
-		orphans, err := f.store.WithoutKnownCustomer(t.Context(), []billing.Orphan{{SubscriptionID: "sub_a", CustomerID: "cus_1"}, {SubscriptionID: "sub_3", CustomerID: "cus_x"}, {SubscriptionID: "sub_b", CustomerID: "cus_y"}})
+		f.sweeping(t, "run")
+		orphans, err := f.store.FindOrphans(t.Context(), leaseOf("run"), []billing.Orphan{{SubscriptionID: "sub_a", CustomerID: "cus_1"}, {SubscriptionID: "sub_3", CustomerID: "cus_x"}, {SubscriptionID: "sub_b", CustomerID: "cus_y"}})
 		if err != nil || len(orphans) != 1 || orphans[0].SubscriptionID != "sub_b" {
 			t.Errorf("%v; orphans %+v", err, orphans)
 		}

@@ -80,9 +80,16 @@ func insertSnapshot(ctx context.Context, tx *sql.Tx, runID string, subs []billin
 	return insertRows(ctx, tx, insertSnapshotRows, columns, args, updateSnapshotRow)
 }
 
+// snapshotRow is a row of a snapshot.
+type snapshotRow struct {
+	billing.Subscription
+
+	SoleOwner string `json:"soleOwner"` // see [Store.FindOrphans]
+}
+
 // scanSnapshot scans snapshotColumns, and the columns after them into others.
-func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
-	var sub billing.Subscription
+func scanSnapshot(r *sql.Rows, others ...any) (snapshotRow, error) {
+	var sub snapshotRow
 	var created, start, end sql.NullInt64
 	var more sql.RawBytes
 	columns := []any{&sub.ID, &sub.CustomerID, &sub.OrgID, &sub.Status, &sub.PriceID, &sub.MetadataTier, &created, &start, &end, &more}
@@ -97,7 +104,7 @@ func scanSnapshot(r *sql.Rows, others ...any) (billing.Subscription, error) {
 	readFromColumn(created, &sub.Created)
 	readFromColumn(start, &sub.CurrentPeriodStart)
 	readFromColumn(end, &sub.CurrentPeriodEnd)
-	sub.Items = unpackItems(sub)
+	sub.Items = unpackItems(sub.Subscription)
 	return sub, nil
 }
 
@@ -137,10 +144,11 @@ func orgHash(sub billing.Subscription) sql.NullInt64 {
 
 // Snapshot returns the run's swept subscriptions that may concern the organizations: those that their rows
 // record, those of their customers, and those whose metadata names them. It uses one query, besides that for
-// the run, and may return others too.
-func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error) {
+// the run, and may return others too. soleOwners are the organizations that alone had a customer when the run was
+// listed, by customer: those of the live subscriptions that neither a row nor the metadata claims.
+func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Record) (subs []billing.Subscription, soleOwners map[string]string, err error) {
 	if len(records) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	var ids, customers, orgs []any
 	for _, r := range records {
@@ -152,7 +160,7 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 	}
 	key, err := runKey(ctx, s.db, runID)
 	if err != nil {
-		return nil, failure(err, "look up run "+runID)
+		return nil, nil, failure(err, "look up run "+runID)
 	}
 	var found []string
 	var args []any
@@ -169,13 +177,16 @@ func (s *Store) Snapshot(ctx context.Context, runID string, records []billing.Re
 			args = append(append(args, key), by.values...)
 		}
 	}
-	var subs []billing.Subscription
+	soleOwners = map[string]string{}
 	err = query(ctx, s.db, func(r *sql.Rows) error {
-		sub, err := scanSnapshot(r)
-		subs = append(subs, sub)
+		row, err := scanSnapshot(r)
+		subs = append(subs, row.Subscription)
+		if row.SoleOwner != "" {
+			soleOwners[row.CustomerID] = row.SoleOwner
+		}
 		return err
 	}, `SELECT `+snapshotColumns+` FROM (`+strings.Join(found, ` UNION `)+`) f JOIN reconciliation_snapshots n ON n.id = f.id`, args...)
-	return subs, failure(err, "read the snapshot of run "+runID)
+	return subs, soleOwners, failure(err, "read the snapshot of run "+runID)
 }
 
 // DeleteSnapshot deletes the snapshot of a closed run in small transactions. It can be interrupted and

@@ -169,7 +169,7 @@ func TestSnapshotIsReadBackUnchanged(t *testing.T) {
 		early := billing.Subscription{ID: "sub_early", CustomerID: "cus_whole", TrialEnd: time.Unix(-1, 0).UTC()}
 		late := billing.Subscription{ID: "sub_late", CustomerID: "cus_whole", CurrentPeriodEnd: time.Unix(math.MaxInt64/2, 0).UTC()}
 		f.swept(t, "run", whole, wide, bare, early, late)
-		got, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus_whole")}}})
+		got, _, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus_whole")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +201,7 @@ func TestSnapshotStoresItemsCompactly(t *testing.T) {
 				run := strings.ReplaceAll(name, " ", "-")
 				sub := billing.Subscription{ID: "sub", CustomerID: "cus", PriceID: test.price, Items: test.items}
 				f.swept(t, run, sub)
-				got, err := f.store.Snapshot(t.Context(), run, []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus")}}})
+				got, _, err := f.store.Snapshot(t.Context(), run, []billing.Record{{Org: billing.Organization{ID: "x", CustomerID: new("cus")}}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -257,7 +257,7 @@ func TestSweepPageReadAgainReplacesTheFirst(t *testing.T) {
 		f.sweeping(t, "run")
 		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{before}, More: true}, billing.Range{})
 		f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{after}})
-		got, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "b"}}})
+		got, _, err := f.store.Snapshot(t.Context(), "run", []billing.Record{{Org: billing.Organization{ID: "b"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestSnapshotReturnsEachSubscriptionOfAnOrganizationOnce(t *testing.T) {
 			{Org: billing.Organization{ID: "b"}, Rows: []billing.Row{{SubscriptionID: new("sub_gone")}, {CustomerID: new("cus_b")}}},
 			{Org: billing.Organization{ID: "c", CustomerID: new("")}},
 		}
-		subs, err := f.store.Snapshot(t.Context(), "run", records)
+		subs, _, err := f.store.Snapshot(t.Context(), "run", records)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,7 +296,7 @@ func TestSnapshotReturnsEachSubscriptionOfAnOrganizationOnce(t *testing.T) {
 		if diff := cmp.Diff([]string{"sub_a cus_a", "sub_by_customer cus_a", "sub_by_metadata cus_x", "sub_of_b cus_b"}, got); diff != "" {
 			t.Error(diff)
 		}
-		if subs, err := f.store.Snapshot(t.Context(), "run", nil); len(subs) != 0 || err != nil {
+		if subs, _, err := f.store.Snapshot(t.Context(), "run", nil); len(subs) != 0 || err != nil {
 			t.Errorf("of nobody: %v, %v", subs, err)
 		}
 	})
@@ -415,7 +415,7 @@ func TestOrphansAreLiveAndUnclaimed(t *testing.T) {
 		if err != nil || through != "" {
 			t.Fatal(through, err)
 		}
-		orphans, err := f.store.WithoutKnownCustomer(t.Context(), unclaimed)
+		orphans, err := f.store.FindOrphans(t.Context(), leaseOf("run"), unclaimed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -435,6 +435,55 @@ func TestOrphansAreLiveAndUnclaimed(t *testing.T) {
 		first, total, err := f.store.Orphans(t.Context(), "run")
 		if diff := cmp.Diff(want[:2], first); diff != "" || total != 5 || err != nil {
 			t.Errorf("%d, %v; %s", total, err, diff)
+		}
+	})
+}
+
+// The workers need not look for other owners of a customer that is one organization's.
+func TestSnapshotTellsWhoAloneHasTheCustomerOfAnUnclaimedSubscription(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		customerOf := func(id, customer string) appschema.Organization {
+			return appschema.Organization{ID: id, StripeCustomerID: &customer}
+		}
+		deleted := customerOf("a-deleted", "cus_a")
+		deleted.IsDeleted = true
+		f.addOrganizations(t, customerOf("a", "cus_a"), deleted, customerOf("b", "cus_b"), customerOf("c", "cus_shared"), customerOf("d", "cus_shared"), appschema.Organization{ID: "e"})
+		f.addRows(t, appschema.Subscription{ID: "row-e", OrgID: "e", StripeCustomerID: new(" cus_e")})
+		live := func(customer string) billing.Subscription {
+			return billing.Subscription{ID: "sub_of_" + customer, CustomerID: customer, Status: billing.StatusActive, PriceID: "price", TrialEnd: old}
+		}
+		subs := []billing.Subscription{live("cus_a"), live("cus_b"), live("cus_e"), live("cus_shared"), live("cus_x")}
+		f.swept(t, "run", subs...)
+		var records []billing.Record
+		for _, sub := range subs {
+			records = append(records, billing.Record{Org: billing.Organization{CustomerID: &sub.CustomerID}})
+		}
+		listed := func() (owners map[string]string) {
+			t.Helper()
+			unclaimed, _, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			orphans, err := f.store.FindOrphans(t.Context(), leaseOf("run"), unclaimed)
+			if err != nil || len(orphans) != 1 || orphans[0].CustomerID != "cus_x" {
+				t.Errorf("orphans %+v, %v", orphans, err)
+			}
+			got, owners, err := f.store.Snapshot(t.Context(), "run", records)
+			for i := range subs {
+				subs[i].Items = []billing.SubscriptionItem{{PriceID: "price"}}
+			}
+			byID := cmpopts.SortSlices(func(a, b billing.Subscription) bool { return a.ID < b.ID })
+			if diff := cmp.Diff(subs, got, byID); diff != "" || err != nil {
+				t.Errorf("%v (-want +got)\n%s", err, diff)
+			}
+			return owners
+		}
+		if diff := cmp.Diff(map[string]string{"cus_a": "a", "cus_b": "b", "cus_e": "e"}, listed()); diff != "" {
+			t.Error(diff)
+		}
+		f.addOrganizations(t, customerOf("b2", "cus_b")) // before the listing is repeated
+		if diff := cmp.Diff(map[string]string{"cus_a": "a", "cus_e": "e"}, listed()); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -104,15 +104,17 @@ const (
 
 // task is one organization of a batch.
 type task struct {
-	work         billing.Work
-	run          billing.Run
-	item         billing.Item
-	record       billing.Record
-	eventSubs    []string       // the organization's subscriptions that events name
-	exists       bool           // whether the organization exists
-	swept        *billing.Truth // what the run's snapshot says; nil if there is no usable one
-	lastReceive  bool           // the queue does not deliver the message again
-	calledStripe bool           // whether this organization made a Stripe request
+	work      billing.Work
+	run       billing.Run
+	item      billing.Item
+	record    billing.Record
+	eventSubs []string       // the organization's subscriptions that events name
+	exists    bool           // whether the organization exists
+	swept     *billing.Truth // what the run's snapshot says; nil if there is no usable one
+	// soleOwners are the organizations that alone had a customer when the run was listed, by customer.
+	soleOwners   map[string]string
+	lastReceive  bool // the queue does not deliver the message again
+	calledStripe bool // whether this organization made a Stripe request
 	// sentDowngrade: a write that lowers access was sent; it may have failed.
 	sentDowngrade bool
 	// ambiguous is what was read from Stripe, if one of its subscriptions may also belong to another organization. The
@@ -598,6 +600,9 @@ func (r *Reconciler) warnNoSearch(ctx context.Context, runID string) {
 // plan.
 func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (billing.Plan, error) {
 	if !t.lookUpAlone && len(billing.AmbiguousCustomers(truth, t.record)) > 0 {
+		if plan, ok := b.planAsListed(t, truth); ok {
+			return plan, nil
+		}
 		t.ambiguous, t.lookUpAlone = &truth, true
 		return billing.Plan{}, nil
 	}
@@ -606,6 +611,34 @@ func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (bill
 	}
 	t.truth = truth
 	return b.Rules.Plan(truth, t.record)
+}
+
+// planAsListed plans with the owners that the customers had when the run was listed, which saves the look-up. It does not
+// suffice, ok is false, if one of the customers had several, or has subscriptions that Stripe did not have at the sweep: an
+// organization's customer is recorded before its subscription exists, so a later subscription may have a later owner.
+// Access is not lowered without the look-up.
+func (b *batch) planAsListed(t *task, truth billing.Truth) (plan billing.Plan, ok bool) {
+	truth.Claims.SharedCustomers = map[string][]string{}
+	for _, customer := range billing.AmbiguousCustomers(truth, t.record) {
+		owner := t.soleOwners[customer]
+		if owner == "" || !t.sweptAllOf(customer, truth.Subscriptions) {
+			return plan, false
+		}
+		truth.Claims.SharedCustomers[customer] = []string{owner}
+	}
+	plan, err := b.Rules.Plan(truth, t.record)
+	if err != nil || b.lowers(plan) {
+		return plan, false
+	}
+	t.truth = truth
+	return plan, true
+}
+
+// sweptAllOf reports whether the snapshot has all of the customer's subscriptions.
+func (t *task) sweptAllOf(customer string, subs []billing.Subscription) bool {
+	return !slices.ContainsFunc(subs, func(s billing.Subscription) bool {
+		return s.CustomerID == customer && !slices.ContainsFunc(t.swept.Subscriptions, func(swept billing.Subscription) bool { return swept.ID == s.ID })
+	})
 }
 
 // followUp reads Stripe again after a write that lowered access. If a subscription came back between the read and the

@@ -91,6 +91,62 @@ func TestSharedCustomersAreQueriedOncePerBatch(t *testing.T) {
 	}
 }
 
+// An application without metadata.orgId would otherwise scan its tables for every batch with drift.
+func TestOwnersFoundByTheListingAreNotLookedUpAgain(t *testing.T) {
+	f := newFixture(t)
+	f.inDoubt("org-1")
+	ids := f.swept()
+	var c calls
+	f.deliver(f.Reconciler(c.tap()), scheduledID, ids...)
+	if item := f.Item(scheduledID, "org-1"); item.Reason != billing.ReasonRowInserted || item.SubscriptionID != "sub_org-1" {
+		t.Errorf("%+v", item)
+	}
+	if n := c.count("SharedCustomers"); n != 0 {
+		t.Errorf("looked up by %d statements", n)
+	}
+}
+
+func TestOwnersAreLookedUpWhereTheListingDoesNotSuffice(t *testing.T) {
+	other := func(f *fixture) { f.Org("other", underCustomerOf("org-1"), free) }
+	for name, test := range map[string]struct {
+		before, after func(f *fixture) // the sweep
+		want          billing.Reason
+	}{
+		"another organization has the customer": {before: other, want: billing.ReasonSubscriptionConflict},
+		"Stripe has a subscription since the sweep": {
+			after: func(f *fixture) {
+				f.Sub("org-1", func(s *stripetest.Subscription) { s.ID, s.Created = "sub_later", s.Created+1 })
+				other(f)
+			},
+			want: billing.ReasonSubscriptionConflict,
+		},
+		"access would be lowered": {
+			before: func(f *fixture) { f.Exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'org-1'`) },
+			after:  other,
+			want:   billing.ReasonSubscriptionConflict,
+		},
+		"the snapshot is too old": {after: func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) }, want: billing.ReasonRowInserted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.inDoubt("org-1")
+			for _, step := range []func(*fixture){test.before, func(f *fixture) { f.swept() }, test.after} {
+				if step != nil {
+					step(f)
+				}
+			}
+			var c calls
+			f.deliver(f.Reconciler(c.tap()), scheduledID, "org-1")
+			if got := f.Item(scheduledID, "org-1"); got.Reason != test.want {
+				t.Errorf("%+v, want %s", got, test.want)
+			}
+			if n := c.count("SharedCustomers"); n != 2 { // in two tables
+				t.Errorf("looked up by %d statements", n)
+			}
+		})
+	}
+}
+
 // What changes while an organization waits for the look-up is seen.
 func TestOrganizationChangedDuringLookUpIsReadAgain(t *testing.T) {
 	f := newFixture(t)

@@ -11,7 +11,7 @@ import (
 
 // snapshotReader is the part of the database that the workers use for snapshots.
 type snapshotReader interface {
-	Snapshot(ctx context.Context, runID string, records []billing.Record) ([]billing.Subscription, error)
+	Snapshot(ctx context.Context, runID string, records []billing.Record) (subs []billing.Subscription, soleOwners map[string]string, err error)
 	DecideInSync(ctx context.Context, runID string, sweptFrom time.Time, items []billing.Item, now time.Time) (int, error)
 }
 
@@ -21,7 +21,7 @@ func (r *Reconciler) loadSnapshots(ctx context.Context, tasks map[billing.Work]*
 	now := r.now()
 	byRun := map[string][]*task{}
 	for _, t := range tasks {
-		t.swept = nil
+		t.swept, t.soleOwners = nil, nil
 		if t.exists && t.item.OrgID != "" && t.item.Outcome == billing.OutcomePending && t.run.HasSnapshot(now) {
 			byRun[t.run.ID] = append(byRun[t.run.ID], t)
 		}
@@ -39,7 +39,7 @@ func (r *Reconciler) loadSnapshot(ctx context.Context, runID string, tasks []*ta
 	for i, t := range tasks {
 		records[i] = t.record
 	}
-	subs, err := r.Store.Snapshot(ctx, runID, records)
+	subs, soleOwners, err := r.Store.Snapshot(ctx, runID, records)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,7 @@ func (r *Reconciler) loadSnapshot(ctx context.Context, runID string, tasks []*ta
 	for _, t := range tasks {
 		found := index.find(t.record)
 		t.swept = &billing.Truth{Subscriptions: found, ReadAt: *t.run.SweptFrom}
+		t.soleOwners = soleOwners
 		for _, sub := range found {
 			if !t.record.Records(sub.ID) {
 				unrecorded = append(unrecorded, sub)

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +24,7 @@ type (
 	}
 	orphanFinder interface {
 		ListFromSnapshot(ctx context.Context, l billing.Lease, after string) (unclaimed []billing.Orphan, through string, err error)
-		WithoutKnownCustomer(ctx context.Context, unclaimed []billing.Orphan) ([]billing.Orphan, error)
+		FindOrphans(ctx context.Context, l billing.Lease, unclaimed []billing.Orphan) ([]billing.Orphan, error)
 		SaveOrphans(ctx context.Context, l billing.Lease, first []billing.Orphan, total int) error
 	}
 )
@@ -202,7 +201,7 @@ func (e *Enumerator) listSnapshot(ctx context.Context, lease billing.Lease) erro
 			continue
 		}
 		orphans, err := retry(ctx, e.Retry, func() ([]billing.Orphan, error) {
-			return e.Store.WithoutKnownCustomer(ctx, slices.Clone(unclaimed))
+			return e.Store.FindOrphans(ctx, e.renewed(lease), unclaimed)
 		})
 		if err != nil {
 			return err
