@@ -30,6 +30,8 @@ type Options struct {
 	Seed  uint64
 	Now   time.Time // dates are near it
 	Plain bool      // no edge cases
+	// Unnamed: no subscription's metadata names its organization. An [Expectation] does not know it.
+	Unnamed bool
 }
 
 // Population counts what was created and what a reconciliation must find.
@@ -167,6 +169,11 @@ func populateChunk(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o
 		scenario := o.at(i)
 		s := newOrganization(o, i)
 		scenario.build(s)
+		if o.Unnamed {
+			for _, sub := range s.subscriptions {
+				delete(sub.Metadata, "orgId")
+			}
+		}
 		s.addEvent(scenario.event)
 		orgs = append(orgs, s.org)
 		rows = append(rows, s.rows...)
