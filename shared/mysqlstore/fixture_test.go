@@ -356,23 +356,7 @@ func (f *fixture) requireUnchanged(t *testing.T, before state) {
 
 func (f *fixture) selectStrings(t *testing.T, query string) []string {
 	t.Helper()
-	rows, err := f.QueryContext(t.Context(), query)
-	if err != nil {
-		t.Fatalf("%s: %v", query, err)
-	}
-	defer rows.Close()
-	var all []string
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, text)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return all
+	return mysqltest.Values[string](t, f.DB, query)
 }
 
 // wantFailure checks class and reason, and that the message is one line.

@@ -14,25 +14,7 @@ import (
 // rowsRead are the rows that the only connection of a pool reads while fn runs, in whatever way.
 func rowsRead(t *testing.T, store *mysqlstore.Store, fn func() error) int {
 	t.Helper()
-	count := func() (n int) {
-		rows, err := store.DB().QueryContext(t.Context(), `SHOW SESSION STATUS LIKE 'Handler_read%'`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var name string
-			var value int
-			if err := rows.Scan(&name, &value); err != nil {
-				t.Fatal(err)
-			}
-			n += value
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
+	count := func() int { return mysqltest.RowsRead(t, store.DB(), "SESSION") }
 	before, idle := count(), count()
 	if err := fn(); err != nil {
 		t.Fatal(err)

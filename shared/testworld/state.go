@@ -71,23 +71,7 @@ func (w *World) ItemIDs(runID string) []string {
 // Texts returns the only column of a query.
 func (w *World) Texts(query string, args ...any) []string {
 	w.Helper()
-	rows, err := w.DB.QueryContext(w.Context(), query, args...)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer func() { _ = rows.Close() }() // rows.Err has its error
-	var all []string
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			w.Fatal(err)
-		}
-		all = append(all, text)
-	}
-	if err := rows.Err(); err != nil {
-		w.Fatal(err)
-	}
-	return all
+	return mysqltest.Values[string](w.TB, w.DB, query, args...)
 }
 
 // Checksum is of the application's tables.

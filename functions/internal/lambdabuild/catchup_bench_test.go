@@ -86,22 +86,5 @@ func (s *stack) tell(events int, now time.Time) {
 // rowsRead returns how many rows the server's storage engine has read.
 func (s *stack) rowsRead() int {
 	s.Helper()
-	rows, err := s.db.QueryContext(s.Context(), `SHOW GLOBAL STATUS LIKE 'Handler_read%'`)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer rows.Close()
-	total := 0
-	for rows.Next() {
-		var name string
-		var n int
-		if err := rows.Scan(&name, &n); err != nil {
-			s.Fatal(err)
-		}
-		total += n
-	}
-	if err := rows.Err(); err != nil {
-		s.Fatal(err)
-	}
-	return total
+	return mysqltest.RowsRead(s.TB, s.db.DB, "GLOBAL")
 }

@@ -211,6 +211,51 @@ func Value[T any](t testing.TB, d *DB, query string, args ...any) T {
 	return value
 }
 
+// Values returns the values of the query's only column.
+func Values[T any](t testing.TB, d *DB, query string, args ...any) []T {
+	t.Helper()
+	rows, err := d.QueryContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		var value T
+		if err := rows.Scan(&value); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		all = append(all, value)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return all
+}
+
+// RowsRead returns how many rows the storage engine has read: in the pool's only session, or GLOBAL in all.
+// https://dev.mysql.com/doc/refman/8.4/en/server-status-variables.html#statvar_Handler_read_first
+func RowsRead(t testing.TB, db *sql.DB, scope string) (total int) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), `SHOW `+scope+` STATUS LIKE 'Handler_read%'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		var n int
+		if err := rows.Scan(&name, &n); err != nil {
+			t.Fatal(err)
+		}
+		total += n
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return total
+}
+
 func skipOrFail(t testing.TB) {
 	t.Helper()
 	const line = "needs a MariaDB or MySQL server: apt-get install mariadb-server-core, or set " + dsnEnv
