@@ -67,34 +67,6 @@ func TestLowersAccess(t *testing.T) {
 	}
 }
 
-func TestLowersAccessOfPlans(t *testing.T) {
-	free := customerOnly()
-	paid := customerOnly()
-	paid.Org.Tier, paid.Org.Status = "pro", "active"
-	tests := map[string]struct {
-		truth  billing.Truth
-		record billing.Record
-		want   bool
-	}{
-		"in sync":            {truth(subscription("sub_1", "active")), recorded("sub_1"), false},
-		"canceled":           {truth(subscription("sub_1", "canceled")), recorded("sub_1"), true},
-		"unpaid":             {truth(subscription("sub_1", "unpaid")), recorded("sub_1"), true},
-		"paused":             {truth(subscription("sub_1", "paused")), recorded("sub_1"), true},
-		"active to past_due": {truth(subscription("sub_1", "past_due")), recorded("sub_1"), false},
-		"missing":            {truth(), recorded("sub_gone"), true},
-		"row inserted":       {truth(subscription("sub_1", "active")), free, false},
-		"row of a canceled subscription inserted":       {truth(subscription("sub_1", "canceled")), free, false},
-		"row inserted under an organization that loses": {truth(subscription("sub_1", "canceled")), paid, true},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			if got := lowers(mustPlan(t, rules, tt.truth, tt.record)); got != tt.want {
-				t.Errorf("LowersAccess() = %t, want %t", got, tt.want)
-			}
-		})
-	}
-}
-
 func lowers(plan billing.Plan) bool { return rules.Tiers.LowersAccess(plan.Changes) }
 
 func assertLowers(t *testing.T, want bool, changes ...billing.Change) {

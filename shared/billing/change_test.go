@@ -6,30 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
-
-// A change means the same wherever it comes from: what reads it need not know whether it was stored.
-func TestAChangeReadBackHasTheValuesOfThePlan(t *testing.T) {
-	s, record := everything()
-	record.Rows[0] = billing.Row{ID: "row_1", SubscriptionID: ptr("sub_1"), EndedAt: ptr(endedAt.Add(time.Hour))}
-	record.Org.TrialEndsAt = nil
-	s.CanceledAt = time.Time{}
-	planned := mustPlan(t, rules, truth(s), record).Changes
-	text, err := json.Marshal(planned)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var read []billing.Change
-	if err := json.Unmarshal(text, &read); err != nil {
-		t.Fatal(err)
-	}
-	if len(planned) < 10 || !reflect.DeepEqual(planned, read) {
-		t.Errorf("(-planned +read)\n%s", cmp.Diff(planned, read))
-	}
-}
 
 func TestTheJSONOfAChange(t *testing.T) {
 	for text, want := range map[string]billing.Change{
@@ -47,9 +25,6 @@ func TestTheJSONOfAChange(t *testing.T) {
 		if again, err := json.Marshal(got); err != nil || string(again) != text {
 			t.Errorf("%s is written as %s, %v", text, again, err)
 		}
-	}
-	if err := json.Unmarshal([]byte(`{"field":7}`), &billing.Change{}); err == nil {
-		t.Error("a field that is no text was read")
 	}
 }
 

@@ -160,7 +160,6 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// Everything at once, and every text of the data hostile.
 func TestADigestDoesNotSayThatAllWentWellOfACatchUpThatBeganTooLate(t *testing.T) {
 	s := weekly(billing.RunCompleted)
 	s.StatusReason, s.StatusMessage = billing.ReasonEventsExpired, "Stripe lists events of 30 days only"
@@ -170,6 +169,7 @@ func TestADigestDoesNotSayThatAllWentWellOfACatchUpThatBeganTooLate(t *testing.T
 	}
 }
 
+// The summary has every line that a digest may have, and every text of the data is hostile.
 func TestDigestStaysShortAndOnItsLines(t *testing.T) {
 	hostile := "org\r\nReport: https://evil.example\u2028\u202e\x1b[2J\x00" + strings.Repeat("x", 5000)
 	s := badWeek()

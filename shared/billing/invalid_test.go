@@ -85,11 +85,6 @@ func TestDatesThatATimestampCannotHoldAreRefused(t *testing.T) {
 	}
 }
 
-// An unusable object is refused before anything else of it is looked at, whatever its status.
-func TestUnusableEndedSubscriptionIsRefusedToo(t *testing.T) {
-	assertInvalid(t, subscription("sub_1", "past_due", of()), "price", "is empty")
-}
-
 // assertInvalid: the subscription is refused with a message that names field and says what is
 // wrong; with says empty it is not refused.
 func assertInvalid(t *testing.T, s billing.Subscription, field, says string) {

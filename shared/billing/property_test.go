@@ -406,9 +406,9 @@ func TestTierFollowsWhetherItIsPaidFor(t *testing.T) {
 	})
 }
 
-// A recorded subscription that settles which one governs comes to the same plan whether or not
-// the customer's others were read; only whether several are live cannot be seen without them.
-func TestSettledNeedsNoOtherSubscription(t *testing.T) {
+// If the recorded subscriptions decide which one governs, the plan is the same whether or not the customer's others
+// were read, except for the warning that several are live.
+func TestThePlanIsTheSameWithoutTheOthersIfTheRecordedSubscriptionsSuffice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Filter(func(s situation) bool { return billing.RecordedSuffice(recordedOf(s)) }).Draw(t, "situation")
 		all, errAll := s.plan()

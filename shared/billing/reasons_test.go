@@ -180,9 +180,7 @@ func section(t *testing.T, path, heading string) string {
 }
 
 func TestEveryStatusIsExplained(t *testing.T) {
-	for _, status := range []billing.RunStatus{
-		billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors, billing.RunIncomplete, billing.RunSuspect, billing.RunStopped,
-	} {
+	for _, status := range billing.RunStatuses() {
 		if means, _ := (billing.Summary{RunID: "r", Status: status}).ExplainStatus(); means == "" {
 			t.Errorf("%s is not explained", status)
 		}
