@@ -7,7 +7,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Tiers from the lowest to the highest; one nobody knows ranks above them all.
+// The tiers are in ascending order; the unknown one ranks above them all.
 func TestLoweringATierLowersAccess(t *testing.T) {
 	tiers := []string{"free", "starter", "pro", "max", "gold"}
 	for _, field := range []string{"subscriptions.plan_tier", "organizations.subscription_tier"} {
@@ -37,7 +37,7 @@ func TestLeavingALiveStatusLowersAccess(t *testing.T) {
 	}
 }
 
-func TestLowersAccess(t *testing.T) {
+func TestOneLoweredTierOrLostStatusLowersAccess(t *testing.T) {
 	tests := map[string]struct {
 		changes []billing.Change
 		want    bool

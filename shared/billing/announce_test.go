@@ -64,7 +64,7 @@ func TestAnAnnouncementTellsWhatStandsAfterTheRepair(t *testing.T) {
 	}
 }
 
-func TestWhichEndsAreAnnounced(t *testing.T) {
+func TestEndIsAnnouncedOfFullRunsAndOfCatchUpsThatFoundSomething(t *testing.T) {
 	full, catchUp := billing.Run{Strategy: billing.StrategySweep}, billing.Run{Strategy: billing.StrategyEvents}
 	for name, test := range map[string]struct {
 		run     billing.Run

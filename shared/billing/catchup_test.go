@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestTheWindowOfACatchUp(t *testing.T) {
+func TestWindowContinuesThePreviousOneUnlessSomebodyAsksForMore(t *testing.T) {
 	now := time.Date(2026, time.November, 22, 3, 0, 0, 400_000_000, time.UTC)
 	second := now.Truncate(time.Second)
 	settled := second.Add(-10 * time.Minute)
@@ -43,8 +43,8 @@ func TestTheWindowOfACatchUp(t *testing.T) {
 	}
 }
 
-// Whatever the clocks said: a window has a beginning and an end in whole seconds, and reaches back as far as the one
-// before it ended, unless it says that it does not.
+// Whatever the clocks say, a window begins and ends at whole seconds and begins no later than the previous one ended,
+// unless it is marked as expired.
 func TestAWindowLeavesNoGap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(rapid.Int64Range(1_700_000_000, 1_900_000_000).Draw(t, "now"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC()

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestTheJSONOfAChange(t *testing.T) {
+func TestChangeIsReadAndWrittenAsItsJSON(t *testing.T) {
 	for text, want := range map[string]billing.Change{
 		`{"field":"subscriptions.plan_tier","from":null,"to":"pro"}`:                               {Field: "subscriptions.plan_tier", To: "pro"},
 		`{"field":"subscriptions.cancel_at_period_end","from":false,"to":true}`:                    {Field: "subscriptions.cancel_at_period_end", From: false, To: true},
@@ -28,7 +28,7 @@ func TestTheJSONOfAChange(t *testing.T) {
 	}
 }
 
-// Whatever this system reads of a record is compared under the lock, a field that is added too.
+// Every field of a record is compared under the lock, also one that is added later.
 func TestARecordIsNoLongerTheSameOnceAFieldDiffers(t *testing.T) {
 	_, record := everything()
 	if _, again := everything(); !record.Same(again) {
@@ -67,7 +67,7 @@ func TestARecordIsNoLongerTheSameOnceAFieldDiffers(t *testing.T) {
 	}
 }
 
-// later by less than plans look at.
+// later returns the row with an end that is later by less than a plan sees.
 func later(r billing.Row) billing.Row {
 	r.EndedAt = ptr(r.EndedAt.Add(time.Microsecond))
 	return r

@@ -61,7 +61,7 @@ func dryRun() billing.Summary {
 	return s
 }
 
-func TestDigest(t *testing.T) {
+func TestDigestTellsTheOutcomeAndWhatToDo(t *testing.T) {
 	stopped := weekly(billing.RunStopped)
 	stopped.Pending, stopped.TotalOrganizations, stopped.StatusReason = 300, 300, billing.ReasonStripeUnauthorized
 	stopped.StatusMessage = "Invalid API Key provided"

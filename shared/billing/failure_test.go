@@ -10,7 +10,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestAsFailure(t *testing.T) {
+func TestErrorsWithoutAClassAreUnavailable(t *testing.T) {
 	throttled := &billing.Failure{Class: billing.Throttled, Reason: billing.ReasonStripeThrottled, Message: "slow down"}
 	tests := map[string]struct {
 		err    error

@@ -51,7 +51,7 @@ var (
 
 func ptr[T any](v T) *T { return &v }
 
-// subscription of customer cus_1 at price_pro, with changes.
+// subscription returns one of customer cus_1 at price_pro, with changes.
 func subscription(id string, status billing.Status, changes ...func(*billing.Subscription)) billing.Subscription {
 	s := billing.Subscription{
 		ID: id, CustomerID: "cus_1", Status: status, Items: []billing.SubscriptionItem{{PriceID: "price_pro"}},
@@ -71,7 +71,7 @@ func createdAt(at time.Time) func(*billing.Subscription) {
 	return func(s *billing.Subscription) { s.Created = at }
 }
 
-// organization that agrees with an active subscription of cus_1 at price_pro.
+// organization returns one that agrees with an active subscription of cus_1 at price_pro.
 func organization(changes ...func(*billing.Organization)) billing.Organization {
 	o := billing.Organization{ID: org, CustomerID: ptr("cus_1"), Status: "active", Tier: "pro", UpdatedAt: created}
 	for _, change := range changes {
@@ -80,7 +80,7 @@ func organization(changes ...func(*billing.Organization)) billing.Organization {
 	return o
 }
 
-// row that agrees with the active subscription id of cus_1 at price_pro.
+// row returns one that agrees with the active subscription id of cus_1 at price_pro.
 func row(id, subscriptionID string, changes ...func(*billing.Row)) billing.Row {
 	r := billing.Row{
 		ID: id, SubscriptionID: ptr(subscriptionID), CustomerID: ptr("cus_1"), PriceID: ptr("price_pro"),
@@ -93,12 +93,12 @@ func row(id, subscriptionID string, changes ...func(*billing.Row)) billing.Row {
 	return r
 }
 
-// recorded is a record with one row, in sync with the active subscription id.
+// recorded returns a record with one row, in sync with the active subscription id.
 func recorded(id string, changes ...func(*billing.Row)) billing.Record {
 	return billing.Record{Org: organization(), Rows: []billing.Row{row("row_1", id, changes...)}}
 }
 
-// customerOnly is an organization on the free tier that has a customer and no row.
+// customerOnly returns an organization on the free tier that has a customer and no row.
 func customerOnly() billing.Record {
 	return billing.Record{Org: billing.Organization{ID: org, CustomerID: ptr("cus_1"), Status: "incomplete", Tier: "free"}}
 }
@@ -120,13 +120,12 @@ func recordedElsewhere(ids ...string) billing.Claims {
 	return c
 }
 
-// shared: another organization is known under the customer too.
+// shared returns claims of two organizations that have the customer.
 func shared(customer string) billing.Claims {
 	return billing.Claims{SharedCustomers: map[string][]string{customer: {org, otherOrg}}}
 }
 
-// existing are the organizations that a database has which takes ids that differ in case only for the
-// same, whatever metadata spells.
+// existing returns the claims of a case-insensitive database that has these organizations.
 func existing(ids ...string) billing.Claims {
 	c := billing.Claims{Named: map[string]string{}}
 	for _, id := range ids {
@@ -145,7 +144,7 @@ func warn(codes ...billing.WarningCode) []billing.Warning {
 	return all
 }
 
-// samePlan compares whole plans; of warnings only the codes.
+// samePlan compares whole plans, but only the codes of their warnings.
 var samePlan = cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreFields(billing.Warning{}, "Message")}
 
 func mustPlan(t testing.TB, r billing.Rules, truth billing.Truth, record billing.Record) billing.Plan {
@@ -157,7 +156,7 @@ func mustPlan(t testing.TB, r billing.Rules, truth billing.Truth, record billing
 	return plan
 }
 
-// reasonOf an error, which must be a permanent failure that says something.
+// reasonOf returns the error's reason. The error must be a permanent failure with a message.
 func reasonOf(t interface {
 	Helper()
 	Fatalf(string, ...any)

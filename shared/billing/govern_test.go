@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestGoverningSubscription(t *testing.T) {
+func TestOneOfSeveralSubscriptionsGovernsAndOneRowIsRepaired(t *testing.T) {
 	older, newer := created.Add(-time.Hour), created.Add(time.Hour)
 	twoRows := func(first, second string) billing.Record {
 		return billing.Record{Org: organization(), Rows: []billing.Row{
@@ -178,7 +178,7 @@ func TestGoverningSubscription(t *testing.T) {
 			if !tt.insert && tt.rowID == "" {
 				want.RowID = "row_1"
 			}
-			plan.Outcome, plan.Reason, plan.Changes = "", "", nil // TestPlan looks at these
+			plan.Outcome, plan.Reason, plan.Changes = "", "", nil // TestEachSituationHasItsOutcomeAndChanges looks at these
 			if diff := cmp.Diff(want, plan, samePlan); diff != "" {
 				t.Errorf("Plan() (-want +got)\n%s", diff)
 			}
@@ -202,7 +202,7 @@ func TestStatusesCompeteInOrder(t *testing.T) {
 	}
 }
 
-func TestGoverningRefused(t *testing.T) {
+func TestPlanIsRefusedIfTheOwnerOrStatusIsUncertain(t *testing.T) {
 	tests := map[string]struct {
 		truth  billing.Truth
 		record billing.Record
@@ -261,7 +261,7 @@ func TestGoverningRefused(t *testing.T) {
 	}
 }
 
-// What has ended is nobody's reason for a row, nor for an error.
+// A subscription that has ended leads neither to a row nor to an error.
 func TestEndedSubscriptionsOfASharedCustomerAreNobodys(t *testing.T) {
 	for _, status := range []billing.Status{"canceled", "incomplete", "incomplete_expired"} {
 		s := claimed(truth(subscription("sub_1", status), subscription("sub_2", "active")), shared("cus_1"))
@@ -364,7 +364,7 @@ func TestRecordKnowsWhatItsRowsName(t *testing.T) {
 	}
 }
 
-// assertWarning: the plan has the warning once, and its message says all parts.
+// assertWarning fails the test unless the plan has the warning once and its message contains all parts.
 func assertWarning(t *testing.T, plan billing.Plan, code billing.WarningCode, parts ...string) {
 	t.Helper()
 	var messages []string

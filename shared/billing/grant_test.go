@@ -48,8 +48,8 @@ func withRules(change func(*billing.Rules)) billing.Rules {
 	return r
 }
 
-// Each of these was tried with what people report of accounts like theirs.
-func TestTheTierOfARealAccountsSubscription(t *testing.T) {
+// The cases come from reports about real accounts.
+func TestTierOfSubscriptionsFromRealAccountsIsNeverGuessedDownwards(t *testing.T) {
 	withDefault := withRules(func(r *billing.Rules) { r.DefaultTier = "starter" })
 	tests := map[string]struct {
 		rules    billing.Rules

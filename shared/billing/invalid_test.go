@@ -85,8 +85,8 @@ func TestDatesThatATimestampCannotHoldAreRefused(t *testing.T) {
 	}
 }
 
-// assertInvalid: the subscription is refused with a message that names field and says what is
-// wrong; with says empty it is not refused.
+// assertInvalid fails the test unless the subscription is refused with a message that names the field and contains
+// says. If says is empty, the subscription must not be refused.
 func assertInvalid(t *testing.T, s billing.Subscription, field, says string) {
 	t.Helper()
 	plan, err := rules.Plan(truth(s), customerOnly())

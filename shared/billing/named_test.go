@@ -53,7 +53,7 @@ func TestSpellingsAreLookedUpOnceEach(t *testing.T) {
 	}
 }
 
-// In a database that tells cases apart, organizations are two whose ids differ in that alone.
+// In a case-sensitive database the ids of two organizations may differ only in case.
 func TestASubscriptionGoesToNobodyWhoseIDIsOnlyLikeItsMetadata(t *testing.T) {
 	const capitals, small, mixed = "01J9ZK", "01j9zk", "01j9Zk"
 	record := func(id string, customer *string) billing.Record {

@@ -23,7 +23,7 @@ func insertOfActive(id string) []billing.Change {
 	}
 }
 
-func TestPlan(t *testing.T) {
+func TestEachSituationHasItsOutcomeAndChanges(t *testing.T) {
 	paid := customerOnly()
 	paid.Org.Tier, paid.Org.Status = "pro", "active"
 	deleted := recorded("sub_1")

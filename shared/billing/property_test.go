@@ -376,7 +376,7 @@ func TestOrderAndRepetitionDoNotMatter(t *testing.T) {
 	})
 }
 
-func TestTierFollowsWhetherItIsPaidFor(t *testing.T) {
+func TestUnpaidSubscriptionsGetTheLowestTierAndPaidOnesNever(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
 		plan, err := s.plan()
@@ -427,8 +427,8 @@ func TestThePlanIsTheSameWithoutTheOthersIfTheRecordedSubscriptionsSuffice(t *te
 	})
 }
 
-// Who shares a customer makes no difference but for those in doubt, and none where there is nothing
-// to change: what the sweep settles needs no look.
+// Who shares a customer matters only for ambiguous customers, and there are none if the plan changes nothing: what the
+// sweep settles needs no lookup.
 func TestSharedCustomersMatterOnlyInDoubt(t *testing.T) {
 	all := map[string][]string{"cus_1": {org, otherOrg}, "cus_2": {otherOrg}}
 	rapid.Check(t, func(t *rapid.T) {
@@ -459,7 +459,7 @@ func recordedOf(s situation) []billing.Subscription {
 	return slices.DeleteFunc(slices.Clone(s.truth.Subscriptions), func(sub billing.Subscription) bool { return !s.record.Records(sub.ID) })
 }
 
-// What belongs to another organization is as good as not there, as soon as there is anything else.
+// A subscription of another organization makes no difference if there is any other subscription.
 func TestOthersSubscriptionsDoNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
@@ -501,8 +501,8 @@ func TestNothingToLoseLowersNothing(t *testing.T) {
 	})
 }
 
-// Whatever stands in either, there is an answer: no panic, and what callers rely on.
-func TestPlanOfArbitraryData(t *testing.T) {
+// Any data leads to a plan or to a refusal that callers can rely on, never to a panic.
+func TestArbitraryDataIsPlannedOrRefused(t *testing.T) {
 	anyTime := rapid.OneOf(rapid.Just(time.Time{}), rapid.Map(rapid.Int64(), func(s int64) time.Time { return time.Unix(s, 0) }))
 	anyText := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "sub_1", "active", "pro", org}))
 	sub := rapid.Custom(func(t *rapid.T) billing.Subscription {

@@ -164,7 +164,7 @@ func TestARunIsResumedOrStartedAnew(t *testing.T) {
 	}
 }
 
-// section is the part of a page below this heading, up to the next one.
+// section returns the part of a page from this heading to the next one.
 func section(t *testing.T, path, heading string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -207,7 +207,7 @@ func TestTheREADMEsTableIsThisList(t *testing.T) {
 	}
 }
 
-// noCodes are words of the pages that look like codes.
+// noCodes returns words of the pages that look like codes.
 func noCodes() []string {
 	words := []string{"binlog_format", string(billing.RunCompletedWithErrors)}
 	for _, field := range billing.Fields() {

@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
+func TestSummaryWithoutOrganizationsHasEveryKeyAndNoNullList(t *testing.T) {
 	run := billing.Run{ID: "2026-11-22T03:00:00Z", Status: billing.RunRunning, StartedAt: readAt}
 	assertJSON(t, billing.Summarize(run, nil, billing.Drift{}, nil), `{
   "runId": "2026-11-22T03:00:00Z",
@@ -60,7 +60,7 @@ func TestSummaryOfARunWithoutOrganizations(t *testing.T) {
 }`)
 }
 
-func TestSummaryOfAFinishedRun(t *testing.T) {
+func TestSummaryOfAFinishedRunHasItsJSONKeys(t *testing.T) {
 	finished := readAt.Add(90*time.Second + 250*time.Millisecond)
 	run := billing.Run{
 		ID: "2026-11-22T03:00:00Z", Status: billing.RunStopped, DryRun: true,
@@ -195,7 +195,7 @@ func TestNoRunTakesLessThanNoTime(t *testing.T) {
 	}
 }
 
-func TestOrphanAsJSON(t *testing.T) {
+func TestOrphanHasItsJSONKeys(t *testing.T) {
 	assertJSON(t, billing.Orphan{SubscriptionID: "sub_1", CustomerID: "cus_1", Status: "active"}, `{
   "subscriptionId": "sub_1",
   "customerId": "cus_1",
@@ -295,7 +295,7 @@ func TestTotalsAddUp(t *testing.T) {
 	})
 }
 
-func TestEndStatus(t *testing.T) {
+func TestErrorsAndPendingOrganizationsDecideTheFinalStatus(t *testing.T) {
 	tests := map[string]struct {
 		summary billing.Summary
 		want    billing.RunStatus

@@ -111,8 +111,7 @@ func TestDividedRangesSeeEverySubscriptionOnce(t *testing.T) {
 	})
 }
 
-// TestDividingLosesNoSecond: with a subscription in each second, every edge between ranges has one
-// on both sides.
+// There is a subscription in each second, so every edge between two ranges has one on both sides.
 func TestDividingLosesNoSecond(t *testing.T) {
 	const first, n = 1_700_000_000, 200
 	stripe := lister{}
@@ -186,7 +185,7 @@ func TestASweepGoesOnOnlyWhileItsSnapshotWillHold(t *testing.T) {
 	}
 }
 
-func TestWhatASnapshotSettles(t *testing.T) {
+func TestSnapshotSettlesOnlyOrganizationsInSync(t *testing.T) {
 	for name, test := range map[string]struct {
 		truth  billing.Truth
 		record billing.Record
@@ -230,8 +229,7 @@ func TestWhatASnapshotSettles(t *testing.T) {
 	}
 }
 
-// TestWhatASnapshotSettlesHasNothingToChange, whatever the data.
-func TestWhatASnapshotSettlesHasNothingToChange(t *testing.T) {
+func TestOrganizationThatASnapshotSettlesHasNothingToChange(t *testing.T) {
 	settled := 0
 	rapid.Check(t, func(t *rapid.T) {
 		truth, record := genTruth().Draw(t, "truth"), genRecord().Draw(t, "record")

@@ -69,7 +69,7 @@ func TestOnlyThreeStatusesAreLive(t *testing.T) {
 	}
 }
 
-func TestTier(t *testing.T) {
+func TestPriceDecidesTheTierBeforeMetadataAndDefault(t *testing.T) {
 	prices := rules.Prices
 	tests := map[string]struct {
 		rules           billing.Rules
@@ -117,7 +117,7 @@ func TestTier(t *testing.T) {
 	}
 }
 
-func TestTierMetadataMismatch(t *testing.T) {
+func TestMetadataThatDisagreesWithThePriceGivesAWarning(t *testing.T) {
 	tests := map[string]struct {
 		status          billing.Status
 		price, metadata string
@@ -155,7 +155,7 @@ func TestTierMetadataMismatch(t *testing.T) {
 	}
 }
 
-func TestTierMetadataMismatchOnlyOfTheGoverning(t *testing.T) {
+func TestMetadataOfASubscriptionThatDoesNotGovernGivesNoWarning(t *testing.T) {
 	other := subscription("sub_2", "past_due", func(s *billing.Subscription) { s.MetadataTier = "max" })
 	plan := mustPlan(t, rules, truth(subscription("sub_1", "active"), other), recorded("sub_1"))
 	if diff := cmp.Diff(warn(billing.WarnMultipleLive), plan.Warnings, samePlan); diff != "" {
@@ -163,7 +163,7 @@ func TestTierMetadataMismatchOnlyOfTheGoverning(t *testing.T) {
 	}
 }
 
-// TestTiersComeFromTheConfiguration: other names, other ranks, a list for the lowest, products.
+// The tiers have other names and ranks than the default ones, and a price is listed for the lowest.
 func TestTiersComeFromTheConfiguration(t *testing.T) {
 	r := billing.Rules{
 		Tiers:    billing.Tiers{"None", "max", "Team"},

@@ -49,7 +49,7 @@ func TestARepairIsUndoneWhereTheSameChangeWouldBeMadeAgain(t *testing.T) {
 	}
 }
 
-// What is kept of a plan, read back from the database, is what the same plan would make again.
+// A stored repair has the changes that the same plan would make again.
 func TestARepairReadBackIsTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		plan, err := genSituation().Draw(t, "situation").plan()
