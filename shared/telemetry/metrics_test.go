@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -59,13 +58,6 @@ func TestMetricsWithoutDimensionsHaveOneEmptySet(t *testing.T) {
 	}
 }
 
-func TestNoLineWithoutMetrics(t *testing.T) {
-	var out bytes.Buffer
-	if err := newMetrics(&out).Emit(nil); err != nil || out.Len() != 0 {
-		t.Errorf("Emit() = %v, printed %q", err, &out)
-	}
-}
-
 func TestEveryMetricInUseFollowsTheFormat(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var metrics []telemetry.Metric
@@ -81,15 +73,6 @@ func TestEveryMetricInUseFollowsTheFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-}
-
-func TestValueThatIsNotANumberIsRefused(t *testing.T) {
-	for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
-		var out bytes.Buffer
-		if err := newMetrics(&out).Emit(nil, telemetry.Metric{Name: "Age", Value: value}); err == nil || out.Len() != 0 {
-			t.Errorf("Emit(%v) = %v, printed %q", value, err, &out)
-		}
-	}
 }
 
 func TestConcurrentLinesDoNotMix(t *testing.T) {
