@@ -333,17 +333,6 @@ func TestInconsistentListIsAnError(t *testing.T) {
 	}
 }
 
-func TestUnreadableSubscriptionFailsTheList(t *testing.T) {
-	s := serve(t, stripetest.Options{})
-	putMany(s, 150)
-	s.PutSubscription(stripetest.Subscription{ID: "sub_bad", CustomerID: "cus_1", Created: 1_600_000_000, Raw: json.RawMessage(`null`)})
-	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "cus_1")
-	wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
-	if subs != nil || exists {
-		t.Errorf("%d subscriptions, exists %t", len(subs), exists)
-	}
-}
-
 func TestMissingObjectIsNotAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{AccountID: "acct_7"})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
@@ -422,54 +411,11 @@ func wantPath(t *testing.T, u *url.URL, prefix, id string) {
 	}
 }
 
-func TestObjectsWithUnusualIDsAreFound(t *testing.T) {
-	s := serve(t, stripetest.Options{})
-	c := connect(s)
-	for _, id := range oddIDs {
-		if strings.Contains(id, "/") || strings.Contains(id, "\xff") {
-			continue // the fake routes by the decoded path; JSON has no such text
-		}
-		s.PutSubscription(stripetest.Subscription{ID: id, CustomerID: id})
-		sub, exists, err := c.Subscription(t.Context(), id)
-		if sub.ID != id || !exists || err != nil {
-			t.Errorf("subscription %q: got %q, exists %t, error %v", id, sub.ID, exists, err)
-		}
-		subs, exists, err := c.CustomerSubscriptions(t.Context(), id)
-		if len(subs) != 1 || !exists || err != nil {
-			t.Errorf("list of %q: got %v, exists %t, error %v", id, ids(subs), exists, err)
-		}
-		if exists, err := c.CustomerExists(t.Context(), id); !exists || err != nil {
-			t.Errorf("customer %q: exists %t, error %v", id, exists, err)
-		}
-	}
-	if n := s.Requests().Other; n != 0 {
-		t.Errorf("%d requests went to another endpoint", n)
-	}
-}
-
-// People may have typed white space around an id.
-func TestIDsAreTrimmed(t *testing.T) {
-	s := serve(t, stripetest.Options{})
-	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
-	c := connect(s)
-	for _, space := range []string{" ", "\n", "\t", "\r\n", "\u00a0"} {
-		if sub, exists, err := c.Subscription(t.Context(), space+"sub_1"+space); sub.ID != "sub_1" || !exists || err != nil {
-			t.Errorf("%q: subscription %q, exists %t, error %v", space, sub.ID, exists, err)
-		}
-		if subs, exists, err := c.CustomerSubscriptions(t.Context(), space+"cus_1"+space); len(subs) != 1 || !exists || err != nil {
-			t.Errorf("%q: %v, exists %t, error %v", space, ids(subs), exists, err)
-		}
-		if exists, err := c.CustomerExists(t.Context(), space+"cus_1"+space); !exists || err != nil {
-			t.Errorf("%q: customer exists %t, error %v", space, exists, err)
-		}
-	}
-}
-
 // The path of an empty id is that of the list, and servers resolve dots before they route.
 func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	c := connect(s)
-	for _, id := range []string{"", ".", "..", "search", " ", "\n", " .. "} {
+	for _, id := range []string{"", ".", "..", "search"} {
 		_, exists, err := c.Subscription(t.Context(), id)
 		wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 		if exists {
@@ -490,12 +436,10 @@ func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 func TestEmptyCustomerIDIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
-	for _, id := range []string{"", " \n"} {
-		subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), id)
-		wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
-		if subs != nil || exists {
-			t.Errorf("got %v, exists %t", ids(subs), exists)
-		}
+	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "")
+	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
+	if subs != nil || exists {
+		t.Errorf("got %v, exists %t", ids(subs), exists)
 	}
 }
 

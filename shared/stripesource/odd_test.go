@@ -73,8 +73,7 @@ func readCustomer(id string) func(context.Context, *stripesource.Client) (said, 
 	}
 }
 
-// TestValueOfAnotherTypeNeverChangesTheResult replaces each value of each response: the result
-// is unchanged, or an error of this response only.
+// Each value of each response is replaced in turn. The result is unchanged, or an error that does not stop the run.
 func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 	for name, read := range oddReads {
 		t.Run(name, func(t *testing.T) {

@@ -228,7 +228,7 @@ func TestEventsOfTheOtherModeAreHidden(t *testing.T) {
 	}
 }
 
-// TestPagesOfEventsMatchAModel walks the log in both directions, with any page size and filter.
+// The log is read in both directions, with any page size and filter.
 func TestPagesOfEventsMatchAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := stripetest.New(stripetest.Options{Now: func() time.Time { return time.Unix(1000, 0) }})

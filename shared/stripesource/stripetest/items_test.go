@@ -113,7 +113,7 @@ func TestInvalidListsAreRefused(t *testing.T) {
 	}
 }
 
-// TestItemsAreDecodedByStripeGo: the price of an item, by each field that has it.
+// The price of an item is in several fields.
 func TestItemsAreDecodedByStripeGo(t *testing.T) {
 	type seen struct{ Price, Plan, Product, Usage string }
 	for name, test := range map[string]struct {
@@ -176,7 +176,7 @@ func TestCancelAtAndPausedCollectionAreServed(t *testing.T) {
 	}
 }
 
-// TestIDOfTheOtherModeNamesThatMode: only such ids do, and an object with the same id in the server's mode is found.
+// The errors for other ids do not name a mode, and an object with the same id in the server's mode is found.
 func TestIDOfTheOtherModeNamesThatMode(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := start(t, stripetest.Options{LiveMode: live})

@@ -91,8 +91,7 @@ func TestSearchIsPaged(t *testing.T) {
 	}
 }
 
-// TestSearchIsDelayed: by the lag, on the server's clock.
-func TestSearchIsDelayed(t *testing.T) {
+func TestSearchFindsChangesAfterTheLag(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := start(t, stripetest.Options{SearchLag: 20 * time.Second, Now: func() time.Time { return now }})
 	found := func(org string) string {
@@ -147,7 +146,7 @@ func TestSearchWithoutTheFeatureIsRefused(t *testing.T) {
 	search(t, s, "metadata['orgId']:'a'")
 }
 
-// TestSearchHasALowerRate: 20 a second, although the other endpoints have more.
+// Search allows 20 requests a second, although the other endpoints allow more.
 func TestSearchHasALowerRate(t *testing.T) {
 	s := start(t, stripetest.Options{EndpointRate: 25, Now: func() time.Time { return time.Unix(0, 0) }})
 	const search, list = "/v1/subscriptions/search?query=metadata['orgId']:'a'", "/v1/subscriptions"
