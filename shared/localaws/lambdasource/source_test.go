@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -368,16 +367,6 @@ func TestBatchWaitsForItsWindow(t *testing.T) {
 	})
 }
 
-func TestBatchIsNeverLargerThanBatchSize(t *testing.T) {
-	inBubble(t, func(f *fixture) {
-		f.source.BatchSize = 2
-		f.send("a", "b", "c")
-		f.run()
-		f.wantBatches([]string{"a", "b"}, []string{"c"})
-		f.end()
-	})
-}
-
 func TestInvocationsRunUpToMaxConcurrency(t *testing.T) {
 	inBubble(t, func(f *fixture) {
 		f.source.BatchSize = 1
@@ -558,18 +547,6 @@ func TestDuplicateInOneBatchIsDeleted(t *testing.T) {
 		f.wantCounts(0, 0)
 		f.end()
 	})
-}
-
-func TestInvalidSourceIsRefused(t *testing.T) {
-	err := (&lambdasource.Source{BatchSize: 11, BatchWindow: 0, MaxConcurrency: -1}).Run(t.Context())
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, want := range []string{"Queue", "Client", "Handler", "Timeout", "BatchWindow", "MaxConcurrency"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error does not name %s: %v", want, err)
-		}
-	}
 }
 
 // The same over a real connection, to a started server.
