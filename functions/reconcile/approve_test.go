@@ -98,7 +98,6 @@ func TestApproveRefusesWhatItCannotDo(t *testing.T) {
 		"below what is used": {[]string{"approve", "run-1", "--limit", "1"}, cli.ExitFailed, cli.CodeConflict, "2 organizations already"},
 		"more than withheld": {[]string{"approve", "run-1", "--limit", "6"}, cli.ExitFailed, cli.CodeConflict, "allows more than that"},
 		"unknown run":        {[]string{"approve", "run-2", "--limit", "5"}, cli.ExitFailed, "unknown_run", "run-2"},
-		"unknown command":    {[]string{"aprove"}, cli.ExitUsage, "usage", "aprove"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -72,6 +71,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"run to go on empty":   {nil, []string{"start", "--resume", ""}, cli.ExitUsage, "usage", "after --resume is empty", "--help"},
 		"run empty":            {nil, []string{"status", ""}, cli.ExitUsage, "usage", "argument 2 is empty", "--help"},
 		"explain and watch":    {nil, []string{"org", "org-1", "--explain", "--watch"}, cli.ExitUsage, "usage", "--explain", "--help"},
+		"explain and allow":    {nil, []string{"org", "org-1", "--explain", "--allow-downgrade"}, cli.ExitUsage, "usage", "--explain", "--help"},
 		"two runs":             {nil, []string{"status", "a", "b"}, cli.ExitUsage, "usage", "one run", "--help"},
 		"other shell":          {nil, []string{"completion", "csh"}, cli.ExitUsage, "usage", "csh", "--help"},
 		"no shell":             {nil, []string{"completion"}, cli.ExitUsage, "usage", "bash, zsh", "--help"},
@@ -314,22 +314,6 @@ func TestEachCommandThatAdviceNamesIsThere(t *testing.T) {
 			code := realMain(t.Context(), append(args, "--help"), nil, &out, &errs) // flags are read up to --help
 			if code != cli.ExitOK || !strings.Contains(out.String(), "Usage:\n  reconcile "+args[0]) {
 				t.Errorf("%s: %s: exit %d, %s%s", a.Code, command, code, &errs, &out)
-			}
-		}
-	}
-}
-
-// What only local needs would make the command line large, and a fake Stripe in it could one day
-// be taken for the real one.
-func TestTheCommandLineCarriesNoneOfLocalsParts(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Skipf("go list: %v", err)
-	}
-	for pkg := range strings.Lines(string(out)) {
-		for _, unwanted := range []string{"/localaws", "/stripetest", "/inprocess", "/mysqltest", "/dolthub/"} {
-			if strings.Contains(pkg, unwanted) {
-				t.Errorf("imports %s", pkg)
 			}
 		}
 	}

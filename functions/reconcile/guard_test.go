@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -95,13 +94,6 @@ func wantWriterStoppedFirst(t *testing.T, h held, orgID string) {
 		t.Errorf("a repair that was undone is explained by\n%s", text)
 	}
 	becomes(billing.ReasonWithheld)
-}
-
-func TestExplainEnqueuesNothingWhateverIsAllowed(t *testing.T) {
-	var out, errs bytes.Buffer
-	if code := realMain(t.Context(), []string{"org", "a", "--explain", "--allow-downgrade"}, nil, &out, &errs); code != cli.ExitUsage {
-		t.Errorf("exit %d: %s", code, &errs)
-	}
 }
 
 func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {

@@ -234,24 +234,6 @@ func TestArchiveFailureFailsNoRunAndIsRetried(t *testing.T) {
 	f.wantArchived("at last", table, page)
 }
 
-func TestPutIsRetriedAfterLostAnswer(t *testing.T) {
-	f := newFixture(t)
-	lost := map[string]bool{}
-	f.fault = func(key string) *s3server.Fault {
-		if lost[key] {
-			return nil
-		}
-		lost[key] = true
-		return &s3server.Fault{Lost: true}
-	}
-	f.running(func(*billing.Run) {})
-	f.progress()
-	f.wantArchived("after lost answers", table, page)
-	if left := f.tick(); left != 0 {
-		t.Errorf("%d runs are left", left)
-	}
-}
-
 // A process that dies between page and table keeps the lease.
 func TestTickArchivesAfterCrashDuringArchiving(t *testing.T) {
 	f := newFixture(t)

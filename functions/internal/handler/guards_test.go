@@ -2,7 +2,6 @@ package handler_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -160,22 +159,6 @@ func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 	}
 	if s.Downgrades != guard || f.onTier("free") != guard || f.onTier("pro") != customers-guard {
 		t.Errorf("%d downgrades, %d on the free tier, limit %d", s.Downgrades, f.onTier("free"), guard)
-	}
-}
-
-func TestKeyOfAnotherAccountOpensNoRunIfAccountIsConfigured(t *testing.T) {
-	f := newFixture(t)
-	f.customers()
-	e := f.enumerator()
-	e.Step.AccountID = "acct_test"
-	e.Step.Stripe = f.OtherAccount()
-	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
-	failure, ok := errors.AsType[*billing.Failure](err)
-	if !ok || failure.Reason != billing.ReasonWrongAccount {
-		t.Errorf("got %v", err)
-	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_runs`); n != 0 {
-		t.Errorf("%d runs were opened", n)
 	}
 }
 
