@@ -27,8 +27,8 @@ func run(ctx context.Context) error {
 		return err
 	}
 	aggregator := wiring.Aggregator(f.Config, f.Store, bus, os.Stdout, f.Log)
-	aggregator.Step.Deployed = true
-	if aggregator.Step.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // runs do not need the archive
+	aggregator.Aggregator.Deployed = true
+	if aggregator.Aggregator.Archive, err = archive.New(ctx, f.Config, f.Store); err != nil { // runs do not need the archive
 		f.Log.ErrorContext(ctx, "reports are not archived until this function is restarted", telemetry.KeyError, err.Error())
 	}
 	lambda.StartWithOptions(aggregator.Invoke, lambda.WithContext(ctx))

@@ -26,7 +26,7 @@ func (s session) noteAnnouncements(ctx context.Context, c config.Config) error {
 	case c.EventBus == "":
 		s.progress.Note("%s in the outbox, which the deployed functions will send", left)
 	default:
-		if why := s.Aggregator.Step.CheckBus(ctx); why != nil {
+		if why := s.Aggregator.Aggregator.CheckBus(ctx); why != nil {
 			s.progress.Note("warning: %s in the outbox: %s", left, why)
 			return nil
 		}

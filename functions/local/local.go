@@ -220,7 +220,7 @@ func (s session) archiveReports(ctx context.Context, c config.Config) {
 	}
 	if reports != nil {
 		s.reports.Archive = reports
-		s.Aggregator.Step.Archive = s.reports
+		s.Aggregator.Aggregator.Archive = s.reports
 	}
 }
 

@@ -41,8 +41,8 @@ func (s session) reconcile(ctx context.Context, o options) (summary billing.Summ
 	stop()
 	err = errors.Join(err, group.Wait()) // the workers finish their organizations
 	if err == nil {
-		s.Aggregator.Step.Announce(ctx)
-		summary, err = s.Aggregator.Step.Summary(ctx, runID)
+		s.Aggregator.Aggregator.Announce(ctx)
+		summary, err = s.Aggregator.Aggregator.Summary(ctx, runID)
 	}
 	return summary, s.brokenOff(ctx, runID, ours, err)
 }
@@ -76,7 +76,7 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 	// no other process continues it and no alarm calls it late.
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	stopErr := s.Aggregator.Step.Progress(final, runID)
+	stopErr := s.Aggregator.Aggregator.Progress(final, runID)
 	if stopErr == nil {
 		_, stopErr = s.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC())
 	}
@@ -114,7 +114,7 @@ func (s session) enumerate(ctx context.Context, o options) (runID string, ours b
 		s.progress.Note("run %s is not enqueued yet, or another process has its lease; trying again", runID)
 		select {
 		case <-again.C:
-			result, err = s.Enumerator.Step.Run(ctx, pipeline.Request{ContinueRun: runID})
+			result, err = s.Enumerator.Enumerator.Run(ctx, pipeline.Request{ContinueRun: runID})
 			ours = ours || result.Enqueued > 0
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -139,7 +139,7 @@ func (s session) follow(ctx context.Context, runID string) error {
 	return cli.Poll(ctx, pollEvery, func() (ended bool, err error) {
 		if time.Since(ticked) > inprocess.TickEvery {
 			ticked = time.Now()
-			if err := s.Aggregator.Step.Progress(ctx, runID); err != nil {
+			if err := s.Aggregator.Aggregator.Progress(ctx, runID); err != nil {
 				return false, err
 			}
 		}

@@ -15,12 +15,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Aggregator handles three events: progress messages ({"Records": [...]}, answered with the messages to deliver
-// again), the tick ({"tick": true}, answered with what it closed and pruned), and the request for a run's summary
-// ({"runId": id}).
+// Aggregator handles three events:
+//
+//	{"Records": [...]}    progress messages of the results queue; the response lists the messages to deliver again
+//	{"tick": true}        the aggregator-tick schedule, every 15 minutes; the response says what it closed and pruned
+//	{"runId": id}         a request for the run's summary, which is the response
 type Aggregator struct {
-	Step *pipeline.Aggregator
-	Log  *slog.Logger
+	Aggregator *pipeline.Aggregator
+	Log        *slog.Logger
 }
 
 type aggregatorEvent struct {
@@ -38,9 +40,9 @@ func (r *records) UnmarshalJSON(b []byte) error {
 
 // Invoke is the Lambda handler.
 func (h Aggregator) Invoke(ctx context.Context, raw json.RawMessage) (any, error) {
-	answer, err := h.Handle(ctx, raw)
+	response, err := h.Handle(ctx, raw)
 	logError(ctx, h.Log, err)
-	return answer, err
+	return response, err
 }
 
 // Handle handles the event.
@@ -53,32 +55,32 @@ func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error
 	case len(e.Records) > 0 && !e.Tick && e.RunID == "":
 		return h.HandleRecords(ctx, events.SQSEvent{Records: e.Records})
 	case e.Tick && e.RunID == "" && len(e.Records) == 0:
-		return h.Step.Tick(ctx)
+		return h.Aggregator.Tick(ctx)
 	case e.RunID != "" && !e.Tick && len(e.Records) == 0:
-		return h.Step.Summary(ctx, e.RunID)
+		return h.Aggregator.Summary(ctx, e.RunID)
 	default:
 		return nil, errors.New(`the event is refused: it must have one of "Records", "tick" and "runId"`)
 	}
 }
 
-// HandleRecords handles the progress of each run that the messages name, once per run, and sends the waiting
-// announcements. Once the database is unavailable, it returns the remaining messages.
+// HandleRecords closes each run that the messages name if no organization is pending, and sends the waiting
+// announcements. Once the database is unavailable, it asks SQS to deliver the remaining messages again.
 func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
-	handled := map[string]error{}
-	var unavailable error // the database's
+	results := map[string]error{} // by run: one call for each
+	var databaseDown error
 	progress := func(runID string) error {
-		if err, done := handled[runID]; done {
+		if err, done := results[runID]; done {
 			return err
 		}
-		err := unavailable
+		err := databaseDown
 		if err == nil {
-			err = h.Step.Progress(ctx, runID)
+			err = h.Aggregator.Progress(ctx, runID)
 		}
 		if billing.IsDatabaseDown(err) {
-			unavailable = err
+			databaseDown = err
 		}
-		handled[runID] = err
+		results[runID] = err
 		return err
 	}
 	for _, m := range event.Records {
@@ -92,8 +94,8 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}
-	if unavailable == nil {
-		h.Step.Announce(ctx)
+	if databaseDown == nil {
+		h.Aggregator.Announce(ctx)
 	}
 	return response, nil
 }

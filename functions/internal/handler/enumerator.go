@@ -19,17 +19,23 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
 )
 
-// Enumerator handles the event that starts or resumes a run. The tick and operators send it directly, the schedule
-// through a queue, as the body of a message ({"Records": [...]}):
+// Enumerator handles the event that starts or resumes a run. The resume-tick schedule and operators invoke the function
+// with it directly. The run schedules send it through an SQS queue, as the body of a message ({"Records": [...]}). It
+// is a JSON object with these keys, all optional:
 //
-//	{"scheduledFor": RFC 3339 time, "orgId": id, "dryRun": bool, "strategy": "sweep", "retrieve" or "events",
-//	 "since": RFC 3339 time, with "events" only, "resume": true or a run's id,
-//	 "allowDowngrade": bool, with "orgId" only, "by": who asks}
+//	scheduledFor    an RFC 3339 time, the id of a scheduled run; not with resume
+//	orgId           the only organization of the run; not with strategy "events"
+//	dryRun          true or false
+//	strategy        "sweep", "retrieve" or "events"; with orgId it is always "retrieve"
+//	since           an RFC 3339 time, where a catch-up begins; only with strategy "events", not with resume
+//	resume          true (every run that is still enumerating; no other key but "by") or the id of a run
+//	allowDowngrade  true or false; only with orgId
+//	by              who asks; kept with a new run
 //
-// All keys are optional and combine. An unknown key is refused, and so is an empty organization or run: the run
-// would be over all organizations.
+// With the id of a run, dryRun, orgId, strategy and allowDowngrade must not contradict the run's settings.
+// An unknown key and an empty id are refused: if they were ignored, the run would be over all organizations.
 type Enumerator struct {
-	Step *pipeline.Enumerator
+	Enumerator *pipeline.Enumerator
 }
 
 type enumeratorEvent struct {
@@ -75,7 +81,7 @@ func (r *resume) UnmarshalJSON(b []byte) error {
 // organization from a refused key.
 func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	result, err := h.Handle(ctx, raw)
-	logError(ctx, h.Step.Log, err)
+	logError(ctx, h.Enumerator.Log, err)
 	if err != nil {
 		return result, messages.InvokeResponse_Error{Type: string(billing.AsFailure(err).Reason), Message: err.Error()}
 	}
@@ -94,27 +100,28 @@ func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.E
 	if invocation, ok := lambdacontext.FromContext(ctx); ok {
 		requestID = invocation.AwsRequestID
 	}
-	return h.handle(ctx, raw, requestID)
+	return h.run(ctx, raw, requestID)
 }
 
-// handleRecords handles the messages of the schedule's queue, one per batch. After an error SQS delivers the message
-// again, in an invocation with another id: the message's id keeps it the same run.
+// handleRecords handles the messages of the queue of scheduled runs, whose batches have one message. After an error SQS
+// delivers the message again, and that invocation has another request id. The message's id is used instead, so the
+// second delivery finds the same run.
 func (h Enumerator) handleRecords(ctx context.Context, delivered records) (last pipeline.Enumeration, err error) {
 	for _, m := range delivered {
-		if last, err = h.handle(ctx, json.RawMessage(m.Body), m.MessageId); err != nil {
+		if last, err = h.run(ctx, json.RawMessage(m.Body), m.MessageId); err != nil {
 			return last, err
 		}
 	}
 	return last, nil
 }
 
-func (h Enumerator) handle(ctx context.Context, event json.RawMessage, requestID string) (pipeline.Enumeration, error) {
-	req, err := enumeratorRequest(event, h.Step.Now())
+func (h Enumerator) run(ctx context.Context, event json.RawMessage, requestID string) (pipeline.Enumeration, error) {
+	req, err := enumeratorRequest(event, h.Enumerator.Now())
 	if err != nil {
 		return pipeline.Enumeration{}, fmt.Errorf("the event is refused, nothing was started: %w", err)
 	}
 	req.RequestID = requestID
-	return h.Step.Run(ctx, req)
+	return h.Enumerator.Run(ctx, req)
 }
 
 func enumeratorRequest(raw json.RawMessage, now time.Time) (pipeline.Request, error) {
@@ -123,10 +130,13 @@ func enumeratorRequest(raw json.RawMessage, now time.Time) (pipeline.Request, er
 		return pipeline.Request{}, err
 	}
 	if e.Strategy != "" && !slices.Contains(billing.Strategies(), e.Strategy) {
-		return pipeline.Request{}, fmt.Errorf("strategy %q is unknown; there are %q", e.Strategy, billing.Strategies())
+		return pipeline.Request{}, fmt.Errorf("unknown strategy %q; use one of %q", e.Strategy, billing.Strategies())
 	}
 	if err := e.checkCatchUp(now); err != nil {
 		return pipeline.Request{}, err
+	}
+	if e.Resume.run != "" && !e.ScheduledFor.IsZero() {
+		return pipeline.Request{}, errors.New(`a resumed run keeps its "scheduledFor"; leave it out`)
 	}
 	if e.AllowDowngrade && e.OrgID == "" {
 		return pipeline.Request{}, errors.New(`"allowDowngrade" is for a run over one organization: "orgId" must name it`)
@@ -153,7 +163,7 @@ func refuseNull(raw json.RawMessage) error {
 	return nil
 }
 
-// checkCatchUp refuses combinations of keys in which one would be ignored.
+// checkCatchUp checks the keys of a catch-up: which may be combined, and that since is not in the future.
 func (e enumeratorEvent) checkCatchUp(now time.Time) error {
 	events := e.Strategy == billing.StrategyEvents
 	switch {
@@ -172,7 +182,8 @@ func (e enumeratorEvent) checkCatchUp(now time.Time) error {
 	}
 }
 
-// decodeStrictly decodes one JSON object without unknown keys. It refuses null, which would decode as {}.
+// decodeStrictly decodes one JSON object without unknown keys. It refuses null in place of the object, which would decode
+// as {}, and as the value of a key.
 func decodeStrictly(raw json.RawMessage, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
 		return errors.New("it is not a JSON object")
@@ -186,7 +197,7 @@ func decodeStrictly(raw json.RawMessage, into any) error {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more after the JSON object")
+		return errors.New("unexpected data after the JSON object")
 	}
 	return nil
 }

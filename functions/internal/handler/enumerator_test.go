@@ -55,7 +55,7 @@ var refusedEvents = []string{
 	`{"resume":false}`, `{"resume":null}`, `{"resume":""}`, `{"resume":1}`, `{"resume":["a"]}`, `{"resume":{}}`,
 	`{"strategy":"events","orgId":"org-1"}`, `{"since":"2026-11-22T01:00:00Z"}`, `{"strategy":"sweep","since":"2026-11-22T01:00:00Z"}`,
 	`{"strategy":"events","since":"2h"}`, `{"strategy":"events","since":"2126-11-22T01:00:00Z"}`,
-	`{"strategy":"events","since":"2026-11-22T01:00:00Z","resume":"2026-11-22T03:00:00Z"}`,
+	`{"strategy":"events","since":"2026-11-22T01:00:00Z","resume":"2026-11-22T03:00:00Z"}`, `{"resume":"2026-11-22T03:00:00Z","scheduledFor":"2026-11-22T03:00:00Z"}`,
 }
 
 func TestRefusedEnumeratorEventsStartNothing(t *testing.T) {

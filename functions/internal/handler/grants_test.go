@@ -127,7 +127,7 @@ func (o *operator) ownTables() []string {
 // start begins the run that the event asks for.
 func (o *operator) start(event string, limit int) (string, error) {
 	e := o.enumerator()
-	e.Step.Now, e.Step.Downgrades = func() time.Time { return o.now }, func(int) int { return limit }
+	e.Enumerator.Now, e.Enumerator.Downgrades = func() time.Time { return o.now }, func(int) int { return limit }
 	answer, err := e.Handle(o.Context(), json.RawMessage(event))
 	return answer.RunID, err
 }
@@ -146,12 +146,12 @@ func (o *operator) run(event string, limit int) billing.Summary {
 func (o *operator) rest(runID string) (summary billing.Summary) {
 	o.Helper()
 	w := o.worker()
-	w.Step.Now = func() time.Time { return o.now }
+	w.Reconciler.Now = func() time.Time { return o.now }
 	if failed := o.handle(w); len(failed) > 0 {
 		o.Errorf("the worker returned %q", failed)
 	}
 	a := o.aggregator()
-	a.Step.Now = w.Step.Now
+	a.Aggregator.Now = w.Reconciler.Now
 	response, err := a.HandleRecords(o.Context(), lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:results", o.Receive(o.Results)))
 	if err != nil || len(response.BatchItemFailures) > 0 {
 		o.Errorf("aggregator: %+v, %v", response, err)
@@ -166,7 +166,7 @@ func (o *operator) rest(runID string) (summary billing.Summary) {
 func (o *operator) tick() {
 	o.Helper()
 	a := o.aggregator()
-	a.Step.Now = func() time.Time { return o.now }
+	a.Aggregator.Now = func() time.Time { return o.now }
 	if _, err := a.Handle(o.Context(), json.RawMessage(`{"tick":true}`)); err != nil {
 		o.Error(err)
 	}

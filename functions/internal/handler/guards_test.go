@@ -22,8 +22,8 @@ const (
 // week plays a scheduled run, with every message delivered twice, and returns the summary.
 func (f *fixture) week(at time.Time, e handler.Enumerator, w handler.Worker) billing.Summary {
 	f.Helper()
-	e.Step.Now = func() time.Time { return at }
-	e.Step.Downgrades = func(int) int { return guard }
+	e.Enumerator.Now = func() time.Time { return at }
+	e.Enumerator.Downgrades = func(int) int { return guard }
 	answer, err := e.Handle(f.Context(), json.RawMessage(`{"scheduledFor":"`+at.Format(time.RFC3339)+`"}`))
 	if err != nil || !answer.Done {
 		f.Fatalf("%+v, %v", answer, err)
@@ -48,7 +48,7 @@ func (f *fixture) drain(run string, w handler.Worker) billing.Summary {
 	if err != nil {
 		f.Fatal(err)
 	}
-	summary, err := a.Step.Summary(f.Context(), run)
+	summary, err := a.Aggregator.Summary(f.Context(), run)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestWrongPriceMappingLowersNoMoreThanTheLimit(t *testing.T) {
 	f.customers()
 	f.giveUpAfter(maxReceive)
 	wrong := f.worker()
-	wrong.Step.Rules = billing.Rules{Prices: map[string]billing.Tier{"price_pro": billing.TierStarter}}
+	wrong.Reconciler.Rules = billing.Rules{Prices: map[string]billing.Tier{"price_pro": billing.TierStarter}}
 
 	s := f.week(start, f.enumerator(), wrong)
 	if s.Status != billing.RunCompletedWithErrors || s.Downgrades != guard || s.Synchronized != guard || s.Reasons[billing.ReasonWithheld] != customers-guard {
@@ -152,7 +152,7 @@ func TestKeyOfAnotherAccountLowersAtMostTheLimitAndRunIsSuspect(t *testing.T) {
 		t.Fatalf("the good week: %+v", s)
 	}
 	e, w := f.enumerator(), f.worker()
-	e.Step.Stripe, w.Step.Stripe = f.OtherAccount(), f.OtherAccount()
+	e.Enumerator.Stripe, w.Reconciler.Stripe = f.OtherAccount(), f.OtherAccount()
 	s := f.week(start.Add(7*24*time.Hour), e, w)
 	if s.Status != billing.RunSuspect || s.StatusReason != billing.ReasonNoSubscriptions || s.StatusMessage == "" {
 		t.Errorf("status %s, %s: %s", s.Status, s.StatusReason, s.StatusMessage)
@@ -166,7 +166,7 @@ func TestKeyOfOtherModeStopsRunBeforeListing(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled)
 	e := f.enumerator()
-	e.Step.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
+	e.Enumerator.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
 	_, err := e.Handle(t.Context(), json.RawMessage(`{}`))
 	if failure := billing.AsFailure(err); failure.Reason != billing.ReasonWrongMode {
 		t.Fatalf("got %v", err)
@@ -181,7 +181,7 @@ func TestKeyOfOtherModeStopsRunWithoutChanges(t *testing.T) {
 	f := newFixture(t)
 	f.customers(canceled) // all would be lowered
 	w := f.worker()
-	w.Step.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
+	w.Reconciler.Stripe = f.StripeClient(func(c *stripesource.Config) { c.LiveMode = true })
 	s := f.week(start, f.enumerator(), w)
 	if s.Status != billing.RunStopped || s.StatusReason != billing.ReasonWrongMode || s.Pending != customers || f.onTier("pro") != customers {
 		t.Errorf("%+v; %d still on pro", s, f.onTier("pro"))

@@ -45,7 +45,7 @@ func newFixture(t testing.TB) *fixture {
 func (f *fixture) enumerator() handler.Enumerator {
 	step := f.Enumerator(nil)
 	step.Downgrades, step.PageSize, step.Reserve = func(int) int { return 100 }, 7, 0
-	return handler.Enumerator{Step: step}
+	return handler.Enumerator{Enumerator: step}
 }
 
 func (f *fixture) worker() handler.Worker { return f.workerOn(f.Store, f.Queues) }
@@ -54,13 +54,13 @@ func (f *fixture) workerOn(store *mysqlstore.Store, queues *sqs.Client) handler.
 	step := f.Reconciler(nil)
 	step.Store, step.Reserve = store, 0
 	return handler.Worker{
-		Step: step, Work: sqsqueue.New(queues, f.Work), DeadLetter: sqsqueue.New(queues, f.DeadLetter), Progress: sqsqueue.New(queues, f.Results),
+		Reconciler: step, Work: sqsqueue.New(queues, f.Work), DeadLetter: sqsqueue.New(queues, f.DeadLetter), Progress: sqsqueue.New(queues, f.Results),
 		MaxReceive: maxReceive, Backoff: backoff, Log: f.Logger(),
 	}
 }
 
 func (f *fixture) aggregator() handler.Aggregator {
-	return handler.Aggregator{Log: f.Logger(), Step: f.Aggregator(nil)}
+	return handler.Aggregator{Log: f.Logger(), Aggregator: f.Aggregator(nil)}
 }
 
 func (f *fixture) send(url string, bodies ...string) {

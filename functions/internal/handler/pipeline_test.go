@@ -136,7 +136,7 @@ func (p *fullRun) invoke(ctx context.Context, event events.SQSEvent) (events.SQS
 	defer pool.Close()
 	w := p.workerOn(mysqlstore.New(pool), p.QueueClient(process.HTTP(p.Connections())))
 	w.MaxReceive = 1000 // so many crashes must not give a message up
-	w.Step.Parallel = 4
+	w.Reconciler.Parallel = 4
 	response, err := w.Handle(ctx, event)
 	if !process.Dead() {
 		return response, err

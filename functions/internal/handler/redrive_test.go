@@ -33,7 +33,7 @@ func (f *fixture) sumUp() {
 	for _, body := range testworld.Bodies(f.Receive(f.Results)) {
 		runID, err := sqsqueue.DecodeProgress(body)
 		if err == nil {
-			err = f.aggregator().Step.Progress(f.Context(), runID)
+			err = f.aggregator().Aggregator.Progress(f.Context(), runID)
 		}
 		if err != nil {
 			f.Fatal(err)

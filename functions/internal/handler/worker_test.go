@@ -178,7 +178,7 @@ func TestFailedVisibilityChangeLeavesTheQueuesTimeout(t *testing.T) {
 	if n := len(f.Receive(f.Work)); n != 1 {
 		t.Errorf("%d messages", n)
 	}
-	if n := f.Logs.Count("messages could not be delayed"); n != 1 {
+	if n := f.Logs.Count("the visibility timeout of messages could not be changed"); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 }

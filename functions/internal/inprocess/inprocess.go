@@ -70,7 +70,7 @@ func Start(ctx context.Context, c config.Config, store *mysqlstore.Store, stripe
 		return nil, errors.Join(err, server.Close())
 	}
 	aggregator := wiring.Aggregator(c, store, bus, io.Discard, log)
-	aggregator.Step.AmendmentDelay = 0 // this process may end before a pause does
+	aggregator.Aggregator.AmendmentDelay = 0 // this process may end before a pause does
 	return &Pipeline{
 		Enumerator: wiring.Enumerator(c, store, stripe, client, log),
 		Aggregator: aggregator,
@@ -121,8 +121,8 @@ func (p *Pipeline) tick(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		_, closeErr := p.Aggregator.Step.Tick(ctx)
-		_, resumeErr := p.Enumerator.Step.Run(ctx, pipeline.Request{ResumeAll: true})
+		_, closeErr := p.Aggregator.Aggregator.Tick(ctx)
+		_, resumeErr := p.Enumerator.Enumerator.Run(ctx, pipeline.Request{ResumeAll: true})
 		if err := errors.Join(closeErr, resumeErr); err != nil && ctx.Err() == nil {
 			p.log.ErrorContext(ctx, "a tick failed and is retried", telemetry.Err(err))
 		}

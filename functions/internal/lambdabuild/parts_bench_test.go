@@ -52,8 +52,8 @@ func newInProcess(b *testing.B, orgs int, drift float64, limits stripetest.Optio
 			RunDeadline: time.Hour, Now: time.Now, Log: log,
 		},
 		worker: handler.Worker{
-			Step: &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: demoRules(), Parallel: 1, Now: time.Now, Log: log},
-			Work: work, DeadLetter: dead, Progress: results, MaxReceive: 12, Backoff: time.Second, Log: log,
+			Reconciler: &pipeline.Reconciler{Store: store, Stripe: stripe, Rules: demoRules(), Parallel: 1, Now: time.Now, Log: log},
+			Work:       work, DeadLetter: dead, Progress: results, MaxReceive: 12, Backoff: time.Second, Log: log,
 		},
 	}
 }

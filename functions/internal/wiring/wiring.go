@@ -70,7 +70,7 @@ func Queues(settings aws.Config) *sqs.Client { return sqs.NewFromConfig(settings
 
 // Enumerator returns the handler that opens runs and sends their work.
 func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Enumerator {
-	return handler.Enumerator{Step: &pipeline.Enumerator{
+	return handler.Enumerator{Enumerator: &pipeline.Enumerator{
 		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID,
 		Work: sqsqueue.New(queues, c.Queues.Work), Progress: sqsqueue.New(queues, c.Queues.Results),
 		Downgrades: c.MaxDowngrades.Limit, RunDeadline: c.RunDeadline, Settle: c.EventsSettle, Reserve: reserve, Now: time.Now, Log: log,
@@ -80,8 +80,8 @@ func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 // Worker returns the handler that reconciles organizations.
 func Worker(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Worker {
 	return handler.Worker{
-		Step: Reconciler(c, store, stripe, log),
-		Work: sqsqueue.New(queues, c.Queues.Work), DeadLetter: sqsqueue.New(queues, c.Queues.DeadLetter),
+		Reconciler: Reconciler(c, store, stripe, log),
+		Work:       sqsqueue.New(queues, c.Queues.Work), DeadLetter: sqsqueue.New(queues, c.Queues.DeadLetter),
 		Progress:   sqsqueue.New(queues, c.Queues.Results),
 		MaxReceive: c.MaxReceiveCount, Backoff: c.RetryBackoff, Log: log,
 	}
@@ -94,7 +94,7 @@ func Reconciler(c config.Config, store *mysqlstore.Store, stripe *stripesource.C
 
 // Aggregator returns the handler that closes runs and announces repairs on the bus; it writes metrics to w.
 func Aggregator(c config.Config, store *mysqlstore.Store, bus pipeline.EventBus, w io.Writer, log *slog.Logger) handler.Aggregator {
-	return handler.Aggregator{Log: log, Step: &pipeline.Aggregator{
+	return handler.Aggregator{Log: log, Aggregator: &pipeline.Aggregator{
 		Store: store, Bus: bus, AmendmentDelay: billing.AmendmentDelay, Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reserve: reserve, Now: time.Now, Log: log,
 		Metrics: telemetry.NewMetrics(w, telemetry.NamespaceOf(c.Stage), time.Now),
 	}}
