@@ -79,6 +79,8 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 		"unlike any flag":      {nil, []string{"start", "--nonsense"}, cli.ExitUsage, "usage", "unknown flag --nonsense", "--help"},
 		"no number":            {nil, []string{"approve", "run", "--limit", "ten"}, cli.ExitUsage, "usage", `--limit is "ten", which is no whole number`, "--help"},
 		"neither yes nor no":   {nil, []string{"start", "--dry-run=maybe"}, cli.ExitUsage, "usage", `--dry-run is "maybe", which is no true or false`, "--help"},
+		"help about nothing":   {nil, []string{"help", "start", "strategies"}, cli.ExitUsage, "usage", `unknown command "strategies"`, "--help"},
+		"misspelt topic":       {nil, []string{"help", "reason"}, cli.ExitUsage, "usage", "did you mean reasons?", "--help"},
 		"misspelt command":     {nil, []string{"statsu"}, cli.ExitUsage, "usage", "did you mean status", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {

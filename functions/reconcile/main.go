@@ -74,6 +74,8 @@ other way.`,
 	root.SetOut(out) // the completion scripts need it now
 	root.InitDefaultCompletionCmd(args...)
 	refuseOtherShells(root)
+	root.InitDefaultHelpCmd()
+	refuseOtherTopics(root)
 	return cli.Execute(ctx, root, args, out, errs)
 }
 
@@ -88,6 +90,27 @@ func refuseOtherShells(root *cobra.Command) {
 				return cli.Usage("no completion for %q; the shells are bash, zsh, fish and powershell", args[0])
 			}
 			cmd.Args = cobra.ArbitraryArgs
+		}
+	}
+}
+
+// refuseOtherTopics makes help about an unknown command an error: cobra prints it to standard output and succeeds.
+func refuseOtherTopics(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "help" {
+			continue
+		}
+		cmd.Run = nil
+		cmd.RunE = func(_ *cobra.Command, args []string) error {
+			topic, unknown, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			if len(unknown) > 0 {
+				return knownCommand(root, unknown)
+			}
+			topic.InitDefaultHelpFlag()
+			return topic.Help()
 		}
 	}
 }
