@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// runOn runs local on the place and returns its summary and what it said besides.
+// runOn runs local and returns its summary and its standard error.
 func runOn(t *testing.T, environ map[string]string, args ...string) (billing.Summary, string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -33,7 +33,7 @@ func wantSaid(t *testing.T, said, want string) {
 	}
 }
 
-func TestLocalAnnouncesOnTheBusThatIsConfigured(t *testing.T) {
+func TestLocalAnnouncesOnTheConfiguredBus(t *testing.T) {
 	events, err := eventserver.Start(eventserver.Options{Buses: []string{"application"}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +62,8 @@ func TestLocalAnnouncesOnTheBusThatIsConfigured(t *testing.T) {
 	}
 }
 
-// The functions' consumers would never hear of what is sent to a developer's bus.
-func TestLocalSendsNothingToAnotherBusThanTheFunctions(t *testing.T) {
+// Consumers of the functions' bus would not get what is sent to a developer's bus.
+func TestLocalSendsNothingIfTheFunctionsUseAnotherBus(t *testing.T) {
 	events, err := eventserver.Start(eventserver.Options{Buses: []string{"application", "dev"}})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestLocalSendsNothingToAnotherBusThanTheFunctions(t *testing.T) {
 	}
 }
 
-func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
+func TestLocalKeepsAnnouncementsThatTheDeployedFunctionsWillSend(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	store := mysqlstore.New(p.db.DB)
 	if _, err := store.Migrate(t.Context()); err != nil {
@@ -110,7 +110,7 @@ func TestLocalLeavesWhatItRepairsForFunctionsThatAnnounce(t *testing.T) {
 }
 
 // The bus would be the application's, and the organizations are made up.
-func TestADemonstrationTellsWhatItWouldHaveAnnounced(t *testing.T) {
+func TestDemonstrationSaysWhatItWouldHaveAnnounced(t *testing.T) {
 	environ := map[string]string{"EVENT_BUS": "application"}
 	for name, args := range map[string][]string{"a run": {"--orgs", "50"}, "a dry run": {"--orgs", "50", "--dry-run"}} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-func TestReportsAreArchivedWhereABucketAndAWSSettingsAre(t *testing.T) {
+func TestReportsAreArchivedIfBucketRegionAndCredentialsAreSet(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	server, err := s3server.Start(s3server.Options{Buckets: []string{"acme"}})
 	if err != nil {

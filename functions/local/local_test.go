@@ -108,15 +108,15 @@ func local(ctx context.Context, t *testing.T, environ map[string]string, args ..
 	return code, a
 }
 
-// A sweep does not ask for customers, so it cannot tell one that is missing.
-func TestRetrieveTellsAMissingCustomer(t *testing.T) {
+// A sweep does not read customers, so it cannot find that one is missing.
+func TestRetrieveStrategyFindsAMissingCustomer(t *testing.T) {
 	_, a := local(t.Context(), t, nil, "--strategy", "retrieve")
 	if a.Result.Reasons[billing.ReasonCustomerMissing] == 0 || a.Result.StripeRequests.Other == 0 {
 		t.Errorf("%+v", a.Result)
 	}
 }
 
-func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
+func TestDemonstrationHasEveryKindOfDrift(t *testing.T) {
 	code, a := local(t.Context(), t, nil)
 	if code != cli.ExitOK || a.Result.Status != billing.RunCompleted || a.Message != "Reconciliation completed" {
 		t.Fatalf("exit %d, status %s, message %q", code, a.Result.Status, a.Message)
@@ -139,7 +139,7 @@ func TestOwnPartsShowEveryKindOfDrift(t *testing.T) {
 	}
 }
 
-func TestAWrongServerProgramIsRefusedInOneLine(t *testing.T) {
+func TestMissingServerProgramIsAConfigurationError(t *testing.T) {
 	t.Setenv("MYSQLD", "/nowhere/mysqld")
 	code, a := local(t.Context(), t, nil)
 	if code != cli.ExitUsage || a.Error.Code != "configuration" || a.Error.Hint == "" || strings.Contains(a.Error.Message, "\n") ||
@@ -221,7 +221,7 @@ func TestServerAndInProcessDatabaseEndAlike(t *testing.T) {
 	}
 }
 
-// lasting leaves out what differs from run to run.
+// lasting returns the summary without what differs from run to run.
 func lasting(s billing.Summary) billing.Summary {
 	s.RunID, s.StartedAt, s.FinishedAt, s.DurationMs = "", time.Time{}, nil, 0
 	for i := range s.Details {
@@ -232,7 +232,7 @@ func lasting(s billing.Summary) billing.Summary {
 	return s
 }
 
-// kind stands for a time: the two databases are seeded a moment apart.
+// kind replaces a time by a text, because the two databases are seeded a moment apart.
 func kind(v any) any {
 	if _, ok := v.(time.Time); ok {
 		return "a time"
@@ -284,8 +284,8 @@ func TestDryRunPlansTheSameAndWritesNothing(t *testing.T) {
 	}
 }
 
-// A row that MySQL does not take once it does not take ever: trying again for a minute shows nothing.
-func TestARefusedRowEndsItsOrganizationAloneAndAtOnce(t *testing.T) {
+// MySQL would refuse the row each time, so it is not tried again.
+func TestRowThatMySQLRefusesIsAnErrorOfItsOrganizationOnly(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	_, dry := local(t.Context(), t, p.environ, "--dry-run")
 	drifted := slices.IndexFunc(dry.Result.Details, func(d billing.Detail) bool { return d.Reason == billing.ReasonRepaired })
@@ -381,7 +381,7 @@ func TestBadInputIsRefusedInOneLineBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-func TestADemonstrationLeavesOtherDatabasesAlone(t *testing.T) {
+func TestDemonstrationWritesToNoOtherDatabase(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	before := checksum(t, p.db.DB)
 	t.Chdir(t.TempDir())
@@ -400,7 +400,7 @@ func TestADemonstrationLeavesOtherDatabasesAlone(t *testing.T) {
 	}
 }
 
-func TestSettingsAreCheckedBeforeOwnPartsAreStarted(t *testing.T) {
+func TestSettingsAreCheckedBeforeTheDemonstrationIsSeeded(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := realMain(t.Context(), nil, map[string]string{"MAX_DOWNGRADES": "many"}, &out, &errs)
 	if code != cli.ExitUsage || strings.Contains(errs.String(), "seeding") || strings.Contains(errs.String(), "database:") {
@@ -408,7 +408,7 @@ func TestSettingsAreCheckedBeforeOwnPartsAreStarted(t *testing.T) {
 	}
 }
 
-func TestADemonstrationTellsWhatItPlantedAndWhereToLook(t *testing.T) {
+func TestDemonstrationSaysWhichWebhooksItLostAndWhatIsNext(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := realMain(t.Context(), []string{"--orgs", "60"}, nil, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d\n%s", code, &errs)
@@ -433,7 +433,7 @@ func TestRevokedKeyStopsTheRunAndResumingCompletesIt(t *testing.T) {
 	}
 }
 
-func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
+func TestInterruptedRunSaysHowToResumeIt(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
@@ -459,7 +459,7 @@ func TestInterruptedRunSaysHowToGoOn(t *testing.T) {
 	}
 }
 
-func TestOtherRunsInTheDatabaseAreLeftAlone(t *testing.T) {
+func TestOtherRunsInTheDatabaseAreNotChanged(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	local(t.Context(), t, p.environ, "--dry-run") // creates the tables
 	long := time.Now().UTC().AddDate(0, 0, -400)
@@ -479,7 +479,7 @@ func TestOtherRunsInTheDatabaseAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestOneOrganizationIsNamedByItsStripeCustomer(t *testing.T) {
+func TestOrganizationIsFoundByItsStripeCustomer(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	orgID := mysqltest.Value[string](t, p.db, `SELECT MIN(id) FROM organizations WHERE stripe_customer_id <> '' AND is_deleted = 0`)
 	customer := mysqltest.Value[string](t, p.db, `SELECT stripe_customer_id FROM organizations WHERE id = '`+orgID+`'`)
@@ -492,7 +492,7 @@ func TestOneOrganizationIsNamedByItsStripeCustomer(t *testing.T) {
 	}
 }
 
-func TestOneOrganizationIsARunOfOne(t *testing.T) {
+func TestRunOverOneOrganizationRepairsOnlyThat(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	_, dry := local(t.Context(), t, p.environ, "--dry-run")
 	drifted := dry.Result.Details[slices.IndexFunc(dry.Result.Details, func(d billing.Detail) bool { return d.Reason == billing.ReasonRepaired })]
@@ -502,8 +502,8 @@ func TestOneOrganizationIsARunOfOne(t *testing.T) {
 	}
 }
 
-// A webhook that was missed a moment ago is caught up with at once: whoever starts it by hand waits for nothing.
-func TestACatchUpRepairsWhomEventsNameAndNobodyElse(t *testing.T) {
+// A catch-up that a person starts reads events up to now: EVENTS_SETTLE is 0 in local.
+func TestCatchUpRepairsOnlyOrganizationsThatEventsName(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	named := p.planted.Named
 	code, a := local(t.Context(), t, p.environ, "--strategy", "events")
@@ -542,7 +542,7 @@ func TestACatchUpRepairsWhomEventsNameAndNobodyElse(t *testing.T) {
 	}
 }
 
-func TestTablesThatAreNotAsNeededAreRefusedBeforeAnythingIsMade(t *testing.T) {
+func TestUnusableTablesAreRefusedBeforeOwnTablesAreCreated(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	p.db.MustExec(t, `ALTER TABLE organizations MODIFY is_deleted INT NULL`)
 	p.db.MustExec(t, `ALTER TABLE subscriptions DROP COLUMN trial_end`)
@@ -556,7 +556,7 @@ func TestTablesThatAreNotAsNeededAreRefusedBeforeAnythingIsMade(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreMissedArePrinted(t *testing.T) {
+func TestMissingForeignKeyIsPrintedAsAWarning(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	p.db.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	var out, errs bytes.Buffer
@@ -565,7 +565,7 @@ func TestKeysThatAreMissedArePrinted(t *testing.T) {
 	}
 }
 
-func TestPeopleSeeEveryChangeAndTheFigures(t *testing.T) {
+func TestOutputHasEveryChangeAndTheFigures(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	var out, errs bytes.Buffer
 	if code := realMain(t.Context(), nil, p.environ, &out, &errs); code != cli.ExitOK {
@@ -587,8 +587,7 @@ func checksum(t *testing.T, db *sql.DB) string {
 	return sum
 }
 
-// holding is where a program that holds writes its standard error; ready gets the file that it says
-// to read.
+// holding is the standard error of local --hold. ready gets the file that it tells people to read.
 type holding struct {
 	text  bytes.Buffer
 	ready chan string
@@ -602,7 +601,7 @@ func (h *holding) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// exported is what the file gives a shell that reads it.
+// exported returns the variables of a shell that reads the file.
 func exported(t *testing.T, file string) map[string]string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "env", "-i", "/bin/sh", "-c", `. "$0"; env`, file).Output()
@@ -612,7 +611,7 @@ func exported(t *testing.T, file string) map[string]string {
 	return config.Environ(strings.Split(string(out), "\n"))
 }
 
-func TestHoldWritesAFileThatItsOwnersShellReads(t *testing.T) {
+func TestHoldWritesAFileThatAShellReads(t *testing.T) {
 	want := map[string]string{"A": "it's $HOME and `id`", "EMPTY": ""}
 	file, err := writeExports(want)
 	if err != nil {
@@ -636,7 +635,7 @@ func TestHoldWritesAFileThatItsOwnersShellReads(t *testing.T) {
 	}
 }
 
-func TestHoldKeepsAPipelineUpThatThePrintedEnvironmentReaches(t *testing.T) {
+func TestHeldPipelineIsReachedWithThePrintedEnvironment(t *testing.T) {
 	server(t) // there must be one that others can connect to
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// Database and key may stand in the secret alone: local must not take them for missing.
+// The settings of database and Stripe may be in the secret only; then they are not missing.
 func TestSettingsMayComeFromASecret(t *testing.T) {
 	p := newPlace(t, mysqltest.New(t))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

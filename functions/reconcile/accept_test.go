@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// accepted asks as a script does.
+// accepted runs accept with --json and returns its answer.
 func (h held) accepted(args ...string) accepted {
 	h.Helper()
 	var out, errs bytes.Buffer
@@ -24,14 +24,14 @@ func (h held) accepted(args ...string) accepted {
 	return a
 }
 
-func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
+func TestAcceptedErrorIsCountedSeparatelyUntilItExpires(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-known", price("price_of_nothing"))
 	h.Subscriber("org-drifted", price("price_max"))
 	if first := h.run(cli.ExitNotOK, "start", "--watch").Result; first.Status != billing.RunCompletedWithErrors {
 		t.Fatalf("%+v", first)
 	}
-	// Without a code it is what the last run said.
+	// Without a code, accept takes the error of the last run.
 	a := h.accepted("Name of org-known", "--reason", "a contract of its own", "--until", time.Now().AddDate(0, 0, 2).Format(time.DateOnly))
 	if len(a.Accepted) != 1 || a.Accepted[0].Code != "tier_unresolved" || a.Accepted[0].OrgID != "org-known" || a.Accepted[0].By != cli.Operator() || !a.Accepted[0].Holds {
 		t.Fatalf("%+v", a)
@@ -79,7 +79,7 @@ func TestAKnownErrorIsAcceptedCountedApartAndComesBack(t *testing.T) {
 	}
 }
 
-func TestAcceptRefusesWhatItCannotNote(t *testing.T) {
+func TestAcceptRefusesInvalidRequests(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
 	for name, c := range map[string]struct {

@@ -48,7 +48,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	}
 }
 
-func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
+func TestApproveNamesNoRedriveIfNothingWasWithheld(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_items SET reason = 'repaired'`)
 	var out, errs bytes.Buffer
@@ -60,7 +60,7 @@ func TestApproveSpeaksOfNoRedriveWhereNothingWasWithheld(t *testing.T) {
 	}
 }
 
-func TestApproveAnswersMachines(t *testing.T) {
+func TestApproveWithJSONPrintsLimitAndWithheld(t *testing.T) {
 	_, environ := runWithWithheld(t)
 	var out, errs bytes.Buffer
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5", "--json"}, environ, &out, &errs); code != cli.ExitOK {
@@ -71,7 +71,7 @@ func TestApproveAnswersMachines(t *testing.T) {
 	}
 }
 
-func TestARunIsCountedWhereItsSummaryIsOutOfDate(t *testing.T) {
+func TestItemsAreCountedIfTheStoredSummaryIsOutdated(t *testing.T) {
 	db, _ := runWithWithheld(t)
 	store := mysqlstore.New(db.DB)
 	db.MustExec(t, `UPDATE reconciliation_runs SET summary_revision = 1, summary = '{"runId":"run-1","status":"completed_with_errors","totalOrganizations":3,"errors":3}'`)
@@ -85,7 +85,7 @@ func TestARunIsCountedWhereItsSummaryIsOutOfDate(t *testing.T) {
 	}
 }
 
-func TestApproveRefusesWhatItCannotDo(t *testing.T) {
+func TestApproveRefusesInvalidLimitsAndUnknownRuns(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	for name, c := range map[string]struct {
 		args []string
@@ -118,7 +118,7 @@ func TestApproveRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-func TestApproveSetsTheLimitBothWaysAndKeepsWhoDidIt(t *testing.T) {
+func TestApproveRaisesOrReducesTheLimitAndRecordsWhoDidIt(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	for _, args := range [][]string{{"--limit", "40", "--force"}, {"--limit", "30"}, {"--limit", "2"}} { // 30 is more than was withheld, but less than before
 		var out, errs bytes.Buffer
@@ -135,7 +135,7 @@ func TestApproveSetsTheLimitBothWaysAndKeepsWhoDidIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsApprovedForACatchUpIsItsOwn(t *testing.T) {
+func TestApprovalOfOneCatchUpKeepsTheSharedLimit(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_runs SET strategy = 'events', downgrade_limit = 50`)
 	var out, errs bytes.Buffer

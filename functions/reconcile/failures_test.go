@@ -29,7 +29,7 @@ func (h held) with(t *testing.T, changes map[string]string) map[string]string {
 	return changed
 }
 
-func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
+func TestErrorsHaveACodeOneLineAndAHint(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
 	for name, c := range map[string]struct {
@@ -98,7 +98,7 @@ func TestWhatCannotBeDoneIsSaidInOneLineWithTheNextStep(t *testing.T) {
 	}
 }
 
-func TestAFlagWithoutItsValueIsNamed(t *testing.T) {
+func TestFlagWithoutItsValueIsAUsageErrorThatNamesIt(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := realMain(t.Context(), []string{"start", "--strategy"}, nil, &out, &errs); code != cli.ExitUsage || !strings.HasPrefix(errs.String(), "error: --strategy needs a value\n") {
 		t.Errorf("exit %d\n%s", code, &errs)
@@ -126,7 +126,7 @@ func lambdaSays(t *testing.T, status int, header map[string]string, body string)
 	return environ, asked
 }
 
-func TestTheEnumeratorIsAskedOnceWhateverItAnswers(t *testing.T) {
+func TestEnumeratorIsInvokedOnceWhateverItAnswers(t *testing.T) {
 	functionError := map[string]string{"X-Amz-Function-Error": "Unhandled"}
 	refused := func(code string) map[string]string { return map[string]string{"X-Amzn-Errortype": code} }
 	for name, c := range map[string]struct {
@@ -160,7 +160,7 @@ func TestTheEnumeratorIsAskedOnceWhateverItAnswers(t *testing.T) {
 	}
 }
 
-func TestARunThatIsNotSentOutYetSaysThatItGoesOn(t *testing.T) {
+func TestStartSaysThatAPartlyEnqueuedRunContinues(t *testing.T) {
 	environ, _ := lambdaSays(t, http.StatusOK, nil, `{"runId":"run-1","enqueued":5000,"done":false}`)
 	var out, errs bytes.Buffer
 	if code := realMain(t.Context(), []string{"start"}, environ, &out, &errs); code != cli.ExitOK {
@@ -174,7 +174,7 @@ func TestARunThatIsNotSentOutYetSaysThatItGoesOn(t *testing.T) {
 	}
 }
 
-func TestLeavingAStartSaysThatTheRunGoesOn(t *testing.T) {
+func TestInterruptedStartSaysThatTheRunContinues(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	gone := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -202,7 +202,7 @@ func (w writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
+func TestInterruptedWatchSaysHowToFollowTheRunAgain(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
 	goOn := make(chan struct{})
@@ -230,7 +230,7 @@ func TestLeavingAWatchedRunSaysHowToFollowItAgain(t *testing.T) {
 	}
 }
 
-func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
+func TestRedriveFollowsOneThatIsRunning(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
 	runID := h.run(cli.ExitOK, "org", "org-1", "--watch").Result.RunID
@@ -273,7 +273,7 @@ func TestARedriveThatIsUnderWayIsFollowed(t *testing.T) {
 	}
 }
 
-func TestHelpTeachesWithExamples(t *testing.T) {
+func TestHelpOfEachCommandHasExamples(t *testing.T) {
 	for _, name := range []string{"start", "org", "status", "redrive", "approve", "stop", "migrate"} {
 		var out, errs bytes.Buffer
 		if code := realMain(t.Context(), []string{name, "--help"}, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 {
@@ -291,7 +291,7 @@ func TestHelpTeachesWithExamples(t *testing.T) {
 	}
 }
 
-func TestHelpTellsWhatEachReasonAndWarningMeans(t *testing.T) {
+func TestHelpExplainsEachReasonAndWarning(t *testing.T) {
 	for _, args := range [][]string{{"help", "reasons"}, {"reasons", "--help"}, {"reasons"}} {
 		var out, errs bytes.Buffer
 		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 {
@@ -308,7 +308,7 @@ func TestHelpTellsWhatEachReasonAndWarningMeans(t *testing.T) {
 	}
 }
 
-func TestEachCommandThatAdviceNamesIsThere(t *testing.T) {
+func TestEveryCommandInAdviceExists(t *testing.T) {
 	for _, a := range billing.AllAdvice() {
 		for _, command := range a.Commands {
 			args := strings.Fields(strings.Replace(command, "--limit N", "--limit 1", 1))[1:]

@@ -14,9 +14,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// What the guard withheld, no other command writes unless a person says so; and drift is what differed, before
-// and after.
-func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
+// No other command writes what the guard withheld, unless a person allows it. What was withheld counts as drift.
+func TestWithheldRepairIsWrittenOnlyIfAPersonAllowsIt(t *testing.T) {
 	h := hold(t)
 	for _, id := range []string{"org-1", "org-2", "org-3"} {
 		h.Subscriber(id, canceled)
@@ -81,7 +80,8 @@ func TestNoCommandLeadsAroundTheGuardUnasked(t *testing.T) {
 	}
 }
 
-// One organization of a run that withholds others for its limit was undone: the limit has nothing to do with it.
+// wantWriterStoppedFirst checks the explanation of a withheld organization whose repair was undone: stop what undoes it,
+// since a higher limit would not help.
 func wantWriterStoppedFirst(t *testing.T, h held, orgID string) {
 	t.Helper()
 	becomes := func(reason billing.Reason) {
@@ -96,7 +96,7 @@ func wantWriterStoppedFirst(t *testing.T, h held, orgID string) {
 	becomes(billing.ReasonWithheld)
 }
 
-func TestWhoAsksIsWhoseTheCredentialsAre(t *testing.T) {
+func TestCallerIsTheIdentityOfTheCredentialsElseTheOperator(t *testing.T) {
 	answer := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/xml")

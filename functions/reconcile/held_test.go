@@ -74,8 +74,7 @@ func (h held) serve() {
 	}
 }
 
-// onlyTheseAWSSettings lets the AWS SDK, which reads the process's environment, see nothing of
-// this machine's.
+// onlyTheseAWSSettings hides this machine's settings from the AWS SDK, which reads the process's environment.
 func onlyTheseAWSSettings(t testing.TB, environ map[string]string) {
 	t.Helper()
 	for name, value := range map[string]string{
@@ -111,8 +110,7 @@ type answer struct {
 	} `json:"error"`
 }
 
-// run has the command line run as a script would, and wants nothing but one line of JSON on
-// standard output.
+// run runs the command with --json. Standard output must be one JSON value.
 func run(ctx context.Context, t testing.TB, environ map[string]string, args ...string) (int, answer) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -140,7 +138,7 @@ func (h held) run(wantExit int, args ...string) answer {
 	return a
 }
 
-// prints returns what people see on standard output.
+// prints runs the command and returns its standard output.
 func (h held) prints(args ...string) string {
 	h.Helper()
 	var out, errs bytes.Buffer
@@ -159,7 +157,7 @@ func TestASecondMigrationTakesNoStep(t *testing.T) {
 	}
 }
 
-func TestARunIsOperatedFromItsStartToItsRepair(t *testing.T) {
+func TestRunIsStartedApprovedRedrivenAndResumed(t *testing.T) {
 	h := hold(t)
 	h.run(cli.ExitFailed, "status") // there is no run yet
 	h.Subscriber("org-fine")
@@ -243,7 +241,7 @@ func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 
 // Two of three changed in the last hours, one of them with a webhook that failed; both are caught up with, and
 // the third waits for the next run over all organizations.
-func TestACatchUpIsStartedAndFollowed(t *testing.T) {
+func TestCatchUpRepairsTheOrganizationsOfItsWindow(t *testing.T) {
 	h := hold(t)
 	var events []stripetest.Event
 	for id, hours := range map[string]int{"org-failed": 2, "org-mishandled": 1, "org-long-ago": 30} {
@@ -281,7 +279,7 @@ func TestACatchUpIsStartedAndFollowed(t *testing.T) {
 	}
 }
 
-func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
+func TestOrganizationIsFoundByCustomerSubscriptionOrName(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")
 	h.Subscriber("org-2")
@@ -311,7 +309,7 @@ func TestAnOrganizationIsExplainedByCustomerSubscriptionAndName(t *testing.T) {
 	}
 }
 
-func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
+func TestSimilarOrganizationsAreOfferedWithoutControlCharacters(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("0a4f6c1e-one")
 	h.Exec("UPDATE organizations SET name = ?", "evil\x1b[2J\nname")
@@ -331,7 +329,7 @@ func TestSimilarOrganizationsAreOfferedWithoutHarmToTheTerminal(t *testing.T) {
 	}
 }
 
-func TestRedriveSaysWhatMovedBeforeTheSummariesThatItAmends(t *testing.T) {
+func TestRedrivePrintsWhatMovedBeforeTheAmendedSummaries(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1", price("price_of_nothing"))
 	runID := h.run(cli.ExitNotOK, "start", "--watch").Result.RunID

@@ -94,7 +94,7 @@ func TestReportIsOfTheLastRunUnlessOneIsNamed(t *testing.T) {
 	}
 }
 
-func TestReportIsAFileOfItsOwnersAlone(t *testing.T) {
+func TestReportFileIsReadableByItsOwnerOnly(t *testing.T) {
 	_, environ := withRuns(t)
 	folder := t.TempDir()
 	for format, rows := range map[string]string{"html": "", "csv": ", 2 rows", "csv-organizations": ", 2 rows"} {
@@ -120,7 +120,7 @@ func TestReportIsAFileOfItsOwnersAlone(t *testing.T) {
 	}
 }
 
-func TestReportAnswersMachines(t *testing.T) {
+func TestReportWithJSONPrintsRunFileAndCounts(t *testing.T) {
 	_, environ := withRuns(t)
 	file := filepath.Join(t.TempDir(), "r.html")
 	out, _ := reconcile(t, environ, cli.ExitOK, "report", "old", "--html", file, "--json")
@@ -147,7 +147,7 @@ func TestPageHasFiguresHistoryAndLinks(t *testing.T) {
 	}
 }
 
-func TestReportThatFailsLeavesTheFileAlone(t *testing.T) {
+func TestFailedReportKeepsTheExistingFile(t *testing.T) {
 	db, environ := withRuns(t)
 	folder := t.TempDir()
 	file := filepath.Join(folder, "report.csv")
@@ -167,7 +167,7 @@ func TestReportThatFailsLeavesTheFileAlone(t *testing.T) {
 	}
 }
 
-func TestReportGoesThroughADevice(t *testing.T) {
+func TestReportIsWrittenToADeviceWithoutReplacingIt(t *testing.T) {
 	_, environ := withRuns(t)
 	reconcile(t, environ, cli.ExitOK, "report", "--csv", os.DevNull)
 	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
@@ -175,7 +175,7 @@ func TestReportGoesThroughADevice(t *testing.T) {
 	}
 }
 
-func TestReportRefusesWhatItCannotDo(t *testing.T) {
+func TestReportAndRunsRefuseInvalidRequests(t *testing.T) {
 	db, environ := withRuns(t)
 	folder := t.TempDir()
 	for name, c := range map[string]struct {
@@ -261,7 +261,7 @@ old                                         1        1       0  100.0 %
 	}
 }
 
-func TestCatchUpsStandBetweenTheRunsSummedUpByDay(t *testing.T) {
+func TestCatchUpsAreListedByDayBetweenOtherRuns(t *testing.T) {
 	db, environ := withRuns(t)
 	for i, status := range []billing.RunStatus{billing.RunCompleted, billing.RunStopped, billing.RunCompletedWithErrors} {
 		db.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, org_id, started_at, deadline_at, total, summary)

@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
+func TestStoppedRunContinuesWhenItIsResumed(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1", price("price_max"))
 	h.Subscriber("org-2", price("price_max"))
@@ -50,7 +50,7 @@ func TestAStoppedRunIsLeftByTheWorkersAndGoesOnWhenResumed(t *testing.T) {
 	}
 }
 
-// openRun makes run-1 of [runWithWithheld] one that is going, with one organization pending.
+// openRun makes run-1 of [runWithWithheld] a running one with one pending organization.
 func openRun(t *testing.T) (*mysqltest.DB, map[string]string) {
 	t.Helper()
 	db, environ := runWithWithheld(t)
@@ -76,7 +76,7 @@ func TestStopSaysWhatIsPendingAndWhatIsNext(t *testing.T) {
 	}
 }
 
-func TestARunIsStoppedAlthoughTheAggregatorCannotBeTold(t *testing.T) {
+func TestRunIsStoppedEvenIfTheResultsQueueIsUnreachable(t *testing.T) {
 	db, environ := openRun(t)
 	environ["RESULTS_QUEUE_URL"] = "http://127.0.0.1:1/000000000000/results"
 	onlyTheseAWSSettings(t, nil) // no credentials
@@ -92,7 +92,7 @@ func TestARunIsStoppedAlthoughTheAggregatorCannotBeTold(t *testing.T) {
 	}
 }
 
-func TestStopRefusesWhatItCannotStop(t *testing.T) {
+func TestStopRefusesClosedAndUnknownRuns(t *testing.T) {
 	_, environ := runWithWithheld(t)
 	for name, c := range map[string]struct {
 		args []string
