@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestAnsweringNoIsNotAnError(t *testing.T) {
+func TestUnconfirmedStartIsPrintedWithoutTheWordError(t *testing.T) {
 	var errs bytes.Buffer
 	code := Fail(nil, &errs, false, &Error{Exit: ExitFailed, Code: CodeNotConfirmed, Err: errors.New("nothing was started"), Hint: "--dry-run shows what would change"})
 	if code != ExitFailed || errs.String() != "nothing was started\n  --dry-run shows what would change\n" {

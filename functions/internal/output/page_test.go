@@ -45,7 +45,7 @@ func TestACommandStaysWholeOnANarrowTerminal(t *testing.T) {
 	}
 }
 
-func TestColourIsForTerminalsThatTakeIt(t *testing.T) {
+func TestOutputIsColouredOnlyOnTerminalsThatTakeIt(t *testing.T) {
 	for name, c := range map[string]struct {
 		environ map[string]string
 		want    bool

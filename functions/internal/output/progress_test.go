@@ -10,14 +10,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// onTerminal is progress on a terminal of this width, whose clock is moved by hand.
+// onTerminal returns progress on a terminal of this width, with a settable clock.
 func onTerminal(width int) (*Progress, *bytes.Buffer, *time.Time) {
 	var b bytes.Buffer
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	return &Progress{w: &b, width: func() int { return width }, now: func() time.Time { return now }}, &b, &now
 }
 
-// last is what stands on the terminal's line.
+// last returns the text on the terminal's line.
 func last(b *bytes.Buffer) string {
 	_, after, _ := strings.Cut(b.String(), "\r")
 	for strings.Contains(after, "\r") {
@@ -26,7 +26,7 @@ func last(b *bytes.Buffer) string {
 	return after
 }
 
-func TestTheBarShowsRateAndTimeLeftSinceItWasFirstLookedAt(t *testing.T) {
+func TestBarShowsRateAndTimeLeftSinceItWasFirstShown(t *testing.T) {
 	p, b, now := onTerminal(90)
 	p.Show(billing.RunRunning, 200, 600) // somebody began to watch in the middle
 	if got := b.String(); !strings.HasPrefix(got, "running  33 % [###") || !strings.HasSuffix(got, "---] 200 of 600 organizations") || len(got) != 89 {
@@ -87,7 +87,7 @@ func TestANoteDoesNotMixWithTheBar(t *testing.T) {
 	}
 }
 
-func TestWithoutATerminalThereArePlainLinesNowAndThen(t *testing.T) {
+func TestProgressWithoutATerminalIsPlainLinesNowAndThen(t *testing.T) {
 	var b bytes.Buffer
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	p := NewProgress(&b)

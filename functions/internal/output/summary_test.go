@@ -8,8 +8,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Without orphans in it, a summary must not read as if there were none.
-func TestASummaryTellsThatNobodyLookedForOrphans(t *testing.T) {
+// A summary that lists no orphans must not look as if there were none.
+func TestSummaryOfAnAbandonedSweepSaysThatNobodyLookedForOrphans(t *testing.T) {
 	for _, abandoned := range []bool{true, false} {
 		var b strings.Builder
 		if err := Summary(&b, billing.Summary{RunID: "run", Status: billing.RunCompleted, SweepAbandoned: abandoned}, View{Queued: true}); err != nil {
@@ -21,7 +21,7 @@ func TestASummaryTellsThatNobodyLookedForOrphans(t *testing.T) {
 	}
 }
 
-// wholeRun has one organization of each kind.
+// wholeRun returns a run that lists one organization of each kind.
 func wholeRun() billing.Summary {
 	withheld := billing.Detail{
 		OrgID: "org-1", Action: billing.OutcomeError, Reason: billing.ReasonWithheld, Error: "withheld: the limit was reached",
@@ -84,7 +84,7 @@ func TestNamesStandBesideIDsAndTheWithheldSentenceOnce(t *testing.T) {
 	}
 }
 
-func TestPeopleChooseWhichOrganizationsAreListed(t *testing.T) {
+func TestViewDecidesWhichOrganizationsAreListed(t *testing.T) {
 	s := wholeRun()
 	all, errors, none := shown(t, s, View{Stored: true}), shown(t, s, View{Stored: true, OnlyErrors: true}), shown(t, s, View{OnlyFigures: true})
 	for text, want := range map[string]string{

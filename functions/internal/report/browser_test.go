@@ -23,7 +23,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// patience bounds what the browser may take.
+// patience limits the time of the browser.
 const patience = time.Minute
 
 // tab is a page in a real browser.
@@ -31,10 +31,10 @@ type tab struct {
 	context.Context
 
 	mu       sync.Mutex
-	problems []string // exceptions, refusals of the policy, requests to anywhere
+	problems []string // exceptions, refusals by the policy, requests to any server
 }
 
-// listen notes what a page that is well never causes.
+// listen records what a correct page never causes.
 func (b *tab) listen(event any) {
 	problem := ""
 	switch e := event.(type) {
@@ -55,7 +55,7 @@ func (b *tab) listen(event any) {
 	b.problems = append(b.problems, problem)
 }
 
-// noProblems fails the test if the page was not well.
+// noProblems fails the test if the page caused a problem.
 func (b *tab) noProblems(t *testing.T) {
 	t.Helper()
 	eval[bool](t, b, "true") // what came before has arrived
@@ -202,7 +202,7 @@ func TestSearchAndFiltersFindOrganizations(t *testing.T) {
 	b.noProblems(t)
 }
 
-func TestPagesTurn(t *testing.T) {
+func TestPagerShowsTheNextAndThePreviousPage(t *testing.T) {
 	b := open(t, render(t, runOf(many(60)...)))
 	next, back := chromedp.CSS("#changes .pager button:last-child"), chromedp.CSS("#changes .pager button:nth-last-child(2)")
 	click(t, b, next)
@@ -238,7 +238,7 @@ func TestHostileDataDoesNothingInABrowser(t *testing.T) {
 	b.noProblems(t) // no alert either: it would have stopped the page
 }
 
-func TestPolicyStopsWhatWouldGetIn(t *testing.T) {
+func TestPolicyBlocksInsertedScriptsAndImages(t *testing.T) {
 	b := open(t, render(t, runOf(many(1)...)))
 	want(t, b, `(() => {
 		const script = document.createElement("script");
@@ -325,7 +325,7 @@ func TestTableOfRunsFitsALaptop(t *testing.T) {
 	}
 }
 
-func TestPageWithoutScriptsShowsTheFirst(t *testing.T) {
+func TestPageWithoutScriptsShowsTheFirstOrganizations(t *testing.T) {
 	b := open(t, render(t, runOf(many(maxPlain+50)...)), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
@@ -339,7 +339,7 @@ func TestPageWithoutScriptsShowsTheFirst(t *testing.T) {
 	want(t, b, `document.querySelector("#changes noscript").checkVisibility()`, true)
 }
 
-func TestLongTablesAreFoldedButOnPaper(t *testing.T) {
+func TestLongTablesAreFoldedExceptInPrint(t *testing.T) {
 	run := runOf(many(60)...)
 	for i := range 25 {
 		run.Summary.Orphans = append(run.Summary.Orphans, billing.Orphan{SubscriptionID: fmt.Sprintf("sub_%d", i), Status: "active"})

@@ -37,7 +37,7 @@ func cells(t *testing.T, text string) []map[string]string {
 	return rows
 }
 
-// mixed has organizations of every kind that a report tells of.
+// mixed returns organizations of every kind that a report lists.
 func mixed() Items {
 	failed := item("d", billing.OutcomeError, billing.ReasonTierUnresolved)
 	failed.Error, failed.SubscriptionID = "no tier for price_x,\nsay \"which\"", ""
@@ -95,7 +95,7 @@ run-1,f,Name of f,skipped,in_sync,,pro,pro,active,active,,price_f,sub_f,cus_f,20
 	}
 }
 
-// Of a catch-up each table and the page tell which event named an organization.
+// The tables and the page of a catch-up say which event named an organization.
 func TestTheEventThatNamedAnOrganizationIsShown(t *testing.T) {
 	named := item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "max"))
 	named.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-47 * time.Minute), PendingWebhooks: 1}

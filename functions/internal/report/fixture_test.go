@@ -17,7 +17,7 @@ var (
 	december = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// these is what a store would hand out of the items, in their order.
+// these returns the items as a store would, in their order.
 func these(items ...mysqlstore.ReportItem) Items {
 	return func(_ context.Context, fn func(mysqlstore.ReportItem) error, outcomes ...billing.Outcome) error {
 		for _, i := range items {
@@ -34,7 +34,7 @@ func these(items ...mysqlstore.ReportItem) Items {
 	}
 }
 
-// item is organization org with these changes, named "Name of" it and decided now.
+// item returns organization org with these changes, named "Name of" org and decided now.
 func item(org string, outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) mysqlstore.ReportItem {
 	return mysqlstore.ReportItem{
 		Item: billing.Item{
@@ -48,7 +48,7 @@ func tierChange(from, to any) billing.Change {
 	return billing.Change{Field: billing.FieldPlanTier, From: from, To: to}
 }
 
-// runOf is a run with these items, in test mode.
+// runOf returns a run with these items, in test mode.
 func runOf(items ...mysqlstore.ReportItem) Run {
 	s := billing.Summary{
 		RunID: "run-1", Status: billing.RunCompletedWithErrors, TotalOrganizations: len(items), Reasons: map[billing.Reason]int{},

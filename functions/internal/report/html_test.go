@@ -30,7 +30,7 @@ func render(t *testing.T, run Run) string {
 
 var markupTag = regexp.MustCompile(`<[^>]+>`)
 
-// seen is what a page says, without its markup, scripts and style.
+// seen returns the text of a page, without its markup, scripts and style.
 func seen(page string) string {
 	page = regexp.MustCompile(`(?s)<(script|style)[^>]*>.*?</(script|style)>`).ReplaceAllString(page, "")
 	return strings.Join(strings.Fields(html.UnescapeString(markupTag.ReplaceAllString(page, " "))), " ")
@@ -51,7 +51,7 @@ type data struct {
 	Entries []entry `json:"entries"`
 }
 
-// island is the data of the page.
+// island returns the data of the page.
 func island(t *testing.T, page string) data {
 	t.Helper()
 	_, rest, found := strings.Cut(page, `<script type="application/json" id="data">`)
@@ -68,7 +68,7 @@ func island(t *testing.T, page string) data {
 
 const attack = `{"entries":"the entries"}</script><script>alert(1)</script>--><!--<img src=x onerror=alert(1)>{{.}}"'` + "`${1}"
 
-// hostile is an organization that tries everything, everywhere.
+// hostile returns an organization that has the attack in each of its texts.
 func hostile() mysqlstore.ReportItem {
 	i := item(attack, billing.OutcomeError, billing.ReasonWithheld, billing.Change{Field: attack, From: attack, To: attack})
 	i.OrgName, i.OrgCustomerID, i.SubscriptionID, i.Error = attack, attack, attack, attack
@@ -240,9 +240,8 @@ func TestDryRunCatchUpSaysWhatWouldBeWithheld(t *testing.T) {
 	wantSaid(t, render(t, run), "Access lowered: 1 organization, the limit of all catch-ups together within 24 hours is 1; withheld: 0.")
 }
 
-// A run over one organization has a limit of its own: to run what was withheld by itself would lead
-// around the guard.
-func TestNothingLeadsAroundTheGuard(t *testing.T) {
+// A run over one organization has its own limit, so running a withheld organization alone would bypass the guard.
+func TestWithheldOrganizationIsNeverOfferedARunOfItsOwn(t *testing.T) {
 	lowered := tierChange("pro", "free")
 	for _, reason := range []billing.Reason{billing.ReasonWithheld, billing.ReasonStripeUnavailable} { // that it met when it was tried again
 		run := runOf(item("a", billing.OutcomeError, reason, lowered))
@@ -256,7 +255,7 @@ func TestNothingLeadsAroundTheGuard(t *testing.T) {
 	}
 }
 
-func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
+func TestPageListsOrganizationsWhoseTierOrPeriodChanged(t *testing.T) {
 	page := render(t, runOf(
 		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free")),
 		item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
@@ -275,7 +274,7 @@ func TestPageTellsWhoseTierOrPeriodChanged(t *testing.T) {
 	}
 }
 
-func TestFinanceTellsApartWhatWasWritten(t *testing.T) {
+func TestFinanceSeparatesWrittenFromUnwrittenChanges(t *testing.T) {
 	up := func(org string, outcome billing.Outcome, reason billing.Reason) mysqlstore.ReportItem {
 		return item(org, outcome, reason, tierChange("free", "max"))
 	}
@@ -315,7 +314,7 @@ func TestMatrixCountsFromTierToTier(t *testing.T) {
 	}
 }
 
-func TestPageTellsForHowLongAccessWasWrong(t *testing.T) {
+func TestPageSaysForHowLongAccessWasWrong(t *testing.T) {
 	since := func(d time.Duration, i mysqlstore.ReportItem) mysqlstore.ReportItem {
 		i.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-d)}
 		return i
@@ -380,8 +379,8 @@ func TestHistoryIsDrawnEarliestFirst(t *testing.T) {
 	}
 }
 
-// A wave of downgrades that the guard holds back is not drowned among the errors.
-func TestOutcomesTellWithheldFromOtherErrors(t *testing.T) {
+// A wave of withheld downgrades must be visible among many other errors.
+func TestOutcomesSeparateWithheldFromOtherErrors(t *testing.T) {
 	page := render(t, runOf(
 		item("a", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
 		item("b", billing.OutcomeError, billing.ReasonNotRepeated, tierChange("pro", "free")),
@@ -431,7 +430,7 @@ func TestPageSaysWhoDecided(t *testing.T) {
 	}
 }
 
-func TestWhatIsAcceptedIsNamedApart(t *testing.T) {
+func TestAcceptedErrorsAndWarningsHaveTheirOwnSection(t *testing.T) {
 	known := item("known", billing.OutcomeError, billing.ReasonTierUnresolved)
 	until := december
 	known.Warnings = []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two rows"}, {Code: billing.WarnSeveralTiers, Message: "several"}}

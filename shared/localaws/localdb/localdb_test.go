@@ -166,7 +166,7 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 	}
 }
 
-func TestOptionsOverrideTheUsualOnes(t *testing.T) {
+func TestGivenOptionsOverrideTheDefaults(t *testing.T) {
 	s := started(t, func(ctx context.Context) (*Server, error) {
 		return StartWith(ctx, "--log-bin=binlog", "--server-id=1", "--max-connections=123")
 	})
