@@ -273,14 +273,14 @@ func TestEndedSubscriptionsOfASharedCustomerAreNobodys(t *testing.T) {
 	}
 }
 
-func TestMultipleLiveNamesTheSubscriptions(t *testing.T) {
+func TestWarningOfSeveralLiveSubscriptionsNamesThem(t *testing.T) {
 	plan := mustPlan(t, rules, truth(
 		subscription("sub_3", "past_due"), subscription("sub_1", "active"), subscription("sub_2", "trialing"),
-		subscription("sub_4", "unpaid"), subscription("sub_5", "canceled")), recorded("sub_1"))
+		subscription("sub_4", "unpaid"), subscription("sub_5", "canceled"), subscription("sub_6", "paused"), subscription("sub_7", "incomplete")), recorded("sub_1"))
 	assertWarning(t, plan, billing.WarnMultipleLive, "3 subscriptions", "(sub_1, sub_2, sub_3)")
 }
 
-func TestMultipleRowsSaysHowMany(t *testing.T) {
+func TestWarningOfSeveralRowsSaysHowMany(t *testing.T) {
 	plan := mustPlan(t, rules, truth(subscription("sub_1", "active")),
 		billing.Record{Org: organization(), Rows: []billing.Row{row("row_1", "sub_1"), row("row_2", "sub_2")}})
 	assertWarning(t, plan, billing.WarnMultipleRows, "2 subscriptions rows")

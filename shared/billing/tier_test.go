@@ -53,22 +53,6 @@ func TestStatusBecomesColumns(t *testing.T) {
 	}
 }
 
-func TestOnlyThreeStatusesAreLive(t *testing.T) {
-	for status, want := range map[billing.Status]bool{
-		"active": true, "trialing": true, "past_due": true, "unpaid": false, "paused": false,
-		"incomplete": false, "canceled": false, "incomplete_expired": false, "suspended": false, "": false, "Active": false,
-	} {
-		if got := status.Live(); got != want {
-			t.Errorf("%q.Live() = %t, want %t", status, got, want)
-		}
-	}
-	for _, status := range []billing.Status{"", "suspended", "Active", "active "} {
-		if status.Known() {
-			t.Errorf("%q.Known() = true", status)
-		}
-	}
-}
-
 func TestPriceDecidesTheTierBeforeMetadataAndDefault(t *testing.T) {
 	prices := rules.Prices
 	tests := map[string]struct {

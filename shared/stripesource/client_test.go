@@ -613,21 +613,6 @@ func TestThrottledEndpointIsLoggedAndSlowedAlone(t *testing.T) {
 	}
 }
 
-func TestThrottlingIsLoggedWithoutALimit(t *testing.T) {
-	s := serve(t, stripetest.Options{})
-	s.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
-	var log bytes.Buffer
-	c := connect(s, func(c *stripesource.Config) { c.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
-	wantFailure(t, reads[0].do(t.Context(), c), billing.Throttled, billing.ReasonStripeThrottled)
-	type line struct {
-		RateLimitedReason string
-		RequestsPerSecond float64
-	}
-	if diff := cmp.Diff([]line{{"endpoint-rate", 0}}, readLog[line](t, &log)); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func readLog[T any](t *testing.T, log io.Reader) []T {
 	t.Helper()
 	var lines []T
