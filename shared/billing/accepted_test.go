@@ -20,7 +20,7 @@ func TestOnlyWhatAPersonDecidesCanBeAccepted(t *testing.T) {
 	}
 }
 
-func TestWhatIsAcceptedIsCountedApartAndTotalsStay(t *testing.T) {
+func TestAcceptedErrorsAreCountedSeparatelyAndTotalsStay(t *testing.T) {
 	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	accepted := func(codes ...string) (all []billing.Acceptance) {
 		for _, code := range codes {

@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestAnAnnouncementTellsWhatStandsAfterTheRepair(t *testing.T) {
+func TestAnnouncementHasTheStateAfterTheRepair(t *testing.T) {
 	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	end := at.AddDate(0, 1, 0)
 	org := billing.Organization{ID: "org", Tier: "free", Status: "incomplete"}
@@ -86,7 +86,7 @@ func TestEndIsAnnouncedOfFullRunsAndOfCatchUpsThatFoundSomething(t *testing.T) {
 	}
 }
 
-func TestTheEndOfARunIsToldWithoutDetailsAndWithoutPeople(t *testing.T) {
+func TestAnnouncedEndHasNoDetailsAndNoPeople(t *testing.T) {
 	text, err := json.Marshal(billing.RunFinished{Summary: billing.Summary{RunID: "run", By: "alice@desk", Approval: &billing.Approval{By: "bob@desk"}, Details: []billing.Detail{{OrgID: "org"}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestTheEndOfARunIsToldWithoutDetailsAndWithoutPeople(t *testing.T) {
 	}
 }
 
-func TestWhatIsRefusedWaitsLongerEachTime(t *testing.T) {
+func TestRefusedAnnouncementWaitsLongerEachTime(t *testing.T) {
 	var waits []time.Duration
 	for attempts := range 12 {
 		waits = append(waits, billing.Announcement{Attempts: attempts}.Backoff())
@@ -113,7 +113,7 @@ func TestWhatIsRefusedWaitsLongerEachTime(t *testing.T) {
 	}
 }
 
-func TestAFewMoreRequestsAreNoNews(t *testing.T) {
+func TestSummaryIsNewsIfMoreThanItsRequestsChanged(t *testing.T) {
 	before := billing.Summary{Status: billing.RunCompleted, Synchronized: 1, StripeRequests: billing.Usage{Retrieve: 1}}
 	after := before
 	after.StripeRequests.Retrieve, after.DurationMs = 9, 1
@@ -133,7 +133,7 @@ func TestAFewMoreRequestsAreNoNews(t *testing.T) {
 	}
 }
 
-func TestOneBusHasOneARN(t *testing.T) {
+func TestBusIsTheSameIfRegionNameAndKnownAccountsAgree(t *testing.T) {
 	const bus = "arn:aws:events:us-east-1:123456789012:event-bus/application"
 	for other, same := range map[string]bool{
 		bus: true, "arn:aws:events:us-east-1::event-bus/application": true, "arn:aws-us-gov:events:us-east-1:123456789012:event-bus/application": true,

@@ -99,7 +99,7 @@ func TestAWindowIsReadToItsEnd(t *testing.T) {
 	}
 }
 
-func TestTheCauseIsTheLatestEvent(t *testing.T) {
+func TestLaterEventIsTheCause(t *testing.T) {
 	at := time.Date(2026, time.November, 22, 2, 0, 0, 0, time.UTC)
 	a, b := billing.Cause{ID: "evt_b", Created: at}, billing.Cause{ID: "evt_a", Created: at.Add(time.Second)}
 	if !a.Before(b) || b.Before(a) || !b.Before(billing.Cause{ID: "evt_c", Created: b.Created}) {

@@ -7,7 +7,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestACauseIsToldInWords(t *testing.T) {
+func TestCauseIsDescribedWithTypeTimeAndDelivery(t *testing.T) {
 	at := time.Date(2026, 11, 29, 2, 13, 59, 0, time.UTC)
 	for want, c := range map[string]struct {
 		cause billing.Cause
@@ -29,7 +29,7 @@ func TestACauseIsToldInWords(t *testing.T) {
 	}
 }
 
-func TestMissedWebhooksAreToldApart(t *testing.T) {
+func TestUndeliveredAndUnhandledWebhooksAreCountedSeparately(t *testing.T) {
 	for d, want := range map[billing.DriftByCause][]int{
 		{}: nil, {Pending: 3}: {3}, {NotPending: 2}: {2}, {Pending: 3, NotPending: 2}: {3, 2},
 	} {

@@ -29,7 +29,7 @@ func TestChangeIsReadAndWrittenAsItsJSON(t *testing.T) {
 }
 
 // Every field of a record is compared under the lock, also one that is added later.
-func TestARecordIsNoLongerTheSameOnceAFieldDiffers(t *testing.T) {
+func TestRecordDiffersIfAnyFieldDiffers(t *testing.T) {
 	_, record := everything()
 	if _, again := everything(); !record.Same(again) {
 		t.Fatal("a record differs from itself")

@@ -160,7 +160,7 @@ func TestDigestTellsTheOutcomeAndWhatToDo(t *testing.T) {
 	}
 }
 
-func TestADigestDoesNotSayThatAllWentWellOfACatchUpThatBeganTooLate(t *testing.T) {
+func TestDigestOfACatchUpThatBeganTooLateDoesNotSayThatAllWentWell(t *testing.T) {
 	s := weekly(billing.RunCompleted)
 	s.StatusReason, s.StatusMessage = billing.ReasonEventsExpired, "Stripe lists events of 30 days only"
 	text := billing.Digest(billing.Run{Strategy: billing.StrategyEvents}, s, "")

@@ -110,7 +110,7 @@ func TestExplainSaysWhyASubscriptionGoverns(t *testing.T) {
 	}
 }
 
-func TestExplainNamesWhatThePlanGoesBy(t *testing.T) {
+func TestExplainNamesTheSubscriptionThatThePlanUses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := genSituation().Draw(t, "situation")
 		choice := billing.Explain(s.truth, s.record)

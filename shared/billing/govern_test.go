@@ -384,7 +384,7 @@ func assertWarning(t *testing.T, plan billing.Plan, code billing.WarningCode, pa
 }
 
 // A table without a unique key may have one subscription on the rows of two organizations.
-func TestASubscriptionOnTheRowsOfTwoOrganizationsIsTheOnesThatMetadataNames(t *testing.T) {
+func TestSubscriptionOnTwoRowsBelongsToTheOrganizationThatMetadataNames(t *testing.T) {
 	ended := func(s *billing.Subscription) { s.EndedAt = endedAt }
 	tests := map[string]struct {
 		subs []billing.Subscription

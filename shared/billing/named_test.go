@@ -54,7 +54,7 @@ func TestSpellingsAreLookedUpOnceEach(t *testing.T) {
 }
 
 // In a case-sensitive database the ids of two organizations may differ only in case.
-func TestASubscriptionGoesToNobodyWhoseIDIsOnlyLikeItsMetadata(t *testing.T) {
+func TestSubscriptionIsNotGivenToAnOrganizationWithASimilarID(t *testing.T) {
 	const capitals, small, mixed = "01J9ZK", "01j9zk", "01j9Zk"
 	record := func(id string, customer *string) billing.Record {
 		return billing.Record{Org: billing.Organization{ID: id, CustomerID: customer, Status: "incomplete", Tier: "free"}}

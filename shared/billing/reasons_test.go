@@ -115,7 +115,7 @@ func TestEachCodeIsGivenSomewhere(t *testing.T) {
 	}
 }
 
-func TestWithheldIsLookedAtAndApprovedNeverRunByItself(t *testing.T) {
+func TestCommandsForAWithheldOrganizationExplainAndApproveIt(t *testing.T) {
 	s := billing.Summary{RunID: "run 1", Downgrades: 10, Reasons: map[billing.Reason]int{billing.ReasonWithheld: 3}}
 	got := billing.ReasonWithheld.Advice().RetryCommands(s, "it's")
 	want := []string{`reconcile org 'it'\''s' --explain`, "reconcile approve 'run 1' --limit 13", "reconcile redrive --watch"}
@@ -127,7 +127,7 @@ func TestWithheldIsLookedAtAndApprovedNeverRunByItself(t *testing.T) {
 	}
 }
 
-func TestWhatEndedInErrorIsTriedAgain(t *testing.T) {
+func TestCommandsForAnErrorRetryIt(t *testing.T) {
 	for _, c := range []struct {
 		reason billing.Reason
 		dryRun bool
@@ -147,7 +147,7 @@ func TestWhatEndedInErrorIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestARunIsResumedOrStartedAnew(t *testing.T) {
+func TestCommandsForARunResumeItOrStartAnother(t *testing.T) {
 	for _, c := range []struct {
 		reason billing.Reason
 		dryRun bool

@@ -188,7 +188,7 @@ func TestSummaryOfAFinishedRunHasItsJSONKeys(t *testing.T) {
 }
 
 // Who closes a run has another clock than who began it.
-func TestNoRunTakesLessThanNoTime(t *testing.T) {
+func TestDurationIsNeverNegative(t *testing.T) {
 	run := billing.Run{StartedAt: periodStart, FinishedAt: ptr(periodStart.Add(-time.Second))}
 	if got := billing.Summarize(run, nil, billing.Drift{}, nil).DurationMs; got != 0 {
 		t.Errorf("%d ms", got)
@@ -328,7 +328,7 @@ func assertJSON(t *testing.T, v any, want string) {
 
 // What a guard holds back differs from Stripe as much as what was repaired: a wave of downgrades that
 // the guard cuts off shows at its full height, and a dry run right after the run shows no more.
-func TestDriftIsWhatDifferedRepairedOrWithheld(t *testing.T) {
+func TestDriftCountsRepairedAndWithheldOrganizations(t *testing.T) {
 	run := billing.Summarize(billing.Run{}, []billing.Tally{
 		{Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired, Items: 5},
 		{Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld, Items: 23},

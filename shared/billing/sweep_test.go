@@ -145,7 +145,7 @@ func TestDividingLosesNoSecond(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsUsedOnlyWhereItHolds(t *testing.T) {
+func TestSnapshotIsUsedOnlyIfItIsCompleteRecentAndOfAnOpenRun(t *testing.T) {
 	from := readAt
 	for name, test := range map[string]struct {
 		run  billing.Run
@@ -171,7 +171,7 @@ func TestASnapshotIsUsedOnlyWhereItHolds(t *testing.T) {
 	}
 }
 
-func TestASweepGoesOnOnlyWhileItsSnapshotWillHold(t *testing.T) {
+func TestSweepContinuesOnlyWhileItsSnapshotIsValid(t *testing.T) {
 	for age, want := range map[time.Duration]bool{
 		-24 * time.Hour: true, -time.Minute - time.Millisecond: true, -time.Minute: false, 0: false,
 		2*time.Hour - time.Millisecond: false, 2 * time.Hour: true,

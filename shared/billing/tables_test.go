@@ -95,7 +95,7 @@ func TestColumnsSayWhatIsWrittenAndNoMore(t *testing.T) {
 	}
 }
 
-func TestANullWhereAValueIsNeededIsRefusedByName(t *testing.T) {
+func TestNullInARequiredColumnIsRefusedByName(t *testing.T) {
 	s, record := everything()
 	record.Nulls = []string{billing.FieldOrgTier, "subscriptions.created_at"}
 	plan, err := rules.Plan(truth(s), record)

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestARepairIsUndoneWhereTheSameChangeWouldBeMadeAgain(t *testing.T) {
+func TestRepairCountsAsUndoneIfTheSameChangeIsPlannedAgain(t *testing.T) {
 	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	tier := func(from, to any) billing.Change {
 		return billing.Change{Field: billing.FieldPlanTier, From: from, To: to}
@@ -50,7 +50,7 @@ func TestARepairIsUndoneWhereTheSameChangeWouldBeMadeAgain(t *testing.T) {
 }
 
 // A stored repair has the changes that the same plan would make again.
-func TestARepairReadBackIsTheSame(t *testing.T) {
+func TestStoredRepairIsRecognizedAsTheSameChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		plan, err := genSituation().Draw(t, "situation").plan()
 		if err != nil || len(plan.Changes) == 0 {

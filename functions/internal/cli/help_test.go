@@ -35,7 +35,7 @@ func TestHelpWrapsAt80ColumnsWithoutATerminal(t *testing.T) {
 	}
 }
 
-func TestUsageAfterAnErrorIsNoResult(t *testing.T) {
+func TestUsageAfterAnErrorGoesToStandardError(t *testing.T) {
 	cmd := &cobra.Command{Use: "x"}
 	cmd.AddCommand(&cobra.Command{Use: "do", Run: func(*cobra.Command, []string) {}})
 	var out, errs bytes.Buffer

@@ -9,7 +9,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-func TestAggregatorEvents(t *testing.T) {
+func TestAggregatorAnswersEachKindOfEvent(t *testing.T) {
 	f := newFixture(t)
 	f.openRun()
 	for _, step := range []struct{ name, event, want string }{
@@ -42,7 +42,7 @@ func TestAggregatorEvents(t *testing.T) {
 	}
 }
 
-func TestRefusedAggregatorEvents(t *testing.T) {
+func TestInvalidAggregatorEventsAreRefused(t *testing.T) {
 	f := newFixture(t)
 	for _, event := range []string{
 		``, `null`, `[]`, `7`, `{}`, `{"tick":false}`, `{"tick":true,"runId":"x"}`, `{"Records":[]}`, `{"Records":[{"messageId":"m"}],"tick":true}`,

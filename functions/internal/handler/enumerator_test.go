@@ -18,7 +18,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-func TestEnumeratorEvents(t *testing.T) {
+func TestEnumeratorEventBecomesItsRequest(t *testing.T) {
 	for event, want := range map[string]pipeline.Request{
 		`{}`: {},
 		`{"scheduledFor":"2026-11-22T03:00:00Z"}`:                            {ScheduledFor: start},

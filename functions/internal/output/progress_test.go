@@ -52,7 +52,7 @@ func TestBarShowsRateAndTimeLeftSinceItWasFirstShown(t *testing.T) {
 	}
 }
 
-func TestWhatIsListedIsCountedWithItsRate(t *testing.T) {
+func TestListingShowsCountAndRate(t *testing.T) {
 	p, b, now := onTerminal(60)
 	p.Tally("listing subscriptions", 300)
 	if got := b.String(); got != "listing subscriptions: 300" {
