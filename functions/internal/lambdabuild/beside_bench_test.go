@@ -15,7 +15,6 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
 
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -69,7 +68,7 @@ func besideARun(b *testing.B, repairs, rps int) {
 	var wall time.Duration
 	beside := a.play(b, every, func(ctx context.Context) {
 		began := time.Now()
-		runID := s.enumerateAll(functions["enumerator"], string(billing.StrategySweep)) //nolint:contextcheck // the benchmark's, as ctx is
+		runID := s.enumerateAll(functions["enumerator"], `{"strategy":"sweep"}`) //nolint:contextcheck // the benchmark's, as ctx is
 		s.awaitDecided(ctx, runID)
 		wall = time.Since(began)
 		s.awaitClosed(ctx, runID)

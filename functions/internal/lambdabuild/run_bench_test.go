@@ -138,7 +138,7 @@ func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest
 	}, limits)
 	functions, stop := s.deploy(rps)
 	before, began := s.rowsRead(), time.Now()
-	runID := s.enumerateAll(functions["enumerator"], strategy)
+	runID := s.enumerateAll(functions["enumerator"], `{"strategy":"`+strategy+`"}`)
 	s.awaitDecided(b.Context(), runID)
 	m := measured{orgs: orgs, wall: time.Since(began), pages: math.Ceil(float64(s.population.Subscriptions) / 100)}
 	s.awaitClosed(b.Context(), runID)
@@ -177,10 +177,9 @@ func (s *stack) deploy(rps int) (functions map[string]*runtimeapi.Function, stop
 	}
 }
 
-// enumerateAll invokes the enumerator until it is done.
-func (s *stack) enumerateAll(f *runtimeapi.Function, strategy string) string {
+// enumerateAll invokes the enumerator with the event, then to resume, until it is done. It returns the run's id.
+func (s *stack) enumerateAll(f *runtimeapi.Function, event string) string {
 	s.Helper()
-	event := `{"strategy":"` + strategy + `"}`
 	for {
 		var answer struct {
 			RunID string

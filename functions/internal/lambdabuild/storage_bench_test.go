@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -50,7 +49,7 @@ func stored(b *testing.B, orgs int) {
 	s := newStackIn(b, mysqltest.NewOn(b, server), population, stripetest.Options{})
 	logged := s.binlogBytes()
 
-	runID := s.enumerateAll(s.function("enumerator"), string(billing.StrategySweep))
+	runID := s.enumerateAll(s.function("enumerator"), `{"strategy":"sweep"}`)
 	b.ReportMetric(s.bytesPerRow("reconciliation_snapshots"), "B/snapshot-row")
 	_, stop := s.deploy(100)
 	s.awaitClosed(b.Context(), runID)
