@@ -96,7 +96,7 @@ func functionAlarms(f functions) []alarm {
 		{
 			id: "WorkerDuration", name: "worker-duration", means: "The slowest of a hundred batches takes more than 4 of the worker's 5 minutes",
 			do:     "find out whether Stripe or the database is slow",
-			metric: functionMetric(f.worker, "Duration", statisticP99, tickEvery), threshold: milliseconds(workerSlow),
+			metric: functionMetric(f.worker, "Duration", statisticP99, tickInterval), threshold: milliseconds(workerSlow),
 		},
 		{
 			id: "Throttles", name: "throttles", means: "Lambda refused to run the functions more than ten times in an hour",
@@ -178,7 +178,7 @@ func runAlarms(c stackConfig) []alarm {
 func catchUpAlarms(c stackConfig) []alarm {
 	all := []alarm{
 		{
-			id: "WebhookMissed", name: "webhook-missed", means: "In three hours catch-ups repaired more organizations than usual, because the application missed or mishandled webhooks",
+			id: "WebhookMissed", name: "webhook-missed", means: "In three hours catch-ups found more wrong organizations than usual, because the application missed or mishandled webhooks",
 			do:     "check that an endpoint is subscribed, then whether it fails",
 			metric: c.customMetric(telemetry.MetricCatchUpAccessDrift, statisticSum, missedWindow, nil), threshold: float64(c.CatchUpDriftThreshold),
 		},
@@ -188,14 +188,14 @@ func catchUpAlarms(c stackConfig) []alarm {
 			metric: c.customMetric(telemetry.MetricRepairUndone, statisticSum, time.Hour, nil),
 		},
 	}
-	interval, scheduled := catchUpInterval(c.CatchUp)
+	interval, scheduled := catchUpInterval(c.CatchUpSchedule)
 	if !scheduled {
 		return all
 	}
 	return append(all, alarm{
 		id: "CatchUpAge", name: "catch-up-age", means: "No catch-up has ended for hours, or its age is not reported",
 		do:        "check that the key may read events, and the schedule and the tick",
-		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, tickEvery, nil),
+		metric:    c.customMetric(telemetry.MetricCatchUpAge, statisticMax, tickInterval, nil),
 		threshold: max(catchUpOverdue, 3*interval).Seconds(), periods: 2, missingBreaches: true,
 	})
 }

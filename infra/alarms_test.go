@@ -61,7 +61,7 @@ func TestAlarmsReadTheFunctionOrQueueOfTheirName(t *testing.T) {
 func TestCatchUpAgeAlarmsAfterThreeIntervalsAndIsAbsentWithoutASchedule(t *testing.T) {
 	for schedule, overdue := range map[string]float64{"": 0, "rate(5 minutes)": 10_800, "rate(60 minutes)": 10_800, "rate(6 hours)": 64_800} {
 		c := example(t)
-		c.CatchUp = schedule
+		c.CatchUpSchedule = schedule
 		made, _ := synthOf(t, c)
 		var scheduled, threshold any
 		for _, r := range made.Resources {

@@ -18,19 +18,19 @@ const configFile = "infra/config.env"
 
 // stackConfig holds the settings of a deployment, and no secret.
 type stackConfig struct {
-	Stage         string // "": the deployment has no stage name
-	Account       string
-	Region        string
-	VPC           string
-	Subnets       []string
-	SecurityGroup string
-	SecretName    string // or its complete ARN
-	SecretKey     string // ARN of the customer-managed key that encrypts the secret; "": AWS's key
-	AlarmEmail    string // "" only with AlarmTopic
-	AlarmTopic    string // ARN of an existing topic; "": the stack creates one
-	DigestEmail   string // "": digests go where alarms go
-	Schedule      string // of runs over all organizations
-	CatchUp       string // schedule of catch-ups; "": none
+	Stage           string // "": the deployment has no stage name
+	Account         string
+	Region          string
+	VPC             string
+	Subnets         []string
+	SecurityGroup   string
+	SecretName      string // or its complete ARN
+	SecretKey       string // ARN of the customer-managed key that encrypts the secret; "": AWS's key
+	AlarmEmail      string // "" only with AlarmTopic
+	AlarmTopic      string // ARN of an existing topic; "": the stack creates one
+	DigestEmail     string // "": digests go where alarms go
+	Schedule        string // of runs over all organizations
+	CatchUpSchedule string // schedule of catch-ups; "": none
 
 	ReportBucket string // archives reports; newBucket: the stack creates it, "": none
 	ArchiveDays  int    // days after which the stack's bucket deletes reports
@@ -203,11 +203,11 @@ const (
 	catchUpOff      = "off"
 )
 
-var rate = regexp.MustCompile(`^rate\((\d+) (minute|hour)s?\)$`)
+var rateExpression = regexp.MustCompile(`^rate\((\d+) (minute|hour)s?\)$`)
 
 // catchUpInterval returns the interval of a rate expression; scheduled is false for any other text.
 func catchUpInterval(expression string) (interval time.Duration, scheduled bool) {
-	match := rate.FindStringSubmatch(expression)
+	match := rateExpression.FindStringSubmatch(expression)
 	if match == nil {
 		return 0, false
 	}
@@ -299,7 +299,7 @@ func stackConfigFrom(values, functions map[string]string) (stackConfig, error) {
 		SecretName: values["SECRET_NAME"], SecretKey: values["SECRET_KMS_KEY_ARN"], AlarmEmail: values["ALARM_EMAIL"],
 		AlarmTopic: values["ALARM_TOPIC_ARN"], DigestEmail: values[digestEmail], Schedule: values["SCHEDULE"],
 		Protected: values["TERMINATION_PROTECTION"] == "true", Tags: tagsFrom(values["TAGS"]), OrphansThreshold: number("ORPHANS_THRESHOLD"),
-		CatchUp: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: number("CATCH_UP_DRIFT_THRESHOLD"),
+		CatchUpSchedule: strings.TrimPrefix(values[catchUpSchedule], catchUpOff), CatchUpDriftThreshold: number("CATCH_UP_DRIFT_THRESHOLD"),
 		ReportBucket: values[reportBucket], ArchiveDays: number("ARCHIVE_DAYS"),
 		AccessDriftThreshold: number("ACCESS_DRIFT_THRESHOLD"), LogRetentionDays: number("LOG_RETENTION_DAYS"),
 		WorkerConcurrency: loaded.WorkerConcurrency, RunDeadline: loaded.RunDeadline, WorkReceives: loaded.MaxReceiveCount,

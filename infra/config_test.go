@@ -22,7 +22,7 @@ func TestTheExampleIsAValidConfiguration(t *testing.T) {
 		Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, SecurityGroup: "sg-0123456789abcdef0",
 		SecretName: "pixell/subscription-reconciliation", AlarmEmail: "operators@example.com", Schedule: "cron(0 3 ? * SUN *)",
 		ReportBucket: "new", ArchiveDays: 400,
-		Protected: true, Tags: map[string]string{}, AccessDriftThreshold: 10, CatchUp: "rate(1 hour)", CatchUpDriftThreshold: 5, OrphansThreshold: 10, LogRetentionDays: 90,
+		Protected: true, Tags: map[string]string{}, AccessDriftThreshold: 10, CatchUpSchedule: "rate(1 hour)", CatchUpDriftThreshold: 5, OrphansThreshold: 10, LogRetentionDays: 90,
 		WorkerConcurrency: 10, RunDeadline: 12 * time.Hour, WorkReceives: 30,
 		Functions: map[string]string{
 			"DB_HOST": "db.example.internal", "DB_USER": "reconciliation", "DB_NAME": "application", "DB_TLS": "rds", "STRIPE_MODE": "live",

@@ -37,12 +37,12 @@ func newDashboard(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 			},
 			{
 				graph("Duration of the functions (ms)", []awscloudwatch.IMetric{
-					functionMetric(f.enumerator, "Duration", statisticMax, tickEvery), functionMetric(f.worker, "Duration", statisticP99, tickEvery),
-					functionMetric(f.aggregator, "Duration", statisticP99, tickEvery),
+					functionMetric(f.enumerator, "Duration", statisticMax, tickInterval), functionMetric(f.worker, "Duration", statisticP99, tickInterval),
+					functionMetric(f.aggregator, "Duration", statisticP99, tickInterval),
 				}),
 				graph("Failed invocations", []awscloudwatch.IMetric{
-					functionMetric(f.enumerator, "Errors", statisticSum, tickEvery), functionMetric(f.worker, "Errors", statisticSum, tickEvery),
-					functionMetric(f.aggregator, "Errors", statisticSum, tickEvery),
+					functionMetric(f.enumerator, "Errors", statisticSum, tickInterval), functionMetric(f.worker, "Errors", statisticSum, tickInterval),
+					functionMetric(f.aggregator, "Errors", statisticSum, tickInterval),
 				}),
 			},
 			{

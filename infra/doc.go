@@ -25,7 +25,7 @@
 //     region if it must be unique over all regions, so stages and regions can share an account.
 //   - The schedule starts a run through a queue. If the run fails, because the database is down at
 //     that moment for example, it is tried again every 15 minutes for a day. A scheduled run's id is
-//     its scheduled time and a manual run's id comes from the request id, so a second delivery opens
+//     its scheduled time and a manual run's id comes from the request id, so a second delivery starts
 //     no second run.
 //   - After that day the run's event goes to the queue failed-invocations, like the events that a
 //     schedule could not deliver. A tick that fails is not tried again: the next one does the same.

@@ -141,6 +141,6 @@ func newEventSources(c stackConfig, f functions, q queues) awslambdaeventsources
 // counts as an error of its function, and many errors raise an alarm.
 func newTickInvocations(f functions) {
 	for _, function := range []awslambda.Function{f.enumerator, f.aggregator} {
-		function.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{MaxEventAge: seconds(tickEvery), RetryAttempts: jsii.Number(0)})
+		function.ConfigureAsyncInvoke(&awslambda.EventInvokeConfigOptions{MaxEventAge: seconds(tickInterval), RetryAttempts: jsii.Number(0)})
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -11,11 +12,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-const tickEvery = 15 * time.Minute
+// tickInterval is the interval of the ticks: schedules that invoke a function to go on with what is open.
+const tickInterval = 15 * time.Minute
 
-// Names of the schedules, without the stack's.
+// maxRetries is the largest number that EventBridge Scheduler allows.
+const maxRetries = 185
+
+// Names of the schedules, without the stack's name as prefix.
 const (
-	scheduledRun   = "scheduled-run"
+	fullRun        = "scheduled-run"
 	catchUp        = "catch-up"
 	resumeTick     = "resume-tick"
 	aggregatorTick = "aggregator-tick"
@@ -40,36 +45,42 @@ func newSchedules(stack awscdk.Stack, c stackConfig, f functions, q queues) {
 func schedules(c stackConfig, f functions, q queues) []schedule {
 	all := []schedule{
 		{
-			id: "ScheduledRun", name: scheduledRun, description: "A run over all organizations", expression: c.Schedule,
-			// The scheduler inserts the time. It is the run's id, so a second delivery opens no second run.
+			id: "ScheduledRun", name: fullRun, description: "A run over all organizations", expression: c.Schedule,
+			// The scheduler inserts the time. It is the run's id, so a second delivery starts no second run.
 			payload: `{"scheduledFor":"<aws.scheduler.scheduled-time>"}`,
 			// Through a queue: the scheduler does not see that a function failed, and Lambda retries only twice.
-			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: 185,
+			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: maxRetries,
 		},
 		{
 			id: "ResumeTick", name: resumeTick, description: "Continues runs whose listing was interrupted",
-			expression: "rate(15 minutes)", payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickEvery, retries: 3,
+			expression: rate(tickInterval), payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickInterval, retries: 3,
 		},
 		{
 			id: "AggregatorTick", name: aggregatorTick, description: "Closes runs that are done or past their deadline, deletes old ones, reports the age of the last one",
-			expression: "rate(15 minutes)", payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickEvery, retries: 3,
+			expression: rate(tickInterval), payload: `{"tick":true}`, target: f.aggregator.FunctionArn(), maxAge: tickInterval, retries: 3,
 		},
 	}
-	if c.CatchUp == "" {
+	if c.CatchUpSchedule == "" {
 		return all
 	}
 	return append(all, schedule{
-		id: "CatchUp", name: catchUp, description: "A run over the organizations that Stripe's latest events name", expression: c.CatchUp,
+		id: "CatchUp", name: catchUp, description: "A run over the organizations that Stripe's latest events name", expression: c.CatchUpSchedule,
 		payload: `{"strategy":"` + string(billing.StrategyEvents) + `","scheduledFor":"<aws.scheduler.scheduled-time>"}`,
-		// If it is not delivered within the hour, the next one continues where the last one ended.
-		target: q.scheduled.QueueArn(), maxAge: time.Hour, retries: 185,
+		// If the event is not delivered within the hour, the next catch-up reads from where the last successful one ended.
+		target: q.scheduled.QueueArn(), maxAge: time.Hour, retries: maxRetries,
 	})
+}
+
+// rate is the expression of a schedule with this interval.
+func rate(interval time.Duration) string {
+	return fmt.Sprintf("rate(%d minutes)", int(interval.Minutes()))
 }
 
 func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsscheduler.CfnScheduleGroup, role awsiam.Role, q queues) {
 	created := awsscheduler.NewCfnSchedule(stack, &s.id, &awsscheduler.CfnScheduleProps{
 		Name: jsii.String(c.name(s.name)), GroupName: group.Ref(), Description: &s.description,
 		ScheduleExpression: &s.expression, ScheduleExpressionTimezone: jsii.String("UTC"),
+		State:              jsii.String("ENABLED"), // the default, but only what the template has is compared by `task deploy -- --revert-drift`
 		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
 		Target: &awsscheduler.CfnSchedule_TargetProperty{
 			Arn: s.target, RoleArn: role.RoleArn(), Input: &s.payload,
@@ -85,8 +96,8 @@ func newSchedule(stack awscdk.Stack, c stackConfig, s schedule, group awsschedul
 
 func scheduleArns(stack awscdk.Stack, c stackConfig) []*string {
 	var arns []*string
-	names := []string{scheduledRun, resumeTick, aggregatorTick}
-	if c.CatchUp != "" {
+	names := []string{fullRun, resumeTick, aggregatorTick}
+	if c.CatchUpSchedule != "" {
 		names = append(names, catchUp)
 	}
 	for _, name := range names {

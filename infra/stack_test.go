@@ -220,7 +220,7 @@ func TestSchedulesDeliverTheirPayload(t *testing.T) {
 		"aggregator-tick": {"rate(15 minutes)", function("aggregator"), `{"tick":true}`},
 	} {
 		has(t, "AWS::Scheduler::Schedule", object{
-			"Name": prefix + "-" + name, "ScheduleExpression": s.expression, "ScheduleExpressionTimezone": "UTC",
+			"Name": prefix + "-" + name, "ScheduleExpression": s.expression, "ScheduleExpressionTimezone": "UTC", "State": "ENABLED",
 			"FlexibleTimeWindow": object{"Mode": "OFF"},
 			"Target": object{
 				"Arn":   object{"Fn::GetAtt": []any{s.target, "Arn"}},

@@ -158,7 +158,7 @@ func TestTwoRegionsShareNoGlobalName(t *testing.T) {
 func TestNamesFitWithTheLongestStage(t *testing.T) {
 	c := example(t)
 	c.Stage = "productionx2"
-	for _, part := range append([]string{scheduledRun, catchUp, resumeTick, aggregatorTick}, functionNames...) {
+	for _, part := range append([]string{fullRun, catchUp, resumeTick, aggregatorTick}, functionNames...) {
 		if name := c.name(part); len(name) > 64 {
 			t.Errorf("%s has %d characters", name, len(name))
 		}
