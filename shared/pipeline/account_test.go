@@ -266,7 +266,7 @@ func TestPanicFailsItsOrganizationOnly(t *testing.T) {
 	for _, id := range []string{"a", "c"} {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
-	if lines := f.Logs.Lines(t, "message", "a fault of this program"); len(lines) != 1 || lines[0]["stack"] == nil {
+	if lines := f.Logs.Lines(t, "message", "internal error (panic)"); len(lines) != 1 || lines[0]["stack"] == nil {
 		t.Errorf("logged: %v", lines)
 	}
 }

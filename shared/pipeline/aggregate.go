@@ -52,7 +52,7 @@ type (
 )
 
 // itemsKept is how long, before the start of the latest run, a run must have started for its plainly skipped items to
-// be deleted. Nobody asks later why nothing was done, and most messages have left the dead-letter queue by then.
+// be deleted. Later no one asks why nothing was done, and most messages have left the dead-letter queue by then.
 const itemsKept = 14 * 24 * time.Hour
 
 // catchUpsKept is the same for catch-ups, and for the deletion of catch-ups that named no organization. It is shorter

@@ -98,7 +98,7 @@ func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	if written && err == nil {
 		revision = run.SummaryRevision
 	}
-	// Release the lease even if the time is over. Otherwise nobody can try again before the lease ends.
+	// Release the lease even if the time is over. Otherwise every retry waits until the lease ends.
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	if endErr := a.Store.ReleaseArchiveLease(ctx, lease, revision); endErr != nil && err == nil {

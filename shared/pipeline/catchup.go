@@ -47,10 +47,10 @@ func (e *Enumerator) skipCatchUp(ctx context.Context, req Request, other billing
 		return Enumeration{}, err
 	}
 	if slices.Contains(resumable, other.ID) {
-		e.Log.InfoContext(ctx, "this catch-up is skipped, another one was left before it had listed everybody; that one is gone on with", telemetry.KeyRunID, other.ID)
+		e.Log.InfoContext(ctx, "this catch-up is skipped, an earlier one was interrupted while it listed; the earlier one is continued", telemetry.KeyRunID, other.ID)
 		return e.continueRun(ctx, other.ID)
 	}
-	e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one goes on from there", telemetry.KeyRunID, other.ID)
+	e.Log.InfoContext(ctx, "this catch-up is skipped, another one is still listing; the next one continues from there", telemetry.KeyRunID, other.ID)
 	return Enumeration{RunID: other.ID, Done: true}, nil
 }
 

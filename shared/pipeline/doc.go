@@ -75,8 +75,8 @@
 //   - No run lowers more organizations than its limit allows, and no run withholds a repair below its limit:
 //     downgradeLimitHolds. The limit follows MAX_DOWNGRADES: limitsFollowTheSetting.
 //   - The dead-letter queues have every error of a run that writes, and every message that cannot be read:
-//     deadLettersAreTheErrors, unreadableProgressIsKept. After the faults end, a redrive leaves exactly the
-//     organizations that nobody can reconcile in error, and leaves their messages, with the reason, in the queue:
+//     deadLettersAreTheErrors, unreadableProgressIsKept. After the faults end, a redrive leaves only the
+//     organizations in error that cannot be reconciled, and leaves their messages, with the reason, in the queue:
 //     onlyUnreconcilableAreInError, deadLettersAreExactlyTheErrors.
 //   - The client refuses an answer from Stripe that has a value of another type; it does not guess:
 //     TestValueOfAnotherTypeNeverChangesTheResult in stripesource.

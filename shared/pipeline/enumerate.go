@@ -385,7 +385,7 @@ func (e *Enumerator) interrupted(ctx context.Context, lease billing.Lease, cause
 		return errors.Join(cause, err)
 	}
 	if ctx.Err() != nil || billing.AsFailure(cause).Reason == billing.ReasonOutOfTime { // the rate limiter fails before ctx ends
-		e.Log.InfoContext(final, "time is up, the next tick goes on", telemetry.KeyRunID, lease.RunID)
+		e.Log.InfoContext(final, "time is up, the next tick continues", telemetry.KeyRunID, lease.RunID)
 		return nil
 	}
 	return e.stop(final, lease.RunID, cause)

@@ -207,7 +207,7 @@ func (r *reading) readNamed(ctx context.Context, named []string) error {
 func (r *reading) readNamedOf(ctx context.Context, customerID string, own []string) error {
 	subs, _, err := r.Stripe.CustomerSubscriptions(ctx, customerID)
 	if err != nil && billing.AsFailure(err).Class == billing.Permanent {
-		return nil // each subscription is read by itself
+		return nil // each subscription is read in its own request
 	}
 	for _, sub := range subs {
 		r.retrieved[sub.ID] = true

@@ -380,7 +380,7 @@ func (b *batch) recovered(ctx context.Context, t *task, panicked any, err error)
 	if panicked == nil {
 		return err
 	}
-	b.Log.ErrorContext(ctx, "a fault of this program", telemetry.KeyRunID, t.work.RunID, telemetry.KeyOrgID, t.work.OrgID,
+	b.Log.ErrorContext(ctx, "internal error (panic)", telemetry.KeyRunID, t.work.RunID, telemetry.KeyOrgID, t.work.OrgID,
 		telemetry.KeyError, fmt.Sprint(panicked), telemetry.KeyStack, string(debug.Stack()))
 	return &billing.Failure{
 		Class: billing.Permanent, Reason: billing.ReasonInternal,

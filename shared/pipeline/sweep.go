@@ -60,7 +60,7 @@ var errSweepExpired = errors.New("it did not reach its end before its beginning 
 
 // abandon ends the sweep without a snapshot.
 func (e *Enumerator) abandon(ctx context.Context, lease billing.Lease, why error) (billing.SweepState, error) {
-	e.Log.ErrorContext(ctx, "the sweep is given up, Stripe is read for each organization", telemetry.KeyRunID, lease.RunID, telemetry.KeyError, why.Error())
+	e.Log.ErrorContext(ctx, "the sweep is abandoned, Stripe is read for each organization", telemetry.KeyRunID, lease.RunID, telemetry.KeyError, why.Error())
 	return billing.SweepAbandoned, e.finishSweep(ctx, lease, billing.SweepAbandoned)
 }
 

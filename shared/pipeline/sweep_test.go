@@ -120,7 +120,7 @@ func TestRefusedSweepIsAbandoned(t *testing.T) {
 			if run := f.Run(scheduledID); run.Sweep != billing.SweepAbandoned {
 				t.Errorf("sweep is %q", run.Sweep)
 			}
-			if lines := f.Logs.Lines(t, "message", "the sweep is given up, Stripe is read for each organization"); len(lines) != 1 {
+			if lines := f.Logs.Lines(t, "message", "the sweep is abandoned, Stripe is read for each organization"); len(lines) != 1 {
 				t.Errorf("%d lines say so", len(lines))
 			}
 			f.Stripe.ClearFaults()

@@ -25,7 +25,7 @@ type Dimension struct{ Name, Value string }
 type Metric struct {
 	Name  string
 	Unit  Unit    `json:",omitempty"` // without one, CloudWatch assumes None
-	Value float64 `json:"-"`          // a member of its own in the line
+	Value float64 `json:"-"`          // each metric's value is a separate key of the line
 }
 
 // Count returns a metric that counts things.

@@ -19,7 +19,7 @@ const (
 	// narrowest and widest bound the columns that lines are wrapped at: below, only ids would fit, and
 	// above, sentences are hard to read.
 	narrowest, widest = 40, 110
-	// deeper is how much further the rest of a wrapped line stands in.
+	// deeper is how much more the rest of a wrapped line is indented.
 	deeper = 2
 	// labels is how wide the names of figures are.
 	labels = 42
@@ -83,7 +83,7 @@ func Part(colour Colour, format string, args ...any) Span {
 	return Span{colour, telemetry.Clean(fmt.Sprintf(format, args...))}
 }
 
-// Line writes a line whose rest, where it does not fit, stands a little further in.
+// Line writes a line. If it is wrapped, the rest is indented a little more.
 func (p *Page) Line(indent int, format string, args ...any) {
 	p.Parts(indent, indent+deeper, Part(Plain, format, args...))
 }
@@ -139,7 +139,7 @@ func (p *Page) Paragraphs(text string) {
 // Blank writes an empty line.
 func (p *Page) Blank() { p.text.WriteString("\n") }
 
-// Parts writes a line of parts that begins at the column indent; what does not fit goes on at rest.
+// Parts writes a line of parts that begins at the column indent; what does not fit continues in the next line at rest.
 func (p *Page) Parts(indent, rest int, parts ...Span) {
 	p.text.WriteString(strings.Repeat(" ", indent))
 	column := indent

@@ -52,7 +52,7 @@ func terminalWidth(file *os.File) int {
 	return width
 }
 
-// Note writes a line of its own.
+// Note writes a separate line.
 func (p *Progress) Note(format string, args ...any) {
 	p.Done()
 	page := NewPage(p.w)
@@ -60,12 +60,12 @@ func (p *Progress) Note(format string, args ...any) {
 	_ = page.Flush() // a terminal that went away is no reason to stop
 }
 
-// Show tells how many organizations of the run have an outcome.
+// Show shows how many organizations of the run have an outcome.
 func (p *Progress) Show(status billing.RunStatus, done, total int) {
 	p.Count(string(status), "organizations", done, total)
 }
 
-// Tally tells how many were listed so far, where nobody knows of how many.
+// Tally shows how many were listed so far, where the total is unknown.
 func (p *Progress) Tally(doing string, done int) {
 	text := fmt.Sprintf("%s: %s", doing, billing.Thousands(done))
 	if p.width == nil {
@@ -94,7 +94,7 @@ func (p *Progress) line(text string) {
 	_, _ = fmt.Fprint(p.w, text) // a terminal that went away is no reason to stop
 }
 
-// Count tells how many of the units are done, and what is being done with them.
+// Count shows how many of the units are done, and what is being done with them.
 func (p *Progress) Count(doing, unit string, done, total int) {
 	if p.width == nil {
 		p.plain(fmt.Sprintf("%s: %d of %d %s", doing, done, total, unit))

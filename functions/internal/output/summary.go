@@ -253,7 +253,7 @@ func (p *Page) downgrades(s billing.Summary) {
 // sweep says what only a sweep can tell.
 func (p *Page) sweep(s billing.Summary) {
 	if s.SweepAbandoned {
-		p.Line(2, "the sweep was given up, the log says why: Stripe is asked for each organization, and nobody looked for orphans")
+		p.Line(2, "the sweep was abandoned, the log says why: each organization is read from Stripe, and orphans were not looked for")
 	}
 	if s.OrphansTotal > 0 {
 		p.Count(2, "orphans", s.OrphansTotal, Attention)

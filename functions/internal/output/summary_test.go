@@ -8,15 +8,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// A summary that lists no orphans must not look as if there were none.
-func TestSummaryOfAnAbandonedSweepSaysThatNobodyLookedForOrphans(t *testing.T) {
+// A summary without orphans must not read as if the run had looked for orphans and found none.
+func TestSummaryOfAbandonedSweepSaysThatOrphansWereNotLookedFor(t *testing.T) {
 	for _, abandoned := range []bool{true, false} {
 		var b strings.Builder
 		if err := Summary(&b, billing.Summary{RunID: "run", Status: billing.RunCompleted, SweepAbandoned: abandoned}, View{Queued: true}); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Contains(b.String(), "nobody looked for orphans"); got != abandoned {
-			t.Errorf("given up %t:\n%s", abandoned, b.String())
+		if got := strings.Contains(b.String(), "orphans were not looked for"); got != abandoned {
+			t.Errorf("abandoned %t:\n%s", abandoned, b.String())
 		}
 	}
 }

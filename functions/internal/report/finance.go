@@ -207,8 +207,8 @@ func byTier(a, b string) int {
 	return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b))
 }
 
-// wrongFor is for how long an organization had the wrong access at least, until it was looked at: since the
-// latest event that tells of it. It is 0 where that is not known.
+// wrongFor returns how long, at least, an organization had the wrong access before the run decided it: the time since
+// the latest event about it. It is 0 if that is unknown.
 func wrongFor(i mysqlstore.ReportItem) time.Duration {
 	if i.Cause == nil || i.Cause.Created.IsZero() || !i.Lowers && !i.Raises {
 		return 0
