@@ -17,8 +17,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// inBothStrategies runs the test with a run that reads Stripe for each organization, and with one that swept it.
-// act has what is in Stripe and the database by then reconciled.
+// inBothStrategies prepares a fixture, reconciles all its organizations and checks the result: once with a run that
+// reads Stripe for each organization, and once with a run that swept Stripe.
 func inBothStrategies(t *testing.T, prepare func(f *fixture), check func(t *testing.T, f *fixture)) {
 	t.Helper()
 	for _, strategy := range []billing.Strategy{billing.StrategyRetrieve, billing.StrategySweep} {
@@ -38,15 +38,15 @@ func inBothStrategies(t *testing.T, prepare func(f *fixture), check func(t *test
 	}
 }
 
-// movedElsewhere has an ended subscription in the record, whose customer is an old one too: who pays is a new customer
-// whose subscription only its metadata connects with the organization.
-func movedElsewhere(f *fixture) {
+// paidByNewCustomer creates an organization whose recorded subscription has ended. A new customer pays now, and only
+// the metadata of its subscription connects it with the organization.
+func paidByNewCustomer(f *fixture) {
 	f.Subscriber("a", canceled)
 	f.Sub("new", func(s *stripetest.Subscription) { s.Metadata = map[string]string{"orgId": "a"} })
 }
 
 func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
-	inBothStrategies(t, movedElsewhere, func(t *testing.T, f *fixture) {
+	inBothStrategies(t, paidByNewCustomer, func(t *testing.T, f *fixture) {
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
 			t.Errorf("%s governs", item.SubscriptionID)
 		}
@@ -56,7 +56,7 @@ func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
 	})
 	t.Run("explain", func(t *testing.T) {
 		f := newFixture(t)
-		movedElsewhere(f)
+		paidByNewCustomer(f)
 		e, err := f.Reconciler(nil).Explain(t.Context(), "a")
 		if err != nil || e.Choice.GoverningID != "sub_new" || e.LowersAccess {
 			t.Errorf("%+v, %v", e.Choice, err)
@@ -64,7 +64,7 @@ func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
 	})
 	t.Run("after an abandoned sweep", func(t *testing.T) {
 		f := newFixture(t)
-		movedElsewhere(f)
+		paidByNewCustomer(f)
 		f.OpenRun(runID, []string{"a"})
 		f.sweepInto()
 		f.Exec(`UPDATE reconciliation_sweeps SET state = 'abandoned'`)
@@ -88,7 +88,7 @@ func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
 		t.Errorf("warnings %v", item.Warnings)
 	}
 	if n := f.Stripe.Requests().SearchSubscriptions; n == 0 {
-		t.Error("nothing was searched")
+		t.Error("the worker sent no search request")
 	}
 }
 
@@ -121,11 +121,11 @@ func TestAccountWithoutSearchLowersWithWarningAndLogsOnce(t *testing.T) {
 		}
 	}
 	if lines := f.Logs.Lines(t, "message", "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects"); len(lines) != 1 {
-		t.Errorf("said %d times", len(lines))
+		t.Errorf("the warning was logged %d times, want once", len(lines))
 	}
 }
 
-func TestPlanBehindTenAddOnsIsRead(t *testing.T) {
+func TestPlanAfterTenAddOnsIsRead(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a")
 		f.Row("a")
@@ -210,7 +210,7 @@ func TestOneOrganizationOfOtherModeDoesNotStopTheRun(t *testing.T) {
 }
 
 func TestKeyOfOtherModeStopsRunAtEleventhOrganization(t *testing.T) {
-	for name, right := range map[string]bool{"all are of the other mode": false, "one listed last is right": true} {
+	for name, oneIsOfKeyMode := range map[string]bool{"all are of the other mode": false, "the last one is of the key's mode": true} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			ids := numbered(14)
@@ -225,21 +225,21 @@ func TestKeyOfOtherModeStopsRunAtEleventhOrganization(t *testing.T) {
 			r := f.Reconciler(nil)
 			r.Parallel = 1
 			f.deliver(r, runID, ids[:10]...)
-			if right {
+			if oneIsOfKeyMode {
 				f.deliver(r, runID, "org-right")
 			}
 			for _, id := range ids[10:] {
 				f.deliver(r, runID, id)
 			}
 			want, errors := billing.RunStopped, 11
-			if right {
+			if oneIsOfKeyMode {
 				want, errors = billing.RunRunning, 14
 			}
 			if got := f.Status(runID); got != want {
 				t.Errorf("the run is %s, want %s", got, want)
 			}
 			if n := len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE outcome = 'error' AND reason = 'other_mode'`)); n != errors {
-				t.Errorf("%d organizations of the other mode, want %d", n, errors)
+				t.Errorf("%d organizations have the error other_mode, want %d", n, errors)
 			}
 			if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
 				t.Errorf("tiers %v", tiers)
@@ -267,11 +267,11 @@ func TestPanicFailsItsOrganizationOnly(t *testing.T) {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
 	if lines := f.Logs.Lines(t, "message", "internal error (panic)"); len(lines) != 1 || lines[0]["stack"] == nil {
-		t.Errorf("logged: %v", lines)
+		t.Errorf("log lines of the panic: %v", lines)
 	}
 }
 
-// panicking cannot bear the subscription of organization b.
+// panicking panics when it reads the subscription of organization b.
 type panicking struct{ testworld.Stripe }
 
 func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscription, bool, error) {
@@ -281,19 +281,19 @@ func (p panicking) Subscription(ctx context.Context, id string) (billing.Subscri
 	return p.Stripe.Subscription(ctx, id)
 }
 
-// The run is swept anew, and what its workers read of the snapshot has holes.
-func TestAccessIsNotLoweredIfSnapshotIsRemovedMeanwhile(t *testing.T) {
+// A new sweep of the run replaces the snapshot while the worker reads it, so the worker's part of it is incomplete.
+func TestAccessIsNotLoweredIfSnapshotIsReplacedMeanwhile(t *testing.T) {
 	f := newFixture(t)
-	movedElsewhere(f)
+	paidByNewCustomer(f)
 	f.OpenRun(runID, []string{"a"})
 	f.sweepInto()
-	removed := once(func() {
+	replace := once(func() {
 		f.Exec(`DELETE FROM reconciliation_snapshots WHERE subscription_id = 'sub_new'`)
 		f.Exec(`UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 MINUTE`)
 	})
 	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "Snapshot" {
-			removed()
+			replace()
 		}
 		return nil
 	}})
@@ -303,35 +303,35 @@ func TestAccessIsNotLoweredIfSnapshotIsRemovedMeanwhile(t *testing.T) {
 	}
 }
 
-// An application's table may have no unique key on the column.
-func TestSubscriptionRecordedTwiceIsConflictOfTheOrganizationItDoesNotName(t *testing.T) {
+// The application's table may lack a unique key for subscription ids.
+func TestSubscriptionRecordedTwiceIsConflictOfTheOrganizationThatMetadataDoesNotName(t *testing.T) {
 	const conflict = billing.ReasonSubscriptionConflict
 	for name, test := range map[string]struct {
-		metadata           map[string]string
-		spelledA, spelledB string
-		want               map[string]billing.Reason
+		metadata map[string]string
+		idA, idB string // as the rows of a and b spell the subscription's id
+		want     map[string]billing.Reason
 	}{
 		"neither is named":                   {nil, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": conflict}},
 		"neither is named, both white space": {nil, " sub_a", "sub_a\n", map[string]billing.Reason{"a": conflict, "b": conflict}},
 		"one is named":                       {map[string]string{"orgId": "b"}, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": billing.ReasonInSync}},
-		"one is named otherwise":             {map[string]string{"orgId": " B"}, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": billing.ReasonInSync}},
+		"one is named in upper case":         {map[string]string{"orgId": " B"}, "sub_a", "sub_a", map[string]billing.Reason{"a": conflict, "b": billing.ReasonInSync}},
 		"one is named, with white space":     {map[string]string{"orgId": "b"}, "sub_a", "\tsub_a", map[string]billing.Reason{"a": billing.ReasonInSync, "b": billing.ReasonRepaired}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
 				f.Exec(`ALTER TABLE subscriptions DROP INDEX stripe_subscription_id`)
 				f.Subscriber("a")
-				f.Exec(`UPDATE subscriptions SET stripe_subscription_id = ?`, test.spelledA)
+				f.Exec(`UPDATE subscriptions SET stripe_subscription_id = ?`, test.idA)
 				f.Org("b", underCustomerOf("a"))
 				f.Row("b", func(s *appschema.Subscription) {
-					s.StripeSubscriptionID, s.StripeCustomerID = new(test.spelledB), new("cus_a")
+					s.StripeSubscriptionID, s.StripeCustomerID = new(test.idB), new("cus_a")
 				})
 				f.Subscriber("c")
 				f.Stripe.UpdateSubscription("sub_a", func(s *stripetest.Subscription) { s.Metadata = test.metadata })
 			}, func(t *testing.T, f *fixture) {
 				for id, want := range test.want {
 					if item := f.Item(runID, id); item.Reason != want {
-						t.Errorf("%s is %s %s: %s", id, item.Outcome, item.Reason, item.Error)
+						t.Errorf("%s is %s %s (%s), want %s", id, item.Outcome, item.Reason, item.Error, want)
 					}
 				}
 				f.wantItem("c", billing.OutcomeSkipped, billing.ReasonInSync)
@@ -343,9 +343,9 @@ func TestSubscriptionRecordedTwiceIsConflictOfTheOrganizationItDoesNotName(t *te
 	}
 }
 
-// The other organization's row has the id with white space around it, so that no unique key helps either.
+// The other organization's row has white space around the id, so a unique key does not prevent a second row.
 func TestSubscriptionRecordedElsewhereWithWhiteSpaceIsNotTaken(t *testing.T) {
-	for name, padded := range map[string]string{"in front": "\nsub_b", "behind": "sub_b\t"} {
+	for name, padded := range map[string]string{"before": "\nsub_b", "after": "sub_b\t"} {
 		t.Run(name, func(t *testing.T) {
 			inBothStrategies(t, func(f *fixture) {
 				f.Org("a", underCustomerOf("b"), free)
@@ -363,7 +363,7 @@ func TestSubscriptionRecordedElsewhereWithWhiteSpaceIsNotTaken(t *testing.T) {
 	}
 }
 
-// Both are known under the customer, one with white space around its id.
+// Both organizations record the customer, one of them with white space after the id.
 func TestCustomerRecordedElsewhereWithWhiteSpaceIsShared(t *testing.T) {
 	inBothStrategies(t, func(f *fixture) {
 		f.Org("a", free)
@@ -375,8 +375,8 @@ func TestCustomerRecordedElsewhereWithWhiteSpaceIsShared(t *testing.T) {
 	})
 }
 
-// One id that somebody copied from the other mode is no reason to leave alone whom another id leads to.
-func TestIDOfOtherModeIsRepairedIfAnotherIDIsRight(t *testing.T) {
+// If one recorded id is of the other mode, the organization is still repaired through another recorded id.
+func TestIDOfOtherModeIsRepairedIfAnotherIDIsOfKeyMode(t *testing.T) {
 	strayRow := func(s *appschema.Subscription) { s.StripeSubscriptionID = new("sub_stray") }
 	strayCustomer := func(o *appschema.Organization) { o.StripeCustomerID = new("cus_stray") }
 	tests := map[string]struct {
@@ -385,7 +385,7 @@ func TestIDOfOtherModeIsRepairedIfAnotherIDIsRight(t *testing.T) {
 		reason  billing.Reason
 		rows    []string
 	}{
-		"the subscription is stray, the customer pays for another": {
+		"the subscription is stray, the customer has another": {
 			func(f *fixture) { f.Org("a"); f.Row("a", strayRow); f.Sub("a") },
 			billing.OutcomeSynced, billing.ReasonRepaired,
 			[]string{"sub_a pro cus_a"},
@@ -403,7 +403,7 @@ func TestIDOfOtherModeIsRepairedIfAnotherIDIsRight(t *testing.T) {
 			billing.OutcomeSkipped, billing.ReasonInSync,
 			[]string{"sub_a pro cus_a", "sub_stray pro cus_a"},
 		},
-		"the subscription is stray and the customer's has ended": {
+		"the subscription is stray and the customer's other one has ended": {
 			func(f *fixture) { f.Org("a"); f.Row("a", strayRow); f.Sub("a", canceled) },
 			billing.OutcomeSynced, billing.ReasonRepaired,
 			[]string{"sub_a free cus_a"},
@@ -422,7 +422,7 @@ func TestIDOfOtherModeIsRepairedIfAnotherIDIsRight(t *testing.T) {
 			billing.OutcomeError, billing.ReasonOtherMode,
 			[]string{"sub_stray pro cus_a"},
 		},
-		"all are stray, metadata alone names the organization": {
+		"all are stray, only metadata names the organization": {
 			func(f *fixture) {
 				f.Org("a", strayCustomer)
 				f.Row("a", strayRow, func(s *appschema.Subscription) { s.StripeCustomerID = new("cus_stray") })
@@ -470,10 +470,10 @@ func TestWorkerWithKeyOfAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 	}
 	run := f.Run(scheduledID)
 	if run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount || !strings.Contains(run.StatusMessage, "acct_other") || !strings.Contains(run.StatusMessage, "acct_test") {
-		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
+		t.Errorf("the run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
 	if f.Checksum() != before || len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE outcome <> 'pending'`)) > 0 {
-		t.Error("something was written")
+		t.Error("the worker wrote to the application's tables or decided an item")
 	}
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 	f.Stripe.ResetCounts()
@@ -484,14 +484,14 @@ func TestWorkerWithKeyOfAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 		t.Errorf("requests %+v", got)
 	}
 	if n := len(f.Texts(`SELECT org_id FROM reconciliation_items WHERE reason = 'in_sync'`)); n != len(ids) || f.Checksum() != before {
-		t.Errorf("%d in sync", n)
+		t.Errorf("%d organizations are in sync, want %d, or the application's tables changed", n, len(ids))
 	}
 }
 
-// rotatedStripe answers for its account until Stripe is read for the first time: from then on the key is another one's.
+// rotatedStripe has the key of the first account until a subscription is read. Then its key belongs to another account.
 type rotatedStripe struct {
-	pipeline.Stripe // of the other account
-	before          pipeline.Stripe
+	pipeline.Stripe // with the key of the other account
+	first           pipeline.Stripe
 	keyVersion      atomic.Int64
 }
 
@@ -499,7 +499,7 @@ func (s *rotatedStripe) KeyVersion() int64 { return s.keyVersion.Load() }
 
 func (s *rotatedStripe) Account(ctx context.Context) (string, error) {
 	if s.keyVersion.Load() == 0 {
-		return s.before.Account(ctx)
+		return s.first.Account(ctx)
 	}
 	return s.Stripe.Account(ctx)
 }
@@ -509,7 +509,7 @@ func (s *rotatedStripe) Subscription(ctx context.Context, id string) (billing.Su
 	return s.Stripe.Subscription(ctx, id)
 }
 
-// In the other account every subscription is missing: what was read with its key is not written.
+// In the other account every subscription is missing. So the worker must not write what it read with that key.
 func TestKeyRotatedToAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(3)
@@ -519,18 +519,18 @@ func TestKeyRotatedToAnotherAccountStopsRunBeforeFirstWrite(t *testing.T) {
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: billing.StrategyRetrieve})
 	before := f.Checksum()
 	r := f.Reconciler(nil)
-	r.Stripe = &rotatedStripe{Stripe: f.OtherAccount(), before: r.Stripe}
+	r.Stripe = &rotatedStripe{Stripe: f.OtherAccount(), first: r.Stripe}
 	f.deliver(r, scheduledID, ids...)
 	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
-		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
+		t.Errorf("the run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
 	if f.Checksum() != before {
-		t.Error("somebody was lowered")
+		t.Error("the worker lowered access")
 	}
 }
 
-// A warm worker has compared its key with the run: resumed with another account's, the run is another one's.
-func TestResumedRunIsComparedWithTheAccountAgain(t *testing.T) {
+// A warm worker has compared its key with the run. If the run is resumed with another account, it compares again.
+func TestWorkerComparesAccountsAgainAfterRunIsResumed(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Subscriber("org-2")
@@ -540,7 +540,7 @@ func TestResumedRunIsComparedWithTheAccountAgain(t *testing.T) {
 	f.Exec(`UPDATE reconciliation_accounts SET account_id = 'acct_other'`)
 	f.deliver(r, scheduledID, "org-2")
 	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonWrongAccount {
-		t.Errorf("run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
+		t.Errorf("the run is %s, %s: %s", run.Status, run.StatusReason, run.StatusMessage)
 	}
 }
 
@@ -548,7 +548,7 @@ func TestEnumeratorWithKeyOfAnotherAccountStopsTheResumedRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
-		t.Fatal("not killed")
+		t.Fatal("the enumerator was not killed")
 	}
 	f.Clock.Advance(2 * time.Minute)
 	f.Received(f.Work)
@@ -557,16 +557,16 @@ func TestEnumeratorWithKeyOfAnotherAccountStopsTheResumedRun(t *testing.T) {
 	_, err := wrong.Run(t.Context(), pipeline.Request{ResumeAll: true})
 	wantReason(t, err, billing.RunFatal, billing.ReasonWrongAccount)
 	if run := f.Run(scheduledID); run.Status != billing.RunStopped || len(f.Received(f.Work)) > 0 {
-		t.Errorf("run is %s", run.Status)
+		t.Errorf("the run is %s, want stopped, and no messages", run.Status)
 	}
-	// Whoever resumes a run that was stopped says by that which account is meant.
+	// A person who resumes a stopped run decides which account it reads.
 	f.enumerate(wrong, pipeline.Request{ResumeRun: scheduledID})
 	if run := f.Run(scheduledID); run.Status != billing.RunRunning || run.AccountID != "acct_other" {
-		t.Errorf("run is %s and reads account %q", run.Status, run.AccountID)
+		t.Errorf("the run is %s and reads account %q", run.Status, run.AccountID)
 	}
 }
 
-// The permission is not needed but where STRIPE_ACCOUNT_ID is set.
+// The key needs the permission to read its account only if STRIPE_ACCOUNT_ID is set.
 func TestKeyWithoutAccountPermissionIsNotCompared(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
@@ -585,7 +585,7 @@ func TestKeyWithoutAccountPermissionIsNotCompared(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 	if n := len(f.Logs.Lines(t, "message", "the Stripe key may not read its account, so it is not compared with that of the run")); n != 1 {
-		t.Errorf("said %d times", n)
+		t.Errorf("the warning was logged %d times, want once", n)
 	}
 	f.Stripe.ClearFaults()
 	strict := f.Enumerator(nil)
@@ -595,7 +595,7 @@ func TestKeyWithoutAccountPermissionIsNotCompared(t *testing.T) {
 	wantReason(t, err, billing.RunFatal, billing.ReasonStripeForbidden)
 }
 
-func TestAnOrganizationWithoutAnActiveRowIsReadByItsCustomersListAlone(t *testing.T) {
+func TestOrganizationWithoutActiveRowIsReadByItsCustomersListOnly(t *testing.T) {
 	for status, want := range map[string]stripetest.Counts{
 		"active":   {RetrieveSubscription: 1},
 		"trialing": {ListSubscriptions: 1},

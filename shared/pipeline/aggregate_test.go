@@ -36,22 +36,22 @@ func (f *fixture) tick() pipeline.Tick {
 	return tick
 }
 
-// wantReports checks how often a run was reported: the line of its end, the metrics with its
-// outcomes, and the lines of later amendments.
-func (f *fixture) wantReports(headline string, ended, amended int) {
+// wantReports checks how many log lines report an end of a run with this message, how many metric lines report
+// outcomes, and how many log lines report an amendment.
+func (f *fixture) wantReports(message string, ended, amended int) {
 	f.Helper()
-	if n := len(f.Logs.Lines(f.TB, "message", headline)); n != ended {
-		f.Errorf("%d lines %q, want %d", n, headline, ended)
+	if n := len(f.Logs.Lines(f.TB, "message", message)); n != ended {
+		f.Errorf("%d log lines have the message %q, want %d", n, message, ended)
 	}
 	if n := len(f.Metrics.Lines(f.TB, "Organizations", nil)); n != ended {
-		f.Errorf("%d lines of outcome metrics, want %d", n, ended)
+		f.Errorf("%d metric lines have outcomes, want %d", n, ended)
 	}
 	if n := len(f.Logs.Lines(f.TB, "message", "Reconciliation amended")); n != amended {
-		f.Errorf("%d amendments, want %d", n, amended)
+		f.Errorf("%d log lines report an amendment, want %d", n, amended)
 	}
 }
 
-// stored returns the summary in the only run's row.
+// stored returns the stored summary of the only run.
 func (f *fixture) stored() (s billing.Summary) {
 	f.Helper()
 	text := mysqltest.Value[string](f.TB, f.DB, `SELECT summary FROM reconciliation_runs`)
@@ -61,7 +61,7 @@ func (f *fixture) stored() (s billing.Summary) {
 	return s
 }
 
-func TestARunIsClosedOnce(t *testing.T) {
+func TestConcurrentAggregatorsCloseRunOnce(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(4)
 	f.OpenRun(runID, ids)
@@ -108,7 +108,7 @@ func TestOpenRunIsNotClosed(t *testing.T) {
 	f.wantReports("Reconciliation completed", 0, 0)
 }
 
-func TestRunStatusAtItsEnd(t *testing.T) {
+func TestClosedRunHasTheStatusOfItsEnd(t *testing.T) {
 	after := func(d time.Duration, tick bool) func(f *fixture) {
 		return func(f *fixture) {
 			f.Clock.Advance(d)
@@ -124,31 +124,31 @@ func TestRunStatusAtItsEnd(t *testing.T) {
 		before   func(f *fixture)
 		end      func(f *fixture)
 		want     billing.RunStatus
-		headline string
+		message  string
 		level    string
 	}{
 		"without errors": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomeSynced}, end: after(time.Minute, false),
-			want: billing.RunCompleted, headline: "Reconciliation completed", level: "INFO",
+			want: billing.RunCompleted, message: "Reconciliation completed", level: "INFO",
 		},
 		"with errors": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomeError}, end: after(time.Minute, false),
-			want: billing.RunCompletedWithErrors, headline: "Reconciliation completed", level: "ERROR",
+			want: billing.RunCompletedWithErrors, message: "Reconciliation completed", level: "ERROR",
 		},
-		"its progress message was lost": {
+		"progress message lost": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped}, end: after(time.Minute, true),
-			want: billing.RunCompleted, headline: "Reconciliation completed", level: "INFO",
+			want: billing.RunCompleted, message: "Reconciliation completed", level: "INFO",
 		},
-		"by its deadline": {
+		"pending at its deadline": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomePending}, end: after(12*time.Hour+time.Second, true),
-			want: billing.RunIncomplete, headline: "Reconciliation incomplete", level: "ERROR",
+			want: billing.RunIncomplete, message: "Reconciliation incomplete", level: "ERROR",
 		},
 		"enumerating at its deadline": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped},
 			before: func(f *fixture) {
 				f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating', listed = FALSE`)
 			},
-			end: after(12*time.Hour+time.Second, true), want: billing.RunIncomplete, headline: "Reconciliation incomplete", level: "ERROR",
+			end: after(12*time.Hour+time.Second, true), want: billing.RunIncomplete, message: "Reconciliation incomplete", level: "ERROR",
 		},
 		"stopped": {
 			outcomes: []billing.Outcome{billing.OutcomeSkipped, billing.OutcomePending},
@@ -157,7 +157,7 @@ func TestRunStatusAtItsEnd(t *testing.T) {
 					f.Fatal(err)
 				}
 			},
-			end: after(time.Minute, false), want: billing.RunStopped, headline: "Reconciliation stopped", level: "ERROR",
+			end: after(time.Minute, false), want: billing.RunStopped, message: "Reconciliation stopped", level: "ERROR",
 		},
 	}
 	for name, test := range tests {
@@ -175,25 +175,25 @@ func TestRunStatusAtItsEnd(t *testing.T) {
 			}
 			test.end(f)
 			if got := f.Status(runID); got != test.want {
-				t.Errorf("run is %s, want %s", got, test.want)
+				t.Errorf("the run is %s, want %s", got, test.want)
 			}
 			f.progress(runID)
 			f.tick()
-			f.wantReports(test.headline, 1, 0)
-			line := f.Logs.Lines(t, "message", test.headline)[0]
+			f.wantReports(test.message, 1, 0)
+			line := f.Logs.Lines(t, "message", test.message)[0]
 			result := line["result"].(map[string]any)
 			if line["level"] != test.level || result["status"] != string(test.want) || result["finishedAt"] == nil {
 				t.Errorf("%v", line)
 			}
 			if s := f.stored(); s.Status != test.want {
-				t.Errorf("summary says %s", s.Status)
+				t.Errorf("the summary has the status %s, want %s", s.Status, test.want)
 			}
 		})
 	}
 }
 
-// One organization without a subscription says nothing about Stripe.
-func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
+// An organization without a subscription is normal. It does not show that the run reads a wrong account.
+func TestRunOverOneOrganizationIsNeverSuspect(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-000")
 	f.Org("org-free", free)
@@ -208,12 +208,12 @@ func TestARunOverOneOrganizationIsNeverSuspect(t *testing.T) {
 		f.deliver(f.Reconciler(nil), id, "org-free")
 		f.progress(id)
 		if got := f.Status(id); got != want {
-			t.Errorf("run over %q is %s, want %s", runOver, got, want)
+			t.Errorf("the run over %q is %s, want %s", runOver, got, want)
 		}
 	}
 }
 
-// Whoever stopped the run could not tell the aggregator.
+// The worker that stopped the run could not send a progress message.
 func TestTickSummarizesStoppedRun(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(2))
@@ -222,7 +222,7 @@ func TestTickSummarizesStoppedRun(t *testing.T) {
 	}
 	for range 2 {
 		if tick := f.tick(); len(tick.Closed) > 0 {
-			t.Errorf("closed %v, which was stopped before", tick.Closed)
+			t.Errorf("the tick closed %v, which was stopped before", tick.Closed)
 		}
 	}
 	f.wantReports("Reconciliation stopped", 1, 0)
@@ -231,7 +231,7 @@ func TestTickSummarizesStoppedRun(t *testing.T) {
 	}
 }
 
-// The last downgrade is committed between reading the run and finding nothing pending.
+// A worker commits the last downgrade after the aggregator read the run and before it counts the pending items.
 func TestSummaryIncludesTheLastItem(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-000", canceled)
@@ -262,7 +262,7 @@ func TestRepairedErrorAmendsSummary(t *testing.T) {
 	finished := f.Run(runID).FinishedAt
 
 	f.Clock.Advance(24 * time.Hour)
-	f.progress(runID) // nothing happened in between
+	f.progress(runID) // nothing changed since
 	f.wantReports("Reconciliation completed", 1, 0)
 
 	f.Sub("org-001", price("price_max"))
@@ -278,7 +278,7 @@ func TestRepairedErrorAmendsSummary(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	if got := f.Logs.Lines(t, "message", "Reconciliation amended")[0]["result"].(map[string]any)["synchronized"]; got != 1.0 {
-		t.Errorf("synchronized: %v", got)
+		t.Errorf("the amended summary has %v synchronized, want 1", got)
 	}
 }
 
@@ -292,18 +292,18 @@ func TestIncompleteRunCompletesWithItsLastItem(t *testing.T) {
 	f.decide(runID, billing.OutcomeSkipped, "org-001")
 	f.progress(runID)
 	if got := f.Status(runID); got != billing.RunIncomplete {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 	f.decide(runID, billing.OutcomeSkipped, "org-002")
 	f.progress(runID)
 	if got := f.Status(runID); got != billing.RunCompleted {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 	f.wantReports("Reconciliation incomplete", 1, 2)
 }
 
-// Organizations may be missing from the list of a run that was closed while enumerating, so it
-// never becomes complete by what is on it.
+// A run that was closed while it was enumerating may lack organizations. So it stays incomplete even if no item is
+// pending.
 func TestRunThatWasNotListedStaysIncomplete(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, numbered(2))
@@ -314,14 +314,14 @@ func TestRunThatWasNotListedStaysIncomplete(t *testing.T) {
 	f.decide(runID, billing.OutcomeSkipped, "org-001")
 	f.progress(runID)
 	if got := f.Status(runID); got != billing.RunIncomplete {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 }
 
-// An operator resumes the run just when the tick is about to close it.
+// An operator resumes the run between the tick's list of overdue runs and the statement that closes the run.
 func TestTickDoesNotCloseRunResumedMeanwhile(t *testing.T) {
-	for _, now := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
-		t.Run("and is "+string(now), func(t *testing.T) {
+	for _, status := range []billing.RunStatus{billing.RunEnumerating, billing.RunRunning} {
+		t.Run(string(status), func(t *testing.T) {
 			f := newFixture(t)
 			f.OpenRun(runID, numbered(2))
 			f.Clock.Advance(13 * time.Hour)
@@ -331,25 +331,24 @@ func TestTickDoesNotCloseRunResumedMeanwhile(t *testing.T) {
 				}
 				reopened, err := f.Store.Reopen(ctx, runID, "", f.Clock.Now().Add(12*time.Hour))
 				if !reopened {
-					t.Error("not reopened")
+					t.Error("the run was not reopened")
 				}
-				f.Exec(`UPDATE reconciliation_runs SET status = ?`, now) //nolint:contextcheck // the test writes in its own time
+				f.Exec(`UPDATE reconciliation_runs SET status = ?`, status) //nolint:contextcheck // the statement is the test's, not the step's
 				return err
 			}})
 			tick, err := a.Tick(t.Context())
 			if err != nil || len(tick.Closed) != 0 {
 				t.Errorf("Tick() = %+v, %v", tick, err)
 			}
-			if got := f.Status(runID); got != now {
-				t.Errorf("run is %s", got)
+			if got := f.Status(runID); got != status {
+				t.Errorf("the run is %s, want %s", got, status)
 			}
 			f.wantReports("Reconciliation incomplete", 0, 0)
 		})
 	}
 }
 
-// TestTotalsOfTrimmedRunAddUp: a redrive comes after most items of the run were deleted, and a message that
-// nobody expects any more.
+// A redrive, and messages that come again, arrive after most items of the run were deleted.
 func TestTotalsOfTrimmedRunAddUp(t *testing.T) {
 	f := newFixture(t)
 	ids := []string{"org-1", "org-2", "org-3"}
@@ -367,8 +366,8 @@ func TestTotalsOfTrimmedRunAddUp(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := f.ItemIDs(runID); !slices.Equal(left, []string{"org-3"}) || !f.Run(runID).Trimmed {
-		t.Fatalf("left: %v, trimmed %v", left, f.Run(runID).Trimmed)
+	if kept := f.ItemIDs(runID); !slices.Equal(kept, []string{"org-3"}) || !f.Run(runID).Trimmed {
+		t.Fatalf("the items of %v are kept, want org-3; the run is trimmed: %t", kept, f.Run(runID).Trimmed)
 	}
 	f.Sub("org-3")
 	results := f.deliver(f.Reconciler(nil), runID, ids...)
@@ -401,7 +400,7 @@ func TestOldRunsArePruned(t *testing.T) {
 	}
 	for id, items := range map[string]int{"old": 0, "young": 2, "old-and-open": 2, "latest": 2} {
 		if n := len(f.ItemIDs(id)); n != items || (f.Run(id).ID == "") != (items == 0) {
-			t.Errorf("%s: run %q, %d items", id, f.Run(id).ID, n)
+			t.Errorf("%s: run %q, %d items, want %d", id, f.Run(id).ID, n, items)
 		}
 	}
 	if _, err := f.Aggregator(nil).Summary(t.Context(), "old"); err == nil || billing.AsFailure(err).Reason != billing.ReasonUnknownRun {
@@ -414,7 +413,7 @@ func TestTickEmitsAgeOfLastCompletedRun(t *testing.T) {
 	f.Exec(`UPDATE reconciliation_migrations SET tstamp = ?`, start.Add(-time.Minute))
 	f.tick()
 	if lines := f.Metrics.Lines(t, "LastRunAge", 60.0); len(lines) != 1 {
-		t.Error("before the first run it is not the age of the tables")
+		t.Error("before the first run, LastRunAge is not the age of the tables")
 	}
 	f.OpenRun(runID, nil)
 	f.progress(runID)
@@ -451,7 +450,7 @@ func TestFullRunEmitsMetricsOnce(t *testing.T) {
 
 	lines := f.Metrics.Lines(t, "Organizations", nil)
 	if len(lines) != 1 {
-		t.Fatalf("%d lines", len(lines))
+		t.Fatalf("%d metric lines have outcomes, want 1", len(lines))
 	}
 	delete(lines[0], "_aws")
 	want := map[string]any{
@@ -471,11 +470,11 @@ func TestFullRunEmitsMetricsOnce(t *testing.T) {
 		t.Errorf("drift by field: %v", drift)
 	}
 	if n := len(f.Metrics.Lines(t, "FieldDrift", nil)); n != 15 {
-		t.Errorf("%d lines of drift by field", n)
+		t.Errorf("%d metric lines have drift by field, want 15", n)
 	}
 }
 
-// Whoever starts such a run looks at it; in the alarms it would hide the scheduled one.
+// The person who starts such a run looks at its result. Its metrics would hide those of the scheduled run from alarms.
 func TestDryRunAndSingleOrganizationRunEmitNoMetrics(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun("dry", numbered(1), testworld.DryRun)
@@ -488,7 +487,7 @@ func TestDryRunAndSingleOrganizationRunEmitNoMetrics(t *testing.T) {
 		t.Errorf("%v", lines)
 	}
 	if n := len(f.Logs.Lines(t, "message", "Reconciliation completed")); n != 2 {
-		t.Errorf("%d runs were logged", n)
+		t.Errorf("%d runs were logged, want 2", n)
 	}
 }
 
@@ -518,7 +517,7 @@ func TestTotalsAlwaysAddUp(t *testing.T) {
 			reasons += count
 		}
 		if reasons != n-s.Pending {
-			t.Errorf("reasons of %d of %d organizations", reasons, n-s.Pending)
+			t.Errorf("the reasons count %d organizations, want %d", reasons, n-s.Pending)
 		}
 	}
 }
@@ -551,10 +550,10 @@ func TestSummaryHasTheKeysOfTheContract(t *testing.T) {
 	for _, d := range result["details"].([]any) {
 		detail := d.(map[string]any)
 		if _, ok := detail["changes"].([]any); !ok || detail["warnings"] == nil {
-			t.Errorf("lists that are none: %v", detail)
+			t.Errorf("changes or warnings is null, not a list: %v", detail)
 		}
 		if detail["action"] == "skipped" && len(detail["warnings"].([]any)) == 0 {
-			t.Errorf("a plain skip is listed: %v", detail)
+			t.Errorf("a skipped organization without warnings is listed: %v", detail)
 		}
 	}
 	if result["startedAt"] != "2026-11-22T03:00:00Z" || result["orphans"] == nil {
@@ -565,7 +564,7 @@ func TestSummaryHasTheKeysOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(f.stored(), s); diff != "" {
-		t.Error("asked for later:", diff)
+		t.Error("stored and new summary differ:", diff)
 	}
 	logged, err := json.Marshal(result)
 	if err != nil {
@@ -576,7 +575,7 @@ func TestSummaryHasTheKeysOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(s, fromLog); diff != "" {
-		t.Error("log line:", diff)
+		t.Error("summary and log line differ:", diff)
 	}
 }
 
@@ -586,12 +585,12 @@ func TestTransientAggregatorFailureIsRetried(t *testing.T) {
 	failures := 2
 	a := f.Aggregator(&hooks{Before: func(context.Context, string) error {
 		if failures--; failures >= 0 {
-			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "not available for a moment"}
 		}
 		return nil
 	}})
 	if err := a.Progress(t.Context(), runID); err != nil || f.Status(runID) != billing.RunCompleted {
-		t.Errorf("run is %s, %v", f.Status(runID), err)
+		t.Errorf("the run is %s, %v", f.Status(runID), err)
 	}
 	a = f.Aggregator(&hooks{Before: func(context.Context, string) error { return testworld.ErrKilled }})
 	if err := a.Progress(t.Context(), runID); !errors.Is(err, testworld.ErrKilled) {

@@ -28,7 +28,7 @@ import (
 
 const busName = "application"
 
-// startBus gives the fixture an EventBridge over HTTP and sets the database to announce.
+// startBus starts a fake EventBridge and records its bus in the database as the one to announce on.
 func (f *fixture) startBus() *eventserver.Server {
 	f.Helper()
 	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}})
@@ -46,39 +46,40 @@ func (f *fixture) startBus() *eventserver.Server {
 	return server
 }
 
-// tappedBus is a real bus behind a tap.
-type tappedBus struct {
+// hookedBus is the real client of a bus with hooks.
+type hookedBus struct {
 	*eventbus.Bus
 
-	tap *hooks
+	hooks *hooks
 }
 
-func (b tappedBus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
-	err = b.tap.Do(ctx, "Send", func() (err error) {
+func (b hookedBus) Send(ctx context.Context, all []billing.Announcement) (accepted []string, refused map[string]string, err error) {
+	err = b.hooks.Do(ctx, "Send", func() (err error) {
 		accepted, refused, err = b.Bus.Send(ctx, all)
 		return err
 	})
 	return accepted, refused, err
 }
 
-// announcer is an aggregator that sends to the bus.
+// announcer returns an aggregator that sends to the bus.
 func (f *fixture) announcer(server *eventserver.Server, p *hooks) *pipeline.Aggregator {
 	a := f.Aggregator(p)
-	a.Bus, a.AmendmentDelay = tappedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentDelay
+	a.Bus, a.AmendmentDelay = hookedBus{eventbus.New(server.AWSConfig(), busName, slog.New(slog.DiscardHandler)), p}, billing.AmendmentDelay
 	return a
 }
 
-// told is what consumers make of what they got: each announcement once, by its id.
-type told struct {
-	repairs map[string][]billing.Change // of all repairs of an organization, by run and organization
-	ends    map[string][]string         // the status that a run ended with, each time it was told
-	events  int                         // with repetitions
+// announced is what a consumer learns from events if it ignores repetitions.
+type announced struct {
+	repairs map[string][]billing.Change // "RUN|ORGANIZATION" -> the changes of its repairs
+	ends    map[string][]string         // run -> the status of each announced end
+	events  int                         // including repetitions
 }
 
-func heard(t testing.TB, events []eventserver.Event) told {
+// consume reads events as a consumer does. It fails if two events have the same id and another content.
+func consume(t testing.TB, events []eventserver.Event) announced {
 	t.Helper()
-	all := told{map[string][]billing.Change{}, map[string][]string{}, len(events)}
-	known := map[string]string{}
+	all := announced{map[string][]billing.Change{}, map[string][]string{}, len(events)}
+	details := map[string]string{}
 	for _, e := range events {
 		var detail struct {
 			ID, RunID, OrgID, Status any
@@ -90,17 +91,17 @@ func heard(t testing.TB, events []eventserver.Event) told {
 			t.Fatal(err)
 		}
 		id := detail.ID.(string)
-		if before, known := known[id]; known {
+		if before, isRepetition := details[id]; isRepetition {
 			if before != string(e.Detail) {
-				t.Errorf("%s tells two things:\n%s\n%s", id, before, e.Detail)
+				t.Errorf("two events with the id %s differ:\n%s\n%s", id, before, e.Detail)
 			}
 			continue
 		}
-		known[id] = string(e.Detail)
+		details[id] = string(e.Detail)
 		if e.DetailType == string(billing.AnnounceRunFinished) {
 			run := detail.RunID.(string)
 			if diff := cmp.Diff(billing.TemplateLines(detail.Text), detail.Lines); diff != "" {
-				t.Errorf("the lines are not the text's (-want +got):\n%s", diff)
+				t.Errorf("detail.lines are not the lines of detail.text (-want +got)\n%s", diff)
 			}
 			all.ends[run] = append(all.ends[run], detail.Status.(string))
 			continue
@@ -111,7 +112,7 @@ func heard(t testing.TB, events []eventserver.Event) told {
 	return all
 }
 
-// repaired are the changes that the run's items record as made.
+// repaired returns the changes that the run's items record, by "RUN|ORGANIZATION".
 func (f *fixture) repaired(runID string) map[string][]billing.Change {
 	all := map[string][]billing.Change{}
 	for id, item := range f.items() {
@@ -122,24 +123,24 @@ func (f *fixture) repaired(runID string) map[string][]billing.Change {
 	return all
 }
 
-// wantAllTold: what was announced is what was repaired, and the outbox is empty.
-func (f *fixture) wantAllTold(events []eventserver.Event) told {
+// wantAllAnnounced checks that the events announce exactly the repairs of run-1, and that the outbox is empty.
+func (f *fixture) wantAllAnnounced(events []eventserver.Event) announced {
 	f.Helper()
 	for _, e := range events {
-		wantAsPublished(f, e)
+		wantPublishedSchema(f, e)
 	}
-	got := heard(f, events)
+	got := consume(f, events)
 	if diff := cmp.Diff(f.repaired(runID), got.repairs); diff != "" {
-		f.Errorf("announced is not what was repaired (-repaired +announced):\n%s", diff)
+		f.Errorf("repaired and announced changes differ (-repaired +announced)\n%s", diff)
 	}
-	if n := mysqltest.Value[int](f, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 {
-		f.Errorf("%d wait in the outbox", n)
+	if n := f.outboxSize(); n != 0 {
+		f.Errorf("%d announcements are left in the outbox", n)
 	}
 	return got
 }
 
-// announcing opens a run over organizations in these situations.
-func (f *fixture) announcing(ids ...string) []string {
+// openRunOver creates the organizations of these situations and opens a run over them.
+func (f *fixture) openRunOver(ids ...string) []string {
 	f.Helper()
 	var chosen []situation
 	for _, s := range situations {
@@ -155,33 +156,33 @@ func (f *fixture) announcing(ids ...string) []string {
 func TestRepairsAndRunEndAreAnnounced(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+	ids := f.openRunOver("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
 	a.Announce(t.Context())
-	got := f.wantAllTold(server.Events())
+	got := f.wantAllAnnounced(server.Events())
 	if len(got.repairs) < 4 || got.events != len(got.repairs)+1 {
 		t.Errorf("%d events, %d repairs", got.events, len(got.repairs))
 	}
 	if diff := cmp.Diff(map[string][]string{runID: {"completed_with_errors"}}, got.ends); diff != "" {
-		t.Errorf("ends (-want +got):\n%s", diff)
+		t.Errorf("announced ends (-want +got)\n%s", diff)
 	}
 	if lines := f.Metrics.Lines(t, "Announced", float64(got.events)); len(lines) != 1 || lines[0]["AnnouncementErrors"] != 0.0 {
 		t.Errorf("metrics: %v", f.Metrics.Lines(t, "Announced", nil))
 	}
 
-	// A second run finds nothing, and says so.
+	// A run that repairs nothing announces its end too.
 	f.OpenRun("again", []string{"in-sync"})
 	f.deliver(f.Reconciler(nil), "again", "in-sync")
 	if err := a.Progress(t.Context(), "again"); err != nil {
 		t.Fatal(err)
 	}
 	a.Announce(t.Context())
-	if ends := heard(t, server.Events()).ends["again"]; !slices.Equal(ends, []string{"completed"}) {
-		t.Errorf("the second run: %v", ends)
+	if ends := consume(t, server.Events()).ends["again"]; !slices.Equal(ends, []string{"completed"}) {
+		t.Errorf("the second run announced the ends %v", ends)
 	}
 }
 
@@ -201,13 +202,13 @@ func TestDryRunAnnouncesItsEndAndSingleOrganizationRunItsRepairs(t *testing.T) {
 		}
 	}
 	a.Announce(t.Context())
-	got := heard(t, server.Events())
+	got := consume(t, server.Events())
 	if len(got.ends) != 1 || got.ends["dry"] == nil || len(got.repairs) != 1 || got.repairs[runID+"|"+ids[0]] == nil {
 		t.Errorf("%+v", got)
 	}
 }
 
-func TestRedriveIsAnnouncedOnce(t *testing.T) {
+func TestRedriveIsAnnouncedOnceAfterADelay(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	ids := []string{"org-1", "org-2"}
@@ -217,33 +218,33 @@ func TestRedriveIsAnnouncedOnce(t *testing.T) {
 	f.OpenRun(runID, ids)
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
-	progress := func() []string {
+	announcedEnds := func() []string {
 		t.Helper()
 		if err := a.Progress(t.Context(), runID); err != nil {
 			t.Fatal(err)
 		}
 		a.Announce(t.Context())
-		return heard(t, server.Events()).ends[runID]
+		return consume(t, server.Events()).ends[runID]
 	}
-	if ends := progress(); !slices.Equal(ends, []string{"completed_with_errors"}) {
-		t.Fatalf("told: %v", ends)
+	if ends := announcedEnds(); !slices.Equal(ends, []string{"completed_with_errors"}) {
+		t.Fatalf("announced ends: %v", ends)
 	}
 	for _, id := range ids {
 		f.Sub(id, price("price_max"))
 		f.deliver(f.Reconciler(nil), runID, id)
-		if ends := progress(); len(ends) != 1 {
-			t.Errorf("told amid the redrive: %v", ends)
+		if ends := announcedEnds(); len(ends) != 1 {
+			t.Errorf("announced ends during the redrive: %v", ends)
 		}
 	}
 	f.Clock.Advance(billing.AmendmentDelay)
-	if ends := progress(); !slices.Equal(ends, []string{"completed_with_errors", "completed"}) {
-		t.Errorf("told: %v", ends)
+	if ends := announcedEnds(); !slices.Equal(ends, []string{"completed_with_errors", "completed"}) {
+		t.Errorf("announced ends: %v", ends)
 	}
 }
 
 func TestWithoutBusNothingIsAnnouncedAndNothingIsLost(t *testing.T) {
 	f := newFixture(t)
-	ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+	ids := f.openRunOver("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.Aggregator(nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
@@ -252,11 +253,11 @@ func TestWithoutBusNothingIsAnnouncedAndNothingIsLost(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); n != 0 || len(f.Metrics.Lines(t, "OutboxSize", nil)) != 0 {
-		t.Errorf("%d wait, and the metrics say %v", n, f.Metrics.Lines(t, "OutboxSize", nil))
+	if n := f.outboxSize(); n != 0 || len(f.Metrics.Lines(t, "OutboxSize", nil)) != 0 {
+		t.Errorf("%d announcements are in the outbox, metrics: %v", n, f.Metrics.Lines(t, "OutboxSize", nil))
 	}
 
-	// Somebody switched announcing off while announcements waited.
+	// EVENT_BUS was removed while an announcement waited.
 	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
 	f.Clock.Advance(time.Hour)
 	if _, err := a.Tick(t.Context()); err != nil {
@@ -268,14 +269,14 @@ func TestWithoutBusNothingIsAnnouncedAndNothingIsLost(t *testing.T) {
 	}
 }
 
-// TestProcessKilledAnywhereLosesNoAnnouncement kills a worker with its aggregator between commit, send and
-// removal, and everywhere else.
+// TestProcessKilledAnywhereLosesNoAnnouncement kills a worker or an aggregator at every call, so also between the
+// commit, the send and the removal from the outbox.
 func TestProcessKilledAnywhereLosesNoAnnouncement(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
-	seen := 0
-	f.announcing("in-sync", "upgraded", "canceled")
-	f.keepTables()
+	earlier := 0 // events of the deaths before
+	f.openRunOver("in-sync", "upgraded", "canceled")
+	f.copyTables()
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
 		f.EndProcesses()
 		f.restoreTables()
@@ -287,7 +288,7 @@ func TestProcessKilledAnywhereLosesNoAnnouncement(t *testing.T) {
 		worker, aggregator := f.Reconciler(k.Hooks()), f.announcer(server, k.Hooks())
 		worker.Parallel, worker.Retry.Tries, aggregator.Retry.Tries = 1, 1, 1
 		f.deliver(worker, runID, ids...)
-		_ = aggregator.Progress(t.Context(), runID) // dead or not, the message comes again
+		_ = aggregator.Progress(t.Context(), runID) // the message comes again in any case
 		aggregator.Announce(t.Context())
 
 		f.deliver(f.Reconciler(nil), runID, ids...)
@@ -299,25 +300,25 @@ func TestProcessKilledAnywhereLosesNoAnnouncement(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := server.Events()
-		got := f.wantAllTold(all[seen:])
+		got := f.wantAllAnnounced(all[earlier:])
 		if len(got.ends[runID]) != 1 {
-			t.Errorf("ends: %v", got.ends)
+			t.Errorf("announced ends: %v", got.ends)
 		}
-		seen = len(all)
+		earlier = len(all)
 	})
 }
 
 func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
-	some := func(share int64) func() bool { // every so many times
-		var n atomic.Int64
-		return func() bool { return n.Add(1)%share != 0 }
+	exceptEvery := func(n int64) func() bool { // returns false at every n-th call, otherwise true
+		var calls atomic.Int64
+		return func() bool { return calls.Add(1)%n != 0 }
 	}
 	for name, fail := range map[string]func(server *eventserver.Server){
-		"EventBridge fails as a whole": func(s *eventserver.Server) {
+		"EventBridge fails": func(s *eventserver.Server) {
 			s.SetFail(func() *eventserver.Fault { return &eventserver.InternalException })
 		},
-		"it throttles": func(s *eventserver.Server) {
-			throttled := some(4)
+		"EventBridge throttles": func(s *eventserver.Server) {
+			throttled := exceptEvery(4)
 			s.SetFail(func() *eventserver.Fault {
 				if throttled() {
 					return &eventserver.Throttled
@@ -328,11 +329,11 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 		"answers are lost": func(s *eventserver.Server) {
 			s.SetFail(func() *eventserver.Fault { return &eventserver.LostAnswer })
 		},
-		"permission is lacking": func(s *eventserver.Server) {
+		"the permission is missing": func(s *eventserver.Server) {
 			s.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
 		},
-		"entries fail": func(s *eventserver.Server) {
-			failed := some(3)
+		"some entries fail": func(s *eventserver.Server) {
+			failed := exceptEvery(3)
 			s.SetFailEntry(func(eventserver.Entry) string {
 				if failed() {
 					return "InternalFailure"
@@ -340,7 +341,7 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 				return ""
 			})
 		},
-		"one cannot be read": func(s *eventserver.Server) {
+		"one entry is malformed": func(s *eventserver.Server) {
 			s.SetFailEntry(func(e eventserver.Entry) string {
 				if strings.Contains(e.Detail, `"orgId":"upgraded"`) {
 					return "MalformedDetail"
@@ -352,7 +353,7 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			server := f.startBus()
-			ids := f.announcing("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
+			ids := f.openRunOver("in-sync", "upgraded", "canceled", "row-inserted", "replaced", "missing", "of-another-row")
 			f.deliver(f.Reconciler(nil), runID, ids...)
 			fail(server)
 			a := f.announcer(server, nil)
@@ -362,13 +363,13 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 			a.Announce(t.Context())
 			tick, err := a.Tick(t.Context())
 			if err != nil || len(tick.Closed) != 0 {
-				t.Errorf("a tick that cannot announce: %+v, %v", tick, err)
+				t.Errorf("the tick that could not announce returned %+v, %v", tick, err)
 			}
 			if f.Status(runID) != billing.RunCompletedWithErrors {
 				t.Errorf("the run is %s", f.Status(runID))
 			}
 			if len(f.Metrics.Lines(t, "AnnouncementErrors", nil)) == 0 || len(f.Metrics.Lines(t, "OutboxSize", nil)) != 1 {
-				t.Error("no metric tells it")
+				t.Error("no metric reports the failed announcements")
 			}
 
 			server.SetFail(nil)
@@ -377,15 +378,15 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 			if _, err := a.Tick(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			f.wantAllTold(server.Events())
+			f.wantAllAnnounced(server.Events())
 			if lines := f.Metrics.Lines(t, "OutboxSize", 0.0); len(lines) == 0 || lines[len(lines)-1]["OutboxAge"] != 0.0 {
-				t.Errorf("the last tick: %v", lines)
+				t.Errorf("the metrics of the last tick: %v", lines)
 			}
 		})
 	}
 }
 
-func (f *fixture) waiting() int {
+func (f *fixture) outboxSize() int {
 	return mysqltest.Value[int](f, f.DB, `SELECT COUNT(*) FROM reconciliation_outbox`)
 }
 
@@ -393,32 +394,32 @@ func TestOtherBusGetsNothingUntilFunctionsAreDeployedWithIt(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	f.Exec(`INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES ('a', 'Organization Reconciled', '{}', ?)`, start)
-	for _, kept := range []string{
+	for _, recorded := range []string{
 		"arn:aws:events:us-east-1::event-bus/another", "arn:aws:events:eu-west-1::event-bus/" + busName, "arn:aws:events:us-east-1:123456789012:event-bus/" + busName,
 	} {
-		if err := f.Store.SetEventBus(t.Context(), kept); err != nil {
+		if err := f.Store.SetEventBus(t.Context(), recorded); err != nil {
 			t.Fatal(err)
 		}
 		a := f.announcer(server, nil)
 		if _, err := a.Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), kept) || f.waiting() != 1 || server.PutRequests() > 0 {
-			t.Errorf("%s: %v; %d wait, %d requests", kept, err, f.waiting(), server.PutRequests())
+		if err := a.CheckBus(t.Context()); err == nil || !strings.Contains(err.Error(), recorded) || f.outboxSize() != 1 || server.PutRequests() > 0 {
+			t.Errorf("%s: %v; %d are in the outbox, %d requests were sent", recorded, err, f.outboxSize(), server.PutRequests())
 		}
-		if bus, _, err := f.Store.EventBus(t.Context()); bus != kept || err != nil {
-			t.Errorf("kept is %s, %v", bus, err)
+		if bus, _, err := f.Store.EventBus(t.Context()); bus != recorded || err != nil {
+			t.Errorf("the recorded bus is %s, want %s, %v", bus, recorded, err)
 		}
 	}
 	deployed := f.announcer(server, nil)
 	deployed.Deployed = true
-	if _, err := deployed.Tick(t.Context()); err != nil || f.waiting() != 0 || len(server.Events()) != 1 {
-		t.Errorf("%v; %d wait, %d were sent", err, f.waiting(), len(server.Events()))
+	if _, err := deployed.Tick(t.Context()); err != nil || f.outboxSize() != 0 || len(server.Events()) != 1 {
+		t.Errorf("%v; %d are in the outbox, %d were sent", err, f.outboxSize(), len(server.Events()))
 	}
 }
 
-// A copied database keeps what another stage has yet to send; on a shared bus it would match that stage's rule.
-func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
+// A copied database has announcements that another stage will send. On a shared bus they would match that stage's rule.
+func TestAnnouncementsOfAnotherStageOrModeStayInOutbox(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	if _, err := f.Store.EnsureStage(t.Context(), "staging"); err != nil {
@@ -433,34 +434,34 @@ func TestAnnouncementsOfAnotherStageOrModeStay(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if events := server.Events(); len(events) != 1 || f.waiting() != 24 {
-		t.Errorf("%d were sent, %d wait", len(events), f.waiting())
+	if events := server.Events(); len(events) != 1 || f.outboxSize() != 24 {
+		t.Errorf("%d were sent, want 1; %d are in the outbox, want 24", len(events), f.outboxSize())
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox WHERE attempts = 1 AND last_error LIKE 'it is of stage "%livemode true, and this is stage "staging", livemode false%'`); n != 24 {
-		t.Errorf("%d have the reason", n)
+		t.Errorf("%d have the reason, want 24", n)
 	}
 	if len(f.Metrics.Lines(t, "AnnouncementErrors", 24.0)) != 1 {
 		t.Errorf("metrics: %v", f.Metrics.Lines(t, "AnnouncementErrors", nil))
 	}
 }
 
-// EventBridge would accept them and drop them.
+// EventBridge accepts announcements for a bus that does not exist, and drops them.
 func TestMissingBusLeavesOutboxUnchanged(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
 	server.SetBuses("another")
-	ids := f.announcing("in-sync", "upgraded", "canceled")
+	ids := f.openRunOver("in-sync", "upgraded", "canceled")
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	a := f.announcer(server, nil)
 	if err := a.Progress(t.Context(), runID); err != nil {
 		t.Fatal(err)
 	}
-	waiting := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`)
+	waiting := f.outboxSize()
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); n != waiting || n == 0 || server.PutRequests() != 0 {
-		t.Errorf("%d of %d wait, %d requests", n, waiting, server.PutRequests())
+	if n := f.outboxSize(); n != waiting || n == 0 || server.PutRequests() != 0 {
+		t.Errorf("%d of %d are in the outbox, %d requests were sent", n, waiting, server.PutRequests())
 	}
 	if len(f.Metrics.Lines(t, "AnnouncementErrors", float64(waiting))) != 1 {
 		t.Errorf("metrics: %v", f.Metrics.Lines(t, "AnnouncementErrors", nil))
@@ -469,11 +470,10 @@ func TestMissingBusLeavesOutboxUnchanged(t *testing.T) {
 	if _, err := a.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.wantAllTold(server.Events())
+	f.wantAllAnnounced(server.Events())
 }
 
-// TestRefusedAnnouncementsDoNotBlockOthers: more than a request has of those that are refused stand before one that
-// is not.
+// The refused announcements before the good one are more than fit into one request.
 func TestRefusedAnnouncementsDoNotBlockOthers(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
@@ -490,7 +490,7 @@ func TestRefusedAnnouncementsDoNotBlockOthers(t *testing.T) {
 	a := f.announcer(server, nil)
 	for ticks := 1; len(server.Events()) == 0; ticks++ {
 		if _, err := a.Tick(t.Context()); err != nil || ticks > 3 {
-			t.Fatal(ticks, err)
+			t.Fatalf("after %d ticks the good announcement was not sent: %v", ticks, err)
 		}
 	}
 	f.Clock.Advance(25 * time.Hour)
@@ -521,15 +521,15 @@ func TestConcurrentAggregatorsLoseNoAnnouncement(t *testing.T) {
 		group.Go(func() { f.announcer(server, nil).Announce(t.Context()) })
 	}
 	group.Wait()
-	if got := heard(t, server.Events()); len(got.repairs) != n {
+	if got := consume(t, server.Events()); len(got.repairs) != n {
 		t.Errorf("%d of %d were announced, in %d events", len(got.repairs), n, got.events)
 	}
-	if left := f.Count(`SELECT COUNT(*) FROM reconciliation_outbox`); left != 0 {
-		t.Errorf("%d wait", left)
+	if size := f.outboxSize(); size != 0 {
+		t.Errorf("%d are left in the outbox", size)
 	}
 }
 
-// TestAggregatorAnnouncesInFirstHalfOfItsTime: the rest is for what else a tick does.
+// The rest of a tick needs the other half of the time.
 func TestAggregatorAnnouncesInFirstHalfOfItsTime(t *testing.T) {
 	f := newFixture(t)
 	server := f.startBus()
@@ -541,7 +541,7 @@ func TestAggregatorAnnouncesInFirstHalfOfItsTime(t *testing.T) {
 	a.Reserve = 500 * time.Millisecond
 	a.Announce(ctx)
 	if ctx.Err() != nil {
-		t.Error("nothing is left of the time")
+		t.Error("announcing used up the invocation's time")
 	}
 }
 
@@ -553,10 +553,10 @@ func BenchmarkLargeOutboxDrainsWithFlatMemory(b *testing.B) {
 	}
 }
 
-// drain sends so many announcements of the size of a repair and looks at what the heap holds meanwhile.
+// drain sends n announcements of a repair's size and checks that the heap does not grow much meanwhile.
 func drain(t testing.TB, n int) {
 	t.Helper()
-	const batch, most = 500, 8 << 20
+	const batch, maxGrowth = 500, 8 << 20
 	db := mysqltest.New(t)
 	store := mysqlstore.New(db.DB)
 	if _, err := store.Migrate(t.Context()); err != nil {
@@ -571,10 +571,10 @@ func drain(t testing.TB, n int) {
 		db.MustExec(t, `INSERT INTO reconciliation_outbox (id, type, detail, created_at) VALUES (?, 'Organization Reconciled', ?, ?)`+
 			strings.Repeat(`, (?, 'Organization Reconciled', ?, ?)`, batch-1), args...)
 	}
-	before, peak, events := inUse(), uint64(0), 0
+	before, peak, events := heapInUse(), uint64(0), 0
 	server, err := eventserver.Start(eventserver.Options{Buses: []string{busName}, OnEvent: func(eventserver.Event) {
 		if events++; events%(n/20) == 0 {
-			peak = max(peak, inUse())
+			peak = max(peak, heapInUse())
 		}
 	}})
 	if err != nil {
@@ -590,17 +590,17 @@ func drain(t testing.TB, n int) {
 		t.Error(err)
 	}
 	if waiting, _, err := store.OutboxBacklog(t.Context()); err != nil || waiting != 0 || events != n {
-		t.Errorf("%d wait, %d of %d arrived, %v", waiting, events, n, err)
+		t.Errorf("%d are left in the outbox, %d of %d arrived, %v", waiting, events, n, err)
 	}
-	grown := int64(peak) - int64(before)
-	t.Logf("%d announcements in %s, heap %d KiB above the start at most", n, took.Round(time.Millisecond), grown>>10)
-	if grown > most {
-		t.Errorf("the heap grew by %d KiB", grown>>10)
+	growth := int64(peak) - int64(before)
+	t.Logf("%d announcements in %s, the heap grew by at most %d KiB", n, took.Round(time.Millisecond), growth>>10)
+	if growth > maxGrowth {
+		t.Errorf("the heap grew by %d KiB", growth>>10)
 	}
 }
 
-// inUse is what the heap holds, without what is garbage.
-func inUse() uint64 {
+// heapInUse returns the size of the heap after a garbage collection.
+func heapInUse() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

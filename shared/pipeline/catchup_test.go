@@ -29,37 +29,37 @@ func (f *fixture) catchUpEnumerator(p *hooks) *pipeline.Enumerator {
 	return e
 }
 
-// due is what the schedule of catch-ups asks for now, and the id of the run.
-func (f *fixture) due() (pipeline.Request, string) {
+// dueCatchUp returns the scheduled request for a catch-up at the clock's time, and the id of its run.
+func (f *fixture) dueCatchUp() (pipeline.Request, string) {
 	now := f.Clock.Now()
 	return pipeline.Request{ScheduledFor: now, Strategy: billing.StrategyEvents}, "events-" + now.UTC().Format(time.RFC3339)
 }
 
-// catchUp plays the catch-up that is due now to its end, and returns its summary.
+// catchUp executes a catch-up from its start to its end and returns its summary.
 func (f *fixture) catchUp() billing.Summary {
 	f.Helper()
 	return f.finish(f.startCatchUp())
 }
 
-// startCatchUp enumerates the catch-up that is due now, and returns its run.
+// startCatchUp enumerates a catch-up and returns the id of its run.
 func (f *fixture) startCatchUp() string {
 	f.Helper()
-	req, id := f.due()
+	req, id := f.dueCatchUp()
 	f.enumerate(f.catchUpEnumerator(nil), req)
 	return id
 }
 
-// crashedCatchUp is startCatchUp by an enumerator that crashes before it sends.
+// crashedCatchUp does the same with an enumerator that dies before it sends messages.
 func (f *fixture) crashedCatchUp() string {
 	f.Helper()
-	req, id := f.due()
+	req, id := f.dueCatchUp()
 	if _, err := f.catchUpEnumerator(testworld.DyingAt("SendWork")).Run(f.Context(), req); err == nil {
-		f.Fatal("not killed")
+		f.Fatal("the enumerator was not killed")
 	}
 	return id
 }
 
-// stop stops a run and loses its messages.
+// stop stops a run and removes its messages from the queue.
 func (f *fixture) stop(id string) {
 	f.Helper()
 	if ok, err := f.Store.StopRun(f.Context(), id, billing.ReasonStoppedByOperator, "no", f.Clock.Now()); err != nil || !ok {
@@ -68,17 +68,17 @@ func (f *fixture) stop(id string) {
 	f.Received(f.Work)
 }
 
-// wantCatchUp plays the catch-up that is due now, which is to name so many organizations and repair so many of them.
+// wantCatchUp executes a catch-up and checks how many organizations it names and repairs.
 func (f *fixture) wantCatchUp(named, repaired int) {
 	f.Helper()
 	s := f.catchUp()
 	if s.Status != billing.RunCompleted || s.TotalOrganizations != named || s.Synchronized != repaired {
-		f.Errorf("%d organizations named and %d repaired, want %d and %d: %+v", s.TotalOrganizations, s.Synchronized, named, repaired, s)
+		f.Errorf("the catch-up named %d organizations and repaired %d, want %d and %d: %+v", s.TotalOrganizations, s.Synchronized, named, repaired, s)
 	}
 }
 
-// quiet plays the catch-ups of the next hours, which name nobody.
-func (f *fixture) quiet(hours int) {
+// wantEmptyCatchUps executes a catch-up in each of the next hours and checks that none names an organization.
+func (f *fixture) wantEmptyCatchUps(hours int) {
 	f.Helper()
 	for range hours {
 		f.Clock.Advance(time.Hour)
@@ -86,7 +86,7 @@ func (f *fixture) quiet(hours int) {
 	}
 }
 
-// wantRows checks how many rows one of this system's tables has.
+// wantRows checks the number of rows in the table reconciliation_TABLE.
 func (f *fixture) wantRows(table string, want int) {
 	f.Helper()
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_` + table); n != want {
@@ -94,7 +94,7 @@ func (f *fixture) wantRows(table string, want int) {
 	}
 }
 
-// finish has a worker and the aggregator bring what was sent of a run to its end.
+// finish delivers the run's messages to a worker, closes the run and returns its summary.
 func (f *fixture) finish(id string) billing.Summary {
 	f.Helper()
 	orgs := distinct(f.SentWork(id))
@@ -119,25 +119,25 @@ func (f *fixture) finish(id string) billing.Summary {
 	return summary
 }
 
-// change changes the organization's subscription in Stripe, whose endpoints take the event or not.
-func (f *fixture) change(id string, missed bool, change func(*stripetest.Subscription)) {
+// change changes the organization's subscription in Stripe. The endpoint accepts the event, unless it is down.
+func (f *fixture) change(id string, endpointIsDown bool, change func(*stripetest.Subscription)) {
 	f.Helper()
-	f.Stripe.FailWebhooks(map[bool]int{true: 1}[missed])
+	f.Stripe.FailWebhooks(map[bool]int{true: 1}[endpointIsDown])
 	defer f.Stripe.FailWebhooks(0)
 	if !f.Stripe.UpdateSubscription("sub_"+id, change) {
-		f.Fatalf("there is no sub_%s", id)
+		f.Fatalf("subscription sub_%s does not exist", id)
 	}
 }
 
-// handled has the application's webhook handle what the organization's subscription is now.
-func (f *fixture) handled(id string) {
+// webhookHandles makes the application's webhook write the present state of the organization's subscription.
+func (f *fixture) webhookHandles(id string) {
 	f.Helper()
 	sub, _ := f.Stripe.Subscription("sub_" + id)
-	f.handledAs(id, sub)
+	f.webhookHandlesState(id, sub)
 }
 
-// handledAs has the application's webhook handle an event.
-func (f *fixture) handledAs(id string, sub stripetest.Subscription) {
+// webhookHandlesState makes the application's webhook write this state of the organization's subscription.
+func (f *fixture) webhookHandlesState(id string, sub stripetest.Subscription) {
 	f.Helper()
 	if err := f.Webhook().Handle(f.Context(), id, sub, func() {}); err != nil {
 		f.Fatal(err)
@@ -151,9 +151,9 @@ func TestCatchUpRepairsOrganizationsNamedByEventsOnly(t *testing.T) {
 	}
 	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter' WHERE org_id = 'unnamed'`) // drifted, but no event names it
 	f.Exec(`UPDATE organizations SET is_deleted = TRUE WHERE id = 'deleted'`)
-	f.Org("checkout", withoutCustomer, free) // the webhook of its checkout was missed
-	f.Org("customer", free)                  // and of this one nothing but the customer arrived
-	f.Org("Padded")                          // somebody pasted its id
+	f.Org("checkout", withoutCustomer, free) // the webhook missed its checkout
+	f.Org("customer", free)                  // the webhook wrote only its customer
+	f.Org("Padded")                          // its ids have spaces and another case, because somebody pasted them
 	f.Row("Padded", func(s *appschema.Subscription) {
 		s.StripeSubscriptionID, s.StripeCustomerID = new(" sub_Padded\n"), nil
 	})
@@ -173,18 +173,18 @@ func TestCatchUpRepairsOrganizationsNamedByEventsOnly(t *testing.T) {
 	f.change("Padded", true, price("price_max"))
 	f.change("ignored", false, price("price_max")) // the webhook's handler ignored it
 	f.change("handled", false, price("price_max"))
-	f.handledAs("handled", testworld.Subscription("handled", price("price_max")))
+	f.webhookHandlesState("handled", testworld.Subscription("handled", price("price_max")))
 	f.change("deleted", true, canceled)
-	f.Sub("stranger") // of another system that uses the same account
+	f.Sub("stranger") // belongs to another system that uses the same account
 	f.change("stranger", true, pastDue)
 	before := f.Cells()
 	f.Clock.Advance(20 * time.Minute)
 
 	s := f.catchUp()
 
-	_, id := f.due()
+	_, id := f.dueCatchUp()
 	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "handled", "ignored", "recorded"}, f.ItemIDs(id)); diff != "" {
-		t.Error("named:", diff)
+		t.Error("named organizations (-want +got):", diff)
 	}
 	if s.Status != billing.RunCompleted || s.Synchronized != 5 || s.Skipped != 1 || s.DriftByCause != (billing.DriftByCause{Pending: 4, NotPending: 1}) {
 		t.Errorf("%+v", s)
@@ -198,17 +198,17 @@ func TestCatchUpRepairsOrganizationsNamedByEventsOnly(t *testing.T) {
 	}
 	want := map[string]string{"Padded": "updated 1", "checkout": "created 2", "customer": "updated 1", "ignored": "updated 0", "recorded": "deleted 1"}
 	if diff := cmp.Diff(want, causes); diff != "" {
-		t.Error("causes:", diff)
+		t.Error("causes (-want +got):", diff)
 	}
 	after := f.Cells()
 	if diff := cmp.Diff([]string{"Padded", "checkout", "customer", "ignored", "recorded"}, slices.Sorted(maps.Keys(after.WithoutTimestamps().ChangedSince(before.WithoutTimestamps())))); diff != "" {
-		t.Error("changed:", diff)
+		t.Error("changed organizations (-want +got):", diff)
 	}
 	if tier := mysqltest.Value[string](t, f.DB, `SELECT plan_tier FROM subscriptions WHERE org_id = 'checkout' AND stripe_subscription_id = 'sub_checkout'`); tier != "max" {
-		t.Errorf("the missed checkout's tier is %s", tier)
+		t.Errorf("the tier of the missed checkout is %s, want max", tier)
 	}
 	if n := len(f.Metrics.Lines(t, telemetry.MetricCatchUpAccessDrift, 5.0)); n != 1 {
-		t.Errorf("%d lines tell of the drift: %v", n, f.Metrics.Lines(t, "", nil))
+		t.Errorf("%d metric lines have the drift of 5, want 1: %v", n, f.Metrics.Lines(t, "", nil))
 	}
 	f.wantRows("events", 0)
 }
@@ -231,13 +231,13 @@ func TestCatchUpWindowBeginsWhereTheLastCompleteListingEnded(t *testing.T) {
 		}
 	}
 	f.catchUp()
-	want("events-2026-11-22T03:00:00Z", "21 03:00", "22 02:50") // a day, for nobody has run before
+	want("events-2026-11-22T03:00:00Z", "21 03:00", "22 02:50") // the first window is a day long
 
 	f.Clock.Advance(time.Hour)
 	f.catchUp()
 	want("events-2026-11-22T04:00:00Z", "22 02:35", "22 03:50")
 
-	f.Clock.Advance(time.Hour) // a dry run, and one from where somebody said, leave the window where it is
+	f.Clock.Advance(time.Hour) // a dry run and a catch-up with Since do not move the window
 	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
 	f.finish(dry.RunID)
 	want(dry.RunID, "22 03:35", "22 04:50")
@@ -245,11 +245,11 @@ func TestCatchUpWindowBeginsWhereTheLastCompleteListingEnded(t *testing.T) {
 	f.finish(since.RunID)
 	want(since.RunID, "22 04:55", "22 05:00")
 
-	f.Clock.Advance(time.Hour) // the key lacks the permission
+	f.Clock.Advance(time.Hour) // a catch-up whose key may not read events does not move the window
 	f.Proxy.Refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/events" }
-	req, refused := f.due()
+	req, refused := f.dueCatchUp()
 	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), req); err == nil {
-		t.Error("the list of events was refused, and no error")
+		t.Error("the list of events was refused, but Run returned no error")
 	}
 	f.stop(refused)
 	f.Proxy.Refuse = nil
@@ -258,7 +258,7 @@ func TestCatchUpWindowBeginsWhereTheLastCompleteListingEnded(t *testing.T) {
 	f.catchUp()
 	want("events-2026-11-22T07:00:00Z", "22 03:35", "22 06:50")
 
-	f.Clock.Advance(time.Hour) // one that listed to its end and was stopped before all were read is gone through again
+	f.Clock.Advance(time.Hour) // the window of a stopped catch-up is listed again, even if it was fully listed
 	f.change("a", true, pastDue)
 	f.Clock.Advance(20 * time.Minute)
 	f.stop(f.startCatchUp())
@@ -276,30 +276,30 @@ func TestCatchUpWindowOlderThanEventLogIsReportedAsExpired(t *testing.T) {
 	f.catchUp()
 	f.Clock.Advance(31 * 24 * time.Hour)
 	s := f.catchUp()
-	_, expired := f.due()
+	_, expired := f.dueCatchUp()
 	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsExpired || !strings.Contains(s.StatusMessage, "run over all organizations") {
 		t.Errorf("%+v", s)
 	}
-	alarmed := func(times int) {
+	wantAlarms := func(times int) {
 		t.Helper()
 		if n := len(f.Metrics.Lines(t, telemetry.MetricRunSuspect, 1.0)); n != times {
-			t.Errorf("the metric that alarms was emitted %d times", n)
+			t.Errorf("%s was 1 in %d metric lines, want %d", telemetry.MetricRunSuspect, n, times)
 		}
 		if n := len(f.Logs.Lines(t, "level", "ERROR")); n != times {
-			t.Errorf("%d lines of level ERROR", n)
+			t.Errorf("%d log lines have the level ERROR, want %d", n, times)
 		}
 	}
-	alarmed(1)
+	wantAlarms(1)
 	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.StatusReason != "" {
 		t.Errorf("%+v", s)
 	}
-	alarmed(1)
+	wantAlarms(1)
 	f.Clock.Advance(8 * 24 * time.Hour)
 	f.catchUp()
 	f.tick()
 	if run := f.Run(expired); run.StatusReason != billing.ReasonEventsExpired {
-		t.Errorf("it was removed: %+v", run)
+		t.Errorf("the run that reported expired events was pruned: %+v", run)
 	}
 }
 
@@ -310,11 +310,11 @@ func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	f.Clock.Advance(time.Hour)
 	first := f.crashedCatchUp()
 	f.Clock.Advance(time.Hour)
-	lease := billing.Lease{RunID: first, Owner: "who still lists", End: f.Clock.Now().Add(billing.LeaseTTL)}
+	lease := billing.Lease{RunID: first, Owner: "the enumerator that still lists", End: f.Clock.Now().Add(billing.LeaseTTL)}
 	if held, err := f.Store.AcquireLease(t.Context(), lease, f.Clock.Now()); err != nil || !held {
 		t.Fatal(held, err)
 	}
-	again, second := f.due()
+	again, second := f.dueCatchUp()
 	if got := f.enumerate(f.catchUpEnumerator(nil), again); got.RunID != first || got.Enqueued != 0 {
 		t.Errorf("%+v", got)
 	}
@@ -326,14 +326,14 @@ func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	}
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
 
-	// The first one only waits for its organizations now, and holds nobody up.
+	// The first catch-up has ended its listing, so the next one starts.
 	f.Clock.Advance(time.Hour)
-	third, id := f.due()
+	third, id := f.dueCatchUp()
 	if got := f.enumerate(f.catchUpEnumerator(nil), third); got.RunID != id || !got.Done {
 		t.Errorf("%+v", got)
 	}
 	if w := f.Run(id).Window; !w.From.Equal(f.Run(first).Window.To.Add(-billing.Overlap)) {
-		t.Errorf("the window is %+v", w)
+		t.Errorf("the window is %+v, want it to begin before the end of the first window", w)
 	}
 	for _, run := range []string{first, id} {
 		f.deliver(f.Reconciler(nil), run, f.ItemIDs(run)...)
@@ -343,25 +343,25 @@ func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	}
 }
 
-// Where no functions run, nobody ticks.
-func TestCatchUpOfCrashedEnumeratorIsResumedByTheNext(t *testing.T) {
+// Without deployed functions there is no tick that would resume it.
+func TestNextCatchUpResumesTheOneOfACrashedEnumerator(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	dead := f.crashedCatchUp()
+	crashed := f.crashedCatchUp()
 	f.Clock.Advance(2 * billing.LeaseTTL)
 	byHand := pipeline.Request{Strategy: billing.StrategyEvents, RequestID: "by-hand", DryRun: true}
-	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // which must not go on with one that writes
+	_, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand) // a dry run must not resume a catch-up that writes
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	if err == nil || !strings.Contains(err.Error(), "--resume "+dead) || f.Status(dead) != billing.RunEnumerating {
-		t.Errorf("%s: %v", f.Status(dead), err)
+	if err == nil || !strings.Contains(err.Error(), "--resume "+crashed) || f.Status(crashed) != billing.RunEnumerating {
+		t.Errorf("the run is %s; %v", f.Status(crashed), err)
 	}
-	next, _ := f.due()
-	if got := f.enumerate(f.catchUpEnumerator(nil), next); got.RunID != dead || got.Enqueued != 1 || !got.Done || f.Status(dead) != billing.RunRunning {
-		t.Errorf("%s: %+v", f.Status(dead), got)
+	next, _ := f.dueCatchUp()
+	if got := f.enumerate(f.catchUpEnumerator(nil), next); got.RunID != crashed || got.Enqueued != 1 || !got.Done || f.Status(crashed) != billing.RunRunning {
+		t.Errorf("the run is %s; %+v", f.Status(crashed), got)
 	}
-	if s := f.finish(dead); s.Synchronized != 1 {
+	if s := f.finish(crashed); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
 	if _, err := f.catchUpEnumerator(nil).Run(t.Context(), byHand); err != nil {
@@ -377,15 +377,15 @@ func TestStoppedCatchUpIsNotResumedWhileAnotherLists(t *testing.T) {
 	stopped := f.startCatchUp()
 	f.stop(stopped)
 	f.Clock.Advance(time.Hour)
-	lists := f.crashedCatchUp()
+	listing := f.crashedCatchUp()
 	_, err := f.catchUpEnumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: stopped})
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
-	if f.Status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), lists) {
-		t.Errorf("%s: %v", f.Status(stopped), err)
+	if f.Status(stopped) != billing.RunStopped || err == nil || !strings.Contains(err.Error(), listing) {
+		t.Errorf("the run is %s; %v", f.Status(stopped), err)
 	}
 	f.Clock.Advance(2 * billing.LeaseTTL)
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
-	if s := f.finish(lists); s.Synchronized != 1 {
+	if s := f.finish(listing); s.Synchronized != 1 {
 		t.Errorf("%+v", s)
 	}
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeRun: stopped})
@@ -394,9 +394,9 @@ func TestStoppedCatchUpIsNotResumedWhileAnotherLists(t *testing.T) {
 	}
 }
 
-func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
+func TestWindowAfterLongStoppedCatchUpIsLimited(t *testing.T) {
 	const week = 7 * 24 * time.Hour
-	stopOne := func(f *fixture) {
+	stopCatchUp := func(f *fixture) {
 		f.change("a", true, pastDue)
 		f.Clock.Advance(time.Hour)
 		f.stop(f.startCatchUp())
@@ -406,30 +406,30 @@ func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
 		f.finish(id)
 	}
 	for name, test := range map[string]struct {
-		story   func(f *fixture)
-		expired bool          // no run knows what happened before Stripe's log begins
-		from    time.Duration // how long ago the next one begins
+		prepare func(f *fixture)
+		expired bool          // the next window begins later than it should, because Stripe's event log begins later
+		from    time.Duration // how long ago the next window begins
 	}{
-		"and no full run since": {func(f *fixture) {
-			stopOne(f)
+		"no full run since": {func(f *fixture) {
+			stopCatchUp(f)
 			f.Clock.Advance(5 * week)
 		}, true, billing.EventRetention},
-		"and a full run since": {func(f *fixture) {
-			stopOne(f)
+		"a full run since": {func(f *fixture) {
+			stopCatchUp(f)
 			f.Clock.Advance(4 * week)
 			fullRun(f)
 			f.Clock.Advance(week)
 		}, false, week},
-		"and a full run while it was listed": {func(f *fixture) {
+		"a full run while the catch-up listed": {func(f *fixture) {
 			f.Clock.Advance(time.Hour)
 			fullRun(f)
-			stopOne(f)
+			stopCatchUp(f)
 			f.Clock.Advance(5 * week)
 		}, true, billing.EventRetention},
-		"and a full run began in the days that it was about": {func(f *fixture) {
+		"a full run began within its window": {func(f *fixture) {
 			f.Clock.Advance(46 * time.Hour)
 			fullRun(f)
-			stopOne(f)
+			stopCatchUp(f)
 			f.Clock.Advance(29 * 24 * time.Hour)
 		}, false, 29*24*time.Hour + time.Hour},
 	} {
@@ -437,13 +437,13 @@ func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
 			f := newFixture(t)
 			f.Subscriber("a")
 			f.catchUp()
-			test.story(f)
+			test.prepare(f)
 			for range 3 {
 				s := f.catchUp()
-				_, id := f.due()
+				_, id := f.dueCatchUp()
 				w := f.Run(id).Window
 				if begins := f.Clock.Now().Sub(w.From); begins != test.from || w.Expired != test.expired || (s.StatusReason != "") != test.expired {
-					t.Errorf("begins %s ago: %+v, %+v", begins, w, s)
+					t.Errorf("the window begins %s ago, want %s: %+v, %+v", begins, test.from, w, s)
 				}
 				f.Clock.Advance(time.Hour)
 				test.from, test.expired = time.Hour+settle+billing.Overlap, false
@@ -452,7 +452,7 @@ func TestWindowBehindLongStoppedCatchUpIsLimited(t *testing.T) {
 	}
 }
 
-// If Stripe changed how it tells of a subscription, catch-ups would name nobody, and all would seem well.
+// If Stripe changed the format of its events, catch-ups would name no organization and look successful.
 func TestCatchUpReportsUnreadableEvents(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
@@ -466,7 +466,7 @@ func TestCatchUpReportsUnreadableEvents(t *testing.T) {
 	if s.Status != billing.RunCompleted || s.StatusReason != billing.ReasonEventsUnreadable || !strings.HasPrefix(s.StatusMessage, "3 ") {
 		t.Errorf("%+v", s)
 	}
-	f.Clock.Advance(time.Hour) // they are in the list of those undelivered, and not in the window any more
+	f.Clock.Advance(time.Hour) // the events are no longer in the window, only in the list of undelivered events
 	if s := f.catchUp(); s.StatusReason != "" {
 		t.Errorf("%+v", s)
 	}
@@ -477,15 +477,15 @@ func TestScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 	f.Subscriber("a")
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
-	req, id := f.due()
-	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: req.ScheduledFor}) // the full run of the same minute
+	req, id := f.dueCatchUp()
+	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: req.ScheduledFor}) // a full run at the same time
 	for range 2 {
 		if got := f.enumerate(f.catchUpEnumerator(nil), req); got.RunID != id || !got.Done {
 			t.Errorf("%+v", got)
 		}
 	}
 	if f.CountRuns() != 2 {
-		t.Errorf("%d runs", f.CountRuns())
+		t.Errorf("%d runs, want 2", f.CountRuns())
 	}
 	var byHand []string
 	for _, request := range []string{"one", "one", "two"} {
@@ -493,41 +493,41 @@ func TestScheduledCatchUpDeliveredTwiceIsOneRun(t *testing.T) {
 		byHand = append(byHand, got.RunID)
 	}
 	if byHand[0] != byHand[1] || byHand[1] == byHand[2] {
-		t.Errorf("runs %v", byHand)
+		t.Errorf("the same request must give the same run, another request another run: %v", byHand)
 	}
 }
 
-// A webhook that Stripe sends again hours later carries the object as it was, and leaves no new event.
+// Stripe may deliver an event hours later. It has the subscription's old state, and there is no new event.
 func TestNextCatchUpRepairsWriteOfLateWebhook(t *testing.T) {
 	f := newFixture(t)
-	for _, id := range []string{"late", "gone"} {
+	for _, id := range []string{"late", "undelivered"} {
 		f.Subscriber(id)
 	}
-	f.change("late", true, price("price_starter")) // its webhook waits
-	f.change("gone", true, price("price_max"))
+	f.change("late", true, price("price_starter")) // delivered below
+	f.change("undelivered", true, price("price_max"))
 	late := f.Stripe.Events()[0].ID
 	f.Clock.Advance(time.Hour)
 	f.change("late", false, price("price_max"))
 	f.Clock.Advance(time.Hour)
 	f.wantCatchUp(2, 2)
-	f.quiet(5) // the overlap ends; both events stay undelivered, which names nobody
+	f.wantEmptyCatchUps(5) // the overlap ends; an event that stays undelivered names no organization
 
-	f.handledAs("late", testworld.Subscription("late", price("price_starter")))
+	f.webhookHandlesState("late", testworld.Subscription("late", price("price_starter")))
 	f.Stripe.SetPendingWebhooks(late, 0)
 	f.Clock.Advance(time.Hour)
 	dry := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
-	f.finish(dry.RunID) // takes nothing away from the one that repairs
+	f.finish(dry.RunID) // a dry run leaves the late event for the catch-up that repairs
 	s := f.catchUp()
 	if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.DriftByCause != (billing.DriftByCause{NotPending: 1}) || s.Details[0].Event.ID != late {
 		t.Errorf("%+v", s)
 	}
 
-	f.quiet(24 * 4) // Stripe gives the other one up after three days
+	f.wantEmptyCatchUps(24 * 4) // Stripe stops to deliver the other event after three days
 	f.wantRows("undelivered", 0)
 }
 
-// lateWebhook has the application's endpoint take an event of "late" now that happened two days ago, when it was
-// missed: it writes what the event says over what was repaired since.
+// lateWebhook makes the application's webhook handle an event of "late" hours after it happened. The webhook overwrites
+// the repair with the event's old state.
 func (f *fixture) lateWebhook() (event string) {
 	f.Helper()
 	f.Subscriber("late")
@@ -537,27 +537,27 @@ func (f *fixture) lateWebhook() (event string) {
 	f.change("late", false, price("price_max"))
 	f.Clock.Advance(time.Hour)
 	f.wantCatchUp(1, 1)
-	f.quiet(3) // beyond the overlap
-	f.handledAs("late", testworld.Subscription("late", price("price_starter")))
+	f.wantEmptyCatchUps(3) // until the event is before the overlap
+	f.webhookHandlesState("late", testworld.Subscription("late", price("price_starter")))
 	f.Stripe.SetPendingWebhooks(event, 0)
 	f.Clock.Advance(time.Hour)
 	return event
 }
 
-func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
+func TestLateWebhookIsRepairedAfterAnUnfinishedCatchUp(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
-		"stopped before it looked up whom that concerns": func(f *fixture) {
+		"stopped before it sent messages": func(f *fixture) {
 			f.stop(f.crashedCatchUp())
 		},
-		"stopped when all was sent": func(f *fixture) {
+		"stopped after it sent messages": func(f *fixture) {
 			f.stop(f.startCatchUp())
 		},
-		"out of time": func(f *fixture) {
+		"past its deadline": func(f *fixture) {
 			f.startCatchUp()
 			f.Clock.Advance(13 * time.Hour)
 			f.tick()
 		},
-		"begun where somebody said, and stopped": func(f *fixture) {
+		"with Since, and stopped": func(f *fixture) {
 			id := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, Since: f.Clock.Now().Add(-30 * time.Minute)}).RunID
 			f.stop(id)
 		},
@@ -567,7 +567,7 @@ func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
 				f.Clock.Advance(time.Hour)
 			}
 		},
-		"stopped, and removed since": func(f *fixture) {
+		"stopped and pruned": func(f *fixture) {
 			id := f.startCatchUp()
 			f.stop(id)
 			f.Exec(`DELETE FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?)`, id)
@@ -575,7 +575,7 @@ func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
 			f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{Strategy: billing.StrategyEvents, DryRun: true})
 			f.tick()
 			if f.Run(id).ID != "" {
-				f.Fatal("it is still there")
+				f.Fatal("the stopped catch-up was not pruned")
 			}
 		},
 	} {
@@ -589,37 +589,37 @@ func TestLateWebhookIsRepairedHoweverTheFirstCatchUpEnds(t *testing.T) {
 			if s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != event {
 				t.Errorf("%+v", s)
 			}
-			f.quiet(2)
+			f.wantEmptyCatchUps(2)
 			f.wantRows("late", 0)
 		})
 	}
 }
 
-// An event of two endpoints stays undelivered as long as one of them does not take it.
-func TestLateWebhookIsNoticedIfAnotherEndpointIsDead(t *testing.T) {
+// An event is undelivered until both endpoints have accepted it.
+func TestLateWebhookIsNoticedIfAnotherEndpointIsDown(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("late")
 	f.Stripe.FailWebhooks(2)
 	f.Stripe.UpdateSubscription("sub_late", price("price_starter"))
-	f.Stripe.FailWebhooks(1) // the dead one takes none
+	f.Stripe.FailWebhooks(1) // one endpoint stays down
 	late := f.Stripe.Events()[0].ID
 	f.Clock.Advance(time.Hour)
 	f.Stripe.UpdateSubscription("sub_late", price("price_max"))
 	f.Clock.Advance(time.Hour)
 	f.wantCatchUp(1, 1)
-	f.quiet(3)
+	f.wantEmptyCatchUps(3)
 	f.Exec(`UPDATE subscriptions SET plan_tier = 'starter', stripe_price_id = 'price_starter' WHERE org_id = 'late'`)
 	f.Stripe.SetPendingWebhooks(late, 1)
 	f.Clock.Advance(time.Hour)
 	if s := f.catchUp(); s.TotalOrganizations != 1 || s.Synchronized != 1 || s.Details[0].Event.ID != late {
 		t.Errorf("%+v", s)
 	}
-	f.quiet(24 * 4)
+	f.wantEmptyCatchUps(24 * 4)
 	f.wantRows("undelivered", 0)
 }
 
-// One that was seen for the last time while Stripe went on sending it may have been taken since.
-func TestUndeliveredEventIsCheckedOnceItIsTooOldToBeListed(t *testing.T) {
+// An endpoint may have accepted the event after a catch-up last listed it.
+func TestUndeliveredEventThatIsTooOldToBeListedNamesItsOrganizationOnce(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.change("a", true, price("price_starter"))
@@ -647,16 +647,17 @@ func TestTenThousandEventsOfOneSubscriptionAreOneItem(t *testing.T) {
 	f.wantRows("named", 1)
 	got := mysqltest.Value[string](t, f.DB, `SELECT event_id FROM reconciliation_named`)
 	if events := f.Stripe.Events(); got != events[len(events)-1].ID {
-		t.Errorf("its cause is %s", got)
+		t.Errorf("the cause is %s, want the last event %s", got, events[len(events)-1].ID)
 	}
 	if used := f.Run(id).Usage.List; used != 100+50 {
-		t.Errorf("%d pages", used)
+		t.Errorf("%d pages were listed, want 150", used)
 	}
 }
 
-// A worker has two reads a second and five minutes.
+// With one request for each of the 600 subscriptions, the worker would run out of time: it has two reads a second and
+// five minutes.
 func TestOrganizationWithManyNamedSubscriptionsIsReadByCustomerLists(t *testing.T) {
-	for name, recorded := range map[string]string{"the recorded one is active": "active", "the recorded one is canceled": "canceled"} {
+	for name, recorded := range map[string]string{"the recorded subscription is active": "active", "the recorded subscription is canceled": "canceled"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.Subscriber("a")
@@ -666,7 +667,7 @@ func TestOrganizationWithManyNamedSubscriptionsIsReadByCustomerLists(t *testing.
 			for i := range 600 {
 				f.Sub("a", canceled, func(s *stripetest.Subscription) {
 					s.ID = fmt.Sprintf("sub_a_%03d", i)
-					if i%2 == 0 { // a checkout without a customer makes a new one
+					if i%2 == 0 { // a checkout without a customer creates a new customer
 						s.CustomerID, s.Metadata = "cus_second", map[string]string{"orgId": "a"}
 					}
 					if i == 500 {
@@ -678,7 +679,7 @@ func TestOrganizationWithManyNamedSubscriptionsIsReadByCustomerLists(t *testing.
 			}
 			f.Clock.Advance(time.Hour)
 			s := f.catchUp()
-			_, id := f.due()
+			_, id := f.dueCatchUp()
 			item := f.Item(id, "a")
 			if used := f.Run(id).Usage; used.Retrieve > 10 || used.List > 20 {
 				t.Errorf("%+v", used)
@@ -698,28 +699,28 @@ func TestEmptyCatchUpIsCheapAndPrunedAfterAWeek(t *testing.T) {
 	f.Subscriber("a")
 	f.catchUp()
 	f.Clock.Advance(time.Hour)
-	statements := 0
+	calls := 0
 	count := &hooks{Before: func(context.Context, string) error {
-		statements++
+		calls++
 		return nil
 	}}
-	req, id := f.due()
+	req, id := f.dueCatchUp()
 	f.enumerate(f.catchUpEnumerator(count), req)
 	if err := f.Aggregator(count).Progress(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if f.Status(id) != billing.RunCompleted || statements > 100 {
-		t.Errorf("%s after %d calls", f.Status(id), statements)
+	if f.Status(id) != billing.RunCompleted || calls > 100 {
+		t.Errorf("the run is %s after %d calls", f.Status(id), calls)
 	}
-	t.Logf("%d calls of Stripe, MySQL and the queues, with begins and commits", statements)
+	t.Logf("%d calls to Stripe, MySQL and the queues, including begins and commits", calls)
 	f.Clock.Advance(time.Hour)
 	f.change("a", true, pastDue)
 	f.Clock.Advance(time.Hour)
 	f.wantCatchUp(1, 1)
-	_, kept := f.due()
+	_, kept := f.dueCatchUp()
 	f.Clock.Advance(7*24*time.Hour + time.Minute)
 	f.catchUp()
-	_, last := f.due()
+	_, last := f.dueCatchUp()
 	tick, err := f.Aggregator(nil).Tick(t.Context())
 	if err != nil || tick.Pruned != 2 {
 		t.Errorf("%+v, %v", tick, err)
@@ -732,29 +733,29 @@ func TestEmptyCatchUpIsCheapAndPrunedAfterAWeek(t *testing.T) {
 	}
 }
 
-// What is told of the last run, of its age and of what it saw is told of full runs.
+// The age of the last run, and the counts that a run compares itself with, come from full runs only.
 func TestCatchUpsDoNotCountAsFullRuns(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("a")
 	f.Subscriber("b")
-	percent := f.catchUpEnumerator(nil)
-	percent.Settle, percent.Downgrades = 0, func(listed int) int { return listed }
+	enumerator := f.catchUpEnumerator(nil)
+	enumerator.Settle, enumerator.Downgrades = 0, func(listed int) int { return listed }
 	f.change("b", false, func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = true })
-	first := f.enumerate(percent, pipeline.Request{Strategy: billing.StrategyEvents, Since: start.Add(-time.Hour)})
+	first := f.enumerate(enumerator, pipeline.Request{Strategy: billing.StrategyEvents, Since: start.Add(-time.Hour)})
 	f.finish(first.RunID)
-	if limit := f.Run(first.RunID).DowngradeLimit; limit != 1 { // there was no full run to go by
+	if limit := f.Run(first.RunID).DowngradeLimit; limit != 1 { // the limit follows this catch-up's own count, because there was no full run before
 		t.Errorf("the limit of the first catch-up is %d", limit)
 	}
 	f.enumerate(f.Enumerator(nil), scheduled)
 	f.finish(scheduledID)
 	for range 3 {
 		f.Clock.Advance(time.Hour)
-		if s := f.catchUp(); s.Status != billing.RunCompleted { // it saw nobody, which is no reason for suspicion
+		if s := f.catchUp(); s.Status != billing.RunCompleted { // a catch-up without organizations is not suspect
 			t.Errorf("%+v", s)
 		}
 	}
-	if seen, err := f.Store.LastFullRunCounts(t.Context(), f.Clock.Now()); err != nil || seen.Organizations != 2 {
-		t.Errorf("%+v, %v", seen, err)
+	if counts, err := f.Store.LastFullRunCounts(t.Context(), f.Clock.Now()); err != nil || counts.Organizations != 2 {
+		t.Errorf("%+v, %v", counts, err)
 	}
 	f.Clock.Advance(time.Hour)
 	f.Metrics.Reset()
@@ -764,7 +765,7 @@ func TestCatchUpsDoNotCountAsFullRuns(t *testing.T) {
 		t.Errorf("%v", f.Metrics.Lines(t, "", nil))
 	}
 	if s := f.Run("events-2026-11-22T06:00:00Z"); s.DowngradeLimit != 10 {
-		t.Errorf("its limit is %d", s.DowngradeLimit)
+		t.Errorf("the limit of the last catch-up is %d, want 10", s.DowngradeLimit)
 	}
 }
 
@@ -780,9 +781,9 @@ func TestCatchUpKilledAnywhereLosesNothing(t *testing.T) {
 	f.change("customer", true, price("price_starter"))
 	f.Sub("stranger")
 	f.change("stranger", true, pastDue)
-	f.Subscriber("late") // its webhook came hours later
+	f.Subscriber("late") // the endpoint accepted its event hours later
 	sub, _ := f.Stripe.Subscription("sub_late")
-	taken := f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(-36 * time.Hour).Unix()})
+	lateEvent := f.Stripe.AddEvent(stripetest.Event{Subscription: &sub, Created: start.Add(-36 * time.Hour).Unix()})
 	want := append(slices.Clone(ids), "customer", "late")
 	slices.Sort(want)
 	f.Clock.Advance(time.Hour)
@@ -792,8 +793,8 @@ func TestCatchUpKilledAnywhereLosesNothing(t *testing.T) {
 			f.Exec(`DELETE FROM reconciliation_` + table)
 		}
 		f.Exec(`INSERT INTO reconciliation_undelivered (event_id, type, pending_webhooks, subscription_id, customer_id, org_id, created_at, seen_key, seen_at)
-			VALUES (?, 'customer.subscription.updated', 1, 'sub_late', 'cus_late', '', ?, 0, ?)`, taken, start.Add(-36*time.Hour), start.Add(-time.Hour))
-		req, id := f.due()
+			VALUES (?, 'customer.subscription.updated', 1, 'sub_late', 'cus_late', '', ?, 0, ?)`, lateEvent, start.Add(-36*time.Hour), start.Add(-time.Hour))
+		req, id := f.dueCatchUp()
 		killed := f.catchUpEnumerator(k.Hooks())
 		killed.AccountID = "acct_test"
 		if _, err := killed.Run(t.Context(), req); k.Dead() && err == nil {
@@ -804,13 +805,13 @@ func TestCatchUpKilledAnywhereLosesNothing(t *testing.T) {
 		}
 		f.Clock.Advance(2 * time.Minute)
 		if again := f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true}); !again.Done {
-			t.Errorf("resumed: %+v", again)
+			t.Errorf("the resumed enumeration returned %+v", again)
 		}
 		if diff := cmp.Diff(want, f.ItemIDs(id)); diff != "" {
-			t.Error("items:", diff)
+			t.Error("items (-want +got):", diff)
 		}
 		if diff := cmp.Diff(want, distinct(f.SentWork(id))); diff != "" {
-			t.Error("messages:", diff)
+			t.Error("messages (-want +got):", diff)
 		}
 		if run := f.Run(id); run.Status != billing.RunRunning || run.Total != len(want) {
 			t.Errorf("%+v", run)

@@ -20,47 +20,47 @@ import (
 )
 
 const (
-	clockRounds  = 30 // of the property
-	clockTrouble = 12 // steps of a round while clocks jump
-	clockTicks   = 8  // of a quarter of an hour, within which a run is at its end once clocks are right
+	clockRounds     = 30 // rounds of TestClockJumpsLoseNothing
+	clockDisturbed  = 12 // invocations of a round while clocks jump
+	clockRightTicks = 8  // ticks, 15 minutes apart, within which the run must end after the clocks are right
 )
 
-// TestClockJumpsLoseNothing: the steps' clocks jump, each by itself, and the steps die. Once
-// the clocks are right, the schedules and the operator bring the run to the end that it has without
-// all that. CLOCK_SEED repeats a test.
+// TestClockJumpsLoseNothing runs enumerators, workers and aggregators whose clocks jump independently, and kills them.
+// After the clocks are right again, the schedules and the operator bring the run to the same end as a run without
+// faults. CLOCK_SEED repeats a test.
 func TestClockJumpsLoseNothing(t *testing.T) {
 	seed := clockSeed(t)
 	t.Logf("CLOCK_SEED=%d", seed)
 	f := newFixture(t)
 	// Only metadata names one organization. If the sweep is abandoned, the next run reconciles it.
 	f.seed(slices.DeleteFunc(slices.Clone(situations), func(s situation) bool { return s.id == "of-another-by-metadata" }))
-	f.spread(350) // of nobody: the sweep takes some pages
-	f.keepTables()
-	want := map[billing.Strategy]clockEnd{}
-	strategies := []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} // of runs over all organizations
+	f.spread(350) // subscriptions of no organization, so that the sweep has several pages
+	f.copyTables()
+	want := map[billing.Strategy]runEnd{}
+	strategies := []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} // the strategies of full runs
 	for _, strategy := range strategies {
 		want[strategy] = f.undisturbed(strategy)
 	}
-	ends := map[string]int{}
+	counts := map[string]int{}
 	for n := range uint64(clockRounds) {
-		r := &clockRound{fixture: f, rand: rand.New(rand.NewPCG(seed, n)), ends: ends}
+		r := &clockRound{fixture: f, rand: rand.New(rand.NewPCG(seed, n)), counts: counts}
 		strategy := strategies[n%uint64(len(strategies))]
 		r.begin(strategy)
-		for range clockTrouble {
-			r.trouble()
+		for range clockDisturbed {
+			r.disturb()
 		}
-		r.setRight()
-		if diff := cmp.Diff(want[strategy], r.clockEnd()); diff != "" {
-			t.Errorf("-undisturbed +with wrong clocks:\n%s", diff)
+		r.finishWithRightClocks()
+		if diff := cmp.Diff(want[strategy], r.runEnd()); diff != "" {
+			t.Errorf("(-without faults +with wrong clocks)\n%s", diff)
 		}
 		if t.Failed() {
-			t.Fatalf("in round %d, %s", n, strategy)
+			t.Fatalf("round %d, strategy %s", n, strategy)
 		}
 	}
-	t.Log(ends)
-	for _, what := range []string{"enumerator killed", "worker killed", "aggregator killed", "open when clocks are right"} {
-		if ends[what] == 0 {
-			t.Errorf("never: %s", what)
+	t.Log(counts)
+	for _, event := range []string{"enumerator killed", "worker killed", "aggregator killed", "open when clocks are right"} {
+		if counts[event] == 0 {
+			t.Errorf("no round had the event %q", event)
 		}
 	}
 }
@@ -78,11 +78,11 @@ func clockSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// keepTables keeps a copy of the application's tables for restoreTables.
-func (f *fixture) keepTables() {
+// copyTables copies the application's tables for restoreTables.
+func (f *fixture) copyTables() {
 	f.Helper()
 	for _, table := range []string{"organizations", "subscriptions"} {
-		f.Exec(`CREATE TABLE kept_` + table + ` AS SELECT * FROM ` + table)
+		f.Exec(`CREATE TABLE copied_` + table + ` AS SELECT * FROM ` + table)
 	}
 }
 
@@ -90,12 +90,12 @@ func (f *fixture) restoreTables() {
 	f.Helper()
 	f.Exec(`DELETE FROM organizations`) // and their subscriptions
 	for _, table := range []string{"organizations", "subscriptions"} {
-		f.Exec(`INSERT INTO ` + table + ` SELECT * FROM kept_` + table)
+		f.Exec(`INSERT INTO ` + table + ` SELECT * FROM copied_` + table)
 	}
 }
 
-// clockEnd is what a run leaves, but for what tells the time.
-type clockEnd struct {
+// runEnd is the result of a run: its status, its items and the application's tables, without times.
+type runEnd struct {
 	Status     billing.RunStatus
 	Totals     []int // of the stored summary: all, synchronized, errors, skipped, pending
 	Downgrades int
@@ -103,15 +103,15 @@ type clockEnd struct {
 	Rows       cells
 }
 
-func (f *fixture) clockEnd() clockEnd {
+func (f *fixture) runEnd() runEnd {
 	f.Helper()
 	run, s := f.Run(scheduledID), f.stored()
-	end := clockEnd{
+	end := runEnd{
 		Status: run.Status, Downgrades: run.Downgrades, Items: f.decided(scheduledID), Rows: f.Cells().WithoutTimestamps(),
 		Totals: []int{s.TotalOrganizations, s.Synchronized, s.Errors, s.Skipped, s.Pending},
 	}
 	for org, item := range end.Items {
-		if item.Reason == billing.ReasonSubscriptionMissing { // it ended when that was found out
+		if item.Reason == billing.ReasonSubscriptionMissing { // its ended_at is the time of the worker's clock
 			item.Changes = strings.Join(fieldsOf(f.Item(scheduledID, org).Changes), " ")
 			end.Items[org] = item
 			end.Rows[[3]string{org, "subscriptions:row-" + org, billing.FieldEndedAt}] = "some time"
@@ -123,24 +123,23 @@ func (f *fixture) clockEnd() clockEnd {
 	return end
 }
 
-// undisturbed returns how a run ends that nothing happens to.
-func (f *fixture) undisturbed(strategy billing.Strategy) clockEnd {
+// undisturbed returns the end of a run without faults, and restores the tables.
+func (f *fixture) undisturbed(strategy billing.Strategy) runEnd {
 	f.Helper()
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, Strategy: strategy})
 	f.deliver(f.Reconciler(nil), scheduledID, f.SentWork(scheduledID)...)
 	f.progress(scheduledID)
-	end := f.clockEnd()
+	end := f.runEnd()
 	if end.Status != billing.RunCompletedWithErrors || end.Downgrades < 5 || len(end.Items) < len(situations)-2 {
-		f.Fatalf("a run without trouble: %+v", end)
+		f.Fatalf("the run without faults ended with %+v", end)
 	}
 	f.resetRuns()
 	f.restoreTables()
 	return end
 }
 
-// jumpy is a clock that jumps when it is asked: by a millisecond, by a day, and by all between, to
-// and fro.
-type jumpy struct {
+// jumpingClock is a clock that often jumps when it is read, forward or backward, by milliseconds up to a day.
+type jumpingClock struct {
 	right func() time.Time
 
 	mu   sync.Mutex
@@ -148,7 +147,7 @@ type jumpy struct {
 	off  time.Duration
 }
 
-func (j *jumpy) Now() time.Time {
+func (j *jumpingClock) Now() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.rand.IntN(3) > 0 {
@@ -165,57 +164,57 @@ type clockRound struct {
 	rand    *rand.Rand
 	request pipeline.Request
 	waiting []string       // organizations whose message is in the work queue
-	ends    map[string]int // how often something came to pass
+	counts  map[string]int // event -> how often it happened in all rounds
 }
 
 func (r *clockRound) begin(strategy billing.Strategy) {
 	r.resetRuns()
 	r.restoreTables()
 	r.request = pipeline.Request{ScheduledFor: start, Strategy: strategy}
-	r.enumerateWrongly(r.request)
+	r.enumerateDisturbed(r.request)
 }
 
-// wrong is the clock of one process, and what kills it, mostly.
-func (r *clockRound) wrong() (*jumpy, *testworld.Killer) {
+// disturbance returns a jumping clock for one process, and a killer that kills three of four processes at a random call.
+func (r *clockRound) disturbance() (*jumpingClock, *testworld.Killer) {
 	at := 0 // never
 	if r.rand.IntN(4) > 0 {
 		at = 1 + r.rand.IntN(1+r.rand.IntN(180))
 	}
-	return &jumpy{right: r.Clock.Now, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &testworld.Killer{At: at, After: r.rand.IntN(2) == 0}
+	return &jumpingClock{right: r.Clock.Now, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 0))}, &testworld.Killer{At: at, After: r.rand.IntN(2) == 0}
 }
 
-// trouble lets time pass and one process go wrong.
-func (r *clockRound) trouble() {
+// disturb advances the right clock and invokes one function with a jumping clock.
+func (r *clockRound) disturb() {
 	r.Clock.Advance(time.Duration(r.rand.Int64N(int64(10 * time.Minute))))
 	switch r.rand.IntN(9) {
 	case 0:
-		r.enumerateWrongly(r.request) // a second delivery
+		r.enumerateDisturbed(r.request) // a second delivery
 	case 1, 2, 3:
-		r.enumerateWrongly(pipeline.Request{ResumeAll: true})
+		r.enumerateDisturbed(pipeline.Request{ResumeAll: true})
 	case 4, 5:
-		r.aggregateWrongly()
+		r.aggregateDisturbed()
 	default:
-		r.workWrongly()
+		r.workDisturbed()
 	}
 }
 
-func (r *clockRound) enumerateWrongly(req pipeline.Request) {
+func (r *clockRound) enumerateDisturbed(req pipeline.Request) {
 	r.Helper()
-	now, k := r.wrong()
+	clock, k := r.disturbance()
 	e := r.Enumerator(k.Hooks())
-	e.Now, e.Streams = now.Now, 2
+	e.Now, e.Streams = clock.Now, 2
 	if _, err := e.Run(r.Context(), req); err != nil && !errors.Is(err, testworld.ErrKilled) {
 		r.Errorf("enumerator: %v", err)
 	}
 	r.count(k.Dead(), "enumerator killed")
 }
 
-func (r *clockRound) aggregateWrongly() {
+func (r *clockRound) aggregateDisturbed() {
 	r.Helper()
-	now, k := r.wrong()
-	k.At = min(k.At, 1+r.rand.IntN(25)) // its calls are few
+	clock, k := r.disturbance()
+	k.At = min(k.At, 1+r.rand.IntN(25)) // an aggregator makes few calls
 	a := r.Aggregator(k.Hooks())
-	a.Now = now.Now
+	a.Now = clock.Now
 	_, err := a.Tick(r.Context())
 	if r.rand.IntN(2) == 0 {
 		err = errors.Join(err, a.Progress(r.Context(), scheduledID))
@@ -227,29 +226,29 @@ func (r *clockRound) aggregateWrongly() {
 	r.count(r.Status(scheduledID) == billing.RunIncomplete, "closed too early")
 }
 
-func (r *clockRound) workWrongly() {
+func (r *clockRound) workDisturbed() {
 	r.Helper()
-	now, k := r.wrong()
+	clock, k := r.disturbance()
 	w := r.Reconciler(&hooks{Killer: k, Before: func(_ context.Context, call string) error {
-		r.count(call == "begin DecideInSync", "decided by the snapshot")
+		r.count(call == "begin DecideInSync", "decided from the snapshot")
 		return nil
 	}})
-	w.Now = now.Now
+	w.Now = clock.Now
 	r.takeMessages()
-	r.handOut(w, k, r.rand.IntN(len(r.waiting)+1))
+	r.deliverFirst(w, k, r.rand.IntN(len(r.waiting)+1))
 	r.count(k.Dead(), "worker killed")
 }
 
-// takeMessages adds to those that wait what was sent since, in any order.
+// takeMessages adds the messages that were sent since its last call, and shuffles all that wait.
 func (r *clockRound) takeMessages() {
 	r.Helper()
 	r.waiting = append(r.waiting, r.SentWork(scheduledID)...)
 	r.rand.Shuffle(len(r.waiting), func(i, j int) { r.waiting[i], r.waiting[j] = r.waiting[j], r.waiting[i] })
 }
 
-// handOut gives the first n messages to the worker. What it did not answer for comes again, and some of
-// the others too.
-func (r *clockRound) handOut(w *pipeline.Reconciler, k *testworld.Killer, n int) {
+// deliverFirst delivers the first n messages to the worker. The messages that it returned come again. If it was killed,
+// all of them come again. Otherwise a quarter of the others come twice.
+func (r *clockRound) deliverFirst(w *pipeline.Reconciler, k *testworld.Killer, n int) {
 	r.Helper()
 	batch := r.waiting[:n]
 	r.waiting = r.waiting[n:]
@@ -260,71 +259,71 @@ func (r *clockRound) handOut(w *pipeline.Reconciler, k *testworld.Killer, n int)
 	}
 }
 
-// setRight lets the schedules tick with clocks that are right, until the run is at its end.
-func (r *clockRound) setRight() {
+// finishWithRightClocks ticks with right clocks and fails if the run does not end within clockRightTicks.
+func (r *clockRound) finishWithRightClocks() {
 	r.Helper()
 	run := r.Run(scheduledID)
-	r.count(run.Sweep == billing.SweepAbandoned, "sweep given up")
+	r.count(run.Sweep == billing.SweepAbandoned, "sweep abandoned")
 	r.count(run.Status.Open(), "open when clocks are right")
-	if run.ID == "" { // nobody lived to open it: the schedule tries again
+	if run.ID == "" { // every enumerator died before it opened the run, so the schedule tries again
 		r.enumerate(r.Enumerator(nil), r.request)
 	}
-	for n := range clockTicks {
+	for n := range clockRightTicks {
 		r.Clock.Advance(15 * time.Minute)
-		// The runbook of an incomplete run: not everybody does it at once.
+		// The runbook of an incomplete run says to resume it. The operator does so after one to three ticks.
 		if r.Status(scheduledID) == billing.RunIncomplete && (n > 1 || r.rand.IntN(2) == 0) {
 			r.enumerate(r.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 			r.count(true, "resumed")
 		}
 		r.enumerate(r.Enumerator(nil), pipeline.Request{ResumeAll: true})
 		r.takeMessages()
-		r.handOut(r.Reconciler(nil), &testworld.Killer{}, len(r.waiting))
+		r.deliverFirst(r.Reconciler(nil), &testworld.Killer{}, len(r.waiting))
 		r.progress(scheduledID)
 		r.tick()
 	}
 	if run := r.Run(scheduledID); run.FinishedAt == nil {
-		r.Fatalf("%d ticks later the run is not at its end: %+v", clockTicks, run)
+		r.Fatalf("after %d ticks the run has not ended: %+v", clockRightTicks, run)
 	}
 }
 
-func (r *clockRound) count(happened bool, what string) {
+func (r *clockRound) count(happened bool, event string) {
 	if happened {
-		r.ends[what]++
+		r.counts[event]++
 	}
 }
 
-func TestLeaseOfClockADayAheadIsTakenOver(t *testing.T) {
+func TestLeaseOfEnumeratorADayAheadIsTakenOver(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
 	ahead := f.Enumerator(testworld.DyingAt("SendWork"))
 	ahead.Now = f.Ahead(24 * time.Hour)
 	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, testworld.ErrKilled) || !f.Leased() {
-		t.Fatalf("it ended with %v", err)
+		t.Fatalf("the enumerator with the wrong clock ended with %v", err)
 	}
 	f.Clock.Advance(time.Second)
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
 	if got := f.Status(scheduledID); got != billing.RunRunning {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 	if diff := cmp.Diff(numbered(5), f.SentWork(scheduledID)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// Two of them at once: one that lives is robbed of its lease, and nothing is lost by that.
+// A second enumerator takes the lease of one that is still alive.
 func TestEnumeratorADayAheadLosesItsLeaseWithoutHarm(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(5)...)
-	other := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
+	takeOver := once(func() { f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}) })
 	ahead := f.Enumerator(&hooks{After: func(_ context.Context, call string) error {
 		if call == "commit ListOrganizations" {
-			other()
+			takeOver()
 		}
 		return nil
 	}})
 	ahead.Now = f.Ahead(24 * time.Hour)
 	if got := f.enumerate(ahead, scheduled); got.Done || got.Enqueued != 0 {
-		t.Errorf("the one ahead: %+v", got)
+		t.Errorf("the enumerator that is a day ahead returned %+v", got)
 	}
 	if run := f.Run(scheduledID); run.Status != billing.RunRunning || run.Total != 5 {
 		t.Errorf("%+v", run)
@@ -344,24 +343,24 @@ func TestSnapshotFromTheFutureIsNotUsed(t *testing.T) {
 		w.Now = f.Ahead(-behind)
 		f.wantResult(f.deliver(w, scheduledID, "org-1")["org-1"], pipeline.Acknowledge, "")
 		if n := f.Stripe.Requests().RetrieveSubscription; n != requests {
-			t.Errorf("%v before the sweep: %d subscriptions were read, want %d", behind, n, requests)
+			t.Errorf("the worker's clock is %v behind the sweep: it read %d subscriptions, want %d", behind, n, requests)
 		}
 	}
 }
 
-// It would count as fresh a day later.
-func TestSweepBegunByClockADayAheadIsAbandoned(t *testing.T) {
+// Otherwise its snapshot would count as fresh for a day too long.
+func TestSweepBegunByEnumeratorADayAheadIsAbandoned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	ahead := f.Enumerator(testworld.DyingAt("begin SaveSweepPage"))
 	ahead.Now = f.Ahead(24 * time.Hour)
 	if _, err := ahead.Run(t.Context(), scheduled); !errors.Is(err, testworld.ErrKilled) {
-		t.Fatalf("it ended with %v", err)
+		t.Fatalf("the enumerator with the wrong clock ended with %v", err)
 	}
 	f.Clock.Advance(time.Second)
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
 	if run := f.Run(scheduledID); run.Sweep != billing.SweepAbandoned || run.Status != billing.RunRunning {
-		t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
+		t.Errorf("the sweep is %q, the run is %s", run.Sweep, run.Status)
 	}
 }
 
@@ -375,7 +374,7 @@ func TestRunClosedTooEarlyCompletesWithItsLastItem(t *testing.T) {
 	f.deliver(f.Reconciler(nil), scheduledID, "org-2")
 	f.progress(scheduledID)
 	if s := f.stored(); s.Status != billing.RunCompleted || s.Skipped != 2 || f.Status(scheduledID) != billing.RunCompleted {
-		t.Errorf("run is %s: %+v", f.Status(scheduledID), s)
+		t.Errorf("the run is %s, its summary %+v", f.Status(scheduledID), s)
 	}
 }
 
@@ -386,10 +385,10 @@ func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
 			for _, id := range numbered(5) {
 				f.Subscriber(id)
 			}
-			tooEarly := once(f.closeAhead)
+			closeTooEarly := once(f.closeAhead)
 			e := f.Enumerator(&hooks{Before: func(_ context.Context, name string) error {
 				if name == call {
-					tooEarly()
+					closeTooEarly()
 				}
 				return nil
 			}})
@@ -397,7 +396,7 @@ func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			if got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID}); !got.Done || got.Enqueued != 5 {
-				t.Errorf("resumed: %+v", got)
+				t.Errorf("the resumed enumeration returned %+v", got)
 			}
 			f.deliver(f.Reconciler(nil), scheduledID, f.SentWork(scheduledID)...)
 			f.progress(scheduledID)
@@ -408,7 +407,7 @@ func TestRunClosedTooEarlyWhileSendingContinuesWhenResumed(t *testing.T) {
 	}
 }
 
-// closeAhead ticks with a clock that is a day ahead, which closes the scheduled run.
+// closeAhead ticks an aggregator that is a day ahead. Its tick closes the scheduled run as incomplete.
 func (f *fixture) closeAhead() {
 	f.Helper()
 	a := f.Aggregator(nil)
@@ -417,7 +416,7 @@ func (f *fixture) closeAhead() {
 		f.Error(err)
 	}
 	if got := f.Status(scheduledID); got != billing.RunIncomplete {
-		f.Errorf("run is %s", got)
+		f.Errorf("the run is %s", got)
 	}
 }
 
@@ -429,13 +428,13 @@ func TestClockYearsAheadPrunesNoHistory(t *testing.T) {
 		f.progress(id)
 		f.Clock.Advance(7 * 24 * time.Hour)
 	}
-	f.OpenRun("going on", numbered(1))
+	f.OpenRun("open", numbered(1))
 	a := f.Aggregator(nil)
 	a.Now = f.Ahead(3 * 365 * 24 * time.Hour)
 	if got, err := a.Tick(t.Context()); err != nil || got.Pruned != 0 || f.CountRuns() != 3 {
-		t.Errorf("%+v, %v; %d runs are left", got, err, f.CountRuns())
+		t.Errorf("the tick returned %+v, %v; %d runs are left, want 3", got, err, f.CountRuns())
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items`); n != 3 {
-		t.Errorf("%d items are left", n)
+		t.Errorf("%d items are left, want 3", n)
 	}
 }

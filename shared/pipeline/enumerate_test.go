@@ -541,7 +541,7 @@ func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 			f.Exec(`UPDATE reconciliation_runs SET status = 'enumerating'`)
 			meanwhile := &hooks{After: func(_ context.Context, call string) error {
 				if call == "ResumableRuns" {
-					f.Exec(`UPDATE reconciliation_runs SET status = ?`, status) //nolint:contextcheck // the test's own statement
+					f.Exec(`UPDATE reconciliation_runs SET status = ?`, status) //nolint:contextcheck // the statement is the test's, not the step's
 				}
 				return nil
 			}}

@@ -20,40 +20,40 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// interleavings is how many random ones a test run tries; INTERLEAVINGS asks for another number.
+// interleavings is the number of random interleavings that a test tries. The variable INTERLEAVINGS changes it.
 const interleavings = 300
 
-// world is one organization that two workers reconcile while Stripe changes and the application's
-// webhook writes. One party moves at a time, one call to the outside at a step, so that what is
-// read and written between two lines of the worker is known exactly.
-type world struct {
+// interleaving is one random order of the calls of two workers, the changes in Stripe and the writes of the
+// application's webhook, all for one organization. Only one party acts at a time, and a step of a worker is one call.
+// So the test knows what the tables hold at each call.
+type interleaving struct {
 	*fixture
 
-	client  *stripesource.Client // one for all worlds: each has its own connections
-	t       *rapid.T
-	org     string
-	run     string
-	catchUp string                    // beside it, "" in a world without
-	events  []stripetest.Subscription // what Stripe told and the webhook has not handled, oldest first
-	told    []stripetest.Subscription // everything Stripe ever told: it may tell it again
-	pending func()                    // the webhook's second statement, if it stands between the two
-	workers []*stepper
-	writes  int
+	client     *stripesource.Client // shared by all interleavings, because each client has its own connections
+	t          *rapid.T
+	org        string
+	run        string
+	catchUp    string                    // the run of the second worker; "" if both workers belong to run
+	unhandled  []stripetest.Subscription // the states that Stripe sent and the webhook has not handled, oldest first
+	sent       []stripetest.Subscription // all states that Stripe sent; it may send each of them again
+	secondHalf func()                    // the webhook's second statement; nil if the webhook is not between its two statements
+	workers    []*stepper
+	writes     int
 }
 
-// TestNoInterleavingLosesANewerState: whatever the order of two workers' calls, Stripe's changes
-// and the webhook's statements (late, twice, out of order), no write of ours replaces a row that
-// changed since it was read; and once the webhook is quiet, one more run leaves record = truth.
+// TestNoInterleavingLosesANewerState orders the calls of two workers, Stripe's changes and the webhook's statements
+// (late, twice, out of order) at random. No write of a worker replaces a row that changed after the worker read it.
+// After the webhook's last write, one more run makes the record equal to Stripe.
 func TestNoInterleavingLosesANewerState(t *testing.T) { tryInterleavings(t, newFixture(t), false) }
 
-// TestNoInterleavingOfACatchUpAndAFullRunLosesANewerState: the same where the two workers are those of a run over all
-// organizations and of a catch-up; and what catch-ups lowered is counted in their budget, to the unit.
+// TestNoInterleavingOfACatchUpAndAFullRunLosesANewerState does the same with one worker of a full run and one of a
+// catch-up. It also checks that the budget of the catch-ups counts exactly the organizations that they lowered.
 func TestNoInterleavingOfACatchUpAndAFullRunLosesANewerState(t *testing.T) {
 	f := newFixture(t)
 	tryInterleavings(t, f, true)
 	lowered := f.Count(`SELECT COALESCE(SUM(downgrades), 0) FROM reconciliation_runs WHERE strategy = 'events'`)
 	if used := f.Count(`SELECT used FROM reconciliation_budgets`); used != lowered || used == 0 {
-		t.Errorf("catch-ups lowered %d organizations, their budget counts %d", lowered, used)
+		t.Errorf("catch-ups lowered %d organizations, but their budget counts %d", lowered, used)
 	}
 }
 
@@ -63,7 +63,7 @@ func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 	n, writes := 0, 0
 	check := func(t *rapid.T) {
 		n++
-		w := newWorld(f, client, t, n, catchUp)
+		w := newInterleaving(f, client, t, n, catchUp)
 		defer w.stop()
 		w.changeStripe()
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -80,16 +80,16 @@ func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 	}
 	t.Logf("%d interleavings, %d writes of workers", n, writes)
 	if writes == 0 {
-		t.Error("no worker ever wrote: the test shows nothing")
+		t.Error("no worker wrote anything, so the test checked nothing")
 	}
 }
 
-// fromEnvironment returns the number in the variable, or the default.
-func fromEnvironment(t *testing.T, name string, value int) int {
+// fromEnvironment returns the number in the variable, or defaultValue if the variable is not set.
+func fromEnvironment(t *testing.T, name string, defaultValue int) int {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		return value
+		return defaultValue
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -98,10 +98,10 @@ func fromEnvironment(t *testing.T, name string, value int) int {
 	return n
 }
 
-func newWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchUp bool) *world {
-	w := &world{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
+func newInterleaving(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchUp bool) *interleaving {
+	w := &interleaving{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
 	f.Sub(w.org)
-	// A row and a customer, or one of them: what is missing the webhook or a worker adds.
+	// The record has a row and a customer, or one of them. The webhook or a worker adds the other.
 	switch rapid.SampledFrom([]string{"both", "both", "row", "customer"}).Draw(t, "recorded") {
 	case "both":
 		f.Org(w.org)
@@ -125,8 +125,8 @@ func newWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchU
 	return w
 }
 
-// step lets one party make one move.
-func (w *world) step() {
+// step lets one party do one thing.
+func (w *interleaving) step() {
 	switch rapid.SampledFrom([]string{"worker", "worker", "worker", "worker", "Stripe", "webhook", "webhook", "late webhook"}).Draw(w.t, "who") {
 	case "worker":
 		w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(w.t, "worker")].step()
@@ -135,13 +135,13 @@ func (w *world) step() {
 	case "webhook":
 		w.webhook()
 	case "late webhook":
-		if len(w.told) > 0 {
-			w.events = append(w.events, rapid.SampledFrom(w.told).Draw(w.t, "again"))
+		if len(w.sent) > 0 {
+			w.unhandled = append(w.unhandled, rapid.SampledFrom(w.sent).Draw(w.t, "sent again"))
 		}
 	}
 }
 
-// changes that somebody makes to a subscription in Stripe.
+// changes are the possible changes of a subscription in Stripe.
 var changes = map[string]func(*stripetest.Subscription){
 	"paid":     func(s *stripetest.Subscription) { s.Status = "active" },
 	"past due": pastDue,
@@ -156,12 +156,12 @@ var changes = map[string]func(*stripetest.Subscription){
 	"renewed": func(s *stripetest.Subscription) {
 		s.CurrentPeriodStart, s.CurrentPeriodEnd = s.CurrentPeriodEnd, s.CurrentPeriodEnd+30*24*60*60
 	},
-	"to end": func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
+	"cancel at period end toggled": func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = !s.CancelAtPeriodEnd },
 }
 
-// changeStripe changes the subscription, or lets the customer subscribe anew, and tells it: a
-// third of what it tells is lost.
-func (w *world) changeStripe() {
+// changeStripe changes the subscription or adds a new one of the customer. Stripe sends an event with the new state; a
+// third of the events is lost.
+func (w *interleaving) changeStripe() {
 	id := "sub_" + w.org
 	if rapid.IntRange(0, 5).Draw(w.t, "new subscription") == 0 {
 		id = "sub_new_" + w.org
@@ -171,48 +171,49 @@ func (w *world) changeStripe() {
 	if !ok {
 		w.t.Fatalf("subscription %s is gone", id)
 	}
-	if sub.Status != "canceled" { // which is for ever
+	if sub.Status != "canceled" { // a canceled subscription never changes again
 		changes[rapid.SampledFrom(slices.Sorted(maps.Keys(changes))).Draw(w.t, "change")](&sub)
 		w.Stripe.PutSubscription(sub)
 	}
-	w.told = append(w.told, sub)
+	w.sent = append(w.sent, sub)
 	if rapid.IntRange(0, 2).Draw(w.t, "lost") > 0 {
-		w.events = append(w.events, sub)
+		w.unhandled = append(w.unhandled, sub)
 	}
 }
 
-// webhook makes the next write of the application's handler: to the row, or to the organization after it.
-func (w *world) webhook() {
-	if w.pending != nil {
-		w.pending()
-		w.pending = nil
+// webhook makes the application's webhook execute its next statement. The first statement of an event writes the row,
+// the second writes the organization.
+func (w *interleaving) webhook() {
+	if w.secondHalf != nil {
+		w.secondHalf()
+		w.secondHalf = nil
 		return
 	}
-	if len(w.events) == 0 {
+	if len(w.unhandled) == 0 {
 		return
 	}
-	i := rapid.IntRange(0, len(w.events)-1).Draw(w.t, "event") // out of order
-	sub := w.events[i]
-	w.events = append(w.events[:i:i], w.events[i+1:]...)
+	i := rapid.IntRange(0, len(w.unhandled)-1).Draw(w.t, "event") // out of order
+	sub := w.unhandled[i]
+	w.unhandled = append(w.unhandled[:i:i], w.unhandled[i+1:]...)
 	w.must(w.Webhook().WriteRow(w.Context(), w.org, sub))
-	w.pending = func() { w.must(w.Webhook().WriteOrganization(w.Context(), w.org, sub)) }
+	w.secondHalf = func() { w.must(w.Webhook().WriteOrganization(w.Context(), w.org, sub)) }
 }
 
-func (w *world) must(err error) {
+func (w *interleaving) must(err error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// settle lets everybody finish, then checks that one further run leaves nothing to do.
-func (w *world) settle() {
-	for w.pending != nil || len(w.events) > 0 {
+// settle lets the webhook and the workers finish. Then it executes one more run and checks that no drift is left.
+func (w *interleaving) settle() {
+	for w.secondHalf != nil || len(w.unhandled) > 0 {
 		w.webhook()
 	}
 	for _, worker := range w.workers {
 		worker.finish()
 	}
-	// What something undid is not repeated within a day.
+	// A run does not repeat a lowering that was undone within the last 24 hours, so the repairs become older.
 	w.Exec(`UPDATE reconciliation_repairs SET written_at = ? WHERE org_id = ?`, w.Clock.Now().Add(-25*time.Hour), w.org)
 	last := w.run + "-last"
 	w.OpenRun(last, []string{w.org})
@@ -220,10 +221,10 @@ func (w *world) settle() {
 	r.Stripe = w.client
 	result := w.deliver(r, last, w.org)[w.org]
 	if result.Disposition != pipeline.Acknowledge {
-		w.t.Fatalf("the run after did not get through: %+v", result.Failure)
+		w.t.Fatalf("the last run failed: %+v", result.Failure)
 	}
 	if plan := w.plan(); len(plan.Changes) > 0 {
-		w.t.Fatalf("the run after left drift: %+v", plan.Changes)
+		w.t.Fatalf("the last run left drift: %+v", plan.Changes)
 	}
 	w.checkItem(w.run)
 	if w.catchUp != "" {
@@ -231,12 +232,12 @@ func (w *world) settle() {
 	}
 	w.checkItem(last)
 	if w.Item(last, w.org).Outcome == billing.OutcomeError {
-		w.t.Fatal("the run after is in error")
+		w.t.Fatal("the organization is in error in the last run")
 	}
 }
 
-// plan compares what both sides hold now.
-func (w *world) plan() billing.Plan {
+// plan compares the record with Stripe as both are now.
+func (w *interleaving) plan() billing.Plan {
 	records, err := w.Store.Records(w.Context(), []string{w.org})
 	if err != nil {
 		w.t.Fatal(err)
@@ -252,11 +253,11 @@ func (w *world) plan() billing.Plan {
 	return plan
 }
 
-// checkItem: however many deliveries there were, the organization has one outcome, and counts as a
-// downgrade if one of the changes recorded for it lowers access.
-func (w *world) checkItem(run string) {
+// checkItem checks that the organization has one outcome in the run, and that the run counts it as a downgrade exactly
+// if a recorded change lowers access.
+func (w *interleaving) checkItem(run string) {
 	item := w.Item(run, w.org)
-	if item.Reason == billing.ReasonNotRepeated { // another run did, and the webhook undid it
+	if item.Reason == billing.ReasonNotRepeated { // another run wrote these changes, and the webhook undid them
 		item.Changes = nil
 	} else if item.Outcome == billing.OutcomeError || (item.Outcome == billing.OutcomeSynced) != (len(item.Changes) > 0) {
 		w.t.Fatalf("outcome %s (%s) with changes %+v", item.Outcome, item.Error, item.Changes)
@@ -266,44 +267,45 @@ func (w *world) checkItem(run string) {
 		want = 1
 	}
 	if got := w.Run(run).Downgrades; got != want {
-		w.t.Fatalf("%d downgrades are counted, want %d for %+v", got, want, item.Changes)
+		w.t.Fatalf("the run counts %d downgrades, want %d for %+v", got, want, item.Changes)
 	}
 }
 
-func (w *world) stop() {
+func (w *interleaving) stop() {
 	for _, worker := range w.workers {
 		worker.finish()
 	}
 	w.EndProcesses()
 }
 
-// stepper is a worker that waits before each of its calls for leave to make it.
+// stepper is a worker that waits before each of its calls until the test lets it proceed.
 type stepper struct {
-	leave chan struct{}
-	ready chan struct{} // the worker waits, or has ended
-	done  bool
+	proceed chan struct{}
+	ready   chan struct{} // the worker sends when it waits or has ended
+	ended   bool
 }
 
-// newWorker starts a delivery of the organization. Around Apply it checks the promise: what is
-// overwritten is what was read. A transaction is one step: the others would wait for its locks.
-func (w *world) newWorker(run string) *stepper {
-	s := &stepper{leave: make(chan struct{}), ready: make(chan struct{})}
-	var read, found cells
-	rows := false // are read next
-	t := &hooks{
+// newWorker starts a worker that handles the organization's message. When the worker commits Apply, newWorker checks
+// that the overwritten values are the values that the worker read. A transaction is one step, because the other parties
+// would wait for its locks.
+func (w *interleaving) newWorker(run string) *stepper {
+	s := &stepper{proceed: make(chan struct{}), ready: make(chan struct{})}
+	var read, overwritten cells
+	rowsAreNext := false // the next statement of Records reads the rows
+	h := &hooks{
 		Before: func(_ context.Context, call string) error {
 			if !testworld.InTransaction(call) {
 				s.wait()
 			}
 			switch {
-			case call == "Records" && rows:
-				maps.Copy(read, w.own().Of("subscriptions")) //nolint:contextcheck // the test reads in its own time
+			case call == "Records" && rowsAreNext:
+				maps.Copy(read, w.own().Of("subscriptions")) //nolint:contextcheck // the statement is the test's, not the step's
 			case call == "Records":
-				read = w.own().Of("organizations") //nolint:contextcheck // the test reads in its own time
+				read = w.own().Of("organizations") //nolint:contextcheck // the statement is the test's, not the step's
 			case call == "begin Apply":
-				found = w.own() //nolint:contextcheck // the test reads in its own time
+				overwritten = w.own() //nolint:contextcheck // the statement is the test's, not the step's
 			}
-			rows = call == "Records" && !rows
+			rowsAreNext = call == "Records" && !rowsAreNext
 			return nil
 		},
 		After: func(_ context.Context, call string) error {
@@ -311,44 +313,44 @@ func (w *world) newWorker(run string) *stepper {
 				return nil
 			}
 			w.writes++
-			if diff := cmp.Diff(read, found); diff != "" {
-				w.t.Errorf("a worker overwrote what changed since it was read:\n%s", diff)
+			if diff := cmp.Diff(read, overwritten); diff != "" {
+				w.t.Errorf("a worker overwrote values that changed after it read them (-read +overwritten)\n%s", diff)
 			}
 			return nil
 		},
 	}
-	r := w.Reconciler(t)
-	r.Stripe = testworld.Stripe{Client: w.client, Hooks: t}
+	r := w.Reconciler(h)
+	r.Stripe = testworld.Stripe{Client: w.client, Hooks: h}
 	go func() {
 		s.wait()
 		w.deliver(r, run, w.org)
-		s.done = true
+		s.ended = true
 		s.ready <- struct{}{}
 	}()
 	<-s.ready
 	return s
 }
 
-// wait for leave to go on.
+// wait blocks the worker until the test lets it proceed.
 func (s *stepper) wait() {
 	s.ready <- struct{}{}
-	<-s.leave
+	<-s.proceed
 }
 
-// step lets the worker make its next call and waits until it wants the one after.
+// step lets the worker make its next call, and returns when the worker is before the call after that or has ended.
 func (s *stepper) step() {
-	if s.done {
+	if s.ended {
 		return
 	}
-	s.leave <- struct{}{}
+	s.proceed <- struct{}{}
 	<-s.ready
 }
 
 func (s *stepper) finish() {
-	for !s.done {
+	for !s.ended {
 		s.step()
 	}
 }
 
-// own is what the tables hold for the world's organization.
-func (w *world) own() cells { return w.CellsOf(w.org) }
+// own returns the values of the organization in the tables of the application.
+func (w *interleaving) own() cells { return w.CellsOf(w.org) }

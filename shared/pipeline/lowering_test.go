@@ -24,38 +24,38 @@ import (
 // worldSubscriptions are the ids that a world's subscriptions may have.
 const worldSubscriptions = 6
 
-// world is a few organizations and subscriptions, related in every way that a record or metadata names: several rows,
-// customers and items, products, what metadata alone connects, and ids of the other mode.
-func (f *fixture) world(t *rapid.T) {
+// randomWorld replaces everything by a few organizations and subscriptions, connected in every possible way: several
+// rows, customers and items, products, subscriptions that only metadata connects, and ids of the other mode.
+func (f *fixture) randomWorld(t *rapid.T) {
 	f.Exec(`DELETE FROM subscriptions`)
 	f.Exec(`DELETE FROM organizations`)
 	f.Stripe.PutInOtherMode("sub_stray", "cus_stray")
-	f.Rules = worldRules(t)
+	f.Rules = randomRules(t)
 	orgs := rapid.IntRange(1, 4).Draw(t, "organizations")
 	customer := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("cus_%d", rapid.IntRange(0, 3).Draw(t, "customer")) })
-	known := rapid.Custom(func(t *rapid.T) string {
+	recordedCustomer := rapid.Custom(func(t *rapid.T) string {
 		if rapid.IntRange(0, 11).Draw(t, "of the other mode") == 0 {
 			return "cus_stray"
 		}
-		return customer.Draw(t, "known")
+		return customer.Draw(t, "of the key's mode")
 	})
 	tier := rapid.SampledFrom([]string{"free", "starter", "pro"})
 	recorded := rapid.Permutation([]string{"sub_0", "sub_1", "sub_2", "sub_3", "sub_4", "sub_5"}).Draw(t, "recorded")
-	stray := rapid.IntRange(0, 8).Draw(t, "whose subscription is of the other mode")
+	stray := rapid.IntRange(0, 8).Draw(t, "organization with a subscription of the other mode")
 	for i := range orgs {
 		id := fmt.Sprintf("org-%d", i)
 		f.Org(id, func(o *appschema.Organization) {
 			o.StripeCustomerID, o.SubscriptionTier = nil, tier.Draw(t, id+" tier")
 			o.SubscriptionStatus = rapid.SampledFrom([]string{"active", "past_due", "canceled"}).Draw(t, id+" status")
 			if rapid.IntRange(0, 3).Draw(t, id+" has a customer") > 0 {
-				o.StripeCustomerID = new(known.Draw(t, id))
+				o.StripeCustomerID = new(recordedCustomer.Draw(t, id))
 			}
 		})
 		for n := range rapid.SampledFrom([]int{0, 1, 1, 1, 2}).Draw(t, id+" rows") {
 			f.Row(id, func(s *appschema.Subscription) {
 				s.ID, s.StripeSubscriptionID, s.PlanTier = fmt.Sprintf("row-%d-%d", i, n), new(recorded[2*i%6+n]), tier.Draw(t, id+" plan")
 				s.CreatedAt = created.AddDate(0, 0, n)
-				s.StripeCustomerID = new(known.Draw(t, id+" of row"))
+				s.StripeCustomerID = new(recordedCustomer.Draw(t, id+" of row"))
 				if rapid.IntRange(0, 4).Draw(t, id+" recorded") == 0 || i == 3 {
 					s.StripeSubscriptionID = nil
 				}
@@ -72,20 +72,20 @@ func (f *fixture) world(t *rapid.T) {
 			continue
 		}
 		s := stripetest.Subscription{
-			ID: id, CustomerID: customer.Draw(t, id), Items: items(t, id),
+			ID: id, CustomerID: customer.Draw(t, id), Items: randomItems(t, id),
 			Status:  rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "unpaid", "paused", "incomplete", "dormant"}).Draw(t, id+" status"),
 			Created: created.AddDate(0, 0, rapid.IntRange(0, 3).Draw(t, id+" created")).Unix(), CurrentPeriodStart: periodStart.Unix(), CurrentPeriodEnd: periodEnd.Unix(),
 		}
 		if rapid.Bool().Draw(t, id+" has metadata") {
-			spell := rapid.SampledFrom([]string{"org-%d", "org-%d", "ORG-%d"}).Draw(t, id+" spells")
-			s.Metadata = map[string]string{"orgId": fmt.Sprintf(spell, rapid.IntRange(0, 4).Draw(t, id+" names"))}
+			spelling := rapid.SampledFrom([]string{"org-%d", "org-%d", "ORG-%d"}).Draw(t, id+" spelling")
+			s.Metadata = map[string]string{"orgId": fmt.Sprintf(spelling, rapid.IntRange(0, 4).Draw(t, id+" names"))}
 		}
 		f.Stripe.PutSubscription(s)
 	}
 }
 
-// worldRules are those of a world: some prices and products are listed, and there may be a default.
-func worldRules(t *rapid.T) billing.Rules {
+// randomRules list some prices and products, and may have a default tier.
+func randomRules(t *rapid.T) billing.Rules {
 	r := rules
 	r.Prices = maps.Clone(rules.Prices)
 	r.Prices["price_seats"] = billing.Addon
@@ -94,8 +94,9 @@ func worldRules(t *rapid.T) billing.Rules {
 	return r
 }
 
-// items are one to three, of any price and product, some paid by use; or more than a subscription holds.
-func items(t *rapid.T, of string) []stripetest.Item {
+// randomItems returns one to three items of any price and product, some of them usage-based. Sometimes it adds ten
+// more, so that they do not fit into the subscription and must be listed.
+func randomItems(t *rapid.T, subscriptionID string) []stripetest.Item {
 	item := rapid.Custom(func(t *rapid.T) stripetest.Item {
 		return stripetest.Item{
 			PriceID:   rapid.SampledFrom([]string{"price_pro", "price_pro", "price_starter", "price_seats", "price_unknown", "price_use"}).Draw(t, "price"),
@@ -103,28 +104,28 @@ func items(t *rapid.T, of string) []stripetest.Item {
 			Metered:   rapid.IntRange(0, 3).Draw(t, "metered") == 0,
 		}
 	})
-	all := rapid.SliceOfN(item, 1, 3).Draw(t, of+" items")
-	if rapid.IntRange(0, 9).Draw(t, of+" has add-ons") == 0 {
+	all := rapid.SliceOfN(item, 1, 3).Draw(t, subscriptionID+" items")
+	if rapid.IntRange(0, 9).Draw(t, subscriptionID+" has add-ons") == 0 {
 		for range 10 {
 			all = append([]stripetest.Item{{PriceID: "price_seats"}}, all...)
 		}
 	}
 	for i := range all {
-		all[i].ID = fmt.Sprintf("si_%s_%d", of, i)
+		all[i].ID = fmt.Sprintf("si_%s_%d", subscriptionID, i)
 	}
 	return all
 }
 
-// known is what a world has of an organization, whoever asks for it.
-type known struct {
+// expectation is everything that the world has about an organization, found without the reconciler.
+type expectation struct {
 	record billing.Record
 	truth  billing.Truth
-	// connected by the metadata alone are some of the truth's subscriptions.
-	connected bool
+	// byMetadata is true if only metadata connects one of the truth's subscriptions with the organization.
+	byMetadata bool
 }
 
-// known looks at all there is, and finds what concerns each organization in a way of its own.
-func (f *fixture) known() map[string]known {
+// expectations reads all records and all subscriptions, and returns those that concern each organization.
+func (f *fixture) expectations() map[string]expectation {
 	f.Helper()
 	records, err := f.Store.Records(f.Context(), f.Texts(`SELECT id FROM organizations`))
 	if err != nil {
@@ -157,9 +158,9 @@ func (f *fixture) known() map[string]known {
 	for _, sub := range all {
 		exists[sub.ID] = true
 	}
-	found := map[string]known{}
+	expectations := map[string]expectation{}
 	for id, record := range records {
-		k := known{record: record, truth: billing.Truth{ReadAt: f.Clock.Now(), Claims: claims}}
+		e := expectation{record: record, truth: billing.Truth{ReadAt: f.Clock.Now(), Claims: claims}}
 		customers := record.CustomerIDs()
 		for _, sub := range all {
 			if record.Records(sub.ID) {
@@ -167,104 +168,105 @@ func (f *fixture) known() map[string]known {
 			}
 		}
 		for _, sub := range all {
-			led := record.Records(sub.ID) || slices.Contains(customers, sub.CustomerID)
-			if named := strings.EqualFold(sub.OrgID, id); led || named {
-				k.truth.Subscriptions = append(k.truth.Subscriptions, sub)
-				k.connected = k.connected || !led
+			byRecord := record.Records(sub.ID) || slices.Contains(customers, sub.CustomerID)
+			if byMetadata := strings.EqualFold(sub.OrgID, id); byRecord || byMetadata {
+				e.truth.Subscriptions = append(e.truth.Subscriptions, sub)
+				e.byMetadata = e.byMetadata || !byRecord
 			}
 		}
 		for _, id := range append(record.RecordedIDs(), record.CustomerIDs()...) {
 			if strings.HasSuffix(id, "_stray") {
-				k.truth.OtherMode = append(k.truth.OtherMode, id)
+				e.truth.OtherMode = append(e.truth.OtherMode, id)
 			}
-			k.truth.InKeyMode = k.truth.InKeyMode || exists[id]
+			e.truth.InKeyMode = e.truth.InKeyMode || exists[id]
 		}
-		found[id] = k
+		expectations[id] = e
 	}
-	return found
+	return expectations
 }
 
-// Without a sweep what metadata alone connects is searched for only before access is lowered: else an organization may
-// have less than the sweep would find for it, never be lowered to less.
+// Without a sweep, a worker searches for subscriptions that only metadata connects only before it lowers access. So an
+// organization may keep less access than the sweep would give it, but it is never lowered because of that.
 func TestBothStrategiesDecideAlike(t *testing.T) {
 	f := newFixture(t)
 	reasons := map[billing.Reason]int{}
-	connected := 0
+	byMetadata := 0
 	rapid.Check(t, func(t *rapid.T) {
-		f.world(t)
-		if rapid.Bool().Draw(t, "was repaired before") {
+		f.randomWorld(t)
+		if rapid.Bool().Draw(t, "repaired before") {
 			f.decidedBy(billing.StrategyRetrieve, false)
 		}
-		known := f.known()
+		expectations := f.expectations()
 		sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
 		for _, d := range sweep {
 			reasons[d.Reason]++
 		}
 		for id := range sweep {
 			switch {
-			case known[id].connected && !retrieve[id].Lowers:
-				connected++
+			case expectations[id].byMetadata && !retrieve[id].Lowers:
+				byMetadata++
 				delete(sweep, id)
 				delete(retrieve, id)
 			case sweep[id].Reason == billing.ReasonNoSubscription && retrieve[id].Reason == billing.ReasonOtherMode:
-				sweep[id] = retrieve[id] // only a request for the customer tells, and nobody has anything to lose
+				sweep[id] = retrieve[id] // only a request for the customer shows its mode, and the organization has no access to lose
 			}
 		}
 		if diff := cmp.Diff(retrieve, sweep, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("-retrieve +sweep:\n%s", diff)
 		}
 	})
-	if connected == 0 {
-		t.Error("metadata alone connected no organization with a subscription")
+	if byMetadata == 0 {
+		t.Error("in no world did only metadata connect an organization with a subscription")
 	}
 	for _, reason := range []billing.Reason{
 		billing.ReasonInSync, billing.ReasonRepaired, billing.ReasonRowInserted, billing.ReasonNoSubscription, billing.ReasonSubscriptionConflict,
 		billing.ReasonSubscriptionMissing, billing.ReasonUnknownStatus, billing.ReasonTierUnresolved, billing.ReasonOtherMode,
 	} {
 		if reasons[reason] == 0 {
-			t.Errorf("no organization was %s; there were %v", reason, slices.Sorted(maps.Keys(reasons)))
+			t.Errorf("no organization had the reason %s; the reasons were %v", reason, slices.Sorted(maps.Keys(reasons)))
 		}
 	}
 }
 
-// No plan lowers access unless every endpoint that could name a candidate was asked and answered; what is planned then
-// is what all that there is leads to. The search lags, an account may have none, and Stripe may be away.
-func TestNoPlanLowersAccessUnlessEveryEndpointThatCouldNameACandidateAnswered(t *testing.T) {
+// A plan lowers access only if every endpoint that could name a candidate was read. Then it equals the plan that follows
+// from all subscriptions. The search lags, the account may have no search, and an endpoint may be unavailable.
+func TestPlanLowersAccessOnlyIfEveryEndpointThatCouldNameACandidateAnswered(t *testing.T) {
 	for _, strategy := range []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			seen := map[string]int{}
+			worlds := map[string]int{} // kind -> number
 			rapid.Check(t, func(t *rapid.T) {
-				f.world(t)
-				seen[f.lowerings(t, strategy)]++
+				f.randomWorld(t)
+				worlds[f.checkLowerings(t, strategy)]++
 			})
-			for _, kind := range []string{"nothing lowered", "lowered", "lowered without search", "lowered while an endpoint was away"} {
-				if seen[kind] == 0 {
-					t.Errorf("in no world was %s: %v", kind, seen)
+			for _, kind := range []string{"nothing lowered", "lowered", "lowered without search", "lowered while an endpoint was unavailable"} {
+				if worlds[kind] == 0 {
+					t.Errorf("no world was of the kind %q: %v", kind, worlds)
 				}
 			}
-			t.Log(seen)
+			t.Log(worlds)
 		})
 	}
 }
 
-// lowerings has the world reconciled, checks what was lowered, and says which kind of world it was.
-func (f *fixture) lowerings(t *rapid.T, strategy billing.Strategy) (kind string) {
+// checkLowerings reconciles the world in a dry run, checks every plan that lowers access, and returns the kind of the
+// world.
+func (f *fixture) checkLowerings(t *rapid.T, strategy billing.Strategy) (kind string) {
 	lag := time.Duration(rapid.IntRange(0, 60).Draw(t, "seconds that the search lags")) * time.Second
-	search := rapid.IntRange(0, 3).Draw(t, "search") > 0
-	fresh := rapid.IntRange(0, 3).Draw(t, "found by the search already") == 0
-	away := rapid.SampledFrom([]stripetest.Endpoint{
+	hasSearch := rapid.IntRange(0, 3).Draw(t, "search") > 0
+	searchLags := rapid.IntRange(0, 3).Draw(t, "search still lags") == 0
+	unavailable := rapid.SampledFrom([]stripetest.Endpoint{
 		"", "", "", stripetest.SearchSubscriptions, stripetest.ListSubscriptions, stripetest.RetrieveSubscription, stripetest.ListItems,
-	}).Draw(t, "away")
-	f.Stripe.SetSearch(search, lag)
-	if !fresh {
+	}).Draw(t, "unavailable")
+	f.Stripe.SetSearch(hasSearch, lag)
+	if !searchLags {
 		f.Clock.Advance(lag)
 	}
-	known := f.known()
+	expectations := f.expectations()
 	f.resetRuns()
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ScheduledFor: start, DryRun: true, Strategy: strategy})
-	if away != "" {
-		defer f.Stripe.AddFault(stripetest.Fault{Endpoint: away, Kind: stripetest.Unavailable})()
+	if unavailable != "" {
+		defer f.Stripe.AddFault(stripetest.Fault{Endpoint: unavailable, Kind: stripetest.Unavailable})()
 	}
 	f.Proxy.Answers()
 	f.deliver(f.Reconciler(nil), scheduledID, f.ItemIDs(scheduledID)...)
@@ -275,35 +277,35 @@ func (f *fixture) lowerings(t *rapid.T, strategy billing.Strategy) (kind string)
 			continue
 		}
 		kind = "lowered"
-		k := known[id]
-		if missed := k.unanswered(requests, strategy); len(missed) > 0 {
-			t.Errorf("%s was lowered, but %v did not answer", id, missed)
+		e := expectations[id]
+		if unread := e.unread(requests, strategy); len(unread) > 0 {
+			t.Errorf("the plan lowers %s, but these were not read: %v", id, unread)
 		}
-		unavailable := slices.ContainsFunc(f.Item(scheduledID, id).Warnings, func(w billing.Warning) bool { return w.Code == billing.WarnSearchUnavailable })
-		if want := !search && strategy == billing.StrategyRetrieve; unavailable != want {
-			t.Errorf("%s has the warning that there is no search: %t", id, unavailable)
+		warns := slices.ContainsFunc(f.Item(scheduledID, id).Warnings, func(w billing.Warning) bool { return w.Code == billing.WarnSearchUnavailable })
+		if want := !hasSearch && strategy == billing.StrategyRetrieve; warns != want {
+			t.Errorf("%s: the warning %s is present: %t, want %t", id, billing.WarnSearchUnavailable, warns, want)
 		}
-		if strategy == billing.StrategyRetrieve && k.connected && (!search || fresh && lag > 0) {
-			continue // not found, as is said
+		if strategy == billing.StrategyRetrieve && e.byMetadata && (!hasSearch || searchLags && lag > 0) {
+			continue // the search cannot find these subscriptions, which is documented
 		}
-		want, err := f.Rules.Plan(k.truth, k.record)
+		want, err := f.Rules.Plan(e.truth, e.record)
 		if diff := cmp.Diff(changesText(f.TB, want.Changes), d.Changes); err != nil || diff != "" || want.GoverningID != d.SubscriptionID {
-			t.Errorf("%s: all there is leads to %s, %v; planned was %s (-want +got)\n%s", id, want.GoverningID, err, d.SubscriptionID, diff)
+			t.Errorf("%s: governing subscription %s, want %s, %v (-want +got)\n%s", id, d.SubscriptionID, want.GoverningID, err, diff)
 		}
 	}
 	switch {
-	case kind == "lowered" && away != "":
-		return "lowered while an endpoint was away"
-	case kind == "lowered" && !search:
+	case kind == "lowered" && unavailable != "":
+		return "lowered while an endpoint was unavailable"
+	case kind == "lowered" && !hasSearch:
 		return "lowered without search"
 	default:
 		return kind
 	}
 }
 
-// unanswered is what could name a candidate of the organization and did not answer.
-func (k known) unanswered(requests []testworld.Answered, strategy billing.Strategy) (missed []string) {
-	answer := func(path, key, value string) bool {
+// unread returns the sources that could name a candidate of the organization, and for which no request was answered.
+func (e expectation) unread(requests []testworld.Answered, strategy billing.Strategy) (sources []string) {
+	answered := func(path, key, value string) bool {
 		return slices.ContainsFunc(requests, func(r testworld.Answered) bool {
 			if key != "" && r.URL.Query().Get(key) != value {
 				return false
@@ -311,38 +313,38 @@ func (k known) unanswered(requests []testworld.Answered, strategy billing.Strate
 			return r.URL.Path == path && r.Status < http.StatusInternalServerError
 		})
 	}
-	customers := k.record.CustomerIDs()
-	for _, sub := range k.truth.Subscriptions {
-		if k.record.Records(sub.ID) {
+	customers := e.record.CustomerIDs()
+	for _, sub := range e.truth.Subscriptions {
+		if e.record.Records(sub.ID) {
 			customers = append(customers, sub.CustomerID)
 		}
 	}
 	for _, id := range customers {
-		if !answer("/v1/subscriptions", "customer", id) {
-			missed = append(missed, id)
+		if !answered("/v1/subscriptions", "customer", id) {
+			sources = append(sources, id)
 		}
 	}
-	ofCustomers := func(id string) bool {
-		return slices.ContainsFunc(k.truth.Subscriptions, func(sub billing.Subscription) bool { return sub.ID == id && slices.Contains(customers, sub.CustomerID) })
+	isOfCustomers := func(id string) bool {
+		return slices.ContainsFunc(e.truth.Subscriptions, func(sub billing.Subscription) bool { return sub.ID == id && slices.Contains(customers, sub.CustomerID) })
 	}
-	singly := k.record.RecordedIDs()
-	for _, sub := range k.truth.Subscriptions {
-		if strategy == billing.StrategySweep && strings.EqualFold(sub.OrgID, k.record.Org.ID) {
-			singly = append(singly, sub.ID)
+	retrieved := e.record.RecordedIDs()
+	for _, sub := range e.truth.Subscriptions {
+		if strategy == billing.StrategySweep && strings.EqualFold(sub.OrgID, e.record.Org.ID) {
+			retrieved = append(retrieved, sub.ID)
 		}
-		if len(sub.Items) > 10 && ofCustomers(sub.ID) && !answer("/v1/subscription_items", "subscription", sub.ID) {
-			missed = append(missed, "items of "+sub.ID)
-		}
-	}
-	for _, id := range singly {
-		if !answer("/v1/subscriptions/"+id, "", "") && !ofCustomers(id) {
-			missed = append(missed, id)
+		if len(sub.Items) > 10 && isOfCustomers(sub.ID) && !answered("/v1/subscription_items", "subscription", sub.ID) {
+			sources = append(sources, "items of "+sub.ID)
 		}
 	}
-	if strategy == billing.StrategyRetrieve && !answer("/v1/subscriptions/search", "query", "metadata['orgId']:'"+k.record.Org.ID+"'") {
-		missed = append(missed, "search")
+	for _, id := range retrieved {
+		if !answered("/v1/subscriptions/"+id, "", "") && !isOfCustomers(id) {
+			sources = append(sources, id)
+		}
 	}
-	return missed
+	if strategy == billing.StrategyRetrieve && !answered("/v1/subscriptions/search", "query", "metadata['orgId']:'"+e.record.Org.ID+"'") {
+		sources = append(sources, "search")
+	}
+	return sources
 }
 
 func changesText(t testing.TB, changes []billing.Change) string {

@@ -9,23 +9,23 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// usual is what happens to subscriptions on a day, by how often.
-var usual = []struct {
-	change string
-	of100  int
-}{{"renewed", 70}, {"max", 6}, {"starter", 6}, {"to end", 8}, {"past due", 5}, {"canceled", 5}}
+// usualChanges are the changes of a usual day, with the share of each in percent.
+var usualChanges = []struct {
+	name    string
+	percent int
+}{{"renewed", 70}, {"max", 6}, {"starter", 6}, {"cancel at period end toggled", 8}, {"past due", 5}, {"canceled", 5}}
 
 func usualChange(random *rand.Rand) string {
 	n := random.IntN(100)
-	for _, u := range usual {
-		if n -= u.of100; n < 0 {
-			return u.change
+	for _, c := range usualChanges {
+		if n -= c.percent; n < 0 {
+			return c.name
 		}
 	}
-	panic("they are not 100")
+	panic("the percentages of usualChanges are less than 100 in all")
 }
 
-// fingerprints are sums of what is compared of each organization and of its row.
+// fingerprints returns, by organization, a checksum of the compared columns of the organization and one of its row's.
 func (f *fixture) fingerprints() map[string][2]uint32 {
 	f.Helper()
 	sums := map[string][2]uint32{}
@@ -40,7 +40,7 @@ func (f *fixture) fingerprints() map[string][2]uint32 {
 	return sums
 }
 
-func (f *fixture) addFingerprints(sums map[string][2]uint32, place int, query string) {
+func (f *fixture) addFingerprints(sums map[string][2]uint32, index int, query string) {
 	f.Helper()
 	rows, err := f.DB.QueryContext(f.Context(), query)
 	if err != nil {
@@ -53,21 +53,21 @@ func (f *fixture) addFingerprints(sums map[string][2]uint32, place int, query st
 		if err := rows.Scan(&id, &sum); err != nil {
 			f.Fatal(err)
 		}
-		of := sums[id]
-		of[place] = sum
-		sums[id] = of
+		pair := sums[id]
+		pair[index] = sum
+		sums[id] = pair
 	}
 	if err := rows.Err(); err != nil {
 		f.Fatal(err)
 	}
 }
 
-// TestMissedWebhooksAreRepairedWithinTheHour: a day of a business with 1,000 customers, or MISSED_ORGS, whose webhook
-// handles all events but 40: for half of those the endpoint is down, for half the handler fails.
+// TestMissedWebhooksAreRepairedWithinTheHour simulates a day of an application with 1,000 organizations (MISSED_ORGS
+// changes that). Its webhook misses 40 events: for half of them the endpoint is down, for half the handler fails. The
+// test also checks how many requests the catch-ups send.
 func TestMissedWebhooksAreRepairedWithinTheHour(t *testing.T) {
-	const missedWebhooks, day = 40, 24
+	const missedWebhooks, hoursADay, changesAnHour = 40, 24, 60
 	orgs := fromEnvironment(t, "MISSED_ORGS", 1000)
-	const changesAnHour = 60
 	f := newFixture(t)
 	ids := make([]string, orgs)
 	for i := range ids {
@@ -76,97 +76,101 @@ func TestMissedWebhooksAreRepairedWithinTheHour(t *testing.T) {
 	f.Subscribers(ids...)
 	f.enumerate(f.Enumerator(nil), scheduled)
 	f.finish(scheduledID)
-	f.Clock.Advance(2 * time.Minute) // the catch-up is due 2 minutes past the hour
+	f.Clock.Advance(2 * time.Minute) // catch-ups start 2 minutes past the hour
 
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
-	drop := map[int]bool{}
-	for len(drop) < missedWebhooks {
-		drop[random.IntN(day*changesAnHour)] = true
+	isMissed := map[int]bool{} // by the number of the change
+	for len(isMissed) < missedWebhooks {
+		isMissed[random.IntN(hoursADay*changesAnHour)] = true
 	}
-	missed := map[string]time.Time{} // whom a catch-up has yet to repair, and since when
+	unrepaired := map[string]time.Time{} // organization -> when the webhook missed its event
 	repaired, written, named, reads, pages, listed := 0, 0, 0, 0, 0, 0
-	for hour := range day + 1 {
+	for hour := range hoursADay + 1 {
 		for i := range changesAnHour {
 			f.Clock.Advance(time.Minute)
 			n := hour*changesAnHour + i
-			if hour == day {
+			if hour == hoursADay { // the day is over, only its last catch-up follows
 				continue
 			}
 			id := ids[random.IntN(orgs)]
 			sub, _ := f.Stripe.Subscription("sub_" + id)
-			if _, waits := missed[id]; waits || sub.Status == "canceled" {
+			if _, waits := unrepaired[id]; waits || sub.Status == "canceled" {
 				continue
 			}
-			down := n%2 == 0
-			f.change(id, drop[n] && down, changes[usualChange(random)])
-			if drop[n] {
-				missed[id] = f.Clock.Now()
+			endpointIsDown := isMissed[n] && n%2 == 0
+			f.change(id, endpointIsDown, changes[usualChange(random)])
+			if isMissed[n] {
+				unrepaired[id] = f.Clock.Now()
 				continue
 			}
-			f.handled(id)
+			f.webhookHandles(id)
 		}
 		before := f.fingerprints()
 		s := f.catchUp()
-		_, run := f.due()
-		w := f.Run(run).Window
+		_, run := f.dueCatchUp()
+		window := f.Run(run).Window
 		changed := map[string]bool{}
 		for id, sum := range f.fingerprints() {
 			if before[id] != sum {
 				changed[id] = true
 			}
 		}
-		for id, since := range missed {
-			if since.After(w.To) {
+		for id, missedAt := range unrepaired {
+			if missedAt.After(window.To) {
 				continue
 			}
-			delete(missed, id)
+			delete(unrepaired, id)
 			repaired++
 			if e, err := f.Reconciler(nil).Explain(t.Context(), id); err != nil || len(e.Plan.Changes) > 0 {
 				t.Errorf("seed %d, hour %d: %s is not repaired: %+v, %v", seed, hour, id, e.Plan, err)
 			}
-			if changed[id] { // else another event led to it before, or what was missed had changed nothing that is compared
+			// An earlier catch-up may have repaired it because of another event, or the missed event changed no
+			// compared column.
+			if changed[id] {
 				written++
 			}
 			delete(changed, id)
 		}
-		for id := range missed { // those whose webhook still has its chance may be repaired before, by another event
+		// The other unrepaired ones are not due yet, but another event may have led to their repair.
+		for id := range unrepaired {
 			delete(changed, id)
 		}
 		if len(changed) > 0 || s.Errors+s.Pending > 0 {
-			t.Errorf("seed %d, hour %d: others were touched: %v, %+v", seed, hour, changed, s)
+			t.Errorf("seed %d, hour %d: the catch-up changed other organizations: %v, %+v", seed, hour, changed, s)
 		}
 		events := 0
 		for _, e := range f.Stripe.Events() {
-			if e.Created >= w.From.Unix() && e.Created <= w.To.Unix() {
+			if e.Created >= window.From.Unix() && e.Created <= window.To.Unix() {
 				events++
 			}
 		}
 		used := f.Run(run).Usage
-		ofLog := 1 + (events+99)/100
+		eventRequests := 1 + (events+99)/100
 		if events == 0 {
-			ofLog = 2
+			eventRequests = 2
 		}
-		pages, listed, named = pages+ofLog, listed+events, named+s.TotalOrganizations
-		reads += int(used.List+used.Retrieve+used.Other) - ofLog
+		pages, listed, named = pages+eventRequests, listed+events, named+s.TotalOrganizations
+		reads += int(used.List+used.Retrieve+used.Other) - eventRequests
 	}
 	if written < repaired/2 {
-		t.Errorf("seed %d: of %d only %d were written", seed, repaired, written)
+		t.Errorf("seed %d: the catch-ups wrote only %d of %d repaired organizations", seed, written, repaired)
 	}
-	if len(missed) > 0 {
-		t.Errorf("seed %d: nobody has looked at %v", seed, missed)
+	if len(unrepaired) > 0 {
+		t.Errorf("seed %d: no catch-up repaired %v", seed, unrepaired)
 	}
 	ratio := float64(reads) / float64(named)
-	t.Logf("seed %d: %d missed webhooks repaired; %d events listed in %d pages by %d catch-ups; %d organizations named and %d times read, %.2f each", seed, repaired, listed, pages, day+1, named, reads, ratio)
+	t.Logf("seed %d: %d missed webhooks repaired; %d catch-ups listed %d events with %d requests; they read %d named organizations with %d requests, %.2f for each",
+		seed, repaired, hoursADay+1, listed, pages, named, reads, ratio)
 	if ratio > 1.2 {
-		t.Errorf("seed %d: %.2f requests for each organization that is named", seed, ratio)
+		t.Errorf("seed %d: %.2f requests for each named organization", seed, ratio)
 	}
 
 	f.Clock.Advance(time.Hour)
-	req, id := f.due()
+	req, _ := f.dueCatchUp()
 	req.Strategy = billing.StrategySweep
 	full := f.enumerate(f.Enumerator(nil), req)
 	if s := f.finish(full.RunID); s.TotalOrganizations != orgs || s.Skipped != orgs {
-		t.Errorf("seed %d: the sweep after %s found %+v", seed, id, s)
+		t.Errorf("seed %d: after the day a full run found %+v", seed, s)
 	}
 }

@@ -747,7 +747,7 @@ func TestUnwrittenChangesAreNotListed(t *testing.T) {
 	f.OpenRun(runID, []string{"org-1"})
 	r := f.Reconciler(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin Apply" {
-			f.owner("org-1") //nolint:contextcheck // the test writes in its own time
+			f.owner("org-1") //nolint:contextcheck // the statement is the test's, not the step's
 		}
 		return nil
 	}})

@@ -19,7 +19,8 @@ import (
 // schemaFolder has a schema for each type of announcement, as consumers get it.
 const schemaFolder = "../../infra/schema"
 
-// schemas are the published ones, by the detail-type of their events, but they allow no key that they do not name.
+// schemas returns the published schemas by the detail-type of their events. Unlike the published ones, they refuse
+// unknown keys.
 var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 	files, err := filepath.Glob(schemaFolder + "/*.json")
 	if err != nil {
@@ -35,7 +36,7 @@ var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 		if err != nil {
 			return nil, err
 		}
-		closed(document)
+		refuseUnknownKeys(document)
 		compiler := jsonschema.NewCompiler()
 		compiler.AssertFormat()
 		if err := compiler.AddResource(file, document); err != nil {
@@ -45,39 +46,39 @@ var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 		if err != nil {
 			return nil, err
 		}
-		of := document.(map[string]any)["properties"].(map[string]any)["detail-type"].(map[string]any)["enum"].([]any)
-		all[of[0].(string)] = schema
+		types := document.(map[string]any)["properties"].(map[string]any)["detail-type"].(map[string]any)["enum"].([]any)
+		all[types[0].(string)] = schema
 	}
 	return all, nil
 })
 
-// closed has every object of the schema refuse keys that it does not name: consumers ignore such, but what is sent
-// is to be published.
-func closed(schema any) {
+// refuseUnknownKeys makes every object of the schema refuse keys that it does not name. Consumers ignore unknown keys,
+// but every key that is sent must be published.
+func refuseUnknownKeys(schema any) {
 	switch s := schema.(type) {
 	case map[string]any:
 		if _, named := s["properties"]; named && s["additionalProperties"] == nil {
 			s["additionalProperties"] = false
 		}
 		for _, part := range s {
-			closed(part)
+			refuseUnknownKeys(part)
 		}
 	case []any:
 		for _, part := range s {
-			closed(part)
+			refuseUnknownKeys(part)
 		}
 	}
 }
 
-// wantAsPublished holds an event to its schema.
-func wantAsPublished(t testing.TB, e eventserver.Event) {
+// wantPublishedSchema checks that the event matches its schema.
+func wantPublishedSchema(t testing.TB, e eventserver.Event) {
 	t.Helper()
-	if err := againstSchema(e); err != nil {
-		t.Errorf("%s is not as published: %v\n%s", e.DetailType, err, e.Detail)
+	if err := validate(e); err != nil {
+		t.Errorf("%s does not match its published schema: %v\n%s", e.DetailType, err, e.Detail)
 	}
 }
 
-func againstSchema(e eventserver.Event) error {
+func validate(e eventserver.Event) error {
 	all, err := schemas()
 	if err != nil {
 		return err
@@ -100,7 +101,7 @@ func TestAnnouncementsMatchThePublishedSchema(t *testing.T) {
 	for _, s := range situations {
 		ids = append(ids, s.id)
 	}
-	ids = f.announcing(ids...)
+	ids = f.openRunOver(ids...)
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	for id, change := range map[string]func(*billing.Run){
 		"dry": testworld.DryRun, "stopped": func(r *billing.Run) { r.Status = billing.RunStopped }, "incomplete": func(*billing.Run) {},
@@ -115,30 +116,30 @@ func TestAnnouncementsMatchThePublishedSchema(t *testing.T) {
 	}
 	events := server.Events()
 	for _, e := range events {
-		wantAsPublished(t, e)
+		wantPublishedSchema(t, e)
 	}
-	got := heard(t, events)
+	got := consume(t, events)
 	if len(got.repairs) < 5 || len(got.ends) != 4 {
-		t.Errorf("only %d repairs and %v", len(got.repairs), got.ends)
+		t.Errorf("%d repairs were announced, want at least 5; the ends are %v, want 4", len(got.repairs), got.ends)
 	}
 
-	// The schemas would notice.
+	// The schemas refuse each of these mistakes.
 	for name, spoil := range map[string]func(string) string{
-		"an unknown key":      func(d string) string { return strings.Replace(d, `"version":1`, `"version":1,"name":"Somebody"`, 1) },
-		"another version":     func(d string) string { return strings.Replace(d, `"version":1`, `"version":2`, 1) },
-		"a key that is gone":  func(d string) string { return strings.Replace(d, `"stage":"",`, "", 1) },
-		"a value of its type": func(d string) string { return strings.Replace(d, `"livemode":false`, `"livemode":"false"`, 1) },
+		"an unknown key":          func(d string) string { return strings.Replace(d, `"version":1`, `"version":1,"name":"Somebody"`, 1) },
+		"another version":         func(d string) string { return strings.Replace(d, `"version":1`, `"version":2`, 1) },
+		"a missing key":           func(d string) string { return strings.Replace(d, `"stage":"",`, "", 1) },
+		"a value of another type": func(d string) string { return strings.Replace(d, `"livemode":false`, `"livemode":"false"`, 1) },
 	} {
 		for _, e := range events[:1] {
 			e.Detail = json.RawMessage(spoil(string(e.Detail)))
-			if againstSchema(e) == nil {
-				t.Errorf("%s is as published", name)
+			if validate(e) == nil {
+				t.Errorf("the schema accepts %s", name)
 			}
 		}
 	}
 	for _, e := range events {
 		if strings.Contains(string(e.Detail), "Name of org-") || strings.Contains(string(e.Detail), "Name of upgraded") {
-			t.Errorf("it names an organization: %s", e.Detail)
+			t.Errorf("an event has the name of an organization: %s", e.Detail)
 		}
 	}
 }

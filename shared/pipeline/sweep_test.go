@@ -225,7 +225,7 @@ func TestSnapshotRemovedMeanwhileDecidesNothing(t *testing.T) {
 	f.Stripe.ResetCounts()
 	closes := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin DecideInSync" {
-			f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) //nolint:contextcheck // the tap's ctx is the worker's
+			f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) //nolint:contextcheck // the statement is the test's, not the step's
 		}
 		return nil
 	}}
@@ -467,7 +467,7 @@ func TestDuplicateInBatchCostsNoRequest(t *testing.T) {
 	f.Stripe.ResetCounts()
 	other := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin DecideInSync" {
-			f.Exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the tap's ctx is the worker's
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the statement is the test's, not the step's
 		}
 		return nil
 	}}
