@@ -17,8 +17,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// odd serves a subscription with some of its members replaced.
-func odd(members map[string]any) func(*stripetest.Subscription) {
+// override makes Stripe answer with these values in place of the subscription's.
+func override(members map[string]any) func(*stripetest.Subscription) {
 	return func(s *stripetest.Subscription) { s.Override = members }
 }
 
@@ -50,7 +50,7 @@ func TestBadStripeDataIsErrorOfItsOrganizationOnly(t *testing.T) {
 	var orgs []string
 	for i, name := range names(bad) {
 		id := fmt.Sprintf("bad-%02d", i)
-		f.Subscriber(id, odd(bad[name]))
+		f.Subscriber(id, override(bad[name]))
 		orgs = append(orgs, id)
 	}
 	good := []string{"good-1", "good-2"}
@@ -65,16 +65,16 @@ func TestBadStripeDataIsErrorOfItsOrganizationOnly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			item, result := f.Item(runID, orgs[i]), results[orgs[i]]
 			if item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidSubscription || item.OrgID != orgs[i] {
-				t.Errorf("item is %s %q: %s", item.Outcome, item.Reason, item.Error)
+				t.Errorf("the item is %s %q: %s", item.Outcome, item.Reason, item.Error)
 			}
 			if !strings.Contains(item.Error, "nothing was written") || strings.Contains(item.Error, "\n") {
-				t.Errorf("error is %q", item.Error)
+				t.Errorf("the error is %q", item.Error)
 			}
 			if result.Disposition != pipeline.DeadLetter {
-				t.Errorf("disposition %d", result.Disposition)
+				t.Errorf("the disposition is %d, want a dead letter", result.Disposition)
 			}
 			if len(changed[orgs[i]]) > 0 {
-				t.Errorf("written: %v", changed[orgs[i]])
+				t.Errorf("the worker wrote %v", changed[orgs[i]])
 			}
 		})
 	}
@@ -97,10 +97,10 @@ func TestRowRefusedByMySQLIsErrorOfItsOrganizationOnly(t *testing.T) {
 	f.wantResult(results["refused"], pipeline.DeadLetter, billing.ReasonDatabaseRefused)
 	item := f.wantItem("refused", billing.OutcomeError, billing.ReasonDatabaseRefused)
 	if !strings.Contains(item.Error, "subscriptions") || !strings.Contains(item.Error, "frozen") {
-		t.Errorf("error is %q", item.Error)
+		t.Errorf("the error is %q", item.Error)
 	}
 	if changed := f.Cells().ChangedSince(before); len(changed["refused"]) > 0 {
-		t.Errorf("written: %v", changed["refused"])
+		t.Errorf("the worker wrote %v", changed["refused"])
 	}
 	for _, id := range []string{"good-1", "good-2"} {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
@@ -119,7 +119,7 @@ func names[V any](m map[string]V) []string {
 	return all
 }
 
-func TestMetadataIsReadRegardlessOfCaseAndSpace(t *testing.T) {
+func TestMetadataIsReadRegardlessOfCaseAndSpaces(t *testing.T) {
 	f := newFixture(t)
 	f.Org("typed", func(o *appschema.Organization) { o.SubscriptionTier = "starter" })
 	f.Row("typed", func(s *appschema.Subscription) { s.StripePriceID, s.PlanTier = new("price_of_nothing"), "starter" })
@@ -134,23 +134,22 @@ func TestMetadataIsReadRegardlessOfCaseAndSpace(t *testing.T) {
 	}
 }
 
-// TestOrderOfOrganizationsDoesNotMatter: in one batch, one by one, or shuffled into batches of any
-// size, every organization ends alike, however Stripe is read.
+// With every strategy, in any order and in batches of any size, each organization has the same outcome.
 func TestOrderOfOrganizationsDoesNotMatter(t *testing.T) {
 	for _, strategy := range billing.Strategies() {
 		t.Run(string(strategy), func(t *testing.T) {
-			var first map[string]billing.Item
-			var rows cells
+			var firstItems map[string]billing.Item
+			var firstRows cells
 			for seed := range uint64(4) {
-				items, after := inOrder(t, strategy, seed)
-				if first == nil {
-					first, rows = items, after
+				items, rows := reconcileShuffled(t, strategy, seed)
+				if firstItems == nil {
+					firstItems, firstRows = items, rows
 					continue
 				}
-				if diff := cmp.Diff(first, items); diff != "" {
+				if diff := cmp.Diff(firstItems, items); diff != "" {
 					t.Errorf("seed %d: items differ\n%s", seed, diff)
 				}
-				if diff := cmp.Diff(rows, after); diff != "" {
+				if diff := cmp.Diff(firstRows, rows); diff != "" {
 					t.Errorf("seed %d: rows differ\n%s", seed, diff)
 				}
 			}
@@ -158,9 +157,9 @@ func TestOrderOfOrganizationsDoesNotMatter(t *testing.T) {
 	}
 }
 
-// inOrder reconciles every situation, in an order that follows from the seed, and returns how
-// they end. Two that share a customer come in either order.
-func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]billing.Item, cells) {
+// reconcileShuffled reconciles every situation in the seed's order and batches. It returns the items and the
+// application's tables. Two situations share a customer: an even seed has them in one order, an odd seed in the other.
+func reconcileShuffled(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]billing.Item, cells) {
 	t.Helper()
 	f := newFixture(t)
 	ids := f.seed(situations)
@@ -183,7 +182,7 @@ func inOrder(t *testing.T, strategy billing.Strategy, seed uint64) (map[string]b
 	return f.items(), f.Cells().WithoutTimestamps()
 }
 
-// The tables are checked when a run starts; what becomes NULL after that is one organization's.
+// A run checks the tables when it starts. Here values become NULL after that.
 func TestNullInDatabaseIsErrorOfItsOrganizationOnly(t *testing.T) {
 	f := newFixture(t)
 	nulls := []string{"organizations.is_deleted", "organizations.subscription_tier", "organizations.updated_at", "subscriptions.status", "subscriptions.created_at"}
@@ -195,7 +194,7 @@ func TestNullInDatabaseIsErrorOfItsOrganizationOnly(t *testing.T) {
 		f.Subscriber(id, price("price_max"))
 	}
 	e := f.Enumerator(nil)
-	e.Work = sendAfter{e.Work, once(func() {
+	e.Work = hookedSender{e.Work, once(func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL, MODIFY updated_at TIMESTAMP NULL, MODIFY subscription_tier VARCHAR(10) NULL`)
 		f.Exec(`ALTER TABLE subscriptions MODIFY status VARCHAR(20) NULL, MODIFY created_at TIMESTAMP NULL`)
 		for i, field := range nulls {
@@ -215,7 +214,7 @@ func TestNullInDatabaseIsErrorOfItsOrganizationOnly(t *testing.T) {
 		id := fmt.Sprintf("bad-%02d", i)
 		f.wantResult(results[id], pipeline.DeadLetter, billing.ReasonInvalidRecord)
 		if item := f.Item(run.RunID, id); item.Outcome != billing.OutcomeError || item.Reason != billing.ReasonInvalidRecord || !strings.Contains(item.Error, field) || len(changed[id]) > 0 {
-			t.Errorf("%s: %+v, changed %v", field, item, changed[id])
+			t.Errorf("%s: %+v, the worker wrote %v", field, item, changed[id])
 		}
 	}
 	for _, id := range []string{"good-1", "good-2"} {
@@ -225,14 +224,14 @@ func TestNullInDatabaseIsErrorOfItsOrganizationOnly(t *testing.T) {
 	}
 }
 
-// sendAfter does something before the first message is sent.
-type sendAfter struct {
+// hookedSender calls before each time before it sends messages.
+type hookedSender struct {
 	pipeline.WorkSender
 
-	first func()
+	before func()
 }
 
-func (s sendAfter) SendWork(ctx context.Context, runID string, orgIDs []string) error {
-	s.first()
+func (s hookedSender) SendWork(ctx context.Context, runID string, orgIDs []string) error {
+	s.before()
 	return s.WorkSender.SendWork(ctx, runID, orgIDs)
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// TestEnumeratorWithShortInvocationsFinishesEventually gives each invocation a small part of the time
-// that the work takes. The clock is the test's: it moves with every call to the outside.
+// Each invocation has a small part of the time that the work takes. The test advances the clock at every call.
 func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 	const orgs, subscriptions = 50_000, 3000
 	const call, each, reserve = 20 * time.Millisecond, 2 * time.Second, 400 * time.Millisecond
@@ -24,8 +23,8 @@ func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 	for i := range subscriptions {
 		f.Stripe.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%05d", i), CustomerID: fmt.Sprintf("cus_%05d", i), Created: created.Unix() + int64(i)})
 	}
-	var end time.Time           // of the invocation
-	var stop context.CancelFunc // what its reserve does before that
+	var end time.Time           // when the invocation's time is over
+	var stop context.CancelFunc // called when only the reserve is left
 	e := f.Enumerator(&hooks{Before: func(context.Context, string) error {
 		f.Clock.Advance(call)
 		if f.Clock.Now().After(end.Add(-reserve)) {
@@ -41,10 +40,10 @@ func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 		got, err := e.Run(ctx, req)
 		cancel()
 		if over := f.Clock.Now().After(end); err != nil || over {
-			t.Fatalf("invocation %d: %+v, %v, its time is over: %t", invocations, got, err, over)
+			t.Fatalf("invocation %d: %+v, %v; it ended too late: %t", invocations, got, err, over)
 		}
 		if f.Leased() {
-			t.Fatal("the lease was kept")
+			t.Fatal("the invocation did not release its lease")
 		}
 		invocations++
 		sent += got.Enqueued
@@ -55,46 +54,46 @@ func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 		t.Errorf("%+v", run)
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != subscriptions {
-		t.Errorf("%d subscriptions in the snapshot", n)
+		t.Errorf("the snapshot has %d subscriptions, want %d", n, subscriptions)
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'pending'`); n != orgs {
-		t.Errorf("%d items", n)
+		t.Errorf("%d items are pending, want %d", n, orgs)
 	}
-	// An invocation that is cut off between the queue's answer and the cursor has its last page sent once
-	// more by the next; one that is cut off before the queue's answer does not count what it sent.
+	// If an invocation ends between the queue's answer and the cursor, the next one sends the page again. If it ends
+	// before the queue's answer, it does not count the page.
 	if sent < orgs-invocations*e.PageSize || sent > orgs+invocations*e.PageSize {
-		t.Errorf("%d messages were counted as sent", sent)
+		t.Errorf("the invocations counted %d messages as sent", sent)
 	}
 	if n := len(distinct(f.SentWork(scheduledID))); n != orgs {
-		t.Errorf("%d organizations were sent", n)
+		t.Errorf("messages of %d organizations were sent, want %d", n, orgs)
 	}
 	t.Logf("%d invocations of %v", invocations, each)
 	if invocations < 3 {
-		t.Errorf("%d invocations: the time was not too short", invocations)
+		t.Errorf("only %d invocations were needed, so the test checked nothing", invocations)
 	}
 }
 
-func TestEnumeratorKeepsAReserveOfItsTime(t *testing.T) {
+func TestEnumeratorReservesAPartOfItsTime(t *testing.T) {
 	for given, most := range map[time.Duration]time.Duration{time.Hour: 15 * time.Second, 10 * time.Second: 2 * time.Second} {
 		f := newFixture(t)
 		ctx, cancel := context.WithTimeout(t.Context(), given)
 		end, _ := ctx.Deadline()
-		var kept time.Duration
+		var reserve time.Duration
 		e := f.Enumerator(&hooks{Before: func(ctx context.Context, _ string) error {
-			within, _ := ctx.Deadline()
-			kept = end.Sub(within)
+			deadline, _ := ctx.Deadline()
+			reserve = end.Sub(deadline)
 			return testworld.ErrKilled
 		}})
 		_, err := e.Run(ctx, scheduled)
 		cancel()
-		// Some of the time passed before a fifth of it was taken.
-		if !errors.Is(err, testworld.ErrKilled) || kept > most || kept < most/2 {
-			t.Errorf("%v of %v were kept, want %v at most; %v", kept, given, most, err)
+		// The reserve is less than most, because some time passed before it was calculated.
+		if !errors.Is(err, testworld.ErrKilled) || reserve > most || reserve < most/2 {
+			t.Errorf("the reserve of %v is %v, want at most %v; %v", given, reserve, most, err)
 		}
 	}
 }
 
-// customers inserts organizations of which only the customer is known, many at a time.
+// customers inserts n organizations that have only a customer, many in a statement.
 func (f *fixture) customers(n int) {
 	f.Helper()
 	const chunk = 1000

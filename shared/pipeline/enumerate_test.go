@@ -22,10 +22,10 @@ import (
 
 const scheduledID = "2026-11-22T03:00:00Z"
 
-// scheduled is what the schedule asks for.
+// scheduled is the request of the schedule.
 var scheduled = pipeline.Request{ScheduledFor: start}
 
-// customersOnly inserts organizations of which only the customer is known.
+// customersOnly inserts organizations that have only a customer.
 func (f *fixture) customersOnly(ids ...string) {
 	f.Helper()
 	for _, id := range ids {
@@ -73,16 +73,16 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{`{"version":1,"runId":"` + scheduledID + `"}`}, f.Received(f.Results)); diff != "" {
-		t.Error("progress:", diff)
+		t.Error("progress messages (-want +got):", diff)
 	}
 	run := f.Run(scheduledID)
 	if run.Status != billing.RunRunning || !run.Listed || run.Total != 11 || run.DowngradeLimit != 10 ||
 		!run.StartedAt.Equal(start) || !run.DeadlineAt.Equal(start.Add(12*time.Hour)) || f.Leased() {
-		t.Errorf("run is %+v", run)
+		t.Errorf("the run is %+v", run)
 	}
 }
 
-func TestPagesThatEndWithTheOrganizations(t *testing.T) {
+func TestEveryOrganizationIsSentIfTheLastPageIsFull(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 6} {
 		f := newFixture(t)
 		f.customersOnly(numbered(n)...)
@@ -118,25 +118,25 @@ func TestEnumeratorKilledAnywhereSendsEveryOrganization(t *testing.T) {
 		if k.Dead() && err == nil {
 			t.Errorf("a killed enumerator succeeded")
 		}
-		if f.CountRuns() == 0 { // died before it opened the run: the schedule tries again
+		if f.CountRuns() == 0 { // it died before it opened the run, so the schedule tries again
 			f.enumerate(f.Enumerator(nil), scheduled)
 		}
 		f.Clock.Advance(2 * time.Minute) // the lease has expired
 		again := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
 		if !again.Done {
-			t.Errorf("resumed: %+v", again)
+			t.Errorf("the resumed enumeration returned %+v", again)
 		}
 		if got := f.Status(scheduledID); got != billing.RunRunning {
-			t.Errorf("run is %s", got)
+			t.Errorf("the run is %s", got)
 		}
 		if diff := cmp.Diff(ids, f.ItemIDs(scheduledID)); diff != "" {
-			t.Error("items:", diff)
+			t.Error("items (-want +got):", diff)
 		}
 		if diff := cmp.Diff(ids, distinct(f.SentWork(scheduledID))); diff != "" {
-			t.Error("messages:", diff)
+			t.Error("messages (-want +got):", diff)
 		}
 		if f.Run(scheduledID).Total != len(ids) {
-			t.Errorf("total is %d", f.Run(scheduledID).Total)
+			t.Errorf("the run's total is %d, want %d", f.Run(scheduledID).Total, len(ids))
 		}
 	})
 }
@@ -151,13 +151,10 @@ func TestSecondEnumeratorDoesNotTouchLeasedRun(t *testing.T) {
 			f.resetRuns()
 			second := once(func() {
 				got, err := f.Enumerator(nil).Run(t.Context(), req)
-				if err != nil || got.Enqueued != 0 {
-					t.Errorf("the second enumerator: %+v, %v", got, err)
+				// The tick finds no run to resume, so it is done. The others know that the run is not sent yet.
+				if err != nil || got.Enqueued != 0 || got.Done != req.ResumeAll {
+					t.Errorf("the second enumerator returned %+v, %v", got, err)
 				}
-				if req.ResumeAll == got.Done { // the tick has nothing to do; the others know it is not sent yet
-					return
-				}
-				t.Errorf("the second enumerator: %+v", got)
 			})
 			first := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 				if call == "SendWork" {
@@ -187,17 +184,17 @@ func TestEnumeratorStopsWhenItsLeaseIsTaken(t *testing.T) {
 		return nil
 	}})
 	if got := f.enumerate(slow, scheduled); got.Done || got.Enqueued != 3 {
-		t.Errorf("the slow enumerator: %+v", got)
+		t.Errorf("the slow enumerator returned %+v", got)
 	}
 	if got := f.Status(scheduledID); got != billing.RunRunning {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 	if diff := cmp.Diff(numbered(5), distinct(f.SentWork(scheduledID))); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// Between reading a run and taking its lease another enumerator may have been at it.
+// Another enumerator may work on the run after this one read the run and before it takes the lease.
 func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(8)...)
@@ -213,7 +210,7 @@ func TestEnumeratorContinuesAtTheCursor(t *testing.T) {
 			return nil
 		}})
 		if _, err := other.Run(t.Context(), scheduled); err == nil {
-			t.Error("it could send everything")
+			t.Error("the other enumerator was not killed")
 		}
 	})
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
@@ -240,7 +237,7 @@ func TestScheduledRunIDIsItsTime(t *testing.T) {
 		}
 	}
 	if n := f.CountRuns(); n != 1 {
-		t.Errorf("%d runs", n)
+		t.Errorf("the number of runs is %d", n)
 	}
 	if diff := cmp.Diff([]string{"org-1"}, f.SentWork(scheduledID)); diff != "" {
 		t.Error(diff)
@@ -252,16 +249,16 @@ func TestManualRunBelongsToItsRequest(t *testing.T) {
 	f.customersOnly("org-1")
 	first := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
 	if id, err := uuid.Parse(first.RunID); err != nil || id.Version() != 7 {
-		t.Errorf("run id %q is no UUIDv7: %v", first.RunID, err)
+		t.Errorf("the run id %q is not a UUIDv7: %v", first.RunID, err)
 	}
 	if again := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"}); again.RunID != first.RunID || again.Enqueued != 0 || !again.Done {
-		t.Errorf("second delivery: %+v", again)
+		t.Errorf("the second delivery returned %+v", again)
 	}
 	if other := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-2"}); other.RunID == first.RunID {
 		t.Error("another request got the same run")
 	}
 	if n := f.CountRuns(); n != 2 {
-		t.Errorf("%d runs", n)
+		t.Errorf("%d runs, want 2", n)
 	}
 }
 
@@ -269,7 +266,7 @@ func TestRepeatedRequestResumesItsRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), pipeline.Request{RequestID: "request-1"}); err == nil {
-		t.Fatal("not killed")
+		t.Fatal("the enumerator was not killed")
 	}
 	f.Clock.Advance(2 * time.Minute)
 	got := f.enumerate(f.Enumerator(nil), pipeline.Request{RequestID: "request-1"})
@@ -286,13 +283,13 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 	f.customersOnly("org-1", "org-2")
 	f.enumerate(f.Enumerator(nil), scheduled)
 	for name, req := range map[string]pipeline.Request{
-		"dry":               {ScheduledFor: start, DryRun: true},
-		"one organization":  {ScheduledFor: start, OrgID: "org-1"},
-		"strategy":          {ScheduledFor: start, Strategy: "other"},
-		"resumed dry":       {ResumeRun: scheduledID, DryRun: true},
-		"resumed for one":   {ResumeRun: scheduledID, OrgID: "org-1"},
-		"resumed elsewise":  {ResumeRun: scheduledID, Strategy: "other"},
-		"resumed all wrong": {ResumeRun: scheduledID, DryRun: true, OrgID: "org-1"},
+		"dry run":                             {ScheduledFor: start, DryRun: true},
+		"one organization":                    {ScheduledFor: start, OrgID: "org-1"},
+		"other strategy":                      {ScheduledFor: start, Strategy: "other"},
+		"resumed as dry run":                  {ResumeRun: scheduledID, DryRun: true},
+		"resumed over one organization":       {ResumeRun: scheduledID, OrgID: "org-1"},
+		"resumed with other strategy":         {ResumeRun: scheduledID, Strategy: "other"},
+		"resumed with several other settings": {ResumeRun: scheduledID, DryRun: true, OrgID: "org-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.Enumerator(nil).Run(t.Context(), req)
@@ -300,7 +297,7 @@ func TestOtherSettingsForARunAreRefused(t *testing.T) {
 		})
 	}
 	if n := f.CountRuns(); n != 1 {
-		t.Errorf("%d runs", n)
+		t.Errorf("the number of runs is %d", n)
 	}
 }
 
@@ -312,7 +309,7 @@ func TestUnknownOrganizationOpensNoRun(t *testing.T) {
 		wantReason(t, err, billing.Permanent, billing.ReasonUnknownOrganization)
 	}
 	if n := f.CountRuns(); n != 0 {
-		t.Errorf("%d runs", n)
+		t.Errorf("the number of runs is %d", n)
 	}
 }
 
@@ -320,7 +317,7 @@ func TestRunOverOneOrganizationSendsItOnly(t *testing.T) {
 	for _, pageSize := range []int{1, 3} {
 		f := newFixture(t)
 		f.customersOnly(numbered(3)...)
-		f.Org("org-free", func(o *appschema.Organization) { o.StripeCustomerID = nil }) // asked for, so looked at
+		f.Org("org-free", func(o *appschema.Organization) { o.StripeCustomerID = nil }) // listed only because the request names it
 		for _, id := range []string{"org-001", "org-free"} {
 			e := f.Enumerator(nil)
 			e.PageSize = pageSize
@@ -346,14 +343,14 @@ func (f *fixture) decide(runID string, outcome billing.Outcome, orgIDs ...string
 	}
 }
 
-func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
+func TestResumeSendsPendingOrganizationsOnly(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
 		"a stopped run": func(f *fixture) {
 			if _, err := f.Store.StopRun(f.Context(), scheduledID, billing.ReasonStripeUnauthorized, "bad key", f.Clock.Now()); err != nil {
 				f.Fatal(err)
 			}
 		},
-		"a run that lost its messages": func(*fixture) {},
+		"a run whose messages were lost": func(*fixture) {},
 		"an incomplete run": func(f *fixture) {
 			f.Clock.Advance(13 * time.Hour)
 			if _, err := f.Aggregator(nil).Tick(f.Context()); err != nil {
@@ -387,7 +384,7 @@ func TestResumingSendsOnlyWhatIsPending(t *testing.T) {
 	}
 }
 
-func TestResumeKilledAnywhereSendsWhatIsPending(t *testing.T) {
+func TestResumeKilledAnywhereSendsEveryPendingOrganization(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(6)...)
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
@@ -434,7 +431,7 @@ func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			if got := f.Stripe.Requests(); got.Total() > got.RetrieveAccount {
-				t.Errorf("%+v, with nobody to ask about", got)
+				t.Errorf("the enumerator sent %+v to Stripe although no organization is pending", got)
 			}
 			f.progress(runID)
 			if got := f.Status(runID); got != billing.RunCompleted {
@@ -444,7 +441,7 @@ func TestStoppedRunWithNothingPendingCompletesWhenResumed(t *testing.T) {
 	}
 }
 
-func TestResumingFinishedRunDoesNothing(t *testing.T) {
+func TestResumeOfCompletedRunDoesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly("org-1")
 	f.enumerate(f.Enumerator(nil), scheduled)
@@ -455,17 +452,16 @@ func TestResumingFinishedRunDoesNothing(t *testing.T) {
 	}
 	got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 	if !got.Done || got.Enqueued != 0 || f.Status(scheduledID) != billing.RunCompleted || len(f.Received(f.Work)) > 0 {
-		t.Errorf("%+v, run is %s", got, f.Status(scheduledID))
+		t.Errorf("%+v, the run is %s", got, f.Status(scheduledID))
 	}
 	if got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true}); !got.Done || got.Enqueued != 0 {
-		t.Errorf("the tick: %+v", got)
+		t.Errorf("the tick returned %+v", got)
 	}
 	_, err := f.Enumerator(nil).Run(t.Context(), pipeline.Request{ResumeRun: "unknown"})
 	wantReason(t, err, billing.Permanent, billing.ReasonUnknownRun)
 }
 
-// untilDeadline returns a context that ends soon, and a tap whose n-th send takes all the time that
-// the step allows itself.
+// untilDeadline returns a context that ends soon, and hooks whose n-th send takes until the step's reserve begins.
 func untilDeadline(t *testing.T, n int) (context.Context, *hooks) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -490,16 +486,16 @@ func TestEnumeratorOutOfTimeSavesItsCursorForTheNext(t *testing.T) {
 		t.Fatalf("Run() = %+v, %v", got, err)
 	}
 	if ctx.Err() != nil {
-		t.Error("it answered after the deadline")
+		t.Error("the enumerator returned after its deadline")
 	}
 	run := f.Run(scheduledID)
 	if f.Leased() || run.Status != billing.RunEnumerating || !run.Listed || run.SentThrough != "org-002" {
-		t.Errorf("leased %t, run %+v", f.Leased(), run)
+		t.Errorf("the run is leased: %t; %+v", f.Leased(), run)
 	}
-	// Without waiting for any lease:
+	// The next enumerator need not wait for a lease.
 	got = f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
 	if !got.Done || got.Enqueued != 7 || f.Status(scheduledID) != billing.RunRunning {
-		t.Errorf("%+v, run is %s", got, f.Status(scheduledID))
+		t.Errorf("%+v, the run is %s", got, f.Status(scheduledID))
 	}
 	if diff := cmp.Diff(numbered(10), distinct(f.SentWork(scheduledID))); diff != "" {
 		t.Error(diff)
@@ -512,7 +508,7 @@ func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
 		if _, err := f.Enumerator(testworld.DyingAt("begin ListOrganizations")).Run(t.Context(), req); err == nil {
-			t.Fatal("not killed")
+			t.Fatal("the enumerator was not killed")
 		}
 		f.Clock.Advance(time.Hour)
 	}
@@ -531,7 +527,7 @@ func TestTickOutOfTimeLeavesOtherRunsToTheNext(t *testing.T) {
 	}
 }
 
-// A run that cannot go on must not keep the tick from the others.
+// Such a run must not prevent the tick from resuming the others.
 func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 	for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunRunning, billing.RunIncomplete} {
 		t.Run(string(status), func(t *testing.T) {
@@ -555,7 +551,7 @@ func TestTickDoesNotTouchRunThatEndedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
+func TestLostAnswerToMarkRunningDoesNotCountAsLostLease(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	lost := false
@@ -572,7 +568,7 @@ func TestLostAnswerToLastStepIsNotALostLease(t *testing.T) {
 	}
 }
 
-func TestResumeAllTakesNoRestriction(t *testing.T) {
+func TestResumeAllWithOtherSettingsIsRefused(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun("open", []string{"org-1"})
@@ -588,13 +584,13 @@ func TestResumeAllTakesNoRestriction(t *testing.T) {
 	}
 }
 
-func TestTickContinuesAfterAFailingRun(t *testing.T) {
+func TestTickResumesOtherRunsAfterOneFails(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(2)...)
 	second := pipeline.Request{ScheduledFor: start.Add(time.Hour)}
 	for _, req := range []pipeline.Request{scheduled, second} {
 		if _, err := f.Enumerator(testworld.DyingAt("begin ListOrganizations")).Run(t.Context(), req); err == nil {
-			t.Fatal("not killed")
+			t.Fatal("the enumerator was not killed")
 		}
 		f.Clock.Advance(time.Hour)
 	}
@@ -620,17 +616,17 @@ func TestTickContinuesAfterAFailingRun(t *testing.T) {
 	}
 }
 
-func TestRunWithoutOrganizationsIsRunning(t *testing.T) {
+func TestRunWithoutOrganizationsIsRunningAndThenCompleted(t *testing.T) {
 	f := newFixture(t)
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Done: true}, got); diff != "" {
 		t.Error(diff)
 	}
 	if f.Status(scheduledID) != billing.RunRunning || len(f.Received(f.Results)) != 1 {
-		t.Errorf("run is %s", f.Status(scheduledID))
+		t.Errorf("the run is %s", f.Status(scheduledID))
 	}
 	if err := f.Aggregator(nil).Progress(t.Context(), scheduledID); err != nil || f.Status(scheduledID) != billing.RunCompleted {
-		t.Errorf("run is %s, %v", f.Status(scheduledID), err)
+		t.Errorf("the run is %s, %v", f.Status(scheduledID), err)
 	}
 }
 
@@ -643,11 +639,11 @@ func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 	_, err := wrong.Run(t.Context(), scheduled)
 	wantReason(t, err, billing.RunFatal, billing.ReasonWrongAccount)
 	if n := f.CountRuns(); n != 0 {
-		t.Fatalf("%d runs", n)
+		t.Fatalf("%d runs were opened, want none", n)
 	}
 
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
-		t.Fatal("not killed")
+		t.Fatal("the enumerator was not killed")
 	}
 	f.Clock.Advance(2 * time.Minute)
 	f.Received(f.Work)
@@ -657,10 +653,10 @@ func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 		t.Errorf("%+v", run)
 	}
 	if sent := f.Received(f.Work); len(sent) > 0 {
-		t.Errorf("%d messages sent", len(sent))
+		t.Errorf("%d messages were sent, want none", len(sent))
 	}
-	if told := f.Received(f.Results); len(told) != 1 {
-		t.Errorf("%d progress messages, so nobody sums the run up", len(told))
+	if progress := f.Received(f.Results); len(progress) != 1 {
+		t.Errorf("%d progress messages were sent, want 1", len(progress))
 	}
 	f.progress(scheduledID)
 	f.wantReports("Reconciliation stopped", 1, 0)
@@ -676,56 +672,56 @@ func TestWrongAccountOpensNoRunAndStopsResumedRun(t *testing.T) {
 func TestUnsuitableTablesOpenNoRunAndStopResumedRun(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(4)...)
-	spoil := func() {
+	breakTables := func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NULL DEFAULT 0, MODIFY updated_at DATE NOT NULL`)
 	}
-	mend := func() {
+	repairTables := func() {
 		f.Exec(`ALTER TABLE organizations MODIFY is_deleted INT NOT NULL DEFAULT 0, MODIFY updated_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP`)
 	}
-	refused := func(req pipeline.Request) {
+	wantRefused := func(req pipeline.Request) {
 		t.Helper()
 		_, err := f.Enumerator(nil).Run(t.Context(), req)
 		wantReason(t, err, billing.RunFatal, billing.ReasonDatabaseSchema)
 		for _, part := range []string{"organizations.is_deleted may be NULL", "organizations.updated_at is date"} {
 			if !strings.Contains(err.Error(), part) {
-				t.Errorf("no %q in %q", part, err)
+				t.Errorf("the error does not contain %q: %v", part, err)
 			}
 		}
 	}
-	spoil()
+	breakTables()
 	for _, req := range []pipeline.Request{scheduled, {}, {DryRun: true}, {OrgID: "org-001"}} {
-		refused(req)
+		wantRefused(req)
 	}
 	if n := f.CountRuns(); n != 0 {
-		t.Fatalf("%d runs", n)
+		t.Fatalf("%d runs were opened, want none", n)
 	}
 
-	mend()
+	repairTables()
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
-		t.Fatal("not killed")
+		t.Fatal("the enumerator was not killed")
 	}
 	f.Clock.Advance(2 * time.Minute)
 	f.Received(f.Work)
 	open := f.Run(scheduledID)
-	spoil()
-	refused(scheduled) // delivered again
+	breakTables()
+	wantRefused(scheduled) // a second delivery
 	if diff := cmp.Diff(open, f.Run(scheduledID)); diff != "" {
-		t.Error("an open run was touched:", diff)
+		t.Error("the refused delivery changed the open run (-before +after):", diff)
 	}
-	refused(pipeline.Request{ResumeAll: true})
+	wantRefused(pipeline.Request{ResumeAll: true})
 	stopped := f.Run(scheduledID)
 	if stopped.Status != billing.RunStopped || stopped.StatusReason != billing.ReasonDatabaseSchema || !strings.Contains(stopped.StatusMessage, "organizations.is_deleted") {
 		t.Errorf("%+v", stopped)
 	}
-	refused(pipeline.Request{ResumeRun: scheduledID})
+	wantRefused(pipeline.Request{ResumeRun: scheduledID})
 	if diff := cmp.Diff(stopped, f.Run(scheduledID)); diff != "" {
-		t.Error("a stopped run was touched:", diff)
+		t.Error("the refused resume changed the stopped run (-before +after):", diff)
 	}
 	if sent := f.Received(f.Work); len(sent) > 0 {
-		t.Errorf("%d messages sent", len(sent))
+		t.Errorf("%d messages were sent, want none", len(sent))
 	}
 
-	mend()
+	repairTables()
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 	if diff := cmp.Diff(numbered(4), f.SentWork(scheduledID)); diff != "" {
 		t.Error(diff)
@@ -737,17 +733,17 @@ func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
 	f.customersOnly(numbered(4)...)
 	f.Exec(`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 	if _, err := f.Enumerator(testworld.DyingAt("CountItems")).Run(t.Context(), scheduled); err == nil {
-		t.Fatal("not killed")
+		t.Fatal("the enumerator was not killed")
 	}
 	f.Clock.Advance(2 * time.Minute)
 	f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeAll: true})
 	if logged := f.Logs.Lines(t, "message", "the application's tables lack a key"); len(logged) != 1 || logged[0]["level"] != "WARN" ||
 		!strings.Contains(fmt.Sprint(logged[0]["reason"]), "subscriptions has no foreign key") {
-		t.Errorf("logged %v", logged)
+		t.Errorf("the warnings are %v, want one", logged)
 	}
 }
 
-func TestSendFailuresDoNotMoveTheCursor(t *testing.T) {
+func TestFailedSendDoesNotMoveTheCursor(t *testing.T) {
 	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -787,7 +783,7 @@ func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
 		case "OpenRun", "begin ListOrganizations", "CountItems", "FinishListing", "PendingAfter", "MarkSent", "MarkRunning":
 			if !failed[call] {
 				failed[call] = true
-				return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "gone for a moment"}
+				return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "not available for a moment"}
 			}
 		}
 		return nil
@@ -800,7 +796,7 @@ func TestTransientDatabaseFailureIsRetriedInPlace(t *testing.T) {
 	}
 }
 
-func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
+func TestTickClosesRunWhoseProgressMessageWasNotSent(t *testing.T) {
 	f := newFixture(t)
 	e := f.Enumerator(&hooks{Before: func(_ context.Context, call string) error {
 		if call == "SendProgress" {
@@ -817,7 +813,7 @@ func TestLostProgressMessageIsAnErrorButRunContinues(t *testing.T) {
 	}
 }
 
-// The week's only event must not be lost to a Stripe that is away for five minutes.
+// There is one scheduled event a week. It must not be lost because Stripe is unavailable for five minutes.
 func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
 	f := newFixture(t)
 	f.customersOnly(numbered(3)...)
@@ -825,7 +821,7 @@ func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
 	e.AccountID = "acct_test"
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	if _, err := e.Run(t.Context(), pipeline.Request{}); err == nil || f.CountRuns() != 0 {
-		t.Fatalf("one asked for by hand: %v, %d runs", err, f.CountRuns())
+		t.Fatalf("a run started by hand: %v, %d runs, want none", err, f.CountRuns())
 	}
 	_, err := e.Run(t.Context(), scheduled)
 	wantReason(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
@@ -833,7 +829,7 @@ func TestScheduledRunIsOpenedIfAccountCheckIsUnavailable(t *testing.T) {
 		t.Fatalf("the run is %s", f.Status(scheduledID))
 	}
 	if _, err := e.Run(t.Context(), pipeline.Request{ResumeAll: true}); err == nil {
-		t.Error("a tick went on without Stripe")
+		t.Error("a tick succeeded without Stripe")
 	}
 	f.Stripe.ClearFaults()
 	if got := f.enumerate(e, pipeline.Request{ResumeAll: true}); !got.Done || got.Enqueued != 3 {

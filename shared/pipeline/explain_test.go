@@ -17,7 +17,7 @@ func TestExplainShowsTheWorkersPlanAndWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := f.Reconciler(nil).Explain(t.Context(), "ORG-1") // as MySQL compares ids
+	e, err := f.Reconciler(nil).Explain(t.Context(), "ORG-1") // MySQL compares ids without regard to case
 	if err != nil || e.Refusal != nil {
 		t.Fatalf("%v, %v", err, e.Refusal)
 	}
@@ -33,7 +33,7 @@ func TestExplainShowsTheWorkersPlanAndWritesNothing(t *testing.T) {
 	}
 }
 
-func TestExplainSaysWhyNothingCanBePlanned(t *testing.T) {
+func TestExplainReturnsTheReasonIfNothingCanBePlanned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Sub("org-1", price("price_of_nothing"))
@@ -41,7 +41,7 @@ func TestExplainSaysWhyNothingCanBePlanned(t *testing.T) {
 	if err != nil || e.Refusal == nil || e.Refusal.Reason != billing.ReasonTierUnresolved || e.Choice.GoverningID == "" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	_, err = f.Reconciler(nil).Explain(t.Context(), "nobody")
+	_, err = f.Reconciler(nil).Explain(t.Context(), "unknown")
 	if diff := cmp.Diff(billing.ReasonUnknownOrganization, billing.AsFailure(err).Reason); diff != "" {
 		t.Errorf("%v", err)
 	}

@@ -26,7 +26,7 @@ func overOne(more ...func(*billing.Run)) func(*billing.Run) {
 
 func allowDowngrade(r *billing.Run) { r.AllowDowngrade = true }
 
-// undo writes back what the rows of org-1 said before a repair, as a webhook with an old payload does.
+// undo writes the values before a repair back to the rows of org-1, as a webhook with an old payload does.
 func (f *fixture) undo() {
 	f.Helper()
 	f.Exec(`UPDATE subscriptions SET plan_tier = 'pro', status = 'active', canceled_at = NULL, ended_at = NULL, updated_at = ? WHERE org_id = 'org-1'`, f.Clock.Now())
@@ -38,7 +38,7 @@ func (f *fixture) tier() string {
 	return mysqltest.Value[string](f.TB, f.DB, `SELECT CONCAT(subscription_tier, ' ', subscription_status) FROM organizations WHERE id = 'org-1'`)
 }
 
-// ended and upgraded make an organization whose access a run is to lower, or to raise.
+// ended and upgraded create an organization whose access a run lowers, or raises.
 func (f *fixture) ended(id string) {
 	f.Subscriber(id, canceled)
 }
@@ -48,10 +48,11 @@ func (f *fixture) upgraded(id string) {
 }
 
 func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
+	fullRun := func(*billing.Run) {}
 	for name, kinds := range map[string][2]func(*billing.Run){
-		"week after catch-up": {catchUp, func(*billing.Run) {}},
-		"catch-up after week": {func(*billing.Run) {}, catchUp},
-		"one after week":      {func(*billing.Run) {}, overOne()},
+		"full run after catch-up":            {catchUp, fullRun},
+		"catch-up after full run":            {fullRun, catchUp},
+		"single organization after full run": {fullRun, overOne()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -59,7 +60,7 @@ func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
 			f.OpenRun("first", []string{"org-1"}, kinds[0])
 			f.wantResult(f.deliver(f.Reconciler(nil), "first", "org-1")["org-1"], pipeline.Acknowledge, "")
 			if got := f.tier(); got != "free canceled" {
-				t.Fatalf("repaired to %s", got)
+				t.Fatalf("the first run wrote %s, want free canceled", got)
 			}
 			f.undo()
 			f.Clock.Advance(23 * time.Hour)
@@ -70,7 +71,7 @@ func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
 				t.Errorf("%+v", item)
 			}
 			if got, n := f.tier(), f.Run(runID).Downgrades; got != "pro active" || n != 0 {
-				t.Errorf("the record says %s, %d downgrades are counted", got, n)
+				t.Errorf("the record is %s, want pro active; the run counts %d downgrades, want 0", got, n)
 			}
 			f.Clock.Advance(time.Hour)
 			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "") // redriven
@@ -81,8 +82,8 @@ func TestLoweringUndoneWithinADayIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A worker that read the record before another run repaired it would make the same change, and nothing has undone it.
-func TestRepairByAnotherRunIsNotTakenForUndone(t *testing.T) {
+// A worker read the record before another run repaired it, so it plans the same change. But nothing undid the repair.
+func TestConcurrentRepairByAnotherRunDoesNotCountAsUndone(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	f.OpenRun("first", []string{"org-1"})
@@ -99,7 +100,7 @@ func TestRepairByAnotherRunIsNotTakenForUndone(t *testing.T) {
 	f.wantResult(f.deliver(late, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
 	if got, n := f.tier(), f.Run(runID).Downgrades; got != "free canceled" || n != 0 {
-		t.Errorf("the record says %s, %d downgrades are counted", got, n)
+		t.Errorf("the record is %s, want free canceled; the run counts %d downgrades, want 0", got, n)
 	}
 }
 
@@ -115,7 +116,7 @@ func TestUndoneRaisingIsRepeatedWithWarning(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 	if got := f.tier(); got != "max active" {
-		t.Errorf("the record says %s", got)
+		t.Errorf("the record is %s", got)
 	}
 	f.Exec(`UPDATE reconciliation_runs SET strategy = 'sweep' WHERE id = ?`, runID)
 	if err := f.Aggregator(nil).Progress(t.Context(), runID); err != nil {
@@ -126,8 +127,8 @@ func TestUndoneRaisingIsRepeatedWithWarning(t *testing.T) {
 	}
 }
 
-// Two things were repaired; what was undone is the price alone, and the customer has left since.
-func TestNewLoweringIsMadeIfAnotherChangeWasUndone(t *testing.T) {
+// Only another change, the price, was undone, and the subscription was canceled since.
+func TestNewLoweringIsWrittenIfAnotherChangeWasUndone(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1")
 	f.Row("org-1")
@@ -143,7 +144,7 @@ func TestNewLoweringIsMadeIfAnotherChangeWasUndone(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 	if got := f.tier(); got != "free canceled" {
-		t.Errorf("the record says %s", got)
+		t.Errorf("the record is %s", got)
 	}
 }
 
@@ -161,20 +162,20 @@ func TestDryRunDoesNotWithholdOrCountUndoneLowering(t *testing.T) {
 	if n := f.Run(runID).Downgrades; n != 0 {
 		t.Errorf("%d downgrades", n)
 	}
-	f.OpenRun("again", []string{"org-1"}) // what a dry run found is no repair
+	f.OpenRun("again", []string{"org-1"}) // a dry run does not count as a repair
 	f.deliver(f.Reconciler(nil), "again", "org-1")
 	if item := f.Item("again", "org-1"); item.Reason != billing.ReasonNotRepeated || !strings.Contains(item.Error, "run first") {
 		t.Errorf("%+v", item)
 	}
 }
 
-// Of a batch of any size there is one query for what was repaired lately, and none where nothing is to be written.
-func TestRepairsAreQueriedOncePerBatch(t *testing.T) {
+// A batch without a change does not query them.
+func TestRecentRepairsAreQueriedOncePerBatch(t *testing.T) {
 	f := newFixture(t)
-	var asked atomic.Int32
+	var queries atomic.Int32
 	count := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "RecentRepairs" {
-			asked.Add(1)
+			queries.Add(1)
 		}
 		return nil
 	}}
@@ -191,13 +192,13 @@ func TestRepairsAreQueriedOncePerBatch(t *testing.T) {
 	}
 	f.OpenRun(runID, ids)
 	f.deliver(f.Reconciler(count), runID, ids...)
-	if n := asked.Load(); n != 1 {
-		t.Errorf("%d queries for 20 organizations", n)
+	if n := queries.Load(); n != 1 {
+		t.Errorf("%d queries for 20 organizations, want 1", n)
 	}
 	f.OpenRun("settled", ids)
 	f.deliver(f.Reconciler(count), "settled", ids...)
-	if n := asked.Load(); n != 1 {
-		t.Errorf("%d more queries where nothing is to be written", n-1)
+	if n := queries.Load(); n != 1 {
+		t.Errorf("%d queries for a batch without a change, want none", n-1)
 	}
 }
 
@@ -206,19 +207,19 @@ func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 		holder    func(*billing.Run) // the run that withholds
 		meanwhile func(f *fixture)
 		one       func(*billing.Run)
-		reason    billing.Reason // "" where it lowers
+		reason    billing.Reason // "" if the run lowers access
 	}{
 		"withheld by a full run":  {holder: func(*billing.Run) {}, reason: billing.ReasonWithheldByRun},
 		"withheld by a catch-up":  {holder: catchUp, reason: billing.ReasonWithheldByRun},
 		"withheld by an open run": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'running'`) }, reason: billing.ReasonWithheldByRun},
-		"a later run could not read it": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
+		"a later run could not read Stripe": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
 			f.Clock.Advance(time.Hour)
 			f.OpenRun("later", []string{"org-1"})
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable', updated_at = ? WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = 'later')`, f.Clock.Now())
 		}, reason: billing.ReasonWithheldByRun},
 		"a dry run withholds nothing": {holder: testworld.DryRun},
-		"allowed":                     {holder: func(*billing.Run) {}, one: allowDowngrade},
-		"long ago":                    {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Clock.Advance(15 * 24 * time.Hour) }},
+		"the downgrade is allowed":    {holder: func(*billing.Run) {}, one: allowDowngrade},
+		"withheld 15 days ago":        {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) { f.Clock.Advance(15 * 24 * time.Hour) }},
 		"approved and redriven meanwhile": {holder: func(*billing.Run) {}, meanwhile: func(f *fixture) {
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired', changes = NULL`)
 		}},
@@ -252,16 +253,16 @@ func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 				t.Errorf("%+v", item)
 			}
 			if got := f.tier(); got != "pro active" {
-				t.Errorf("the record says %s", got)
+				t.Errorf("the record is %s, want pro active", got)
 			}
 
-			// An approval says how many this run may lower, not that nobody holds the organization back.
+			// An approval raises the limit of this run. The other run still withholds the repair.
 			if ok, err := f.Store.Approve(t.Context(), runID, billing.Approval{Limit: 1, By: "ops@desk", At: f.Clock.Now()}); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
 			f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, c.reason)
 			if got := f.tier(); got != "pro active" {
-				t.Errorf("approved, the record says %s", got)
+				t.Errorf("after the approval the record is %s, want pro active", got)
 			}
 		})
 	}
@@ -276,7 +277,7 @@ func TestSingleOrganizationRunRaisesWhatAnotherRunWithheld(t *testing.T) {
 	f.OpenRun(runID, []string{"org-1"}, overOne())
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if got := f.tier(); got != "max active" {
-		t.Errorf("the record says %s", got)
+		t.Errorf("the record is %s", got)
 	}
 }
 
@@ -321,8 +322,8 @@ func TestRunIsResumedOnlyWithItsAllowance(t *testing.T) {
 	}
 }
 
-// MAX_DOWNGRADES=0 lets no run lower anybody, but the one whose asker names the organization and allows it.
-func TestAllowanceLowersOneOrganizationOnly(t *testing.T) {
+// With MAX_DOWNGRADES=0, only a run over one organization with the allowance may lower access.
+func TestAllowanceRaisesTheLimitToOneOrganization(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
 	for allow, want := range map[bool]int{true: 1, false: 0} {
@@ -330,13 +331,13 @@ func TestAllowanceLowersOneOrganizationOnly(t *testing.T) {
 		e.Downgrades = func(int) int { return 0 }
 		opened, err := e.Run(t.Context(), pipeline.Request{OrgID: "org-1", AllowDowngrade: allow})
 		if err != nil || f.Run(opened.RunID).DowngradeLimit != want {
-			t.Errorf("allowed %t: limit %d, want %d (%v)", allow, f.Run(opened.RunID).DowngradeLimit, want, err)
+			t.Errorf("AllowDowngrade %t: the limit is %d, want %d (%v)", allow, f.Run(opened.RunID).DowngradeLimit, want, err)
 		}
 	}
 }
 
-// The message of an error that somebody accepted waits for nobody, and the run ends completed, without an alarm.
-// When the time has passed, all is as before.
+// The message of an accepted error is deleted, and the run ends completed, without an alarm. When the acceptance has
+// expired, the error is reported again.
 func TestAcceptedErrorIsNotReportedUntilItExpires(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_of_nothing"))
@@ -344,16 +345,16 @@ func TestAcceptedErrorIsNotReportedUntilItExpires(t *testing.T) {
 	if err := f.Store.Accept(t.Context(), []billing.Acceptance{{OrgID: "org-1", Code: "tier_unresolved", Why: "known", By: "ops@desk", At: f.Clock.Now(), Until: &until}}); err != nil {
 		t.Fatal(err)
 	}
-	f.OpenRun("week", []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
-	f.wantResult(f.deliver(f.Reconciler(nil), "week", "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
-	if item := f.Item("week", "org-1"); item.Outcome != billing.OutcomeError || f.tier() != "pro active" {
+	f.OpenRun("accepted", []string{"org-1"}, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+	f.wantResult(f.deliver(f.Reconciler(nil), "accepted", "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
+	if item := f.Item("accepted", "org-1"); item.Outcome != billing.OutcomeError || f.tier() != "pro active" {
 		t.Errorf("%+v", item)
 	}
-	if err := f.Aggregator(nil).Progress(t.Context(), "week"); err != nil {
+	if err := f.Aggregator(nil).Progress(t.Context(), "accepted"); err != nil {
 		t.Fatal(err)
 	}
-	if lines := f.Metrics.Lines(t, "Errors", nil); len(lines) != 1 || lines[0]["Errors"] != 0.0 || f.Status("week") != billing.RunCompleted {
-		t.Errorf("the run is %s, metrics: %v", f.Status("week"), lines)
+	if lines := f.Metrics.Lines(t, "Errors", nil); len(lines) != 1 || lines[0]["Errors"] != 0.0 || f.Status("accepted") != billing.RunCompleted {
+		t.Errorf("the run is %s, metrics: %v", f.Status("accepted"), lines)
 	}
 
 	f.Clock.Advance(24 * time.Hour)

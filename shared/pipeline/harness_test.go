@@ -35,10 +35,10 @@ type (
 	cells = testworld.Cells
 )
 
-// fixture is a world and the steps in it.
+// fixture is a world with methods that execute the steps of runs in it.
 type fixture struct{ *testworld.World }
 
-// newFixture has the test run beside others.
+// newFixture returns a fixture, and lets the test run in parallel with others.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	if _, again := parallel.LoadOrStore(t, true); !again {
@@ -47,12 +47,12 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{testworld.New(t)}
 }
 
-// parallel has the tests with a fixture: some have several.
+// parallel has the tests that called t.Parallel, because a test may have several fixtures.
 var parallel sync.Map
 
 func distinct(sorted []string) []string { return slices.Compact(slices.Clone(sorted)) }
 
-// sweepInto gives run-1 a complete snapshot of what Stripe holds now.
+// sweepInto gives run-1 a complete snapshot of Stripe's subscriptions.
 func (f *fixture) sweepInto() {
 	f.Helper()
 	now := f.Clock.Now()
@@ -67,11 +67,11 @@ func (f *fixture) sweepInto() {
 		if page, err = client.SweepPage(f.Context(), of); err != nil {
 			break
 		}
-		var left []billing.Range
+		var rest []billing.Range
 		if page.More {
-			left = []billing.Range{of.Rest(page)}
+			rest = []billing.Range{of.Rest(page)}
 		}
-		err = f.Store.SaveSweepPage(f.Context(), lease, of, page, left)
+		err = f.Store.SaveSweepPage(f.Context(), lease, of, page, rest)
 	}
 	if err == nil {
 		err = f.Store.FinishSweep(f.Context(), lease, billing.SweepComplete)
@@ -84,7 +84,7 @@ func (f *fixture) sweepInto() {
 	}
 }
 
-// items returns all items of a run, without what counts writes.
+// items returns all items of run-1, without their revisions.
 func (f *fixture) items() map[string]billing.Item {
 	f.Helper()
 	ids := f.ItemIDs(runID)
@@ -106,7 +106,7 @@ func fieldsOf(changes []billing.Change) []string {
 	return slices.Compact(fields)
 }
 
-// deliver reconciles a batch of the organizations and returns the results by organization.
+// deliver reconciles the organizations in one batch and returns the results by organization.
 func (f *fixture) deliver(r *pipeline.Reconciler, runID string, orgIDs ...string) map[string]pipeline.Result {
 	f.Helper()
 	return f.deliverAs(f.Context(), r, runID, false, orgIDs...)
@@ -129,15 +129,15 @@ func (f *fixture) deliverAs(ctx context.Context, r *pipeline.Reconciler, runID s
 	return byOrg
 }
 
-// wantResult checks what becomes of a message and why.
+// wantResult checks the disposition of a message and the reason of its failure, "" without a failure.
 func (f *fixture) wantResult(got pipeline.Result, want pipeline.Disposition, reason billing.Reason) {
 	f.Helper()
-	var why billing.Reason
+	var gotReason billing.Reason
 	if got.Failure != nil {
-		why = got.Failure.Reason
+		gotReason = got.Failure.Reason
 	}
-	if got.Disposition != want || why != reason {
-		f.Errorf("disposition %d with reason %q (%v), want %d with %q", got.Disposition, why, got.Failure, want, reason)
+	if got.Disposition != want || gotReason != reason {
+		f.Errorf("disposition %d with reason %q (%v), want %d with %q", got.Disposition, gotReason, got.Failure, want, reason)
 	}
 }
 
@@ -146,7 +146,7 @@ func (f *fixture) wantItem(orgID string, outcome billing.Outcome, reason billing
 	f.Helper()
 	item := f.Item(runID, orgID)
 	if item.Outcome != outcome || item.Reason != reason {
-		f.Errorf("item of %s is %s %q (%s), want %s %q", orgID, item.Outcome, item.Reason, item.Error, outcome, reason)
+		f.Errorf("the item of %s is %s %q (%s), want %s %q", orgID, item.Outcome, item.Reason, item.Error, outcome, reason)
 	}
 	return item
 }

@@ -187,7 +187,7 @@ func (f *fixture) expectations() map[string]expectation {
 
 // Without a sweep, a worker searches for subscriptions that only metadata connects only before it lowers access. So an
 // organization may keep less access than the sweep would give it, but it is never lowered because of that.
-func TestBothStrategiesDecideAlike(t *testing.T) {
+func TestBothStrategiesDecideTheSame(t *testing.T) {
 	f := newFixture(t)
 	reasons := map[billing.Reason]int{}
 	byMetadata := 0

@@ -18,14 +18,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// swept enumerates a scheduled run over everything and returns its organizations.
+// swept enumerates a scheduled full run, with a sweep, and returns its organizations.
 func (f *fixture) swept() []string {
 	f.Helper()
 	f.enumerate(f.Enumerator(nil), scheduled)
 	return f.ItemIDs(scheduledID)
 }
 
-// spread puts subscriptions into Stripe, created over some years, many of them at once.
+// spread adds n canceled subscriptions to Stripe, created over some years. A fifth of them has the same time.
 func (f *fixture) spread(n int) {
 	for i := range n {
 		at := created.Add(-time.Duration(i*i/7) * time.Hour)
@@ -59,10 +59,10 @@ func TestSweepKilledAnywhereMissesNothing(t *testing.T) {
 			want = got
 		}
 		if diff := cmp.Diff(want, got); diff != "" || len(got) != 351 {
-			t.Errorf("%d subscriptions: %s", len(got), diff)
+			t.Errorf("the snapshot has %d subscriptions, want 351; %s", len(got), diff)
 		}
 		if run := f.Run(scheduledID); run.Sweep != billing.SweepComplete || run.Status != billing.RunRunning {
-			t.Errorf("sweep %q, run %s", run.Sweep, run.Status)
+			t.Errorf("the sweep is %q, the run is %s", run.Sweep, run.Status)
 		}
 	})
 }
@@ -78,7 +78,7 @@ func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if f.Run(scheduledID).Listed {
-		t.Error("the listing ended before the sweep, which may name further organizations")
+		t.Error("the run counts as listed before the sweep ended, which may name further organizations")
 	}
 	f.Stripe.ClearFaults()
 	f.Stripe.ResetCounts()
@@ -86,21 +86,21 @@ func TestInterruptedSweepContinuesAtItsCursor(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if n := f.Stripe.Requests().ListSubscriptions; n > 5 {
-		t.Errorf("%d pages were read again or for nothing; 10 in all, 6 of them before", n)
+		t.Errorf("%d pages were read after the interruption, want at most 5 of 10", n)
 	}
 	usage := f.Run(scheduledID).Usage
 	if usage.List < 10 {
-		t.Errorf("requests counted: %+v", usage)
+		t.Errorf("the run counts the requests %+v, want at least 10 lists", usage)
 	}
 }
 
-func TestRefusedSweepIsAbandoned(t *testing.T) {
-	for name, breakIt := range map[string]func(*fixture, *pipeline.Enumerator){
+func TestFailedSweepIsAbandoned(t *testing.T) {
+	for name, breakSweep := range map[string]func(*fixture, *pipeline.Enumerator){
 		"refused": func(f *fixture, _ *pipeline.Enumerator) {
 			f.Stripe.Before(nil)
 			f.Proxy.Refuse = func(r *http.Request) bool { return r.URL.Path == "/v1/subscriptions" && !r.URL.Query().Has("customer") }
 		},
-		"too late": func(f *fixture, e *pipeline.Enumerator) {
+		"longer than two hours": func(f *fixture, e *pipeline.Enumerator) {
 			f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable})
 			if _, err := e.Run(f.Context(), scheduled); err == nil {
 				f.Fatal("the sweep ended without Stripe")
@@ -113,25 +113,25 @@ func TestRefusedSweepIsAbandoned(t *testing.T) {
 			f.Subscriber("org-1")
 			f.Subscriber("org-2")
 			e := f.Enumerator(nil)
-			breakIt(f, e)
+			breakSweep(f, e)
 			if got := f.enumerate(e, scheduled); !got.Done || got.Enqueued != 2 {
 				t.Fatalf("%+v", got)
 			}
 			if run := f.Run(scheduledID); run.Sweep != billing.SweepAbandoned {
-				t.Errorf("sweep is %q", run.Sweep)
+				t.Errorf("the sweep is %q", run.Sweep)
 			}
 			if lines := f.Logs.Lines(t, "message", "the sweep is abandoned, Stripe is read for each organization"); len(lines) != 1 {
-				t.Errorf("%d lines say so", len(lines))
+				t.Errorf("%d log lines report the abandoned sweep, want 1", len(lines))
 			}
 			f.Stripe.ClearFaults()
 			f.Stripe.ResetCounts()
 			f.deliver(f.Reconciler(nil), scheduledID, "org-1", "org-2")
 			if n := f.Stripe.Requests().RetrieveSubscription; n != 2 {
-				t.Errorf("%d subscriptions were read", n)
+				t.Errorf("%d subscriptions were read, want 2", n)
 			}
 			f.tick()
 			if s := f.stored(); s.Status != billing.RunCompleted || !s.SweepAbandoned {
-				t.Errorf("the summary does not say so: %+v", s)
+				t.Errorf("the summary does not report the abandoned sweep: %+v", s)
 			}
 		})
 	}
@@ -158,10 +158,10 @@ func TestInSyncOrganizationsCostNoRequest(t *testing.T) {
 		}
 	}
 	if got := f.Stripe.Requests(); got != (stripetest.Counts{}) {
-		t.Errorf("Stripe was asked: %+v", got)
+		t.Errorf("the worker sent requests to Stripe: %+v", got)
 	}
 	want := map[string]int{
-		"Runs": 1, "Items": 1, "Records": 2, "Snapshot": 2, // of which one looks up the run
+		"Runs": 1, "Items": 1, "Records": 2, "Snapshot": 2, // one of them reads the run
 		"begin DecideInSync": 1, "in DecideInSync": 3, "commit DecideInSync": 1, // once for each reason
 	}
 	if diff := cmp.Diff(want, calls); diff != "" {
@@ -175,24 +175,24 @@ func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
 		f.Subscriber(id)
 	}
 	f.Subscriber("drifted", pastDue)
-	f.Org("vanished") // its subscription is not in the snapshot
-	f.Row("vanished")
+	f.Org("unswept") // its subscription is not in the snapshot
+	f.Row("unswept")
 	f.Org("paid", func(o *appschema.Organization) { o.SubscriptionTier = "max" })
 	ids := f.swept()
 	f.Stripe.UpdateSubscription("sub_drifted", func(s *stripetest.Subscription) { s.Status = "active" }) // meanwhile
-	f.Sub("vanished")
+	f.Sub("unswept")
 	f.Stripe.ResetCounts()
 	f.deliver(f.Reconciler(nil), scheduledID, ids...)
 	for id, reason := range map[string]billing.Reason{
-		"same-1": billing.ReasonInSync, "drifted": billing.ReasonInSync, "vanished": billing.ReasonInSync, "paid": billing.ReasonCustomerMissing,
+		"same-1": billing.ReasonInSync, "drifted": billing.ReasonInSync, "unswept": billing.ReasonInSync, "paid": billing.ReasonCustomerMissing,
 	} {
 		if item := f.Item(scheduledID, id); item.Reason != reason {
-			t.Errorf("%s is %s", id, item.Reason)
+			t.Errorf("the reason of %s is %s, want %s", id, item.Reason, reason)
 		}
 	}
-	// What would not settle it singly is read with its customer's others, in one request.
+	// If the recorded subscription alone cannot decide, the worker lists all subscriptions of its customer.
 	if got := f.Stripe.Requests(); got.RetrieveSubscription != 1 || got.ListSubscriptions != 2 {
-		t.Errorf("requests: %+v", got)
+		t.Errorf("the worker sent the requests %+v, want 1 retrieve and 2 lists", got)
 	}
 }
 
@@ -202,7 +202,7 @@ func TestStaleSnapshotIsNotUsed(t *testing.T) {
 		"on a redrive": func(f *fixture) {
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'stripe_unavailable'`)
 		},
-		"of a closed run": func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) },
+		"in a closed run": func(f *fixture) { f.Exec(`UPDATE reconciliation_runs SET status = 'incomplete'`) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -235,7 +235,7 @@ func TestSnapshotRemovedMeanwhileDecidesNothing(t *testing.T) {
 	}
 }
 
-// named puts a subscription into Stripe that only its metadata connects with org-1.
+// named adds a subscription to Stripe that only its metadata connects with org-1.
 func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	const id = "org-1"
 	f.Sub(id, append([]func(*stripetest.Subscription){func(s *stripetest.Subscription) {
@@ -243,7 +243,7 @@ func (f *fixture) named(changes ...func(*stripetest.Subscription)) {
 	}}, changes...)...)
 }
 
-func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
+func TestOrganizationThatOnlyMetadataNamesIsRepaired(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
@@ -255,12 +255,12 @@ func TestOrganizationKnownByMetadataOnlyIsRepaired(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 	if tier := mysqltest.Value[string](t, f.DB, `SELECT subscription_tier FROM organizations`); tier != "pro" {
-		t.Errorf("tier is %s", tier)
+		t.Errorf("the tier is %s, want pro", tier)
 	}
 }
 
-// A redrive has no snapshot to find the organization's subscription in.
-func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
+// A redrive does not use the snapshot, so it must find the subscription with Stripe's search.
+func TestOrganizationThatOnlyMetadataNamesIsRepairedByRedrive(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.named()
@@ -276,7 +276,7 @@ func TestOrganizationKnownByMetadataOnlyIsRepairedByRedrive(t *testing.T) {
 	}
 }
 
-func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
+func TestSubscriptionWhoseMetadataChangedSinceTheSweepIsNotUsed(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", withoutCustomer, free)
 	f.Org("org-2", withoutCustomer, free)
@@ -292,7 +292,7 @@ func TestMetadataChangedMeanwhileIsNotFollowed(t *testing.T) {
 func TestSummaryListsOrphans(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
-	f.Sub("nobody")
+	f.Sub("orphan")
 	f.Sub("ended", canceled)
 	ids := f.swept()
 	f.deliver(f.Reconciler(nil), scheduledID, ids...)
@@ -301,12 +301,12 @@ func TestSummaryListsOrphans(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []billing.Orphan{{SubscriptionID: "sub_nobody", CustomerID: "cus_nobody", Status: billing.StatusActive}}
+	want := []billing.Orphan{{SubscriptionID: "sub_orphan", CustomerID: "cus_orphan", Status: billing.StatusActive}}
 	if diff := cmp.Diff(want, s.Orphans); diff != "" || s.OrphansTotal != 1 || s.Status != billing.RunCompleted {
-		t.Errorf("%d, run %s; %s", s.OrphansTotal, s.Status, diff)
+		t.Errorf("%d orphans, want 1; the run is %s; (-want +got)\n%s", s.OrphansTotal, s.Status, diff)
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
-		t.Errorf("%d rows of the snapshot are left after the close", n)
+		t.Errorf("%d rows of the snapshot are left after the run was closed", n)
 	}
 }
 
@@ -317,7 +317,7 @@ func TestTickDeletesSnapshotsOfClosedRuns(t *testing.T) {
 	f.Exec(`UPDATE reconciliation_runs SET status = 'completed', summary = '{}'`)
 	f.tick()
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_snapshots`); n != 0 {
-		t.Errorf("%d rows left", n)
+		t.Errorf("%d rows of the snapshot are left", n)
 	}
 }
 
@@ -328,24 +328,25 @@ func TestRefusedKeyDuringSweepStopsTheRun(t *testing.T) {
 	_, err := f.Enumerator(nil).Run(t.Context(), scheduled)
 	wantReason(t, err, billing.RunFatal, billing.ReasonStripeUnauthorized)
 	if run := f.Run(scheduledID); run.Status != billing.RunStopped || run.StatusReason != billing.ReasonStripeUnauthorized {
-		t.Errorf("run is %s, %s", run.Status, run.StatusReason)
+		t.Errorf("the run is %s, %s", run.Status, run.StatusReason)
 	}
 	f.Stripe.ClearFaults()
 	got := f.enumerate(f.Enumerator(nil), pipeline.Request{ResumeRun: scheduledID})
 	if !got.Done || got.Enqueued != 1 || f.Run(scheduledID).Sweep != billing.SweepComplete {
-		t.Errorf("resumed: %+v", got)
+		t.Errorf("the resumed enumeration returned %+v", got)
 	}
 }
 
-// decided is what an item says, but for what only a request for the customer tells.
+// decided is the part of an item that must not depend on the strategy.
 type decided struct {
 	Outcome        billing.Outcome
 	Reason         billing.Reason
 	SubscriptionID string
 	Changes        string
-	Lowers         bool // access
+	Lowers         bool // whether the changes lower access
 }
 
+// decidedBy executes a run with the strategy and returns what it decided.
 func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]decided {
 	f.Helper()
 	f.resetRuns()
@@ -356,7 +357,7 @@ func (f *fixture) decidedBy(strategy billing.Strategy, dryRun bool) map[string]d
 	return f.decided(scheduledID)
 }
 
-// decided returns what the run's items say.
+// decided returns what the run decided, by organization.
 func (f *fixture) decided(runID string) map[string]decided {
 	f.Helper()
 	all := map[string]decided{}
@@ -366,9 +367,9 @@ func (f *fixture) decided(runID string) map[string]decided {
 			item.Reason = billing.ReasonNoSubscription
 		}
 		if item.Outcome == billing.OutcomeError {
-			item.SubscriptionID = "" // may lead to what the sweep saw
+			item.SubscriptionID = "" // only a sweep may have found one
 		}
-		if item.Outcome == billing.OutcomeSkipped { // which one it is is kept only where there is a warning
+		if item.Outcome == billing.OutcomeSkipped { // a skipped item has its subscription's id only if it has a warning
 			item.SubscriptionID = mysqltest.Value[string](f.TB, f.DB, `SELECT CASE WHEN i.governed THEN 'one' ELSE 'none' END
 				FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key WHERE r.id = ? AND i.org_id = ?`, runID, id)
 		}
@@ -377,23 +378,23 @@ func (f *fixture) decided(runID string) map[string]decided {
 	return all
 }
 
-func TestBothStrategiesDecideEverySituationAlike(t *testing.T) {
+func TestBothStrategiesDecideEverySituationTheSame(t *testing.T) {
 	f := newFixture(t)
 	f.seed(situations)
 	sweep, retrieve := f.decidedBy(billing.StrategySweep, true), f.decidedBy(billing.StrategyRetrieve, true)
-	const named = "own-of-another-by-metadata" // known by metadata alone: only a sweep lists it
+	const named = "own-of-another-by-metadata" // only metadata names it, so only a sweep lists it
 	if _, ok := sweep[named]; !ok {
-		t.Errorf("%s is not listed", named)
+		t.Errorf("the run with the sweep did not list %s", named)
 	}
 	delete(sweep, named)
 	if diff := cmp.Diff(retrieve, sweep); diff != "" || len(sweep) < len(situations) {
-		t.Errorf("%d organizations; -retrieve +sweep:\n%s", len(sweep), diff)
+		t.Errorf("%d organizations; (-retrieve +sweep)\n%s", len(sweep), diff)
 	}
 }
 
-// A customer who subscribed again under another Stripe customer is not cut off because what the sweep
-// saw is too old by now, or because Stripe was away.
-func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
+// A person who subscribed again as another Stripe customer keeps access even if the snapshot has expired or cannot be
+// used on a redrive.
+func TestNewSubscriptionThatOnlyMetadataConnectsIsFoundWithoutSnapshot(t *testing.T) {
 	for name, later := range map[string]func(f *fixture){
 		"expired": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
 		"redriven": func(f *fixture) {
@@ -413,13 +414,13 @@ func TestOrganizationNamedByMetadataIsReadWithoutSnapshot(t *testing.T) {
 				t.Errorf("%+v", item)
 			}
 			if tier := mysqltest.Value[string](t, f.DB, `SELECT subscription_tier FROM organizations`); tier != "pro" {
-				t.Errorf("tier is %s", tier)
+				t.Errorf("the tier is %s, want pro", tier)
 			}
 		})
 	}
 }
 
-func TestEnumeratorWithoutTimeForTheLimiterIsNotDone(t *testing.T) {
+func TestEnumeratorWithoutTimeForTheRateLimiterIsNotDone(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.spread(900)
@@ -442,18 +443,18 @@ func TestSweepContinuesThrough429s(t *testing.T) {
 	}
 }
 
-func TestSweepOlderThanSnapshotLifeIsAbandoned(t *testing.T) {
+func TestSweepOlderThanSnapshotTTLIsAbandoned(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.Stripe.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: stripetest.Unavailable, Times: 3})
 	if _, err := f.Enumerator(nil).Run(t.Context(), scheduled); err == nil {
-		t.Fatal("no error")
+		t.Fatal("the sweep failed, but Run returned no error")
 	}
 	f.Clock.Advance(billing.SnapshotTTL)
 	f.Stripe.ResetCounts()
 	f.enumerate(f.Enumerator(nil), scheduled)
 	if n := f.Stripe.Requests().ListSubscriptions; n != 0 || f.Run(scheduledID).Sweep != billing.SweepAbandoned {
-		t.Errorf("%d pages were read; the sweep is %q", n, f.Run(scheduledID).Sweep)
+		t.Errorf("%d pages were read, want none; the sweep is %q", n, f.Run(scheduledID).Sweep)
 	}
 }
 
@@ -465,16 +466,16 @@ func TestDuplicateInBatchCostsNoRequest(t *testing.T) {
 	}
 	f.swept()
 	f.Stripe.ResetCounts()
-	other := &hooks{Before: func(_ context.Context, call string) error {
+	otherWorker := &hooks{Before: func(_ context.Context, call string) error {
 		if call == "begin DecideInSync" {
 			f.Exec(`UPDATE reconciliation_items SET outcome = 'skipped', reason = 'in_sync' WHERE org_id = 'org-002'`) //nolint:contextcheck // the statement is the test's, not the step's
 		}
 		return nil
 	}}
-	for _, result := range f.deliver(f.Reconciler(other), scheduledID, ids...) {
+	for _, result := range f.deliver(f.Reconciler(otherWorker), scheduledID, ids...) {
 		f.wantResult(result, pipeline.Acknowledge, "")
 	}
 	if n := f.Stripe.Requests().Total(); n != 0 {
-		t.Errorf("%d requests", n)
+		t.Errorf("%d requests were sent, want none", n)
 	}
 }
