@@ -174,7 +174,8 @@ func (r *clockRound) begin(strategy billing.Strategy) {
 	r.enumerateDisturbed(r.request)
 }
 
-// disturbance returns a jumping clock for one process, and a killer that kills three of four processes at a random call.
+// disturbance returns a jumping clock for one process, and a killer. The killer kills three of four processes, each at
+// a random call.
 func (r *clockRound) disturbance() (*jumpingClock, *testworld.Killer) {
 	at := 0 // never
 	if r.rand.IntN(4) > 0 {

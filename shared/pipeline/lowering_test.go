@@ -228,8 +228,8 @@ func TestBothStrategiesDecideTheSame(t *testing.T) {
 	}
 }
 
-// A plan lowers access only if every endpoint that could name a candidate was read. Then it equals the plan that follows
-// from all subscriptions. The search lags, the account may have no search, and an endpoint may be unavailable.
+// A plan lowers access only if every endpoint that could name a candidate was read. Then it equals the plan for all
+// subscriptions. The search lags, the account may have no search, and an endpoint may be unavailable.
 func TestPlanLowersAccessOnlyIfEveryEndpointThatCouldNameACandidateAnswered(t *testing.T) {
 	for _, strategy := range []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} {
 		t.Run(string(strategy), func(t *testing.T) {

@@ -28,24 +28,24 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// situation is an organization on both sides and what is to become of it.
+// situation is an organization with its record and its subscriptions in Stripe, and the result of its reconciliation.
 type situation struct {
 	id       string
-	governs  string // what stands before the id in that of the governing subscription; "" if none governs
+	governs  string // the governing subscription's id without the organization's id at its end; "" if none governs
 	seed     func(f *fixture, id string)
 	outcome  billing.Outcome
 	reason   billing.Reason
-	fields   []string // what is written
+	fields   []string // the written columns
 	warnings []billing.WarningCode
 }
 
-func sharing(o *appschema.Organization) { o.StripeCustomerID = new("cus_shared") }
+func sharedCustomer(o *appschema.Organization) { o.StripeCustomerID = new("cus_shared") }
 
 func freeRow(s *appschema.Subscription) {
 	s.PlanTier, s.Status, s.StripeSubscriptionID = "free", "canceled", nil
 }
 
-// owner makes another organization that records subscription "sub_ID" of customer "cus_ID".
+// owner creates another organization, whose row records the subscription "sub_ID" of the customer "cus_ID".
 func (f *fixture) owner(id string) {
 	f.Helper()
 	f.Org("own-"+id, func(o *appschema.Organization) { o.StripeCustomerID = new("cus_" + id) })
@@ -198,9 +198,9 @@ var situations = []situation{
 		id: "governing-on-another-row", governs: "sub_", seed: func(f *fixture, id string) { f.owner(id); f.Org(id, free); f.Sub(id, meta("orgId", id)) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
-	{ // its customer subscribed again, for this organization or for the next: neither may be cut off
+	{ // the shared customer subscribed again, for this organization or for the next one; neither may lose access
 		id: "shared-canceled", seed: func(f *fixture, id string) {
-			f.Org(id, sharing)
+			f.Org(id, sharedCustomer)
 			f.Row(id, func(s *appschema.Subscription) { s.StripeCustomerID = new("cus_shared") })
 			f.Sub(id, canceled, func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
 			f.Sub("again", func(s *stripetest.Subscription) { s.CustomerID = "cus_shared" })
@@ -208,7 +208,7 @@ var situations = []situation{
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
-		id: "shared-free", seed: func(f *fixture, id string) { f.Org(id, free, sharing) },
+		id: "shared-free", seed: func(f *fixture, id string) { f.Org(id, free, sharedCustomer) },
 		outcome: billing.OutcomeError, reason: billing.ReasonSubscriptionConflict,
 	},
 	{
@@ -265,7 +265,7 @@ var situations = []situation{
 	},
 }
 
-// seed makes the situations and returns the organizations.
+// seed creates the organizations of the situations and returns their ids.
 func (f *fixture) seed(situations []situation) []string {
 	f.Helper()
 	var ids []string
@@ -276,7 +276,7 @@ func (f *fixture) seed(situations []situation) []string {
 	return ids
 }
 
-// cellText is a change's value as the database shows it.
+// cellText returns a change's value as the database formats it.
 func cellText(value any) string {
 	switch v := value.(type) {
 	case nil:
@@ -293,7 +293,7 @@ func cellText(value any) string {
 	}
 }
 
-// written returns the columns of a plan that the tables show as changed.
+// written returns the columns that changed in the organization's rows, without ids and timestamps.
 func written(after, before cells, org string) []string {
 	return slices.DeleteFunc(after.ChangedSince(before)[org], func(field string) bool {
 		_, column, _ := strings.Cut(field, ".")
@@ -311,20 +311,20 @@ func (s situation) check(t *testing.T, item billing.Item, before, after cells) {
 		t.Errorf("%s\nerror: %s", diff, item.Error)
 	}
 	if (item.Error != "") != (s.outcome == billing.OutcomeError) {
-		t.Errorf("error is %q", item.Error)
+		t.Errorf("the error is %q", item.Error)
 	}
 	var codes []billing.WarningCode
 	for _, w := range item.Warnings {
 		codes = append(codes, w.Code)
 	}
 	if diff := cmp.Diff(s.warnings, codes, cmpopts.EquateEmpty()); diff != "" {
-		t.Error("warnings:", diff)
+		t.Error("warnings (-want +got):", diff)
 	}
 	if diff := cmp.Diff(s.fields, fieldsOf(item.Changes), cmpopts.EquateEmpty(), cmpopts.SortSlices(strings.Compare)); diff != "" {
-		t.Error("changes:", diff)
+		t.Error("recorded changes (-want +got):", diff)
 	}
 	if diff := cmp.Diff(s.fields, written(after, before, s.id), cmpopts.EquateEmpty(), cmpopts.SortSlices(strings.Compare)); diff != "" {
-		t.Error("written:", diff)
+		t.Error("written columns (-want +got):", diff)
 	}
 	for _, change := range item.Changes {
 		for key, value := range after {
@@ -336,7 +336,7 @@ func (s situation) check(t *testing.T, item billing.Item, before, after cells) {
 				old = "NULL"
 			}
 			if old != cellText(change.From) || value != cellText(change.To) {
-				t.Errorf("%s is recorded as %v -> %v and went from %s to %s", change.Field, change.From, change.To, old, value)
+				t.Errorf("the item records %s: %v -> %v, but it changed from %s to %s", change.Field, change.From, change.To, old, value)
 			}
 		}
 	}
@@ -365,12 +365,12 @@ func TestEverySituationEndToEnd(t *testing.T) {
 	}
 	for org := range after.ChangedSince(before) {
 		if !slices.Contains(ids, org) {
-			t.Errorf("organization %s was not asked for and was written", org)
+			t.Errorf("the worker wrote organization %s, which is not in the run", org)
 		}
 	}
 }
 
-func TestSecondRunFindsNothingToRepair(t *testing.T) {
+func TestSecondRunRepairsNothing(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun(runID, ids)
@@ -379,7 +379,7 @@ func TestSecondRunFindsNothingToRepair(t *testing.T) {
 	sum := f.Checksum()
 	f.deliver(f.Reconciler(nil), "run-2", ids...)
 	if f.Checksum() != sum {
-		t.Error("the second run wrote")
+		t.Error("the second run wrote to the application's tables")
 	}
 	for _, s := range situations {
 		if item := f.Item("run-2", s.id); len(item.Changes) > 0 {
@@ -388,11 +388,11 @@ func TestSecondRunFindsNothingToRepair(t *testing.T) {
 	}
 }
 
-func TestDryRunRecordsWhatTheRunWrites(t *testing.T) {
+func TestDryRunRecordsTheChangesThatARealRunWrites(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun("dry", ids, testworld.DryRun, func(r *billing.Run) { r.DowngradeLimit = 1 })
-	f.OpenRun("wet", ids)
+	f.OpenRun("real", ids)
 	sum := f.Checksum()
 	for id, result := range f.deliver(f.Reconciler(nil), "dry", ids...) {
 		if result.Disposition != pipeline.Acknowledge {
@@ -402,23 +402,23 @@ func TestDryRunRecordsWhatTheRunWrites(t *testing.T) {
 	if f.Checksum() != sum {
 		t.Error("the dry run wrote to the application's tables")
 	}
-	f.deliver(f.Reconciler(nil), "wet", ids...)
+	f.deliver(f.Reconciler(nil), "real", ids...)
 
 	columns := func(run, org string) string {
 		return mysqltest.Value[string](t, f.DB, `SELECT CONCAT_WS('|', outcome, reason, COALESCE(changes, '-'), COALESCE(warnings, '-'), COALESCE(error, '-'))
 			FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND org_id = ?`, run, org)
 	}
 	for _, s := range situations {
-		dry, wet := columns("dry", s.id), columns("wet", s.id)
+		dryRun, realRun := columns("dry", s.id), columns("real", s.id)
 		if s.outcome == billing.OutcomeSynced {
-			dry = strings.Replace(dry, "drifted|", "synced|", 1)
+			dryRun = strings.Replace(dryRun, "drifted|", "synced|", 1)
 		}
-		if diff := cmp.Diff(wet, dry); diff != "" {
-			t.Errorf("%s: %s", s.id, diff)
+		if diff := cmp.Diff(realRun, dryRun); diff != "" {
+			t.Errorf("%s (-real +dry): %s", s.id, diff)
 		}
 	}
-	if dry, wet := f.Run("dry").Downgrades, f.Run("wet").Downgrades; dry != wet || dry < 5 {
-		t.Errorf("downgrades: %d dry, %d wet", dry, wet)
+	if dryRun, realRun := f.Run("dry").Downgrades, f.Run("real").Downgrades; dryRun != realRun || dryRun < 5 {
+		t.Errorf("the dry run counts %d downgrades, the real run %d", dryRun, realRun)
 	}
 }
 
@@ -429,9 +429,9 @@ func TestBatchLoadsInConstantNumberOfQueries(t *testing.T) {
 		f.Subscriber(id)
 	}
 	f.OpenRun(runID, ids)
-	f.decide(runID, billing.OutcomeSkipped, ids...) // so that loading is all there is to do
+	f.decide(runID, billing.OutcomeSkipped, ids...) // so that the worker only loads the batch
 	pool := f.DB.Open(t)
-	pool.SetMaxOpenConns(1) // its session's counters are the pool's
+	pool.SetMaxOpenConns(1) // so that the session's counters count all statements of the pool
 	selects := func() (n int) {
 		var name string
 		if err := pool.QueryRowContext(t.Context(), `SHOW SESSION STATUS LIKE 'Com_select'`).Scan(&name, &n); err != nil {
@@ -465,20 +465,20 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 		f.wantItem(s.id, s.outcome, s.reason)
 	}
 	if n := f.Count(`SELECT MAX(revision) FROM reconciliation_items`); n != 1 {
-		t.Errorf("an item was written %d times", n)
+		t.Errorf("an item was written %d times, want once", n)
 	}
 
 	f.Clock.Advance(time.Minute)
 	f.deliver(r, runID, ids...)
 	f.deliver(f.Reconciler(nil), runID, ids...)
 	if diff := cmp.Diff(items, f.items()); diff != "" {
-		t.Error("items:", diff)
+		t.Error("items (-before +after):", diff)
 	}
 	if diff := cmp.Diff(content, f.Cells()); diff != "" {
-		t.Error("rows:", diff)
+		t.Error("rows (-before +after):", diff)
 	}
 	if got := f.Run(runID).Downgrades; got != downgrades {
-		t.Errorf("%d downgrades, were %d", got, downgrades)
+		t.Errorf("the run counts %d downgrades, want %d as before", got, downgrades)
 	}
 
 	f.Stripe.ResetCounts()
@@ -488,11 +488,11 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 		}
 	}
 	if n := f.Stripe.Requests().Total(); n != 0 {
-		t.Errorf("%d requests for what is decided", n)
+		t.Errorf("%d requests were sent for decided items, want none", n)
 	}
 }
 
-func TestTwoWorkersOnTheSameMessagesEndLikeOne(t *testing.T) {
+func TestTwoWorkersWithTheSameMessagesHaveTheResultOfOne(t *testing.T) {
 	f := newFixture(t)
 	ids := f.seed(situations)
 	f.OpenRun(runID, ids)
@@ -529,11 +529,11 @@ func TestUnknownRunOrItemIsDeadLetter(t *testing.T) {
 	f.wantResult(results[otherOrg], pipeline.DeadLetter, billing.ReasonUnknownItem)
 	f.wantResult(results[otherCase], pipeline.DeadLetter, billing.ReasonUnknownItem)
 	if got := f.Reconciler(nil).Reconcile(t.Context(), nil); len(got) != 0 {
-		t.Errorf("an empty batch gave %v", got)
+		t.Errorf("an empty batch returned %v", got)
 	}
 }
 
-func TestStoppedRunIsAcknowledgedWithoutStripeRequests(t *testing.T) {
+func TestMessageOfStoppedRunIsAcknowledgedWithoutStripeRequests(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -543,7 +543,7 @@ func TestStoppedRunIsAcknowledgedWithoutStripeRequests(t *testing.T) {
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	if n := f.Stripe.Requests().Total(); n != 0 {
-		t.Errorf("%d requests", n)
+		t.Errorf("%d requests were sent, want none", n)
 	}
 }
 
@@ -560,9 +560,9 @@ func TestRequestsAreCountedOnTheRun(t *testing.T) {
 	}
 }
 
-// --- writers in between ---
+// --- writes between read and write ---
 
-// afterRead has fn called when Stripe's n-th answer has been made but not yet sent.
+// afterRead calls fn after Stripe has made its n-th answer and before it sends the answer.
 func (f *fixture) afterRead(n int, fn func()) {
 	f.Stripe.After(func(*http.Request) {
 		if n--; n == 0 {
@@ -575,7 +575,7 @@ func TestWebhookBetweenReadAndWriteWins(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", canceled)
 	f.OpenRun(runID, []string{"org-1"})
-	f.afterRead(2, func() { // both answers of the first round say canceled
+	f.afterRead(2, func() { // in both answers of the first attempt the subscription is canceled
 		f.Sub("org-1", price("price_max"))
 		f.Exec(`UPDATE organizations SET subscription_tier = 'max' WHERE id = 'org-1'`)
 		f.Exec(`UPDATE subscriptions SET plan_tier = 'max', stripe_price_id = 'price_max' WHERE org_id = 'org-1'`)
@@ -587,7 +587,7 @@ func TestWebhookBetweenReadAndWriteWins(t *testing.T) {
 		t.Error(diff)
 	}
 	if n := f.Run(runID).Downgrades; n != 0 {
-		t.Errorf("%d downgrades", n)
+		t.Errorf("the run counts %d downgrades, want 0", n)
 	}
 }
 
@@ -618,7 +618,7 @@ func TestAccessRegainedDuringWriteIsRestored(t *testing.T) {
 	f.OpenRun(runID, []string{"org-1"})
 	before := f.Cells().WithoutTimestamps()
 	f.Sub("org-1", canceled)
-	f.afterRead(2, func() { // Stripe changed back, and the webhook wrote what stood there anyway
+	f.afterRead(2, func() { // Stripe changes back, and the webhook writes the same values again
 		f.Sub("org-1")
 		f.Exec(`UPDATE organizations SET subscription_tier = 'pro' WHERE id = 'org-1'`)
 	})
@@ -627,15 +627,15 @@ func TestAccessRegainedDuringWriteIsRestored(t *testing.T) {
 		t.Error(diff)
 	}
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
-	var back []string
+	var restored []string
 	for _, c := range item.Changes[len(item.Changes)/2:] {
-		back = append(back, c.Field)
+		restored = append(restored, c.Field)
 	}
-	if len(item.Changes) != 12 || !slices.Equal(fieldsOf(item.Changes[:6]), slices.Sorted(slices.Values(back))) {
-		t.Errorf("changes: %+v", item.Changes)
+	if len(item.Changes) != 12 || !slices.Equal(fieldsOf(item.Changes[:6]), slices.Sorted(slices.Values(restored))) {
+		t.Errorf("the item does not record the same six fields twice: %+v", item.Changes)
 	}
 	if first, last := item.Changes[0], item.Changes[6]; first.From != last.To || first.To != last.From {
-		t.Errorf("%+v was followed by %+v", first, last)
+		t.Errorf("%+v does not restore %+v", last, first)
 	}
 }
 
@@ -648,9 +648,9 @@ func TestWebhookDuringFollowUpCausesAnotherRead(t *testing.T) {
 	answers := 0
 	f.Stripe.After(func(*http.Request) {
 		switch answers++; answers {
-		case 3: // of the first round: the subscription, the customer's, the search
+		case 3: // the first attempt reads the subscription, the customer's list and the search
 			f.Sub("org-1")
-		case 4: // of the follow-up
+		case 4: // the follow-up reads the subscription
 			f.Exec(`UPDATE subscriptions SET cancel_at_period_end = TRUE WHERE org_id = 'org-1'`)
 		}
 	})
@@ -659,7 +659,7 @@ func TestWebhookDuringFollowUpCausesAnotherRead(t *testing.T) {
 		t.Error(diff)
 	}
 	if answers != 5 {
-		t.Errorf("Stripe answered %d times", answers)
+		t.Errorf("Stripe answered %d times, want 5", answers)
 	}
 }
 
@@ -667,7 +667,7 @@ func TestFollowUpKeepsTheMoreSpecificReason(t *testing.T) {
 	mismatch := func() []billing.WarningCode { return []billing.WarningCode{billing.WarnTierMetadataMismatch} }
 	for name, test := range map[string]struct {
 		seed     func(f *fixture)
-		answers  int // to the first round
+		answers  int // of Stripe, in the first attempt
 		then     func(f *fixture)
 		reason   billing.Reason
 		governs  string
@@ -678,12 +678,12 @@ func TestFollowUpKeepsTheMoreSpecificReason(t *testing.T) {
 			answers: 2, then: func(f *fixture) { f.Sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonRowInserted, governs: "sub_org-1", warnings: mismatch(),
 		},
-		"the subscription was missing, then there": {
+		"the subscription was missing, then existed": {
 			seed:    func(f *fixture) { f.Org("org-1"); f.Row("org-1") },
 			answers: 3, then: func(f *fixture) { f.Sub("org-1", meta("tier", "max")) },
 			reason: billing.ReasonSubscriptionMissing, governs: "sub_org-1", warnings: mismatch(),
 		},
-		"the subscription was there, then missing": {
+		"the subscription existed, then was missing": {
 			seed: func(f *fixture) {
 				f.Subscriber("org-1", price("price_starter"), meta("tier", "max"))
 			},
@@ -703,7 +703,7 @@ func TestFollowUpKeepsTheMoreSpecificReason(t *testing.T) {
 				codes = append(codes, w.Code)
 			}
 			if item.Revision != 2 || item.SubscriptionID != test.governs || !slices.Equal(codes, test.warnings) {
-				t.Errorf("revision %d, governed by %q, warnings %v; want 2, %q, %v", item.Revision, item.SubscriptionID, codes, test.governs, test.warnings)
+				t.Errorf("revision %d, governing subscription %q, warnings %v; want 2, %q, %v", item.Revision, item.SubscriptionID, codes, test.governs, test.warnings)
 			}
 		})
 	}
@@ -725,7 +725,7 @@ func TestFailedFollowUpIsLogged(t *testing.T) {
 			f.OpenRun(runID, []string{"org-1"})
 			answers := 0
 			f.Stripe.After(func(*http.Request) {
-				if answers++; answers > 2 { // the first round has three
+				if answers++; answers > 2 { // the first attempt has three answers
 					meanwhile(f, answers)
 				}
 			})
@@ -739,8 +739,8 @@ func TestFailedFollowUpIsLogged(t *testing.T) {
 	}
 }
 
-// The webhook's row takes the subscription between our reading whose it is and our write.
-func TestUnwrittenChangesAreNotListed(t *testing.T) {
+// Another organization's row records the subscription after the worker read the claims and before it writes.
+func TestItemInErrorDoesNotListUnwrittenChanges(t *testing.T) {
 	f := newFixture(t)
 	f.Org("org-1", free)
 	f.Sub("org-1")
@@ -753,7 +753,7 @@ func TestUnwrittenChangesAreNotListed(t *testing.T) {
 	}})
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonSubscriptionConflict)
 	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonSubscriptionConflict); len(item.Changes) > 0 {
-		t.Errorf("changes %+v", item.Changes)
+		t.Errorf("the item lists the changes %+v, want none", item.Changes)
 	}
 }
 
@@ -773,7 +773,7 @@ func TestRequestsOfMixedBatchCountForItsLargestRun(t *testing.T) {
 			want = len(work)
 		}
 		if got := f.Run(w.RunID).Usage.Retrieve; got != int64(want) {
-			t.Errorf("run %s: %d requests, want %d", w.RunID, got, want)
+			t.Errorf("run %s counts %d requests, want %d", w.RunID, got, want)
 		}
 	}
 }
@@ -789,7 +789,7 @@ func TestOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 	})
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonChangedConcurrently)
 	if writes != 3 {
-		t.Errorf("it was read %d times", writes)
+		t.Errorf("Stripe was read %d times, want 3", writes)
 	}
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonChangedConcurrently)
@@ -798,7 +798,7 @@ func TestOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 
 func TestOrganizationDeletedMeanwhileIsSkipped(t *testing.T) {
 	for name, statement := range map[string]string{
-		"softly": `UPDATE organizations SET is_deleted = 1 WHERE id = 'org-1'`, "for good": `DELETE FROM organizations WHERE id = 'org-1'`,
+		"marked as deleted": `UPDATE organizations SET is_deleted = 1 WHERE id = 'org-1'`, "row deleted": `DELETE FROM organizations WHERE id = 'org-1'`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -809,7 +809,7 @@ func TestOrganizationDeletedMeanwhileIsSkipped(t *testing.T) {
 			f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
 			for key, value := range f.Cells() {
 				if key[2] == billing.FieldPlanTier && value != "pro" {
-					t.Errorf("%v was written: %s", key, value)
+					t.Errorf("the worker wrote %v: %s", key, value)
 				}
 			}
 		})
@@ -859,13 +859,13 @@ func TestRunFatalFailureStopsTheRun(t *testing.T) {
 				t.Errorf("%+v", run)
 			}
 			if f.Checksum() != sum {
-				t.Error("a row was written")
+				t.Error("the worker wrote to the application's tables")
 			}
 			if n := f.Stripe.Requests().Total(); n != 1 {
-				t.Errorf("%d requests", n)
+				t.Errorf("%d requests were sent, want 1", n)
 			}
 			if n := len(f.Logs.Lines(t, "reason", string(test.reason))); n != 1 {
-				t.Errorf("%d log lines", n)
+				t.Errorf("%d log lines have the reason, want 1", n)
 			}
 		})
 	}
@@ -886,8 +886,8 @@ func TestMessagesAreReturnedIfRunCannotBeStopped(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 }
 
-// A batch may hold messages of two runs: none may be acknowledged without its run being stopped.
-func TestMissingReadGrantStopsTheRun(t *testing.T) {
+// MySQL reports a missing column or table and a missing grant alike.
+func TestMissingColumnOrTableStopsTheRun(t *testing.T) {
 	for name, statement := range map[string]string{
 		"no such column": `ALTER TABLE organizations DROP COLUMN trial_ends_at`,
 		"no such table":  `DROP TABLE subscriptions`,
@@ -913,7 +913,7 @@ func TestMissingReadGrantStopsTheRun(t *testing.T) {
 
 var unreadable = &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonInternal, Message: "a row that cannot be read"}
 
-func TestBatchThatCannotBeLoadedIsDeadLetterAtLastReceive(t *testing.T) {
+func TestMessageOfUnreadableRowIsDeadLetterAtLastReceive(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -929,11 +929,12 @@ func TestBatchThatCannotBeLoadedIsDeadLetterAtLastReceive(t *testing.T) {
 	result := f.deliverAs(t.Context(), f.Reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
 	if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonInternal); item.SubscriptionID != "sub_named" {
-		t.Errorf("what leads to the organization is forgotten: %+v", item)
+		t.Errorf("the item lost its subscription's id: %+v", item)
 	}
 }
 
-func TestBatchThatCannotBeLoadedKeepsUnknownItems(t *testing.T) {
+// The message may have an item that could not be read.
+func TestMessageWithoutKnownItemIsReturnedIfBatchCannotBeLoaded(t *testing.T) {
 	f := newFixture(t)
 	f.OpenRun(runID, nil)
 	broken := &hooks{Before: func(_ context.Context, call string) error {
@@ -946,7 +947,7 @@ func TestBatchThatCannotBeLoadedKeepsUnknownItems(t *testing.T) {
 	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
 }
 
-func TestGivingUpIsRecordedEvenOutOfTime(t *testing.T) {
+func TestErrorAtLastReceiveIsRecordedEvenIfTimeIsUp(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
 	f.OpenRun(runID, []string{"org-1"})
@@ -960,13 +961,13 @@ func TestGivingUpIsRecordedEvenOutOfTime(t *testing.T) {
 
 func TestBooleanValuesAboveOneAreTrue(t *testing.T) {
 	f := newFixture(t)
-	f.Subscriber("odd")
+	f.Subscriber("cancels")
 	f.Subscriber("deleted")
-	f.OpenRun(runID, []string{"odd", "deleted"})
-	f.Exec(`UPDATE subscriptions SET cancel_at_period_end = 2 WHERE org_id = 'odd'`)
+	f.OpenRun(runID, []string{"cancels", "deleted"})
+	f.Exec(`UPDATE subscriptions SET cancel_at_period_end = 2 WHERE org_id = 'cancels'`)
 	f.Exec(`UPDATE organizations SET is_deleted = 5 WHERE id = 'deleted'`)
-	f.deliver(f.Reconciler(nil), runID, "odd", "deleted")
-	item := f.wantItem("odd", billing.OutcomeSynced, billing.ReasonRepaired)
+	f.deliver(f.Reconciler(nil), runID, "cancels", "deleted")
+	item := f.wantItem("cancels", billing.OutcomeSynced, billing.ReasonRepaired)
 	if want := []billing.Change{{Field: billing.FieldCancelAtPeriodEnd, From: true, To: false}}; !cmp.Equal(want, item.Changes) {
 		t.Errorf("changes %+v, want %+v", item.Changes, want)
 	}
@@ -977,14 +978,14 @@ func TestRegainedAccessIsRestoredIfWriteAnswerIsLost(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", pastDue, func(s *stripetest.Subscription) { s.Status = "unpaid" })
 	f.OpenRun(runID, []string{"org-1"})
-	lost := once(func() { f.Sub("org-1") })
+	reactivate := once(func() { f.Sub("org-1") })
 	applied := false
 	r := f.Reconciler(&hooks{After: func(_ context.Context, call string) error {
 		if call != "commit Apply" || applied {
 			return nil
 		}
 		applied = true
-		lost() // active again, before the retry reads
+		reactivate() // before the retry reads Stripe
 		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
 	}})
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
@@ -993,10 +994,11 @@ func TestRegainedAccessIsRestoredIfWriteAnswerIsLost(t *testing.T) {
 	}
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 	if len(item.Changes) != 4 {
-		t.Errorf("changes %+v, want those there and back", item.Changes)
+		t.Errorf("the item records %+v, want two changes and their reversal", item.Changes)
 	}
 }
 
+// A batch may have messages of two runs. No message may be acknowledged unless its run is stopped.
 func TestRunFatalFailureStopsEveryRunOfTheBatch(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(3)
@@ -1025,7 +1027,7 @@ func TestRunFatalFailureStopsEveryRunOfTheBatch(t *testing.T) {
 	}
 }
 
-// A closed run cannot be stopped nor resumed: what was redriven must not be lost.
+// A closed run can be neither stopped nor resumed, so its redriven messages must not be lost.
 func TestRunFatalFailureReturnsRedrivenMessages(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1")
@@ -1038,27 +1040,27 @@ func TestRunFatalFailureReturnsRedrivenMessages(t *testing.T) {
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeUnauthorized)
 	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
 	if got := f.Status(runID); got != billing.RunCompletedWithErrors {
-		t.Errorf("run is %s", got)
+		t.Errorf("the run is %s", got)
 	}
 }
 
-// A run that is stopped sends only what is pending again when it is resumed, so what came from the
-// dead-letter queue must go back there.
-func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
-	refused := func(f *fixture) { f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
+// A resumed run sends messages for pending items only. So messages that were redriven go back to the dead-letter queue
+// if the run stops.
+func TestRedrivenMessagesAreDeadLettersAgainIfTheirRunStops(t *testing.T) {
+	refuseKey := func(f *fixture) { f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized}) }
 	for name, test := range map[string]struct {
-		stop func(f *fixture)
-		dry  bool
-		want pipeline.Disposition
+		stop   func(f *fixture)
+		dryRun bool
+		want   pipeline.Disposition
 	}{
 		"stopped before": {stop: func(f *fixture) {
 			if _, err := f.Store.StopRun(f.Context(), runID, billing.ReasonWrongAccount, "wrong", start); err != nil {
 				f.Fatal(err)
 			}
 		}, want: pipeline.DeadLetter},
-		"stopped by its batch":                   {stop: refused, want: pipeline.DeadLetter},
+		"stopped by its batch":                   {stop: refuseKey, want: pipeline.DeadLetter},
 		"stopped by a batch that was not loaded": {stop: func(f *fixture) { f.Exec(`ALTER TABLE organizations DROP COLUMN trial_ends_at`) }, want: pipeline.DeadLetter},
-		"a dry run, which gives nothing up":      {stop: refused, dry: true, want: pipeline.Acknowledge},
+		"a dry run, which has no dead letters":   {stop: refuseKey, dryRun: true, want: pipeline.Acknowledge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -1066,9 +1068,9 @@ func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
 			for _, id := range ids {
 				f.Subscriber(id)
 			}
-			f.OpenRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dry })
-			given := ids[:2]
-			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, given[0], given[1])
+			f.OpenRun(runID, ids, func(r *billing.Run) { r.DryRun = test.dryRun })
+			redriven := ids[:2]
+			f.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld', error = 'the limit is reached' WHERE org_id IN (?,?)`, redriven[0], redriven[1])
 			test.stop(f)
 			r := f.Reconciler(nil)
 			r.Parallel = 1
@@ -1076,7 +1078,7 @@ func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
 			if got := f.Status(runID); got != billing.RunStopped {
 				t.Fatalf("the run is %s", got)
 			}
-			for _, id := range given {
+			for _, id := range redriven {
 				f.wantItem(id, billing.OutcomeError, billing.ReasonWithheld)
 				if test.want == pipeline.Acknowledge {
 					if results[id].Disposition != test.want {
@@ -1086,12 +1088,12 @@ func TestRedrivenMessagesAreReturnedIfTheirRunStops(t *testing.T) {
 				}
 				f.wantResult(results[id], test.want, billing.ReasonWithheld)
 				if got := results[id].Failure; got == nil || got.Error() != "the limit is reached" {
-					t.Errorf("%s goes back with %v", id, got)
+					t.Errorf("the dead letter of %s has the error %v, want that of its item", id, got)
 				}
 			}
 			for _, id := range ids[2:] {
 				if results[id].Disposition != pipeline.Acknowledge {
-					t.Errorf("%s is pending: %+v", id, results[id])
+					t.Errorf("the message of %s, which is pending, has the result %+v", id, results[id])
 				}
 			}
 		})
@@ -1110,7 +1112,7 @@ func TestUnreadableItemIsReturnedWhenItsRunStops(t *testing.T) {
 		}
 		return nil
 	}})
-	for range 2 { // stopping the run, and finding it stopped
+	for range 2 { // the first batch stops the run, the second finds it stopped
 		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonDatabaseLogin)
 		if got := f.Status(runID); got != billing.RunStopped {
 			t.Errorf("the run is %s", got)
@@ -1132,21 +1134,21 @@ func TestTransientFailuresAreRetriedInPlace(t *testing.T) {
 			f := newFixture(t)
 			f.Subscriber("org-1", price("price_max"))
 			f.OpenRun(runID, []string{"org-1"})
-			impatient := func(c *stripesource.Config) { c.Timeout = 400 * time.Millisecond }
+			shortTimeout := func(c *stripesource.Config) { c.Timeout = 400 * time.Millisecond }
 			reconciler := func() *pipeline.Reconciler {
 				r := f.Reconciler(nil)
 				if fault.Kind == stripetest.Hang {
-					r.Stripe = f.StripeClient(impatient)
+					r.Stripe = f.StripeClient(shortTimeout)
 				}
 				return r
 			}
 
-			fault.Times = 3 // one too many
+			fault.Times = 3 // more often than the worker retries
 			f.Stripe.AddFault(fault)
 			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Return, reason)
 			f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 			if n := f.Stripe.Requests().Total(); n != 3 {
-				t.Errorf("%d requests", n)
+				t.Errorf("%d requests were sent, want 3", n)
 			}
 
 			f.Stripe.AddFault(fault)
@@ -1169,7 +1171,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	began := time.Now()
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if waited := time.Since(began); waited < time.Second {
-		t.Errorf("it waited %v", waited)
+		t.Errorf("the worker waited %v, want at least 1s", waited)
 	}
 }
 
@@ -1183,11 +1185,11 @@ func TestRetryAfterBeyondDeadlineIsNotWaitedFor(t *testing.T) {
 	began := time.Now()
 	f.wantResult(f.deliverAs(ctx, f.Reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeThrottled)
 	if waited := time.Since(began); waited > 5*time.Second {
-		t.Errorf("it waited %v", waited)
+		t.Errorf("the worker waited %v, want less than 5s", waited)
 	}
 }
 
-func TestDryRunErrorsAreAcknowledged(t *testing.T) {
+func TestErrorsOfDryRunAreAcknowledged(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-1", price("price_of_nothing"))
 	f.Subscriber("org-2")
@@ -1207,10 +1209,10 @@ func TestUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 		f.Subscriber(id, price("price_max"))
 	}
 	f.OpenRun(runID, ids)
-	for name, when := range map[string]string{"from the start": "Runs", "before the write": "begin Apply"} {
+	for name, firstFailing := range map[string]string{"from the start": "Runs", "before the write": "begin Apply"} {
 		t.Run(name, func(t *testing.T) {
 			r := f.Reconciler(nil)
-			r.Store = f.StoreBehind(testworld.FailingFrom(when, driver.ErrBadConn))
+			r.Store = f.StoreBehind(testworld.FailingFrom(firstFailing, driver.ErrBadConn))
 			for _, last := range []bool{false, true} {
 				for _, result := range f.deliverAs(t.Context(), r, runID, last, ids...) {
 					f.wantResult(result, pipeline.Return, billing.ReasonDatabaseUnavailable)
@@ -1245,7 +1247,7 @@ func TestLostConnectionIsRetried(t *testing.T) {
 	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 }
 
-// lockedByAnother reports whether somebody else holds the organization's row.
+// lockedByAnother reports whether another transaction has locked the organization's row.
 func lockedByAnother(ctx context.Context, db *sql.DB, id string) bool {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -1262,7 +1264,7 @@ func TestDeadlockIsRetried(t *testing.T) {
 	f.OpenRun(runID, []string{"org-1"})
 	f.Exec(`CREATE TABLE heavy (n INT PRIMARY KEY)`)
 
-	// The other transaction holds the item, and by its many rows is not the one to give way.
+	// The other transaction locks the item. It has written many rows, so MySQL rolls back the worker's transaction.
 	tx, err := f.DB.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -1295,7 +1297,7 @@ func TestDeadlockIsRetried(t *testing.T) {
 		runtime.Gosched()
 	}
 	if _, err := tx.ExecContext(t.Context(), `SELECT id FROM organizations WHERE id = 'org-1' FOR UPDATE`); err != nil {
-		t.Fatalf("the wrong one gave way: %v", err)
+		t.Fatalf("MySQL rolled back the test's transaction, not the worker's: %v", err)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -1303,11 +1305,11 @@ func TestDeadlockIsRetried(t *testing.T) {
 	f.wantResult(<-done, pipeline.Acknowledge, "")
 	f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 	if applies < 2 {
-		t.Errorf("%d attempts", applies)
+		t.Errorf("the worker tried %d times, want at least twice", applies)
 	}
 }
 
-func TestOpenCircuitReturnsTheRestWithoutRequests(t *testing.T) {
+func TestOpenCircuitBreakerReturnsTheRestWithoutRequests(t *testing.T) {
 	f := newFixture(t)
 	ids := numbered(10)
 	for _, id := range ids {
@@ -1328,15 +1330,15 @@ func TestOpenCircuitReturnsTheRestWithoutRequests(t *testing.T) {
 	}
 
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-	for _, result := range deliver(3+1+1, ids...) { // the first is tried as often as usual
+	for _, result := range deliver(3+1+1, ids...) { // the first organization is tried three times, as usual
 		f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
 	}
-	for range 2 { // one probe each
+	for range 2 { // each batch sends one probe
 		for _, result := range deliver(1, ids...) {
 			f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
 		}
 	}
-	// One that needs no answer of Stripe says nothing about it.
+	// An organization without Stripe ids needs no request, so it does not close the circuit breaker.
 	f.wantResult(deliver(0, "org-free")["org-free"], pipeline.Acknowledge, "")
 	f.Exec(`UPDATE reconciliation_items SET outcome = 'pending' WHERE org_id = 'org-free'`)
 	deliver(1, append(ids, "org-free")...)
@@ -1347,8 +1349,8 @@ func TestOpenCircuitReturnsTheRestWithoutRequests(t *testing.T) {
 	}
 }
 
-// Three that fail are Stripe, one that fails three times is not.
-func TestRepeatedFailuresOfOneOrganizationCountOnce(t *testing.T) {
+// The circuit breaker opens after failures of three organizations, not after three failures of one.
+func TestCircuitBreakerCountsRepeatedFailuresOfOneOrganizationOnce(t *testing.T) {
 	f := newFixture(t)
 	bad := []string{"bad-1", "bad-2", "bad-3"}
 	for _, id := range bad {
@@ -1364,11 +1366,11 @@ func TestRepeatedFailuresOfOneOrganizationCountOnce(t *testing.T) {
 	f.Proxy.Taken()
 	f.deliver(r, runID, bad[1:]...)
 	if n := len(f.Proxy.Taken()); n != 2 {
-		t.Errorf("%d requests for two others: Stripe counts as down", n)
+		t.Errorf("%d requests were sent for two other organizations, want 2: the circuit breaker is open", n)
 	}
 }
 
-func TestBrokenObjectDoesNotBlockOthers(t *testing.T) {
+func TestUnavailableObjectDoesNotBlockOtherOrganizations(t *testing.T) {
 	f := newFixture(t)
 	f.Subscriber("org-bad")
 	f.Proxy.Break("/v1/subscriptions/sub_org-bad")
@@ -1379,7 +1381,7 @@ func TestBrokenObjectDoesNotBlockOthers(t *testing.T) {
 	f.OpenRun(runID, append(ids, "org-bad"))
 	r := f.Reconciler(nil)
 	r.Parallel = 1
-	for range 5 { // it comes again and again, alone
+	for range 5 { // in batches without other organizations
 		f.wantResult(f.deliver(r, runID, "org-bad")["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
 	}
 	for batch := range slices.Chunk(ids, 3) {
@@ -1403,17 +1405,17 @@ func TestOrganizationsWithoutTimeLeftAreReturnedUnstarted(t *testing.T) {
 	var reads atomic.Int32
 	f.Stripe.After(func(request *http.Request) {
 		if reads.Add(1) == 3 {
-			<-request.Context().Done() // the client has left: its time is over
+			<-request.Context().Done() // until the client ends the request, because its time is over
 		}
 	})
 	r := f.Reconciler(nil)
 	r.Parallel = 1
 	results := f.deliverAs(ctx, r, runID, false, ids...)
 	if ctx.Err() != nil {
-		t.Error("it answered after the deadline")
+		t.Error("the worker returned after its deadline")
 	}
 	if n := reads.Load(); n != 3 {
-		t.Errorf("%d reads", n)
+		t.Errorf("Stripe was read %d times, want 3", n)
 	}
 	outcomes := map[pipeline.Disposition]int{}
 	for id, result := range results {
@@ -1438,17 +1440,17 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 	for _, id := range ids {
 		f.Subscriber(id, canceled)
 	}
-	f.Subscriber("org-up", price("price_max"))
-	f.OpenRun(runID, append(ids, "org-up"), func(r *billing.Run) { r.DowngradeLimit = 2 })
+	f.Subscriber("org-upgraded", price("price_max"))
+	f.OpenRun(runID, append(ids, "org-upgraded"), func(r *billing.Run) { r.DowngradeLimit = 2 })
 	before := f.Cells()
-	results := f.deliver(f.Reconciler(nil), runID, append(ids, "org-up")...)
+	results := f.deliver(f.Reconciler(nil), runID, append(ids, "org-upgraded")...)
 	changed := f.Cells().ChangedSince(before)
-	f.wantResult(results["org-up"], pipeline.Acknowledge, "")
+	f.wantResult(results["org-upgraded"], pipeline.Acknowledge, "")
 	var withheld []string
 	for _, id := range ids {
 		item := f.Item(runID, id)
 		if len(fieldsOf(item.Changes)) != 6 {
-			t.Errorf("%s lists %v", id, fieldsOf(item.Changes))
+			t.Errorf("the item of %s lists changes of %v, want 6 fields", id, fieldsOf(item.Changes))
 		}
 		if results[id].Disposition == pipeline.Acknowledge {
 			f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
@@ -1458,11 +1460,11 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 		f.wantResult(results[id], pipeline.DeadLetter, billing.ReasonWithheld)
 		f.wantItem(id, billing.OutcomeError, billing.ReasonWithheld)
 		if len(changed[id]) > 0 {
-			t.Errorf("%s was written: %v", id, changed[id])
+			t.Errorf("the worker wrote %v of %s", changed[id], id)
 		}
 	}
 	if n := f.Run(runID).Downgrades; len(withheld) != 3 || n != 2 {
-		t.Errorf("%d withheld, %d downgrades", len(withheld), n)
+		t.Errorf("%d are withheld, want 3; the run counts %d downgrades, want 2", len(withheld), n)
 	}
 
 	f.Exec(`UPDATE reconciliation_runs SET downgrade_limit = 5 WHERE id = ?`, runID) // approved
@@ -1473,7 +1475,7 @@ func TestDowngradesBeyondTheLimitAreWithheld(t *testing.T) {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 	}
 	if n := f.Run(runID).Downgrades; n != 5 {
-		t.Errorf("%d downgrades", n)
+		t.Errorf("the run counts %d downgrades, want 5", n)
 	}
 }
 
@@ -1490,8 +1492,8 @@ func TestWorkerKilledAnywhereFinishesOnRedelivery(t *testing.T) {
 		Rows       cells
 		Downgrades int
 	}
-	// through runs fn on freshly seeded tables and returns how they end.
-	through := func(fn func(ids []string)) state {
+	// stateAfter calls fn on freshly seeded tables and returns the state after that.
+	stateAfter := func(fn func(ids []string)) state {
 		f.Exec(`DELETE FROM reconciliation_items`)
 		f.EndProcesses()
 		f.Exec(`DELETE FROM reconciliation_runs`)
@@ -1502,13 +1504,13 @@ func TestWorkerKilledAnywhereFinishesOnRedelivery(t *testing.T) {
 		fn(ids)
 		return state{f.items(), f.Cells().WithoutTimestamps(), f.Run(runID).Downgrades}
 	}
-	undisturbed := through(func(ids []string) { f.deliver(f.Reconciler(nil), runID, ids...) })
+	undisturbed := stateAfter(func(ids []string) { f.deliver(f.Reconciler(nil), runID, ids...) })
 
 	testworld.EveryDeath(t, func(t *testing.T, k *testworld.Killer) {
-		got := through(func(ids []string) {
+		got := stateAfter(func(ids []string) {
 			killed := f.Reconciler(k.Hooks())
 			killed.Parallel, killed.Retry.Tries = 1, 1
-			f.deliver(killed, runID, ids...) // its answer is never sent
+			f.deliver(killed, runID, ids...) // a killed worker sends no answer, so the messages come again
 			f.deliver(f.Reconciler(nil), runID, ids...)
 		})
 		if diff := cmp.Diff(undisturbed, got); diff != "" {
