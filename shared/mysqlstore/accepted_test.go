@@ -41,7 +41,7 @@ func TestAcceptancesAreStoredReplacedAndDeleted(t *testing.T) {
 			want      int
 		}{{"b", "several_tiers", 0}, {"b", "withheld", 1}, {"b", "", 1}, {"b", "", 0}, {"a", "", 1}} {
 			if n, err := f.store.DeleteAccepted(t.Context(), c.org, c.code); err != nil || n != c.want {
-				t.Errorf("%s %s: removed %d, %v, want %d", c.org, c.code, n, err, c.want)
+				t.Errorf("%s %s: deleted %d, %v, want %d", c.org, c.code, n, err, c.want)
 			}
 		}
 	})
@@ -55,8 +55,8 @@ func TestAcceptanceCountsForRunsThatStartBeforeItExpires(t *testing.T) {
 			billing.Item{RunID: "r", OrgID: "c", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonNoSubscription},
 			billing.Item{RunID: "r", OrgID: "d", Outcome: billing.OutcomeError, Reason: billing.ReasonUnknownStatus})
 		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"paid_without_subscription"}]' WHERE org_id = 'c'`)
-		ends, ended := now.Add(time.Second), now // the run starts now
-		f.accept(t, billing.Acceptance{OrgID: "a", Code: "tier_unresolved", Why: "y", Until: &ends}, billing.Acceptance{OrgID: "b", Code: "tier_unresolved", Why: "y", Until: &ended},
+		afterStart, atStart := now.Add(time.Second), now // the run starts now
+		f.accept(t, billing.Acceptance{OrgID: "a", Code: "tier_unresolved", Why: "y", Until: &afterStart}, billing.Acceptance{OrgID: "b", Code: "tier_unresolved", Why: "y", Until: &atStart},
 			billing.Acceptance{OrgID: "c", Code: "paid_without_subscription", Why: "y"}, billing.Acceptance{OrgID: "d", Code: "tier_unresolved", Why: "y"})
 		drift, err := f.store.Drift(t.Context(), "r")
 		if diff := cmp.Diff(map[string]int{"tier_unresolved": 1, "paid_without_subscription": 1}, drift.Accepted); err != nil || diff != "" || drift.AcceptedErrors != 1 || len(drift.Warnings) != 0 {
@@ -65,7 +65,7 @@ func TestAcceptanceCountsForRunsThatStartBeforeItExpires(t *testing.T) {
 		run := f.run(t, "r")
 		for org, want := range map[string]bool{"a": true, "b": false, "c": false, "d": true, "e": false} {
 			if got, err := f.store.IsAccepted(t.Context(), run, org, "tier_unresolved"); err != nil || got != want {
-				t.Errorf("%s: %t, %v", org, got, err)
+				t.Errorf("the error of %s is accepted: %t, want %t, %v", org, got, want, err)
 			}
 		}
 		notable, err := f.store.Notable(t.Context(), "r", 10)
@@ -80,7 +80,7 @@ func TestAcceptanceCountsForRunsThatStartBeforeItExpires(t *testing.T) {
 	})
 }
 
-func TestLatestItemIsTheOneDecidedLast(t *testing.T) {
+func TestLatestItemIsTheItemDecidedLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			billing.Item{RunID: "1", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonTierUnresolved},

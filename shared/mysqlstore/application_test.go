@@ -13,9 +13,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// ofTheApplication matches what names one of its tables in SQL, or one of its columns anywhere: those of
-// its own that this system's tables have too cannot be told apart.
-func ofTheApplication(t *testing.T) *regexp.Regexp {
+// applicationNames matches the names of the application's tables in SQL, and the names of its columns anywhere, except
+// those that this system's own tables have too.
+func applicationNames(t *testing.T) *regexp.Regexp {
 	t.Helper()
 	files, err := filepath.Glob("migrations/*.sql")
 	if err != nil || len(files) == 0 {
@@ -40,7 +40,7 @@ func ofTheApplication(t *testing.T) *regexp.Regexp {
 }
 
 func TestOnlyOneFileNamesTheApplicationsTables(t *testing.T) {
-	names, found := ofTheApplication(t), 0
+	names, found := applicationNames(t), 0
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -62,12 +62,12 @@ func TestOnlyOneFileNamesTheApplicationsTables(t *testing.T) {
 			if name == "application.go" {
 				found += len(names.FindAllString(text.Value, -1))
 			} else if word := names.FindString(strings.Trim(text.Value, "\"`")); word != "" {
-				t.Errorf("%s: %q names the application's %q: application.go does", set.Position(text.Pos()), text.Value, word)
+				t.Errorf("%s: %q has the application's name %q; only application.go may name it", set.Position(text.Pos()), text.Value, word)
 			}
 			return true
 		})
 	}
 	if found < 20 {
-		t.Errorf("only %d names in application.go: the test looks for the wrong ones", found)
+		t.Errorf("application.go has only %d names, so the test looks for the wrong ones", found)
 	}
 }

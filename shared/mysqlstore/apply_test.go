@@ -19,7 +19,7 @@ var outcomes = []billing.Outcome{
 	billing.OutcomePending, billing.OutcomeError, billing.OutcomeSynced, billing.OutcomeDrifted, billing.OutcomeSkipped,
 }
 
-// upgrade and downgrade are plans for an organization of addPaying.
+// upgrade and downgrade return plans for an organization that addPaying created.
 func upgrade(id string) billing.Plan {
 	return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "max"}, billing.Change{Field: billing.FieldPlanTier, From: "pro", To: "max"})
 }
@@ -45,7 +45,7 @@ func (f *fixture) apply(t *testing.T, runID string, before billing.Record, plan 
 	return f.store.Apply(t.Context(), before, plan, itemOf(runID, before.Org.ID, plan), false, now)
 }
 
-func TestOutcomeMovesOnlyFromPendingAndError(t *testing.T) {
+func TestOutcomeChangesOnlyFromPendingAndError(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for _, from := range outcomes {
 			for _, to := range outcomes[1:] {
@@ -84,10 +84,10 @@ func TestUnknownItemIsNotDecided(t *testing.T) {
 		before := f.state(t)
 		err := f.store.Decide(t.Context(), billing.Item{RunID: "r", OrgID: "a", Outcome: billing.OutcomeSkipped}, true, now)
 		if !errors.Is(err, billing.ErrAlreadyDecided) {
-			t.Errorf("decide: %v", err)
+			t.Errorf("Decide: %v", err)
 		}
 		if err := f.apply(t, "r", f.record(t, "a"), upgrade("a")); !errors.Is(err, billing.ErrAlreadyDecided) {
-			t.Errorf("apply: %v", err)
+			t.Errorf("Apply: %v", err)
 		}
 		f.requireUnchanged(t, before)
 	})
@@ -104,7 +104,7 @@ func TestDryRunCountsDowngradesBeyondTheLimit(t *testing.T) {
 			}
 		}
 		if got := f.run(t, "r").Downgrades; got != 4 {
-			t.Errorf("%d downgrades, want 4", got)
+			t.Errorf("the run counts %d downgrades, want 4", got)
 		}
 	})
 }
@@ -112,10 +112,10 @@ func TestDryRunCountsDowngradesBeyondTheLimit(t *testing.T) {
 func TestOutcomeIsRecordedWithAnyErrorText(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for name, text := range map[string]string{
-			"long":          strings.Repeat("é", 70_000),
-			"not UTF-8":     "broken \xff\xfe end",
-			"four bytes":    "🚀 and 'quotes' and \\",
-			"a cut in half": strings.Repeat("x", 65_534) + "é",
+			"long":                         strings.Repeat("é", 70_000),
+			"not UTF-8":                    "broken \xff\xfe end",
+			"four-byte character":          "🚀 and 'quotes' and \\",
+			"a character across the limit": strings.Repeat("x", 65_534) + "é",
 		} {
 			f.openRun(t, newRun("run "+name))
 			f.addItems(t, pendingItem(name, "a"))
@@ -125,7 +125,7 @@ func TestOutcomeIsRecordedWithAnyErrorText(t *testing.T) {
 				continue
 			}
 			if got := f.item(t, name, "a").Error; got == "" || !strings.HasPrefix(text, got[:5]) {
-				t.Errorf("%s: the error is now %.100q", name, got)
+				t.Errorf("%s: the stored error is %.100q", name, got)
 			}
 			if ok, err := f.store.StopRun(t.Context(), "run "+name, billing.ReasonInternal, text, now); !ok || err != nil {
 				t.Errorf("%s: stopped %v, %.300v", name, ok, err)
@@ -170,7 +170,7 @@ func TestApplyWritesEveryColumn(t *testing.T) {
 		inserted := f.record(t, "a")
 		wantRecord(t, "inserted", billing.Record{Org: org, Rows: []billing.Row{row}}, inserted)
 
-		// To NULL where NULL is allowed.
+		// Update to NULL where NULL is allowed.
 		var empty []billing.Change
 		for _, c := range full {
 			if c.Field != billing.FieldPlanTier && c.Field != billing.FieldStatus && c.Field != billing.FieldOrgTier && c.Field != billing.FieldOrgStatus {
@@ -198,12 +198,12 @@ func TestApplyWritesEveryColumn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if o := organizations[0]; o.Name != "Name of a" || o.CreatedBy != "user" || !o.CreatedAt.Equal(old) || !o.LastBillingWarningAt.Equal(*at(9)) || o.IsDeleted {
-			t.Errorf("another column changed: %+v", o)
+			t.Errorf("Apply changed another column: %+v", o)
 		}
 	})
 }
 
-// wantRecord compares all but row ids and the times of writing.
+// wantRecord compares records without row ids and times of writing.
 func wantRecord(t *testing.T, what string, want, got billing.Record) {
 	t.Helper()
 	got.Org.UpdatedAt, got.Rows = time.Time{}, slices.Clone(got.Rows)
@@ -238,14 +238,14 @@ func TestApplyWritesOnlyTheTablesAndColumnsOfThePlan(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", id, diff)
 			}
 			if after.Org.UpdatedAt.After(old) == after.Rows[0].UpdatedAt.After(old) {
-				t.Errorf("%s: organization written at %v, row at %v", id, after.Org.UpdatedAt, after.Rows[0].UpdatedAt)
+				t.Errorf("%s: the organization was written at %v, the row at %v, want exactly one of them written now", id, after.Org.UpdatedAt, after.Rows[0].UpdatedAt)
 			}
 			if item := f.item(t, "r", id); item.Outcome != billing.OutcomeSynced || item.Revision != 1 || len(item.Changes) != 1 {
 				t.Errorf("%s: %+v", id, item)
 			}
 		}
 		if other := f.record(t, "other"); !other.Org.UpdatedAt.Equal(old) || !other.Rows[0].UpdatedAt.Equal(old) {
-			t.Errorf("another organization was written: %+v", other)
+			t.Errorf("Apply wrote another organization: %+v", other)
 		}
 	})
 }
@@ -266,15 +266,15 @@ func TestInsertedRowHasTheSameIDEveryTime(t *testing.T) {
 		}
 		first := insert("1", "a", "sub_1")
 		if len(first) != 36 || first != insert("2", "a", "sub_1") {
-			t.Error("another id for the same row")
+			t.Error("the same row got another id")
 		}
 		if first == insert("3", "a", "sub_2") || first == insert("4", "b", "sub_1") {
-			t.Error("the same id for another row")
+			t.Error("another row got the same id")
 		}
 	})
 }
 
-func TestApplyRefusesAnItemThatIsDecided(t *testing.T) {
+func TestApplyRefusesDecidedItem(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		for _, from := range outcomes {
@@ -296,10 +296,10 @@ func TestApplyRefusesAnItemThatIsDecided(t *testing.T) {
 	})
 }
 
-func TestApplyRefusesARecordThatChanged(t *testing.T) {
+func TestApplyRefusesChangedRecord(t *testing.T) {
 	const keepOrg, keepRow = `UPDATE organizations SET updated_at = updated_at, `, `UPDATE subscriptions SET updated_at = updated_at, `
 	onEach(t, func(t *testing.T, f *fixture) {
-		changed := map[string]bool{ // by the statement of somebody else: whether it matters to us
+		statements := map[string]bool{ // statement of another writer -> whether Apply must refuse
 			keepOrg + `name = 'other' WHERE id = ?`:                                                     false,
 			keepOrg + `last_billing_warning_at = NOW() WHERE id = ?`:                                    false,
 			keepOrg + `stripe_customer_id = 'x' WHERE id = ?`:                                           true,
@@ -325,11 +325,11 @@ func TestApplyRefusesARecordThatChanged(t *testing.T) {
 			`INSERT INTO subscriptions (id, org_id) SELECT 'added', id FROM organizations WHERE id = ?`: true,
 		}
 		for _, column := range []string{"current_period_start", "current_period_end", "trial_end", "canceled_at", "ended_at"} {
-			changed[keepRow+column+` = '2026-01-01 00:00:00' WHERE org_id = ?`] = true
+			statements[keepRow+column+` = '2026-01-01 00:00:00' WHERE org_id = ?`] = true
 		}
 		f.openRun(t, newRun("r"))
 		n := 0
-		for statement, matters := range changed {
+		for statement, refused := range statements {
 			n++
 			id := fmt.Sprintf("org-%d", n)
 			f.addPaying(t, id)
@@ -338,7 +338,7 @@ func TestApplyRefusesARecordThatChanged(t *testing.T) {
 			f.MustExec(t, statement, id)
 			before := f.state(t)
 			err := f.apply(t, "r", read, upgrade(id))
-			if !matters {
+			if !refused {
 				if err != nil {
 					t.Errorf("%s: %v", statement, err)
 				}
@@ -352,16 +352,16 @@ func TestApplyRefusesARecordThatChanged(t *testing.T) {
 	})
 }
 
-func TestSubscriptionOfAnotherRowIsAConflict(t *testing.T) {
+func TestSubscriptionOfAnotherOrganizationsRowIsConflict(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b")
-		f.addOrganizations(t, appschema.Organization{ID: "bare", StripeCustomerID: new("cus")})
+		f.addOrganizations(t, appschema.Organization{ID: "without-row", StripeCustomerID: new("cus")})
 		f.startRun(t, "r", 0)
 		taken := []billing.Change{{Field: billing.FieldOrgTier, From: "free", To: "max"}, {Field: billing.FieldSubscriptionID, To: "sub_b"}}
 		before := f.state(t)
 		for id, plan := range map[string]billing.Plan{
-			"a":    planFor("a", taken...),
-			"bare": {GoverningID: "sub_b", Insert: true, Changes: taken, Outcome: billing.OutcomeSynced},
+			"a":           planFor("a", taken...),
+			"without-row": {GoverningID: "sub_b", Insert: true, Changes: taken, Outcome: billing.OutcomeSynced},
 		} {
 			plan.GoverningID = "sub_b"
 			err := f.apply(t, "r", f.record(t, id), plan)
@@ -374,8 +374,8 @@ func TestSubscriptionOfAnotherRowIsAConflict(t *testing.T) {
 	})
 }
 
-// The column is unique, so the living organization's padded id cannot be corrected while the deleted one's row holds it.
-func TestSubscriptionOnADeletedOrganizationsRowIsAConflictThatSaysSo(t *testing.T) {
+// The column is unique, so the living organization's padded id cannot be corrected while the deleted one's row has it.
+func TestConflictWithADeletedOrganizationsRowNamesTheDeletedOrganization(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{ID: "deleted", IsDeleted: true}, appschema.Organization{ID: "a"})
 		f.addRows(t, appschema.Subscription{ID: "row-deleted", OrgID: "deleted", StripeSubscriptionID: new("sub_1")},
@@ -394,18 +394,17 @@ func TestSubscriptionOnADeletedOrganizationsRowIsAConflictThatSaysSo(t *testing.
 	})
 }
 
-// A webhook gives the organization a row after its rows were read and locked: nothing keeps it from
-// that where the tables have no foreign key.
-func TestDuplicateKeyOnANewOwnRowIsErrRecordChanged(t *testing.T) {
+// A webhook inserts a row of the organization after Apply locked its rows. Without a foreign key nothing prevents that.
+func TestDuplicateKeyWithANewRowOfTheOrganizationIsErrRecordChanged(t *testing.T) {
 	insert := billing.Plan{GoverningID: "sub_new", Insert: true, Outcome: billing.OutcomeSynced, Changes: []billing.Change{
 		{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldPriceID, To: "pause"},
 	}}
 	for name, c := range map[string]struct {
-		schema string
-		hook   string
+		schema  string
+		webhook string
 	}{
-		"with the same subscription":                          {`DO 0`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_new')`},
-		"with another, where an organization has one at most": {`ALTER TABLE subscriptions ADD UNIQUE (org_id)`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_other')`},
+		"the same subscription":                               {`DO 0`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_new')`},
+		"another subscription, one row for each organization": {`ALTER TABLE subscriptions ADD UNIQUE (org_id)`, `INSERT INTO subscriptions (id, org_id, stripe_subscription_id) VALUES ('hook', 'a', 'sub_other')`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := onServer(t)
@@ -415,11 +414,11 @@ func TestDuplicateKeyOnANewOwnRowIsErrRecordChanged(t *testing.T) {
 			f.MustExec(t, `ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`)
 			resume := f.pauseInserts(t)
 			record := f.record(t, "a")
-			store, connection := f.one(t)
+			store, connection := f.singleConnection(t)
 			result := make(chan error, 1)
 			go func() { result <- store.Apply(t.Context(), record, insert, itemOf("r", "a", insert), false, now) }()
 			f.awaitStatement(t, connection, pausedInsert)
-			f.MustExec(t, c.hook)
+			f.MustExec(t, c.webhook)
 			before := f.state(t)
 			resume()
 			if err := <-result; !errors.Is(err, billing.ErrRecordChanged) {
@@ -430,13 +429,13 @@ func TestDuplicateKeyOnANewOwnRowIsErrRecordChanged(t *testing.T) {
 	}
 }
 
-func TestIDsThatTheCollationTakesForEqualAreAConflictThatSaysSo(t *testing.T) {
+func TestConflictOfIDsThatAreEqualInTheCollationNamesTheCollation(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a", "b")
-	f.addOrganizations(t, appschema.Organization{ID: "bare"})
+	f.addOrganizations(t, appschema.Organization{ID: "without-row"})
 	f.addRows(t, appschema.Subscription{ID: "second", OrgID: "a", PlanTier: "free", Status: "canceled"})
 	f.startRun(t, "r", 0)
-	f.addItems(t, pendingItem("r", "bare"))
+	f.addItems(t, pendingItem("r", "without-row"))
 	change := billing.Change{Field: billing.FieldSubscriptionID, To: "sub_B"}
 	own := billing.Change{Field: billing.FieldSubscriptionID, To: "sub_A"}
 	before := f.state(t)
@@ -446,7 +445,7 @@ func TestIDsThatTheCollationTakesForEqualAreAConflictThatSaysSo(t *testing.T) {
 		names []string
 	}{
 		"another organization's row": {"a", billing.Plan{GoverningID: "sub_B", RowID: rowID("a"), Changes: []billing.Change{change}}, []string{"sub_B", "sub_b", "organization b", "collation"}},
-		"a row to insert":            {"bare", billing.Plan{GoverningID: "sub_B", Insert: true, Changes: []billing.Change{change}}, []string{"sub_B", "sub_b", "organization b", "collation"}},
+		"a row to insert":            {"without-row", billing.Plan{GoverningID: "sub_B", Insert: true, Changes: []billing.Change{change}}, []string{"sub_B", "sub_b", "organization b", "collation"}},
 		"its own other row":          {"a", billing.Plan{GoverningID: "sub_A", RowID: "second", Changes: []billing.Change{own}}, []string{"sub_A", "sub_a", "organization a", "collation"}},
 	} {
 		err := f.apply(t, "r", f.record(t, c.orgID), c.plan)
@@ -468,18 +467,18 @@ func TestFollowUpRequiresTheRevisionThatItRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		item := f.item(t, "r", "a")
-		back := planFor("a", billing.Change{Field: billing.FieldOrgTier, From: "free", To: "pro"})
-		item.Changes = append(item.Changes, back.Changes...)
+		restore := planFor("a", billing.Change{Field: billing.FieldOrgTier, From: "free", To: "pro"})
+		item.Changes = append(item.Changes, restore.Changes...)
 		record := f.record(t, "a")
 		stale := item
 		stale.Revision--
 		before := f.state(t)
-		if err := f.store.Apply(t.Context(), record, back, stale, true, now); !errors.Is(err, billing.ErrAlreadyDecided) {
-			t.Errorf("another revision: got %v, want ErrAlreadyDecided", err)
+		if err := f.store.Apply(t.Context(), record, restore, stale, true, now); !errors.Is(err, billing.ErrAlreadyDecided) {
+			t.Errorf("with an earlier revision: got %v, want ErrAlreadyDecided", err)
 		}
 		f.requireUnchanged(t, before)
 
-		if err := f.store.Apply(t.Context(), record, back, item, true, now); err != nil {
+		if err := f.store.Apply(t.Context(), record, restore, item, true, now); err != nil {
 			t.Fatal(err)
 		}
 		item.Revision = 2
@@ -487,10 +486,10 @@ func TestFollowUpRequiresTheRevisionThatItRead(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		if got := f.record(t, "a").Org.Tier; got != "pro" {
-			t.Errorf("tier %s", got)
+			t.Errorf("the tier is %s, want pro", got)
 		}
 		if err := f.store.Apply(t.Context(), f.record(t, "a"), downgrade("a"), item, true, now); err != nil {
-			t.Errorf("a third write: %v", err)
+			t.Errorf("a second follow-up: %v", err)
 		}
 	})
 }
@@ -498,7 +497,7 @@ func TestFollowUpRequiresTheRevisionThatItRead(t *testing.T) {
 func TestWithheldChangesAreKeptUntilTheNextPlan(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t, pendingItem("r", "a"))
-		listed := func(outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) []billing.Change {
+		changesAfter := func(outcome billing.Outcome, reason billing.Reason, changes ...billing.Change) []billing.Change {
 			t.Helper()
 			item := billing.Item{RunID: "r", OrgID: "a", Outcome: outcome, Reason: reason, Changes: changes}
 			if err := f.store.Decide(t.Context(), item, false, now); err != nil {
@@ -507,20 +506,20 @@ func TestWithheldChangesAreKeptUntilTheNextPlan(t *testing.T) {
 			return f.item(t, "r", "a").Changes
 		}
 		withheld, other := downgrade("a").Changes, upgrade("a").Changes
-		listed(billing.OutcomeError, billing.ReasonWithheld, withheld...)
-		if diff := cmp.Diff(withheld, listed(billing.OutcomeError, billing.ReasonStripeUnavailable)); diff != "" {
+		changesAfter(billing.OutcomeError, billing.ReasonWithheld, withheld...)
+		if diff := cmp.Diff(withheld, changesAfter(billing.OutcomeError, billing.ReasonStripeUnavailable)); diff != "" {
 			t.Errorf("after another error (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(other, listed(billing.OutcomeError, billing.ReasonWithheld, other...)); diff != "" {
-			t.Errorf("withheld anew (-want +got):\n%s", diff)
+		if diff := cmp.Diff(other, changesAfter(billing.OutcomeError, billing.ReasonWithheld, other...)); diff != "" {
+			t.Errorf("after another withheld plan (-want +got):\n%s", diff)
 		}
-		if got := listed(billing.OutcomeSkipped, billing.ReasonInSync); len(got) > 0 {
-			t.Errorf("in sync, with changes %v", got)
+		if got := changesAfter(billing.OutcomeSkipped, billing.ReasonInSync); len(got) > 0 {
+			t.Errorf("the organization is in sync, but its item has the changes %v", got)
 		}
 	})
 }
 
-func TestOrganizationCountsOnceAsADowngrade(t *testing.T) {
+func TestOrganizationCountsOnceAsDowngrade(t *testing.T) {
 	toStarter := func(id string) billing.Plan {
 		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "starter"})
 	}
@@ -528,14 +527,14 @@ func TestOrganizationCountsOnceAsADowngrade(t *testing.T) {
 		return planFor(id, billing.Change{Field: billing.FieldOrgTier, From: "starter", To: "free"})
 	}
 	for name, test := range map[string]struct {
-		first func(id string) billing.Plan
-		limit int
-		want  int
-		code  billing.Reason
+		first  func(id string) billing.Plan
+		limit  int
+		want   int
+		reason billing.Reason
 	}{
-		"lowered at first and again":              {first: toStarter, limit: 1, want: 1},
+		"lowered by the repair and the follow-up": {first: toStarter, limit: 1, want: 1},
 		"lowered by the follow-up only":           {first: upgrade, limit: 1, want: 1},
-		"lowered by the follow-up over the limit": {first: upgrade, limit: 0, want: 0, code: billing.ReasonWithheld},
+		"lowered by the follow-up over the limit": {first: upgrade, limit: 0, want: 0, reason: billing.ReasonWithheld},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
@@ -548,14 +547,14 @@ func TestOrganizationCountsOnceAsADowngrade(t *testing.T) {
 				item.Changes = append(item.Changes, plan.Changes...)
 				before := f.state(t)
 				err := f.store.Apply(t.Context(), f.record(t, "a"), plan, item, true, now)
-				if test.code != "" {
-					wantFailure(t, err, billing.Permanent, test.code)
+				if test.reason != "" {
+					wantFailure(t, err, billing.Permanent, test.reason)
 					f.requireUnchanged(t, before)
 				} else if err != nil {
 					t.Error(err)
 				}
 				if got := f.run(t, "r").Downgrades; got != test.want {
-					t.Errorf("%d downgrades, want %d", got, test.want)
+					t.Errorf("the run counts %d downgrades, want %d", got, test.want)
 				}
 			})
 		})
@@ -594,17 +593,17 @@ func TestGuardWithholdsDowngradesBeyondTheLimit(t *testing.T) {
 			t.Errorf("an upgrade: %v", err)
 		}
 		if got := f.run(t, "r").Downgrades; got != 1 {
-			t.Errorf("%d downgrades counted, want 1", got)
+			t.Errorf("the run counts %d downgrades, want 1", got)
 		}
 
 		f.MustExec(t, `UPDATE reconciliation_runs SET downgrade_limit = 2`)
 		if err := f.apply(t, "r", f.record(t, "b"), downgrade("b")); err != nil {
-			t.Errorf("with the limit raised: %v", err)
+			t.Errorf("after the limit was raised: %v", err)
 		}
 	})
 }
 
-func TestValuesTheColumnCannotHoldAreRefused(t *testing.T) {
+func TestValueThatTheColumnCannotHoldIsRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.startRun(t, "r", 9)
@@ -620,19 +619,18 @@ func TestValuesTheColumnCannotHoldAreRefused(t *testing.T) {
 			{Field: billing.FieldEndedAt, To: time.Unix(0, 0).UTC()},
 		} {
 			err := f.apply(t, "r", f.record(t, "a"), planFor("a", wrong))
-			if f.Concurrent { // the one in this process has numbers of its own for most errors
+			if f.Concurrent { // the server in this process has other numbers for most errors
 				wantFailure(t, err, billing.Permanent, billing.ReasonDatabaseRefused)
 			} else if err == nil {
-				t.Errorf("%s was set to %v", wrong.Field, wrong.To)
+				t.Errorf("%s was set to %v without an error", wrong.Field, wrong.To)
 			}
 			f.requireUnchanged(t, before)
 		}
 	})
 }
 
-// What the application's tables may forbid, each for every row: the number is MySQL's, and
-// MariaDB's where it has another.
-func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
+// Each case is a reason for which the application's tables may refuse a row. A second error number is MariaDB's.
+func TestPermanentlyRefusedRowFailsItsOrganization(t *testing.T) {
 	t.Parallel()
 	price := billing.Change{Field: billing.FieldPriceID, From: "price_pro", To: "price_max"}
 	tier := billing.Change{Field: billing.FieldOrgTier, From: "pro", To: "max"}
@@ -640,14 +638,14 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 		schema []string
 		plan   billing.Plan
 		table  string
-		says   []string // any of these
+		errors []string // MySQL's error, or MariaDB's
 	}{
 		"a trigger's veto": {
 			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON subscriptions FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'prices are\n frozen'`},
 			planFor("a", price), "subscriptions",
 			[]string{"1644 (45000): prices are frozen"},
 		},
-		"a trigger's veto with a number of its own": {
+		"a trigger's veto with its own error number": {
 			[]string{`CREATE TRIGGER veto BEFORE UPDATE ON organizations FOR EACH ROW SIGNAL SQLSTATE '45001' SET MYSQL_ERRNO = 20017, MESSAGE_TEXT = 'frozen'`},
 			planFor("a", tier), "organizations",
 			[]string{"20017 (45001): frozen"},
@@ -669,17 +667,17 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 			"subscriptions",
 			[]string{"1265 (01000): Data truncated for column 'plan_tier'"},
 		},
-		"a number's column": {
+		"an INT column": {
 			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id INT NULL`},
 			planFor("a", price), "subscriptions",
 			[]string{"1366"},
 		},
-		"a check": {
+		"a CHECK constraint": {
 			[]string{`ALTER TABLE subscriptions ADD CONSTRAINT cheap CHECK (stripe_price_id <> 'price_max')`},
 			planFor("a", price), "subscriptions",
 			[]string{"3819", "4025"},
 		},
-		"no JSON": {
+		"a JSON column": {
 			[]string{`UPDATE subscriptions SET stripe_price_id = NULL`, `ALTER TABLE subscriptions MODIFY stripe_price_id JSON NULL`},
 			planFor("a", price), "subscriptions",
 			[]string{"3140", "4025"},
@@ -690,7 +688,7 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 			"subscriptions",
 			[]string{"3105", "1906"},
 		},
-		"a foreign key to what is not there": {
+		"a foreign key to a missing row": {
 			[]string{
 				`CREATE TABLE prices (id VARCHAR(120) PRIMARY KEY)`, `INSERT INTO prices VALUES ('price_pro')`,
 				`ALTER TABLE subscriptions ADD FOREIGN KEY (stripe_price_id) REFERENCES prices (id)`,
@@ -698,7 +696,7 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 			planFor("a", price), "subscriptions",
 			[]string{"1452"},
 		},
-		"a foreign key from what is there": {
+		"a foreign key from an existing row": {
 			[]string{
 				`ALTER TABLE subscriptions ADD UNIQUE (stripe_customer_id)`,
 				`CREATE TABLE invoices (customer VARCHAR(120), FOREIGN KEY (customer) REFERENCES subscriptions (stripe_customer_id))`,
@@ -708,13 +706,13 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 			"subscriptions",
 			[]string{"1451"},
 		},
-		"another unique key, and no subscription governs": {
+		"another unique key, without a governing subscription": {
 			[]string{`UPDATE subscriptions SET stripe_subscription_id = '' WHERE org_id = 'b'`, `ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`},
 			billing.Plan{RowID: rowID("a"), Outcome: billing.OutcomeSynced, Changes: []billing.Change{{Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"}}},
 			"organizations",
 			[]string{"1062 (23000): Duplicate entry 'cus_b'"},
 		},
-		"another unique key, beside a row that is new": {
+		"another unique key, with an inserted row": {
 			[]string{`ALTER TABLE organizations ADD UNIQUE (stripe_customer_id)`, `DELETE FROM subscriptions WHERE org_id = 'a'`},
 			billing.Plan{Insert: true, GoverningID: "sub_new", Outcome: billing.OutcomeSynced, Changes: []billing.Change{
 				{Field: billing.FieldSubscriptionID, To: "sub_new"}, {Field: billing.FieldOrgCustomerID, From: "cus_a", To: "cus_b"},
@@ -744,15 +742,15 @@ func TestPermanentRefusalOfARowFailsItsOrganization(t *testing.T) {
 					t.Errorf("the message does not name %s: %v", part, err)
 				}
 			}
-			if !slices.ContainsFunc(c.says, func(says string) bool { return strings.Contains(err.Error(), says) }) {
-				t.Errorf("got %v, want MySQL's %s", err, c.says)
+			if !slices.ContainsFunc(c.errors, func(text string) bool { return strings.Contains(err.Error(), text) }) {
+				t.Errorf("got %v, want one of %q", err, c.errors)
 			}
 			f.requireUnchanged(t, before)
 		})
 	}
 }
 
-// hostile are texts that would break a statement built by concatenation.
+// hostile are texts that would break a concatenated statement.
 var hostile = []string{
 	`'; DROP TABLE organizations; --`, `" OR "1"="1`, `a\' b\\`, `%_`, "é🚀ß漢", "nul\x00inside", "line\nbreak\r\x1a", "`tick`", `?`, `\`,
 }
@@ -805,7 +803,7 @@ func TestHostileTextIsStoredUnchanged(t *testing.T) {
 				t.Errorf("%q: %v, %v", text, ok, err)
 			}
 			if got := f.run(t, runID).StatusMessage; got != text {
-				t.Errorf("stop message %q, want %q", got, text)
+				t.Errorf("the stop message is %q, want %q", got, text)
 			}
 			if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_runs`); n != i+1 {
 				t.Fatalf("%d runs, want %d", n, i+1)

@@ -32,21 +32,21 @@ func wantIDs(t *testing.T, what string, got []string, want ...string) {
 func TestClosedFullRunsNeedArchivingUntilTheirLatestRevisionIsArchived(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for n, run := range []billing.Run{
-			{ID: "earlier"}, {ID: "dry", DryRun: true}, {ID: "one", OrgID: "a"}, {ID: "catch-up", Strategy: billing.StrategyEvents}, {ID: "open"}, {ID: "unsummed"},
+			{ID: "earlier"}, {ID: "dry", DryRun: true}, {ID: "one", OrgID: "a"}, {ID: "catch-up", Strategy: billing.StrategyEvents}, {ID: "open"}, {ID: "without-summary"},
 		} {
-			given := newRun(run.ID)
-			given.OrgID, given.DryRun, given.StartedAt = run.OrgID, run.DryRun, now.Add(time.Duration(n)*time.Hour)
+			completed := newRun(run.ID)
+			completed.OrgID, completed.DryRun, completed.StartedAt = run.OrgID, run.DryRun, now.Add(time.Duration(n)*time.Hour)
 			if run.Strategy != "" {
-				given.Strategy = run.Strategy
+				completed.Strategy = run.Strategy
 			}
-			f.setStatus(t, given, billing.RunCompleted)
+			f.setStatus(t, completed, billing.RunCompleted)
 		}
-		f.MustExec(t, `UPDATE reconciliation_runs SET summary = '{}', summary_revision = 1 WHERE id <> 'unsummed'`)
+		f.MustExec(t, `UPDATE reconciliation_runs SET summary = '{}', summary_revision = 1 WHERE id <> 'without-summary'`)
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'running' WHERE id = 'open'`)
-		wantIDs(t, "at first, the latest first", f.toArchive(t), "dry", "earlier")
+		wantIDs(t, "before the first try, the latest run first", f.toArchive(t), "dry", "earlier")
 
 		lease := billing.Lease{RunID: "dry", Owner: "me", End: now.Add(billing.ArchiveLeaseTTL)}
-		start := func(l billing.Lease, at time.Time) bool {
+		acquire := func(l billing.Lease, at time.Time) bool {
 			t.Helper()
 			ok, err := f.store.AcquireArchiveLease(t.Context(), l, at)
 			if err != nil {
@@ -54,7 +54,7 @@ func TestClosedFullRunsNeedArchivingUntilTheirLatestRevisionIsArchived(t *testin
 			}
 			return ok
 		}
-		end := func(l billing.Lease, revision int) {
+		release := func(l billing.Lease, revision int) {
 			t.Helper()
 			if err := f.store.ReleaseArchiveLease(t.Context(), l, revision); err != nil {
 				t.Fatal(err)
@@ -62,29 +62,29 @@ func TestClosedFullRunsNeedArchivingUntilTheirLatestRevisionIsArchived(t *testin
 		}
 		other := lease
 		other.Owner = "other"
-		if !start(lease, now) || start(other, now.Add(time.Minute)) {
-			t.Error("two write the reports of a run at once")
+		if !acquire(lease, now) || acquire(other, now.Add(time.Minute)) {
+			t.Error("not exactly one of two aggregators has the lease")
 		}
-		wantIDs(t, "one that is tried waits behind others", f.toArchive(t), "earlier", "dry")
-		end(other, 1) // it has no lease
-		end(lease, 0) // nothing was written
-		wantIDs(t, "nothing was written", f.toArchive(t), "earlier", "dry")
-		if !start(other, now.Add(2*time.Minute)) {
-			t.Error("the lease was not given back")
+		wantIDs(t, "a run that was tried comes after the others", f.toArchive(t), "earlier", "dry")
+		release(other, 1) // without the lease, this changes nothing
+		release(lease, 0) // no report was written
+		wantIDs(t, "after a try that wrote no report", f.toArchive(t), "earlier", "dry")
+		if !acquire(other, now.Add(2*time.Minute)) {
+			t.Error("the lease was not released")
 		}
-		end(other, 1)
-		wantIDs(t, "one is archived", f.toArchive(t), "earlier")
+		release(other, 1)
+		wantIDs(t, "after one run was archived", f.toArchive(t), "earlier")
 		f.MustExec(t, `UPDATE reconciliation_runs SET summary_revision = 2 WHERE id = 'dry'`)
-		wantIDs(t, "it was amended", f.toArchive(t), "earlier", "dry")
+		wantIDs(t, "after its summary was amended", f.toArchive(t), "earlier", "dry")
 
 		lease.End = now.Add(time.Hour)
-		if !start(lease, now.Add(50*time.Minute)) || !start(other, now.Add(time.Hour+time.Second)) {
-			t.Error("the lease of somebody who died is not taken over")
+		if !acquire(lease, now.Add(50*time.Minute)) || !acquire(other, now.Add(time.Hour+time.Second)) {
+			t.Error("a lease that has ended was not taken over")
 		}
-		end(lease, 2) // it lived after all, too late
-		wantIDs(t, "the later one is at it", f.toArchive(t), "earlier", "dry")
-		end(other, 2)
-		wantIDs(t, "at last", f.toArchive(t), "earlier")
+		release(lease, 2) // the first owner releases it too late
+		wantIDs(t, "while the second owner has the lease", f.toArchive(t), "earlier", "dry")
+		release(other, 2)
+		wantIDs(t, "after the second owner archived the revision", f.toArchive(t), "earlier")
 	})
 }
 
@@ -97,6 +97,6 @@ func TestPruneDeletesArchiveRows(t *testing.T) {
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Hour)); n != 1 || err != nil {
 			t.Fatalf("pruned %d, %v", n, err)
 		}
-		wantIDs(t, "left", f.selectStrings(t, `SELECT run_id FROM reconciliation_archives`))
+		wantIDs(t, "archive rows after Prune", f.selectStrings(t, `SELECT run_id FROM reconciliation_archives`))
 	})
 }

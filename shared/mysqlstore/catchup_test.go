@@ -37,7 +37,7 @@ func (f *fixture) catchUp(t *testing.T, id string) billing.Lease {
 	return leaseOf(id)
 }
 
-// told is an event of the subscription so many seconds into the hour.
+// event returns an event of the subscription, created in this second of the hour.
 func event(subscription string, second int, changes ...func(*billing.Event)) billing.Event {
 	e := billing.Event{
 		ID: fmt.Sprintf("evt_%s_%d", subscription, second), Type: "customer.subscription.updated", Created: hour.From.Add(time.Duration(second) * time.Second),
@@ -56,7 +56,7 @@ func (f *fixture) saveEvents(t *testing.T, l billing.Lease, w billing.Window, ev
 	}
 }
 
-// listEventOrganizations looks up whom the events concern.
+// listEventOrganizations lists the organizations of the events.
 func (f *fixture) listEventOrganizations(t *testing.T, l billing.Lease) {
 	t.Helper()
 	for after, first := "", true; first || after != ""; first = false {
@@ -79,10 +79,10 @@ func TestLatestEventOfASubscriptionIsKept(t *testing.T) {
 		f.addPaying(t, "a")
 		f.saveEvents(t, l, hour, event("sub_a", 30), event("sub_a", 20))
 		f.saveEvents(t, l, hour, event("sub_a", 40, func(e *billing.Event) { e.PendingWebhooks = 2 }), event("sub_a", 10))
-		f.saveEvents(t, l, hour, event("sub_a", 40, func(e *billing.Event) { e.ID = "evt_zzz" })) // of the same second, listed later
-		f.saveEvents(t, l, hour, billing.Event{ID: "evt_nobody", Created: now}, event("sub_a", 5))
+		f.saveEvents(t, l, hour, event("sub_a", 40, func(e *billing.Event) { e.ID = "evt_zzz" })) // in the same second, but listed later
+		f.saveEvents(t, l, hour, billing.Event{ID: "evt_without_subscription", Created: now}, event("sub_a", 5))
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_events`); n != 1 {
-			t.Errorf("%d rows", n)
+			t.Errorf("%d rows, want 1", n)
 		}
 		f.listEventOrganizations(t, l)
 		want := &billing.Cause{ID: "evt_sub_a_40", Type: "customer.subscription.updated", Created: hour.From.Add(40 * time.Second), PendingWebhooks: 2}
@@ -106,7 +106,7 @@ func TestLatestEventOfASubscriptionIsKept(t *testing.T) {
 			t.Error(err)
 		}
 		later := f.catchUpAfter(t, "r", "s")
-		f.saveEvents(t, later, hour, event("sub_a", 35)) // an older one, named later
+		f.saveEvents(t, later, hour, event("sub_a", 35)) // an older event in a later catch-up
 		f.listEventOrganizations(t, later)
 		for org, want := range map[string]*billing.Cause{"a": want, "b": nil} {
 			if got, err := f.store.LatestCause(t.Context(), org); !cmp.Equal(got, want) || err != nil {
@@ -116,7 +116,7 @@ func TestLatestEventOfASubscriptionIsKept(t *testing.T) {
 	})
 }
 
-// catchUpAfter opens one when the other lists no more.
+// catchUpAfter opens a catch-up after the other one has ended its listing.
 func (f *fixture) catchUpAfter(t *testing.T, before, id string) billing.Lease {
 	t.Helper()
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'running' WHERE id = ?`, before)
@@ -125,23 +125,23 @@ func (f *fixture) catchUpAfter(t *testing.T, before, id string) billing.Lease {
 
 func TestEventsListOrganizationsByRowMetadataAndCustomer(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		f.addPaying(t, "recorded", "named", "both", "gone")
-		f.addOrganizations(t, appschema.Organization{ID: "customer", StripeCustomerID: new("cus_c")}, appschema.Organization{ID: "shares", StripeCustomerID: new(" cus_c ")},
-			appschema.Organization{ID: "nothing"})
-		f.addRows(t, appschema.Subscription{ID: "padded", OrgID: "nothing", StripeSubscriptionID: new("\tsub_padded ")})
-		f.MustExec(t, `UPDATE organizations SET is_deleted = TRUE WHERE id = 'gone'`)
+		f.addPaying(t, "recorded", "named", "both", "deleted")
+		f.addOrganizations(t, appschema.Organization{ID: "customer", StripeCustomerID: new("cus_c")}, appschema.Organization{ID: "same-customer", StripeCustomerID: new(" cus_c ")},
+			appschema.Organization{ID: "padded"})
+		f.addRows(t, appschema.Subscription{ID: "padded", OrgID: "padded", StripeSubscriptionID: new("\tsub_padded ")})
+		f.MustExec(t, `UPDATE organizations SET is_deleted = TRUE WHERE id = 'deleted'`)
 		l := f.catchUp(t, "r")
 		f.saveEvents(t, l, hour,
-			event("sub_recorded", 1), event("sub_gone", 1), event("sub_padded", 1), event("sub_stranger", 1),
+			event("sub_recorded", 1), event("sub_deleted", 1), event("sub_padded", 1), event("sub_stranger", 1),
 			event("sub_new", 2, func(e *billing.Event) { e.OrgID = "named" }),
 			event("sub_both", 3, func(e *billing.Event) { e.OrgID = "NAMED" }),
 			event("sub_by_customer", 4, func(e *billing.Event) { e.CustomerID = "cus_c" }),
-			event("sub_of_nobody", 4, func(e *billing.Event) { e.OrgID, e.CustomerID = "gone", "" }),
+			event("sub_of_deleted", 4, func(e *billing.Event) { e.OrgID, e.CustomerID = "deleted", "" }),
 			event("sub_long", 4, func(e *billing.Event) { e.OrgID = strings.Repeat("named", 100) }),
 			event("", 5, func(e *billing.Event) { e.CustomerID, e.OrgID = "", "recorded" }))
 		f.listEventOrganizations(t, l)
 		want := []string{
-			"both sub_both", "customer sub_by_customer", "named sub_both", "named sub_new", "nothing sub_padded", "recorded ", "recorded sub_recorded", "shares sub_by_customer",
+			"both sub_both", "customer sub_by_customer", "named sub_both", "named sub_new", "padded sub_padded", "recorded ", "recorded sub_recorded", "same-customer sub_by_customer",
 		}
 		if diff := cmp.Diff(want, f.selectStrings(t, `SELECT CONCAT(org_id, ' ', subscription_id) FROM reconciliation_named ORDER BY 1`)); diff != "" {
 			t.Error(diff)
@@ -171,14 +171,14 @@ func TestOneOfManyConcurrentCatchUpsIsOpened(t *testing.T) {
 	}
 	all.Wait()
 	if one := slices.Compact(slices.Sorted(slices.Values(opened))); len(one) != 1 {
-		t.Errorf("opened %v", one)
+		t.Errorf("the calls opened the catch-ups %v, want one", one)
 	}
 	if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_windows`); n != 1 {
-		t.Errorf("%d windows", n)
+		t.Errorf("%d windows, want 1", n)
 	}
 }
 
-func TestCatchUpCoverage(t *testing.T) {
+func TestCatchUpCoverageFollowsListedAndInterruptedCatchUps(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		add := func(id string, status billing.RunStatus, listed bool, from, to time.Duration, changes ...func(*billing.Run, *billing.Window)) {
 			t.Helper()
@@ -191,24 +191,24 @@ func TestCatchUpCoverage(t *testing.T) {
 			}
 			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, listed = ? WHERE id = ?`, status, listed, id)
 		}
-		want := func(through, undone time.Duration) {
+		want := func(through, interrupted time.Duration) {
 			t.Helper()
 			at, err := f.store.CatchUpCoverage(t.Context(), now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, one := range []struct {
+			for _, c := range []struct {
 				got  time.Time
 				want time.Duration
-			}{{at.Through, through}, {at.Interrupted, undone}} {
-				if (one.want == 0) != one.got.IsZero() || one.want != 0 && !one.got.Equal(now.Add(one.want)) {
-					t.Errorf("%+v, want %v and %v before %v", at, through, undone, now)
+			}{{at.Through, through}, {at.Interrupted, interrupted}} {
+				if (c.want == 0) != c.got.IsZero() || c.want != 0 && !c.got.Equal(now.Add(c.want)) {
+					t.Errorf("%+v, want Through %v and Interrupted %v from %v", at, through, interrupted, now)
 				}
 			}
 		}
 		want(0, 0)
 		add("first", billing.RunCompleted, true, -9*time.Hour, -8*time.Hour)
-		add("waits", billing.RunRunning, true, -8*time.Hour, -7*time.Hour)
+		add("running", billing.RunRunning, true, -8*time.Hour, -7*time.Hour)
 		add("dry", billing.RunCompleted, true, -7*time.Hour, -2*time.Hour, func(r *billing.Run, _ *billing.Window) { r.DryRun = true })
 		add("since", billing.RunCompleted, true, -2*time.Hour, -time.Hour, func(_ *billing.Run, w *billing.Window) { w.Since = true })
 		add("future", billing.RunCompleted, true, -time.Hour, time.Hour)
@@ -216,11 +216,11 @@ func TestCatchUpCoverage(t *testing.T) {
 		add("stopped", billing.RunStopped, false, -7*time.Hour, -6*time.Hour)
 		add("incomplete", billing.RunIncomplete, true, -6*time.Hour, -5*time.Hour)
 		want(-7*time.Hour, -7*time.Hour)
-		add("behind them", billing.RunCompletedWithErrors, true, -5*time.Hour, -4*time.Hour)
+		add("after them", billing.RunCompletedWithErrors, true, -5*time.Hour, -4*time.Hour)
 		want(-4*time.Hour, -7*time.Hour)
-		add("through one", billing.RunCompleted, true, -7*time.Hour, -5*time.Hour-time.Minute)
+		add("covers one", billing.RunCompleted, true, -7*time.Hour, -5*time.Hour-time.Minute)
 		want(-4*time.Hour, -6*time.Hour)
-		add("through both", billing.RunCompleted, true, -8*time.Hour, -3*time.Hour)
+		add("covers both", billing.RunCompleted, true, -8*time.Hour, -3*time.Hour)
 		want(-3*time.Hour, 0)
 		at, err := f.store.CatchUpCoverage(t.Context(), now)
 		if err != nil || !at.Full.IsZero() {
@@ -289,7 +289,7 @@ func TestTrimAndPruneDeleteCatchUpRows(t *testing.T) {
 		if diff := cmp.Diff([]string{"b"}, f.selectStrings(t, `SELECT org_id FROM reconciliation_named`)); diff != "" {
 			t.Error(diff)
 		}
-		if n, err := f.store.PruneEmptyCatchUps(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // it named somebody
+		if n, err := f.store.PruneEmptyCatchUps(t.Context(), now.Add(time.Minute)); n != 0 || err != nil { // this catch-up named organizations
 			t.Errorf("%d, %v", n, err)
 		}
 		if n, err := f.store.Prune(t.Context(), now.Add(time.Minute)); n != 1 || err != nil {
@@ -297,14 +297,14 @@ func TestTrimAndPruneDeleteCatchUpRows(t *testing.T) {
 		}
 		for _, table := range []string{"runs", "windows", "events", "named", "items", "tallies"} {
 			if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_`+table); n != 0 {
-				t.Errorf("%s has %d rows", table, n)
+				t.Errorf("%s has %d rows, want none", table, n)
 			}
 		}
 	})
 }
 
-// TestCatchUpReadsInProportionToItsEvents: by their index; only those that lead nowhere make it read the
-// application's tables through, once for many.
+// The queries use indexes. Only events without an organization cause a scan of the application's tables, one for many
+// events.
 func TestCatchUpReadsInProportionToItsEvents(t *testing.T) {
 	const events = 100
 	read := map[int]map[string]int{}
@@ -344,12 +344,12 @@ func TestCatchUpReadsInProportionToItsEvents(t *testing.T) {
 			read[n][name] = readBy(t, f, calls[name])
 		}
 		if got := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_named`); got != events {
-			t.Errorf("%d organizations are named", got)
+			t.Errorf("%d organizations are named, want %d", got, events)
 		}
 	}
 	for name, small := range read[500] {
 		if large := read[5000][name]; large > small+small/5+10 {
-			t.Errorf("%s reads %d rows beside 500 organizations, %d beside 5,000", name, small, large)
+			t.Errorf("%s reads %d rows with 500 organizations, %d with 5,000", name, small, large)
 		}
 	}
 	t.Log(read)

@@ -16,7 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// problems returns what the check refuses the database for, one by one.
+// problems returns the problems that the check reports, nil if there is none.
 func problems(t *testing.T, store *mysqlstore.Store, writes bool) []string {
 	t.Helper()
 	_, err := store.CheckApplication(t.Context(), writes)
@@ -26,7 +26,7 @@ func problems(t *testing.T, store *mysqlstore.Store, writes bool) []string {
 	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseSchema)
 	list, ok := strings.CutPrefix(err.Error(), "the database is not as this system needs it: ")
 	if !ok {
-		t.Errorf("message is %q", err)
+		t.Errorf("the message is %q", err)
 	}
 	return strings.Split(list, "; ")
 }
@@ -66,7 +66,7 @@ func TestCheckAcceptsOtherSuitableTypes(t *testing.T) {
 	})
 }
 
-func TestCheckNamesAllProblemsAtOnce(t *testing.T) {
+func TestCheckReportsAllProblemsTogether(t *testing.T) {
 	changes := []struct{ change, problem string }{
 		{`subscriptions DROP FOREIGN KEY fk_subscriptions_org`, ""},
 		{`organizations MODIFY is_deleted INT NULL DEFAULT 0`, "organizations.is_deleted may be NULL but must be NOT NULL"},
@@ -99,7 +99,7 @@ func TestCheckNamesAllProblemsAtOnce(t *testing.T) {
 		}
 		found := problems(t, f.store, true)
 		for i := range found {
-			found[i] = strings.Replace(found[i], "bigint(20)", "bigint", 1) // as MariaDB shows it
+			found[i] = strings.Replace(found[i], "bigint(20)", "bigint", 1) // MariaDB shows the width
 		}
 		if diff := cmp.Diff(want, found, cmpopts.SortSlices(strings.Compare)); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
@@ -118,7 +118,7 @@ func TestCheckRefusesAnIDColumnWiderThanOurs(t *testing.T) {
 	own := mysqltest.Value[int](t, f.DB, `SELECT MIN(character_maximum_length) FROM information_schema.columns
 		WHERE table_schema = DATABASE() AND table_name LIKE 'reconciliation\_%' AND column_name IN ('org_id', 'listed_through', 'sent_through')`)
 	if own != 36 {
-		t.Errorf("this system's own columns hold %d characters", own)
+		t.Errorf("this system's own columns hold %d characters, want 36", own)
 	}
 }
 
@@ -145,8 +145,8 @@ func TestCheckWarnsOfMissingKeys(t *testing.T) {
 	})
 }
 
-// TestUniqueKeyOnAnExpressionIsNotTheColumns: how names are unique among those that are not deleted.
-func TestUniqueKeyOnAnExpressionIsNotTheColumns(t *testing.T) {
+// Such a key makes names unique among the organizations that are not deleted.
+func TestUniqueKeyOnAnExpressionIsIgnored(t *testing.T) {
 	f := onServer(t)
 	if strings.Contains(f.Kind, "MariaDB") {
 		t.Skip("MariaDB has no keys on expressions")
@@ -157,11 +157,11 @@ func TestUniqueKeyOnAnExpressionIsNotTheColumns(t *testing.T) {
 	}
 }
 
-func TestLoginThatMayWriteSeesThatTheForeignKeyIsMissing(t *testing.T) {
+func TestCheckWarnsOfMissingForeignKeyWithAnyGrants(t *testing.T) {
 	for name, grants := range map[string][]string{
-		"rights to tables":  {"SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions"},
-		"rights to columns": {readOrganizations, writeOrganizations, readSubscriptions, writeSubscriptions},
-		"to the database":   {"SELECT, INSERT, UPDATE, DELETE ON *"},
+		"rights to tables":       {"SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions"},
+		"rights to columns":      {readOrganizations, writeOrganizations, readSubscriptions, writeSubscriptions},
+		"rights to the database": {"SELECT, INSERT, UPDATE, DELETE ON *"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := onServer(t)
@@ -175,10 +175,10 @@ func TestLoginThatMayWriteSeesThatTheForeignKeyIsMissing(t *testing.T) {
 	}
 }
 
-// login creates a user with these rights and returns a store that is it.
+// login creates a user with these rights and returns a store that connects as this user.
 func (f *fixture) login(t *testing.T, grants ...string) *mysqlstore.Store {
 	t.Helper()
-	const password = "Secret-1-secret" // secret-scan:allow of a database that is gone with the test
+	const password = "Secret-1-secret" // secret-scan:allow of a database that the test deletes
 	user := `'u` + f.Name[5:25] + `'@'%'`
 	f.MustExec(t, `CREATE USER `+user+` IDENTIFIED BY '`+password+`'`)
 	t.Cleanup(func() {
@@ -209,7 +209,7 @@ const (
 	writeOrganizations = "UPDATE (stripe_customer_id, subscription_tier, subscription_status, trial_ends_at) ON organizations"
 )
 
-// writeSubscriptions are rights to insert and to update; the latter to the columns that are compared.
+// writeSubscriptions are the rights to insert all columns and to update the compared ones.
 var writeSubscriptions = func() string {
 	inserted := strings.Replace(strings.Replace(strings.TrimSuffix(readSubscriptions, " ON subscriptions"), "created_at, updated_at, ", "", 1), "SELECT", "INSERT", 1)
 	return inserted + ", " + strings.Replace(strings.Replace(inserted, "id, org_id, ", "", 1), "INSERT", "UPDATE", 1) + " ON subscriptions"
@@ -221,17 +221,17 @@ func TestCheckNamesMissingPrivileges(t *testing.T) {
 		writes bool
 		want   []string
 	}{
-		"reading is enough for a dry run": {[]string{readOrganizations, readSubscriptions}, false, nil},
-		"but not for writing": {[]string{readOrganizations, readSubscriptions}, true, []string{
+		"rights to read, dry run": {[]string{readOrganizations, readSubscriptions}, false, nil},
+		"rights to read, real run": {[]string{readOrganizations, readSubscriptions}, true, []string{
 			"DB_USER lacks UPDATE (stripe_customer_id, subscription_tier, subscription_status, trial_ends_at) on organizations: grant it",
 			"DB_USER lacks UPDATE (stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status, current_period_start, current_period_end, " +
 				"trial_end, cancel_at_period_end, canceled_at, ended_at) on subscriptions: grant it",
 			"DB_USER lacks INSERT (id, org_id, stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status, current_period_start, " +
 				"current_period_end, trial_end, cancel_at_period_end, canceled_at, ended_at) on subscriptions: grant it",
 		}},
-		"of just the columns": {[]string{readOrganizations, writeOrganizations, readSubscriptions, writeSubscriptions}, true, nil},
-		"of whole tables":     {[]string{"SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions"}, true, nil},
-		"single columns": {[]string{
+		"rights to the columns": {[]string{readOrganizations, writeOrganizations, readSubscriptions, writeSubscriptions}, true, nil},
+		"rights to the tables":  {[]string{"SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions"}, true, nil},
+		"some columns are missing": {[]string{
 			"SELECT, UPDATE (stripe_customer_id, subscription_tier, subscription_status) ON organizations",
 			"SELECT, UPDATE, INSERT (id, stripe_subscription_id, stripe_customer_id, stripe_price_id, plan_tier, status, " +
 				"current_period_start, current_period_end, trial_end, cancel_at_period_end, canceled_at, ended_at) ON subscriptions",
@@ -239,13 +239,13 @@ func TestCheckNamesMissingPrivileges(t *testing.T) {
 			"DB_USER lacks UPDATE (trial_ends_at) on organizations: grant it",
 			"DB_USER lacks INSERT (org_id) on subscriptions: grant it",
 		}},
-		"writing without reading": {[]string{"UPDATE ON organizations", readSubscriptions}, false, []string{
+		"rights to write but not to read": {[]string{"UPDATE ON organizations", readSubscriptions}, false, []string{
 			"DB_USER lacks SELECT (id, is_deleted, updated_at, stripe_customer_id, subscription_tier, subscription_status, trial_ends_at) on organizations: grant it",
 		}},
-		"a column not granted": {[]string{readOrganizations, strings.Replace(readSubscriptions, "org_id, ", "", 1)}, false, []string{
+		"a column cannot be read": {[]string{readOrganizations, strings.Replace(readSubscriptions, "org_id, ", "", 1)}, false, []string{
 			"subscriptions.org_id is missing, or DB_USER has no right to it",
 		}},
-		"nothing": {[]string{readOrganizations}, false, []string{"there is no table subscriptions, or DB_USER has no right to it: check DB_NAME"}},
+		"no right to a table": {[]string{readOrganizations}, false, []string{"there is no table subscriptions, or DB_USER has no right to it: check DB_NAME"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := onServer(t)
@@ -256,13 +256,13 @@ func TestCheckNamesMissingPrivileges(t *testing.T) {
 			}
 			f.requireUnchanged(t, before)
 			if warnings, err := store.CheckApplication(t.Context(), c.writes); err == nil && len(warnings) > 0 {
-				t.Errorf("warned of keys that are there: %q", warnings)
+				t.Errorf("the check warns of keys that exist: %q", warnings)
 			}
 		})
 	}
 }
 
-// Statements that are prepared only must not be stopped by what would be in the way of others.
+// The check only prepares its statements. So neither locks nor triggers stop it.
 func TestCheckTakesNoLocksAndFiresNoTriggers(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "org-1")
@@ -275,12 +275,12 @@ func TestCheckTakesNoLocksAndFiresNoTriggers(t *testing.T) {
 	}
 }
 
-func TestCheckAcceptsViewsThatCanBeWritten(t *testing.T) {
+func TestCheckAcceptsUpdatableViewsOnly(t *testing.T) {
 	f := onServer(t)
 	for _, s := range []string{
 		`ALTER TABLE subscriptions DROP FOREIGN KEY fk_subscriptions_org`,
 		`RENAME TABLE organizations TO organizations_all, subscriptions TO subscriptions_all`,
-		`CREATE VIEW organizations AS SELECT * FROM organizations_all WHERE created_by <> 'nobody'`,
+		`CREATE VIEW organizations AS SELECT * FROM organizations_all WHERE created_by <> 'system'`,
 		`CREATE VIEW subscriptions AS SELECT DISTINCT * FROM subscriptions_all`,
 	} {
 		f.MustExec(t, s)
@@ -288,18 +288,18 @@ func TestCheckAcceptsViewsThatCanBeWritten(t *testing.T) {
 	store := f.login(t, "SELECT, UPDATE ON organizations", "SELECT, INSERT, UPDATE ON subscriptions")
 	found := problems(t, store, true)
 	if len(found) != 2 || !strings.HasPrefix(found[0], "MySQL refuses UPDATE on subscriptions: ") || !strings.HasPrefix(found[1], "MySQL refuses INSERT on subscriptions: ") {
-		t.Errorf("a view that cannot be written to: %q", found)
+		t.Errorf("problems of a view that cannot be updated: %q", found)
 	}
 	f.MustExec(t, `CREATE OR REPLACE VIEW subscriptions AS SELECT * FROM subscriptions_all`)
 	if found := problems(t, store, true); len(found) > 0 {
-		t.Errorf("a view that can be written to: %q", found)
+		t.Errorf("problems of a view that can be updated: %q", found)
 	}
 }
 
 func TestReadOnlyServerIsRefused(t *testing.T) {
 	t.Parallel()
-	mysqltest.New(t)                          // which skips where there is no server
-	server, err := localdb.Start(t.Context()) // its own: nobody else could write
+	mysqltest.New(t)                          // skips the test if there is no server
+	server, err := localdb.Start(t.Context()) // a separate server, because other tests write to the shared one
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,11 +329,11 @@ func TestReadOnlyServerIsRefused(t *testing.T) {
 		}
 	}
 	if err := store.DB().QueryRowContext(t.Context(), `SELECT CONNECTION_ID()`).Scan(&after); err != nil || after == before {
-		t.Errorf("after it, connection %d is used again, %v", after, err)
+		t.Errorf("connection %d is used again after the refusal, %v", after, err)
 	}
 }
 
-// One NULL must not fail the batch that it is read with, nor hide its organization.
+// A NULL must neither fail the other organizations of the batch nor hide its own.
 func TestNullInARequiredColumnFailsItsOrganizationOnly(t *testing.T) {
 	nulls := map[string]string{
 		"organizations.is_deleted":          "INT",
@@ -371,10 +371,10 @@ func TestNullInARequiredColumnFailsItsOrganizationOnly(t *testing.T) {
 		}
 		f.startRun(t, "run-1", 10)
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_items`); n != len(ids) {
-			t.Errorf("%d of %d were listed", n, len(ids))
+			t.Errorf("%d of %d organizations were listed", n, len(ids))
 		}
 		if exists, err := f.store.OrganizationExists(t.Context(), "is_deletedo"); err != nil || !exists {
-			t.Errorf("the one that nobody deleted exists: %t, %v", exists, err)
+			t.Errorf("the organization whose is_deleted is NULL exists: %t, want true, %v", exists, err)
 		}
 	})
 }
@@ -390,11 +390,11 @@ func TestRecordThatBecameInvalidIsNotWritten(t *testing.T) {
 	item := pendingItem("run-1", "org-1")
 	item.Outcome, item.Changes = billing.OutcomeSynced, plan.Changes
 	if err := f.store.Apply(t.Context(), before, plan, item, false, now); !errors.Is(err, billing.ErrRecordChanged) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want ErrRecordChanged", err)
 	}
 }
 
-func TestRowWithoutAnOrganizationClaimsNothing(t *testing.T) {
+func TestRowWithoutOrganizationClaimsNothing(t *testing.T) {
 	f := onServer(t)
 	f.MustExec(t, `ALTER TABLE subscriptions MODIFY org_id CHAR(36) NULL`)
 	f.MustExec(t, `INSERT INTO subscriptions (id, stripe_subscription_id) VALUES ('row', 'sub_1')`)
@@ -404,8 +404,8 @@ func TestRowWithoutAnOrganizationClaimsNothing(t *testing.T) {
 	}
 }
 
-// TestCheckUsesTheConfiguredTiers: the ENUMs' values, their order, and what the guard counts.
-func TestCheckUsesTheConfiguredTiers(t *testing.T) {
+// The tiers decide which values an ENUM needs and in which order, and which changes count as downgrades.
+func TestCheckAndDowngradesFollowTheConfiguredTiers(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "a", "b")
 	config := configOf(f.DB)
@@ -426,12 +426,12 @@ func TestCheckUsesTheConfiguredTiers(t *testing.T) {
 		t.Error(found)
 	}
 	f.startRun(t, "r", 1)
-	for id, to := range map[string]string{"a": "max", "b": "gold"} { // of which only the first ranks below pro
+	for id, to := range map[string]string{"a": "max", "b": "gold"} { // only max ranks below pro here
 		if err := f.apply(t, "r", f.record(t, id), planFor(id, billing.Change{Field: billing.FieldPlanTier, From: "pro", To: to})); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := f.run(t, "r").Downgrades; got != 1 {
-		t.Errorf("%d downgrades, want 1", got)
+		t.Errorf("the run counts %d downgrades, want 1", got)
 	}
 }

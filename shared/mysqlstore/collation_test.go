@@ -15,14 +15,13 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// collations that an application's tables are found in; not every server has every one.
+// collations are those that applications' tables may have. Not every server has all of them.
 var collations = []string{
 	"utf8mb4_0900_bin", "utf8mb4_0900_ai_ci", "utf8mb4_0900_as_cs", "utf8mb4_unicode_ci", "utf8mb4_general_ci", "utf8mb4_bin",
 	"utf8mb3_general_ci", "utf8mb3_bin", "latin1_swedish_ci", "latin1_bin",
 }
 
-// inCollation runs a test with the application's tables in one collation, and the database's default
-// another.
+// inCollation runs a test with this collation of the application's tables and this default collation of the database.
 func inCollation(t *testing.T, name, tables, database string, test func(t *testing.T, f *fixture)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
@@ -42,7 +41,7 @@ func TestRunWorksInAnyCollation(t *testing.T) {
 	}
 }
 
-// White space is sorted before letters in each of them, and belongs to an id's ending in none but as padding.
+// Every collation sorts white space before letters.
 func TestPaddedIDsAreFoundInAnyCollation(t *testing.T) {
 	t.Parallel()
 	for _, collation := range collations {
@@ -151,8 +150,8 @@ func (f *fixture) repair(t *testing.T, store *mysqlstore.Store, before billing.R
 	}
 }
 
-// Where the application's tables and a value are in different character sets, the server converts
-// one of them. If it is the column, it reads the whole table.
+// If a column and a value have different character sets, the server converts one of them. If it converted the column, it
+// would read the whole table.
 func TestNoCollationCausesATableScan(t *testing.T) {
 	t.Parallel()
 	for _, collation := range collations {
@@ -182,7 +181,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 	for _, table := range []string{"organizations", "subscriptions", "reconciliation_snapshots"} {
 		f.MustExec(t, `ANALYZE TABLE `+table)
 	}
-	store, _ := f.one(t)
+	store, _ := f.singleConnection(t)
 	record := f.record(t, ids[0])
 	page := func(through string) error {
 		_, _, err := store.ListOrganizations(t.Context(), leaseOf("run"), "", through, 20)
@@ -219,13 +218,13 @@ func readsByIndex(t *testing.T, f *fixture) {
 		}},
 	} {
 		if n := rowsRead(t, store, read.fn); n > many/4 {
-			t.Errorf("%s: %d rows were read where there are %d organizations", read.what, n, many)
+			t.Errorf("%s: %d rows were read of %d organizations", read.what, n, many)
 		}
 	}
 }
 
-// Two organizations, where the tables tell cases apart.
-func TestIDsThatDifferOnlyInCaseAreNotMixedUp(t *testing.T) {
+// In case-sensitive collations these are two organizations.
+func TestIDsThatDifferOnlyInCaseAreNotConfused(t *testing.T) {
 	t.Parallel()
 	for _, collation := range []string{"utf8mb4_bin", "utf8mb4_0900_bin", "utf8mb4_0900_as_cs", "latin1_bin"} {
 		inCollation(t, collation, collation, collation, func(t *testing.T, f *fixture) {
@@ -251,7 +250,7 @@ func TestIDsThatDifferOnlyInCaseAreNotMixedUp(t *testing.T) {
 			}
 			for _, id := range ids {
 				if rows := records[id].Rows; len(rows) != 1 || *rows[0].SubscriptionID != "sub_"+id || names[id] != "Name of "+id {
-					t.Errorf("%s is called %q and has %+v", id, names[id], rows)
+					t.Errorf("%s has the name %q and the rows %+v", id, names[id], rows)
 				}
 			}
 		})

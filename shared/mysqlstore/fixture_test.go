@@ -21,24 +21,24 @@ import (
 
 func TestMain(m *testing.M) { mysqltest.Main(m) }
 
-// now is when things happen in these tests; old is when the rows were last written.
+// now is the time in these tests; old is the time at which the rows were last written.
 var (
 	now = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	old = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 )
 
-// patience bounds what waits for another goroutine or connection.
+// patience is how long a test waits for another goroutine or connection.
 const patience = 30 * time.Second
 
-// fixture is a database with the application's tables and this system's own, and a store on it.
+// fixture is a database with the application's and this system's own tables, and a store on it.
 type fixture struct {
 	*mysqltest.DB
 
 	store *mysqlstore.Store
 }
 
-// onEach runs a test on a real server and on the one in this process: what it shows holds on
-// both. Tests of locks and concurrency use onServer.
+// onEach runs a test on a real server and on the server in this process, because both must pass it. Tests of locks and
+// concurrency use onServer.
 func onEach(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
 	t.Parallel()
@@ -67,8 +67,8 @@ func newFixture(t *testing.T, db *mysqltest.DB) *fixture {
 	return f
 }
 
-// one returns a store on a connection of its own and that connection's id.
-func (f *fixture) one(t *testing.T) (store *mysqlstore.Store, connection int64) {
+// singleConnection returns a store that uses one connection only, and that connection's id.
+func (f *fixture) singleConnection(t *testing.T) (store *mysqlstore.Store, connection int64) {
 	t.Helper()
 	db := f.Open(t)
 	db.SetMaxOpenConns(1)
@@ -94,7 +94,7 @@ func (f *fixture) awaitStatement(t *testing.T, connection int64, beginning strin
 
 const pausedInsert = "SET @paused"
 
-// pauseInserts has rows with the price "pause" wait for resume before they are inserted.
+// pauseInserts makes the insert of a row with the price "pause" wait until resume is called.
 func (f *fixture) pauseInserts(t *testing.T) (resume func()) {
 	t.Helper()
 	f.MustExec(t, `CREATE TRIGGER pause BEFORE INSERT ON subscriptions FOR EACH ROW
@@ -115,8 +115,8 @@ func (f *fixture) pauseInserts(t *testing.T) (resume func()) {
 	}
 }
 
-// awaitLock waits until the connection waits for a lock on rows. information_schema.innodb_trx
-// would not do: as long as somebody looks more often than each 0.1 s it shows the same.
+// awaitLock waits until the connection waits for a lock on rows. It does not use information_schema.innodb_trx, which
+// is not refreshed while somebody reads it more often than every 0.1 s.
 func (f *fixture) awaitLock(t *testing.T, connection int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -130,7 +130,7 @@ func (f *fixture) awaitLock(t *testing.T, connection int64) {
 	}
 }
 
-// lock begins a transaction with a statement that locks something.
+// lock begins a transaction and executes a statement that locks rows.
 func (f *fixture) lock(t *testing.T, statement string) *sql.Tx {
 	t.Helper()
 	tx, err := f.BeginTx(t.Context(), nil)
@@ -172,7 +172,7 @@ func (f *fixture) addRows(t *testing.T, rows ...appschema.Subscription) {
 	}
 }
 
-// rowID is the id of the row that addPaying gives the organization.
+// rowID returns the id of the row that addPaying creates for the organization.
 func rowID(orgID string) string { return "row-" + orgID[max(0, len(orgID)-32):] }
 
 // addPaying adds an organization on the pro tier with one row, "sub_"+id of customer "cus_"+id.
@@ -206,7 +206,7 @@ func (f *fixture) openRun(t *testing.T, run billing.Run) billing.Run {
 	return opened
 }
 
-// leaseOf is the claim of one enumerator, called owner.
+// leaseOf returns the lease of an enumerator called owner.
 func leaseOf(runID string) billing.Lease {
 	return billing.Lease{RunID: runID, Owner: "owner", End: until}
 }
@@ -219,7 +219,7 @@ func (f *fixture) lease(t *testing.T, l billing.Lease) {
 	}
 }
 
-// startRun lists everything in a new run, with this downgrade limit, and sets it running.
+// startRun opens a run with this downgrade limit, lists all organizations and sets it running.
 func (f *fixture) startRun(t *testing.T, id string, limit int) {
 	t.Helper()
 	f.openRun(t, newRun(id))
@@ -236,7 +236,7 @@ func (f *fixture) startRun(t *testing.T, id string, limit int) {
 	}
 }
 
-// key returns what the run's items name it by; a run that is not there is opened.
+// key returns the run's key, which its items refer to. It opens the run if it does not exist.
 func (f *fixture) key(t *testing.T, runID string) (key int) {
 	t.Helper()
 	f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,'enumerating',FALSE,'retrieve',?,?)
@@ -276,12 +276,12 @@ func (f *fixture) run(t *testing.T, id string) billing.Run {
 	}
 	run, ok := runs[id]
 	if !ok {
-		t.Fatalf("there is no run %s", id)
+		t.Fatalf("run %s does not exist", id)
 	}
 	return run
 }
 
-// leaseEnd is when the enumerator at work must have renewed its claim.
+// leaseEnd returns when the lease of the run's enumerator ends.
 func (f *fixture) leaseEnd(t *testing.T, runID string) sql.NullTime {
 	t.Helper()
 	return mysqltest.Value[sql.NullTime](t, f.DB, `SELECT lease_expires_at FROM reconciliation_runs WHERE id = ?`, runID)
@@ -296,7 +296,7 @@ func (f *fixture) item(t *testing.T, runID, orgID string) billing.Item {
 	}
 	item, ok := items[work]
 	if !ok {
-		t.Fatalf("there is no item %v", work)
+		t.Fatalf("item %v does not exist", work)
 	}
 	return item
 }
@@ -309,12 +309,12 @@ func (f *fixture) record(t *testing.T, orgID string) billing.Record {
 	}
 	record, ok := records[orgID]
 	if !ok {
-		t.Fatalf("there is no organization %s", orgID)
+		t.Fatalf("organization %s does not exist", orgID)
 	}
 	return record
 }
 
-// state is everything a failed write must leave alone.
+// state is everything that a failed write must leave unchanged.
 type state struct {
 	Application string
 	Items       map[string]billing.Item
@@ -346,11 +346,11 @@ func (f *fixture) state(t *testing.T) state {
 	return s
 }
 
-// unchanged fails the test if anything was written since the state was taken.
+// requireUnchanged fails the test if anything was written since the state was read.
 func (f *fixture) requireUnchanged(t *testing.T, before state) {
 	t.Helper()
 	if diff := cmp.Diff(before, f.state(t)); diff != "" {
-		t.Errorf("something was written (-before +after):\n%s", diff)
+		t.Errorf("the state changed (-before +after):\n%s", diff)
 	}
 }
 
@@ -359,7 +359,7 @@ func (f *fixture) selectStrings(t *testing.T, query string) []string {
 	return mysqltest.Values[string](t, f.DB, query)
 }
 
-// wantFailure checks class and reason, and that the message is one line.
+// wantFailure checks the class and the reason of the error, and that its message is one line.
 func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
 	t.Helper()
 	f, ok := errors.AsType[*billing.Failure](err)
@@ -371,11 +371,11 @@ func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Re
 		t.Errorf("got %s %s, want %s %s (%v)", f.Class, f.Reason, class, reason, err)
 	}
 	if strings.ContainsAny(err.Error(), "\r\n") {
-		t.Errorf("more than one line: %q", err)
+		t.Errorf("the message has more than one line: %q", err)
 	}
 }
 
-// inParallel calls fn n times at once and returns the errors.
+// inParallel calls fn n times in parallel and returns the errors.
 func inParallel(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start, done := make(chan struct{}), make(chan struct{})

@@ -13,14 +13,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// startCatchUp starts a catch-up over everybody, which may lower so many together with the others.
+// startCatchUp starts a catch-up over all organizations. limit is the limit of the budget that catch-ups share.
 func (f *fixture) startCatchUp(t *testing.T, id string, limit int) {
 	t.Helper()
 	f.startRun(t, id, limit)
 	f.MustExec(t, `UPDATE reconciliation_runs SET strategy = ? WHERE id = ?`, billing.StrategyEvents, id)
 }
 
-// lower has the run lower the organizations one after the other, and returns whom it did.
+// lower lets the run downgrade the organizations one after the other. It returns the ids of those that were lowered.
 func (f *fixture) lower(t *testing.T, runID string, orgs ...string) (lowered string) {
 	t.Helper()
 	for _, id := range orgs {
@@ -34,13 +34,13 @@ func (f *fixture) lower(t *testing.T, runID string, orgs ...string) (lowered str
 	return lowered
 }
 
-// setBudgetEnd lets the time pass within which the catch-ups' budget counts, but for so much.
-func (f *fixture) setBudgetEnd(t *testing.T, before time.Duration) {
+// setBudgetEnd lets the catch-ups' budget end after the remaining time.
+func (f *fixture) setBudgetEnd(t *testing.T, remaining time.Duration) {
 	t.Helper()
-	f.MustExec(t, `UPDATE reconciliation_budgets SET opened_at = UTC_TIMESTAMP(6) - INTERVAL ? SECOND`, int((24*time.Hour-before)/time.Second))
+	f.MustExec(t, `UPDATE reconciliation_budgets SET opened_at = UTC_TIMESTAMP(6) - INTERVAL ? SECOND`, int((24*time.Hour-remaining)/time.Second))
 }
 
-func (f *fixture) used(t *testing.T) int {
+func (f *fixture) usedBudget(t *testing.T) int {
 	t.Helper()
 	return mysqltest.Value[int](t, f.DB, `SELECT used FROM reconciliation_budgets WHERE name = 'events'`)
 }
@@ -63,23 +63,23 @@ func TestCatchUpsShareOneBudgetFor24Hours(t *testing.T) {
 			t.Errorf("the first catch-up lowered %q", got)
 		}
 		if got := f.lower(t, "2", "c", "d"); got != "c" {
-			t.Errorf("the second lowered %q", got)
+			t.Errorf("the second catch-up lowered %q", got)
 		}
 		err := f.apply(t, "2", f.record(t, "d"), downgrade("d"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
-		if said := err.Error(); !strings.Contains(said, "catch-ups together have lowered the 3") || !strings.Contains(said, "run 2") {
-			t.Errorf("it says %q", said)
+		if text := err.Error(); !strings.Contains(text, "catch-ups together have lowered the 3") || !strings.Contains(text, "run 2") {
+			t.Errorf("the error is %q", text)
 		}
 		if got := f.lower(t, "week", "d", "e", "f"); got != "de" {
-			t.Errorf("the weekly run, which has a limit of its own, lowered %q", got)
+			t.Errorf("the weekly run, which has a separate limit, lowered %q", got)
 		}
 		f.setBudgetEnd(t, time.Minute)
-		if got := f.lower(t, "1", "f"); got != "" || f.used(t) != 3 {
-			t.Errorf("a minute before a day is over it lowered %q, used %d", got, f.used(t))
+		if got := f.lower(t, "1", "f"); got != "" || f.usedBudget(t) != 3 {
+			t.Errorf("a minute before the budget ends, the first catch-up lowered %q and the budget counts %d", got, f.usedBudget(t))
 		}
 		f.setBudgetEnd(t, 0)
-		if got := f.lower(t, "1", "f"); got != "f" || f.used(t) != 1 {
-			t.Errorf("a day after the first it lowered %q, used %d", got, f.used(t))
+		if got := f.lower(t, "1", "f"); got != "f" || f.usedBudget(t) != 1 {
+			t.Errorf("after the budget ended, the first catch-up lowered %q and the new budget counts %d", got, f.usedBudget(t))
 		}
 		if one, two, week := f.run(t, "1").Downgrades, f.run(t, "2").Downgrades, f.run(t, "week").Downgrades; one != 3 || two != 1 || week != 2 {
 			t.Errorf("the runs count %d, %d and %d", one, two, week)
@@ -87,8 +87,8 @@ func TestCatchUpsShareOneBudgetFor24Hours(t *testing.T) {
 	})
 }
 
-// A catch-up that is redriven next week counts when it writes, with the budget of that day.
-func TestRedriveCountsAgainstTheBudgetOfTheDayItWrites(t *testing.T) {
+// A catch-up may be redriven a week later.
+func TestRedriveUsesTheBudgetOfTheTimeAtWhichItWrites(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startCatchUp(t, "old", 1)
@@ -98,10 +98,10 @@ func TestRedriveCountsAgainstTheBudgetOfTheDayItWrites(t *testing.T) {
 		f.setBudgetEnd(t, 0)
 		f.startCatchUp(t, "new", 1)
 		if got := f.lower(t, "old", "b"); got != "b" {
-			t.Errorf("redriven, it lowered %q", got)
+			t.Errorf("the redriven catch-up lowered %q", got)
 		}
 		if got := f.lower(t, "new", "c"); got != "" {
-			t.Errorf("nothing is left, and a later catch-up lowered %q", got)
+			t.Errorf("after the budget was used up, a later catch-up lowered %q", got)
 		}
 	})
 }
@@ -113,7 +113,7 @@ func TestBudgetKeepsTheLimitOfTheCatchUpThatOpenedIt(t *testing.T) {
 		err := f.apply(t, "none", f.record(t, "a"), downgrade("a"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
 		if !strings.Contains(err.Error(), "may not lower any organization") {
-			t.Errorf("it says %q", err)
+			t.Errorf("the error is %q", err)
 		}
 		f.startCatchUp(t, "one", 1)
 		f.startCatchUp(t, "many", 100)
@@ -121,11 +121,11 @@ func TestBudgetKeepsTheLimitOfTheCatchUpThatOpenedIt(t *testing.T) {
 			t.Errorf("lowered %q", got)
 		}
 		f.setBudgetEnd(t, 0)
-		if got := f.lower(t, "none", "b"); got != "" || f.used(t) != 1 {
+		if got := f.lower(t, "none", "b"); got != "" || f.usedBudget(t) != 1 {
 			t.Errorf("lowered %q", got)
 		}
 		if got := f.lower(t, "many", "b") + f.lower(t, "one", "c"); got != "bc" {
-			t.Errorf("lowered %q of the larger budget", got)
+			t.Errorf("with the larger budget %q were lowered, want bc", got)
 		}
 	})
 }
@@ -139,15 +139,15 @@ func TestApprovedDowngradesOfACatchUpDoNotUseTheBudget(t *testing.T) {
 			t.Fatalf("lowered %q", got)
 		}
 		f.approve(t, "1", 3)
-		if got := f.lower(t, "1", "b", "c", "d"); got != "bc" || f.used(t) != 1 {
-			t.Errorf("approved, it lowered %q; %d of the budget are used", got, f.used(t))
+		if got := f.lower(t, "1", "b", "c", "d"); got != "bc" || f.usedBudget(t) != 1 {
+			t.Errorf("after the approval the catch-up lowered %q, and the budget counts %d", got, f.usedBudget(t))
 		}
 		if got := f.lower(t, "2", "d"); got != "" {
-			t.Errorf("what was approved for another let it lower %q", got)
+			t.Errorf("because of another catch-up's approval, the catch-up lowered %q", got)
 		}
 		f.setBudgetEnd(t, 0)
-		if got := f.lower(t, "2", "d", "e"); got != "d" || f.used(t) != 1 {
-			t.Errorf("the budget after that lowered %q", got)
+		if got := f.lower(t, "2", "d", "e"); got != "d" || f.usedBudget(t) != 1 {
+			t.Errorf("with the next budget the catch-up lowered %q", got)
 		}
 		if run := f.run(t, "1"); run.DowngradeLimit != 1 || run.Downgrades != 3 {
 			t.Errorf("%+v", run)
@@ -155,8 +155,9 @@ func TestApprovedDowngradesOfACatchUpDoNotUseTheBudget(t *testing.T) {
 	})
 }
 
-// Who approves what a catch-up has done, and no more, has refused the rest: a budget of a later day changes nothing.
-func TestApprovedLimitExcludesTheBudget(t *testing.T) {
+// A person who approves exactly the downgrades that a catch-up has made refuses the others. A later budget does not
+// change that.
+func TestApprovedLimitReplacesTheBudget(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
 		f.startCatchUp(t, "1", 1)
@@ -168,11 +169,11 @@ func TestApprovedLimitExcludesTheBudget(t *testing.T) {
 		err := f.apply(t, "1", f.record(t, "b"), downgrade("b"))
 		wantFailure(t, err, billing.Permanent, billing.ReasonWithheld)
 		if !strings.Contains(err.Error(), "the 1 downgrades that were approved") {
-			t.Errorf("it says %q", err)
+			t.Errorf("the error is %q", err)
 		}
 		f.approve(t, "1", 2)
 		if got := f.lower(t, "1", "b", "c"); got != "b" {
-			t.Errorf("approved for one more, it lowered %q", got)
+			t.Errorf("after one more was approved, the catch-up lowered %q", got)
 		}
 	})
 }
@@ -190,7 +191,7 @@ func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 			name := "ops@desk" + strings.Repeat("é", billing.MaxWhoLength)
 			approved, err := f.store.Approve(t.Context(), c.run, billing.Approval{Limit: c.limit, By: name, At: now})
 			if err != nil || approved != c.approved {
-				t.Errorf("%s to %d: approved %t, %v", c.run, c.limit, approved, err)
+				t.Errorf("%s to %d: approved %t, want %t, %v", c.run, c.limit, approved, c.approved, err)
 			}
 			if !c.approved {
 				continue
@@ -201,7 +202,7 @@ func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 				t.Errorf("%s to %d (-want +got):\n%s", c.run, c.limit, diff)
 			}
 			if limit := map[string]int{"full": c.limit, "catch-up": 10}[c.run]; run.DowngradeLimit != limit {
-				t.Errorf("%s to %d: the limit is %d", c.run, c.limit, run.DowngradeLimit)
+				t.Errorf("%s to %d: the run's limit is %d, want %d", c.run, c.limit, run.DowngradeLimit, limit)
 			}
 		}
 	})
@@ -209,16 +210,16 @@ func TestApproveRaisesAndLowersTheLimitButNotBelowDowngradesMade(t *testing.T) {
 
 func TestRunKeepsWhoStartedIt(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		asked := newRun("r")
-		asked.By, asked.AllowDowngrade, asked.RequestID = "ops@desk", true, "request"
-		f.openRun(t, asked)
-		again := asked
+		first := newRun("r")
+		first.By, first.AllowDowngrade, first.RequestID = "ops@desk", true, "request"
+		f.openRun(t, first)
+		again := first
 		again.ID, again.By = "r2", "somebody else"
 		if got := f.openRun(t, again); got.ID != "r" || got.By != "ops@desk" || !got.AllowDowngrade {
 			t.Errorf("%+v", got)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_orders`); n != 1 {
-			t.Errorf("%d orders are kept", n)
+			t.Errorf("%d orders are stored, want 1", n)
 		}
 		f.approve(t, "r", 7)
 		if got := f.run(t, "r"); got.By != "ops@desk" || !got.AllowDowngrade || got.Approval == nil {
@@ -236,14 +237,14 @@ func TestRunKeepsWhoStartedIt(t *testing.T) {
 			t.Fatalf("pruned %d, %v", n, err)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_orders`); n != 0 {
-			t.Errorf("%d orders outlive their run", n)
+			t.Errorf("%d orders are left after their run was pruned", n)
 		}
 	})
 }
 
-// Catch-ups, a weekly run and duplicates of their messages lower at once, while the limit of one catch-up is set
-// up and down, and the budget's day ends in between. Each unit is counted once and none too many.
-func TestBudgetIsExactForConcurrentRuns(t *testing.T) {
+// Catch-ups and a weekly run, with duplicate messages, lower at the same time. Meanwhile a person raises and lowers the
+// limit of one catch-up, and the budget ends. Each downgrade is counted once, and none is above a limit.
+func TestConcurrentRunsUseTheBudgetExactly(t *testing.T) {
 	f := onServer(t)
 	f.SetMaxOpenConns(16)
 	const organizations, workers, budget, weekly, approved = 240, 16, 23, 11, 9
@@ -259,7 +260,7 @@ func TestBudgetIsExactForConcurrentRuns(t *testing.T) {
 		t.Helper()
 		for _, err := range inParallel(workers, func(worker int) error {
 			for i := range organizations {
-				id := ids[(i*7+worker*3)%organizations] // several workers have each, at different times
+				id := ids[(i*7+worker*3)%organizations] // several workers try each organization, at different times
 				records, err := f.store.Records(t.Context(), []string{id})
 				if err != nil {
 					return err
@@ -275,7 +276,7 @@ func TestBudgetIsExactForConcurrentRuns(t *testing.T) {
 				default:
 					return err
 				}
-				if run == "c1" && i%5 == 0 { // a person, who cannot make up their mind
+				if run == "c1" && i%5 == 0 { // a person approves a higher limit, or none
 					if _, err := f.store.Approve(t.Context(), "c1", billing.Approval{Limit: approved - i%2*approved, At: now}); err != nil && !billing.AsFailure(err).Retryable() {
 						return err
 					}
@@ -300,14 +301,14 @@ func TestBudgetIsExactForConcurrentRuns(t *testing.T) {
 		count("used of the budget", `SELECT used FROM reconciliation_budgets`, budget)
 		all := mysqltest.Value[int](t, f.DB, `SELECT SUM(downgrades) FROM reconciliation_runs WHERE strategy = 'events'`)
 		if all < spent || all > spent+approved {
-			t.Errorf("day %d: catch-ups lowered %d with a budget of %d and at most %d that were approved", day, all, spent, approved)
+			t.Errorf("budget %d: the catch-ups lowered %d, want %d and at most %d approved ones", day+1, all, spent, approved)
 		}
-		count("the weekly run's", `SELECT downgrades FROM reconciliation_runs WHERE id = 'week'`, weekly)
+		count("downgrades of the weekly run", `SELECT downgrades FROM reconciliation_runs WHERE id = 'week'`, weekly)
 		for _, id := range runs {
 			count("repairs of "+id, `SELECT COUNT(*) FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key
 				WHERE r.id = ? AND i.outcome = 'synced'`, f.run(t, id).Downgrades, id)
 		}
-		count("lowered", `SELECT COUNT(*) FROM organizations WHERE subscription_tier = 'free'`, all+weekly)
+		count("lowered organizations", `SELECT COUNT(*) FROM organizations WHERE subscription_tier = 'free'`, all+weekly)
 		if day == 0 {
 			f.setBudgetEnd(t, 0)
 			lowerAll()

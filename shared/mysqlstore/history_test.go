@@ -16,7 +16,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
 
-// pastIDs are the ids of the runs.
+// pastIDs returns the ids of the runs.
 func pastIDs(runs []mysqlstore.PastRun) []string {
 	ids := make([]string, len(runs))
 	for i, run := range runs {
@@ -44,7 +44,7 @@ func TestHistoryListsTheLatestRunsNewestFirst(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := gocmp.Diff(want, pastIDs(runs)); diff != "" {
-				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
+				t.Errorf("with the limit %d (-want +got):\n%s", limit, diff)
 			}
 		}
 		for _, c := range []struct {
@@ -61,13 +61,13 @@ func TestHistoryListsTheLatestRunsNewestFirst(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := gocmp.Diff(c.want, pastIDs(runs)); diff != "" {
-				t.Errorf("over all, until %v (-want +got):\n%s", c.until, diff)
+				t.Errorf("full runs until %v (-want +got):\n%s", c.until, diff)
 			}
 		}
 	})
 }
 
-func TestHistoryTotalsAreStoredOrCounted(t *testing.T) {
+func TestHistoryHasStoredTotalsOfClosedRunsAndCountsOpenRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		items := []billing.Item{
 			{RunID: "closed", OrgID: "a", Outcome: billing.OutcomeSynced},
@@ -148,42 +148,42 @@ func TestReportItemsIncludeTheirOrganization(t *testing.T) {
 			if diff := gocmp.Diff(want, got[0]); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if gone := got[3]; gone.OrgName != "" || gone.OrgCustomerID != "" || gone.DecidedAt.IsZero() {
-				t.Errorf("an organization that is gone: %+v", gone)
+			if missing := got[3]; missing.OrgName != "" || missing.OrgCustomerID != "" || missing.DecidedAt.IsZero() {
+				t.Errorf("the item of a missing organization: %+v", missing)
 			}
 			if got[1].PriceID != "" {
-				t.Errorf("of no subscription the price is %s", got[1].PriceID)
+				t.Errorf("the item without a subscription has the price %s", got[1].PriceID)
 			}
 		}
 	})
 }
 
-// Each page is read to its end before the first of it is handed out: what is done with an item
-// may ask the database itself, over a single connection.
+// The callback may query the database over the pool's only connection, because each page is fully read before its first
+// item is passed to the callback.
 func TestReportPagesHoldNoConnection(t *testing.T) {
 	f := onServer(t)
-	store, _ := f.one(t)
+	store, _ := f.singleConnection(t)
 	var items []billing.Item
 	for i := range 2*mysqlstore.ItemPage + 1 {
 		items = append(items, billing.Item{RunID: "r", OrgID: orgID(i), Outcome: billing.OutcomeSynced})
 	}
 	f.addItems(t, items...)
-	seen := map[string]bool{}
+	reported := map[string]bool{}
 	err := store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
-		seen[i.OrgID] = true
-		if len(seen)%mysqlstore.ItemPage != 1 {
+		reported[i.OrgID] = true
+		if len(reported)%mysqlstore.ItemPage != 1 {
 			return nil
 		}
 		_, err := store.CountItems(t.Context(), "r")
 		return err
 	}, billing.OutcomeSynced)
-	if err != nil || len(seen) != len(items) {
-		t.Errorf("saw %d of %d, %v", len(seen), len(items), err)
+	if err != nil || len(reported) != len(items) {
+		t.Errorf("%d of %d items were reported, %v", len(reported), len(items), err)
 	}
 
-	n, enough := 0, errors.New("enough")
-	if err := store.EachReportItem(t.Context(), "r", func(mysqlstore.ReportItem) error { n++; return enough }, billing.OutcomeSynced); !errors.Is(err, enough) || n != 1 {
-		t.Errorf("went on to %d items, %v", n, err)
+	n, stop := 0, errors.New("stop")
+	if err := store.EachReportItem(t.Context(), "r", func(mysqlstore.ReportItem) error { n++; return stop }, billing.OutcomeSynced); !errors.Is(err, stop) || n != 1 {
+		t.Errorf("after the callback's error %d items were reported, want 1, %v", n, err)
 	}
 }
 
@@ -220,10 +220,10 @@ func TestPruneKeepsBaselineRuns(t *testing.T) {
 			t.Errorf("runs with items (-want +got):\n%s", diff)
 		}
 		if last, err := f.store.LastFullRunAt(t.Context(), cutoff); err != nil || last == nil || !last.Equal(cutoff.Add(-5*time.Hour+time.Minute)) {
-			t.Errorf("the last completed run: %v, %v", last, err)
+			t.Errorf("the last full run ended at %v, %v", last, err)
 		}
-		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen.Organizations != 2 {
-			t.Errorf("the last seen: %+v, %v", seen, err)
+		if counts, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || counts.Organizations != 2 {
+			t.Errorf("the counts of the last full run: %+v, %v", counts, err)
 		}
 	})
 }
@@ -236,12 +236,12 @@ func TestInterruptedPruneContinues(t *testing.T) {
 			run.StartedAt = cutoff.Add(-time.Hour)
 			f.setStatus(t, run, billing.RunStopped)
 		}
-		f.addItems(t, pendingItem("half", "z")) // the rest is gone
+		f.addItems(t, pendingItem("half", "z")) // the other items were deleted before
 		if n, err := f.store.Prune(t.Context(), cutoff); n != 2 || err != nil {
 			t.Errorf("pruned %d, %v; want 2", n, err)
 		}
-		if left := f.selectStrings(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(left) > 0 {
-			t.Errorf("%v is left", left)
+		if rest := f.selectStrings(t, `SELECT id FROM reconciliation_runs UNION ALL SELECT org_id FROM reconciliation_items`); len(rest) > 0 {
+			t.Errorf("these runs and items are left: %v", rest)
 		}
 	})
 }
@@ -270,13 +270,13 @@ func TestRecentRunsFilterByKind(t *testing.T) {
 		f.MustExec(t, `UPDATE reconciliation_runs SET started_at = ? WHERE id = 'run-2'`, now.Add(9*time.Hour))
 		for _, want := range []string{"run-3", "run-2"} {
 			if run, found, err := f.store.LatestFullRun(t.Context()); run.ID != want || !found || err != nil {
-				t.Errorf("the latest is %q, %t, %v; want %s", run.ID, found, err, want)
+				t.Errorf("the latest full run is %q, %t, %v; want %s", run.ID, found, err, want)
 			}
 			f.MustExec(t, `DELETE FROM reconciliation_runs WHERE `+`org_id = '' AND strategy <> 'events'`)
 		}
 		f.MustExec(t, `DELETE FROM reconciliation_runs`)
 		if run, found, err := f.store.LatestFullRun(t.Context()); found || err != nil {
-			t.Errorf("of no run the latest is %q, %v", run.ID, err)
+			t.Errorf("without a run, the latest full run is %q, %v", run.ID, err)
 		}
 	})
 }
@@ -284,10 +284,10 @@ func TestRecentRunsFilterByKind(t *testing.T) {
 func TestCatchUpDaysSumUpCatchUps(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if days, err := f.store.CatchUpDays(t.Context(), 5); len(days) != 0 || err != nil {
-			t.Errorf("before the first: %v, %v", days, err)
+			t.Errorf("before the first catch-up: %v, %v", days, err)
 		}
 		midnight := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-		put := func(id string, at time.Time, status billing.RunStatus, total int, summary string, change func(*billing.Run)) {
+		add := func(id string, at time.Time, status billing.RunStatus, total int, summary string, change func(*billing.Run)) {
 			run := newRun(id)
 			run.StartedAt, run.Strategy = at, billing.StrategyEvents
 			if change != nil {
@@ -296,12 +296,12 @@ func TestCatchUpDaysSumUpCatchUps(t *testing.T) {
 			f.openRun(t, run)
 			f.MustExec(t, `UPDATE reconciliation_runs SET status = ?, total = ?, summary = ? WHERE id = ?`, status, total, sql.NullString{String: summary, Valid: summary != ""}, id)
 		}
-		put("c-1", midnight, billing.RunCompleted, 9, `{"synchronized":3,"errors":2,"skipped":4,"reasons":{"withheld":1}}`, nil)
-		put("c-2", midnight.Add(23*time.Hour+59*time.Minute), billing.RunCompleted, 5, `{"synchronized":1,"errors":0,"skipped":4,"reasons":{}}`, nil)
-		put("c-3", midnight.Add(time.Hour), billing.RunStopped, 0, "", nil)
-		put("c-0", midnight.Add(-time.Second), billing.RunCompleted, 0, `{"synchronized":0,"errors":0,"skipped":0,"reasons":{}}`, nil)
-		put("dry", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.DryRun = true })
-		put("full", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
+		add("c-1", midnight, billing.RunCompleted, 9, `{"synchronized":3,"errors":2,"skipped":4,"reasons":{"withheld":1}}`, nil)
+		add("c-2", midnight.Add(23*time.Hour+59*time.Minute), billing.RunCompleted, 5, `{"synchronized":1,"errors":0,"skipped":4,"reasons":{}}`, nil)
+		add("c-3", midnight.Add(time.Hour), billing.RunStopped, 0, "", nil)
+		add("c-0", midnight.Add(-time.Second), billing.RunCompleted, 0, `{"synchronized":0,"errors":0,"skipped":0,"reasons":{}}`, nil)
+		add("dry", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.DryRun = true })
+		add("full", midnight, billing.RunCompleted, 9, `{"synchronized":9}`, func(r *billing.Run) { r.Strategy = billing.StrategySweep })
 		want := []mysqlstore.CatchUpDay{
 			{
 				Day: midnight, Last: midnight.Add(23*time.Hour + 59*time.Minute), Statuses: map[billing.RunStatus]int{billing.RunCompleted: 2, billing.RunStopped: 1},
@@ -312,7 +312,7 @@ func TestCatchUpDaysSumUpCatchUps(t *testing.T) {
 		for limit := range 4 {
 			got, err := f.store.CatchUpDays(t.Context(), limit)
 			if diff := gocmp.Diff(want[:min(limit, 2)], got, cmpopts.EquateEmpty()); diff != "" || err != nil {
-				t.Errorf("%d at most: %v, %s", limit, err, diff)
+				t.Errorf("with the limit %d: %v, %s", limit, err, diff)
 			}
 		}
 	})

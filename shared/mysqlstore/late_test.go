@@ -38,7 +38,7 @@ func TestLateEventsPassFromCatchUpToCatchUpUntilOneCompletes(t *testing.T) {
 				}
 			}
 		}
-		take := func(l billing.Lease) {
+		add := func(l billing.Lease) {
 			t.Helper()
 			for more := true; more; {
 				var err error
@@ -47,11 +47,11 @@ func TestLateEventsPassFromCatchUpToCatchUpUntilOneCompletes(t *testing.T) {
 				}
 			}
 		}
-		want := func(what string, lookedUp, kept, remembered int) {
+		want := func(when string, events, late, undelivered int) {
 			t.Helper()
-			for table, n := range map[string]int{"events": lookedUp, "late": kept, "undelivered": remembered} {
+			for table, n := range map[string]int{"events": events, "late": late, "undelivered": undelivered} {
 				if got := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_`+table); got != n {
-					t.Errorf("%s: %d rows of reconciliation_%s, want %d", what, got, table, n)
+					t.Errorf("%s: reconciliation_%s has %d rows, want %d", when, table, got, n)
 				}
 			}
 		}
@@ -63,40 +63,41 @@ func TestLateEventsPassFromCatchUpToCatchUpUntilOneCompletes(t *testing.T) {
 
 		first := open("first")
 		list(first)
-		take(first)
-		want("listed", 0, 0, events)
+		add(first)
+		want("after the first catch-up listed undelivered events", 0, 0, events)
 		end("first", billing.RunCompleted)
 
 		stopped := open("stopped")
-		for i := range page[:300] { // one endpoint took these, none the next, all the rest
+		// Since then one endpoint accepted the first 300 events, none the next 300, and all endpoints the others.
+		for i := range page[:300] {
 			page[i].PendingWebhooks = 1
 		}
 		page = page[:600]
 		list(stopped)
-		list(stopped) // after a crash
-		take(stopped)
-		want("taken", 900, 900, 600)
+		list(stopped) // again after a crash
+		add(stopped)
+		want("after late events were found", 900, 900, 600)
 		end("stopped", billing.RunStopped)
 
 		running := open("running")
 		list(running)
-		take(running)
-		want("taken over", 900, 900, 600)
+		add(running)
+		want("after a catch-up that follows the stopped one", 900, 900, 600)
 		end("running", billing.RunRunning)
 
 		beside := open("beside")
 		list(beside)
-		take(beside)
-		want("left to who is at it", 0, 900, 600)
+		add(beside)
+		want("while the other catch-up is running", 0, 900, 600)
 		end("running", billing.RunIncomplete)
 		f.MustExec(t, `DELETE FROM reconciliation_runs WHERE id = 'running'`)
-		take(beside)
-		want("taken over from one that is gone", 900, 900, 600)
+		add(beside)
+		want("after the other catch-up was pruned", 900, 900, 600)
 		end("beside", billing.RunCompletedWithErrors)
 
 		last := open("last")
 		list(last)
-		take(last)
-		want("done", 0, 0, 600)
+		add(last)
+		want("after a catch-up completed", 0, 0, 600)
 	})
 }

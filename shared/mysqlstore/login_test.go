@@ -14,13 +14,13 @@ func TestConnectUsesARotatedLogin(t *testing.T) {
 	f := onServer(t)
 	config := f.userConfig(t, "rotated")
 	f.addPaying(t, "a")
-	next := mysqlstore.Login{User: "rotated", Password: "Secret-2-secret"} // secret-scan:allow of a server that ends with the test
-	asked := 0
+	next := mysqlstore.Login{User: "rotated", Password: "Secret-2-secret"} // secret-scan:allow of a server that the test stops
+	renewals := 0
 	config.MaxConns = 1
 	config.Renew = func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) {
-		asked++
+		renewals++
 		if refused.Password != config.Password {
-			t.Errorf("refused: %q", refused.Password)
+			t.Errorf("the refused password is %q", refused.Password)
 		}
 		return next, nil
 	}
@@ -32,19 +32,19 @@ func TestConnectUsesARotatedLogin(t *testing.T) {
 			t.Fatal(exists, err)
 		}
 	}
-	if asked != 1 {
-		t.Errorf("asked %d times for a new login, there was one", asked)
+	if renewals != 1 {
+		t.Errorf("the store renewed its login %d times, want once", renewals)
 	}
 }
 
-func TestRefusedLoginIsUnavailableWhileThereIsNoOther(t *testing.T) {
+func TestRefusedLoginIsUnavailableWithoutAnotherLogin(t *testing.T) {
 	user := 0
 	for name, renew := range map[string]func(context.Context, mysqlstore.Login) (mysqlstore.Login, error){
-		"the secret has the old one": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) { return refused, nil },
+		"the secret has the old login": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) { return refused, nil },
 		"the secret cannot be read": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) {
 			return refused, errors.New("throttled")
 		},
-		"the new one is refused too": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) {
+		"the new login is refused too": func(_ context.Context, refused mysqlstore.Login) (mysqlstore.Login, error) {
 			return mysqlstore.Login{User: refused.User, Password: "other"}, nil
 		},
 	} {
@@ -62,7 +62,7 @@ func TestRefusedLoginIsUnavailableWhileThereIsNoOther(t *testing.T) {
 	}
 }
 
-// endConnections has the store's next statement open a connection.
+// endConnections closes the store's idle connections, so that its next statement opens one.
 func (f *fixture) endConnections(t *testing.T, store *mysqlstore.Store) {
 	t.Helper()
 	store.DB().SetMaxIdleConns(0)

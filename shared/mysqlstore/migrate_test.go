@@ -13,7 +13,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// onEachEmpty is onEach before the migrations.
+// onEachEmpty runs a test on the servers of onEach, in databases without this system's own tables.
 func onEachEmpty(t *testing.T, test func(t *testing.T, db *mysqltest.DB)) {
 	t.Helper()
 	t.Parallel()
@@ -27,14 +27,14 @@ func onEachEmpty(t *testing.T, test func(t *testing.T, db *mysqltest.DB)) {
 	})
 }
 
-// tables returns every table with the statement that would create it.
+// tables returns the CREATE TABLE statement of every table.
 func tables(t *testing.T, db *mysqltest.DB) map[string]string {
 	t.Helper()
 	f := &fixture{DB: db}
 	all := map[string]string{}
 	for _, name := range f.selectStrings(t, `SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()`) {
-		var same, statement string
-		if err := db.QueryRowContext(t.Context(), `SHOW CREATE TABLE `+name).Scan(&same, &statement); err != nil {
+		var shownName, statement string
+		if err := db.QueryRowContext(t.Context(), `SHOW CREATE TABLE `+name).Scan(&shownName, &statement); err != nil {
 			t.Fatal(err)
 		}
 		all[name] = statement
@@ -64,7 +64,7 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		before := tables(t, db)
 		if n := migrate(t, db); n == 0 {
-			t.Error("no step was taken")
+			t.Error("no migration was applied")
 		}
 		after := tables(t, db)
 		want := []string{
@@ -77,18 +77,18 @@ func TestMigrateCreatesOnlyItsOwnTables(t *testing.T) {
 		}
 		for name, statement := range before {
 			if diff := cmp.Diff(statement, after[name]); diff != "" {
-				t.Errorf("%s was altered (-before +after):\n%s", name, diff)
+				t.Errorf("the migrations changed %s (-before +after):\n%s", name, diff)
 			}
 		}
 	})
 }
 
-func TestMigrateAgainDoesNothing(t *testing.T) {
+func TestSecondMigrateDoesNothing(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		migrate(t, db)
 		before := tables(t, db)
 		if n := migrate(t, db); n != 0 {
-			t.Errorf("%d steps the second time", n)
+			t.Errorf("the second Migrate applied %d migrations", n)
 		}
 		if diff := cmp.Diff(before, tables(t, db)); diff != "" {
 			t.Errorf("tables (-before +after):\n%s", diff)
@@ -104,10 +104,10 @@ func TestMigrationsCanBeReverted(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"organizations", "reconciliation_migrations", "subscriptions"}, names(tables(t, db))); diff != "" {
-			t.Errorf("tables after going down (-want +got):\n%s", diff)
+			t.Errorf("tables after MigrateDown (-want +got):\n%s", diff)
 		}
 		if n := migrate(t, db); n != steps {
-			t.Errorf("%d steps up again, want %d", n, steps)
+			t.Errorf("Migrate after MigrateDown applied %d migrations, want %d", n, steps)
 		}
 		delete(up, "reconciliation_migrations") // its next id differs
 		after := tables(t, db)
@@ -122,11 +122,11 @@ func TestInterruptedMigrateContinues(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		migrate(t, db)
 		want := tables(t, db)
-		for _, lost := range []string{
+		for _, statement := range []string{
 			`DELETE FROM reconciliation_migrations WHERE version_id > 0`,
 			`DROP TABLE reconciliation_items`,
 		} {
-			db.MustExec(t, lost)
+			db.MustExec(t, statement)
 		}
 		migrate(t, db)
 		if diff := cmp.Diff(names(want), names(tables(t, db))); diff != "" {
@@ -135,7 +135,7 @@ func TestInterruptedMigrateContinues(t *testing.T) {
 	})
 }
 
-// No transaction spans CREATE TABLE: who dies right behind it leaves a table without a version.
+// CREATE TABLE commits at once. A process that dies after it leaves a version table without rows.
 func TestMigrateAcceptsAnEmptyVersionTable(t *testing.T) {
 	onEachEmpty(t, func(t *testing.T, db *mysqltest.DB) {
 		migrate(t, db)
@@ -151,12 +151,12 @@ func TestMigrateAcceptsAnEmptyVersionTable(t *testing.T) {
 			t.Error(diff)
 		}
 		if n := migrate(t, db); n != 0 {
-			t.Errorf("%d steps once more", n)
+			t.Errorf("the second Migrate applied %d migrations", n)
 		}
 	})
 }
 
-func TestConcurrentMigrateWorks(t *testing.T) {
+func TestOneOfManyConcurrentMigratesAppliesAllMigrations(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	const n = 8
@@ -175,16 +175,16 @@ func TestConcurrentMigrateWorks(t *testing.T) {
 		return err
 	}) {
 		if err != nil {
-			t.Errorf("%d: %v", i, err)
+			t.Errorf("store %d: %v", i, err)
 		}
 	}
 	slices.Sort(steps)
 	if steps[n-1] == 0 || steps[n-2] != 0 {
-		t.Errorf("steps taken: %v, want all by one of them", steps)
+		t.Errorf("the stores applied %v migrations, want one of them to apply all", steps)
 	}
 }
 
-func TestMigrateNeedsOneConnection(t *testing.T) {
+func TestMigrateNeedsOneConnectionOnly(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	pool := db.Open(t)
@@ -198,8 +198,8 @@ func TestMigrateNeedsOneConnection(t *testing.T) {
 	}
 }
 
-// Every function migrates when it starts; where an administrator did it, its user needs no right
-// to create tables.
+// Every function migrates when it starts. If an administrator migrated before, the function's user needs no right to
+// create tables.
 func TestMigrateOfCurrentTablesNeedsNoCreatePrivilege(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, mysqltest.New(t))
@@ -217,12 +217,12 @@ func TestMigrateOfCurrentTablesNeedsNoCreatePrivilege(t *testing.T) {
 	config.User, config.Password = user, "Secret-1-secret"
 	store := open(t, config)
 	if n, err := store.Migrate(t.Context()); n != 0 || err != nil {
-		t.Errorf("current tables: %d steps, %v", n, err)
+		t.Errorf("Migrate of current tables applied %d migrations, %v", n, err)
 	}
 	f.MustExec(t, `DROP TABLE reconciliation_migrations`)
 	_, err := store.Migrate(t.Context())
 	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
 	if !strings.Contains(err.Error(), "own tables") || !strings.Contains(err.Error(), "grants") {
-		t.Errorf("it does not say what is missing: %v", err)
+		t.Errorf("the error does not name the missing grants: %v", err)
 	}
 }

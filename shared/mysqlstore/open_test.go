@@ -36,7 +36,7 @@ func open(t *testing.T, c mysqlstore.Config) *mysqlstore.Store {
 func TestOpenedSessionIsStrictAndInUTC(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
-		if err := f.Close(); err != nil { // there may be room for one connection only
+		if err := f.Close(); err != nil { // the server may allow only one connection
 			t.Fatal(err)
 		}
 		config := configOf(f.DB)
@@ -56,7 +56,7 @@ func TestOpenedSessionIsStrictAndInUTC(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n, err := result.RowsAffected(); n != 1 || err != nil {
-				t.Errorf("%d rows matched, want 1 also where nothing changes (%v)", n, err)
+				t.Errorf("%d rows matched, want 1 even if nothing changes (%v)", n, err)
 			}
 		}
 		var at time.Time
@@ -95,18 +95,18 @@ func TestRefusedConnectionGivesTheReasonInOneLine(t *testing.T) {
 			billing.RunFatal, billing.ReasonDatabaseLogin, "DB_PASSWORD",
 		},
 		"unknown user": {
-			func(c *mysqlstore.Config) { c.User, c.Password = "nobody", secret },
+			func(c *mysqlstore.Config) { c.User, c.Password = "unknown", secret },
 			billing.RunFatal, billing.ReasonDatabaseLogin, "DB_USER",
 		},
 		"unknown database": {
 			func(c *mysqlstore.Config) { c.Name = "no_such_database" },
 			billing.RunFatal, billing.ReasonDatabaseLogin, "DB_NAME",
 		},
-		"nobody listens": {
+		"closed port": {
 			func(c *mysqlstore.Config) { c.Port = closedPort(t) },
 			billing.Unavailable, billing.ReasonDatabaseUnavailable, "DB_HOST",
 		},
-		"TLS is not to be had": {
+		"no TLS": {
 			func(c *mysqlstore.Config) { c.TLS = true },
 			billing.Unavailable, billing.ReasonDatabaseUnavailable, "DB_TLS",
 		},
@@ -118,13 +118,13 @@ func TestRefusedConnectionGivesTheReasonInOneLine(t *testing.T) {
 			if err == nil {
 				store.Close()
 				if config.TLS {
-					t.Skip("this server offers TLS and is trusted")
+					t.Skip("this server offers TLS with a trusted certificate")
 				}
-				t.Fatal("connected")
+				t.Fatal("Open returned no error")
 			}
 			wantFailure(t, err, c.class, c.reason)
 			if !strings.Contains(err.Error(), c.hint) {
-				t.Errorf("no hint at %s: %v", c.hint, err)
+				t.Errorf("the message does not name %s: %v", c.hint, err)
 			}
 			if strings.Contains(err.Error(), secret) || (db.Password != "" && strings.Contains(err.Error(), db.Password)) {
 				t.Errorf("the password is in the message: %v", err)
@@ -133,7 +133,7 @@ func TestRefusedConnectionGivesTheReasonInOneLine(t *testing.T) {
 	}
 }
 
-// closedPort returns a port that nobody listens on.
+// closedPort returns a port on which no process listens.
 func closedPort(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,7 +144,7 @@ func closedPort(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-func TestUnansweredConnectEndsWithItsContext(t *testing.T) {
+func TestUnansweredOpenEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -182,14 +182,14 @@ func TestUnusableCAFileIsNamed(t *testing.T) {
 	}
 }
 
-func TestCheckOfADatabaseWithoutTheTablesNamesDBName(t *testing.T) {
+func TestErrorOfADatabaseWithoutTheTablesNamesDBName(t *testing.T) {
 	t.Parallel()
 	db := mysqltest.New(t)
 	db.MustExec(t, `DROP TABLE subscriptions, organizations`)
 	_, err := mysqlstore.New(db.DB).Records(t.Context(), []string{"a"})
 	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
 	if !strings.Contains(err.Error(), "DB_NAME") {
-		t.Errorf("no hint at DB_NAME: %v", err)
+		t.Errorf("the message does not name DB_NAME: %v", err)
 	}
 }
 
@@ -199,11 +199,11 @@ func TestMissingOwnTablesAdviseMigrate(t *testing.T) {
 	_, err := mysqlstore.New(db.DB).OpenRun(t.Context(), newRun("r"))
 	wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
 	if !strings.Contains(err.Error(), "migrate") {
-		t.Errorf("no hint at migrate: %v", err)
+		t.Errorf("the message does not name migrate: %v", err)
 	}
 }
 
-func TestMissingGrantsFailTheRun(t *testing.T) {
+func TestMissingGrantIsFatalForTheRun(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, mysqltest.New(t))
 	f.addPaying(t, "a")

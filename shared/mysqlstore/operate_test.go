@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
 
-func TestLatestRunIsTheOneStartedLast(t *testing.T) {
+func TestLatestRunIsTheRunStartedLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		if _, found, err := f.store.LatestRun(t.Context()); err != nil || found {
 			t.Errorf("without a run: found %t, %v", found, err)
@@ -29,10 +29,10 @@ func TestLatestRunIsTheOneStartedLast(t *testing.T) {
 	})
 }
 
-func TestStoredSummaryIsTheOneWritten(t *testing.T) {
+func TestStoredSummaryIsReadBackUnchanged(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES ('run-1','running',FALSE,'retrieve',?,?)`, now, now)
-		for _, id := range []string{"run-1", "nowhere"} {
+		for _, id := range []string{"run-1", "unknown"} {
 			if _, found, err := f.store.StoredSummary(t.Context(), id); err != nil || found {
 				t.Errorf("%s: found %t, %v", id, found, err)
 			}
@@ -57,27 +57,27 @@ func TestSimilarOrganizationsAreFoundByIDAndName(t *testing.T) {
 			appschema.Organization{ID: "0a4f6c1e-gone", Name: "Acme, gone", CreatedBy: "u", IsDeleted: true, SubscriptionStatus: "active", SubscriptionTier: "free"},
 		)
 		for text, want := range map[string][]string{
-			"0a4f6c1e-aaab": {"0a4f6c1e-bbbb", "0a4f6c1e-aaaa", "ffff"}, // ids first, by name
+			"0a4f6c1e-aaab": {"0a4f6c1e-bbbb", "0a4f6c1e-aaaa", "ffff"}, // similar ids come first, in the order of names
 			"acme":          {"0a4f6c1e-bbbb"},
 			"50% off":       {"0a4f6c1e-aaaa"},
 			"%":             {"0a4f6c1e-aaaa"},
 			"_":             nil,
 			"ff":            {"ffff", "0a4f6c1e-aaaa"},
 		} {
-			near, err := f.store.SimilarOrganizations(t.Context(), text, 5)
+			similar, err := f.store.SimilarOrganizations(t.Context(), text, 5)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var ids []string
-			for _, o := range near {
+			for _, o := range similar {
 				ids = append(ids, o.ID)
 			}
 			if diff := cmp.Diff(want, ids); diff != "" {
 				t.Errorf("%q: %s", text, diff)
 			}
 		}
-		near, err := f.store.SimilarOrganizations(t.Context(), "0a4f6c1e", 1)
-		if diff := cmp.Diff([]mysqlstore.NamedOrganization{{ID: "0a4f6c1e-bbbb", Name: "Acme"}}, near); err != nil || diff != "" {
+		similar, err := f.store.SimilarOrganizations(t.Context(), "0a4f6c1e", 1)
+		if diff := cmp.Diff([]mysqlstore.NamedOrganization{{ID: "0a4f6c1e-bbbb", Name: "Acme"}}, similar); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
 	})
@@ -98,7 +98,7 @@ func TestOrganizationIsFoundByIDCustomerSubscriptionOrName(t *testing.T) {
 		acme := []mysqlstore.NamedOrganization{{ID: "a", Name: "Acme"}}
 		for text, want := range map[string]mysqlstore.Found{
 			"a":          {By: mysqlstore.ByID, Organizations: acme},
-			"gone":       {By: mysqlstore.ByID, Organizations: []mysqlstore.NamedOrganization{{ID: "gone", Name: "Gone"}}}, // whoever asks for it hears that it is
+			"gone":       {By: mysqlstore.ByID, Organizations: []mysqlstore.NamedOrganization{{ID: "gone", Name: "Gone"}}}, // an id is found although the organization is deleted
 			"Acme":       {By: mysqlstore.ByID, Organizations: []mysqlstore.NamedOrganization{{ID: "Acme", Name: "An id that is a name"}}},
 			"cus_a":      {By: mysqlstore.ByCustomer, Organizations: acme},
 			"cus_of_row": {By: mysqlstore.ByCustomer, Organizations: acme},
@@ -121,32 +121,32 @@ func TestOrganizationIsFoundByIDCustomerSubscriptionOrName(t *testing.T) {
 func TestNamesAreLeftOutIfTheLoginMayNotReadThem(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a", Name: "Acme", CreatedBy: "u", SubscriptionStatus: "active", SubscriptionTier: "free"})
-	mayNot := f.login(t, "SELECT (id, is_deleted, stripe_customer_id) ON organizations", "SELECT ON subscriptions")
+	restricted := f.login(t, "SELECT (id, is_deleted, stripe_customer_id) ON organizations", "SELECT ON subscriptions")
 	for name, c := range map[string]struct {
 		store *mysqlstore.Store
 		want  map[string]string
-	}{"all rights": {f.store, map[string]string{"a": "Acme"}}, "not to the column": {mayNot, nil}} {
-		if got, err := c.store.OrganizationNames(t.Context(), []string{"a", "nobody"}); err != nil || !maps.Equal(got, c.want) {
+	}{"all rights": {f.store, map[string]string{"a": "Acme"}}, "no right to the column": {restricted, nil}} {
+		if got, err := c.store.OrganizationNames(t.Context(), []string{"a", "unknown"}); err != nil || !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	if found, err := mayNot.FindOrganizations(t.Context(), "Acme", 5); err != nil || found.By != "" {
-		t.Errorf("by a name that cannot be read: %+v, %v", found, err)
+	if found, err := restricted.FindOrganizations(t.Context(), "Acme", 5); err != nil || found.By != "" {
+		t.Errorf("without the right to read names, a name found %+v, %v", found, err)
 	}
 	f.MustExec(t, `ALTER TABLE organizations DROP COLUMN name`)
 	if got, err := f.store.OrganizationNames(t.Context(), []string{"a"}); err != nil || len(got) > 0 {
-		t.Errorf("without such a column: %v, %v", got, err)
+		t.Errorf("without the column: %v, %v", got, err)
 	}
 }
 
-func TestUnfinishedRunsAndTheirDecisions(t *testing.T) {
+func TestUnfinishedRunsAreThoseWithPendingOrFailedItems(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for i, r := range []struct {
-			id  string
-			dry bool
+			id     string
+			dryRun bool
 		}{{"clean", false}, {"dry", true}, {"failed", false}, {"pending", false}} {
 			f.MustExec(t, `INSERT INTO reconciliation_runs (id, status, dry_run, strategy, started_at, deadline_at) VALUES (?,'running',?,'retrieve',?,?)`,
-				r.id, r.dry, now.Add(time.Duration(i)*time.Hour), now)
+				r.id, r.dryRun, now.Add(time.Duration(i)*time.Hour), now)
 		}
 		for _, item := range []struct {
 			run, org, outcome string

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// rowsRead are the rows that the only connection of a pool reads while fn runs, in whatever way.
+// rowsRead returns how many rows the only connection of the store's pool reads while fn runs.
 func rowsRead(t *testing.T, store *mysqlstore.Store, fn func() error) int {
 	t.Helper()
 	count := func() int { return mysqltest.RowsRead(t, store.DB(), "SESSION") }
@@ -22,19 +22,20 @@ func rowsRead(t *testing.T, store *mysqlstore.Store, fn func() error) int {
 	return count() - idle - (idle - before)
 }
 
-// readBy counts what call reads on a connection of its own.
+// readBy returns how many rows the call reads on a separate connection.
 func readBy(t *testing.T, f *fixture, call func(*mysqlstore.Store) error) int {
 	t.Helper()
-	store, _ := f.one(t)
+	store, _ := f.singleConnection(t)
 	return rowsRead(t, store, func() error { return call(store) })
 }
 
-// many organizations of a run, each with a subscription that the sweep saw, as the options say.
+// bulk is how each organization of addBulk is connected with its subscription.
 type bulk struct {
-	named    bool // by the metadata of its subscription
-	recorded bool // its row records the subscription
+	named    bool // the subscription's metadata names the organization
+	recorded bool // the organization's row records the subscription
 }
 
+// addBulk adds n organizations with a decided item in the run "run". A complete sweep has a subscription of each.
 func (f *fixture) addBulk(t *testing.T, n int, b bulk) {
 	t.Helper()
 	var subs []billing.Subscription
@@ -74,8 +75,8 @@ func (f *fixture) addBulk(t *testing.T, n int, b bulk) {
 	}
 }
 
-// TestFrequentQueriesReadTheSameInSmallAndLargeRuns: the optimizer would read all of the run.
-func TestFrequentQueriesReadTheSameInSmallAndLargeRuns(t *testing.T) {
+// Without hints the optimizer would read the whole run.
+func TestFrequentQueriesReadAsManyRowsInLargeRunsAsInSmallOnes(t *testing.T) {
 	calls := map[string]func(context.Context, *mysqlstore.Store) error{
 		"HasPending": func(ctx context.Context, s *mysqlstore.Store) error {
 			_, err := s.HasPending(ctx, "run")
@@ -127,14 +128,13 @@ func TestFrequentQueriesReadTheSameInSmallAndLargeRuns(t *testing.T) {
 	}
 	for name := range calls {
 		if small, large := read[300][name], read[3000][name]; large > small+10 {
-			t.Errorf("%s reads %d rows of a run of 300 organizations, %d of one of 3,000", name, small, large)
+			t.Errorf("%s reads %d rows in a run over 300 organizations, and %d in one over 3,000", name, small, large)
 		}
 	}
 	t.Log(read)
 }
 
-// TestListingReadsInProportionToTheOrganizations: what is looked at once for each
-// organization must not be the whole run, nor a page all that came before it.
+// A query for one organization must not read the whole run, and a page must not read the pages before it.
 func TestListingReadsInProportionToTheOrganizations(t *testing.T) {
 	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
 		"ListOrganizations": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
@@ -168,9 +168,9 @@ func TestListingReadsInProportionToTheOrganizations(t *testing.T) {
 		},
 	}
 	for name, b := range map[string]bulk{
-		"no metadata":              {recorded: true},
-		"metadata":                 {recorded: true, named: true},
-		"metadata and no row":      {named: true},
+		"row":                      {recorded: true},
+		"metadata and row":         {recorded: true, named: true},
+		"metadata":                 {named: true},
 		"neither metadata nor row": {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -196,7 +196,7 @@ func TestListingReadsInProportionToTheOrganizations(t *testing.T) {
 			}
 			for step, each := range read {
 				if each[large] > 1.3*each[small]+0.5 {
-					t.Errorf("%s reads %.1f rows for each of 500 organizations, %.1f for each of 5,000", step, each[small], each[large])
+					t.Errorf("%s reads %.1f rows for each of 500 organizations, and %.1f for each of 5,000", step, each[small], each[large])
 				}
 			}
 			t.Log(read)

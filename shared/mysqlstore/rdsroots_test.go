@@ -25,7 +25,7 @@ import (
 )
 
 func TestAmazonsRootsAreValidAuthorities(t *testing.T) {
-	seen := map[string]bool{}
+	names := map[string]bool{}
 	rest := mysqlstore.RDSRoots()
 	for {
 		var block *pem.Block
@@ -34,12 +34,12 @@ func TestAmazonsRootsAreValidAuthorities(t *testing.T) {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			t.Errorf("certificate %d: %v", len(seen)+1, err)
+			t.Errorf("certificate %d: %v", len(names)+1, err)
 			continue
 		}
 		name := certificate.Subject.String()
 		if !certificate.IsCA || !certificate.BasicConstraintsValid {
-			t.Errorf("%s is no authority", name)
+			t.Errorf("%s is not a certificate authority", name)
 		}
 		if at := time.Now(); at.Before(certificate.NotBefore) || at.After(certificate.NotAfter) {
 			t.Errorf("%s is valid from %v to %v: renew the file (task rds-roots)", name, certificate.NotBefore, certificate.NotAfter)
@@ -47,21 +47,21 @@ func TestAmazonsRootsAreValidAuthorities(t *testing.T) {
 		if !strings.Contains(name, "Amazon") && !strings.Contains(name, "Starfield Services") {
 			t.Errorf("%s is not Amazon's", name)
 		}
-		seen[name] = true
+		names[name] = true
 	}
-	if blocks := bytes.Count(mysqlstore.RDSRoots(), []byte("-----BEGIN ")); blocks != len(seen) {
-		t.Errorf("%d of %d blocks are certificates, each once", len(seen), blocks)
+	if blocks := bytes.Count(mysqlstore.RDSRoots(), []byte("-----BEGIN ")); blocks != len(names) {
+		t.Errorf("the %d blocks have %d different certificates", blocks, len(names))
 	}
 	for _, region := range []string{"us-east-1", "eu-central-1", "ap-southeast-2"} {
 		for _, kind := range []string{"RSA2048", "RSA4096", "ECC384"} {
 			if name := "Amazon RDS " + region + " Root CA " + kind + " G1"; !strings.Contains(string(mysqlstore.RDSRoots()), name) {
-				t.Errorf("no %s", name)
+				t.Errorf("%s is missing", name)
 			}
 		}
 	}
-	for _, name := range []string{"Amazon Root CA 1", "Amazon Root CA 4"} { // of RDS Proxy
+	for _, name := range []string{"Amazon Root CA 1", "Amazon Root CA 4"} { // RDS Proxy uses these
 		if !strings.Contains(string(mysqlstore.RDSRoots()), name) {
-			t.Errorf("no %s", name)
+			t.Errorf("%s is missing", name)
 		}
 	}
 }
@@ -102,8 +102,8 @@ func (a authority) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})
 }
 
-// signs a certificate for an address or a name.
-func (a authority) signs(t *testing.T, address net.IP, names ...string) tls.Certificate {
+// sign returns a certificate for an address or for names.
+func (a authority) sign(t *testing.T, address net.IP, names ...string) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
@@ -120,8 +120,8 @@ func (a authority) signs(t *testing.T, address net.IP, names ...string) tls.Cert
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// tlsServer greets as MySQL does, offers TLS with the certificate, and refuses the login of whoever
-// goes on inside it. https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html
+// tlsServer greets as MySQL does, offers TLS with the certificate, and refuses every login inside TLS.
+// https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html
 func tlsServer(t *testing.T, certificate tls.Certificate) (port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -190,7 +190,7 @@ func readPacket(r io.Reader) (sequence byte, err error) {
 
 func TestTLSTrustsOnlyTheConfiguredRoots(t *testing.T) { // not parallel: it replaces the roots
 	ours := newAuthority(t)
-	here, elsewhere := ours.signs(t, net.IPv4(127, 0, 0, 1)), ours.signs(t, nil, "other.example.com")
+	forThisHost, forOtherHost := ours.sign(t, net.IPv4(127, 0, 0, 1)), ours.sign(t, nil, "other.example.com")
 	file := filepath.Join(t.TempDir(), "ours.pem")
 	if err := os.WriteFile(file, ours.pem(), 0o600); err != nil {
 		t.Fatal(err)
@@ -198,15 +198,15 @@ func TestTLSTrustsOnlyTheConfiguredRoots(t *testing.T) { // not parallel: it rep
 	for name, c := range map[string]struct {
 		certificate tls.Certificate
 		trust       mysqlstore.Config
-		rdsRoots    []byte // other than Amazon's
+		rdsRoots    []byte // in place of Amazon's
 		trusted     bool
 	}{
-		"an authority of our own is not Amazon's":      {here, mysqlstore.Config{RDS: true}, nil, false},
-		"an authority of our own is not the system's":  {here, mysqlstore.Config{}, nil, false},
-		"the file's authority":                         {here, mysqlstore.Config{CAFile: file}, nil, true},
-		"the file's authority, for another host":       {elsewhere, mysqlstore.Config{CAFile: file}, nil, false},
-		"were it Amazon's, it would be trusted":        {here, mysqlstore.Config{RDS: true}, ours.pem(), true},
-		"were it Amazon's, but not for another's host": {elsewhere, mysqlstore.Config{RDS: true}, ours.pem(), false},
+		"the test's authority with RDS's roots":            {forThisHost, mysqlstore.Config{RDS: true}, nil, false},
+		"the test's authority with the system's roots":     {forThisHost, mysqlstore.Config{}, nil, false},
+		"the authority of the CA file":                     {forThisHost, mysqlstore.Config{CAFile: file}, nil, true},
+		"the authority of the CA file, for another host":   {forOtherHost, mysqlstore.Config{CAFile: file}, nil, false},
+		"the test's authority among RDS's":                 {forThisHost, mysqlstore.Config{RDS: true}, ours.pem(), true},
+		"the test's authority among RDS's, for other host": {forOtherHost, mysqlstore.Config{RDS: true}, ours.pem(), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.rdsRoots != nil {
@@ -215,13 +215,13 @@ func TestTLSTrustsOnlyTheConfiguredRoots(t *testing.T) { // not parallel: it rep
 			config := c.trust
 			config.Host, config.Port, config.TLS, config.User, config.Name = "127.0.0.1", tlsServer(t, c.certificate), true, "u", "n"
 			_, err := mysqlstore.Open(t.Context(), config)
-			if c.trusted { // the login, inside TLS, is what fails
+			if c.trusted { // the server then refuses the login inside TLS
 				wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
 				return
 			}
 			wantFailure(t, err, billing.Unavailable, billing.ReasonDatabaseUnavailable)
 			if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok || !strings.Contains(err.Error(), "DB_TLS") {
-				t.Errorf("not about the certificate: %v", err)
+				t.Errorf("the error is not about the certificate: %v", err)
 			}
 		})
 	}

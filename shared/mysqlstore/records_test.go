@@ -12,10 +12,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/appschema"
 )
 
-// at is a time on a day of its own, so that no two columns can be taken for each other.
+// at returns a time on this day. Each column gets another day, so that a test notices when two are confused.
 func at(day int) *time.Time { return new(time.Date(2026, 10, day, 12, 30, 15, 0, time.UTC)) }
 
-func TestRecordHoldsEveryColumn(t *testing.T) {
+func TestRecordHasEveryColumn(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{
 			ID: "a", StripeCustomerID: new("cus_org"), SubscriptionStatus: "past_due", SubscriptionTier: "max",
@@ -73,12 +73,12 @@ func TestManyRecordsAreRead(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		ids := orgIDs(150)
 		f.addPaying(t, ids...)
-		f.addOrganizations(t, appschema.Organization{ID: "bare"})
+		f.addOrganizations(t, appschema.Organization{ID: "without-row"})
 		f.addRows(t,
 			appschema.Subscription{ID: "zz", OrgID: ids[3]},
 			appschema.Subscription{ID: "aa", OrgID: ids[3]})
 
-		records, err := f.store.Records(t.Context(), append([]string{"unknown", "bare", ids[3]}, ids...))
+		records, err := f.store.Records(t.Context(), append([]string{"unknown", "without-row", ids[3]}, ids...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,13 +97,13 @@ func TestManyRecordsAreRead(t *testing.T) {
 				t.Errorf("%s: %+v", id, records[id])
 			}
 		}
-		if bare, ok := records["bare"]; !ok || bare.Rows != nil {
-			t.Errorf("without rows: %v, %+v", ok, bare)
+		if record, ok := records["without-row"]; !ok || record.Rows != nil {
+			t.Errorf("the record without rows: %v, %+v", ok, record)
 		}
 	})
 }
 
-func TestRecordsOfNoOrganizationsAreEmpty(t *testing.T) {
+func TestReadsWithoutIDsReturnNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		records, err := f.store.Records(t.Context(), nil)
 		if len(records) != 0 || err != nil {
@@ -120,20 +120,19 @@ func TestRecordsOfNoOrganizationsAreEmpty(t *testing.T) {
 	})
 }
 
-// The foreign key compares as the column's collation does, so a row may spell its
-// organization's id in another case.
+// The foreign key follows the column's collation, so a row may have its organization's id in another case.
 func TestRowWithItsOrganizationsIDInAnotherCaseIsInTheRecord(t *testing.T) {
 	f := onServer(t)
 	f.addPaying(t, "abc-def")
 	if _, err := f.ExecContext(t.Context(), `UPDATE subscriptions SET org_id = 'ABC-DEF'`); err != nil {
-		t.Skipf("this server's default collation tells cases apart: %v", err)
+		t.Skipf("this server's default collation is case-sensitive: %v", err)
 	}
 	if rows := f.record(t, "abc-def").Rows; len(rows) != 1 || rows[0].ID != rowID("abc-def") {
-		t.Errorf("rows %+v, want the one", rows)
+		t.Errorf("the rows are %+v, want one", rows)
 	}
 }
 
-func TestItemsReadBackAsDecided(t *testing.T) {
+func TestItemsAreReadBackAsDecided(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t, pendingItem("r", "a"), pendingItem("r", "b"), pendingItem("other", "a"))
 		want := billing.Item{
@@ -220,7 +219,7 @@ func TestClaimsNameRecordingAndNamedOrganizations(t *testing.T) {
 	})
 }
 
-// Only the application's columns are spelled like that: what is looked for is trimmed.
+// Only the application's columns have padded ids. The ids that are searched for are trimmed.
 func TestPaddedIDsAreFound(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t, appschema.Organization{ID: "a", StripeCustomerID: new("\tcus_1\n")}, appschema.Organization{ID: "b"}, appschema.Organization{ID: "c"}, appschema.Organization{ID: "d"})
@@ -278,7 +277,7 @@ func TestRecordNamesAnotherOrganizationThatRecordsItsSubscription(t *testing.T) 
 	})
 }
 
-func TestSharedCustomersAreThoseOfSeveralOrganizations(t *testing.T) {
+func TestSharedCustomersReturnsTheOrganizationsOfEachCustomer(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addOrganizations(t,
 			appschema.Organization{ID: "mine", StripeCustomerID: new("cus_mine")}, appschema.Organization{ID: "by-row"},
@@ -299,7 +298,7 @@ func TestSharedCustomersAreThoseOfSeveralOrganizations(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if f.Concurrent { // one table may be older than the other
+		if f.Concurrent { // the application's tables may have different collations
 			f.MustExec(t, `ALTER TABLE subscriptions MODIFY stripe_customer_id VARCHAR(120) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL`)
 			f.MustExec(t, `ALTER TABLE organizations MODIFY stripe_customer_id VARCHAR(120) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL`)
 			again, err := f.store.SharedCustomers(t.Context(), []string{"cus_mine", "cus_my_row", "cus_two", "cus_deleted", "cus_unknown"})
@@ -308,7 +307,7 @@ func TestSharedCustomersAreThoseOfSeveralOrganizations(t *testing.T) {
 			}
 		}
 		if got, err := f.store.SharedCustomers(t.Context(), nil); len(got) != 0 || err != nil {
-			t.Errorf("asked for none: %v, %v", got, err)
+			t.Errorf("without customers: %v, %v", got, err)
 		}
 	})
 }
@@ -318,13 +317,13 @@ func TestMetadataFindsAnOrganizationInAnotherCase(t *testing.T) {
 	id := strings.ToUpper(orgID(7))
 	f.addOrganizations(t, appschema.Organization{ID: id})
 	if exists, err := f.store.OrganizationExists(t.Context(), strings.ToLower(id)); err != nil || !exists {
-		t.Skipf("this server's default collation tells cases apart (%v)", err)
+		t.Skipf("this server's default collation is case-sensitive (%v)", err)
 	}
 	claims, err := f.store.Claims(t.Context(), []billing.Subscription{{ID: "sub", OrgID: " " + orgID(7) + " "}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if claims.Named[orgID(7)] != id {
-		t.Errorf("got %v", claims.Named)
+		t.Errorf("the named organizations are %v, want %s", claims.Named, id)
 	}
 }

@@ -23,7 +23,7 @@ func TestRecentRepairsAreFoundByOrganization(t *testing.T) {
 			}
 		}
 		wantFailure(t, f.apply(t, "2", f.record(t, "a"), downgrade("a")), billing.Permanent, billing.ReasonWithheld)
-		item := f.item(t, "1", "a") // repaired once more at the second look
+		item := f.item(t, "1", "a") // the follow-up repairs it again
 		item.Changes = append(item.Changes, downgrade("a").Changes...)
 		if err := f.store.Apply(t.Context(), f.record(t, "a"), downgrade("a"), item, true, now.Add(time.Minute)); err != nil {
 			t.Fatal(err)
@@ -32,27 +32,27 @@ func TestRecentRepairsAreFoundByOrganization(t *testing.T) {
 			{OrgID: "a", RunID: "1", At: now.Add(time.Minute), Changes: append(upgrade("a").Changes, downgrade("a").Changes...)},
 			{OrgID: "b", RunID: "1", At: now, Changes: upgrade("b").Changes},
 		}
-		got, err := f.store.RecentRepairs(t.Context(), []string{"a", "b", "c", "nobody"}, now.Add(-time.Second))
+		got, err := f.store.RecentRepairs(t.Context(), []string{"a", "b", "c", "unknown"}, now.Add(-time.Second))
 		slices.SortFunc(got, func(a, b billing.Repair) int { return cmp.Compare(a.OrgID, b.OrgID) })
 		if diff := gocmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}
 		if got, err := f.store.RecentRepairs(t.Context(), []string{"a", "b"}, now.Add(time.Second)); err != nil || len(got) != 1 {
-			t.Errorf("a second later: %v, %v", got, err)
+			t.Errorf("repairs since a second later: %v, %v, want 1", got, err)
 		}
 		if got, err := f.store.RecentRepairs(t.Context(), nil, now); err != nil || len(got) != 0 {
-			t.Errorf("of nobody: %v, %v", got, err)
+			t.Errorf("repairs of no organization: %v, %v", got, err)
 		}
 		if err := f.store.PruneRepairs(t.Context(), now.Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if n := mysqltest.Value[int](t, f.DB, `SELECT COUNT(*) FROM reconciliation_repairs`); n != 1 {
-			t.Errorf("%d are kept", n)
+			t.Errorf("%d repairs are left, want 1", n)
 		}
 	})
 }
 
-func TestWithholdingRunIsTheOneThatDecidedLast(t *testing.T) {
+func TestWithholdingRunIsTheRunThatDecidedLast(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		inError := func(run string, reason billing.Reason) billing.Item {
 			return billing.Item{RunID: run, OrgID: "a", Outcome: billing.OutcomeError, Reason: reason}
@@ -62,14 +62,14 @@ func TestWithholdingRunIsTheOneThatDecidedLast(t *testing.T) {
 		f.MustExec(t, `UPDATE reconciliation_runs SET dry_run = TRUE WHERE id = 'dry'`)
 		f.MustExec(t, `UPDATE reconciliation_runs SET org_id = 'a' WHERE id = 'one'`)
 		reasons := map[string]billing.Reason{"withheld": billing.ReasonWithheld, "not repeated": billing.ReasonNotRepeated}
-		latest := func(run string, minute int) {
+		decidedAt := func(run string, minute int) {
 			f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ? WHERE run_key = ?`, now.Add(time.Duration(minute)*time.Minute), f.key(t, run))
 		}
 		for minute, run := range []string{"withheld", "not repeated", "dry", "one", "other", "pending"} {
-			latest(run, minute)
+			decidedAt(run, minute)
 		}
 		for minute, c := range []struct{ latest, want string }{{"other", "not repeated"}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
-			latest(c.latest, 10+minute)
+			decidedAt(c.latest, 10+minute)
 			got, reason, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour))
 			if err != nil || got != c.want || reason != reasons[c.want] {
 				t.Errorf("with %s as the latest: %q, %s, %v, want %q", c.latest, got, reason, err, c.want)

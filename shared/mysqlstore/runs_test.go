@@ -21,15 +21,15 @@ func TestOpenedRunIsReadBackUnchanged(t *testing.T) {
 		want.RequestID, want.DryRun, want.OrgID = "request", true, "org"
 		want.StartedAt = now.Add(123 * time.Millisecond)
 		if diff := cmp.Diff(want, f.openRun(t, want)); diff != "" {
-			t.Errorf("opened (-want +got):\n%s", diff)
+			t.Errorf("the opened run (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
-			t.Errorf("read (-want +got):\n%s", diff)
+			t.Errorf("the run that was read (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestOpeningARunAgainReturnsTheExistingOne(t *testing.T) {
+func TestOpenRunReturnsTheExistingRunOfAnIDOrRequest(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		byID, byRequest := newRun("scheduled"), newRun("manual")
 		byRequest.RequestID = "request"
@@ -85,24 +85,24 @@ func TestUnknownRunsAreAbsent(t *testing.T) {
 			t.Errorf("got %v", runs)
 		}
 		if runs, err = f.store.Runs(t.Context(), nil); len(runs) != 0 || err != nil {
-			t.Errorf("asked for none: %v, %v", runs, err)
+			t.Errorf("without ids: %v, %v", runs, err)
 		}
 	})
 }
 
 func TestResumableRunsAreEnumeratingWithAFreeLease(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		for i, id := range []string{"free", "held", "expired", "of the future", "running", "stopped", "released"} {
+		for i, id := range []string{"free", "held", "expired", "from the future", "running", "stopped", "released"} {
 			run := newRun(id)
 			run.StartedAt = now.Add(-time.Duration(i) * time.Minute)
 			f.openRun(t, run)
 		}
-		for _, id := range []string{"held", "expired", "of the future", "running", "released"} {
+		for _, id := range []string{"held", "expired", "from the future", "running", "released"} {
 			f.lease(t, leaseOf(id))
 		}
-		for id, left := range map[string]time.Duration{"held": 2 * time.Minute, "expired": -time.Second, "of the future": 2*time.Minute + time.Second} {
+		for id, remaining := range map[string]time.Duration{"held": 2 * time.Minute, "expired": -time.Second, "from the future": 2*time.Minute + time.Second} {
 			lease := leaseOf(id)
-			lease.End = now.Add(left)
+			lease.End = now.Add(remaining)
 			if err := f.store.MarkSent(t.Context(), lease, "x"); err != nil {
 				t.Fatal(err)
 			}
@@ -120,8 +120,8 @@ func TestResumableRunsAreEnumeratingWithAFreeLease(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"released", "of the future", "expired", "free"}, got); diff != "" {
-			t.Errorf("earliest first (-want +got):\n%s", diff)
+		if diff := cmp.Diff([]string{"released", "from the future", "expired", "free"}, got); diff != "" {
+			t.Errorf("resumable runs, the earliest first (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -168,28 +168,28 @@ func TestLeaseIsHeldUntilItExpiresOrIsReleased(t *testing.T) {
 			t.Error("an unknown run was leased")
 		}
 		if !acquire("r", "a", now) || acquire("r", "b", now.Add(59*time.Second)) {
-			t.Error("not kept for its time")
+			t.Error("the lease was not held for its time")
 		}
 		if !acquire("r", "a", now.Add(59*time.Second)) || acquire("r", "b", now.Add(61*time.Second)) {
-			t.Error("not renewed")
+			t.Error("the lease was not renewed")
 		}
 		if err := f.store.ReleaseLease(t.Context(), billing.Lease{RunID: "r", Owner: "b"}); err != nil {
 			t.Fatal(err)
 		}
 		if acquire("r", "b", now.Add(62*time.Second)) {
-			t.Error("released by one who does not hold it")
+			t.Error("an enumerator that does not hold the lease released it")
 		}
 		if !acquire("r", "b", now.Add(5*time.Minute)) || acquire("r", "a", now.Add(5*time.Minute)) {
-			t.Error("not free after it expired")
+			t.Error("the lease was not free after it expired")
 		}
 		if err := f.store.ReleaseLease(t.Context(), billing.Lease{RunID: "r", Owner: "b"}); err != nil {
 			t.Fatal(err)
 		}
 		if at := f.leaseEnd(t, "r"); at.Valid {
-			t.Errorf("released, but expires at %v", at.Time)
+			t.Errorf("the released lease ends at %v", at.Time)
 		}
 		if !acquire("r", "a", now) {
-			t.Error("not free after its release")
+			t.Error("the lease was not free after its release")
 		}
 		if err := f.store.MarkRunning(t.Context(), billing.Lease{RunID: "r", Owner: "a"}); err != nil {
 			t.Fatal(err)
@@ -200,7 +200,7 @@ func TestLeaseIsHeldUntilItExpiresOrIsReleased(t *testing.T) {
 	})
 }
 
-// Who took a lease by a clock that was wrong may have died: the others do not wait for its end.
+// An enumerator with a wrong clock may have died. The others do not wait for the end of its lease.
 func TestLeaseThatEndsTooFarInTheFutureIsFree(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		acquire := func(owner string, at time.Time) bool {
@@ -213,18 +213,18 @@ func TestLeaseThatEndsTooFarInTheFutureIsFree(t *testing.T) {
 		}
 		f.openRun(t, newRun("r"))
 		if !acquire("a day ahead", now.Add(24*time.Hour)) || !acquire("right", now) {
-			t.Error("it stood in the way of the right clock")
+			t.Error("the lease of an enumerator a day ahead was not taken over")
 		}
 		if !acquire("a minute ahead", now.Add(61*time.Second)) || acquire("right", now.Add(time.Second)) {
-			t.Error("clocks that differ by a minute took the lease from each other")
+			t.Error("enumerators whose clocks differ by a minute took the lease from each other")
 		}
 		if err := f.store.MarkSent(t.Context(), billing.Lease{RunID: "r", Owner: "right", End: now}, "x"); !errors.Is(err, billing.ErrLeaseLost) {
-			t.Errorf("who lost the lease wrote: %v", err)
+			t.Errorf("the write of an enumerator that lost the lease: got %v, want ErrLeaseLost", err)
 		}
 	})
 }
 
-// leasedWrites are the writes that only the holder of the lease may do.
+// leasedWrites returns the writes that only the holder of the lease may do.
 func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) error {
 	return map[string]func(t *testing.T) error{
 		"ListOrganizations": func(t *testing.T) error {
@@ -240,7 +240,7 @@ func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) err
 func TestEnumeratorThatLostItsLeaseWritesNothing(t *testing.T) {
 	first := billing.Lease{RunID: "r", Owner: "first", End: until}
 	for name, lose := range map[string]func(t *testing.T, f *fixture){
-		"another took it over": func(t *testing.T, f *fixture) {
+		"another enumerator took it over": func(t *testing.T, f *fixture) {
 			held, err := f.store.AcquireLease(t.Context(), billing.Lease{RunID: "r", Owner: "second", End: now.Add(3 * time.Minute)}, now.Add(2*time.Minute))
 			if err != nil || !held {
 				t.Fatalf("held %v, %v", held, err)
@@ -273,7 +273,7 @@ func TestEnumeratorThatLostItsLeaseWritesNothing(t *testing.T) {
 					t.Errorf("the run changed (-before +after):\n%s", diff)
 				}
 				if n, err := f.store.CountItems(t.Context(), "r"); n != 0 || err != nil {
-					t.Errorf("%d items of a page that was rolled back (%v)", n, err)
+					t.Errorf("the refused page left %d items (%v)", n, err)
 				}
 			})
 		})
@@ -299,7 +299,7 @@ func TestEnumeratorWithTheLeaseAdvancesTheRun(t *testing.T) {
 		want := newRun("r")
 		want.ListedThrough, want.SentThrough, want.Listed, want.Total, want.DowngradeLimit = "b", "b", true, 2, 10
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
-			t.Errorf("sent (-want +got):\n%s", diff)
+			t.Errorf("the run after MarkSent (-want +got):\n%s", diff)
 		}
 		if at := f.leaseEnd(t, "r"); !at.Time.Equal(lease.End) {
 			t.Errorf("the lease ends at %v, want %v", at, lease.End)
@@ -309,10 +309,10 @@ func TestEnumeratorWithTheLeaseAdvancesTheRun(t *testing.T) {
 		}
 		want.Status = billing.RunRunning
 		if diff := cmp.Diff(want, f.run(t, "r")); diff != "" {
-			t.Errorf("running (-want +got):\n%s", diff)
+			t.Errorf("the run after MarkRunning (-want +got):\n%s", diff)
 		}
 		if at := f.leaseEnd(t, "r"); at.Valid {
-			t.Errorf("running, with a lease until %v", at.Time)
+			t.Errorf("the running run has a lease until %v", at.Time)
 		}
 	})
 }
@@ -333,7 +333,7 @@ func TestLimitApprovedWhileEnumeratingIsKept(t *testing.T) {
 	})
 }
 
-// listAll pages through the run as an enumerator does and returns the sizes of the pages.
+// listAll lists all pages of the run as an enumerator does, and returns their sizes.
 func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
 	t.Helper()
 	for {
@@ -352,9 +352,8 @@ func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int)
 	}
 }
 
-// population is n organizations of every kind, with ids in either case. It returns which of them
-// are eligible.
-func population(t *testing.T, f *fixture, n int) (eligible []string) {
+// addPopulation adds n organizations of every kind, with ids in lower and upper case. It returns the eligible ones.
+func addPopulation(t *testing.T, f *fixture, n int) (eligible []string) {
 	t.Helper()
 	var organizations []appschema.Organization
 	var rows []appschema.Subscription
@@ -364,18 +363,18 @@ func population(t *testing.T, f *fixture, n int) (eligible []string) {
 			o.ID = strings.ToUpper(o.ID)
 		}
 		row := appschema.Subscription{ID: orgID(100_000 + i), OrgID: o.ID}
-		wanted, hasRow := true, false
+		isEligible, hasRow := true, false
 		switch i % 10 {
-		case 0: // nothing of Stripe's
-			wanted = false
-		case 1: // the checkout began and was left
-			o.StripeCustomerID, wanted = new(""), false
-		case 2: // a row without any id
+		case 0: // no id of Stripe
+			isEligible = false
+		case 1: // an unfinished checkout
+			o.StripeCustomerID, isEligible = new(""), false
+		case 2: // a row without an id of Stripe
 			hasRow = true
 		case 3:
 			o.StripeCustomerID = new("cus")
 		case 4:
-			o.StripeCustomerID, hasRow, o.IsDeleted, wanted = new("cus"), true, true, false
+			o.StripeCustomerID, hasRow, o.IsDeleted, isEligible = new("cus"), true, true, false
 		default:
 			o.StripeCustomerID, hasRow = new("cus"), true
 		}
@@ -383,7 +382,7 @@ func population(t *testing.T, f *fixture, n int) (eligible []string) {
 		if hasRow {
 			rows = append(rows, row)
 		}
-		if wanted {
+		if isEligible {
 			eligible = append(eligible, o.ID)
 		}
 	}
@@ -396,17 +395,17 @@ func population(t *testing.T, f *fixture, n int) (eligible []string) {
 func TestEachEligibleOrganizationIsListedOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		n, page := 2500, 400
-		if !f.Concurrent { // go-mysql-server looks at every row for every organization
+		if !f.Concurrent { // go-mysql-server reads every row for every organization
 			n, page = 300, 50
 		}
-		eligible := population(t, f, n)
+		eligible := addPopulation(t, f, n)
 		run := f.openRun(t, newRun("r"))
 		f.lease(t, leaseOf("r"))
 		if sizes := listAll(t, f, run, page); len(sizes) < n/page/2 {
-			t.Errorf("pages of %v", sizes)
+			t.Errorf("the pages have %v organizations, want at least %d pages", sizes, n/page/2)
 		}
 		if n, err := f.store.CountItems(t.Context(), "r"); n != len(eligible) || err != nil {
-			t.Errorf("%d items for %d organizations (%v)", n, len(eligible), err)
+			t.Errorf("%d items for %d eligible organizations (%v)", n, len(eligible), err)
 		}
 
 		var pending []string
@@ -422,7 +421,7 @@ func TestEachEligibleOrganizationIsListedOnce(t *testing.T) {
 			after = page[len(page)-1]
 		}
 		if diff := cmp.Diff(eligible, pending); diff != "" {
-			t.Errorf("pending in the order of their bytes (-want +got):\n%s", diff)
+			t.Errorf("pending organizations in byte order (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -443,22 +442,22 @@ func TestPagesListedAgainAddNoItems(t *testing.T) {
 			t.Errorf("%d items, want 10 (%v)", n, err)
 		}
 		if got := f.item(t, "r", decided); got.Outcome != billing.OutcomeSkipped {
-			t.Errorf("a decided organization became %s", got.Outcome)
+			t.Errorf("the outcome of a decided organization changed to %s", got.Outcome)
 		}
 	})
 }
 
-func TestRunOverOneOrganizationListsOnlyIt(t *testing.T) {
+func TestRunOverOneOrganizationListsThatOrganizationOnly(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c")
-		f.addOrganizations(t, appschema.Organization{ID: "bare"}, appschema.Organization{ID: "gone", IsDeleted: true})
-		for name, want := range map[string]int{"b": 1, "bare": 1, "gone": 0, "unknown": 0} {
+		f.addOrganizations(t, appschema.Organization{ID: "without-row"}, appschema.Organization{ID: "deleted", IsDeleted: true})
+		for name, want := range map[string]int{"b": 1, "without-row": 1, "deleted": 0, "unknown": 0} {
 			run := newRun("run " + name)
 			run.OrgID = name
 			run = f.openRun(t, run)
 			f.lease(t, leaseOf(run.ID))
 			if sizes := listAll(t, f, run, 1); sizes[0] != want {
-				t.Errorf("%s: pages of %v, want %d", name, sizes, want)
+				t.Errorf("%s: the pages have %v organizations, want %d", name, sizes, want)
 			}
 			if n, err := f.store.CountItems(t.Context(), run.ID); n != want || err != nil {
 				t.Errorf("%s: %d items, want %d (%v)", name, n, want, err)
@@ -495,13 +494,13 @@ func TestPendingAfterLeavesOutDecidedItems(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("after %q, %d at most (-want +got):\n%s", c.after, c.limit, diff)
+				t.Errorf("after %q, with the limit %d (-want +got):\n%s", c.after, c.limit, diff)
 			}
 		}
 	})
 }
 
-func TestReopen(t *testing.T) {
+func TestReopenContinuesRunsWithPendingItemsAndStoppedRuns(t *testing.T) {
 	all := []billing.RunStatus{
 		billing.RunEnumerating, billing.RunRunning, billing.RunCompleted, billing.RunCompletedWithErrors,
 		billing.RunIncomplete, billing.RunStopped,
@@ -525,11 +524,11 @@ func TestReopen(t *testing.T) {
 			reopenable := status == billing.RunRunning || status == billing.RunStopped || status == billing.RunIncomplete
 
 			if got := reopen("decided "+string(status), status, true); got != (status == billing.RunStopped) {
-				t.Errorf("%s with nothing pending reopened: %v", status, got)
+				t.Errorf("a run that is %s, without pending items: reopened %v", status, got)
 			}
 			id := "pending " + string(status)
 			if got := reopen(id, status, true); got != reopenable {
-				t.Errorf("%s with something pending reopened: %v, want %v", status, got, reopenable)
+				t.Errorf("a run that is %s, with pending items: reopened %v, want %v", status, got, reopenable)
 			}
 			if !reopenable {
 				continue
@@ -538,15 +537,15 @@ func TestReopen(t *testing.T) {
 			want.DeadlineAt, want.SummaryRevision = now.Add(24*time.Hour), 1
 			want.Listed, want.ListedThrough, want.Total, want.Downgrades, want.DowngradeLimit = true, "l", 5, 2, 9
 			if diff := cmp.Diff(want, f.run(t, id)); diff != "" {
-				t.Errorf("reopened from %s (-want +got):\n%s", status, diff)
+				t.Errorf("a run that was %s, reopened (-want +got):\n%s", status, diff)
 			}
 			if ids, err := f.store.ResumableRuns(t.Context(), now); !slices.Contains(ids, id) || err != nil {
-				t.Errorf("the lease of %s is not free (%v)", id, err)
+				t.Errorf("the reopened run %s is not resumable (%v)", id, err)
 			}
 		}
 		for _, status := range []billing.RunStatus{billing.RunStopped, billing.RunIncomplete} {
 			if !reopen("not listed "+string(status), status, false) {
-				t.Errorf("a run %s before its list was complete was not reopened", status)
+				t.Errorf("a run that was %s before it was listed was not reopened", status)
 			}
 		}
 		if ok, err := f.store.Reopen(t.Context(), "unknown", "", now); ok || err != nil {
@@ -555,8 +554,8 @@ func TestReopen(t *testing.T) {
 	})
 }
 
-// With nothing pending nobody will look at a snapshot, and what was swept is still to be reported.
-func TestReopenKeepsTheSweepOfARunThatNeedsNoOther(t *testing.T) {
+// Without pending items no worker reads the snapshot, but its orphans must be reported.
+func TestReopenKeepsTheSweepOfARunWithoutPendingItems(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for id, want := range map[string]billing.SweepState{"decided": billing.SweepComplete, "pending": billing.SweepOpen, "not listed": billing.SweepOpen} {
 			f.openRun(t, newRun(id))
@@ -595,7 +594,7 @@ func TestRunIsStoppedOnce(t *testing.T) {
 			}
 		}
 		if got := f.item(t, "running", "a"); got.Outcome != billing.OutcomePending {
-			t.Errorf("the organization became %s", got.Outcome)
+			t.Errorf("the item's outcome is %s, want pending", got.Outcome)
 		}
 		if ok, err := f.store.StopRun(t.Context(), "unknown", billing.ReasonWrongMode, "", now); ok || err != nil {
 			t.Errorf("unknown run: %v, %v", ok, err)
@@ -617,14 +616,14 @@ func TestOneOfManyConcurrentCallsStopsTheRun(t *testing.T) {
 		}
 	}
 	if n := countTrue(stopped); n != 1 {
-		t.Errorf("%d callers stopped it, want 1", n)
+		t.Errorf("%d calls stopped the run, want 1", n)
 	}
 }
 
 func countTrue(answers chan bool) (n int) {
 	close(answers)
-	for yes := range answers {
-		if yes {
+	for answer := range answers {
+		if answer {
 			n++
 		}
 	}
@@ -644,7 +643,7 @@ func TestUsageAddsUp(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		if got := f.run(t, "other").Usage; got != (billing.Usage{}) {
-			t.Errorf("the other run has %+v", got)
+			t.Errorf("the usage of the other run is %+v", got)
 		}
 	})
 }

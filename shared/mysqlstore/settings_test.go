@@ -10,15 +10,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// What a server's own settings do to us. Each case puts back what it set, for the next.
-func TestSettingsOfTheServer(t *testing.T) {
+// Each case restores the server's settings for the next one.
+func TestStoreWorksWithAnySettingsOfTheServer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, mysqltest.WithOwnServer(t))
 	f.addPaying(t, "a", "b", "c")
 	f.startRun(t, "r", 5)
 	config := f.userConfig(t, "worker")
 
-	t.Run("without autocommit every write stands", func(t *testing.T) {
+	t.Run("without autocommit every write is committed", func(t *testing.T) {
 		f.set(t, "autocommit", "0", "1")
 		first, second := open(t, config), open(t, config)
 		run := newRun("without autocommit")
@@ -33,7 +33,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 		}
 	})
 
-	t.Run("a lax server's sessions stay strict when they connect anew", func(t *testing.T) {
+	t.Run("sessions of a server that is not strict are strict, also after a reconnect", func(t *testing.T) {
 		f.set(t, "sql_mode", "''", "DEFAULT")
 		config.MaxConns = 1
 		db := open(t, config).DB()
@@ -50,18 +50,18 @@ func TestSettingsOfTheServer(t *testing.T) {
 		}
 	})
 
-	t.Run("a read-only server says so, and the connection is not used again", func(t *testing.T) {
+	t.Run("a read-only server is reported, and the connection is not used again", func(t *testing.T) {
 		config.MaxConns = 1
 		store := open(t, config)
 		before := connectionID(t, store)
 		record, state := f.record(t, "a"), f.state(t)
-		bare := config
-		bare.Name = "bare"
-		f.MustExec(t, `CREATE DATABASE bare`)
-		f.MustExec(t, `GRANT ALL ON bare.* TO worker`)
+		empty := config
+		empty.Name = "empty_database"
+		f.MustExec(t, `CREATE DATABASE empty_database`)
+		f.MustExec(t, `GRANT ALL ON empty_database.* TO worker`)
 		f.set(t, "read_only", "1", "0")
 		_, openErr := store.OpenRun(t.Context(), newRun("x"))
-		_, migrateErr := open(t, bare).Migrate(t.Context())
+		_, migrateErr := open(t, empty).Migrate(t.Context())
 		for what, err := range map[string]error{
 			"open a run": openErr,
 			"migrate":    migrateErr,
@@ -74,7 +74,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 		}
 		f.requireUnchanged(t, state)
 		if connectionID(t, store) == before {
-			t.Error("the connection to what is a reader now is still in use")
+			t.Error("the connection to the read-only server is used again")
 		}
 		f.MustExec(t, `SET GLOBAL read_only = 0`)
 		if err := store.Apply(t.Context(), record, upgrade("a"), itemOf("r", "a", upgrade("a")), false, now); err != nil {
@@ -82,7 +82,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 		}
 	})
 
-	t.Run("one that becomes read-only before the commit says so", func(t *testing.T) {
+	t.Run("a server that becomes read-only before the commit is reported, and the connection is not used again", func(t *testing.T) {
 		config.MaxConns = 1
 		store := open(t, config)
 		before := connectionID(t, store)
@@ -96,14 +96,14 @@ func TestSettingsOfTheServer(t *testing.T) {
 		}
 		f.set(t, "read_only", "1", "0")
 		if err := tx.Commit(); err == nil {
-			t.Fatal("committed")
+			t.Fatal("the read-only server committed")
 		}
 		if connectionID(t, store) == before {
-			t.Error("the connection to what is a reader now is still in use")
+			t.Error("the connection to the read-only server is used again")
 		}
 	})
 
-	t.Run("its limits of connections pass", func(t *testing.T) {
+	t.Run("a limit of connections is unavailable, not fatal", func(t *testing.T) {
 		f.MustExec(t, `ALTER USER worker WITH MAX_USER_CONNECTIONS 1`)
 		open(t, config)
 		_, err := mysqlstore.Open(t.Context(), config)
@@ -114,25 +114,26 @@ func TestSettingsOfTheServer(t *testing.T) {
 		f.MustExec(t, `ALTER USER worker WITH MAX_USER_CONNECTIONS 0`)
 	})
 
-	t.Run("an expired password, a locked account and a connection without TLS are about the run", func(t *testing.T) {
-		for _, c := range []struct{ change, back, says string }{
+	t.Run("an expired password, a locked account and a connection without TLS are fatal for the run", func(t *testing.T) {
+		for _, c := range []struct{ change, restore, text string }{
 			{`ALTER USER worker PASSWORD EXPIRE`, `ALTER USER worker IDENTIFIED BY '` + config.Password + `'`, "expired"},
 			{`ALTER USER worker ACCOUNT LOCK`, `ALTER USER worker ACCOUNT UNLOCK`, "locked"},
 			{`SET GLOBAL require_secure_transport = 1`, `SET GLOBAL require_secure_transport = 0`, "DB_TLS"},
 		} {
 			f.MustExec(t, c.change)
-			err := use(t, config)
-			f.MustExec(t, c.back)
+			err := connectAndRead(t, config)
+			f.MustExec(t, c.restore)
 			wantFailure(t, err, billing.RunFatal, billing.ReasonDatabaseLogin)
-			if err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("%s: got %v, want %s", c.change, err, c.says)
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%s: got %v, want an error with %q", c.change, err, c.text)
 			}
 		}
 	})
 }
 
-// use connects and reads: MariaDB lets a user in whose password has expired, and then refuses all.
-func use(t *testing.T, config mysqlstore.Config) error {
+// connectAndRead connects and executes a statement: MariaDB lets a user with an expired password connect, and then
+// refuses every statement.
+func connectAndRead(t *testing.T, config mysqlstore.Config) error {
 	t.Helper()
 	store, err := mysqlstore.Open(t.Context(), config)
 	if err != nil {
@@ -151,22 +152,22 @@ func connectionID(t *testing.T, store *mysqlstore.Store) (id int64) {
 	return id
 }
 
-// set changes a setting of the server for what remains of the test.
-func (f *fixture) set(t *testing.T, name, value, back string) {
+// set changes a setting of the server until the end of the test.
+func (f *fixture) set(t *testing.T, name, value, restored string) {
 	t.Helper()
 	f.MustExec(t, `SET GLOBAL `+name+` = `+value)
 	t.Cleanup(func() {
-		if _, err := f.Exec(`SET GLOBAL ` + name + ` = ` + back); err != nil {
+		if _, err := f.Exec(`SET GLOBAL ` + name + ` = ` + restored); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// userConfig makes a user that may work with the tables, but has no power over the server.
+// userConfig creates a user with all rights to the database and none to the server.
 func (f *fixture) userConfig(t *testing.T, name string) mysqlstore.Config {
 	t.Helper()
 	config := configOf(f.DB)
-	config.User, config.Password = name, "Secret-1-secret" // secret-scan:allow of a server that ends with the test
+	config.User, config.Password = name, "Secret-1-secret" // secret-scan:allow of a server that the test stops
 	f.MustExec(t, `CREATE USER `+name+` IDENTIFIED BY '`+config.Password+`'`)
 	f.MustExec(t, `GRANT ALL ON `+f.Name+`.* TO `+name)
 	return config

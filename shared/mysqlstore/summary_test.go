@@ -78,7 +78,7 @@ func TestDriftIsCountedOverAllPages(t *testing.T) {
 	})
 }
 
-func TestNotableItemsAreErrorsThenTheRestByOrganization(t *testing.T) {
+func TestNotableItemsAreErrorsThenOthersInTheOrderOfIDs(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addItems(t,
 			pendingItem("r", "a"),
@@ -90,7 +90,7 @@ func TestNotableItemsAreErrorsThenTheRestByOrganization(t *testing.T) {
 			billing.Item{RunID: "r", OrgID: "g", Outcome: billing.OutcomeError},
 			billing.Item{RunID: "other", OrgID: "h", Outcome: billing.OutcomeError})
 		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"w","message":"m"}]' WHERE org_id IN ('a', 'd')`)
-		// The limit is of each: errors, others with a warning, others.
+		// The limit counts errors, others with a warning, and others without one separately.
 		for limit, want := range map[int][]string{100: {"f", "g", "b", "d", "e"}, 2: {"f", "g", "b", "d", "e"}, 1: {"f", "b", "d"}} {
 			items, err := f.store.Notable(t.Context(), "r", limit)
 			if err != nil {
@@ -101,7 +101,7 @@ func TestNotableItemsAreErrorsThenTheRestByOrganization(t *testing.T) {
 				got = append(got, item.OrgID)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
+				t.Errorf("with the limit %d (-want +got):\n%s", limit, diff)
 			}
 		}
 	})
@@ -113,7 +113,7 @@ func summaryOf(id string, status billing.RunStatus) billing.Summary {
 	return s
 }
 
-// setStatus makes a run with this status.
+// setStatus opens a run and gives it this status.
 func (f *fixture) setStatus(t *testing.T, run billing.Run, status billing.RunStatus) {
 	t.Helper()
 	f.openRun(t, run)
@@ -141,7 +141,7 @@ func TestRunIsClosedOnlyFromTheGivenStatus(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", status, diff)
 			}
 			if f.leaseEnd(t, id).Valid == closed {
-				t.Errorf("%s: closed %v, lease until %v", status, closed, f.leaseEnd(t, id))
+				t.Errorf("%s: closed %v, and the lease ends at %v", status, closed, f.leaseEnd(t, id))
 			}
 		}
 	})
@@ -163,12 +163,12 @@ func TestOneOfManyConcurrentCallsClosesTheRun(t *testing.T) {
 			}
 		}
 		if n := countTrue(closed); n != 1 {
-			t.Errorf("%d callers closed it, want 1", n)
+			t.Errorf("%d calls closed the run, want 1", n)
 		}
 	}
 }
 
-func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
+func TestRunIsAmendedOnlyIfTheSummaryDiffers(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.setStatus(t, newRun("r"), billing.RunRunning)
 		summary := summaryOf("r", billing.RunIncomplete)
@@ -176,17 +176,17 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 		if ok, err := f.store.CloseRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, billing.RunRunning); !ok || err != nil {
 			t.Fatalf("closed %v, %v", ok, err)
 		}
-		amend := func(what string, from billing.RunStatus, want bool) {
+		amend := func(name string, from billing.RunStatus, want bool) {
 			t.Helper()
 			if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, from, f.run(t, summary.RunID).SummaryRevision); ok != want || err != nil {
-				t.Errorf("%s: amended %v, %v; want %v", what, ok, err, want)
+				t.Errorf("%s: amended %v, %v; want %v", name, ok, err, want)
 			}
 		}
-		amend("the same", billing.RunIncomplete, false)
+		amend("the same summary", billing.RunIncomplete, false)
 		summary.Synchronized, summary.Status = 1, billing.RunCompleted
 		amend("from another status", billing.RunRunning, false)
 		amend("another summary", billing.RunIncomplete, true)
-		amend("again", billing.RunCompleted, false)
+		amend("the other summary again", billing.RunCompleted, false)
 		if run := f.run(t, "r"); run.Status != billing.RunCompleted || !run.FinishedAt.Equal(now.Add(time.Hour)) {
 			t.Errorf("got %+v", run)
 		}
@@ -196,22 +196,22 @@ func TestRunIsAmendedOnlyWhereTheSummaryDiffers(t *testing.T) {
 			t.Fatal(err)
 		}
 		summary = summaryOf("stopped", billing.RunStopped)
-		unsummed := f.run(t, "stopped")
+		before := f.run(t, "stopped")
 		amend("the first summary of a stopped run", billing.RunStopped, true)
 		summary.Synchronized = 5
-		if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, unsummed.Status, unsummed.SummaryRevision); ok || err != nil {
-			t.Errorf("a first summary was written twice: %v, %v", ok, err)
+		if ok, err := f.store.AmendRun(t.Context(), billing.End{Summary: summary, Baseline: billing.Baseline{}}, before.Status, before.SummaryRevision); ok || err != nil {
+			t.Errorf("a second call wrote the first summary again: %v, %v", ok, err)
 		}
 		if !f.run(t, "stopped").Summarized {
-			t.Error("it has none")
+			t.Error("the stopped run has no summary")
 		}
 	})
 }
 
-func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
+func TestLastFullRunCountsComeFromTheLastCompletedRunThatReadStripe(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
-		if seen, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || seen != (billing.Baseline{}) {
-			t.Errorf("before the first run: %+v, %v", seen, err)
+		if counts, err := f.store.LastFullRunCounts(t.Context(), now); err != nil || counts != (billing.Baseline{}) {
+			t.Errorf("before the first run: %+v, %v", counts, err)
 		}
 		for i, c := range []struct {
 			status billing.RunStatus
@@ -234,11 +234,11 @@ func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		blind := newRun("stripe was down")
-		blind.StartedAt = now.Add(-time.Minute)
-		f.setStatus(t, blind, billing.RunRunning)
-		f.MustExec(t, `UPDATE reconciliation_runs SET total = 104 WHERE id = ?`, blind.ID)
-		if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(blind.ID, billing.RunCompletedWithErrors), Baseline: billing.Baseline{}}, billing.RunRunning); err != nil {
+		unavailable := newRun("stripe was down")
+		unavailable.StartedAt = now.Add(-time.Minute)
+		f.setStatus(t, unavailable, billing.RunRunning)
+		f.MustExec(t, `UPDATE reconciliation_runs SET total = 104 WHERE id = ?`, unavailable.ID)
+		if _, err := f.store.CloseRun(t.Context(), billing.End{Summary: summaryOf(unavailable.ID, billing.RunCompletedWithErrors), Baseline: billing.Baseline{}}, billing.RunRunning); err != nil {
 			t.Fatal(err)
 		}
 		for before, want := range map[time.Time]billing.Baseline{
@@ -246,14 +246,14 @@ func TestLastFullRunCountsAreOfTheLastTrustworthyRun(t *testing.T) {
 			now.Add(-6 * time.Hour):  {Organizations: 106, Subscriptions: 16},
 			now.Add(-20 * time.Hour): {},
 		} {
-			if seen, err := f.store.LastFullRunCounts(t.Context(), before); err != nil || seen != want {
-				t.Errorf("before %s: %+v, %v, want %+v", before, seen, err, want)
+			if counts, err := f.store.LastFullRunCounts(t.Context(), before); err != nil || counts != want {
+				t.Errorf("before %s: %+v, %v, want %+v", before, counts, err, want)
 			}
 		}
 	})
 }
 
-func TestRunsToCloseAreDoneOverdueOrWithoutSummary(t *testing.T) {
+func TestRunsToCloseAreDecidedOverdueOrStoppedWithoutSummary(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		minute := 0
 		for _, c := range []struct {
@@ -262,13 +262,13 @@ func TestRunsToCloseAreDoneOverdueOrWithoutSummary(t *testing.T) {
 			deadline time.Duration
 			pending  bool
 		}{
-			{"done", billing.RunRunning, time.Hour, false},
-			{"at work", billing.RunRunning, time.Hour, true},
+			{"decided", billing.RunRunning, time.Hour, false},
+			{"pending", billing.RunRunning, time.Hour, true},
 			{"overdue", billing.RunRunning, -time.Second, true},
 			{"enumerating", billing.RunEnumerating, time.Hour, false},
 			{"enumerating overdue", billing.RunEnumerating, -time.Second, true},
 			{"stopped", billing.RunStopped, time.Hour, true},
-			{"stopped and summed up", billing.RunStopped, -time.Hour, true},
+			{"stopped with summary", billing.RunStopped, -time.Hour, true},
 			{"completed", billing.RunCompleted, -time.Hour, false},
 			{"incomplete", billing.RunIncomplete, -time.Hour, true},
 		} {
@@ -281,7 +281,7 @@ func TestRunsToCloseAreDoneOverdueOrWithoutSummary(t *testing.T) {
 				f.addItems(t, pendingItem(c.id, "pending"))
 			}
 		}
-		f.MustExec(t, `UPDATE reconciliation_runs SET summary = '{}' WHERE id = 'stopped and summed up'`)
+		f.MustExec(t, `UPDATE reconciliation_runs SET summary = '{}' WHERE id = 'stopped with summary'`)
 		runs, err := f.store.RunsToClose(t.Context(), now)
 		if err != nil {
 			t.Fatal(err)
@@ -290,13 +290,13 @@ func TestRunsToCloseAreDoneOverdueOrWithoutSummary(t *testing.T) {
 		for _, run := range runs {
 			got = append(got, run.ID)
 		}
-		if diff := cmp.Diff([]string{"stopped", "enumerating overdue", "overdue", "done"}, got); diff != "" {
-			t.Errorf("earliest first (-want +got):\n%s", diff)
+		if diff := cmp.Diff([]string{"stopped", "enumerating overdue", "overdue", "decided"}, got); diff != "" {
+			t.Errorf("runs to close, the earliest first (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestLastFullRunAtIgnoresDryRuns(t *testing.T) {
+func TestLastFullRunAtIgnoresOtherRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		last := func() *time.Time {
 			t.Helper()
@@ -313,25 +313,25 @@ func TestLastFullRunAtIgnoresDryRuns(t *testing.T) {
 			f.setStatus(t, run, status)
 			f.MustExec(t, `UPDATE reconciliation_runs SET finished_at = ? WHERE id = ?`, at(day), id)
 		}
-		plain := func(*billing.Run) {}
+		unchanged := func(*billing.Run) {}
 		add("dry", billing.RunCompleted, 20, func(r *billing.Run) { r.DryRun = true })
 		add("single", billing.RunCompleted, 21, func(r *billing.Run) { r.OrgID = "a" })
-		add("stopped", billing.RunStopped, 22, plain)
-		add("incomplete", billing.RunIncomplete, 23, plain)
-		add("of a clock that was ahead", billing.RunCompleted, 26, plain)
+		add("stopped", billing.RunStopped, 22, unchanged)
+		add("incomplete", billing.RunIncomplete, 23, unchanged)
+		add("ended in the future", billing.RunCompleted, 26, unchanged)
 		f.openRun(t, newRun("open"))
 		if got := last(); got != nil {
-			t.Errorf("none completed, got %v", got)
+			t.Errorf("no full run has completed, but LastFullRunAt is %v", got)
 		}
-		add("errors", billing.RunCompletedWithErrors, 3, plain)
-		add("completed", billing.RunCompleted, 2, plain)
+		add("errors", billing.RunCompletedWithErrors, 3, unchanged)
+		add("completed", billing.RunCompleted, 2, unchanged)
 		if got := last(); got == nil || !got.Equal(*at(3)) {
 			t.Errorf("got %v, want %v", got, at(3))
 		}
 	})
 }
 
-func TestCreatedAtIsTheFirstMigration(t *testing.T) {
+func TestCreatedAtIsTheTimeOfTheFirstMigration(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.MustExec(t, `UPDATE reconciliation_migrations SET tstamp = ? WHERE version_id = 0`, old)
 		if at, err := f.store.CreatedAt(t.Context()); err != nil || !at.Equal(old) {
@@ -359,7 +359,7 @@ func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
 			f.addItems(t, pendingItem(id, "a"), pendingItem(id, "b"))
 		}
 		var items []billing.Item
-		for i := range 2 * mysqlstore.PruneBatch { // two more stand there already
+		for i := range 2 * mysqlstore.PruneBatch { // two more than these exist already
 			items = append(items, pendingItem("old", orgID(i)))
 		}
 		f.addItems(t, items...)
@@ -377,7 +377,7 @@ func TestPruneRemovesOldClosedRunsWithTheirItems(t *testing.T) {
 			t.Errorf("%d items, want 6", n)
 		}
 		if n, err := f.store.Prune(t.Context(), cutoff); n != 0 || err != nil {
-			t.Errorf("pruned again: %d, %v", n, err)
+			t.Errorf("the second Prune removed %d runs, %v", n, err)
 		}
 	})
 }

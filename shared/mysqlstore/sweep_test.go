@@ -31,7 +31,7 @@ func (f *fixture) sweeping(t *testing.T, id string) {
 	}
 }
 
-// swept is a run whose complete snapshot has these subscriptions.
+// swept opens a run whose complete snapshot has these subscriptions.
 func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) {
 	t.Helper()
 	f.sweeping(t, id)
@@ -41,14 +41,14 @@ func (f *fixture) swept(t *testing.T, id string, subs ...billing.Subscription) {
 	}
 }
 
-func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, left ...billing.Range) {
+func (f *fixture) storePage(t *testing.T, id string, of billing.Range, page billing.Page, rest ...billing.Range) {
 	t.Helper()
-	if err := f.store.SaveSweepPage(t.Context(), leaseOf(id), of, page, left); err != nil {
+	if err := f.store.SaveSweepPage(t.Context(), leaseOf(id), of, page, rest); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// ranges of the run called run.
+// ranges returns the remaining ranges of the run called "run".
 func (f *fixture) ranges(t *testing.T) []billing.Range {
 	t.Helper()
 	ranges, err := f.store.RemainingRanges(t.Context(), "run")
@@ -71,7 +71,7 @@ func TestSweepIsSavedPageByPage(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
 		if got := f.ranges(t); !slices.Equal(got, []billing.Range{{}}) {
-			t.Fatalf("a new sweep has to read %+v", got)
+			t.Fatalf("the ranges of a new sweep are %+v", got)
 		}
 		newer, older := billing.Range{From: 50, After: "sub_2"}, billing.Range{Before: 50}
 		page := billing.Page{Subscriptions: []billing.Subscription{{ID: "sub_1"}, {ID: "sub_2"}}, More: true}
@@ -80,18 +80,18 @@ func TestSweepIsSavedPageByPage(t *testing.T) {
 			t.Error(diff)
 		}
 		if err := f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepComplete); !errors.Is(err, billing.ErrLeaseLost) {
-			t.Errorf("complete with ranges left: %v", err)
+			t.Errorf("FinishSweep with remaining ranges: got %v, want ErrLeaseLost", err)
 		}
 		f.storePage(t, "run", newer, billing.Page{})
-		f.storePage(t, "run", older, billing.Page{Subscriptions: page.Subscriptions[1:]}) // seen twice
+		f.storePage(t, "run", older, billing.Page{Subscriptions: page.Subscriptions[1:]}) // stored twice
 		if got := f.ranges(t); len(got) != 0 || f.snapshotSize(t, "run") != 2 {
-			t.Errorf("left: %+v, %d subscriptions", got, f.snapshotSize(t, "run"))
+			t.Errorf("remaining ranges %+v, want none; %d subscriptions in the snapshot, want 2", got, f.snapshotSize(t, "run"))
 		}
 		if err := f.store.FinishSweep(t.Context(), leaseOf("run"), billing.SweepComplete); err != nil {
 			t.Fatal(err)
 		}
 		if run := f.run(t, "run"); run.Sweep != billing.SweepComplete || run.SweptFrom == nil || !run.SweptFrom.Equal(now) {
-			t.Errorf("%s from %v", run.Sweep, run.SweptFrom)
+			t.Errorf("the sweep is %q and began at %v", run.Sweep, run.SweptFrom)
 		}
 	})
 }
@@ -128,7 +128,7 @@ func TestSweepPageOfALostLeaseIsNotSaved(t *testing.T) {
 	})
 }
 
-func TestRestartedSweepIsEmpty(t *testing.T) {
+func TestRestartedSweepHasAnEmptySnapshot(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		subs := make([]billing.Subscription, 2500)
 		for i := range subs {
@@ -180,7 +180,7 @@ func TestSnapshotIsReadBackUnchanged(t *testing.T) {
 	})
 }
 
-// TestSnapshotStoresItemsCompactly: the usual ones in nearly none, and each as it was.
+// The usual items take almost no space, and all items are read back unchanged.
 func TestSnapshotStoresItemsCompactly(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for name, test := range map[string]struct {
@@ -217,7 +217,7 @@ func TestSnapshotStoresItemsCompactly(t *testing.T) {
 	})
 }
 
-// In a deployment workers of two versions read one snapshot.
+// During a deployment, workers of two versions read one snapshot.
 func TestSnapshotJSONFieldNamesAreStable(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.sweeping(t, "run")
@@ -339,8 +339,7 @@ func TestSnapshotListsOrganizationsThatOnlyMetadataNames(t *testing.T) {
 	})
 }
 
-// TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing: organizations are listed while the sweep goes on,
-// and the webhook writes meanwhile.
+// Organizations are listed during the sweep, and the webhook writes meanwhile.
 func TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		const id = "ä23456789012345678901234567890123456" // 36 characters
@@ -355,17 +354,16 @@ func TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing(t *testing.T) 
 			t.Fatal(err)
 		}
 		if ids := f.selectStrings(t, `SELECT org_id FROM reconciliation_items`); !slices.Equal(ids, []string{id}) {
-			t.Errorf("listed: %v", ids)
+			t.Errorf("the listed organizations are %v, want %s", ids, id)
 		}
 	})
 }
 
-// TestItemStoresTheGoverningSubscriptionOfSeveralPages: the pages are by id, and say nothing
-// of status and age.
+// The pages are in the order of ids, not of status and age.
 func TestItemStoresTheGoverningSubscriptionOfSeveralPages(t *testing.T) {
 	f := onServer(t)
 	f.addOrganizations(t, appschema.Organization{ID: "a"}, appschema.Organization{ID: "b"})
-	subs := many(2*mysqlstore.SnapshotPage + 1)
+	subs := numberedSubscriptions(2*mysqlstore.SnapshotPage + 1)
 	for i := range subs {
 		subs[i].OrgID, subs[i].Status, subs[i].Created = "a", billing.StatusCanceled, now
 	}
@@ -381,7 +379,7 @@ func TestItemStoresTheGoverningSubscriptionOfSeveralPages(t *testing.T) {
 		more = after != ""
 	}
 	if a, b := f.item(t, "run", "a"), f.item(t, "run", "b"); a.SubscriptionID != subs[10].ID || b.SubscriptionID != subs[len(subs)-1].ID || pages != 3 {
-		t.Errorf("%s and %s, %d pages", a.SubscriptionID, b.SubscriptionID, pages)
+		t.Errorf("the items have the subscriptions %s and %s, %d pages", a.SubscriptionID, b.SubscriptionID, pages)
 	}
 }
 
@@ -509,7 +507,7 @@ func TestOrphansAreFoundPageByPage(t *testing.T) {
 		after, more = through, through != ""
 	}
 	if total != n || pages < 2 {
-		t.Errorf("%d orphans on %d pages", total, pages)
+		t.Errorf("%d orphans on %d pages, want %d on several", total, pages, n)
 	}
 }
 
@@ -521,7 +519,7 @@ func inSyncItems(orgIDs ...string) []billing.Item {
 	return items
 }
 
-func TestItemsInSyncAreDecidedTogether(t *testing.T) {
+func TestDecideInSyncDecidesPendingItemsOnly(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		f.swept(t, "run")
@@ -534,7 +532,7 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 		items[1].Warnings = []billing.Warning{{Code: billing.WarnMultipleRows, Message: "two"}}
 		n, err := f.store.DecideInSync(t.Context(), "run", now, items, now)
 		if err != nil || n != 2 {
-			t.Fatalf("%d decided, %v", n, err)
+			t.Fatalf("%d items were decided, want 2, %v", n, err)
 		}
 		want := map[string]billing.Item{
 			"a": {RunID: "run", OrgID: "a", Outcome: "skipped", Reason: "in_sync", Revision: 1},
@@ -550,15 +548,15 @@ func TestItemsInSyncAreDecidedTogether(t *testing.T) {
 	})
 }
 
-func TestNothingIsDecidedByASnapshotThatMayBeDeleted(t *testing.T) {
+func TestOutdatedSnapshotDecidesNothing(t *testing.T) {
 	for name, change := range map[string]string{
-		"closed":         `UPDATE reconciliation_runs SET status = 'incomplete'`,
-		"stopped":        `UPDATE reconciliation_runs SET status = 'stopped'`,
-		"swept anew":     `UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 HOUR`,
-		"being swept":    `UPDATE reconciliation_sweeps SET state = ''`,
-		"sweep given up": `UPDATE reconciliation_sweeps SET state = 'abandoned'`,
-		"reopened":       `DELETE FROM reconciliation_sweeps`,
-		"pruned":         `DELETE FROM reconciliation_runs`,
+		"closed":          `UPDATE reconciliation_runs SET status = 'incomplete'`,
+		"stopped":         `UPDATE reconciliation_runs SET status = 'stopped'`,
+		"swept again":     `UPDATE reconciliation_sweeps SET began_at = began_at + INTERVAL 1 HOUR`,
+		"being swept":     `UPDATE reconciliation_sweeps SET state = ''`,
+		"sweep abandoned": `UPDATE reconciliation_sweeps SET state = 'abandoned'`,
+		"reopened":        `DELETE FROM reconciliation_sweeps`,
+		"pruned":          `DELETE FROM reconciliation_runs`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
@@ -570,7 +568,7 @@ func TestNothingIsDecidedByASnapshotThatMayBeDeleted(t *testing.T) {
 				f.MustExec(t, change)
 				n, err := f.store.DecideInSync(t.Context(), "run", now, inSyncItems("a"), now)
 				if outcome := mysqltest.Value[billing.Outcome](t, f.DB, `SELECT outcome FROM reconciliation_items`); n != 0 || err != nil || outcome != billing.OutcomePending {
-					t.Errorf("%d decided, %v; %s", n, err, outcome)
+					t.Errorf("%d items were decided, %v; the outcome is %s", n, err, outcome)
 				}
 			})
 		})
@@ -604,8 +602,8 @@ func TestSnapshotIsDeletedOnlyAfterItsRunIsClosed(t *testing.T) {
 	})
 }
 
-// many subscriptions, so that removing them takes several transactions.
-func many(n int) []billing.Subscription {
+// numberedSubscriptions returns n subscriptions.
+func numberedSubscriptions(n int) []billing.Subscription {
 	subs := make([]billing.Subscription, n)
 	for i := range subs {
 		subs[i].ID = fmt.Sprintf("sub_%05d", i)
@@ -613,13 +611,13 @@ func many(n int) []billing.Subscription {
 	return subs
 }
 
-// TestDeleteSnapshotWaitsForAReopeningTransaction, and then leaves what the new sweep may be writing.
-func TestDeleteSnapshotWaitsForAReopeningTransaction(t *testing.T) {
+// The snapshot must stay, because the new sweep may write to it.
+func TestDeleteSnapshotWaitsForAReopeningTransactionAndDeletesNothing(t *testing.T) {
 	f := onServer(t)
-	f.swept(t, "run", many(10)...)
+	f.swept(t, "run", numberedSubscriptions(10)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
 	reopening := f.lock(t, `UPDATE reconciliation_runs SET status = 'enumerating'`)
-	store, connection := f.one(t)
+	store, connection := f.singleConnection(t)
 	dropped := make(chan error, 1)
 	go func() { dropped <- store.DeleteSnapshot(t.Context(), "run") }()
 	f.awaitStatement(t, connection, "SELECT id FROM reconciliation_runs")
@@ -627,28 +625,27 @@ func TestDeleteSnapshotWaitsForAReopeningTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-dropped; err != nil || f.snapshotSize(t, "run") != 10 {
-		t.Errorf("%d of 10 left, %v", f.snapshotSize(t, "run"), err)
+		t.Errorf("%d of 10 subscriptions are left, %v", f.snapshotSize(t, "run"), err)
 	}
 }
 
-// TestDeleteSnapshotStopsWhenTheRunIsReopened: the run is reopened while the second of three pages
-// is removed.
-func TestDeleteSnapshotStopsWhenTheRunIsReopened(t *testing.T) {
+// The run is reopened while the second of three batches is deleted.
+func TestDeleteSnapshotStopsIfTheRunIsReopened(t *testing.T) {
 	f := onServer(t)
-	const page = mysqlstore.PruneBatch
-	f.swept(t, "run", many(3*page)...)
+	const batch = mysqlstore.PruneBatch
+	f.swept(t, "run", numberedSubscriptions(3*batch)...)
 	f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)
-	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), page+page/2))
-	dropper, dropping := f.one(t)
+	row := f.lock(t, fmt.Sprintf(`UPDATE reconciliation_snapshots SET status = 'x' WHERE run_key = %d AND subscription_id = 'sub_%05d'`, f.key(t, "run"), batch+batch/2))
+	dropper, dropping := f.singleConnection(t)
 	dropped := make(chan error, 1)
 	go func() { dropped <- dropper.DeleteSnapshot(t.Context(), "run") }()
-	for deadline := time.Now().Add(patience); f.snapshotSize(t, "run") > 2*page; {
+	for deadline := time.Now().Add(patience); f.snapshotSize(t, "run") > 2*batch; {
 		if time.Now().After(deadline) {
-			t.Fatal("the first page was not removed")
+			t.Fatal("the first batch was not deleted")
 		}
 	}
 	f.awaitStatement(t, dropping, "DELETE n FROM reconciliation_snapshots")
-	opener, opening := f.one(t)
+	opener, opening := f.singleConnection(t)
 	reopened := make(chan error, 1)
 	go func() {
 		_, err := opener.Reopen(t.Context(), "run", "", until)
@@ -661,8 +658,8 @@ func TestDeleteSnapshotStopsWhenTheRunIsReopened(t *testing.T) {
 	if err := errors.Join(<-dropped, <-reopened); err != nil {
 		t.Fatal(err)
 	}
-	if run := f.run(t, "run"); run.Status != billing.RunEnumerating || f.snapshotSize(t, "run") != page {
-		t.Errorf("run is %s, %d left, want %d", run.Status, f.snapshotSize(t, "run"), page)
+	if run := f.run(t, "run"); run.Status != billing.RunEnumerating || f.snapshotSize(t, "run") != batch {
+		t.Errorf("the run is %s, %d subscriptions are left, want %d", run.Status, f.snapshotSize(t, "run"), batch)
 	}
 }
 
@@ -694,7 +691,7 @@ func TestPruneDeletesTheSweep(t *testing.T) {
 		for _, table := range []string{"runs", "sweeps", "ranges", "snapshots"} {
 			var n int
 			if err := f.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM reconciliation_`+table).Scan(&n); err != nil || n != 0 {
-				t.Errorf("%d %s left, %v", n, table, err)
+				t.Errorf("reconciliation_%s has %d rows, want none, %v", table, n, err)
 			}
 		}
 	})
@@ -706,12 +703,12 @@ func TestCountSweptGrowsWithTheSweep(t *testing.T) {
 		f.sweeping(t, "run")
 		for n, id := range []string{"sub_1", "sub_2"} {
 			if got, err := f.store.CountSwept(t.Context(), "run"); err != nil || got != n {
-				t.Errorf("counted %d, %v, want %d", got, err, n)
+				t.Errorf("CountSwept() = %d, %v, want %d", got, err, n)
 			}
 			f.storePage(t, "run", billing.Range{}, billing.Page{Subscriptions: []billing.Subscription{{ID: id}}}, billing.Range{})
 		}
-		if got, err := f.store.CountSwept(t.Context(), "nobody's"); err != nil || got != 0 {
-			t.Errorf("of no run: %d, %v", got, err)
+		if got, err := f.store.CountSwept(t.Context(), "unknown"); err != nil || got != 0 {
+			t.Errorf("for an unknown run: %d, %v", got, err)
 		}
 	})
 }
