@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	// webhooksPerRepair is how many webhooks the application handles per request to Stripe: some 12,000 beside 5,000
-	// repairs.
+	// webhooksPerRepair is the number of webhooks that the application handles per request to Stripe: some 12,000 beside
+	// 5,000 repairs.
 	webhooksPerRepair = 3
-	// webhooksAtOnce is how many of them it handles concurrently.
+	// webhooksAtOnce is the number of webhooks that the application handles concurrently.
 	webhooksAtOnce = 4
-	// orgsPerRepair makes one organization in two drift, so that the rows of the run and of the application are neighbours
+	// orgsPerRepair makes every second organization drift. So the rows of the run and of the application are neighbours,
 	// and their locks conflict as often as possible.
 	orgsPerRepair = 2
-	// checkoutEvery says which webhooks are of a new customer, for whom the application inserts rows.
+	// checkoutEvery makes every fifth webhook one of a new customer, for whom the application inserts rows.
 	checkoutEvery = 5
 )
 
@@ -68,7 +68,7 @@ func besideARun(b *testing.B, repairs, rps int) {
 	var wall time.Duration
 	beside := a.play(b, every, func(ctx context.Context) {
 		began := time.Now()
-		runID := s.enumerateAll(functions["enumerator"], `{"strategy":"sweep"}`) //nolint:contextcheck // the benchmark's, as ctx is
+		runID := s.enumerateAll(functions["enumerator"], `{"strategy":"sweep"}`) //nolint:contextcheck // its context is the benchmark's, as ctx is
 		s.awaitDecided(ctx, runID)
 		wall = time.Since(began)
 		s.awaitClosed(ctx, runID)
@@ -83,7 +83,7 @@ func besideARun(b *testing.B, repairs, rps int) {
 		b.ReportMetric(p.percentile(50), name+"-p50-us")
 		b.ReportMetric(p.percentile(99), name+"-p99-us")
 		if p.deadlocks+p.timeouts > 0 {
-			b.Errorf("%s, %d of %d webhooks were rolled back by a deadlock (1213) and %d waited in vain for a lock (1205)", name, p.deadlocks, p.webhooks, p.timeouts)
+			b.Errorf("%s, %d of %d webhooks were rolled back by a deadlock (1213), and %d by a lock wait timeout (1205)", name, p.deadlocks, p.webhooks, p.timeouts)
 		}
 	}
 	b.ReportMetric(float64(beside.deadlocks), "deadlocks")
@@ -98,7 +98,7 @@ type application struct {
 	*stack
 
 	random   *randv2.Rand
-	known    []appschema.Subscription // what a webhook may repeat
+	known    []appschema.Subscription // the rows that a webhook may repeat
 	checkout sync.Mutex
 }
 
@@ -123,12 +123,12 @@ func (s *stack) application(population demo.Options) *application {
 	return a
 }
 
-// played is the result of some webhooks.
+// played is the result of the webhooks of one play.
 type played struct {
 	webhooks            int
-	took                []time.Duration // of each statement
+	took                []time.Duration // the duration of each statement
 	deadlocks, timeouts int
-	serverDeadlocks     int // of any client
+	serverDeadlocks     int // deadlocks of all clients
 }
 
 // percentile returns a percentile of the statements' durations in microseconds.
@@ -155,12 +155,12 @@ func (a *application) play(b *testing.B, every time.Duration, meanwhile func(con
 		return err
 	}
 	deadlocksBefore := a.serverDeadlocks()
-	come := make(chan webhook)
+	webhooks := make(chan webhook)
 	var handlers sync.WaitGroup
 	for range webhooksAtOnce {
 		handlers.Go(func() {
-			for told := range come {
-				err := a.handle(b.Context(), told, timed)
+			for w := range webhooks {
+				err := a.handle(b.Context(), w, timed)
 				mu.Lock()
 				p.webhooks++
 				switch numberOf(err) {
@@ -185,10 +185,10 @@ func (a *application) play(b *testing.B, every time.Duration, meanwhile func(con
 		for n := 1; ; n++ {
 			select {
 			case <-over:
-				close(come)
+				close(webhooks)
 				return
 			case <-tick.C:
-				come <- a.next(n)
+				webhooks <- a.next(n)
 			}
 		}
 	})
@@ -206,38 +206,38 @@ func (a *application) serverDeadlocks() int {
 	return mysqltest.Value[int](a.TB, a.db, `SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'`)
 }
 
-// webhook is a subscription, as the row to write.
+// webhook is the row of a subscription that the application's webhook writes.
 type webhook struct {
 	appschema.Subscription
 
-	newOrg bool // of an organization that does not exist yet
+	newOrg bool // the organization does not exist yet
 }
 
-// next returns webhook n. Stripe already has this state.
+// next returns the n-th webhook. Stripe already has this state.
 func (a *application) next(n int) webhook {
-	told := webhook{Subscription: a.known[a.random.IntN(len(a.known))]}
+	w := webhook{Subscription: a.known[a.random.IntN(len(a.known))]}
 	if n%checkoutEvery > 0 {
-		return told
+		return w
 	}
-	sub, _ := a.stripe.Subscription(*told.StripeSubscriptionID)
-	told.newOrg, told.OrgID = true, uuid.NewString()
+	sub, _ := a.stripe.Subscription(*w.StripeSubscriptionID)
+	w.newOrg, w.OrgID = true, uuid.NewString()
 	sub.ID, sub.CustomerID, sub.Metadata = "sub_1"+rand.Text(), "cus_"+rand.Text(), maps.Clone(sub.Metadata)
-	sub.Metadata["orgId"] = told.OrgID
-	told.StripeSubscriptionID, told.StripeCustomerID = &sub.ID, &sub.CustomerID
+	sub.Metadata["orgId"] = w.OrgID
+	w.StripeSubscriptionID, w.StripeCustomerID = &sub.ID, &sub.CustomerID
 	a.stripe.PutCustomer(stripetest.Customer{ID: sub.CustomerID})
 	a.stripe.PutSubscription(sub)
-	return told
+	return w
 }
 
 // handle is the application's webhook: in one transaction, at the server's isolation level, it updates or inserts the
 // row and updates the organization.
-func (a *application) handle(ctx context.Context, told webhook, timed func(func() error) error) error {
-	if told.newOrg {
-		// One at a time: two that look for a missing row would deadlock even without a run.
+func (a *application) handle(ctx context.Context, w webhook, timed func(func() error) error) error {
+	if w.newOrg {
+		// Only one at a time: two webhooks that search for a missing row would deadlock even without a run.
 		a.checkout.Lock()
 		defer a.checkout.Unlock()
 		err := timed(func() error {
-			_, err := a.db.ExecContext(ctx, `INSERT INTO organizations (id, name, created_by) VALUES (?,'New','user')`, told.OrgID)
+			_, err := a.db.ExecContext(ctx, `INSERT INTO organizations (id, name, created_by) VALUES (?,'New','user')`, w.OrgID)
 			return err
 		})
 		if err != nil {
@@ -248,7 +248,7 @@ func (a *application) handle(ctx context.Context, told webhook, timed func(func(
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // nothing after a commit
+	defer func() { _ = tx.Rollback() }() // no effect after a commit
 	exec := func(statement string, values ...any) (matched int64, err error) {
 		err = timed(func() error {
 			result, err := tx.ExecContext(ctx, statement, values...)
@@ -261,8 +261,8 @@ func (a *application) handle(ctx context.Context, told webhook, timed func(func(
 		return matched, err
 	}
 	row := []any{
-		told.StripeSubscriptionID, told.StripeCustomerID, told.StripePriceID, told.PlanTier, told.Status,
-		told.CurrentPeriodStart, told.CurrentPeriodEnd, told.TrialEnd, told.CancelAtPeriodEnd, told.CanceledAt, told.EndedAt, told.OrgID,
+		w.StripeSubscriptionID, w.StripeCustomerID, w.StripePriceID, w.PlanTier, w.Status,
+		w.CurrentPeriodStart, w.CurrentPeriodEnd, w.TrialEnd, w.CancelAtPeriodEnd, w.CanceledAt, w.EndedAt, w.OrgID,
 	}
 	matched, err := exec(`UPDATE subscriptions SET stripe_subscription_id = ?, stripe_customer_id = ?, stripe_price_id = ?, plan_tier = ?, status = ?,
 		current_period_start = ?, current_period_end = ?, trial_end = ?, cancel_at_period_end = ?, canceled_at = ?, ended_at = ?,
@@ -273,7 +273,7 @@ func (a *application) handle(ctx context.Context, told webhook, timed func(func(
 	}
 	if err == nil {
 		_, err = exec(`UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ?,
-			updated_at = CURRENT_TIMESTAMP WHERE id = ?`, told.StripeCustomerID, told.PlanTier, told.Status, told.TrialEnd, told.OrgID)
+			updated_at = CURRENT_TIMESTAMP WHERE id = ?`, w.StripeCustomerID, w.PlanTier, w.Status, w.TrialEnd, w.OrgID)
 	}
 	if err != nil {
 		return err

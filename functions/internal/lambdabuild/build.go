@@ -1,5 +1,5 @@
-// Package lambdabuild builds the Lambda functions with the flags of task build. Tests run what it
-// builds, and measure it.
+// Package lambdabuild builds the Lambda functions with the flags of task build. Tests run and measure the built
+// programs.
 package lambdabuild
 
 import (
@@ -15,14 +15,14 @@ import (
 // Functions returns the names of the Lambda functions.
 func Functions() []string { return []string{"enumerator", "worker", "aggregator"} }
 
-// flags are those of Taskfile.yml; a test compares them.
+// flags are the same as in Taskfile.yml. A test compares them.
 var flags = []string{"-tags", "lambda.norpc", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
 
 // Build builds the program in folder of the module in root for Linux on the architecture, and writes it to the
 // file out.
 func Build(ctx context.Context, root, folder, out, arch string) error {
 	args := append(append([]string{"build"}, flags...), "-o", out, folder)
-	build := exec.CommandContext(ctx, "go", args...) //nolint:gosec // G204: the caller names what it builds
+	build := exec.CommandContext(ctx, "go", args...) //nolint:gosec // G204: callers build only folders of this module
 	build.Dir = root
 	build.Env = append(environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
@@ -31,12 +31,12 @@ func Build(ctx context.Context, root, folder, out, arch string) error {
 	return nil
 }
 
-// environ is the process's environment without GOFLAGS: -race would need cgo.
+// environ returns the process's environment without GOFLAGS, because -race would need cgo.
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "GOFLAGS=") })
 }
 
-// Root returns the folder of the module that the working directory is in.
+// Root returns the root folder of the module, found from the working directory.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

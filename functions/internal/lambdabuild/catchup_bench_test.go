@@ -18,21 +18,21 @@ func BenchmarkCatchUp(b *testing.B) {
 		for _, events := range setting(b, "BENCH_EVENTS", "200") {
 			b.Run(fmt.Sprintf("orgs=%d/events=%d", orgs, events), func(b *testing.B) {
 				for b.Loop() {
-					caughtUp(b, orgs, events)
+					measureCatchUp(b, orgs, events)
 				}
 			})
 		}
 	}
 }
 
-func caughtUp(b *testing.B, orgs, events int) {
+func measureCatchUp(b *testing.B, orgs, events int) {
 	b.Helper()
 	b.StopTimer()
 	defer b.StartTimer()
 	now := time.Now().UTC().Truncate(time.Second)
 	s := newStackOn(b, demo.Options{Orgs: orgs, Drift: 0.01, Plain: true, Seed: 1, Now: now}, stripetest.Options{})
 	s.environ["EVENTS_SETTLE"] = "0s"
-	s.tell(events, now)
+	s.addEvents(events, now)
 	functions, stop := s.deploy(100)
 	before := s.rowsRead()
 	began := time.Now()
@@ -47,7 +47,7 @@ func caughtUp(b *testing.B, orgs, events int) {
 	drifted, requests := s.outcome(runID)
 	named := mysqltest.Value[int](b, s.db, `SELECT total FROM reconciliation_runs WHERE id = ?`, runID)
 	if named < events*9/10 {
-		b.Errorf("%d organizations of %d events", named, events)
+		b.Errorf("%d events named only %d organizations", events, named)
 	}
 	b.ReportMetric(peak["enumerator"], "enumerator-peak-MiB")
 	b.ReportMetric(cpu["enumerator"].Seconds(), "enumerator-cpu-s")
@@ -55,8 +55,8 @@ func caughtUp(b *testing.B, orgs, events int) {
 	b.ReportMetric(float64(requests.List+requests.Retrieve+requests.Other)/float64(named), "requests/named")
 }
 
-// tell writes events of so many subscriptions to Stripe's log, in the hour before now.
-func (s *stack) tell(events int, now time.Time) {
+// addEvents adds an event of each of some subscriptions to Stripe's event log, within the hour before now.
+func (s *stack) addEvents(events int, now time.Time) {
 	s.Helper()
 	rows, err := s.db.QueryContext(s.Context(), `SELECT stripe_subscription_id FROM subscriptions WHERE stripe_subscription_id IS NOT NULL ORDER BY id LIMIT ?`, events)
 	if err != nil {

@@ -43,7 +43,7 @@ func TestEveryRunbookFilterMatchesALogLine(t *testing.T) {
 	for _, f := range filters {
 		pattern := strings.ReplaceAll(f.pattern, `"ID"`, `"`+orgID+`"`)
 		if !matchesAny(t, pattern, s.printed[f.function].String()+platformLines) {
-			t.Errorf("%s: %s finds nothing in what %s printed:\n%s", f.file, f.pattern, f.function, s.printed[f.function])
+			t.Errorf("%s: the filter %s matches no line of the output of %s:\n%s", f.file, f.pattern, f.function, s.printed[f.function])
 		}
 	}
 }
@@ -54,7 +54,7 @@ func (s *stack) incident() (orgID string) {
 	enumerator, worker, aggregator := s.function("enumerator"), s.function("worker"), s.function("aggregator")
 	for _, f := range []*runtimeapi.Function{enumerator, worker, aggregator} {
 		if answer, err := f.Invoke(s.Context(), []byte(`[]`)); err == nil {
-			s.Errorf("an event that is none is answered with %s", answer)
+			s.Errorf("an invalid event was answered with %s", answer)
 		}
 	}
 	s.invoke(enumerator, `{"scheduledFor":"`+scheduledRun+`"}`)
@@ -86,7 +86,7 @@ func wantRequestIDs(t *testing.T, name, printed string) {
 	for line := range strings.Lines(printed) {
 		var members map[string]any
 		if json.Unmarshal([]byte(line), &members) != nil || members["level"] == nil || strings.Contains(line, "tables were upgraded") {
-			continue // a metric, or a line of aws-lambda-go's
+			continue // a metric, or a line of aws-lambda-go
 		}
 		if id, _ := members[telemetry.KeyRequestID].(string); id == "" {
 			t.Errorf("%s printed a line without the request's id: %s", name, line)
@@ -96,7 +96,7 @@ func wantRequestIDs(t *testing.T, name, printed string) {
 
 type filter struct{ file, function, pattern string }
 
-// filtersOfTheDocumentation returns the filters of `aws logs tail`.
+// filtersOfTheDocumentation returns the filters of all `aws logs tail` commands.
 func filtersOfTheDocumentation(t *testing.T) (all []filter) {
 	t.Helper()
 	root, err := lambdabuild.Root()
@@ -122,15 +122,16 @@ func filtersOfTheDocumentation(t *testing.T) (all []filter) {
 	return all
 }
 
-// matchesAny implements the parts of CloudWatch's patterns that are used here: one member of a JSON line, or texts that
-// must all be in the line, or with question marks at least one.
+// matchesAny reports whether the pattern matches a line. It implements the parts of CloudWatch's patterns that are used
+// here: the value of one member of a JSON line, or texts. All texts must be in the line, or with question marks at least
+// one.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 func matchesAny(t *testing.T, pattern, printed string) bool {
 	t.Helper()
 	member := regexp.MustCompile(`^\{ \$\.(\w+) = "([^"]*)" \}$`).FindStringSubmatch(pattern)
 	terms := regexp.MustCompile(`(\??)"([^"]*)"`).FindAllStringSubmatch(pattern, -1)
 	if member == nil && (strings.HasPrefix(pattern, "{") || len(terms) == 0) {
-		t.Fatalf("the pattern %s is of a kind that this test does not know", pattern)
+		t.Fatalf("this test does not implement the pattern %s", pattern)
 	}
 	for line := range strings.Lines(printed) {
 		if member != nil {

@@ -31,7 +31,7 @@ import (
 const (
 	secretName = "pixell/test"
 	timeout    = time.Minute // of a function
-	// patience bounds the waits for a process.
+	// patience is how long a test waits for a process.
 	patience = time.Minute
 )
 
@@ -45,7 +45,7 @@ type stack struct {
 	archiveRefuses            atomic.Bool // the bucket denies access
 	work, results, deadLetter string      // URLs
 	secrets                   *httptest.Server
-	password                  atomic.Value // of the database's user, in the secret
+	password                  atomic.Value // the password of the database's user in the secret
 	key                       atomic.Value // Stripe's key in the secret; "" for the key that Stripe accepts
 	environ                   map[string]string
 	printed                   map[string]*runtimeapi.OutputBuffer // by function
@@ -119,7 +119,7 @@ func (s *stack) archiveFault(string) *s3server.Fault {
 	return &s3server.Fault{Status: http.StatusForbidden, Code: "AccessDenied"}
 }
 
-// answerSecret is AWS Secrets Manager with one secret.
+// answerSecret answers as AWS Secrets Manager with one secret.
 func (s *stack) answerSecret(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		SecretID string `json:"SecretId"`
@@ -144,7 +144,7 @@ func (s *stack) answerSecret(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// program returns a deployed program with changes to its environment: NAME, value ...
+// program returns a deployed program. changes are names and values of environment variables.
 func (s *stack) program(name string, changes ...string) runtimeapi.Program {
 	s.Helper()
 	environ := maps.Clone(s.environ)
@@ -224,8 +224,8 @@ func (s *stack) onRequest(fn func(n int)) {
 		}
 		mu.Lock()
 		n++
-		now := n
+		number := n
 		mu.Unlock()
-		fn(now)
+		fn(number)
 	})
 }

@@ -17,14 +17,14 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// maxZip keeps the functions quick to deploy and to start; AWS allows ten times as much.
+// maxZip is a limit that keeps the functions quick to deploy and to start. AWS allows ten times as much.
 const maxZip = 6_000_000
 
 func TestMain(m *testing.M) {
 	mysqltest.Main(m, func() error { return os.RemoveAll(builds.dir) })
 }
 
-// builds are the functions for this machine, built once by the first test that needs one.
+// builds has the functions for this machine. The first test that needs one builds them all.
 var builds struct {
 	once sync.Once
 	dir  string
@@ -38,7 +38,7 @@ func built(t testing.TB, name string) string {
 		t.Skip("a bootstrap runs on Linux")
 	}
 	builds.once.Do(func() {
-		if builds.dir, builds.err = os.MkdirTemp("", "bootstraps-"); builds.err != nil { //nolint:usetesting // it outlives the test
+		if builds.dir, builds.err = os.MkdirTemp("", "bootstraps-"); builds.err != nil { //nolint:usetesting // the folder outlives the test
 			return
 		}
 		for _, name := range append(lambdabuild.Functions(), "hello") {
@@ -102,7 +102,7 @@ func copyFile(root, to, path string) error {
 	return os.WriteFile(target, content, 0o600)
 }
 
-// A build in two folders gives the same bytes.
+// Builds in two folders have the same bytes.
 func TestBuildIsReproducibleAndSmall(t *testing.T) {
 	here := root(t)
 	elsewhere := copyOf(t, here)
@@ -119,10 +119,10 @@ func TestBuildIsReproducibleAndSmall(t *testing.T) {
 			}
 		}
 		if sha256.Sum256(builds[0]) != sha256.Sum256(builds[1]) {
-			t.Errorf("%s differs when it is built elsewhere", name)
+			t.Errorf("the builds of %s in two folders differ", name)
 		}
 		if bytes.Contains(builds[0], []byte(here)) {
-			t.Errorf("%s names the folder it was built in", name)
+			t.Errorf("the build of %s has the path of its source folder", name)
 		}
 		size := zipped(t, builds[0])
 		t.Logf("%s: %.2f MB, zipped %.2f MB", name, float64(len(builds[0]))/1e6, float64(size)/1e6)

@@ -21,13 +21,13 @@ import (
 
 const scheduledRun = "2026-11-22T03:00:00Z"
 
-// From the schedule's event to the summary. A worker is killed in the middle of a batch, which is then delivered to two
-// others at once.
+// The run goes from the schedule's event to the summary. A worker is killed in the middle of a batch, which is then
+// delivered to two other workers at the same time.
 func TestDeployedProgramsReconcile(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 7, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
 	want := map[string]string{}
-	errored := 0
+	wantErrors := 0
 	for i := range population.Orgs {
 		if e := demo.Expect(population, i); e.Listed {
 			if e.Reason == billing.ReasonCustomerMissing {
@@ -35,19 +35,19 @@ func TestDeployedProgramsReconcile(t *testing.T) {
 			}
 			want[e.OrgID] = string(e.Outcome) + " " + string(e.Reason)
 			if e.Outcome == billing.OutcomeError {
-				errored++
+				wantErrors++
 			}
 		}
 	}
 	if n := s.ownTables(); n != 0 {
-		t.Fatalf("%d own tables before the first run", n)
+		t.Fatalf("%d own tables exist before the first run", n)
 	}
 
 	enumerator := s.function("enumerator")
 	wantJSON(t, s.invoke(enumerator, `{"scheduledFor":"`+scheduledRun+`"}`), map[string]any{"runId": scheduledRun, "enqueued": float64(len(want)), "done": true})
 	wantJSON(t, s.invoke(enumerator, `{"scheduledFor":"`+scheduledRun+`"}`), map[string]any{"runId": scheduledRun, "enqueued": 0.0, "done": true}) // delivered twice
 	if answer := s.invoke(enumerator, `{"resume":true}`); !strings.Contains(answer, `"done":true`) {
-		t.Errorf("the tick is answered with %s", answer)
+		t.Errorf("the tick was answered with %s", answer)
 	}
 
 	batch := s.receive(s.work)
@@ -63,24 +63,24 @@ func TestDeployedProgramsReconcile(t *testing.T) {
 	if diff := cmp.Diff(want, s.outcomes()); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	if got := len(deadOrganizations(t, s.receive(s.deadLetter))); got != errored {
-		t.Errorf("%d organizations in the dead-letter queue, want %d", got, errored)
+	if got := len(deadOrganizations(t, s.receive(s.deadLetter))); got != wantErrors {
+		t.Errorf("%d organizations have dead letters, want %d", got, wantErrors)
 	}
 
 	aggregator := s.function("aggregator")
-	news := s.receive(s.results)
-	if len(news.Records) < 3 { // the enumerator's and each worker's
-		t.Errorf("%d progress messages", len(news.Records))
+	progress := s.receive(s.results)
+	if len(progress.Records) < 3 { // one of the enumerator and one of each worker
+		t.Errorf("%d progress messages, want at least 3", len(progress.Records))
 	}
-	if answer, err := aggregator.HandleSQS(t.Context(), news); err != nil || len(answer.BatchItemFailures) != 0 {
-		t.Errorf("progress: %+v, %v", answer, err)
+	if answer, err := aggregator.HandleSQS(t.Context(), progress); err != nil || len(answer.BatchItemFailures) != 0 {
+		t.Errorf("the progress messages were answered with %+v, %v", answer, err)
 	}
 	wantJSON(t, s.invoke(aggregator, `{"tick":true}`), map[string]any{"closed": []any{}, "pruned": 0.0})
 	var summary billing.Summary
 	if err := json.Unmarshal([]byte(s.invoke(aggregator, `{"runId":"`+scheduledRun+`"}`)), &summary); err != nil {
 		t.Fatal(err)
 	}
-	if summary.TotalOrganizations != len(want) || summary.Errors != errored || summary.Pending != 0 || summary.Status.Open() || summary.Status == billing.RunSuspect {
+	if summary.TotalOrganizations != len(want) || summary.Errors != wantErrors || summary.Pending != 0 || summary.Status.Open() || summary.Status == billing.RunSuspect {
 		t.Errorf("summary %+v", summary)
 	}
 	s.wantAnnounced()
@@ -121,18 +121,18 @@ func (s *stack) wantAnnounced() {
 	}
 }
 
-// killInTheMiddle gives the batch to a worker and kills it when some of the batch is done.
+// killInTheMiddle gives the batch to a worker and kills it after it has decided some of the organizations.
 func (s *stack) killInTheMiddle(worker *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
 	total := s.undecided()
-	reached, gone := make(chan struct{}), make(chan struct{})
+	reached, killed := make(chan struct{}), make(chan struct{})
 	s.onRequest(func(n int) {
 		switch {
 		case n == 12:
 			close(reached)
-			<-gone
+			<-killed
 		case n > 12:
-			<-gone
+			<-killed
 		}
 	})
 	failed := make(chan error, 1)
@@ -145,33 +145,33 @@ func (s *stack) killInTheMiddle(worker *runtimeapi.Function, batch events.SQSEve
 	case err := <-failed:
 		s.Fatalf("the worker ended too early: %v", err)
 	case <-time.After(patience):
-		s.Fatal("the worker does not come far enough")
+		s.Fatal("the worker did not send 12 requests to Stripe")
 	}
 	for _, p := range worker.Processes() {
 		p.Kill()
 	}
 	err := <-failed
-	close(gone)
+	close(killed)
 	if e, ok := errors.AsType[*runtimeapi.Error](err); !ok || e.Type != runtimeapi.ErrorExit {
 		s.Errorf("the killed worker ended with %v", err)
 	}
-	if left := s.undecided(); left == 0 || left == total {
-		s.Errorf("%d of %d organizations are pending: that was not the middle", left, total)
+	if pending := s.undecided(); pending == 0 || pending == total {
+		s.Errorf("%d of %d organizations are pending, so the worker was not killed in the middle", pending, total)
 	}
 }
 
-// deliverTwiceAtOnce gives the same batch to two processes at once.
+// deliverTwiceAtOnce gives the same batch to two processes at the same time.
 func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
-	both := make(chan struct{})
+	bothStarted := make(chan struct{})
 	s.onRequest(func(n int) {
 		if n > 1 {
 			return
 		}
 		select { // the first request to Stripe waits for the second process
-		case <-both:
+		case <-bothStarted:
 		case <-time.After(patience):
-			s.Error("there is no second process")
+			s.Error("no second process started")
 		}
 	})
 	type ended struct {
@@ -191,7 +191,7 @@ func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQS
 		}
 		time.Sleep(time.Millisecond)
 	}
-	close(both)
+	close(bothStarted)
 	for range 2 {
 		if e := <-ends; e.err != nil || len(e.response.BatchItemFailures) != 0 {
 			s.Errorf("%+v, %v", e.response, e.err)
@@ -199,7 +199,7 @@ func (s *stack) deliverTwiceAtOnce(worker *runtimeapi.Function, batch events.SQS
 	}
 }
 
-// outcomes returns outcome and reason of each organization.
+// outcomes returns the outcome and the reason of each organization.
 func (s *stack) outcomes() map[string]string {
 	s.Helper()
 	rows, err := s.db.QueryContext(s.Context(), `SELECT org_id, outcome, reason FROM reconciliation_items`)
@@ -222,18 +222,18 @@ func (s *stack) outcomes() map[string]string {
 }
 
 // deadOrganizations returns the organizations of the dead letters, each once.
-func deadOrganizations(t *testing.T, letters events.SQSEvent) []string {
+func deadOrganizations(t *testing.T, deadLetters events.SQSEvent) []string {
 	t.Helper()
-	named := map[string]bool{}
-	for _, letter := range letters.Records {
-		org, reason := letter.MessageAttributes["orgId"].StringValue, letter.MessageAttributes["reason"].StringValue
+	organizations := map[string]bool{}
+	for _, deadLetter := range deadLetters.Records {
+		org, reason := deadLetter.MessageAttributes["orgId"].StringValue, deadLetter.MessageAttributes["reason"].StringValue
 		if org == nil || reason == nil {
-			t.Errorf("a dead letter without organization or reason: %+v", letter)
+			t.Errorf("a dead letter without organization or reason: %+v", deadLetter)
 			continue
 		}
-		named[*org] = true
+		organizations[*org] = true
 	}
-	return slices.Sorted(maps.Keys(named))
+	return slices.Sorted(maps.Keys(organizations))
 }
 
 func wantJSON(t *testing.T, answer string, want map[string]any) {
@@ -255,7 +255,7 @@ func wantEveryMetric(t *testing.T, printed string) {
 	for line := range strings.Lines(printed) {
 		var members map[string]any
 		if err := json.Unmarshal([]byte(line), &members); err != nil {
-			t.Errorf("a line that is not JSON: %q", line)
+			t.Errorf("the line %q is not JSON", line)
 			continue
 		}
 		for _, metric := range metricsOf(t, line) {
@@ -280,7 +280,7 @@ func wantEveryMetric(t *testing.T, printed string) {
 			want[signature(metric)] = len(billing.Fields())
 		}
 	}
-	delete(want, telemetry.MetricCatchUpAccessDrift+"()") // this is a run over all organizations
+	delete(want, telemetry.MetricCatchUpAccessDrift+"()") // only catch-ups emit it
 	if diff := cmp.Diff(want, emitted); diff != "" {
 		t.Errorf("metrics (-want +printed):\n%s", diff)
 	}
@@ -316,7 +316,7 @@ func metricsOf(t *testing.T, line string) []telemetry.Emitted {
 			continue
 		}
 		if age := time.Since(time.UnixMilli(embedded.AWS.Timestamp)); age < -time.Minute || age > time.Hour {
-			t.Errorf("a metric is dated %v ago", age)
+			t.Errorf("the timestamp of a metric is %v ago", age)
 		}
 		for _, metric := range directive.Metrics {
 			all = append(all, telemetry.Emitted{Name: metric.Name, Dimensions: directive.Dimensions[0]})
@@ -325,12 +325,12 @@ func metricsOf(t *testing.T, line string) []telemetry.Emitted {
 	return all
 }
 
-func TestInvokerGetsTheErrorOfAFailedStart(t *testing.T) {
+func TestFailedStartReturnsItsErrorToTheInvoker(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	for name, c := range map[string]struct {
 		function string
 		changes  []string
-		says     []string
+		parts    []string // of the message
 	}{
 		"no secret":    {"worker", []string{"SECRET_NAME", "pixell/other"}, []string{`"pixell/other"`, "does not exist"}},
 		"no queue":     {"enumerator", []string{"WORK_QUEUE_URL", ""}, []string{"WORK_QUEUE_URL is not set"}},
@@ -342,19 +342,19 @@ func TestInvokerGetsTheErrorOfAFailedStart(t *testing.T) {
 			if !ok || e.Type != "Function.CannotStart" {
 				t.Fatalf("got %v", err)
 			}
-			for _, part := range c.says {
+			for _, part := range c.parts {
 				if !strings.Contains(e.Message, part) || !strings.Contains(s.printed[c.function].String(), strings.Trim(part, `"`)) {
-					t.Errorf("no %q in %q, or not in the log: %s", part, e.Message, s.printed[c.function])
+					t.Errorf("%q is missing in the message %q or in the log: %s", part, e.Message, s.printed[c.function])
 				}
 			}
 			if strings.Contains(e.Message, s.stripe.Key()) {
-				t.Error("the key is in the message")
+				t.Error("the message has Stripe's key")
 			}
 		})
 	}
 }
 
-// Two stages on one database would repair by different settings.
+// Two stages with one database would repair with different settings.
 func TestFunctionOfAnotherStageDoesNotStart(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	s.invoke(s.function("aggregator", "STAGE", "production"), `{"tick":true}`)
@@ -373,9 +373,9 @@ func TestEveryProgramMigratesOwnTables(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	wantJSON(t, s.invoke(s.function("aggregator"), `{"tick":true}`), map[string]any{"closed": []any{}, "pruned": 0.0})
 	if n := s.ownTables(); n < 3 {
-		t.Errorf("%d own tables", n)
+		t.Errorf("%d own tables exist, want at least 3", n)
 	}
 	if printed := s.printed["aggregator"].String(); !strings.Contains(printed, `"`+telemetry.MetricLastRunAge+`":`) {
-		t.Errorf("the age of the last run is not in %s", printed)
+		t.Errorf("the aggregator did not print the age of the last run: %s", printed)
 	}
 }

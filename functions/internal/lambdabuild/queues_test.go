@@ -14,8 +14,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// Queues invoke the programs as in AWS until the run is closed: a dry run, then a run that makes the repairs that the dry
-// run found.
+// Queues invoke the programs as in AWS until the run is closed. First a dry run finds the repairs, then a real run makes
+// them.
 func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 	population := demo.Options{Orgs: 60, Drift: 0.4, Seed: 11, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStack(t, population)
@@ -36,10 +36,10 @@ func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 	defer sources.Wait()
 	defer stop()
 
-	changed := 0
+	drifted := 0
 	for i := range population.Orgs {
 		if demo.Expect(population, i).Drifted() {
-			changed++
+			drifted++
 		}
 	}
 	for _, run := range []struct {
@@ -51,12 +51,12 @@ func TestDeployedProgramsReconcileThroughQueues(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.awaitClosed(ctx, started.RunID)
-		if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = ?`, started.RunID, run.outcome); n != changed {
-			t.Errorf("%s: %d organizations are %s, want %d", run.event, n, run.outcome, changed)
+		if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = ?`, started.RunID, run.outcome); n != drifted {
+			t.Errorf("%s: %d organizations are %s, want %d", run.event, n, run.outcome, drifted)
 		}
 	}
 	if n := len(worker.Processes()); n < 1 || n > 2 {
-		t.Errorf("%d worker processes for two invocations at a time", n)
+		t.Errorf("%d worker processes exist, want 1 or 2", n)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // The database's password and Stripe's key are rotated during a run, after each step that leaves a warm process. The
 // processes continue with the new secret.
-func TestSecretRotationStopsNothing(t *testing.T) {
+func TestRunCompletesWhileSecretsAreRotated(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 120, Drift: 0.3, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	user := s.ownUser("rotating")
 	enumerator, worker, aggregator := s.function("enumerator", user...), s.function("worker", user...), s.function("aggregator", user...)
@@ -42,8 +42,8 @@ func TestSecretRotationStopsNothing(t *testing.T) {
 	}
 }
 
-// Stripe refuses the key before the secret has the new one: the batch is returned, no run is stopped, and once the secret
-// has the new key the same process continues.
+// Stripe refuses the old key before the secret has the new one. The worker returns the batch and does not stop the run.
+// After the secret has the new key, the same process continues.
 func TestRefusedKeyIsRetriedUntilSecretHasTheNewOne(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 20, Drift: 1, Plain: true, Seed: 3, Now: time.Now().UTC().Truncate(time.Second)})
 	old := s.stripe.Key()
@@ -54,26 +54,26 @@ func TestRefusedKeyIsRetriedUntilSecretHasTheNewOne(t *testing.T) {
 	s.stripe.RollKey()
 	answer, err := worker.HandleSQS(t.Context(), batch)
 	if err != nil || len(answer.BatchItemFailures) != len(batch.Records) {
-		t.Fatalf("%d of %d returned, %v", len(answer.BatchItemFailures), len(batch.Records), err)
+		t.Fatalf("%d of %d messages were returned, %v", len(answer.BatchItemFailures), len(batch.Records), err)
 	}
 	if n := s.undecided(); n != len(batch.Records) {
-		t.Errorf("%d of %d are pending", n, len(batch.Records))
+		t.Errorf("%d of %d organizations are pending", n, len(batch.Records))
 	}
-	s.key.Store("") // now it has
+	s.key.Store("") // the secret has the new key
 	s.deliver(worker, batch)
 	if n := s.undecided(); n != 0 {
-		t.Errorf("%d are pending", n)
+		t.Errorf("%d organizations are pending", n)
 	}
 }
 
-// deliver delivers the batch again until the function returns none of it: a process fetches the secret at most once a
-// second.
+// deliver delivers the batch again until the function returns no message. That may take a second, because a process
+// fetches the secret at most once a second.
 func (s *stack) deliver(f *runtimeapi.Function, batch events.SQSEvent) {
 	s.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		answer, err := f.HandleSQS(s.Context(), batch)
 		if err != nil || time.Now().After(deadline) {
-			s.Fatalf("%d messages returned, %v", len(answer.BatchItemFailures), err)
+			s.Fatalf("%d messages were returned, %v", len(answer.BatchItemFailures), err)
 		}
 		if len(answer.BatchItemFailures) == 0 {
 			return
@@ -84,7 +84,7 @@ func (s *stack) deliver(f *runtimeapi.Function, batch events.SQSEvent) {
 // ownUser creates a database user and returns the environment that names it.
 func (s *stack) ownUser(name string) []string {
 	s.Helper()
-	s.password.Store("Secret-0-secret") // secret-scan:allow of a server that ends with the test
+	s.password.Store("Secret-0-secret") // secret-scan:allow of a server that the test stops
 	for _, statement := range []string{
 		fmt.Sprintf(`CREATE USER %s IDENTIFIED BY '%s'`, name, s.password.Load()),
 		fmt.Sprintf(`GRANT ALL ON %s.* TO %s`, s.db.Name, name),

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// stripeAllows is what the fake Stripe enforces for each endpoint, as Stripe does; all together
-	// may ask four times as often. https://docs.stripe.com/rate-limits
+	// stripeAllows is the fake Stripe's limit for each endpoint, in requests a second, as Stripe's. The limit of all
+	// endpoints together is four times as high. https://docs.stripe.com/rate-limits
 	stripeAllows = 25.0
 	// stripeTakes is the latency of Stripe's answers.
 	stripeTakes   = 120 * time.Millisecond
@@ -31,12 +31,12 @@ const (
 	workBatch     = 50
 )
 
-// setting reads a list of numbers from the environment: the full table takes hours.
-func setting(b *testing.B, name, otherwise string) []int {
+// setting reads a list of numbers from the environment. The defaults are small, because the full table takes hours.
+func setting(b *testing.B, name, defaultValue string) []int {
 	b.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		text = otherwise
+		text = defaultValue
 	}
 	var all []int
 	for part := range strings.SplitSeq(text, ",") {
@@ -101,15 +101,15 @@ func BenchmarkRunAtFullSpeed(b *testing.B) {
 // measured is the result of a run.
 type measured struct {
 	orgs, drifted int
-	pages         float64 // that all subscriptions fill
+	pages         float64 // the number of pages that all subscriptions fill
 	wall          time.Duration
 	requests      billing.Usage
-	rowsRead      int                      // by the database server, also for this benchmark's own queries
-	cpu           map[string]time.Duration // of all processes of a function
-	peakMiB       map[string]float64       // of its largest process
+	rowsRead      int                      // by the database server, including this benchmark's queries
+	cpu           map[string]time.Duration // function -> processor time of all its processes
+	peakMiB       map[string]float64       // function -> memory of its largest process
 }
 
-// ideal is the time of the requests to the busiest endpoint, one after the other.
+// ideal returns the time in seconds that the requests to the busiest endpoint take, one after the other.
 func (m measured) ideal(strategy string, rps int) float64 {
 	if strategy == "sweep" {
 		return (m.pages + float64(m.requests.Retrieve)) / float64(rps)
@@ -127,7 +127,7 @@ func (m measured) report(b *testing.B) {
 	b.ReportMetric(float64(m.rowsRead)/float64(m.orgs), "rows-read/org")
 }
 
-// measure runs the deployed programs over so many organizations, of which one in a hundred drifted. With BENCH_UNNAMED no
+// measure runs the deployed programs over the organizations, of which one in a hundred drifted. With BENCH_UNNAMED no
 // subscription's metadata names its organization.
 func measure(b *testing.B, orgs int, strategy string, rps int, limits stripetest.Options) measured {
 	b.Helper()
@@ -197,9 +197,9 @@ func (s *stack) enumerateAll(f *runtimeapi.Function, event string) string {
 
 func (s *stack) awaitDecided(ctx context.Context, runID string) {
 	s.Helper()
-	look := time.NewTicker(100 * time.Millisecond)
-	defer look.Stop()
-	for pending := 1; pending > 0; <-look.C {
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for pending := 1; pending > 0; <-poll.C {
 		err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM reconciliation_items WHERE run_key = (SELECT run_key FROM reconciliation_runs WHERE id = ?) AND outcome = 'pending' LIMIT 1) p`, runID).Scan(&pending)
 		if err != nil {
 			s.Fatal(err)
@@ -238,9 +238,9 @@ func usage(b *testing.B, functions map[string]*runtimeapi.Function) (cpu map[str
 
 func processorTime(b *testing.B, file string) time.Duration {
 	b.Helper()
-	const perSecond = 100 // USER_HZ, everywhere
+	const perSecond = 100 // USER_HZ, the same on every Linux
 	_, rest, _ := strings.Cut(read(b, file), ") ")
-	fields := strings.Fields(rest) // from the third on
+	fields := strings.Fields(rest) // from the third field on
 	ticks := 0
 	for _, field := range fields[11:13] {
 		n, err := strconv.Atoi(field)
@@ -266,7 +266,7 @@ func read(b *testing.B, file string) string {
 	b.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
-		b.Skipf("this system does not tell what a process used: %v", err)
+		b.Skipf("this system does not report the usage of processes: %v", err)
 	}
 	return string(text)
 }

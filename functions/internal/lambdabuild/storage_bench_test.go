@@ -22,13 +22,13 @@ func BenchmarkStorage(b *testing.B) {
 	for _, orgs := range setting(b, "BENCH_ORGS", "1000") {
 		b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
 			for b.Loop() {
-				stored(b, orgs)
+				measureStorage(b, orgs)
 			}
 		})
 	}
 }
 
-func stored(b *testing.B, orgs int) {
+func measureStorage(b *testing.B, orgs int) {
 	b.Helper()
 	b.StopTimer()
 	defer b.StartTimer()
@@ -47,7 +47,7 @@ func stored(b *testing.B, orgs int) {
 	})
 	population := demo.Options{Orgs: orgs, Drift: 0.01, Plain: true, Seed: 1, Now: time.Now().UTC().Truncate(time.Second)}
 	s := newStackIn(b, mysqltest.NewOn(b, server), population, stripetest.Options{})
-	logged := s.binlogBytes()
+	binlogBefore := s.binlogBytes()
 
 	runID := s.enumerateAll(s.function("enumerator"), `{"strategy":"sweep"}`)
 	b.ReportMetric(s.bytesPerRow("reconciliation_snapshots"), "B/snapshot-row")
@@ -56,7 +56,7 @@ func stored(b *testing.B, orgs int) {
 	stop()
 	s.outcome(runID)
 
-	b.ReportMetric(float64(s.binlogBytes()-logged)/float64(orgs), "binlog-B/org")
+	b.ReportMetric(float64(s.binlogBytes()-binlogBefore)/float64(orgs), "binlog-B/org")
 	b.ReportMetric(s.bytesPerRow("reconciliation_items"), "B/item")
 	b.ReportMetric(float64(s.bytes(`reconciliation\_%`)-s.bytes(`reconciliation\_snapshots`))/float64(orgs), "kept-B/org")
 	b.ReportMetric(float64(s.bytes(`organizations`)+s.bytes(`subscriptions`))/float64(orgs), "application-B/org")

@@ -1,4 +1,4 @@
-// Hello is a Lambda function that does nothing: what the start of the others is measured against.
+// Hello is a Lambda function that does nothing. Its start is compared with the start of the others.
 package main
 
 import (

@@ -10,7 +10,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/demo"
 )
 
-// If Lambda ended the aggregator, no reason would be logged, and its whole batch would be delivered again at once.
+// If Lambda ended the aggregator at its timeout, the log would have no reason, and the whole batch would be delivered
+// again at once.
 func TestAggregatorAnswersInTimeIfDatabaseHangs(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	s.timeout = 5 * time.Second
@@ -23,22 +24,22 @@ func TestAggregatorAnswersInTimeIfDatabaseHangs(t *testing.T) {
 	}
 	answer, err := aggregator.HandleSQS(t.Context(), batch)
 	if err != nil || len(answer.BatchItemFailures) != 3 {
-		t.Errorf("%+v, %v", answer, err)
+		t.Errorf("the aggregator returned %+v, %v, want 3 failed messages", answer, err)
 	}
 	if _, err := aggregator.Invoke(t.Context(), []byte(`{"tick":true}`)); err == nil || strings.Contains(err.Error(), "timed out after") {
-		t.Errorf("the tick ends with %v", err)
+		t.Errorf("the tick returned %v, want an error before the timeout", err)
 	}
 	for _, message := range []string{"progress message returned to the queue", "the invocation failed"} {
 		s.awaitPrinted("aggregator", message)
 	}
 }
 
-// awaitPrinted waits for a function's output, which comes through a pipe, possibly after the answer.
+// awaitPrinted waits until the function's output has the text. The output comes through a pipe, possibly after the answer.
 func (s *stack) awaitPrinted(name, text string) {
 	s.Helper()
 	for deadline := time.Now().Add(patience); !strings.Contains(s.printed[name].String(), text); {
 		if time.Now().After(deadline) {
-			s.Fatalf("%s never prints %q", name, text)
+			s.Fatalf("%s did not print %q", name, text)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -19,8 +19,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// The database is unavailable from Sunday 03:00 on, for a starting program and for a warm one. The queue delivers the
-// schedule's event every quarter of an hour. After 23 hours the database is back: the event starts the week's run, once.
+// The database is unavailable from Sunday 03:00 on, for a starting process and for a warm one. The queue delivers the
+// schedule's event every 15 minutes. After 23 hours the database is available again, and the event starts the week's run
+// once.
 func TestScheduledRunSurvivesDatabaseOutage(t *testing.T) {
 	const every, outage = 15 * time.Minute, 23 * time.Hour
 	s := newStack(t, demo.Options{Orgs: 10, Seed: 3, Now: time.Now().UTC()})
@@ -36,32 +37,32 @@ func TestScheduledRunSurvivesDatabaseOutage(t *testing.T) {
 	scheduled.send(`{"scheduledFor":"` + scheduledRun + `"}`)
 	for at := time.Duration(0); at < outage; at += every {
 		switch {
-		case at < time.Hour: // no function starts
+		case at < time.Hour: // no process can start
 			scheduled.deliver(enumerator, false)
-		case at == time.Hour: // one starts for a tick and is warm from then on
-			database.open(true)
+		case at == time.Hour: // a process starts for a tick and is warm after that
+			database.setOpen(true)
 			s.invoke(enumerator, `{"resume":true}`)
-			database.open(false)
+			database.setOpen(false)
 			fallthrough
 		case at < 2*time.Hour:
 			scheduled.deliver(enumerator, false)
-		default: // the other hours are like these
+		default: // the other hours would be the same
 			scheduled.ignore()
 		}
 		clock.Advance(every)
 	}
-	database.open(true)
+	database.setOpen(true)
 	scheduled.deliver(enumerator, true)
 
 	if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ? AND status = 'running'`, scheduledRun); n != 1 {
-		t.Errorf("%d runs of that Sunday", n)
+		t.Errorf("%d scheduled runs are running, want 1", n)
 	}
 	if n := mysqltest.Value[int](t, s.db, `SELECT COUNT(*) FROM reconciliation_runs`); n != 1 {
-		t.Errorf("%d runs", n)
+		t.Errorf("%d runs, want 1", n)
 	}
 	clock.Advance(every)
 	if len(scheduled.receive()) != 0 || len(failed.receive()) != 0 {
-		t.Error("the message is still there, or was given up")
+		t.Error("the message is still in the queue, or in its dead-letter queue")
 	}
 }
 
@@ -72,7 +73,7 @@ type scheduledQueue struct {
 	url    string
 }
 
-// scheduledRuns creates both queues as the stack does: a message is given up after a day.
+// scheduledRuns creates both queues as the stack does. SQS moves a message to the dead-letter queue after a day.
 func scheduledRuns(t *testing.T, clock sqsserver.Clock, visibility time.Duration) (scheduled, failed scheduledQueue) {
 	t.Helper()
 	server, err := sqsserver.Start(sqsserver.Options{Clock: clock})
@@ -128,7 +129,7 @@ func (q scheduledQueue) receive() []types.Message {
 func (q scheduledQueue) ignore() {
 	q.Helper()
 	if n := len(q.receive()); n != 1 {
-		q.Fatalf("%d messages", n)
+		q.Fatalf("%d messages, want 1", n)
 	}
 }
 
@@ -137,11 +138,11 @@ func (q scheduledQueue) deliver(f *runtimeapi.Function, succeeds bool) {
 	q.Helper()
 	messages := q.receive()
 	if len(messages) != 1 {
-		q.Fatalf("%d messages", len(messages))
+		q.Fatalf("%d messages, want 1", len(messages))
 	}
 	_, err := f.HandleSQS(q.Context(), lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:scheduled-runs", messages))
 	if (err == nil) != succeeds {
-		q.Fatalf("the enumerator answers with %v", err)
+		q.Fatalf("the enumerator returned %v, want success: %t", err, succeeds)
 	}
 	if err != nil {
 		return
@@ -151,11 +152,11 @@ func (q scheduledQueue) deliver(f *runtimeapi.Function, succeeds bool) {
 	}
 }
 
-// gate is in front of the database. While it is closed, as at first, it breaks connections.
+// gate is a proxy in front of the database. While it is closed, it closes every connection. A new gate is closed.
 type gate struct {
 	port   int
 	target string
-	opened atomic.Bool
+	isOpen atomic.Bool
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -184,16 +185,16 @@ func newGate(t *testing.T, host string, port int) *gate {
 	})
 	t.Cleanup(func() {
 		_ = listener.Close()
-		g.open(false)
+		g.setOpen(false)
 		links.Wait()
 	})
 	return g
 }
 
-// open opens the gate, or closes it and breaks the open connections.
-func (g *gate) open(opened bool) {
-	g.opened.Store(opened)
-	if opened {
+// setOpen opens the gate, or closes it together with its connections.
+func (g *gate) setOpen(open bool) {
+	g.isOpen.Store(open)
+	if open {
 		return
 	}
 	g.mu.Lock()
@@ -206,7 +207,7 @@ func (g *gate) open(opened bool) {
 
 func (g *gate) pass(client net.Conn) {
 	defer func() { _ = client.Close() }()
-	if !g.opened.Load() {
+	if !g.isOpen.Load() {
 		return
 	}
 	server, err := net.Dial("tcp", g.target)
@@ -218,10 +219,10 @@ func (g *gate) pass(client net.Conn) {
 	g.conns = append(g.conns, client, server)
 	g.mu.Unlock()
 	var copies sync.WaitGroup
-	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+	for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
 		copies.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
-			_, _ = way[0].Close(), way[1].Close()
+			_, _ = io.Copy(pair[0], pair[1])
+			_, _ = pair[0].Close(), pair[1].Close()
 		})
 	}
 	copies.Wait()

@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// Lambda ends a start after 10 s and reports only that it timed out.
+// Lambda ends a start after 10 s and reports only a timeout.
 func TestStartFailsInTimeIfDatabaseIsSilent(t *testing.T) {
 	s := newStack(t, demo.Options{Orgs: 1, Seed: 1, Now: time.Now().UTC()})
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and does not answer
@@ -32,6 +32,6 @@ func TestStartFailsInTimeIfDatabaseIsSilent(t *testing.T) {
 		t.Errorf("the start took %s", took)
 	}
 	if !strings.Contains(s.printed["worker"].String(), "no answer within 4s") {
-		t.Errorf("the log does not say why: %s", s.printed["worker"])
+		t.Errorf("the log does not have the reason: %s", s.printed["worker"])
 	}
 }
