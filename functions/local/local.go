@@ -30,7 +30,7 @@ import (
 // localBackoff replaces the backoff of 30 s, which is too long for a person who waits.
 const localBackoff = time.Second
 
-// localReceives gives up after some minutes, because a person waits for the end.
+// localReceives ends the retries of a message after some minutes, because a person waits for the end.
 const localReceives = 12
 
 // runLocal reconciles once. Its error carries the exit code of the run's status.

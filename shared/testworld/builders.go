@@ -16,7 +16,7 @@ func changed[T any](v T, changes []func(*T)) T {
 	return v
 }
 
-// Organization is one of customer "cus_ID" that agrees with a subscription of price_pro.
+// Organization returns an organization of the customer "cus_ID", in sync with a subscription of price_pro.
 func Organization(id string, changes ...func(*appschema.Organization)) appschema.Organization {
 	return changed(appschema.Organization{
 		ID: id, Name: "Name of " + id, CreatedBy: "user-1", StripeCustomerID: new("cus_" + id),
@@ -24,7 +24,7 @@ func Organization(id string, changes ...func(*appschema.Organization)) appschema
 	}, changes)
 }
 
-// Row is the organization's subscriptions row, of subscription "sub_ID".
+// Row returns the organization's subscriptions row, of the subscription "sub_ID".
 func Row(id string, changes ...func(*appschema.Subscription)) appschema.Subscription {
 	return changed(appschema.Subscription{
 		ID: "row-" + id, OrgID: id, StripeSubscriptionID: new("sub_" + id), StripePriceID: new("price_pro"), StripeCustomerID: new("cus_" + id),
@@ -33,7 +33,7 @@ func Row(id string, changes ...func(*appschema.Subscription)) appschema.Subscrip
 	}, changes)
 }
 
-// Subscription is "sub_ID" of customer "cus_ID", active at price_pro.
+// Subscription returns the active subscription "sub_ID" of the customer "cus_ID", with price_pro.
 func Subscription(id string, changes ...func(*stripetest.Subscription)) stripetest.Subscription {
 	return changed(stripetest.Subscription{
 		ID: "sub_" + id, CustomerID: "cus_" + id, Status: "active", PriceID: "price_pro",
@@ -63,12 +63,12 @@ func (w *World) insert(orgs []appschema.Organization, rows []appschema.Subscript
 	}
 }
 
-// Sub puts a [Subscription] into Stripe.
+// Sub adds a [Subscription] to Stripe.
 func (w *World) Sub(id string, changes ...func(*stripetest.Subscription)) {
 	w.Stripe.PutSubscription(Subscription(id, changes...))
 }
 
-// Subscriber makes an organization, its row and its subscription; the row does not know of the changes.
+// Subscriber adds an organization, its row and its subscription in Stripe. The changes apply to the subscription only.
 func (w *World) Subscriber(id string, changes ...func(*stripetest.Subscription)) {
 	w.Helper()
 	w.Org(id)
@@ -76,7 +76,7 @@ func (w *World) Subscriber(id string, changes ...func(*stripetest.Subscription))
 	w.Sub(id, changes...)
 }
 
-// Subscribers makes many at once, in sync.
+// Subscribers adds organizations that are in sync, many in a statement.
 func (w *World) Subscribers(ids ...string) {
 	w.Helper()
 	const atOnce = 500
@@ -93,26 +93,26 @@ func (w *World) Subscribers(ids ...string) {
 	}
 }
 
-// WithoutCustomer records no customer.
+// WithoutCustomer removes the organization's customer.
 func WithoutCustomer(o *appschema.Organization) { o.StripeCustomerID = nil }
 
-// Free is on the free tier.
+// Free puts the organization on the free tier.
 func Free(o *appschema.Organization) { o.SubscriptionTier, o.SubscriptionStatus = "free", "canceled" }
 
-// Canceled ended two days before the start.
+// Canceled cancels the subscription two days before [Start].
 func Canceled(s *stripetest.Subscription) {
 	s.Status, s.CanceledAt, s.EndedAt = "canceled", Start.Add(-48*time.Hour).Unix(), Start.Add(-47*time.Hour).Unix()
 }
 
-// PastDue is not paid.
+// PastDue makes the subscription past_due.
 func PastDue(s *stripetest.Subscription) { s.Status = "past_due" }
 
-// Price is of this price.
+// Price gives the subscription this price.
 func Price(id string) func(*stripetest.Subscription) {
 	return func(s *stripetest.Subscription) { s.PriceID = id }
 }
 
-// Numbered returns "org-000" and so on.
+// Numbered returns n ids: "org-000", "org-001" and so on.
 func Numbered(n int) []string {
 	ids := make([]string, n)
 	for i := range ids {
@@ -121,10 +121,10 @@ func Numbered(n int) []string {
 	return ids
 }
 
-// DryRun writes nothing to the application's tables.
+// DryRun makes the run a dry run.
 func DryRun(r *billing.Run) { r.DryRun = true }
 
-// OpenRun opens a running run over the organizations, as an enumerator leaves it.
+// OpenRun opens a run over the organizations, in the state after its enumeration.
 func (w *World) OpenRun(id string, orgIDs []string, changes ...func(*billing.Run)) {
 	w.Helper()
 	run := changed(billing.Run{

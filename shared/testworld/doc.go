@@ -1,6 +1,6 @@
-// Package testworld is what tests run the pipeline in: a database with all tables, a fake Stripe and queues over HTTP,
-// and a clock that moves only when the test says so. Tests only may import it.
+// Package testworld has everything that tests of the pipeline need: a database with all tables, a fake Stripe and queues
+// over HTTP, and a clock that only the test advances. Only tests may import it.
 //
-// [New] makes a [World]; its methods create organizations and runs, build the pipeline's steps, and read what is left.
-// [Hooks] stand between a step and all that it calls; a [Killer] ends a step at its n-th call.
+// [New] returns a [World]. Its methods create organizations and runs, build the pipeline's steps, and read the results.
+// A step calls its [Hooks] before and after each call to the outside. A [Killer] ends a step at its n-th call.
 package testworld

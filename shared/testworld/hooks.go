@@ -11,15 +11,15 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Hooks are called around each call of a step: of methods of Stripe and the queues, and of what goes to the database,
-// as [mysqltest.Interceptor] names it.
+// Hooks are functions that a step calls before and after each of its calls: to Stripe and the queues, named by the
+// method, and to the database, named as for a [mysqltest.Interceptor].
 type Hooks struct {
-	Before func(ctx context.Context, call string) error // an error keeps the call from happening
-	After  func(ctx context.Context, call string) error // an error takes the place of the call's answer
+	Before func(ctx context.Context, call string) error // an error prevents the call
+	After  func(ctx context.Context, call string) error // an error replaces the call's answer
 	Killer *Killer
 }
 
-// Do makes the call with its hooks.
+// Do makes the call, and calls the hooks before and after it.
 func (h *Hooks) Do(ctx context.Context, call string, effect func() error) error {
 	if h == nil {
 		return effect()
@@ -43,7 +43,7 @@ func (h *Hooks) Do(ctx context.Context, call string, effect func() error) error 
 	return err
 }
 
-// InTransaction reports whether the call comes between the begin of a transaction and its end.
+// InTransaction reports whether the call is between the begin of a transaction and its end.
 func InTransaction(call string) bool {
 	return strings.HasPrefix(call, "in ") || strings.HasPrefix(call, "commit ")
 }
@@ -51,8 +51,8 @@ func InTransaction(call string) bool {
 // ErrKilled is the answer to every call of a killed process.
 var ErrKilled error = &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonInternal, Message: "the process was killed"}
 
-// Killer ends a process at its n-th call to the outside, before or after the call's effect. After that nothing
-// the process does has an effect, cleaning up included.
+// Killer ends a process at its n-th call to the outside, before or after the call's effect. After that no call of the
+// process has an effect, not even to clean up.
 type Killer struct {
 	At    int // 0: never
 	After bool
@@ -62,10 +62,10 @@ type Killer struct {
 	dead  bool
 }
 
-// Hooks kill at what they are called for.
+// Hooks returns hooks that count the calls and kill the process.
 func (k *Killer) Hooks() *Hooks { return &Hooks{Killer: k} }
 
-// HTTP kills at the client's requests.
+// HTTP returns a client whose requests count as calls of the process.
 func (k *Killer) HTTP(client *http.Client) *KillerHTTP { return &KillerHTTP{k, client} }
 
 // Dead reports whether the process was killed.

@@ -14,14 +14,15 @@ type Lines struct {
 	buf bytes.Buffer
 }
 
-// Write adds them.
+// Write adds lines.
 func (b *Lines) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
-// Lines returns those for which the member has the value; an empty member asks for all.
+// Lines returns the lines whose member has the value, or any value if value is nil. If member is empty, it returns all
+// lines.
 func (b *Lines) Lines(t testing.TB, member string, value any) []map[string]any {
 	t.Helper()
 	b.mu.Lock()
@@ -30,7 +31,7 @@ func (b *Lines) Lines(t testing.TB, member string, value any) []map[string]any {
 	for line := range strings.Lines(b.buf.String()) {
 		var parsed map[string]any
 		if err := json.Unmarshal([]byte(line), &parsed); err != nil {
-			t.Fatalf("%q is no JSON: %v", line, err)
+			t.Fatalf("%q is not JSON: %v", line, err)
 		}
 		if got, ok := parsed[member]; member == "" || (ok && (value == nil || got == value)) {
 			all = append(all, parsed)

@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// Proxy passes requests to the fake Stripe, notes them, and answers for it where the test wants that.
+// Proxy passes requests to the fake Stripe and records them. It answers some requests itself if the test wants that.
 type Proxy struct {
 	to     http.Handler
 	server *httptest.Server
 
-	Refuse func(*http.Request) bool // what answers 400
+	Refuse func(*http.Request) bool // whether to answer the request with 400
 
 	mu     sync.Mutex
-	broken map[string]bool // paths that answer 500
-	paths  []string        // of every request
+	broken map[string]bool // paths whose requests are answered with 500
+	paths  []string        // the paths of all requests
 	done   []Answered
 }
 
@@ -26,16 +26,16 @@ type Answered struct {
 	Status int
 }
 
-// noting keeps the status of what is written.
-type noting struct {
+// statusRecorder records the status of the answer.
+type statusRecorder struct {
 	http.ResponseWriter
 
 	status int
 }
 
-func (n *noting) WriteHeader(status int) {
-	n.status = status
-	n.ResponseWriter.WriteHeader(status)
+func (s *statusRecorder) WriteHeader(status int) {
+	s.status = status
+	s.ResponseWriter.WriteHeader(status)
 }
 
 // ServeHTTP answers for Stripe.
@@ -56,14 +56,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`{"error":{"type":"invalid_request_error","message":"this is refused"}}`))
 		return
 	}
-	n := &noting{w, http.StatusOK}
-	p.to.ServeHTTP(n, r)
+	answer := &statusRecorder{w, http.StatusOK}
+	p.to.ServeHTTP(answer, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done = append(p.done, Answered{r.URL, n.status})
+	p.done = append(p.done, Answered{r.URL, answer.status})
 }
 
-// Taken returns the paths of the requests since it was last called.
+// Taken returns the paths of the requests since its last call.
 func (p *Proxy) Taken() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +72,7 @@ func (p *Proxy) Taken() []string {
 	return paths
 }
 
-// Answers returns the requests that were answered since it was last called.
+// Answers returns the requests that Stripe answered since its last call.
 func (p *Proxy) Answers() []Answered {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,7 +81,7 @@ func (p *Proxy) Answers() []Answered {
 	return done
 }
 
-// Break has requests for the path fail.
+// Break makes requests for the path fail.
 func (p *Proxy) Break(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

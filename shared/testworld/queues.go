@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 )
 
-// Visibility of a received message ends after this: it is long, so that only a step makes a message visible earlier.
+// Visibility is the queues' visibility timeout. It is so long that only a step makes a message visible again.
 const Visibility = 6 * time.Minute
 
 func (w *World) startQueues() {
@@ -40,20 +40,20 @@ func (w *World) startQueues() {
 	}
 }
 
-// Connections returns an HTTP client with its own connections: an abandoned request closes its connection, and must
-// not close another process's.
+// Connections returns an HTTP client with its own connections, because an abandoned request closes its connection and
+// must not close that of another process.
 func (w *World) Connections() *http.Client {
 	client := sqsserver.HTTPClient()
 	w.Cleanup(client.CloseIdleConnections)
 	return client
 }
 
-// QueueClient returns an SQS client that tries nothing twice.
+// QueueClient returns an SQS client that does not retry.
 func (w *World) QueueClient(through sqs.HTTPClient) *sqs.Client {
 	return sqs.NewFromConfig(w.SQS.AWSConfig(), func(o *sqs.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, through })
 }
 
-// Receive takes what is visible in a queue.
+// Receive receives all visible messages of a queue.
 func (w *World) Receive(url string) []types.Message {
 	w.Helper()
 	var all []types.Message
@@ -72,7 +72,7 @@ func (w *World) Receive(url string) []types.Message {
 	}
 }
 
-// Received takes what is visible out of a queue and returns the bodies.
+// Received receives and deletes all visible messages of a queue, and returns their bodies.
 func (w *World) Received(url string) []string {
 	w.Helper()
 	messages := w.Receive(url)
@@ -97,15 +97,15 @@ func Bodies(messages []types.Message) []string {
 	return all
 }
 
-// SentWork takes a run's messages out of the work queue and returns their organizations, sorted, repeated as often
-// as they were sent.
+// SentWork receives and deletes a run's messages in the work queue. It returns their organizations, sorted, each as often
+// as it was sent.
 func (w *World) SentWork(runID string) []string {
 	w.Helper()
 	var orgs []string
 	for _, body := range w.Received(w.Work) {
 		work, err := sqsqueue.DecodeWork(body)
 		if err != nil || work.RunID != runID {
-			w.Errorf("message %s of another run, or unreadable: %v", body, err)
+			w.Errorf("the message %s is of another run or unreadable: %v", body, err)
 		}
 		orgs = append(orgs, work.OrgID)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// Exec runs a statement.
+// Exec executes a statement.
 func (w *World) Exec(statement string, args ...any) {
 	w.Helper()
 	w.DB.MustExec(w.TB, statement, args...)
@@ -23,7 +23,7 @@ func (w *World) Count(query string, args ...any) int {
 	return mysqltest.Value[int](w.TB, w.DB, query, args...)
 }
 
-// Run returns a run, or nothing where there is none.
+// Run returns a run, or the zero value if it does not exist.
 func (w *World) Run(id string) billing.Run {
 	w.Helper()
 	runs, err := w.Store.Runs(w.Context(), []string{id})
@@ -33,13 +33,13 @@ func (w *World) Run(id string) billing.Run {
 	return runs[id]
 }
 
-// Status returns a run's.
+// Status returns a run's status.
 func (w *World) Status(id string) billing.RunStatus {
 	w.Helper()
 	return w.Run(id).Status
 }
 
-// CountRuns returns how many runs there are.
+// CountRuns returns the number of runs.
 func (w *World) CountRuns() int {
 	w.Helper()
 	return w.Count(`SELECT COUNT(*) FROM reconciliation_runs`)
@@ -74,7 +74,7 @@ func (w *World) Texts(query string, args ...any) []string {
 	return mysqltest.Values[string](w.TB, w.DB, query, args...)
 }
 
-// Checksum is of the application's tables.
+// Checksum returns a checksum of the application's tables.
 func (w *World) Checksum() string {
 	w.Helper()
 	sum, err := appschema.Checksum(w.Context(), w.DB.DB)
@@ -84,7 +84,8 @@ func (w *World) Checksum() string {
 	return sum
 }
 
-// Cells is the content of the application's tables: table, row and column to value.
+// Cells is the content of the application's tables. The key of a value is its organization, "TABLE:ROW" and
+// "TABLE.COLUMN".
 type Cells map[[3]string]string
 
 // Cells reads every column of every row.
@@ -100,7 +101,7 @@ func (w *World) CellsOf(pattern string) Cells {
 	return all
 }
 
-// readCells names a row by the organization it belongs to and its id.
+// readCells adds the rows of a table. owner is the column with the organization's id.
 func (w *World) readCells(all Cells, table, owner, pattern string) {
 	w.Helper()
 	rows, err := w.DB.QueryContext(w.Context(), `SELECT `+owner+`, t.* FROM `+table+` t WHERE `+owner+` LIKE ?`, pattern)
@@ -134,15 +135,15 @@ func (w *World) readCells(all Cells, table, owner, pattern string) {
 	}
 }
 
-// Of returns those of one table.
+// Of returns the cells of one table.
 func (c Cells) Of(table string) Cells {
 	some := maps.Clone(c)
 	maps.DeleteFunc(some, func(key [3]string, _ string) bool { return !strings.HasPrefix(key[1], table+":") })
 	return some
 }
 
-// ChangedSince returns the columns whose value differs, by organization; of a new row those with
-// a value.
+// ChangedSince returns the columns whose values differ, by organization. Of a new row it returns the columns that are
+// not NULL.
 func (c Cells) ChangedSince(before Cells) map[string][]string {
 	changed := map[string][]string{}
 	for key, value := range c {
@@ -158,7 +159,7 @@ func (c Cells) ChangedSince(before Cells) map[string][]string {
 	return changed
 }
 
-// WithoutTimestamps leaves out what the database itself writes.
+// WithoutTimestamps returns the cells without the timestamps that the database itself writes.
 func (c Cells) WithoutTimestamps() Cells {
 	rest := maps.Clone(c)
 	maps.DeleteFunc(rest, func(key [3]string, _ string) bool {

@@ -8,8 +8,8 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// Webhook is the application's handler of Stripe's events. It writes an event's payload as it is, the row first and the
-// organization after, without a transaction.
+// Webhook is the application's handler of Stripe's events. It writes an event's payload as it is: first the row, then the
+// organization, without a transaction.
 type Webhook struct {
 	DB    *sql.DB
 	Tiers map[string]string // by price
@@ -24,7 +24,7 @@ func (w *World) Webhook() Webhook {
 	return Webhook{w.DB.DB, tiers}
 }
 
-// Handle makes all statements of an event, with a pause between them.
+// Handle executes all statements of an event, with pauses between them.
 func (h Webhook) Handle(ctx context.Context, org string, sub stripetest.Subscription, pause func()) error {
 	if err := h.insertRow(ctx, org); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (h Webhook) Handle(ctx context.Context, org string, sub stripetest.Subscrip
 	return h.WriteOrganization(ctx, org, sub)
 }
 
-// WriteRow makes the statements for the organization's row.
+// WriteRow executes the statements for the organization's row.
 func (h Webhook) WriteRow(ctx context.Context, org string, sub stripetest.Subscription) error {
 	if err := h.insertRow(ctx, org); err != nil {
 		return err
@@ -63,14 +63,14 @@ func (h Webhook) updateRow(ctx context.Context, org string, sub stripetest.Subsc
 	return err
 }
 
-// WriteOrganization makes the statement for the organization.
+// WriteOrganization executes the statement for the organization.
 func (h Webhook) WriteOrganization(ctx context.Context, org string, sub stripetest.Subscription) error {
 	_, err := h.DB.ExecContext(ctx, `UPDATE organizations SET stripe_customer_id = ?, subscription_tier = ?, subscription_status = ?, trial_ends_at = ? WHERE id = ?`,
 		sub.CustomerID, h.Tier(sub), OrgStatus(sub.Status), date(sub.TrialEnd), org)
 	return err
 }
 
-// Tier is what the application makes of a subscription.
+// Tier returns the tier that the application derives from a subscription.
 func (h Webhook) Tier(sub stripetest.Subscription) string {
 	switch sub.Status {
 	case "canceled", "incomplete", "incomplete_expired", "paused":
@@ -82,7 +82,7 @@ func (h Webhook) Tier(sub stripetest.Subscription) string {
 	return "starter"
 }
 
-// RowStatus is a status of Stripe's as a subscriptions row has it.
+// RowStatus returns the status in a subscriptions row for a status in Stripe.
 func RowStatus(status string) string {
 	if status == "paused" {
 		return "incomplete"
@@ -90,7 +90,7 @@ func RowStatus(status string) string {
 	return status
 }
 
-// OrgStatus is a status of Stripe's as an organization has it.
+// OrgStatus returns the status of an organization for a status in Stripe.
 func OrgStatus(status string) string {
 	switch status {
 	case "unpaid":
@@ -102,7 +102,7 @@ func OrgStatus(status string) string {
 	}
 }
 
-// date is a time of Stripe's as the tables have it.
+// date converts Stripe's time to a value of the tables.
 func date(seconds int64) sql.NullTime {
 	return sql.NullTime{Time: time.Unix(seconds, 0).UTC(), Valid: seconds != 0}
 }

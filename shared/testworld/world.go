@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	// Start is what the clock shows at first.
+	// Start is the clock's time at the beginning.
 	Start = time.Date(2026, time.November, 22, 3, 0, 0, 0, time.UTC)
 	// Created is when organizations and subscriptions were created.
 	Created = time.Date(2026, time.January, 10, 9, 30, 0, 0, time.UTC)
@@ -29,16 +29,16 @@ var (
 	// PeriodEnd is its end.
 	PeriodEnd = time.Date(2026, time.December, 10, 9, 30, 0, 0, time.UTC)
 
-	// Rules know price_starter, price_pro and price_max.
+	// Rules list price_starter, price_pro and price_max.
 	Rules = billing.Rules{Prices: map[string]billing.Tier{
 		"price_starter": billing.TierStarter, "price_pro": billing.TierPro, "price_max": billing.TierMax,
 	}}
 
-	// Quick retries in place as in production, without its pauses.
+	// Quick retries in place as in production, with very short pauses.
 	Quick = pipeline.Retry{Base: time.Millisecond}
 )
 
-// World is everything outside of the pipeline.
+// World is the surroundings of the pipeline.
 type World struct {
 	testing.TB
 
@@ -46,9 +46,9 @@ type World struct {
 	DB     *mysqltest.DB
 	Store  *mysqlstore.Store
 	Stripe *stripetest.Server
-	Proxy  Proxy // before Stripe
+	Proxy  Proxy // in front of Stripe
 	Clock  *sqsserver.ManualClock
-	Now    func() time.Time // of the steps, at first the clock's
+	Now    func() time.Time // the steps' clock; at the beginning it is Clock
 
 	SQS                       *sqsserver.Server
 	Queues                    *sqs.Client
@@ -59,7 +59,7 @@ type World struct {
 	pools []*sql.DB // of processes with hooks
 }
 
-// New returns a world without organizations, which ends with the test.
+// New returns a world without organizations. It is closed when the test ends.
 func New(t testing.TB) *World {
 	t.Helper()
 	w := Unmigrated(t)
@@ -69,7 +69,7 @@ func New(t testing.TB) *World {
 	return w
 }
 
-// Unmigrated is New without this system's own tables.
+// Unmigrated returns a world without this system's own tables.
 func Unmigrated(t testing.TB) *World {
 	t.Helper()
 	w := &World{TB: t, Rules: Rules, DB: mysqltest.New(t), Clock: sqsserver.NewManualClock(Start)}
@@ -89,17 +89,17 @@ func Unmigrated(t testing.TB) *World {
 	return w
 }
 
-// Environ returns the variables that name the database and Stripe to a program.
+// Environ returns environment variables for a program that uses this database and Stripe.
 func (w *World) Environ() map[string]string {
 	environ := w.DB.Environ()
 	environ["STRIPE_SECRET_KEY"], environ["STRIPE_API_BASE"] = w.Stripe.Key(), w.Proxy.server.URL
 	return environ
 }
 
-// Ahead is a clock that is wrong by so much.
+// Ahead returns a clock that is ahead by this duration.
 func (w *World) Ahead(by time.Duration) func() time.Time {
 	return func() time.Time { return w.Clock.Now().Add(by) }
 }
 
-// Logger writes to Logs.
+// Logger returns a logger that writes to Logs.
 func (w *World) Logger() *slog.Logger { return telemetry.NewLogger(&w.Logs, slog.LevelInfo) }

@@ -17,8 +17,8 @@ import (
 // fetchPause is the least time between two fetches of the secret: all of a worker's requests may be refused at once.
 const fetchPause = time.Second
 
-// rotation holds the configuration and fetches it anew once the secret's credentials are refused: a secret may be
-// rotated while a function lives. Its methods may be called concurrently.
+// rotation has the configuration, and fetches it again when the secret's credentials are refused: a secret may be
+// rotated during the life of a process. Its methods may be called concurrently.
 type rotation struct {
 	needs   []config.Need
 	log     *slog.Logger
@@ -29,7 +29,7 @@ type rotation struct {
 	fetched time.Time
 }
 
-// refresh returns the configuration, fetched anew if it still has the refused credentials.
+// refresh returns the configuration. It fetches the configuration again if that still has the refused credentials.
 func (r *rotation) refresh(ctx context.Context, stillRefused func(config.Config) bool) (config.Config, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
