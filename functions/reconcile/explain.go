@@ -77,7 +77,8 @@ func nextStepsOf(ctx context.Context, store *mysqlstore.Store, x explanation) (n
 	}
 }
 
-// allowOne: what writes the old state back is stopped first, else it undoes the repair again.
+// allowOne returns the steps for an undone repair. The person must first stop what writes the old state back, because it
+// would undo the repair again.
 func allowOne(orgID string) nextSteps {
 	return nextSteps{first: billing.ReasonNotRepeated.Advice().Do, commands: []string{billing.Summary{}.Command("reconcile org ORG --allow-downgrade", orgID)}}
 }

@@ -135,7 +135,7 @@ func writePage(ctx context.Context, w io.Writer, store *mysqlstore.Store, run bi
 	return report.HTML(ctx, w, about)
 }
 
-// showWritten says where the report is, on standard error if the report is on standard output.
+// showWritten prints where the report is. It prints to standard error if the report goes to standard output.
 func (c *command) showWritten(n written) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(n)

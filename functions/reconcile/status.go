@@ -46,7 +46,7 @@ The exit code says how the run ended; it is 0 for an open run that is not watche
 	return cmd
 }
 
-// first of the arguments; "" where there is none.
+// first returns the first argument, or "" if there is none.
 func first(args []string) string {
 	if len(args) == 0 {
 		return ""

@@ -36,7 +36,7 @@ func strategies() []string {
 	return names
 }
 
-// Check refuses flags that do not fit each other, or the organization or the run to resume where one is given.
+// Check refuses flags that contradict each other, the given organization or the given run to resume.
 func (r *StrategyFlags) Check(orgID, resume string) error {
 	catchUp := r.Strategy == string(billing.StrategyEvents)
 	switch {

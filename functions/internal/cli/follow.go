@@ -99,8 +99,8 @@ type latestRunStore interface {
 	LatestRun(ctx context.Context) (billing.Run, bool, error)
 }
 
-// ShowProgressWhile calls do and meanwhile shows the progress of the run with this id or, where the id is empty,
-// of the run that do starts. It ignores errors of the database: progress is a convenience.
+// ShowProgressWhile calls do and meanwhile shows the progress of the run with this id or, if the id is "", of the run
+// that do starts. It ignores errors of the database, because progress is only a convenience.
 func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *output.Progress, every time.Duration, runID string, do func() error) error {
 	began := time.Now().Add(-time.Minute) // the clocks may differ
 	looking, stop := context.WithCancel(ctx)

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// atMost is how many organizations are listed where one was meant.
+	// atMost is the number of organizations that are listed if a name is ambiguous.
 	atMost = 5
-	// patience bounds a search.
+	// patience is how long a search may take.
 	patience = 5 * time.Second
 )
 

@@ -42,7 +42,7 @@ func (p *Page) commands(indent int, commands []string) {
 	}
 }
 
-// toDo tells what the run's end, its reasons and its warnings ask of people.
+// toDo writes what people must do because of the run's end, its reasons and its warnings.
 func (p *Page) toDo(s billing.Summary, v View) {
 	p.ending(s, v)
 	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
@@ -75,7 +75,7 @@ func onlyOrganization(s billing.Summary) string {
 	return ""
 }
 
-// ending says what the status means and what comes next, where not all is well.
+// ending writes what the status means and what to do next, unless the run completed without a problem.
 func (p *Page) ending(s billing.Summary, v View) {
 	if s.Status == billing.RunCompleted && s.StatusReason == "" {
 		return

@@ -25,9 +25,9 @@ const (
 	labels = 42
 )
 
-// Page is text for people. On a terminal its lines wrap at words, and what needs attention has a
-// colour; in a file or a pipe each line stays whole and plain. What is written to it may come from
-// anywhere: it is cleaned.
+// Page is text for people. On a terminal its lines wrap at words, and the parts that need attention have a
+// colour. In a file or a pipe each line stays whole and plain. The page cleans all text, because the text may
+// come from anywhere.
 type Page struct {
 	to     io.Writer
 	text   strings.Builder
@@ -111,7 +111,7 @@ func (p *Page) WrapAt(columns int) {
 	}
 }
 
-// Width is what the lines are wrapped at; 0: they stay whole.
+// Width returns the column at which lines are wrapped, or 0 if they stay whole.
 func (p *Page) Width() int { return p.width }
 
 // Paragraphs writes text as wrapped paragraphs; lines that begin with blanks stay separate.

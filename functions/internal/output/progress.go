@@ -78,7 +78,7 @@ func (p *Progress) Tally(doing string, done int) {
 	p.line(text[:min(len(text), p.width()-1)])
 }
 
-// rate is units a second since it was first looked at.
+// rate returns the units a second since the first call for this unit.
 func (p *Progress) rate(unit string, done int) float64 {
 	now := p.now()
 	if p.first.unit != unit {
@@ -135,7 +135,7 @@ func bar(width int, doing, unit string, done, total int, rate float64) string {
 	return left + "[" + strings.Repeat("#", full) + strings.Repeat("-", room-full) + "]" + right
 }
 
-// pace is the rate and the time left; nothing where nothing has moved yet.
+// pace returns the rate and the remaining time, or "" if there is no progress yet.
 func pace(remaining int, rate float64) string {
 	if rate <= 0 {
 		return ""

@@ -12,17 +12,17 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// View is what people want to see of a run.
+// View selects the parts of a summary that people want to see.
 type View struct {
 	// OnlyErrors leaves out the organizations that are not in error, OnlyFigures all of them.
 	OnlyErrors, OnlyFigures bool
-	// Names are the organizations', by id: those that are known.
+	// Names are the known names of organizations, by id.
 	Names map[string]string
-	// Queued: the queues are still there, so the commands that work on them are shown.
+	// Queued is true if the queues still exist, so that commands that use them are shown.
 	Queued bool
 	// Window is the part of Stripe's event log that a catch-up read; nil for other runs.
 	Window *billing.Window
-	// Stored: so is the database, with what a summary has no room for.
+	// Stored is true if the database still exists, which has the details that a summary leaves out.
 	Stored bool
 }
 
@@ -234,7 +234,7 @@ func colourOfReason(reason billing.Reason) Colour {
 	}
 }
 
-// downgrades says what lowered access, and what the limit did or would do about it.
+// downgrades writes how many repairs lowered access, and their limit.
 func (p *Page) downgrades(s billing.Summary) {
 	p.Count(2, "downgrades", s.Downgrades, Plain)
 	if s.LimitShared {
@@ -250,7 +250,7 @@ func (p *Page) downgrades(s billing.Summary) {
 	}
 }
 
-// sweep says what only a sweep can tell.
+// sweep writes the results that only a sweep has.
 func (p *Page) sweep(s billing.Summary) {
 	if s.SweepAbandoned {
 		p.Line(2, "the sweep was abandoned, the log says why: each organization is read from Stripe, and orphans were not looked for")

@@ -82,7 +82,7 @@ func table(ctx context.Context, w io.Writer, header []string, items Items, rows 
 	return n, out.Error()
 }
 
-// changeRow is of one change, nil where the organization has none.
+// changeRow returns the row of one change. c is nil if the organization has no change.
 func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
 	event := eventCells(i.Cause)
 	var field, before, after string

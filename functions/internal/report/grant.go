@@ -5,7 +5,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
 )
 
-// move is a value before and after; both are empty where it is not known.
+// move is a value before and after the run. Both are "" if the value is unknown.
 type move struct{ before, after string }
 
 // tierOf is the organization's tier before and after: from the change of the organization's column, else of its

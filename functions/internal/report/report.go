@@ -12,27 +12,27 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// Run is what a report is about.
+// Run is the content of a report.
 type Run struct {
 	Summary billing.Summary
-	OrgID   string // the only organization of a run over one, else ""
-	// History holds runs over all organizations, the latest first.
+	OrgID   string // the organization of a run over one, otherwise ""
+	// History has the runs over all organizations, the latest first.
 	History   []mysqlstore.PastRun
-	Mode      config.Mode // of Stripe's dashboard; empty where it is not known
+	Mode      config.Mode // the mode of Stripe's dashboard, or "" if it is unknown
 	WrittenAt time.Time
 	Items     Items
 }
 
-// historyRuns is how many runs a report looks back on.
+// historyRuns is the number of earlier runs in a report.
 const historyRuns = 13
 
-// Of returns what a report of the run with this summary is about, but for the mode and the time.
+// Of returns the content of a report of the run with this summary, except the mode and the time.
 func Of(ctx context.Context, store *mysqlstore.Store, run billing.Run, s billing.Summary) (Run, error) {
 	history, err := store.RecentFullRuns(ctx, run.StartedAt, historyRuns)
 	if err != nil {
 		return Run{}, err
 	}
-	for i := range history { // a redrive may be ahead of what was written at the end
+	for i := range history { // after a redrive the summary is newer than the stored one
 		if history[i].ID == run.ID {
 			history[i].Totals = s
 		}

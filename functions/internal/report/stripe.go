@@ -11,7 +11,7 @@ var (
 	customerID     = regexp.MustCompile(`^cus_[A-Za-z0-9_]+$`)
 )
 
-// dashboard is the address of Stripe's dashboard, empty where the mode is not known.
+// dashboard returns the address of Stripe's dashboard, or "" if the mode is unknown.
 func dashboard(mode config.Mode) string {
 	switch mode {
 	case config.ModeLive:
