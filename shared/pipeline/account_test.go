@@ -48,10 +48,10 @@ func paidByNewCustomer(f *fixture) {
 func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
 	inBothStrategies(t, paidByNewCustomer, func(t *testing.T, f *fixture) {
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
-			t.Errorf("%s governs", item.SubscriptionID)
+			t.Errorf("the governing subscription is %s, want sub_new", item.SubscriptionID)
 		}
 		if got := f.Texts(`SELECT subscription_tier FROM organizations`); got[0] != "pro" {
-			t.Errorf("tier %s", got[0])
+			t.Errorf("the tier is %s, want pro", got[0])
 		}
 	})
 	t.Run("explain", func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAccessIsKeptIfOnlyMetadataConnectsTheNewCustomer(t *testing.T) {
 		f.Exec(`UPDATE reconciliation_sweeps SET state = 'abandoned'`)
 		f.deliver(f.Reconciler(nil), runID, "a")
 		if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
-			t.Errorf("%s governs", item.SubscriptionID)
+			t.Errorf("the governing subscription is %s, want sub_new", item.SubscriptionID)
 		}
 	})
 }
@@ -85,7 +85,7 @@ func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
 	end()
 	f.deliver(f.Reconciler(nil), runID, "a")
 	if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); len(item.Warnings) > 0 {
-		t.Errorf("warnings %v", item.Warnings)
+		t.Errorf("the warnings are %v, want none", item.Warnings)
 	}
 	if n := f.Stripe.Requests().SearchSubscriptions; n == 0 {
 		t.Error("the worker sent no search request")
@@ -102,7 +102,7 @@ func TestNoSearchIfAccessIsNotLowered(t *testing.T) {
 	f.deliver(f.Reconciler(nil), runID, "a", "b")
 	f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
 	if n := f.Stripe.Requests().SearchSubscriptions; n != 0 {
-		t.Errorf("%d searches", n)
+		t.Errorf("%d searches were sent, want none", n)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestAccountWithoutSearchLowersWithWarningAndLogsOnce(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		item := f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
 		if len(item.Warnings) != 1 || item.Warnings[0].Code != billing.WarnSearchUnavailable {
-			t.Errorf("%s: warnings %v", id, item.Warnings)
+			t.Errorf("the warnings of %s are %v, want only search_unavailable", id, item.Warnings)
 		}
 	}
 	if lines := f.Logs.Lines(t, "message", "the Stripe account has no search: access is lowered without looking for subscriptions that only metadata.orgId connects"); len(lines) != 1 {
@@ -163,7 +163,7 @@ func TestTierIsKeptIfPriceIsUnlisted(t *testing.T) {
 			f.wantItem(id, billing.OutcomeError, billing.ReasonTierUnresolved)
 		}
 		if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
-			t.Errorf("tiers %v", tiers)
+			t.Errorf("the tiers are %v, want only pro", tiers)
 		}
 	})
 }
@@ -242,7 +242,7 @@ func TestKeyOfOtherModeStopsRunAtEleventhOrganization(t *testing.T) {
 				t.Errorf("%d organizations have the error other_mode, want %d", n, errors)
 			}
 			if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
-				t.Errorf("tiers %v", tiers)
+				t.Errorf("the tiers are %v, want only pro", tiers)
 			}
 		})
 	}
@@ -261,7 +261,7 @@ func TestPanicFailsItsOrganizationOnly(t *testing.T) {
 	results := f.deliver(r, runID, "a", "b", "c")
 	f.wantResult(results["b"], pipeline.DeadLetter, billing.ReasonInternal)
 	if item := f.wantItem("b", billing.OutcomeError, billing.ReasonInternal); !strings.Contains(item.Error, "no such thing") {
-		t.Errorf("error %q", item.Error)
+		t.Errorf("the error is %q", item.Error)
 	}
 	for _, id := range []string{"a", "c"} {
 		f.wantItem(id, billing.OutcomeSynced, billing.ReasonRepaired)
@@ -299,7 +299,7 @@ func TestAccessIsNotLoweredIfSnapshotIsReplacedMeanwhile(t *testing.T) {
 	}})
 	f.deliver(r, runID, "a")
 	if item := f.wantItem("a", billing.OutcomeSynced, billing.ReasonRepaired); item.SubscriptionID != "sub_new" {
-		t.Errorf("%s governs", item.SubscriptionID)
+		t.Errorf("the governing subscription is %s, want sub_new", item.SubscriptionID)
 	}
 }
 
@@ -336,7 +336,7 @@ func TestSubscriptionRecordedTwiceIsConflictOfTheOrganizationThatMetadataDoesNot
 				}
 				f.wantItem("c", billing.OutcomeSkipped, billing.ReasonInSync)
 				if tiers := f.Texts(`SELECT DISTINCT subscription_tier FROM organizations`); len(tiers) != 1 || tiers[0] != "pro" {
-					t.Errorf("tiers %v", tiers)
+					t.Errorf("the tiers are %v, want only pro", tiers)
 				}
 			})
 		})
@@ -356,7 +356,7 @@ func TestSubscriptionRecordedElsewhereWithWhiteSpaceIsNotTaken(t *testing.T) {
 				f.wantItem("a", billing.OutcomeError, billing.ReasonSubscriptionConflict)
 				f.wantItem("b", billing.OutcomeSynced, billing.ReasonRepaired)
 				if rows := f.Texts(`SELECT CONCAT(org_id, ' ', stripe_subscription_id) FROM subscriptions`); len(rows) != 1 || rows[0] != "b sub_b" {
-					t.Errorf("rows %q", rows)
+					t.Errorf("the rows are %q", rows)
 				}
 			})
 		})
@@ -440,7 +440,7 @@ func TestIDOfOtherModeIsRepairedIfAnotherIDIsOfKeyMode(t *testing.T) {
 			}, func(t *testing.T, f *fixture) {
 				item := f.wantItem("a", test.outcome, test.reason)
 				if test.outcome == billing.OutcomeError && !strings.Contains(item.Error, "sub_stray") {
-					t.Errorf("error %q", item.Error)
+					t.Errorf("the error is %q", item.Error)
 				}
 				if diff := cmp.Diff(test.rows, f.Texts(`SELECT CONCAT(stripe_subscription_id, ' ', plan_tier, ' ', stripe_customer_id) FROM subscriptions ORDER BY id`)); diff != "" {
 					t.Error(diff)

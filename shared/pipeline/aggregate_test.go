@@ -100,10 +100,10 @@ func TestOpenRunIsNotClosed(t *testing.T) {
 		t.Errorf("%+v", tick)
 	}
 	if got := f.Status("pending"); got != billing.RunRunning {
-		t.Errorf("pending: %s", got)
+		t.Errorf("the run with a pending item is %s", got)
 	}
 	if got := f.Status("enumerating"); got != billing.RunEnumerating {
-		t.Errorf("enumerating: %s", got)
+		t.Errorf("the enumerating run is %s", got)
 	}
 	f.wantReports("Reconciliation completed", 0, 0)
 }
@@ -247,7 +247,7 @@ func TestSummaryIncludesTheLastItem(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := f.stored(); s.Downgrades != 1 || s.StripeRequests.Retrieve == 0 || s.Synchronized != 1 {
-		t.Errorf("%d downgrades, requests %+v, %d synchronized", s.Downgrades, s.StripeRequests, s.Synchronized)
+		t.Errorf("the summary has %d downgrades, the requests %+v and %d synchronized", s.Downgrades, s.StripeRequests, s.Synchronized)
 	}
 }
 
@@ -467,7 +467,7 @@ func TestFullRunEmitsMetricsOnce(t *testing.T) {
 		drift[line["Field"].(string)] = line["FieldDrift"]
 	}
 	if len(drift) != 15 || drift["subscriptions.canceled_at"] != 3.0 || drift["subscriptions.plan_tier"] != 1.0 || drift["subscriptions.status"] != 1.0 {
-		t.Errorf("drift by field: %v", drift)
+		t.Errorf("the drift by field is %v", drift)
 	}
 	if n := len(f.Metrics.Lines(t, "FieldDrift", nil)); n != 15 {
 		t.Errorf("%d metric lines have drift by field, want 15", n)

@@ -165,7 +165,7 @@ func TestRepairsAndRunEndAreAnnounced(t *testing.T) {
 	a.Announce(t.Context())
 	got := f.wantAllAnnounced(server.Events())
 	if len(got.repairs) < 4 || got.events != len(got.repairs)+1 {
-		t.Errorf("%d events, %d repairs", got.events, len(got.repairs))
+		t.Errorf("%d events announce %d repairs", got.events, len(got.repairs))
 	}
 	if diff := cmp.Diff(map[string][]string{runID: {"completed_with_errors"}}, got.ends); diff != "" {
 		t.Errorf("announced ends (-want +got)\n%s", diff)

@@ -130,7 +130,7 @@ func TestMetadataIsReadRegardlessOfCaseAndSpaces(t *testing.T) {
 	f.deliver(f.Reconciler(nil), runID, "typed")
 	item := f.wantItem("typed", billing.OutcomeSynced, billing.ReasonRepaired)
 	if want := []string{billing.FieldOrgTier, billing.FieldPlanTier}; !slices.Equal(fieldsOf(item.Changes), want) {
-		t.Errorf("changes %v, want %v", fieldsOf(item.Changes), want)
+		t.Errorf("the changed fields are %v, want %v", fieldsOf(item.Changes), want)
 	}
 }
 

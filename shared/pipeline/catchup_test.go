@@ -322,7 +322,7 @@ func TestCatchUpDoesNotStartWhileAnotherLists(t *testing.T) {
 	wantReason(t, err, billing.Permanent, billing.ReasonCatchUpListing)
 	f.Clock.Advance(2 * billing.LeaseTTL)
 	if f.CountRuns() != 1 || f.Run(second).ID != "" {
-		t.Errorf("%d runs", f.CountRuns())
+		t.Errorf("%d runs exist, want 1", f.CountRuns())
 	}
 	f.enumerate(f.catchUpEnumerator(nil), pipeline.Request{ResumeAll: true})
 

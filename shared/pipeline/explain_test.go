@@ -29,7 +29,7 @@ func TestExplainShowsTheWorkersPlanAndWritesNothing(t *testing.T) {
 		t.Errorf("the application's tables changed, %v", err)
 	}
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items`); n != 0 {
-		t.Errorf("%d items were written", n)
+		t.Errorf("%d items were written, want none", n)
 	}
 }
 

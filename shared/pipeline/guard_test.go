@@ -160,7 +160,7 @@ func TestDryRunDoesNotWithholdOrCountUndoneLowering(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 	if n := f.Run(runID).Downgrades; n != 0 {
-		t.Errorf("%d downgrades", n)
+		t.Errorf("the run counts %d downgrades, want 0", n)
 	}
 	f.OpenRun("again", []string{"org-1"}) // a dry run does not count as a repair
 	f.deliver(f.Reconciler(nil), "again", "org-1")

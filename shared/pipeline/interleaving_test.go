@@ -169,7 +169,7 @@ func (w *interleaving) changeStripe() {
 	}
 	sub, ok := w.Stripe.Subscription(id)
 	if !ok {
-		w.t.Fatalf("subscription %s is gone", id)
+		w.t.Fatalf("subscription %s does not exist", id)
 	}
 	if sub.Status != "canceled" { // a canceled subscription never changes again
 		changes[rapid.SampledFrom(slices.Sorted(maps.Keys(changes))).Draw(w.t, "change")](&sub)

@@ -509,7 +509,7 @@ func TestTwoWorkersWithTheSameMessagesHaveTheResultOfOne(t *testing.T) {
 		if s.outcome != billing.OutcomeError {
 			item.Revision = 1
 		} else if item.Revision > 2 {
-			t.Errorf("%s was written %d times", s.id, item.Revision)
+			t.Errorf("the item of %s was written %d times, want at most 2", s.id, item.Revision)
 		}
 		item.Revision = 1
 		s.check(t, item, before, after)
@@ -969,7 +969,7 @@ func TestBooleanValuesAboveOneAreTrue(t *testing.T) {
 	f.deliver(f.Reconciler(nil), runID, "cancels", "deleted")
 	item := f.wantItem("cancels", billing.OutcomeSynced, billing.ReasonRepaired)
 	if want := []billing.Change{{Field: billing.FieldCancelAtPeriodEnd, From: true, To: false}}; !cmp.Equal(want, item.Changes) {
-		t.Errorf("changes %+v, want %+v", item.Changes, want)
+		t.Errorf("the changes are %+v, want %+v", item.Changes, want)
 	}
 	f.wantItem("deleted", billing.OutcomeSkipped, billing.ReasonOrganizationDeleted)
 }
@@ -990,7 +990,7 @@ func TestRegainedAccessIsRestoredIfWriteAnswerIsLost(t *testing.T) {
 	}})
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if status := mysqltest.Value[string](t, f.DB, `SELECT status FROM subscriptions`); status != "active" {
-		t.Errorf("status %s, want active", status)
+		t.Errorf("the status is %s, want active", status)
 	}
 	item := f.wantItem("org-1", billing.OutcomeSynced, billing.ReasonRepaired)
 	if len(item.Changes) != 4 {
@@ -1022,7 +1022,7 @@ func TestRunFatalFailureStopsEveryRunOfTheBatch(t *testing.T) {
 	}
 	for _, id := range []string{runID, "run-2"} {
 		if got := f.Status(id); got != billing.RunStopped {
-			t.Errorf("%s is %s", id, got)
+			t.Errorf("run %s is %s, want stopped", id, got)
 		}
 	}
 }
@@ -1324,7 +1324,7 @@ func TestOpenCircuitBreakerReturnsTheRestWithoutRequests(t *testing.T) {
 		f.Stripe.ResetCounts()
 		results := f.deliver(r, runID, orgs...)
 		if n := f.Stripe.Requests().Total(); n != wantRequests {
-			t.Errorf("%d requests, want %d", n, wantRequests)
+			t.Errorf("%d requests were sent, want %d", n, wantRequests)
 		}
 		return results
 	}
