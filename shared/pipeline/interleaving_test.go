@@ -23,10 +23,10 @@ import (
 // interleavings is the number of random interleavings that a test tries. The variable INTERLEAVINGS changes it.
 const interleavings = 300
 
-// interleaving is one random order of the calls of two workers, the changes in Stripe and the writes of the
-// application's webhook, all for one organization. Only one party acts at a time, and a step of a worker is one call.
-// So the test knows what the tables hold at each call.
-type interleaving struct {
+// interleavedWorld has one organization, two workers, Stripe and the application's webhook. It executes the workers'
+// calls, the changes in Stripe and the webhook's statements in a random order. Only one party acts at a time, and a step
+// of a worker is one call. So the test knows the tables' values at each call.
+type interleavedWorld struct {
 	*fixture
 
 	client     *stripesource.Client // shared by all interleavings, because each client has its own connections
@@ -63,7 +63,7 @@ func tryInterleavings(t *testing.T, f *fixture, catchUp bool) {
 	n, writes := 0, 0
 	check := func(t *rapid.T) {
 		n++
-		w := newInterleaving(f, client, t, n, catchUp)
+		w := newInterleavedWorld(f, client, t, n, catchUp)
 		defer w.stop()
 		w.changeStripe()
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -98,8 +98,8 @@ func fromEnvironment(t *testing.T, name string, defaultValue int) int {
 	return n
 }
 
-func newInterleaving(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchUp bool) *interleaving {
-	w := &interleaving{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
+func newInterleavedWorld(f *fixture, client *stripesource.Client, t *rapid.T, n int, catchUp bool) *interleavedWorld {
+	w := &interleavedWorld{fixture: f, client: client, t: t, org: fmt.Sprintf("org-%d", n), run: fmt.Sprintf("run-%d", n)}
 	f.Sub(w.org)
 	// The record has a row and a customer, or one of them. The webhook or a worker adds the other.
 	switch rapid.SampledFrom([]string{"both", "both", "row", "customer"}).Draw(t, "recorded") {
@@ -126,7 +126,7 @@ func newInterleaving(f *fixture, client *stripesource.Client, t *rapid.T, n int,
 }
 
 // step lets one party do one thing.
-func (w *interleaving) step() {
+func (w *interleavedWorld) step() {
 	switch rapid.SampledFrom([]string{"worker", "worker", "worker", "worker", "Stripe", "webhook", "webhook", "late webhook"}).Draw(w.t, "who") {
 	case "worker":
 		w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(w.t, "worker")].step()
@@ -161,7 +161,7 @@ var changes = map[string]func(*stripetest.Subscription){
 
 // changeStripe changes the subscription or adds a new one of the customer. Stripe sends an event with the new state; a
 // third of the events is lost.
-func (w *interleaving) changeStripe() {
+func (w *interleavedWorld) changeStripe() {
 	id := "sub_" + w.org
 	if rapid.IntRange(0, 5).Draw(w.t, "new subscription") == 0 {
 		id = "sub_new_" + w.org
@@ -183,7 +183,7 @@ func (w *interleaving) changeStripe() {
 
 // webhook makes the application's webhook execute its next statement. The first statement of an event writes the row,
 // the second writes the organization.
-func (w *interleaving) webhook() {
+func (w *interleavedWorld) webhook() {
 	if w.secondHalf != nil {
 		w.secondHalf()
 		w.secondHalf = nil
@@ -199,14 +199,14 @@ func (w *interleaving) webhook() {
 	w.secondHalf = func() { w.must(w.Webhook().WriteOrganization(w.Context(), w.org, sub)) }
 }
 
-func (w *interleaving) must(err error) {
+func (w *interleavedWorld) must(err error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 // settle lets the webhook and the workers finish. Then it executes one more run and checks that no drift is left.
-func (w *interleaving) settle() {
+func (w *interleavedWorld) settle() {
 	for w.secondHalf != nil || len(w.unhandled) > 0 {
 		w.webhook()
 	}
@@ -237,7 +237,7 @@ func (w *interleaving) settle() {
 }
 
 // plan compares the record with Stripe as both are now.
-func (w *interleaving) plan() billing.Plan {
+func (w *interleavedWorld) plan() billing.Plan {
 	records, err := w.Store.Records(w.Context(), []string{w.org})
 	if err != nil {
 		w.t.Fatal(err)
@@ -255,7 +255,7 @@ func (w *interleaving) plan() billing.Plan {
 
 // checkItem checks that the organization has one outcome in the run, and that the run counts it as a downgrade exactly
 // if a recorded change lowers access.
-func (w *interleaving) checkItem(run string) {
+func (w *interleavedWorld) checkItem(run string) {
 	item := w.Item(run, w.org)
 	if item.Reason == billing.ReasonNotRepeated { // another run wrote these changes, and the webhook undid them
 		item.Changes = nil
@@ -271,7 +271,7 @@ func (w *interleaving) checkItem(run string) {
 	}
 }
 
-func (w *interleaving) stop() {
+func (w *interleavedWorld) stop() {
 	for _, worker := range w.workers {
 		worker.finish()
 	}
@@ -288,7 +288,7 @@ type stepper struct {
 // newWorker starts a worker that handles the organization's message. When the worker commits Apply, newWorker checks
 // that the overwritten values are the values that the worker read. A transaction is one step, because the other parties
 // would wait for its locks.
-func (w *interleaving) newWorker(run string) *stepper {
+func (w *interleavedWorld) newWorker(run string) *stepper {
 	s := &stepper{proceed: make(chan struct{}), ready: make(chan struct{})}
 	var read, overwritten cells
 	rowsAreNext := false // the next statement of Records reads the rows
@@ -353,4 +353,4 @@ func (s *stepper) finish() {
 }
 
 // own returns the values of the organization in the tables of the application.
-func (w *interleaving) own() cells { return w.CellsOf(w.org) }
+func (w *interleavedWorld) own() cells { return w.CellsOf(w.org) }
