@@ -11,12 +11,12 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/eventserver"
 )
 
-// announced is what consumers received, each announcement once by its id.
+// announced is what consumers received, without repeated announcements.
 type announced struct {
-	ids     map[string]bool
-	repairs map[billing.Work][]billing.Change
-	ends    map[string][]billing.Summary
-	wrong   []error
+	ids        map[string]bool
+	repairs    map[billing.Work][]billing.Change
+	ends       map[string][]billing.Summary
+	unreadable []error
 }
 
 func (r *round) announced() announced {
@@ -38,7 +38,7 @@ func (t *announced) add(kind string, text []byte) {
 		err = errors.Join(err, json.Unmarshal(text, &end))
 	}
 	if err != nil {
-		t.wrong = append(t.wrong, fmt.Errorf("%s cannot be read: %w", text, err))
+		t.unreadable = append(t.unreadable, fmt.Errorf("announcement %s cannot be read: %w", text, err))
 	}
 	if t.ids[detail.ID] {
 		return
@@ -48,27 +48,27 @@ func (t *announced) add(kind string, text []byte) {
 		t.ends[detail.RunID] = append(t.ends[detail.RunID], end)
 		return
 	}
-	of := billing.Work{RunID: detail.RunID, OrgID: detail.OrgID}
-	t.repairs[of] = append(t.repairs[of], detail.Changes...)
+	work := billing.Work{RunID: detail.RunID, OrgID: detail.OrgID}
+	t.repairs[work] = append(t.repairs[work], detail.Changes...)
 }
 
 // announcementsAreTheRepairs: exactly the repairs were announced, and the latest end of each run that announces its end.
-// Some repairs may be missing where programs of a version without announcements took part.
+// Repairs may be missing if programs of a version without announcements took part.
 func announcementsAreTheRepairs(s result) error {
-	problems := slices.Clone(s.announced.wrong)
-	for of, changes := range s.announced.repairs {
-		left := changeTexts(changes)
-		made := changeTexts(s.items[of].Changes)
-		if s.items[of].Outcome != billing.OutcomeSynced || s.runs[of.RunID].dryRun || !within(left, made) {
-			problems = append(problems, fmt.Errorf("of organization %s in run %s %v is announced; it is %s with %v", of.OrgID, of.RunID, left, s.items[of].Outcome, made))
+	problems := slices.Clone(s.announced.unreadable)
+	for work, changes := range s.announced.repairs {
+		announced := changeTexts(changes)
+		made := changeTexts(s.items[work].Changes)
+		if s.items[work].Outcome != billing.OutcomeSynced || s.runs[work.RunID].dryRun || !within(announced, made) {
+			problems = append(problems, fmt.Errorf("the announced changes of organization %s in run %s are %v; its item is %s with %v", work.OrgID, work.RunID, announced, s.items[work].Outcome, made))
 		}
 	}
 	if s.mixed {
 		return errors.Join(problems...)
 	}
-	for of, item := range s.items {
-		if item.Outcome == billing.OutcomeSynced && !within(changeTexts(item.Changes), changeTexts(s.announced.repairs[of])) {
-			problems = append(problems, fmt.Errorf("organization %s was repaired in run %s and that was not announced: %v", of.OrgID, of.RunID, changeTexts(item.Changes)))
+	for work, item := range s.items {
+		if item.Outcome == billing.OutcomeSynced && !within(changeTexts(item.Changes), changeTexts(s.announced.repairs[work])) {
+			problems = append(problems, fmt.Errorf("run %s repaired organization %s and did not announce %v", work.RunID, work.OrgID, changeTexts(item.Changes)))
 		}
 	}
 	for id, run := range s.runs {
@@ -79,7 +79,7 @@ func announcementsAreTheRepairs(s result) error {
 			continue
 		}
 		if !slices.ContainsFunc(s.announced.ends[id], func(end billing.Summary) bool { return !run.summary.IsNewsAfter(end) }) {
-			problems = append(problems, fmt.Errorf("that run %s ended %s was not announced, only %d other ends", id, run.status, len(s.announced.ends[id])))
+			problems = append(problems, fmt.Errorf("the end of run %s, %s, was not announced, only %d other ends", id, run.status, len(s.announced.ends[id])))
 		}
 	}
 	return errors.Join(problems...)
@@ -106,20 +106,20 @@ func within(texts, others []string) bool {
 	return true
 }
 
-// endPauses ends the pauses of announcements that were refused or that may still be amended.
+// endPauses makes the announcements due that were refused or whose end may still be amended.
 func (r *round) endPauses(ctx context.Context) {
-	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET next_try_at = '2000-01-01' WHERE next_try_at > '2000-01-01'`) // there may be no table yet
+	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_outbox SET next_try_at = '2000-01-01' WHERE next_try_at > '2000-01-01'`) // the tables may not exist yet
 }
 
 // busFault fails requests to EventBridge.
 func busFault(answer eventserver.Fault) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		hit := r.hit(f)
+		countHit := r.hitCounter(f)
 		defer r.failBus.add(func() *eventserver.Fault {
 			if !r.chance(0.2 + 0.8*f.severity) {
 				return nil
 			}
-			hit()
+			countHit()
 			return &answer
 		})()
 		pause(ctx, f.duration)
@@ -127,12 +127,12 @@ func busFault(answer eventserver.Fault) func(context.Context, *round, fault) {
 }
 
 func refuseEvents(ctx context.Context, r *round, f fault) {
-	hit := r.hit(f)
+	countHit := r.hitCounter(f)
 	defer r.failEvent.add(func(eventserver.Entry) string {
 		if !r.chance(0.2 + 0.6*f.severity) {
 			return ""
 		}
-		hit()
+		countHit()
 		return "InternalFailure"
 	})()
 	pause(ctx, f.duration)

@@ -18,8 +18,9 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/testworld"
 )
 
-// application is the application beside the reconciliation. Customers and support change subscriptions in Stripe, and
-// its webhook writes the events late, twice and out of order, each in several statements without a transaction.
+// application is the application that runs beside the reconciliation. Customers and support change subscriptions in
+// Stripe. The application's webhook writes the events late, twice and out of order, each in several statements without
+// a transaction.
 type application struct {
 	handler       testworld.Webhook
 	stripe        *stripetest.Server
@@ -27,12 +28,12 @@ type application struct {
 
 	mu       sync.Mutex
 	random   *rand.Rand
-	events   []stripetest.Subscription // sent and not yet handled
-	sent     []stripetest.Subscription // all
-	versions map[string][]stripetest.Subscription
-	begun    int
-	handled  int
-	changed  int
+	events   []stripetest.Subscription            // sent and not yet handled
+	sent     []stripetest.Subscription            // all
+	versions map[string][]stripetest.Subscription // all states of each subscription
+	created  int                                  // new subscriptions
+	handled  int                                  // events that the webhook handled
+	changed  int                                  // changes in Stripe
 }
 
 func newApplication(db *sql.DB, stripe *stripetest.Server, subscriptions []orgSubscription, inStripe []billing.Subscription, seed uint64) *application {
@@ -65,13 +66,13 @@ func (a *application) live(ctx context.Context) {
 	all.Wait()
 }
 
-// drain handles the remaining events: Stripe delivers an event until the endpoint takes it.
+// drain handles the remaining events: Stripe delivers an event until the endpoint accepts it.
 func (a *application) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for a.webhook(ctx, false) {
 		if !pause(ctx, time.Millisecond) {
-			return fmt.Errorf("the webhook does not come to its end: %w", ctx.Err())
+			return fmt.Errorf("the webhook has not handled all events: %w", ctx.Err())
 		}
 	}
 	return nil
@@ -105,8 +106,8 @@ func buy(s *stripetest.Subscription, tier string) {
 	s.PriceID, s.Metadata["tier"] = priceOf(strings.ToUpper(tier)), tier
 }
 
-// changeStripe changes a subscription, or subscribes its customer anew, and sends an event; one in three is lost, and
-// sometimes an old one is sent again.
+// changeStripe changes a subscription, or creates another one of its customer, and sends an event. One event in three
+// is lost, and sometimes an old one is sent again.
 func (a *application) changeStripe() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,9 +115,9 @@ func (a *application) changeStripe() {
 	if !ok {
 		return
 	}
-	if sub.Status == "canceled" || a.random.IntN(12) == 0 { // canceled is for ever
-		a.begun++
-		sub.ID, sub.Created = fmt.Sprintf("sub_anew%d", a.begun), sub.Created+int64(a.begun)
+	if sub.Status == "canceled" || a.random.IntN(12) == 0 { // a canceled subscription never changes again
+		a.created++
+		sub.ID, sub.Created = fmt.Sprintf("sub_new%d", a.created), sub.Created+int64(a.created)
 		sub.Status, sub.CanceledAt, sub.EndedAt = "active", 0, 0
 		a.subscriptions = append(a.subscriptions, orgSubscription{sub.Metadata["orgId"], sub.ID})
 	} else {
@@ -168,7 +169,7 @@ func (a *application) webhook(ctx context.Context, slowly bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == 1062 {
-		err = nil // another row has the subscription: the application drops the event
+		err = nil // another row has the subscription, so the application drops the event
 	}
 	if err != nil {
 		a.events = append(a.events, sub)

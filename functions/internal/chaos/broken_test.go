@@ -85,81 +85,81 @@ func TestEveryInvariantDetectsItsViolation(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		what       string
+		violation  string
 		breaks     func(*result)
 		detectedBy string
 	}{
 		{"an organization is not listed", func(s *result) { delete(s.items, billing.Work{RunID: firstRun, OrgID: "a"}) }, "everyOrganizationHasAnOutcome"},
-		{"one is listed that is not eligible", func(s *result) { delete(s.population.eligible, "a") }, "everyOrganizationHasAnOutcome"},
-		{"a pending one has no message", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "everyOrganizationHasAnOutcome"},
-		{"one stays pending", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "nothingIsPending"},
+		{"an organization is listed that is not eligible", func(s *result) { delete(s.population.eligible, "a") }, "everyOrganizationHasAnOutcome"},
+		{"a pending organization has no message", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "everyOrganizationHasAnOutcome"},
+		{"an organization stays pending", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "nothingIsPending"},
 		{"a run stays open", func(s *result) { changeRun(s, func(r *runRow) { r.status = billing.RunRunning }) }, "nothingIsPending"},
 		{"a sum is wrong", func(s *result) { s.runs[firstRun].summary.Skipped = 1 }, "totalsAddUp"},
 		{"a summary counts another outcome", func(s *result) { s.runs[firstRun].summary.Synchronized, s.runs[firstRun].summary.Skipped = 1, 1 }, "totalsAddUp"},
 		{"a summary is missing", func(s *result) { changeRun(s, func(r *runRow) { r.summary = nil }) }, "totalsAddUp"},
 		{"a summary was not amended", func(s *result) { s.runs[firstRun].summary.Status = billing.RunIncomplete }, "totalsAddUp"},
 		{"a downgrade is not counted", func(s *result) { changeRun(s, func(r *runRow) { r.downgrades = 0 }) }, "downgradeLimitHolds"},
-		{"one downgrade too many", func(s *result) { changeRun(s, func(r *runRow) { r.limit = 0 }) }, "downgradeLimitHolds"},
-		{"withheld below the limit", func(s *result) {
+		{"a run made one downgrade above its limit", func(s *result) { changeRun(s, func(r *runRow) { r.limit = 0 }) }, "downgradeLimitHolds"},
+		{"a repair is withheld below the limit", func(s *result) {
 			change(s, "b", func(i *billing.Item) { i.Reason = billing.ReasonWithheld })
 			changeRun(s, func(r *runRow) { r.limit = 2 })
 		}, "downgradeLimitHolds"},
-		{"an error is not dead-lettered", func(s *result) { s.deadLetters = s.deadLetters[1:] }, "deadLettersAreTheErrors"},
-		{"what cannot be read is lost", func(s *result) { s.deadLetters = s.deadLetters[:1] }, "deadLettersAreTheErrors"},
-		{"one that was repaired at once is given up", func(s *result) {
+		{"an error has no dead letter", func(s *result) { s.deadLetters = s.deadLetters[1:] }, "deadLettersAreTheErrors"},
+		{"an unreadable message is lost", func(s *result) { s.deadLetters = s.deadLetters[:1] }, "deadLettersAreTheErrors"},
+		{"an organization that was repaired at the first attempt has a dead letter", func(s *result) {
 			s.deadLetters = append(s.deadLetters, deadLetter{work: billing.Work{RunID: firstRun, OrgID: "a"}, reason: "withheld"})
 		}, "deadLettersAreTheErrors"},
-		{"a pending one is given up", func(s *result) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "deadLettersAreTheErrors"},
-		{"a passing failure stays", func(s *result) { change(s, "b", func(i *billing.Item) { i.Reason = billing.ReasonStripeUnavailable }) }, "onlyUnreconcilableAreInError"},
-		{"a wrong one is synced", func(s *result) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomeSynced }) }, "onlyUnreconcilableAreInError"},
+		{"a pending organization has a dead letter with a reason", func(s *result) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomePending }) }, "deadLettersAreTheErrors"},
+		{"a temporary failure stays an error", func(s *result) { change(s, "b", func(i *billing.Item) { i.Reason = billing.ReasonStripeUnavailable }) }, "onlyUnreconcilableAreInError"},
+		{"an organization that cannot be reconciled is synced", func(s *result) { change(s, "b", func(i *billing.Item) { i.Outcome = billing.OutcomeSynced }) }, "onlyUnreconcilableAreInError"},
 		{"a change is not recorded", func(s *result) { change(s, "a", func(i *billing.Item) { i.Changes = nil }) }, "auditReplays"},
 		{"a change is recorded twice", func(s *result) { change(s, "a", func(i *billing.Item) { i.Changes = append(i.Changes, i.Changes[0]) }) }, "auditReplays"},
-		{"another value was overwritten than was read", func(s *result) { change(s, "a", func(i *billing.Item) { i.Changes[0].From = "free" }) }, "auditReplays"},
-		{"a table is not what was written", func(s *result) { s.now["organizations/a"]["subscription_tier"] = "free" }, "auditReplays"},
+		{"the overwritten value is not the one that was read", func(s *result) { change(s, "a", func(i *billing.Item) { i.Changes[0].From = "free" }) }, "auditReplays"},
+		{"a table has a value that was not written", func(s *result) { s.now["organizations/a"]["subscription_tier"] = "free" }, "auditReplays"},
 		{"a dry run wrote", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeDrifted }) }, "auditReplays"},
 		{"a row is deleted", func(s *result) {
 			s.journal = append(s.journal, write{seq: 3, account: systemAccount, table: "organizations", row: "c", org: "c", before: s.now["organizations/c"]})
 			delete(s.now, "organizations/c")
 		}, "auditReplays"},
-		{"a row vanishes", func(s *result) { delete(s.now, "organizations/c") }, "auditReplays"},
-		{"a column is written that is not ours", func(s *result) {
+		{"a row is missing", func(s *result) { delete(s.now, "organizations/c") }, "auditReplays"},
+		{"a column of another system is written", func(s *result) {
 			s.before["organizations/a"] = with(s.before["organizations/a"], "name", "A")
 			s.journal[0].before, s.journal[0].after = with(s.journal[0].before, "name", "A"), with(s.journal[0].after, "name", "B")
 			s.now["organizations/a"] = s.journal[0].after
 		}, "auditReplays"},
-		{"one who is not in error is in the dead-letter queue", func(s *result) {
+		{"an organization that is not in error has a dead letter", func(s *result) {
 			s.deadLetters = append(s.deadLetters, deadLetter{work: billing.Work{RunID: firstRun, OrgID: "a"}})
 		}, "deadLettersAreExactlyTheErrors"},
-		{"a dead letter does not say why", func(s *result) { s.deadLetters[0].reason = "" }, "deadLettersAreExactlyTheErrors"},
-		{"a dead letter says another reason", func(s *result) { s.deadLetters[0].reason = "withheld" }, "deadLettersAreExactlyTheErrors"},
-		{"junk in the dead-letter queue does not say why", func(s *result) { s.deadLetters[1].reason = "" }, "deadLettersAreExactlyTheErrors"},
-		{"progress that cannot be read is lost", func(s *result) { s.unreported = nil }, "unreadableProgressIsKept"},
-		{"a limit is not as set", func(s *result) { changeRun(s, func(r *runRow) { r.limit = 2 }) }, "limitsFollowTheSetting"},
-		{"an organization is half the webhook's", func(s *result) {
+		{"a dead letter has no reason", func(s *result) { s.deadLetters[0].reason = "" }, "deadLettersAreExactlyTheErrors"},
+		{"a dead letter has another reason than its item", func(s *result) { s.deadLetters[0].reason = "withheld" }, "deadLettersAreExactlyTheErrors"},
+		{"an unreadable dead letter has no reason", func(s *result) { s.deadLetters[1].reason = "" }, "deadLettersAreExactlyTheErrors"},
+		{"an unreadable progress message is lost", func(s *result) { s.unreported = nil }, "unreadableProgressIsKept"},
+		{"a limit does not follow the setting", func(s *result) { changeRun(s, func(r *runRow) { r.limit = 2 }) }, "limitsFollowTheSetting"},
+		{"an organization mixes two states", func(s *result) {
 			s.versions["sub_a"] = []stripetest.Subscription{{ID: "sub_a", Status: "active", PriceID: priceOf("MAX"), Metadata: map[string]string{"orgId": "a"}}}
 		}, "noStaleWrites"},
-		{"a row is half the webhook's", func(s *result) { s.journal[1].after = with(s.journal[1].after, "status", "past_due") }, "noStaleWrites"},
+		{"a row mixes two states", func(s *result) { s.journal[1].after = with(s.journal[1].after, "status", "past_due") }, "noStaleWrites"},
 		{"a repair is not announced", func(s *result) { delete(s.announced.repairs, billing.Work{RunID: firstRun, OrgID: "a"}) }, "announcementsAreTheRepairs"},
 		{"one of two changes is not announced", func(s *result) { change(s, "a", func(i *billing.Item) { i.Changes = append(i.Changes, i.Changes[0]) }) }, "announcementsAreTheRepairs"},
-		{"what was not committed is announced", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeError }) }, "announcementsAreTheRepairs"},
-		{"so it is where others announce nothing", func(s *result) {
+		{"an announced repair was not committed", func(s *result) { change(s, "a", func(i *billing.Item) { i.Outcome = billing.OutcomeError }) }, "announcementsAreTheRepairs"},
+		{"an announced repair was not committed, beside programs without announcements", func(s *result) {
 			change(s, "a", func(i *billing.Item) { i.Changes = nil })
 			s.mixed = true
 		}, "announcementsAreTheRepairs"},
-		{"how a run ended is not announced", func(s *result) { s.announced.ends[firstRun] = s.announced.ends[firstRun][:1] }, "announcementsAreTheRepairs"},
-		{"who pays is cut off", func(s *result) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "payingOrganizationsAreNotFree"},
-		{"the row of who pays has the free tier", func(s *result) { s.now["subscriptions/c"]["plan_tier"] = "free" }, "payingOrganizationsAreNotFree"},
+		{"the end of a run is not announced", func(s *result) { s.announced.ends[firstRun] = s.announced.ends[firstRun][:1] }, "announcementsAreTheRepairs"},
+		{"a paying organization is on the free tier", func(s *result) { s.now["organizations/c"] = map[string]any{"subscription_tier": "free"} }, "payingOrganizationsAreNotFree"},
+		{"the row of a paying organization has the free tier", func(s *result) { s.now["subscriptions/c"]["plan_tier"] = "free" }, "payingOrganizationsAreNotFree"},
 	} {
 		s := consistentResult()
 		c.breaks(&s)
 		if err := invariants[c.detectedBy](s); err == nil {
-			t.Errorf("%s: %s does not detect it", c.what, c.detectedBy)
+			t.Errorf("%s: %s does not detect it", c.violation, c.detectedBy)
 		}
 	}
 }
 
 func TestSecretSearchFindsSecrets(t *testing.T) {
 	if found := findSecrets(map[string]string{"a log": "key sk_test_1 was refused", "a table": "nothing"}, "sk_test_1", "pw-1"); len(found) != 1 {
-		t.Errorf("found %v", found)
+		t.Errorf("found %v, want one secret", found)
 	}
 }

@@ -26,7 +26,7 @@ const slowRound = 10 * time.Second
 // rounds is small, because all tests together should not take long.
 const rounds = 3
 
-// TestNothingIsLost plays CHAOS_ROUNDS rounds, with the seeds from CHAOS_SEED on.
+// TestNothingIsLost plays CHAOS_ROUNDS rounds. CHAOS_SEED is the seed of the first one, and each next seed is one more.
 func TestNothingIsLost(t *testing.T) {
 	s := prepared(t)
 	seed := number(t, "CHAOS_SEED", randomSeed())
@@ -42,10 +42,11 @@ func TestNothingIsLost(t *testing.T) {
 	t.Logf("rounds from seed %d on, the longest took %v; faults:\n%s", seed, longest.Round(10*time.Millisecond), table(total))
 }
 
-// roundsForAllFaults is enough for every fault to take effect, except in one of thousands of campaigns.
+// roundsForAllFaults is the number of rounds within which every fault takes effect, in all but one of thousands of
+// campaigns.
 const roundsForAllFaults = 100
 
-// wantEveryFault checks that every fault took effect: a campaign without faults would find nothing.
+// wantEveryFault checks that every fault took effect. A campaign without faults would find nothing.
 func wantEveryFault(t *testing.T, total map[string]int) {
 	t.Helper()
 	wanted := []string{
@@ -56,12 +57,12 @@ func wantEveryFault(t *testing.T, total map[string]int) {
 		if strings.HasPrefix(s.kind, "SQS: ") || strings.HasPrefix(s.kind, "EventBridge: ") || (strings.HasPrefix(s.kind, "Stripe: ") && s.kind != "Stripe: slow") {
 			wanted = append(wanted, "requests hit by "+s.kind)
 		} else if total[s.kind] == 0 {
-			t.Errorf("never: %s", s.kind)
+			t.Errorf("the fault %q was never planned", s.kind)
 		}
 	}
-	for _, what := range wanted {
-		if total["  "+what] == 0 {
-			t.Errorf("never: %s", what)
+	for _, effect := range wanted {
+		if total["  "+effect] == 0 {
+			t.Errorf("the count of %q is 0", effect)
 		}
 	}
 }
@@ -72,11 +73,12 @@ func randomSeed() uint64 {
 	return uint64(binary.BigEndian.Uint32(b[:]))
 }
 
-func number(t *testing.T, name string, otherwise uint64) uint64 {
+// number returns the number in the environment variable, or defaultValue if it is not set.
+func number(t *testing.T, name string, defaultValue uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		return otherwise
+		return defaultValue
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
@@ -87,8 +89,8 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 
 func table(counts map[string]int) string {
 	var lines []string
-	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		lines = append(lines, fmt.Sprintf("%7d %s", counts[what], what))
+	for _, event := range slices.Sorted(maps.Keys(counts)) {
+		lines = append(lines, fmt.Sprintf("%7d %s", counts[event], event))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -109,8 +111,8 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 		began := time.Now()
 		err := r.play(t.Context(), plan)
 		took = time.Since(began)
-		for what, n := range r.counts {
-			total[what] += n
+		for event, n := range r.counts {
+			total[event] += n
 		}
 		total["changes in Stripe"] += r.app.changed
 		total["events handled by the webhook"] += r.app.handled
@@ -172,9 +174,9 @@ func (r *round) play(ctx context.Context, plan []plannedFault) error {
 		name string
 		play func(context.Context) error
 	}{
-		{"the run through the faults", func(ctx context.Context) error { return r.throughFaults(ctx, plan) }},
-		{"the redrive", r.redriven},
-		{"the further run", r.further},
+		{"the run with faults", func(ctx context.Context) error { return r.runWithFaults(ctx, plan) }},
+		{"the redrive", r.redriveAndCheck},
+		{"the run without faults", r.runWithoutFaults},
 	} {
 		began := time.Now()
 		if err := phase.play(ctx); err != nil {
@@ -200,7 +202,7 @@ func (r *round) ticking(ctx context.Context, start string, fn func(context.Conte
 	return fn(ctx)
 }
 
-func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
+func (r *round) runWithFaults(ctx context.Context, plan []plannedFault) error {
 	err := r.ticking(ctx, r.startEvent(), func(ctx context.Context) error {
 		living, stop := context.WithCancel(ctx)
 		defer stop()
@@ -227,7 +229,7 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 	for w, i := range s.items {
 		switch {
 		case i.Outcome == billing.OutcomePending:
-			r.count("  left pending: the last receive crashed")
+			r.count("  left pending, because the worker crashed at the last receive")
 		case i.Outcome == billing.OutcomeError && s.population.unreconcilable[w.OrgID] == "":
 			r.count("  left in error: " + string(i.Reason))
 		}
@@ -236,7 +238,7 @@ func (r *round) throughFaults(ctx context.Context, plan []plannedFault) error {
 		auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s))
 }
 
-func (r *round) redriven(ctx context.Context) error {
+func (r *round) redriveAndCheck(ctx context.Context) error {
 	if err := r.restoreLimits(ctx); err != nil {
 		return err
 	}
@@ -257,8 +259,7 @@ func (r *round) redriven(ctx context.Context) error {
 		auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s))
 }
 
-// approveAll approves everything that runs withheld, and moves the clocks of undone repairs and of the catch-ups' budget
-// past their day.
+// approveAll approves everything that runs withheld, and lets a day pass.
 func (r *round) approveAll(ctx context.Context) error {
 	s, err := r.readResult(ctx)
 	for id := range s.runs {
@@ -268,13 +269,15 @@ func (r *round) approveAll(ctx context.Context) error {
 	return errors.Join(err, r.aDayPasses(ctx))
 }
 
+// aDayPasses makes the repairs and the catch-ups' budget more than a day old. So undone lowerings are repeated, and a new
+// budget begins.
 func (r *round) aDayPasses(ctx context.Context) error {
 	_, repairsErr := r.db.ExecContext(ctx, `UPDATE reconciliation_repairs SET written_at = written_at - INTERVAL 25 HOUR`)
 	_, budgetErr := r.db.ExecContext(ctx, `UPDATE reconciliation_budgets SET opened_at = opened_at - INTERVAL 25 HOUR`)
 	return errors.Join(repairsErr, budgetErr)
 }
 
-func (r *round) further(ctx context.Context) error {
+func (r *round) runWithoutFaults(ctx context.Context) error {
 	if err := r.aDayPasses(ctx); err != nil {
 		return err
 	}
@@ -289,7 +292,7 @@ func (r *round) further(ctx context.Context) error {
 	}
 	s, err := r.readResult(ctx)
 	if !s.runs[secondRun].swept {
-		err = errors.Join(err, errors.New("the further run has no snapshot"))
+		err = errors.Join(err, errors.New("the run without faults has no complete sweep"))
 	}
 	inStripe, listErr := r.inStripe(ctx)
 	return errors.Join(err, listErr, everyOrganizationHasAnOutcome(s), nothingIsPending(s), totalsAddUp(s), downgradeLimitHolds(s), deadLettersAreExactlyTheErrors(s),
@@ -303,7 +306,7 @@ func (r *round) awaitRun(ctx context.Context, id string) error {
 	for n := 0; n == 0; {
 		err := r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ?`, id).Scan(&n)
 		if n == 0 && !pause(ctx, 20*time.Millisecond) {
-			return errors.Join(fmt.Errorf("run %s does not begin", id), err) // there may be no table yet
+			return errors.Join(fmt.Errorf("run %s does not begin", id), err) // the tables may not exist yet
 		}
 	}
 	return nil
@@ -313,20 +316,20 @@ func (r *round) awaitRun(ctx context.Context, id string) error {
 // reconciled.
 func (r *round) recordsMatchStripe(ctx context.Context) error {
 	var problems []error
-	everybody := slices.AppendSeq(slices.Collect(maps.Keys(r.population.eligible)), maps.Keys(r.population.named)) // a sweep finds those that metadata names
-	for _, org := range everybody {
+	all := slices.AppendSeq(slices.Collect(maps.Keys(r.population.eligible)), maps.Keys(r.population.named)) // a sweep finds those that metadata names
+	for _, org := range all {
 		e, err := r.explain(ctx, org)
 		if f := billing.AsFailure(err); err != nil && f.Class == billing.Permanent {
 			e.Refusal = f // Stripe's object cannot be decoded
 		} else if err != nil {
 			return err
 		}
-		wrong := r.population.unreconcilable[org]
+		want := r.population.unreconcilable[org]
 		switch {
-		case e.Refusal != nil && e.Refusal.Reason != wrong:
+		case e.Refusal != nil && e.Refusal.Reason != want:
 			problems = append(problems, fmt.Errorf("organization %s cannot be reconciled (%s): %w", org, e.Refusal.Reason, e.Refusal))
-		case e.Refusal == nil && wrong != "":
-			problems = append(problems, fmt.Errorf("organization %s can be reconciled, want %s", org, wrong))
+		case e.Refusal == nil && want != "":
+			problems = append(problems, fmt.Errorf("organization %s can be reconciled, want %s", org, want))
 		case len(e.Plan.Changes) > 0:
 			problems = append(problems, fmt.Errorf("organization %s differs from Stripe: %+v", org, e.Plan.Changes))
 		}

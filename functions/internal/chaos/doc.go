@@ -5,7 +5,7 @@
 //	task chaos                                                # 100 rounds, 10 deployments, a minute of load
 //	CHAOS_ROUNDS=500 CHAOS_LOAD=10m task chaos
 //
-// The round of seed 7 again:
+// To repeat the round of seed 7:
 //
 //	CHAOS_SEED=7 CHAOS_ROUNDS=1 go test -count=1 -v -run TestNothingIsLost ./functions/internal/chaos
 //
@@ -17,7 +17,7 @@
 //  1. For two seconds the faults are injected, while a run is enumerated and reconciled, the application's webhook
 //     writes, and catch-ups run over the same organizations. Then the faults and the webhook end, and the run finishes.
 //  2. The dead-letter queue is redriven.
-//  3. One further run follows.
+//  3. One more run follows, without faults.
 //
 // After each phase its invariants are checked; each is a function.
 //

@@ -53,11 +53,11 @@ var faultKinds = []struct {
 		r.killBusy(ctx, f, &r.aggregating, r.deployment().aggregator)
 	}},
 	{"worker killed while Stripe answers", killAtStripe},
-	{"anybody killed at a COMMIT", killAtCommit},
-	{"anybody killed at a COMMIT", killAtCommit},
-	{"a minute passes for the lease", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
+	{"process killed at a COMMIT", killAtCommit},
+	{"process killed at a COMMIT", killAtCommit},
+	{"leases end", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
 	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.deployment().enumerator, r.startEvent()) }},
-	{"run of one beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.severity) }},
+	{"run over one organization beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.severity) }},
 	{"dry run beside it", func(ctx context.Context, r *round, _ fault) {
 		r.invoke(ctx, r.deployment().enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
 	}},
@@ -92,11 +92,11 @@ var faultKinds = []struct {
 	{"Stripe: not JSON", stripeFault(stripetest.NotJSON)},
 	{"Stripe: value of another type", stripeFault(stripetest.WrongType)},
 	{"Stripe: hangs", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.severity), OnFailure: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Hang, Times: 1 + int(3*f.severity), OnFailure: r.hitCounter(f)})()
 		pause(ctx, f.duration)
 	}},
 	{"Stripe: down", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, OnFailure: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, OnFailure: r.hitCounter(f)})()
 		pause(ctx, f.duration)
 	}},
 	{"Stripe: slow", func(ctx context.Context, r *round, f fault) {
@@ -105,7 +105,7 @@ var faultKinds = []struct {
 		r.stripe.SetLatency(stripeTakes)
 	}},
 	{"Stripe: key refused", func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, OnFailure: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, OnFailure: r.hitCounter(f)})()
 		pause(ctx, f.duration)
 	}},
 
@@ -114,7 +114,7 @@ var faultKinds = []struct {
 	{"database: COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseCommits.Add(1 + int32(5*f.severity)) }},
 	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.severity)) }},
 	{"database: answer to COMMIT lost", func(_ context.Context, r *round, f fault) { r.proxy.loseAnswers.Add(1 + int32(5*f.severity)) }},
-	{"database: out of reach", func(ctx context.Context, r *round, f fault) {
+	{"database: unreachable", func(ctx context.Context, r *round, f fault) {
 		r.proxy.refusing.Store(true)
 		r.proxy.cutAll()
 		pause(ctx, f.duration)
@@ -144,16 +144,16 @@ var faultKinds = []struct {
 	{"database: rows locked", func(ctx context.Context, r *round, f fault) {
 		r.lock(ctx, f, 100*time.Millisecond, "organizations", "subscriptions")
 	}},
-	{"database: rows locked for too long", func(ctx context.Context, r *round, f fault) {
-		r.lock(ctx, f, lockWait*9/4, "organizations", "subscriptions") // MySQL checks the waits once a second
+	{"database: rows locked beyond the lock wait timeout", func(ctx context.Context, r *round, f fault) {
+		r.lock(ctx, f, lockWait*9/4, "organizations", "subscriptions") // MySQL checks the timeouts once a second
 	}},
 	{"database: deadlocks", func(ctx context.Context, r *round, f fault) { // workers lock in the other order
 		r.lock(ctx, f, 100*time.Millisecond, "subscriptions", "organizations")
 	}},
 }
 
-// partialSends fails parts of batches from the beginning: a run's messages are sent within milliseconds, which a later
-// fault would mostly miss.
+// partialSends fails parts of batches from the beginning. A run's messages are sent within milliseconds, so a later fault
+// would mostly miss them.
 func partialSends(random *rand.Rand) plannedFault {
 	return plannedFault{
 		fault:  fault{kind: "SQS: part of a batch not sent", duration: window, severity: random.Float64() / 2},
@@ -161,8 +161,8 @@ func partialSends(random *rand.Rand) plannedFault {
 	}
 }
 
-// drawPlan draws the faults of a round, each entry of faultKinds at most once: some set a global state, which two would
-// end for each other.
+// drawPlan draws the faults of a round, each entry of faultKinds at most once. Some faults set a global state: of two
+// such faults, the first to end would also end the other.
 func drawPlan(random *rand.Rand) []plannedFault {
 	var plan []plannedFault
 	for _, i := range random.Perm(len(faultKinds))[:8+random.IntN(11)] {
@@ -184,11 +184,11 @@ type plannedFault struct {
 
 func queueFault(answer sqsserver.Fault, actions ...string) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		hit := r.hit(f)
+		countHit := r.hitCounter(f)
 		defer r.failRequest.add(func(action string) *sqsserver.Fault {
 			for _, name := range actions {
 				if (name == "" || name == action) && r.chance(0.2+0.8*f.severity) {
-					hit()
+					countHit()
 					return &answer
 				}
 			}
@@ -200,10 +200,10 @@ func queueFault(answer sqsserver.Fault, actions ...string) func(context.Context,
 
 func entryFault(action string) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		hit := r.hit(f)
+		countHit := r.hitCounter(f)
 		defer r.failEntry.add(func(e sqsserver.Entry) *sqsserver.Fault {
 			if e.Action == action && r.chance(0.2+0.6*f.severity) {
-				hit()
+				countHit()
 				return &sqsserver.InternalError
 			}
 			return nil
@@ -214,7 +214,7 @@ func entryFault(action string) func(context.Context, *round, fault) {
 
 func stripeFault(kind stripetest.Kind) func(context.Context, *round, fault) {
 	return func(ctx context.Context, r *round, f fault) {
-		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.severity, OnFailure: r.hit(f)})()
+		defer r.stripe.AddFault(stripetest.Fault{Kind: kind, Probability: 0.1 + 0.9*f.severity, OnFailure: r.hitCounter(f)})()
 		pause(ctx, f.duration)
 	}
 }
@@ -228,7 +228,7 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 			return
 		}
 	}
-	pause(ctx, time.Duration(f.severity*float64(20*time.Millisecond))) // somewhere in the middle
+	pause(ctx, time.Duration(f.severity*float64(20*time.Millisecond))) // so that the invocation is in the middle
 	atWork := busy.Load() > 0
 	if r.kill(r.share(), functions...) && atWork {
 		r.count("  at work: " + f.kind)
@@ -250,10 +250,10 @@ func (r *round) kill(share float64, functions ...*runtimeapi.Function) bool {
 }
 
 func killAtStripe(ctx context.Context, r *round, f fault) {
-	var left atomic.Int32
-	left.Store(1 + int32(3*f.severity))
+	var kills atomic.Int32
+	kills.Store(1 + int32(3*f.severity))
 	defer r.atStripe.add(func() {
-		if take(&left) {
+		if takeOne(&kills) {
 			r.kill(r.share(), r.deployment().workers...)
 		}
 	})()
@@ -261,17 +261,17 @@ func killAtStripe(ctx context.Context, r *round, f fault) {
 }
 
 func killAtCommit(ctx context.Context, r *round, f fault) {
-	var left atomic.Int32
-	left.Store(1 + int32(3*f.severity))
+	var kills atomic.Int32
+	kills.Store(1 + int32(3*f.severity))
 	defer r.proxy.beforeCommits.add(func() {
-		if take(&left) {
+		if takeOne(&kills) {
 			r.kill(r.share(), r.deployment().all()...)
 		}
 	})()
 	pause(ctx, f.duration)
 }
 
-// duplicateSome delivers messages again that a worker has.
+// duplicateSome delivers messages again that a worker has received.
 func duplicateSome(ctx context.Context, r *round, f fault) {
 	for range 1 + int(15*f.severity) {
 		if id := r.someMessage(); id != "" && r.sqs.Duplicate(r.urls.work, id) {
@@ -288,7 +288,7 @@ var junk = []string{
 	"\t", "null", "[]", "{", hostile, strings.Repeat("[", 10_000), `{"version":2,"runId":"x","orgId":"y"}`,
 	`{"version":1,"runId":"no-such-run","orgId":"0dd00000-0000-4000-8000-000000000000"}`,
 	`{"version":1,"runId":"` + firstRun + `","orgId":"no-such-organization"}`,
-	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20-4096), // together with the reason about the most that SQS takes
+	`{"version":1,"runId":"` + strings.Repeat("x", 100_000) + `","orgId":"y"}`, strings.Repeat("y", 1<<20-4096), // with the reason, almost as large as SQS allows
 	"\ufeff{\"version\":1}", `{"version":1e400,"runId":"x","orgId":"y"}`,
 }
 
@@ -300,10 +300,10 @@ func sendJunk(ctx context.Context, r *round, f fault) {
 		if i%2 == 1 {
 			body = r.mangled(`{"version":1,"runId":"` + firstRun + `","orgId":"` + r.population.subscriptions[0].org + `"}`)
 		}
-		for url, kept := range map[string]map[string]bool{r.urls.work: r.junk, r.urls.results: r.resultsJunk} {
-			r.noteJunk(kept, body, false) // after an error it may have been sent
+		for url, bodies := range map[string]map[string]bool{r.urls.work: r.junk, r.urls.results: r.resultsJunk} {
+			r.noteJunk(bodies, body, false) // if the send fails, the message may have been sent all the same
 			if _, err := r.queues.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err == nil {
-				r.noteJunk(kept, body, true)
+				r.noteJunk(bodies, body, true)
 			}
 		}
 		for _, function := range r.deployment().all() {
@@ -312,10 +312,10 @@ func sendJunk(ctx context.Context, r *round, f fault) {
 	}
 }
 
-func (r *round) noteJunk(kept map[string]bool, body string, surely bool) {
+func (r *round) noteJunk(bodies map[string]bool, body string, sent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	kept[body] = kept[body] || surely
+	bodies[body] = bodies[body] || sent
 }
 
 // mangled cuts the message off and replaces a character.

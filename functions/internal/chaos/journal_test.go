@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// journalled are the columns in the journal, by table: all but those that the database writes at every change.
+// journalled are the columns in the journal, by table: all except those that the database itself writes at every change.
 var journalled = map[string][]string{
 	"organizations": {
 		"id", "name", "created_by", "stripe_customer_id", "subscription_status", "subscription_tier", "trial_ends_at", "last_billing_warning_at",
@@ -23,7 +23,7 @@ var journalled = map[string][]string{
 	},
 }
 
-// ofNoRepair are the columns that identify an inserted row. Items do not list them as changes.
+// ofNoRepair identify an inserted row. Items do not list them as changes.
 var ofNoRepair = []string{"id", "org_id", "created_at"}
 
 // write is one row that was inserted, updated or deleted.
@@ -41,23 +41,23 @@ type write struct {
 // byUs reports whether the system wrote, not the application.
 func (w write) byUs() bool { return w.account == systemAccount }
 
-// keepJournal creates triggers that record every write.
-func keepJournal(ctx context.Context, db *sql.DB) error {
+// createJournal creates triggers that record every write.
+func createJournal(ctx context.Context, db *sql.DB) error {
 	statements := []string{
 		`CREATE TABLE journal (seq BIGINT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(64) NOT NULL, tbl VARCHAR(32) NOT NULL,
 		row_id CHAR(36) NOT NULL, org_id CHAR(36) NOT NULL, was JSON NULL, became JSON NULL, written TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))`,
 		`CREATE TABLE ballast (n INT NOT NULL)`, // a transaction that writes here is not chosen as a deadlock's victim
 	}
 	for table, org := range map[string]string{"organizations": "id", "subscriptions": "org_id"} {
-		noted := func(row, was, became string) string {
+		insert := func(row, was, became string) string {
 			return ` ON ` + table + ` FOR EACH ROW INSERT INTO journal (who, tbl, row_id, org_id, was, became)
 				VALUES (SUBSTRING_INDEX(USER(), '@', 1), '` + table + `', ` + row + `.id, ` + row + `.` + org + `, ` + was + `, ` + became + `)`
 		}
 		before, after := rowAsJSON(table, "OLD"), rowAsJSON(table, "NEW")
 		statements = append(statements,
-			`CREATE TRIGGER `+table+`_inserted AFTER INSERT`+noted("NEW", "NULL", after),
-			`CREATE TRIGGER `+table+`_updated AFTER UPDATE`+noted("NEW", before, after),
-			`CREATE TRIGGER `+table+`_deleted AFTER DELETE`+noted("OLD", before, "NULL"))
+			`CREATE TRIGGER `+table+`_inserted AFTER INSERT`+insert("NEW", "NULL", after),
+			`CREATE TRIGGER `+table+`_updated AFTER UPDATE`+insert("NEW", before, after),
+			`CREATE TRIGGER `+table+`_deleted AFTER DELETE`+insert("OLD", before, "NULL"))
 	}
 	for _, statement := range statements {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
@@ -98,7 +98,7 @@ func readRow(text sql.NullString, into *map[string]any) error {
 	return json.Unmarshal([]byte(text.String), into)
 }
 
-// tables holds the journalled columns of both tables, by table/row and column.
+// tables has the journalled columns of both tables, by "TABLE/ROW" and column.
 type tables map[string]map[string]any
 
 func readTables(ctx context.Context, db *sql.DB) (tables, error) {

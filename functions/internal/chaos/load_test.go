@@ -27,19 +27,19 @@ import (
 const (
 	loadWorkers = 8
 	loadBatch   = 100
-	// warmRuns are one run of each strategy, after which growth is measured. At least as many measured runs follow.
-	warmRuns = 2
-	// The growth that a process may have after that: at a GC percentage of 400 the heap grows to five times the live
+	// warmUpRuns are one run of each strategy. Growth is measured after them, over at least as many runs.
+	warmUpRuns = 2
+	// The growth that a process may have after that. At a GC percentage of 400 the heap grows to five times the live
 	// heap, and the pools may still grow.
 	moreMiB         = 40
 	moreFiles       = 12
-	moreThreads     = 10 // Go rarely ends one
-	moreConnections = 12 // of all functions to the database
+	moreThreads     = 10 // Go rarely ends a thread
+	moreConnections = 12 // connections of all functions to the database
 	// steadyMiB is the steady growth that a process may have in a long load: a leak of 3 MiB a minute exceeds it in ten
 	// minutes.
 	steadyMiB = 5
-	// maxGoroutines bounds an idle process, without the goroutines of its connections: eight are the runtime's, one is
-	// main, two are the database pool's, and the rest is reserve.
+	// maxGoroutines is the limit for an idle process, without the goroutines of its connections: eight belong to the
+	// runtime, one is main, two belong to the database pool, and the rest is reserve.
 	maxGoroutines = 11 + 2
 )
 
@@ -63,19 +63,19 @@ func growsSteadily(memory []int) bool {
 // while Stripe changes. The memory, files, threads, connections and goroutines of the processes must not grow.
 func TestLoadLeavesNothingBehind(t *testing.T) {
 	r, duration := loaded(t)
-	fullBatches, end := r.pumpFull(t)
+	fullBatches, end := r.pumpAndChangeStripe(t)
 	defer end()
 
 	began, runs := time.Now(), 0
-	for ; runs < warmRuns; runs++ {
+	for ; runs < warmUpRuns; runs++ {
 		r.loadRun(t, runs)
 	}
 	early, connections := r.used(t), r.connections(t)
-	var before, late map[string]use
-	memory := map[string][]int{} // of each process after each run
-	for ; runs < 2*warmRuns || time.Since(began) < duration; runs++ {
+	var previous, late map[string]use
+	memory := map[string][]int{} // process -> MiB after each run
+	for ; runs < 2*warmUpRuns || time.Since(began) < duration; runs++ {
 		r.loadRun(t, runs)
-		before, late = late, r.used(t)
+		previous, late = late, r.used(t)
 		for p, u := range late {
 			memory[p] = append(memory[p], u.memory)
 		}
@@ -91,21 +91,21 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(early)) {
 		t.Logf("%s: %+v early, %+v late, %d MiB at most", p, early[p], late[p], slices.Max(memory[p]))
-		if _, subscriptions := late[p]; !subscriptions {
+		if _, isAlive := late[p]; !isAlive {
 			t.Errorf("%s has died", p)
 		}
-		// Both must show it: the memory of one large answer is not growth.
-		if before[p].grewFrom(early[p]) && late[p].grewFrom(early[p]) {
+		// The last two runs must show the growth, because the memory of one large answer is not growth.
+		if previous[p].grewFrom(early[p]) && late[p].grewFrom(early[p]) {
 			t.Errorf("%s grew from %+v to %+v", p, early[p], late[p])
 		}
 		if growsSteadily(memory[p]) {
-			t.Errorf("%s keeps growing, in MiB after each run: %v", p, memory[p])
+			t.Errorf("the memory of %s grows steadily, in MiB after each run: %v", p, memory[p])
 		}
 	}
 	if n := r.connections(t); n > connections+moreConnections {
 		t.Errorf("connections to the database grew from %d to %d", connections, n)
 	}
-	r.nothingIsLeft(t)
+	r.wantAllRunsDone(t)
 	for name, f := range r.functions() {
 		for _, p := range f.Processes() {
 			if n := r.goroutines(t, p); n < 3 || n > maxGoroutines {
@@ -115,7 +115,7 @@ func TestLoadLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// loaded is a round without faults that lasts for the load's duration.
+// loaded returns a round without faults, and the duration of the load.
 func loaded(t *testing.T) (*round, time.Duration) {
 	t.Helper()
 	s := prepared(t)
@@ -137,13 +137,14 @@ func loaded(t *testing.T) (*round, time.Duration) {
 	return r, duration
 }
 
-// pumpFull feeds the workers and the aggregator and changes Stripe until it is stopped. It counts the full batches.
-func (r *round) pumpFull(t *testing.T) (full *atomic.Int32, end func()) {
+// pumpAndChangeStripe feeds the workers and the aggregator and changes Stripe until end is called. It counts the full
+// batches.
+func (r *round) pumpAndChangeStripe(t *testing.T) (fullBatches *atomic.Int32, end func()) {
 	t.Helper()
-	full = &atomic.Int32{}
+	fullBatches = &atomic.Int32{}
 	work := func(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 		if len(batch.Records) == loadBatch {
-			full.Add(1)
+			fullBatches.Add(1)
 		}
 		return r.work(ctx, batch)
 	}
@@ -158,7 +159,7 @@ func (r *round) pumpFull(t *testing.T) (full *atomic.Int32, end func()) {
 		all.Go(func() { problems <- source.Run(ctx) })
 	}
 	all.Go(func() { r.app.live(ctx) })
-	return full, func() {
+	return fullBatches, func() {
 		stop()
 		all.Wait()
 		if err := errors.Join(<-problems, <-problems); err != nil {
@@ -183,15 +184,15 @@ func (r *round) loadRun(t *testing.T, number int) {
 	}
 }
 
-// nothingIsLeft checks that every run is closed, its snapshot deleted and every organization decided.
-func (r *round) nothingIsLeft(t *testing.T) {
+// wantAllRunsDone checks that every run is closed, its snapshot deleted and every organization decided.
+func (r *round) wantAllRunsDone(t *testing.T) {
 	t.Helper()
-	for what, query := range map[string]string{
+	for problem, query := range map[string]string{
 		"runs are open":                        `SELECT COUNT(*) FROM reconciliation_runs WHERE status NOT IN ('completed','completed_with_errors')`,
 		"subscriptions are still in snapshots": `SELECT COUNT(*) FROM reconciliation_snapshots`,
 	} {
-		if n := r.count1(t, query); n > 0 {
-			t.Errorf("%d %s", n, what)
+		if n := r.countRows(t, query); n > 0 {
+			t.Errorf("%d %s", n, problem)
 		}
 	}
 	for _, item := range r.undecided(t) {
@@ -199,8 +200,8 @@ func (r *round) nothingIsLeft(t *testing.T) {
 	}
 }
 
-// undecided returns the organizations that are pending or in error, each with its reason. It leaves out those for which a
-// lowering was not repeated: the application's late webhooks undo some.
+// undecided returns the organizations that are pending or in error, each with its reason. It leaves out those with the
+// error not_repeated, because the application's late webhooks undo some repairs.
 func (r *round) undecided(t *testing.T) (items []string) {
 	t.Helper()
 	err := each(t.Context(), r.db, func(rows *sql.Rows) error {
@@ -221,7 +222,7 @@ func (r *round) functions() map[string]*runtimeapi.Function {
 	return map[string]*runtimeapi.Function{"enumerator": r.deployment().enumerator, "worker": r.deployment().workers[0], "aggregator": r.deployment().aggregator}
 }
 
-func (r *round) count1(t *testing.T, query string) (n int) {
+func (r *round) countRows(t *testing.T, query string) (n int) {
 	t.Helper()
 	if err := r.db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
 		t.Fatal(err)
@@ -232,7 +233,7 @@ func (r *round) count1(t *testing.T, query string) (n int) {
 // connections counts all functions' connections to the database.
 func (r *round) connections(t *testing.T) int {
 	t.Helper()
-	return r.count1(t, `SELECT COUNT(*) FROM information_schema.processlist WHERE user = '`+systemAccount+`'`)
+	return r.countRows(t, `SELECT COUNT(*) FROM information_schema.processlist WHERE user = '`+systemAccount+`'`)
 }
 
 // used returns the usage of each process, by function and process id.
@@ -247,7 +248,7 @@ func (r *round) used(t *testing.T) map[string]use {
 	return all
 }
 
-// usedBy reads it from /proc: https://man7.org/linux/man-pages/man5/proc.5.html
+// usedBy reads a process's usage from /proc. https://man7.org/linux/man-pages/man5/proc.5.html
 func usedBy(t *testing.T, p *runtimeapi.Process) use {
 	t.Helper()
 	status, err := os.ReadFile(filepath.Join(processFolder(p), "status"))
@@ -299,6 +300,6 @@ func TestLeakDetectionIgnoresGarbage(t *testing.T) {
 		leak[i], garbage[i] = 30+i*3/20+3*(i%2), 30+20*(i%2)
 	}
 	if !growsSteadily(leak) || growsSteadily(garbage) || growsSteadily(leak[:8]) {
-		t.Error("3 MiB a minute are a leak, what comes and goes is not, and eight runs do not tell")
+		t.Error("growsSteadily must detect a leak of 3 MiB a minute, ignore garbage, and not decide after eight runs")
 	}
 }

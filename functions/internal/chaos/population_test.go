@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// hostile is a text that must not be interpreted anywhere.
+// hostile is a text that no program may interpret as SQL, HTML or a format.
 const hostile = `Robert'); DROP TABLE subscriptions;-- <script>alert("x")</script> ${jndi:ldap://example.com/a} %s %n`
 
 // population is the organizations of a round.
@@ -22,7 +22,7 @@ type population struct {
 	eligible       map[string]bool           // organizations that every run lists
 	named          map[string]bool           // those that only a sweep finds
 	unreconcilable map[string]billing.Reason // those that must end in error, and why
-	subscriptions  []orgSubscription         // what may change in Stripe
+	subscriptions  []orgSubscription         // those that may change in Stripe
 }
 
 // orgSubscription is a subscription of an organization.
@@ -41,41 +41,41 @@ func populate(ctx context.Context, db *sql.DB, stripe *stripetest.Server, o demo
 		}
 	}
 	err = each(ctx, db, func(rows *sql.Rows) error {
-		var l orgSubscription
-		err := rows.Scan(&l.org, &l.subscription)
-		p.subscriptions = append(p.subscriptions, l)
+		var s orgSubscription
+		err := rows.Scan(&s.org, &s.subscription)
+		p.subscriptions = append(p.subscriptions, s)
 		return err
 	}, `SELECT org_id, stripe_subscription_id FROM subscriptions s JOIN organizations o ON o.id = org_id
 		WHERE stripe_subscription_id IS NOT NULL AND is_deleted = 0 ORDER BY s.id`)
 	if err != nil {
 		return p, err
 	}
-	p.subscriptions = slices.DeleteFunc(p.subscriptions, func(l orgSubscription) bool {
-		sub, there := stripe.Subscription(l.subscription)
-		return !there || sub.Metadata["orgId"] != l.org
+	p.subscriptions = slices.DeleteFunc(p.subscriptions, func(s orgSubscription) bool {
+		sub, exists := stripe.Subscription(s.subscription)
+		return !exists || sub.Metadata["orgId"] != s.org
 	})
-	err = p.addOdd(ctx, db, stripe, o.Now)
+	err = p.addUnusual(ctx, db, stripe, o.Now)
 	return p, err
 }
 
-// odd is an organization with an unusual subscription in Stripe.
-type odd struct {
-	name    string
-	reason  billing.Reason // of its error; "" if it can be reconciled
-	known   bool           // by its customer; else by metadata alone
-	distort func(*stripetest.Subscription)
+// unusual is an organization with an unusual subscription in Stripe.
+type unusual struct {
+	name        string
+	reason      billing.Reason // the reason of its error; "" if it can be reconciled
+	hasCustomer bool           // if false, only metadata connects it with its subscription
+	change      func(*stripetest.Subscription)
 }
 
-var odds = []odd{
+var unusuals = []unusual{
 	{"unknown status", billing.ReasonUnknownStatus, true, func(s *stripetest.Subscription) { s.Status = "frozen" }},
 	{"unknown price", billing.ReasonTierUnresolved, true, func(s *stripetest.Subscription) {
-		s.PriceID = "price_nobody_configured"
+		s.PriceID = "price_not_configured"
 		delete(s.Metadata, "tier")
 	}},
-	{"date that no column holds", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
+	{"date that no column can hold", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
 		s.CurrentPeriodEnd = time.Date(2100, time.January, 1, 0, 0, 0, 0, time.UTC).Unix()
 	}},
-	{"date that is none", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
+	{"text in place of a date", billing.ReasonInvalidSubscription, true, func(s *stripetest.Subscription) {
 		s.Override = map[string]any{"current_period_end": hostile}
 	}},
 	{"subscription that another row records", billing.ReasonSubscriptionConflict, true, func(*stripetest.Subscription) {}},
@@ -83,17 +83,17 @@ var odds = []odd{
 	{"a mebibyte", "", true, func(s *stripetest.Subscription) {
 		s.Override = map[string]any{"description": strings.Repeat("x", 1<<20)}
 	}},
-	{"known by metadata alone", "", false, func(*stripetest.Subscription) {}},
+	{"connected only by metadata", "", false, func(*stripetest.Subscription) {}},
 }
 
-func (p *population) addOdd(ctx context.Context, db *sql.DB, stripe *stripetest.Server, now time.Time) error {
+func (p *population) addUnusual(ctx context.Context, db *sql.DB, stripe *stripetest.Server, now time.Time) error {
 	var orgs []appschema.Organization
 	var rows []appschema.Subscription
-	for i, o := range odds {
+	for i, u := range unusuals {
 		id := fmt.Sprintf("0dd00000-0000-4000-8000-%012d", i)
 		customer, subscription := fmt.Sprintf("cus_odd%d", i), fmt.Sprintf("sub_odd%d", i)
 		org := appschema.Organization{ID: id, Name: hostile, CreatedBy: hostile, StripeCustomerID: &customer}
-		if o.known {
+		if u.hasCustomer {
 			p.eligible[id] = true
 		} else {
 			org.StripeCustomerID = nil
@@ -103,14 +103,14 @@ func (p *population) addOdd(ctx context.Context, db *sql.DB, stripe *stripetest.
 			ID: subscription, CustomerID: customer, Status: "active", PriceID: priceOf("PRO"), Created: now.Unix() - 100,
 			Metadata: map[string]string{"orgId": id, "tier": "pro"},
 		}
-		o.distort(&sub)
+		u.change(&sub)
 		stripe.PutSubscription(sub)
 		orgs = append(orgs, org)
-		if o.reason == "" {
+		if u.reason == "" {
 			continue
 		}
-		p.unreconcilable[id] = o.reason
-		if o.reason == billing.ReasonSubscriptionConflict {
+		p.unreconcilable[id] = u.reason
+		if u.reason == billing.ReasonSubscriptionConflict {
 			other := fmt.Sprintf("0ddffff0-0000-4000-8000-%012d", i)
 			orgs = append(orgs, appschema.Organization{ID: other, Name: hostile, CreatedBy: hostile})
 			rows = append(rows, appschema.Subscription{ID: other, OrgID: other, StripeSubscriptionID: &subscription})

@@ -9,7 +9,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// The proxy must recognize the driver's COMMIT statements. Otherwise it drops none, and the chaos tests test less.
+// The proxy must recognize the driver's COMMIT statements. Otherwise it would drop none, and the campaign would check
+// less.
 func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	s := prepared(t)
 	p, err := startProxy(s.address())
@@ -43,21 +44,21 @@ func TestProxyDropsCommitsAndTheirAnswers(t *testing.T) {
 	}
 	p.loseCommits.Store(1)
 	if err := insert(1); err == nil {
-		t.Error("a COMMIT that was lost was answered")
+		t.Error("the dropped COMMIT was answered")
 	}
 	p.loseAnswers.Store(1)
 	if err := insert(2); err == nil {
-		t.Error("an answer that was lost has come")
+		t.Error("the dropped answer arrived")
 	}
 	if err := insert(3); err != nil {
 		t.Error(err)
 	}
 	var sum int
 	if err := s.admin.QueryRowContext(t.Context(), "SELECT SUM(n) FROM chaos_proxy.t").Scan(&sum); err != nil || sum != 2+3 {
-		t.Errorf("the table holds %d (%v), want the second and the third row", sum, err)
+		t.Errorf("the sum of the rows is %d (%v), want the second and the third row", sum, err)
 	}
 	if p.commitsLost.Load() != 1 || p.answersLost.Load() != 1 {
-		t.Errorf("%d COMMITs and %d answers are counted as lost", p.commitsLost.Load(), p.answersLost.Load())
+		t.Errorf("the proxy counts %d dropped COMMITs and %d dropped answers, want 1 and 1", p.commitsLost.Load(), p.answersLost.Load())
 	}
 }
 
@@ -85,12 +86,12 @@ func TestProxyShortensLockWaitsAndCountsErrors(t *testing.T) {
 	})
 	var seconds int
 	if err := db.QueryRowContext(t.Context(), "SELECT @@innodb_lock_wait_timeout").Scan(&seconds); err != nil || seconds != int(lockWait.Seconds()) {
-		t.Errorf("a statement waits %d s: %v", seconds, err)
+		t.Errorf("the lock wait timeout is %d s, want %v: %v", seconds, lockWait, err)
 	}
 	if _, err := db.ExecContext(t.Context(), "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1205"); err == nil {
-		t.Error("no error")
+		t.Error("the statement returned no error")
 	}
 	if got := p.errorCounts(); got[1205] != 1 || len(got) != 1 {
-		t.Errorf("errors by number: %v", got)
+		t.Errorf("the proxy counts the errors %v, want 1205 once", got)
 	}
 }

@@ -19,13 +19,13 @@ type proxy struct {
 	target   string
 	links    sync.WaitGroup
 
-	refusing      atomic.Bool  // new connections are refused
-	pausedUntil   atomic.Int64 // Unix nanoseconds; nothing passes before
-	slowed        atomic.Int64 // nanoseconds; delay of each piece
-	loseCommits   atomic.Int32 // how many of the next commits are dropped
-	loseAnswers   atomic.Int32 // of how many of the next commits the answer is dropped
-	commitsLost   atomic.Int32 // how often that happened
-	answersLost   atomic.Int32
+	refusing      atomic.Bool   // new connections are refused
+	pausedUntil   atomic.Int64  // Unix nanoseconds; nothing passes before this time
+	slowed        atomic.Int64  // nanoseconds; the delay of each piece
+	loseCommits   atomic.Int32  // the number of next commits that the proxy drops
+	loseAnswers   atomic.Int32  // the number of next commits whose answers the proxy drops
+	commitsLost   atomic.Int32  // the number of dropped commits
+	answersLost   atomic.Int32  // the number of dropped answers
 	beforeCommits hooks[func()] // called at each commit
 
 	mu     sync.Mutex
@@ -148,28 +148,28 @@ func (l *link) commits(piece []byte) bool {
 	}
 }
 
-// The functions' lock wait, and the proxy's replacement, which must have the same length.
+// The functions' setting of the lock wait timeout, and the proxy's replacement, which must have the same length.
 var (
-	theirLockWait = []byte("innodb_lock_wait_timeout = 5")
-	ourLockWait   = []byte("innodb_lock_wait_timeout = 1")
+	functionsLockWait = []byte("innodb_lock_wait_timeout = 5")
+	proxysLockWait    = []byte("innodb_lock_wait_timeout = 1")
 )
 
 // lockWait is how long a statement waits for a row behind the proxy.
 const lockWait = time.Second
 
 func (p *proxy) request(l *link, piece []byte) error {
-	if at := bytes.Index(piece, theirLockWait); at >= 0 {
-		copy(piece[at:], ourLockWait)
+	if at := bytes.Index(piece, functionsLockWait); at >= 0 {
+		copy(piece[at:], proxysLockWait)
 	}
 	if !l.commits(piece) {
 		return nil
 	}
 	call(&p.beforeCommits)
 	switch {
-	case take(&p.loseCommits):
+	case takeOne(&p.loseCommits):
 		p.commitsLost.Add(1)
 		return errLost
-	case take(&p.loseAnswers):
+	case takeOne(&p.loseAnswers):
 		l.answerLost.Store(true)
 	}
 	return nil
@@ -202,14 +202,14 @@ func (p *proxy) errorCounts() map[uint16]int {
 	return maps.Clone(p.errors)
 }
 
-// take reports whether one was left, and takes it.
-func take(left *atomic.Int32) bool {
+// takeOne decrements the counter and returns true, or returns false if the counter is 0.
+func takeOne(counter *atomic.Int32) bool {
 	for {
-		n := left.Load()
+		n := counter.Load()
 		if n <= 0 {
 			return false
 		}
-		if left.CompareAndSwap(n, n-1) {
+		if counter.CompareAndSwap(n, n-1) {
 			return true
 		}
 	}

@@ -50,8 +50,8 @@ const (
 	// quietTimeout is an invocation's timeout after the faults: a busy machine must not look like a fault.
 	quietTimeout = 30 * time.Second
 	stripeTakes  = 4 * time.Millisecond
-	// patience bounds each phase after the faults. A phase takes a second or two, or a minute if a message has to be
-	// delivered again.
+	// patience is how long a phase after the faults may take. It takes a second or two, or a minute if a message has to
+	// be delivered again.
 	patience  = 3 * time.Minute
 	tickEvery = 250 * time.Millisecond
 )
@@ -104,11 +104,11 @@ type round struct {
 	// How many invocations run.
 	invoking, working, aggregating atomic.Int32
 
-	faultsOver atomic.Bool  // the faults are over
-	held       atomic.Int64 // the longest that batches are held back
-	atStripe   hooks[func()]
+	faultsOver atomic.Bool   // the faults are over
+	held       atomic.Int64  // nanoseconds; batches are held back for up to this time
+	atStripe   hooks[func()] // called at each request to Stripe
 	cleanups   []func() error
-	phases     []time.Duration // how long each took
+	phases     []time.Duration // how long each phase took
 	// The faults of requests and of single entries of batches.
 	failRequest hooks[func(action string) *sqsserver.Fault]
 	failEntry   hooks[func(sqsserver.Entry) *sqsserver.Fault]
@@ -118,22 +118,23 @@ type round struct {
 	waited      []string // what the round waited for after the faults
 
 	mu       sync.Mutex
-	random   *rand.Rand // for what faultKinds while it runs
+	random   *rand.Rand // for what the faults draw while the round runs
 	counts   map[string]int
 	messages []string // ids of the messages that workers received
 	problems []error
-	// Bodies of unreadable messages for the work and the results queue; true if they were surely sent.
+	// Bodies of unreadable messages for the work and the results queue. The value is false if the send failed, because
+	// the message may have been sent all the same.
 	junk, resultsJunk map[string]bool
 }
 
-// cast are the functions that a deployment replaces while a run is under way.
+// deployment is the functions that are deployed. A round may replace it during a run.
 type deployment struct {
 	enumerator, aggregator *runtimeapi.Function
-	workers                []*runtimeapi.Function // each batch goes to any of them
+	workers                []*runtimeapi.Function // a batch goes to a random one of them
 }
 
-func (c *deployment) all() []*runtimeapi.Function {
-	return append([]*runtimeapi.Function{c.enumerator, c.aggregator}, c.workers...)
+func (d *deployment) all() []*runtimeapi.Function {
+	return append([]*runtimeapi.Function{d.enumerator, d.aggregator}, d.workers...)
 }
 
 func (r *round) deployment() *deployment { return r.deployed.Load() }
@@ -185,7 +186,7 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	if r.before, err = readTables(ctx, r.db); err != nil {
 		return err
 	}
-	if err := keepJournal(ctx, r.db); err != nil {
+	if err := createJournal(ctx, r.db); err != nil {
 		return err
 	}
 	if r.proxy, err = startProxy(r.server.address()); err != nil {
@@ -229,7 +230,7 @@ func (r *round) buildQueues(ctx context.Context) (err error) {
 	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", r.Visibility, "", 0); err != nil {
 		return err
 	}
-	if r.urls.unreported, err = r.createQueue(ctx, "unreported", r.Visibility, "", 0); err != nil {
+	if r.urls.unreported, err = r.createQueue(ctx, "results-dead-letter", r.Visibility, "", 0); err != nil {
 		return err
 	}
 	if r.urls.work, err = r.createQueue(ctx, "work", r.Visibility, r.urls.deadLetter, r.MaxReceive); err != nil {
@@ -267,7 +268,7 @@ func redrivePolicy(arn string, maxReceive int) string {
 	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, arn, maxReceive)
 }
 
-// function returns a deployed function with changes to its environment: NAME, value ...
+// function returns a deployed function. changes are names and values of environment variables.
 func (r *round) function(name string, changes ...string) *runtimeapi.Function {
 	return r.functionAt(program(name), name, changes...)
 }
@@ -306,13 +307,12 @@ func (r *round) environ(changes []string) []string {
 
 // pump feeds the workers and the aggregator until ctx ends.
 func (r *round) pump(ctx context.Context) *sync.WaitGroup {
-	quiet := discard()
 	var sources sync.WaitGroup
 	for _, source := range []*lambdasource.Source{
 		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
 		{Queue: r.urls.results, Handler: r.aggregate},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, quiet // the processes log themselves
+		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, discard() // the processes write their own logs
 		sources.Go(func() { r.note(source.Run(ctx)) })
 	}
 	return &sources
@@ -348,14 +348,14 @@ func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQ
 	return response, err
 }
 
-// answered records a function's answer, which must contain no secret either.
+// answered records a function's answer, because it must contain no secret either.
 func (r *round) answered(answer []byte, err error) {
 	_, _ = fmt.Fprintf(&r.printed, "answered %.10000s %v\n", answer, err) // never fails
 }
 
-// tick does what the schedules do until ctx ends. It delivers start until it is answered, starts catch-ups (during the
-// faults all the time, afterwards once), and sends the ticks. After the faults it also resumes stopped runs, as an
-// operator does.
+// tick does what the schedules do until ctx ends. It delivers the event start until the function answers, starts
+// catch-ups (again and again during the faults, and once after them), and sends the ticks. After the faults it also
+// resumes stopped runs, as an operator does.
 func (r *round) tick(ctx context.Context, start string) {
 	started, caughtUp := start == "", false
 	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
@@ -377,7 +377,7 @@ func (r *round) tick(ctx context.Context, start string) {
 	}
 }
 
-// catchUp starts a catch-up, and reports whether it was answered.
+// catchUp starts a catch-up, and reports whether the function answered.
 func (r *round) catchUp(ctx context.Context) bool {
 	r.count("  catch-ups started")
 	return r.invoke(ctx, r.deployment().enumerator, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
@@ -387,7 +387,7 @@ func (r *round) startEvent() string {
 	return `{"scheduledFor":"` + firstRun + `","strategy":"` + string(r.Strategy) + `"}`
 }
 
-// invoke reports whether the function answered; during faults it may not.
+// invoke sends the event to the function, and reports whether the function answered. During faults it may not.
 func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string) bool {
 	if f == r.deployment().enumerator {
 		r.invoking.Add(1)
@@ -400,7 +400,7 @@ func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string
 
 // endLeases makes all leases expire.
 func (r *round) endLeases(ctx context.Context) {
-	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_expires_at = UTC_TIMESTAMP(6) - INTERVAL 1 SECOND WHERE status = 'enumerating' AND lease_owner <> ''`) // there may be no table yet
+	_, _ = r.db.ExecContext(ctx, `UPDATE reconciliation_runs SET lease_expires_at = UTC_TIMESTAMP(6) - INTERVAL 1 SECOND WHERE status = 'enumerating' AND lease_owner <> ''`) // the tables may not exist yet
 }
 
 func (r *round) resumeStopped(ctx context.Context) {
@@ -412,7 +412,7 @@ func (r *round) resumeStopped(ctx context.Context) {
 		return err
 	}, `SELECT id FROM reconciliation_runs WHERE status = 'stopped'`)
 	if err != nil {
-		return // there may be no table yet
+		return // the tables may not exist yet
 	}
 	for _, id := range stopped {
 		r.count("  stopped runs resumed")
@@ -441,7 +441,7 @@ func (r *round) injectFaults(ctx context.Context, plan []plannedFault) {
 	all.Wait()
 }
 
-// endFaults ends what is left of the faults, and the webhook.
+// endFaults ends the remaining faults, and lets the webhook handle the remaining events.
 func (r *round) endFaults(ctx context.Context) error {
 	r.stripe.SetLatency(stripeTakes)
 	r.proxy.loseCommits.Store(0)
@@ -457,8 +457,8 @@ func (r *round) endFaults(ctx context.Context) error {
 	return r.app.drain(ctx)
 }
 
-// restoreLimits sets timeouts and receive counts as in AWS, where during the faults a message may be received only once:
-// from here on a temporary failure must not end in an error.
+// restoreLimits sets timeouts and receive counts as in AWS. During the faults a message may be received only once; from
+// here on a temporary failure must not end in an error.
 func (r *round) restoreLimits(ctx context.Context) error {
 	arn, err := r.queueARN(ctx, r.urls.deadLetter)
 	if err != nil {
@@ -478,7 +478,7 @@ func (r *round) restoreLimits(ctx context.Context) error {
 	return nil
 }
 
-// awaitQuiet returns when the queues are empty and nothing runs.
+// awaitQuiet returns when the queues are empty, no invocation runs and no run is open.
 func (r *round) awaitQuiet(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -497,8 +497,9 @@ func (r *round) awaitQuiet(ctx context.Context) error {
 	}
 }
 
+// busy returns what is left to do, or "".
 func (r *round) busy(ctx context.Context) (why string, err error) {
-	for _, queue := range []struct{ name, url string }{{"work", r.urls.work}, {"results", r.urls.results}} { // in the order that messages take
+	for _, queue := range []struct{ name, url string }{{"work", r.urls.work}, {"results", r.urls.results}} { // the work queue first, because work leads to progress messages
 		depth, err := sqsqueue.New(r.queues, queue.url).Depth(ctx)
 		if err != nil {
 			return "", err
@@ -572,10 +573,10 @@ func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 
 // inStripe returns all subscriptions in Stripe.
 func (r *round) inStripe(ctx context.Context) ([]billing.Subscription, error) {
-	client, of := r.stripeClient(), billing.Range{}
+	client, rest := r.stripeClient(), billing.Range{}
 	var all []billing.Subscription
 	for {
-		page, err := client.SweepPage(ctx, of)
+		page, err := client.SweepPage(ctx, rest)
 		if err != nil {
 			return nil, err
 		}
@@ -583,7 +584,7 @@ func (r *round) inStripe(ctx context.Context) ([]billing.Subscription, error) {
 		if !page.More {
 			return all, nil
 		}
-		of = of.Rest(page)
+		rest = rest.Rest(page)
 	}
 }
 
@@ -605,7 +606,7 @@ func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, 
 	return reader.Explain(ctx, org)
 }
 
-// global sets a variable of the server, again and again while the server may be restarting.
+// global sets a variable of the server. It tries again while the server restarts.
 func (r *round) global(ctx context.Context, name string, value int) {
 	ctx = context.WithoutCancel(ctx)
 	for range 200 {
@@ -614,7 +615,7 @@ func (r *round) global(ctx context.Context, name string, value int) {
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
-	r.note(fmt.Errorf("the server's %s cannot be set", name))
+	r.note(fmt.Errorf("the server's variable %s cannot be set", name))
 }
 
 func (r *round) note(err error) {
@@ -626,16 +627,16 @@ func (r *round) note(err error) {
 	r.problems = append(r.problems, err)
 }
 
-func (r *round) count(what string) {
+func (r *round) count(event string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts[what]++
+	r.counts[event]++
 }
 
-// hit returns a function that counts a request as hit by the fault.
-func (r *round) hit(f fault) func() { return func() { r.count("  requests hit by " + f.kind) } }
+// hitCounter returns a function that counts a request that the fault hit.
+func (r *round) hitCounter(f fault) func() { return func() { r.count("  requests hit by " + f.kind) } }
 
-// share draws a number from 0 to 1.
+// share draws a random number from 0 to 1.
 func (r *round) share() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

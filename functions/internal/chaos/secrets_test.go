@@ -22,7 +22,7 @@ import (
 // secretsStaySecret: neither the key nor a password is in the functions' output and answers, in a table, in a queue, or
 // on a process's command line.
 func (r *round) secretsStaySecret(ctx context.Context) error {
-	places := map[string]string{"what the functions printed and answered": r.printed.String()}
+	places := map[string]string{"the functions' output and answers": r.printed.String()}
 	if err := r.addTables(ctx, places); err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 	if strings.Contains(page, "<script>alert") {
 		return errors.New("the report's page has a script from the data")
 	}
-	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "unreported": r.urls.unreported, "work": r.urls.work, "results": r.urls.results} {
+	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "results-dead-letter": r.urls.unreported, "work": r.urls.work, "results": r.urls.results} {
 		messages, err := r.peek(ctx, url)
 		if err != nil {
 			return err
@@ -101,7 +101,8 @@ func (r *round) reported(ctx context.Context) (page, table string, err error) {
 	return html.String(), csv.String(), errors.Join(pageErr, tableErr)
 }
 
-// processFolder is where Linux describes a process: https://man7.org/linux/man-pages/man5/proc.5.html
+// processFolder returns the folder in which Linux describes a process.
+// https://man7.org/linux/man-pages/man5/proc.5.html
 func processFolder(p *runtimeapi.Process) string { return "/proc/" + strconv.Itoa(p.PID()) }
 
 func findSecrets(places map[string]string, secrets ...string) []error {

@@ -22,7 +22,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/localdb"
 )
 
-// The database accounts, by which the journal records who wrote. Neither may write while the server is read-only.
+// The database accounts. The journal records which of them wrote. Neither may write while the server is read-only.
 const (
 	systemAccount      = "system"
 	applicationAccount = "application"
@@ -42,7 +42,7 @@ type server struct {
 var shared struct {
 	once   sync.Once
 	err    error
-	dir    string // of the programs
+	dir    string // has the programs
 	server *server
 }
 
@@ -61,8 +61,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// prepared builds the programs and returns the server. Where this machine cannot run them, it skips the test, or fails it
-// if CI=true.
+// prepared builds the programs and returns the server. If this machine cannot run them, prepared skips the test, or
+// fails it if CI=true.
 func prepared(t *testing.T) *server {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -78,7 +78,7 @@ func prepared(t *testing.T) *server {
 	return shared.server
 }
 
-// prepare takes no test's context, because what it starts outlives the first test.
+// prepare does not take the context of a test, because the server outlives the first test.
 func prepare() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -157,7 +157,7 @@ func (s *server) restart(ctx context.Context) error {
 	return s.Restart(ctx)
 }
 
-// cryptoText returns a text that occurs nowhere else.
+// cryptoText returns a random text that occurs nowhere else.
 func cryptoText() string { return rand.Text() }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

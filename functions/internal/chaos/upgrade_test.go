@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/runtimeapi"
 )
 
-// oldVersion is the last commit before the settings that the database keeps.
+// oldVersion is the last commit before the table reconciliation_settings.
 const oldVersion = "4633c0baa5eb109c58b0a8276466490392de10a8"
 
 // TestDeploymentDuringARunLosesNothing begins a run with the programs and the tables of an older version, the commit
@@ -29,9 +29,9 @@ func TestDeploymentDuringARunLosesNothing(t *testing.T) {
 	for i := range upgrades {
 		playRound(t, s, seed+i, total, func(t *testing.T, r *round) []plannedFault { return r.deployLater(t, old) })
 	}
-	for _, what := range []string{inTheMiddle, upgradedAtOnce} {
-		if upgrades*10 >= roundsForAllFaults && total[what] == 0 {
-			t.Errorf("never:%s", what)
+	for _, event := range []string{inTheMiddle, upgradedAtOnce} {
+		if upgrades*10 >= roundsForAllFaults && total[event] == 0 {
+			t.Errorf("the count of %q is 0", event)
 		}
 	}
 	t.Logf("upgrades from seed %d on; faults:\n%s", seed, table(total))
@@ -101,7 +101,7 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	r.deployed.Store(old)
 	deploy := func(ctx context.Context, r *round, _ fault) {
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
-			r.note(errors.New("the tables are new before the deployment"))
+			r.note(errors.New("the new tables exist before the deployment"))
 		}
 		if n, err := r.pending(ctx); err == nil && n > 0 {
 			r.count(inTheMiddle)
