@@ -78,17 +78,14 @@ func (r *round) readResult(ctx context.Context) (result, error) {
 	}
 	err = each(ctx, r.db, func(rows *sql.Rows) error {
 		var i billing.Item
-		var changes sql.NullString
-		if err := rows.Scan(&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &changes, &i.Revision, &i.Error); err != nil {
+		var changes, warnings string
+		if err := rows.Scan(&i.RunID, &i.OrgID, &i.Outcome, &i.Reason, &changes, &warnings, &i.Revision, &i.Error); err != nil {
 			return err
 		}
-		var err error
-		if changes.Valid {
-			err = json.Unmarshal([]byte(changes.String), &i.Changes)
-		}
+		err := errors.Join(json.Unmarshal([]byte(changes), &i.Changes), json.Unmarshal([]byte(warnings), &i.Warnings))
 		s.items[billing.Work{RunID: i.RunID, OrgID: i.OrgID}] = i
 		return err
-	}, `SELECT r.id, i.org_id, i.outcome, i.reason, i.changes, i.revision, COALESCE(i.error, '')
+	}, `SELECT r.id, i.org_id, i.outcome, i.reason, COALESCE(i.changes, '[]'), COALESCE(i.warnings, '[]'), i.revision, COALESCE(i.error, '')
 		FROM reconciliation_items i JOIN reconciliation_runs r ON r.run_key = i.run_key`)
 	if err != nil {
 		return s, err
