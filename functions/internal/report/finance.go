@@ -48,7 +48,7 @@ func (s state) Means() string {
 	return map[state]string{
 		stateWritten:   "The database has them.",
 		stateWouldBe:   "A dry run writes nothing.",
-		stateWithheld:  "Not written until a person approves.",
+		stateWithheld:  "Not written by this run. If right, approve them; if wrong, correct the cause: the next run lowers up to its own limit.",
 		stateUnwritten: "An error prevented it.",
 	}[s]
 }

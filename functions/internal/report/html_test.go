@@ -262,7 +262,7 @@ func TestPageListsOrganizationsWhoseTierOrPeriodChanged(t *testing.T) {
 		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
 		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: december}),
 	))
-	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written until a person approves. 1 1 0 0 1",
+	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written by this run. If right, approve them; if wrong, correct the cause: the next run lowers up to its own limit. 1 1 0 0 1",
 		"Written: 2 organizations", "Withheld: 1 organization",
 		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")
 	_, section, _ := strings.Cut(page, `<section id="finance">`)

@@ -153,10 +153,10 @@ func tone(s billing.Summary) string {
 // outcomeFigures add up to the total.
 func outcomeFigures(s billing.Summary) []outcomeFigure {
 	drift := outcomeFigure{Key: "synced", Label: "repaired", Note: "differed from Stripe, now as Stripe says", N: repaired(s)}
-	held := outcomeFigure{Key: "withheld", Label: "withheld", Note: "differ, and wait for a person’s approval", N: withheld(s)}
+	held := outcomeFigure{Key: "withheld", Label: "withheld", Note: "differ; check them before the next run", N: withheld(s)}
 	if s.DryRun {
 		drift.Label, drift.Note = "would be repaired", "differ from Stripe; a dry run writes nothing"
-		held.Label, held.Note = "would be withheld", "differ, and would wait for a person’s approval"
+		held.Label, held.Note = "would be withheld", "differ, above the limit"
 	}
 	all := []outcomeFigure{
 		drift,
