@@ -150,10 +150,12 @@ const (
 )
 
 const (
-	// listPage selects a page of organizations and whether a subscriptions row or a customer connects each with
-	// Stripe. The derived table makes the server read the page first; it may scan a whole table otherwise.
-	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id)
-		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id FROM organizations WHERE ` + notDeleted + ` AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
+	// listPage selects a page of organizations and whether to list each: a subscriptions row or a customer connects it with
+	// Stripe, or it has another tier than the lowest. The derived table makes the server read the page first; it may scan
+	// a whole table otherwise.
+	listPage = `SELECT o.id, o.stripe_customer_id <> '' OR COALESCE(o.subscription_tier <> ?, FALSE) OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.org_id = o.id)
+		FROM (SELECT id, COALESCE(stripe_customer_id, '') AS stripe_customer_id, subscription_tier
+			FROM organizations WHERE ` + notDeleted + ` AND id > ? ORDER BY id LIMIT ?) o ORDER BY o.id`
 	// listOne is listPage for one organization, which need not be connected with Stripe.
 	listOne = `SELECT id, TRUE FROM organizations WHERE ` + notDeleted + ` AND id = ? AND id > ?`
 

@@ -768,7 +768,7 @@ func TestHostileTextIsStoredUnchanged(t *testing.T) {
 			}
 			lease := billing.Lease{RunID: runID, Owner: "owner" + text, End: until}
 			f.lease(t, lease)
-			if n, through, err := f.store.ListOrganizations(t.Context(), lease, run.OrgID, "", 10); n != 1 || through != orgID || err != nil {
+			if n, through, err := f.store.ListOrganizations(t.Context(), lease, "free", run.OrgID, "", 10); n != 1 || through != orgID || err != nil {
 				t.Fatalf("%q: listed %d through %q, %v", text, n, through, err)
 			}
 			if ids, err := f.store.PendingAfter(t.Context(), runID, "", 10); len(ids) != 1 || ids[0] != orgID || err != nil {

@@ -74,7 +74,7 @@ func wholeRun(t *testing.T, f *fixture) {
 		{ID: "sub_orphan", CustomerID: "cus_x", Status: billing.StatusActive, OrgID: "日本 Ü 🙂", Created: old},
 	}
 	f.swept(t, "run", subs...)
-	if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); n != 4 || err != nil {
+	if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10); n != 4 || err != nil {
 		t.Fatalf("%d listed, %v", n, err)
 	}
 	if _, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
@@ -184,7 +184,7 @@ func readsByIndex(t *testing.T, f *fixture) {
 	store, _ := f.singleConnection(t)
 	record := f.record(t, ids[0])
 	page := func(through string) error {
-		_, _, err := store.ListOrganizations(t.Context(), leaseOf("run"), "", through, 20)
+		_, _, err := store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", through, 20)
 		return err
 	}
 	for _, read := range []struct {

@@ -224,7 +224,7 @@ func (f *fixture) startRun(t *testing.T, id string, limit int) {
 	t.Helper()
 	f.openRun(t, newRun(id))
 	f.lease(t, leaseOf(id))
-	n, _, err := f.store.ListOrganizations(t.Context(), leaseOf(id), "", "", 10_000)
+	n, _, err := f.store.ListOrganizations(t.Context(), leaseOf(id), "free", "", "", 10_000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -208,8 +208,11 @@ func customersOf(orphans []billing.Orphan) (customers []string) {
 // saveSoleOwners notes with each subscription which organization alone has its customer: nothing if several have it,
 // also where an interrupted listing noted one.
 func (s *Store) saveSoleOwners(ctx context.Context, l billing.Lease, subs []billing.Orphan, known map[string][]string) error {
-	for chunk := range slices.Chunk(subs, snapshotPage) {
-		err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
+	if len(subs) == 0 {
+		return nil
+	}
+	return s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
+		for chunk := range slices.Chunk(subs, snapshotPage) {
 			var owners, ids []any
 			for _, sub := range chunk {
 				owners = append(owners, sub.SubscriptionID, soleOwner(known[sub.CustomerID]))
@@ -218,13 +221,12 @@ func (s *Store) saveSoleOwners(ctx context.Context, l billing.Lease, subs []bill
 			_, err := tx.ExecContext(ctx, `UPDATE reconciliation_snapshots n
 				SET more = JSON_SET(COALESCE(more, '{}'), '$.soleOwner', CASE subscription_id`+strings.Repeat(` WHEN ? THEN ?`, len(chunk))+` END)
 				WHERE n.run_key = `+keyOfRun+` AND n.subscription_id IN `+placeholders(len(chunk)), slices.Concat(owners, []any{l.RunID}, ids)...)
-			return err
-		})
-		if err != nil {
-			return err
+			if err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func soleOwner(orgs []string) string {

@@ -138,7 +138,7 @@ func TestFrequentQueriesReadAsManyRowsInLargeRunsAsInSmallOnes(t *testing.T) {
 func TestListingReadsInProportionToTheOrganizations(t *testing.T) {
 	steps := map[string]func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (through string, err error){
 		"ListOrganizations": func(ctx context.Context, s *mysqlstore.Store, run billing.Run, after string) (string, error) {
-			n, through, err := s.ListOrganizations(ctx, leaseOf(run.ID), "", after, 250)
+			n, through, err := s.ListOrganizations(ctx, leaseOf(run.ID), "free", "", after, 250)
 			if n < 250 {
 				through = ""
 			}

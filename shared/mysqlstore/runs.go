@@ -150,12 +150,13 @@ func (s *Store) ReleaseLease(ctx context.Context, l billing.Lease) error {
 }
 
 // ListOrganizations reads the next organizations after an id; if only is set, that one. In one transaction it
-// creates pending items for those that the database connects with Stripe and moves the run's cursor. It returns
-// how many organizations it read and the new cursor; fewer than limit is the end.
-func (s *Store) ListOrganizations(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error) {
+// creates pending items for those that the database connects with Stripe or that have another tier than free, the
+// lowest, and moves the run's cursor. It returns how many organizations it read and the new cursor; fewer than limit is
+// the end.
+func (s *Store) ListOrganizations(ctx context.Context, l billing.Lease, free billing.Tier, only, after string, limit int) (n int, through string, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		var items []billing.Item
-		if n, through, items, err = nextOrganizations(ctx, tx, only, after, limit); err != nil {
+		if n, through, items, err = nextOrganizations(ctx, tx, free, only, after, limit); err != nil {
 			return err
 		}
 		if err := insertItems(ctx, tx, l.RunID, items); err != nil {
@@ -167,20 +168,20 @@ func (s *Store) ListOrganizations(ctx context.Context, l billing.Lease, only, af
 }
 
 // nextOrganizations reads the next organizations that are not deleted. It returns their number, the new cursor,
-// and items for those that the database connects with Stripe. A single organization needs no connection.
-func nextOrganizations(ctx context.Context, q querier, only, after string, limit int) (n int, through string, items []billing.Item, err error) {
+// and items for those to list. A single organization is always listed.
+func nextOrganizations(ctx context.Context, q querier, free billing.Tier, only, after string, limit int) (n int, through string, items []billing.Item, err error) {
 	through = after
-	stmt, args := listPage, []any{after, limit}
+	stmt, args := listPage, []any{free, after, limit}
 	if only != "" {
 		stmt, args = listOne, []any{only, after}
 	}
 	err = query(ctx, q, func(r *sql.Rows) error {
-		var known bool
-		if err := r.Scan(&through, &known); err != nil {
+		var listed bool
+		if err := r.Scan(&through, &listed); err != nil {
 			return err
 		}
 		n++
-		if known {
+		if listed {
 			items = append(items, billing.Item{OrgID: through})
 		}
 		return nil

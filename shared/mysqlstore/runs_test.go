@@ -228,7 +228,7 @@ func TestLeaseThatEndsTooFarInTheFutureIsFree(t *testing.T) {
 func leasedWrites(f *fixture, l billing.Lease) map[string]func(t *testing.T) error {
 	return map[string]func(t *testing.T) error{
 		"ListOrganizations": func(t *testing.T) error {
-			_, _, err := f.store.ListOrganizations(t.Context(), l, "", "", 10)
+			_, _, err := f.store.ListOrganizations(t.Context(), l, "free", "", "", 10)
 			return err
 		},
 		"FinishListing": func(t *testing.T) error { return f.store.FinishListing(t.Context(), l, 7, 3) },
@@ -287,7 +287,7 @@ func TestEnumeratorWithTheLeaseAdvancesTheRun(t *testing.T) {
 		lease := leaseOf("r")
 		f.lease(t, lease)
 		lease.End = now.Add(time.Hour)
-		if n, through, err := f.store.ListOrganizations(t.Context(), lease, "", "", 10); n != 2 || through != "b" || err != nil {
+		if n, through, err := f.store.ListOrganizations(t.Context(), lease, "free", "", "", 10); n != 2 || through != "b" || err != nil {
 			t.Fatalf("listed %d through %q, %v", n, through, err)
 		}
 		if err := f.store.FinishListing(t.Context(), lease, 2, 10); err != nil {
@@ -337,7 +337,7 @@ func TestLimitApprovedWhileEnumeratingIsKept(t *testing.T) {
 func listAll(t *testing.T, f *fixture, run billing.Run, limit int) (sizes []int) {
 	t.Helper()
 	for {
-		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf(run.ID), run.OrgID, run.ListedThrough, limit)
+		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf(run.ID), "free", run.OrgID, run.ListedThrough, limit)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -315,7 +315,7 @@ func TestSnapshotListsOrganizationsThatOnlyMetadataNames(t *testing.T) {
 			billing.Subscription{ID: "sub_3", OrgID: "b-paying"}, billing.Subscription{ID: "sub_b-paying", OrgID: "b-paying", Status: billing.StatusActive},
 			billing.Subscription{ID: "sub_f-recorded", OrgID: "f-recorded"}, billing.Subscription{ID: "sub_4", OrgID: "d-deleted"}, billing.Subscription{ID: "sub_5", OrgID: "unknown"},
 		)
-		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10)
+		n, through, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10)
 		if err != nil || n != 5 || through != "f-recorded" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
@@ -345,7 +345,7 @@ func TestSnapshotListsAnOrganizationWhoseRowIsNewerThanTheListing(t *testing.T) 
 		const id = "ä23456789012345678901234567890123456" // 36 characters
 		f.addOrganizations(t, appschema.Organization{ID: id}, appschema.Organization{ID: "z-deleted", IsDeleted: true})
 		f.swept(t, "run", billing.Subscription{ID: "sub", OrgID: id}, billing.Subscription{ID: "sub_z", OrgID: "z-deleted"})
-		if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); n != 1 || err != nil {
+		if n, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 		f.addRows(t, appschema.Subscription{ID: "row", OrgID: id, StripeSubscriptionID: new("sub")},
@@ -523,7 +523,7 @@ func TestDecideInSyncDecidesPendingItemsOnly(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a", "b", "c", "d")
 		f.swept(t, "run")
-		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_items SET outcome = 'synced', reason = 'repaired' WHERE org_id = 'c'`)
@@ -562,7 +562,7 @@ func TestOutdatedSnapshotDecidesNothing(t *testing.T) {
 			onEach(t, func(t *testing.T, f *fixture) {
 				f.addPaying(t, "a")
 				f.swept(t, "run")
-				if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+				if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10); err != nil {
 					t.Fatal(err)
 				}
 				f.MustExec(t, change)
@@ -667,7 +667,7 @@ func TestReopenedRunIsSweptAgain(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		f.addPaying(t, "a")
 		f.swept(t, "run")
-		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "", "", 10); err != nil {
+		if _, _, err := f.store.ListOrganizations(t.Context(), leaseOf("run"), "free", "", "", 10); err != nil {
 			t.Fatal(err)
 		}
 		f.MustExec(t, `UPDATE reconciliation_runs SET status = 'stopped'`)

@@ -54,7 +54,7 @@ type (
 		ReleaseLease(ctx context.Context, l billing.Lease) error
 	}
 	runLister interface {
-		ListOrganizations(ctx context.Context, l billing.Lease, only, after string, limit int) (n int, through string, err error)
+		ListOrganizations(ctx context.Context, l billing.Lease, free billing.Tier, only, after string, limit int) (n int, through string, err error)
 		CountItems(ctx context.Context, runID string) (int, error)
 		FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error
 	}
@@ -104,6 +104,7 @@ type Enumerator struct {
 	Progress    ProgressSender
 	Stripe      StripeList
 	AccountID   string               // the required account; "" means any
+	Free        billing.Tier         // the lowest tier
 	Downgrades  func(listed int) int // returns the downgrade limit
 	RunDeadline time.Duration        // how long a run may take
 	Settle      time.Duration        // the minimum age of an event in a catch-up: the webhook handles it first
@@ -455,12 +456,12 @@ func (e *Enumerator) sweepAndList(ctx context.Context, run billing.Run, lease bi
 	return state, err
 }
 
-// listAll writes an item for each organization after the cursor, if the database connects the organization with Stripe.
-// If the run is over one organization, it writes only that item.
+// listAll writes an item for each organization after the cursor, if the database connects the organization with Stripe or
+// grants it more than the lowest tier: Stripe may know nothing of what it has. If the run is over one organization, it writes only that item.
 func (e *Enumerator) listAll(ctx context.Context, only, after string, lease billing.Lease) error {
 	for more := true; more; {
 		err := e.Retry.do(ctx, func() error {
-			n, through, err := e.Store.ListOrganizations(ctx, e.renewed(lease), only, after, e.page())
+			n, through, err := e.Store.ListOrganizations(ctx, e.renewed(lease), e.Free, only, after, e.page())
 			if err == nil {
 				after, more = through, n == e.page()
 			}

@@ -60,13 +60,14 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 	f.Org("row-only", func(o *appschema.Organization) { o.StripeCustomerID = nil })
 	f.Row("row-only")
 	f.Org("deleted", func(o *appschema.Organization) { o.IsDeleted = true })
-	f.Org("unknown-to-stripe", func(o *appschema.Organization) { o.StripeCustomerID = nil })
-	f.Org("empty-customer", func(o *appschema.Organization) { o.StripeCustomerID = new("") })
-	want := slices.Sorted(slices.Values(append(slices.Clone(ids), "row-only")))
+	f.Org("free", withoutCustomer, free)
+	f.Org("empty-customer", func(o *appschema.Organization) { o.StripeCustomerID = new("") }, free)
+	f.Org("paid", withoutCustomer)
+	want := slices.Sorted(slices.Values(append(slices.Clone(ids), "row-only", "paid")))
 
 	got := f.enumerate(f.Enumerator(nil), scheduled)
 
-	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Enqueued: 11, Done: true}, got); diff != "" {
+	if diff := cmp.Diff(pipeline.Enumeration{RunID: scheduledID, Enqueued: 12, Done: true}, got); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(want, f.SentWork(scheduledID)); diff != "" {
@@ -76,7 +77,7 @@ func TestEachEligibleOrganizationIsSentOnce(t *testing.T) {
 		t.Error("progress messages (-want +got):", diff)
 	}
 	run := f.Run(scheduledID)
-	if run.Status != billing.RunRunning || !run.Listed || run.Total != 11 || run.DowngradeLimit != 10 ||
+	if run.Status != billing.RunRunning || !run.Listed || run.Total != 12 || run.DowngradeLimit != 10 ||
 		!run.StartedAt.Equal(start) || !run.DeadlineAt.Equal(start.Add(12*time.Hour)) || f.Leased() {
 		t.Errorf("the run is %+v", run)
 	}

@@ -259,6 +259,21 @@ func TestOrganizationThatOnlyMetadataNamesIsRepaired(t *testing.T) {
 	}
 }
 
+// The organization has paid access for nothing, and neither a row nor a customer leads to it.
+func TestPaidOrganizationThatStripeKnowsNothingOfIsReported(t *testing.T) {
+	f := newFixture(t)
+	f.Org("org-1", withoutCustomer)
+	f.Org("org-2", withoutCustomer, free)
+	if diff := cmp.Diff([]string{"org-1"}, f.swept()); diff != "" {
+		t.Fatal(diff)
+	}
+	f.deliver(f.Reconciler(nil), scheduledID, "org-1")
+	item := f.Item(scheduledID, "org-1")
+	if item.Reason != billing.ReasonNoStripeIdentity || len(item.Warnings) != 1 || item.Warnings[0].Code != billing.WarnPaidWithoutSubscription {
+		t.Errorf("%+v", item)
+	}
+}
+
 // A redrive does not use the snapshot, so it must find the subscription with Stripe's search.
 func TestOrganizationThatOnlyMetadataNamesIsRepairedByRedrive(t *testing.T) {
 	f := newFixture(t)

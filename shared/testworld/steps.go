@@ -139,7 +139,7 @@ func (w *World) Enumerator(p *Hooks) *pipeline.Enumerator {
 	return &pipeline.Enumerator{
 		Store: w.StoreBehind(p), Stripe: Stripe{w.StripeClient(), p},
 		Work: Queue{sqsqueue.New(w.Queues, w.Work), p}, Progress: Queue{sqsqueue.New(w.Queues, w.Results), p},
-		Downgrades: func(listed int) int { return max(10, listed/20) }, RunDeadline: 12 * time.Hour, PageSize: 3,
+		Free: w.Rules.Tiers.Lowest(), Downgrades: func(listed int) int { return max(10, listed/20) }, RunDeadline: 12 * time.Hour, PageSize: 3,
 		Reserve: 15 * time.Second, Retry: Quick, Now: w.Now, Log: w.Logger(),
 	}
 }

@@ -48,7 +48,7 @@ func newInProcess(b *testing.B, orgs int, drift float64, limits stripetest.Optio
 	return inProcess{
 		stack: s,
 		enumerator: pipeline.Enumerator{
-			Store: store, Stripe: stripe, Work: work, Progress: results, Downgrades: func(n int) int { return n },
+			Store: store, Stripe: stripe, Work: work, Progress: results, Free: billing.TierFree, Downgrades: func(n int) int { return n },
 			RunDeadline: time.Hour, Now: time.Now, Log: log,
 		},
 		worker: handler.Worker{

@@ -71,7 +71,7 @@ func Queues(settings aws.Config) *sqs.Client { return sqs.NewFromConfig(settings
 // Enumerator returns the handler that opens runs and sends their work.
 func Enumerator(c config.Config, store *mysqlstore.Store, stripe *stripesource.Client, queues *sqs.Client, log *slog.Logger) handler.Enumerator {
 	return handler.Enumerator{Enumerator: &pipeline.Enumerator{
-		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID,
+		Store: store, Stripe: stripe, AccountID: c.Stripe.AccountID, Free: c.Rules.Tiers.Lowest(),
 		Work: sqsqueue.New(queues, c.Queues.Work), Progress: sqsqueue.New(queues, c.Queues.Results),
 		Downgrades: c.MaxDowngrades.Limit, RunDeadline: c.RunDeadline, Settle: c.EventsSettle, Reserve: reserve, Now: time.Now, Log: log,
 	}}
