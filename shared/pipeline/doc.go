@@ -5,11 +5,11 @@
 // Invariants. They hold even if messages arrive twice, late or out of order, and if a process dies between any two
 // lines:
 //
-//   - No organization is left out. The list cursor moves in the transaction that stores the page. The send cursor moves
-//     only after the queue accepted every message of the page. A message that was sent twice finds its item decided
-//     and changes nothing. The enumerator lists the database and sweeps Stripe at the same time. It sends the first
-//     message only after both have ended, and after it listed the organizations to which only a swept subscription
-//     leads.
+//   - No organization is left out, except those of the lowest tier that nothing connects with Stripe. The list cursor
+//     moves in the transaction that stores the page. The send cursor moves only after the queue accepted every message
+//     of the page. A message that was sent twice finds its item decided and changes nothing. The enumerator lists the
+//     database and sweeps Stripe at the same time. It sends the first message only after both have ended, and after it
+//     listed the organizations to which only a swept subscription leads.
 //   - A run starts or resumes only if the Stripe account and the application's tables pass all checks. One error
 //     message lists every problem of the tables. If Stripe does not answer, a scheduled run is opened all the same; the
 //     next tick checks the account before anything else.
