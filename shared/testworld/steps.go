@@ -14,7 +14,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// StoreBehind is the store of a process with hooks and its own connections.
+// StoreBehind returns the store of a process with these hooks and its own connections.
 func (w *World) StoreBehind(p *Hooks) *mysqlstore.Store {
 	w.Helper()
 	if p == nil {
@@ -25,7 +25,7 @@ func (w *World) StoreBehind(p *Hooks) *mysqlstore.Store {
 	return mysqlstore.New(pool)
 }
 
-// EndProcesses closes the connections of all processes so far, for tests with many.
+// EndProcesses closes the connections of all processes so far. Tests with many processes need it.
 func (w *World) EndProcesses() {
 	w.Helper()
 	for _, pool := range w.pools {
@@ -36,9 +36,9 @@ func (w *World) EndProcesses() {
 	w.pools = nil
 }
 
-// Tapped makes a call that returns a value.
-func Tapped[T any](ctx context.Context, p *Hooks, call string, fn func() (T, error)) (value T, err error) {
-	err = p.Do(ctx, call, func() (err error) {
+// withHooks makes a call that returns a value.
+func withHooks[T any](ctx context.Context, h *Hooks, call string, fn func() (T, error)) (value T, err error) {
+	err = h.Do(ctx, call, func() (err error) {
 		value, err = fn()
 		return err
 	})
@@ -52,12 +52,12 @@ type Stripe struct {
 	Hooks *Hooks
 }
 
-// Account is a call.
+// Account calls the hooks and the client.
 func (s Stripe) Account(ctx context.Context) (string, error) {
-	return Tapped(ctx, s.Hooks, "Account", func() (string, error) { return s.Client.Account(ctx) })
+	return withHooks(ctx, s.Hooks, "Account", func() (string, error) { return s.Client.Account(ctx) })
 }
 
-// Subscription is a call.
+// Subscription calls the hooks and the client.
 func (s Stripe) Subscription(ctx context.Context, id string) (sub billing.Subscription, exists bool, err error) {
 	err = s.Hooks.Do(ctx, "Subscription", func() (err error) {
 		sub, exists, err = s.Client.Subscription(ctx, id)
@@ -66,7 +66,7 @@ func (s Stripe) Subscription(ctx context.Context, id string) (sub billing.Subscr
 	return sub, exists, err
 }
 
-// CustomerSubscriptions is a call.
+// CustomerSubscriptions calls the hooks and the client.
 func (s Stripe) CustomerSubscriptions(ctx context.Context, id string) (subs []billing.Subscription, exists bool, err error) {
 	err = s.Hooks.Do(ctx, "CustomerSubscriptions", func() (err error) {
 		subs, exists, err = s.Client.CustomerSubscriptions(ctx, id)
@@ -75,12 +75,12 @@ func (s Stripe) CustomerSubscriptions(ctx context.Context, id string) (subs []bi
 	return subs, exists, err
 }
 
-// CustomerExists is a call.
+// CustomerExists calls the hooks and the client.
 func (s Stripe) CustomerExists(ctx context.Context, id string) (bool, error) {
-	return Tapped(ctx, s.Hooks, "CustomerExists", func() (bool, error) { return s.Client.CustomerExists(ctx, id) })
+	return withHooks(ctx, s.Hooks, "CustomerExists", func() (bool, error) { return s.Client.CustomerExists(ctx, id) })
 }
 
-// SearchByOrgID is a call.
+// SearchByOrgID calls the hooks and the client.
 func (s Stripe) SearchByOrgID(ctx context.Context, orgID string) (ids []string, available bool, err error) {
 	err = s.Hooks.Do(ctx, "SearchByOrgID", func() (err error) {
 		ids, available, err = s.Client.SearchByOrgID(ctx, orgID)
@@ -89,9 +89,9 @@ func (s Stripe) SearchByOrgID(ctx context.Context, orgID string) (ids []string, 
 	return ids, available, err
 }
 
-// SweepPage is a call.
+// SweepPage calls the hooks and the client.
 func (s Stripe) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
-	return Tapped(ctx, s.Hooks, "SweepPage", func() (billing.Page, error) { return s.Client.SweepPage(ctx, r) })
+	return withHooks(ctx, s.Hooks, "SweepPage", func() (billing.Page, error) { return s.Client.SweepPage(ctx, r) })
 }
 
 // Queue is a real queue with hooks.
@@ -101,17 +101,17 @@ type Queue struct {
 	Hooks *Hooks
 }
 
-// SendWork is a call.
+// SendWork calls the hooks and the queue.
 func (q Queue) SendWork(ctx context.Context, runID string, orgIDs []string) error {
 	return q.Hooks.Do(ctx, "SendWork", func() error { return q.Queue.SendWork(ctx, runID, orgIDs) })
 }
 
-// SendProgress is a call.
+// SendProgress calls the hooks and the queue.
 func (q Queue) SendProgress(ctx context.Context, runID string) error {
 	return q.Hooks.Do(ctx, "SendProgress", func() error { return q.Queue.SendProgress(ctx, runID) })
 }
 
-// StripeClient reads the fake Stripe, through the proxy.
+// StripeClient returns a client of the fake Stripe, behind the proxy.
 func (w *World) StripeClient(changes ...func(*stripesource.Config)) *stripesource.Client {
 	c := stripesource.Config{Key: w.Stripe.Key(), BaseURL: w.Proxy.server.URL, Log: w.Logger()}
 	for _, change := range changes {
@@ -120,7 +120,7 @@ func (w *World) StripeClient(changes ...func(*stripesource.Config)) *stripesourc
 	return stripesource.New(c)
 }
 
-// OtherAccount reads a Stripe account that has none of this world's customers.
+// OtherAccount returns a client of another Stripe account, which has none of this world's customers.
 func (w *World) OtherAccount() *stripesource.Client {
 	w.Helper()
 	server := stripetest.New(stripetest.Options{AccountID: "acct_other", Now: w.Clock.Now})
@@ -134,7 +134,7 @@ func (w *World) OtherAccount() *stripesource.Client {
 	return w.StripeClient(func(c *stripesource.Config) { c.BaseURL = listener.URL })
 }
 
-// Enumerator is a process; hooks may be nil.
+// Enumerator returns the enumerator of a new process. The hooks may be nil.
 func (w *World) Enumerator(p *Hooks) *pipeline.Enumerator {
 	return &pipeline.Enumerator{
 		Store: w.StoreBehind(p), Stripe: Stripe{w.StripeClient(), p},
@@ -144,7 +144,7 @@ func (w *World) Enumerator(p *Hooks) *pipeline.Enumerator {
 	}
 }
 
-// Reconciler is a process; hooks may be nil.
+// Reconciler returns the reconciler of a new process. The hooks may be nil.
 func (w *World) Reconciler(p *Hooks) *pipeline.Reconciler {
 	return &pipeline.Reconciler{
 		Store: w.StoreBehind(p), Stripe: Stripe{w.StripeClient(), p}, Rules: w.Rules,
@@ -152,7 +152,7 @@ func (w *World) Reconciler(p *Hooks) *pipeline.Reconciler {
 	}
 }
 
-// Aggregator is a process; hooks may be nil.
+// Aggregator returns the aggregator of a new process. The hooks may be nil.
 func (w *World) Aggregator(p *Hooks) *pipeline.Aggregator {
 	return &pipeline.Aggregator{
 		Store: w.StoreBehind(p), Retention: 90 * 24 * time.Hour, Retry: Quick, Now: w.Now, Log: w.Logger(),

@@ -34,7 +34,7 @@ func consistentResult() result {
 			c: {Outcome: billing.OutcomeSynced, Revision: 1, Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "free", To: "pro"}}},
 		},
 		deadLetters: []deadLetter{{work: b, reason: "unknown_status"}, {body: hostile, reason: "malformed_message"}},
-		junk:        map[string]bool{hostile: true, "perhaps": false}, resultsJunk: map[string]bool{hostile: true}, unreported: []string{hostile},
+		junk:        map[string]bool{hostile: true, "perhaps": false}, resultsJunk: map[string]bool{hostile: true}, resultsDeadLetters: []string{hostile},
 		downgrades: limit,
 		before:     tables{"organizations/a": row, "organizations/c": row, "subscriptions/c": with(paid, "plan_tier", "free")},
 		now:        tables{"organizations/a": lowered, "organizations/c": row, "subscriptions/c": paid},
@@ -133,7 +133,7 @@ func TestEveryInvariantDetectsItsViolation(t *testing.T) {
 		{"a dead letter has no reason", func(s *result) { s.deadLetters[0].reason = "" }, "deadLettersAreExactlyTheErrors"},
 		{"a dead letter has another reason than its item", func(s *result) { s.deadLetters[0].reason = "withheld" }, "deadLettersAreExactlyTheErrors"},
 		{"an unreadable dead letter has no reason", func(s *result) { s.deadLetters[1].reason = "" }, "deadLettersAreExactlyTheErrors"},
-		{"an unreadable progress message is lost", func(s *result) { s.unreported = nil }, "unreadableProgressIsKept"},
+		{"an unreadable progress message is lost", func(s *result) { s.resultsDeadLetters = nil }, "unreadableProgressIsKept"},
 		{"a limit does not follow the setting", func(s *result) { changeRun(s, func(r *runRow) { r.limit = 2 }) }, "limitsFollowTheSetting"},
 		{"an organization mixes two states", func(s *result) {
 			s.versions["sub_a"] = []stripetest.Subscription{{ID: "sub_a", Status: "active", PriceID: priceOf("MAX"), Metadata: map[string]string{"orgId": "a"}}}

@@ -38,7 +38,7 @@ func everyOrganizationHasAnOutcome(s result) error {
 			problems = append(problems, fmt.Errorf("run %s lists organization %s, which is not eligible", w.RunID, w.OrgID))
 		}
 		if i.Outcome == billing.OutcomePending && !dead[w] {
-			problems = append(problems, fmt.Errorf("organization %s is pending in run %s and no message is left that would finish it", w.OrgID, w.RunID))
+			problems = append(problems, fmt.Errorf("organization %s is pending in run %s and has no message", w.OrgID, w.RunID))
 		}
 	}
 	return errors.Join(problems...)
@@ -55,7 +55,7 @@ func nothingIsPending(s result) error {
 	}
 	for _, run := range s.runs {
 		if run.status.Open() {
-			problems = append(problems, fmt.Errorf("run %s is %s, nothing of it is left to do", run.id, run.status))
+			problems = append(problems, fmt.Errorf("run %s is %s, but no work is left", run.id, run.status))
 		}
 	}
 	return errors.Join(problems...)
@@ -83,21 +83,22 @@ func totalsAddUp(s result) error {
 		}
 		if sum.TotalOrganizations != total || sum.Synchronized != n[billing.OutcomeSynced]+n[billing.OutcomeDrifted] ||
 			sum.Errors != n[billing.OutcomeError] || sum.Skipped != n[billing.OutcomeSkipped] || sum.Pending != n[billing.OutcomePending] {
-			problems = append(problems, fmt.Errorf("the summary of run %s says %d synchronized, %d errors, %d skipped, %d pending of %d; its items say %v",
+			problems = append(problems, fmt.Errorf("the summary of run %s has %d synchronized, %d errors, %d skipped, %d pending of %d; its items have %v",
 				id, sum.Synchronized, sum.Errors, sum.Skipped, sum.Pending, sum.TotalOrganizations, n))
 		}
 		if sum.Status != run.status {
-			problems = append(problems, fmt.Errorf("run %s is %s, its summary says %s", id, run.status, sum.Status))
+			problems = append(problems, fmt.Errorf("run %s is %s, but its summary has the status %s", id, run.status, sum.Status))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// downgradeLimitHolds: every downgrade is counted, each organization once, but for those that a dry run would not repeat;
-// no run exceeds its limit, and nothing is withheld below it. Catch-ups share one limit, except for what was approved for one of them.
+// downgradeLimitHolds: every downgrade is counted, each organization once. A dry run does not count the downgrades that a
+// real run would not repeat. No run exceeds its limit, and no run withholds a repair below its limit. Catch-ups share one
+// limit, and an approval adds to it for one of them.
 func downgradeLimitHolds(s result) error {
 	var problems []error
-	caughtUp, approved := 0, false
+	byCatchUps, approved := 0, false
 	for id, run := range s.runs {
 		lowered, notRepeated, withheld := 0, 0, 0
 		for w, i := range s.items {
@@ -107,7 +108,7 @@ func downgradeLimitHolds(s result) error {
 			if (i.Outcome == billing.OutcomeSynced || i.Outcome == billing.OutcomeDrifted) && billing.DefaultTiers.LowersAccess(i.Changes) {
 				lowered++
 				if run.dryRun && slices.ContainsFunc(i.Warnings, func(w billing.Warning) bool { return w.Code == billing.WarnRepairUndone }) {
-					notRepeated++ // unless what was undone had raised access
+					notRepeated++ // not counted, unless the undone repair had raised access
 				}
 			}
 			if i.Reason == billing.ReasonWithheld {
@@ -115,13 +116,13 @@ func downgradeLimitHolds(s result) error {
 			}
 		}
 		if run.downgrades > lowered || run.downgrades < lowered-notRepeated {
-			problems = append(problems, fmt.Errorf("run %s counts %d downgrades, its items have %d, %d of them perhaps not to repeat", id, run.downgrades, lowered, notRepeated))
+			problems = append(problems, fmt.Errorf("run %s counts %d downgrades, but its items have %d, of which %d may be left out", id, run.downgrades, lowered, notRepeated))
 		}
 		if run.catchUp {
-			caughtUp += run.downgrades
+			byCatchUps += run.downgrades
 			approved = approved || run.approved
-			if withheld > 0 && s.budget.used < s.budget.most {
-				problems = append(problems, fmt.Errorf("catch-up %s withheld %d organizations, and all of them lowered %d of %d", id, withheld, s.budget.used, s.budget.most))
+			if withheld > 0 && s.budget.used < s.budget.limit {
+				problems = append(problems, fmt.Errorf("catch-up %s withheld %d organizations, although all catch-ups lowered only %d of %d", id, withheld, s.budget.used, s.budget.limit))
 			}
 			continue
 		}
@@ -129,18 +130,18 @@ func downgradeLimitHolds(s result) error {
 			problems = append(problems, fmt.Errorf("run %s made %d downgrades, its limit is %d", id, run.downgrades, run.limit))
 		}
 		if withheld > 0 && (run.dryRun || run.downgrades < run.limit) {
-			problems = append(problems, fmt.Errorf("run %s withheld %d organizations with %d downgrades of %d", id, withheld, run.downgrades, run.limit))
+			problems = append(problems, fmt.Errorf("run %s withheld %d organizations, although it made only %d downgrades of %d", id, withheld, run.downgrades, run.limit))
 		}
 	}
-	if s.budget.used > s.budget.most || s.budget.used > caughtUp || (!approved && s.budget.used != caughtUp) {
-		problems = append(problems, fmt.Errorf("catch-ups made %d downgrades, their budget counts %d of %d", caughtUp, s.budget.used, s.budget.most))
+	if s.budget.used > s.budget.limit || s.budget.used > byCatchUps || (!approved && s.budget.used != byCatchUps) {
+		problems = append(problems, fmt.Errorf("catch-ups made %d downgrades, but their budget counts %d of %d", byCatchUps, s.budget.used, s.budget.limit))
 	}
 	return errors.Join(problems...)
 }
 
 // deadLettersAreTheErrors: the dead-letter queue has every error of a run that writes and every unreadable message. It may
-// also have messages that were received too often: SQS moved them, or one worker gave up while another with a
-// duplicate decided.
+// also have messages that were received too often: SQS moved them, or one worker sent the dead letter while another
+// worker with a duplicate decided.
 func deadLettersAreTheErrors(s result) error {
 	var problems []error
 	dead := s.dead()
@@ -157,55 +158,56 @@ func deadLettersAreTheErrors(s result) error {
 		switch {
 		case isJunk || l.reason == "":
 		case !known:
-			problems = append(problems, fmt.Errorf("a worker gave up %.100q (%s), which was not sent", l.body, l.reason))
+			problems = append(problems, fmt.Errorf("the dead letter %.100q (%s) is of no message that was sent", l.body, l.reason))
 		case i.Outcome == billing.OutcomePending:
-			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which is still pending", l.work.OrgID, l.reason, l.work.RunID))
+			problems = append(problems, fmt.Errorf("organization %s of run %s has a dead letter (%s) and is still pending", l.work.OrgID, l.work.RunID, l.reason))
 		case i.Outcome != billing.OutcomeError && i.Revision < 2:
-			problems = append(problems, fmt.Errorf("a worker gave up organization %s (%s) of run %s, which never was in error", l.work.OrgID, l.reason, l.work.RunID))
+			problems = append(problems, fmt.Errorf("organization %s of run %s has a dead letter (%s) and was never in error", l.work.OrgID, l.work.RunID, l.reason))
 		}
 	}
-	for body, surely := range s.junk {
-		if surely && !bodies[body] {
-			problems = append(problems, fmt.Errorf("a message that cannot be read is gone: %.100q", body))
+	for body, sent := range s.junk {
+		if sent && !bodies[body] {
+			problems = append(problems, fmt.Errorf("an unreadable message is lost: %.100q", body))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// deadLettersAreExactlyTheErrors: without faults the dead-letter queue has nothing else, and each message has its reason.
+// deadLettersAreExactlyTheErrors: without faults the dead-letter queue has no other messages, and each message has its
+// reason.
 func deadLettersAreExactlyTheErrors(s result) error {
 	var problems []error
 	for _, l := range s.deadLetters {
 		_, isJunk := s.junk[l.body]
 		i := s.items[l.work]
 		if l.reason == "" || (!isJunk && l.reason != string(i.Reason)) {
-			problems = append(problems, fmt.Errorf("%.100q is in the dead-letter queue for %q; its organization: %s (%s)", l.body, l.reason, i.Outcome, i.Reason))
+			problems = append(problems, fmt.Errorf("the dead letter %.100q has the reason %q; its item is %s (%s)", l.body, l.reason, i.Outcome, i.Reason))
 		}
 		if !isJunk && (i.Outcome != billing.OutcomeError || s.runs[l.work.RunID].dryRun) {
-			problems = append(problems, fmt.Errorf("organization %s of run %s is in the dead-letter queue and %q (%s)", l.work.OrgID, l.work.RunID, i.Outcome, i.Reason))
+			problems = append(problems, fmt.Errorf("organization %s of run %s has a dead letter and is %q (%s)", l.work.OrgID, l.work.RunID, i.Outcome, i.Reason))
 		}
 	}
 	return errors.Join(append(problems, deadLettersAreTheErrors(s))...)
 }
 
-// unreadableProgressIsKept: progress messages that cannot be decoded are in the results queue's dead-letter queue.
+// unreadableProgressIsKept: the dead-letter queue of the results queue has every progress message that cannot be decoded.
 func unreadableProgressIsKept(s result) error {
 	var problems []error
-	for body, surely := range s.resultsJunk {
-		if _, err := sqsqueue.DecodeProgress(body); err != nil && surely && !slices.Contains(s.unreported, body) {
-			problems = append(problems, fmt.Errorf("a progress message that cannot be read is gone: %.100q", body))
+	for body, sent := range s.resultsJunk {
+		if _, err := sqsqueue.DecodeProgress(body); err != nil && sent && !slices.Contains(s.resultsDeadLetters, body) {
+			problems = append(problems, fmt.Errorf("an unreadable progress message is lost: %.100q", body))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// limitsFollowTheSetting: a run's limit is that of MAX_DOWNGRADES for the organizations that it lists. A catch-up's is
-// that of the last full run; before the first full run there is none.
+// limitsFollowTheSetting: a run's limit is the limit that MAX_DOWNGRADES sets for the organizations that it lists. A
+// catch-up has at most the limit of a run over all organizations.
 func limitsFollowTheSetting(s result) error {
 	var problems []error
 	for id, run := range s.runs {
 		if run.catchUp && run.limit > s.downgrades.Limit(len(s.population.eligible)+len(s.population.named)) {
-			problems = append(problems, fmt.Errorf("catch-up %s may lower %d organizations", id, run.limit))
+			problems = append(problems, fmt.Errorf("catch-up %s has the limit %d, more than a run over all organizations", id, run.limit))
 		}
 		if run.catchUp {
 			continue
@@ -217,7 +219,7 @@ func limitsFollowTheSetting(s result) error {
 			}
 		}
 		if want := s.downgrades.Limit(listed); run.limit != want {
-			problems = append(problems, fmt.Errorf("run %s lists %d organizations and may lower %d, MAX_DOWNGRADES=%s makes it %d", id, listed, run.limit, s.downgrades, want))
+			problems = append(problems, fmt.Errorf("run %s lists %d organizations and has the limit %d, want %d by MAX_DOWNGRADES=%s", id, listed, run.limit, want, s.downgrades))
 		}
 	}
 	return errors.Join(problems...)
@@ -229,7 +231,7 @@ func onlyUnreconcilableAreInError(s result) error {
 	var problems []error
 	for w, i := range s.items {
 		if s.runs[w.RunID].dryRun {
-			continue // its errors are recorded and acknowledged
+			continue // a dry run records its errors, and their messages are acknowledged
 		}
 		want := s.population.unreconcilable[w.OrgID]
 		if got := i.Outcome == billing.OutcomeError; got != (want != "") || (got && i.Reason != want) {
@@ -239,16 +241,16 @@ func onlyUnreconcilableAreInError(s result) error {
 	return errors.Join(problems...)
 }
 
-// auditReplays: the items' changes, replayed in the journal's order together with the application's writes, turn the
-// tables from before into the present ones. So the recorded changes are exactly those that were made, and each replaced
-// the value that the worker had read.
+// auditReplays replays the items' changes and the application's writes in the journal's order. The replay must turn the
+// tables at the beginning into the present ones. So the recorded changes are exactly those that were made, and each
+// replaced the value that the worker had read.
 func auditReplays(s result) error {
 	var problems []error
 	state := tables{}
 	for row, columns := range s.before {
 		state[row] = maps.Clone(columns)
 	}
-	left := s.recorded()
+	recorded := s.recorded()
 	for _, w := range s.journal {
 		key := w.table + "/" + w.row
 		if w.after == nil {
@@ -260,34 +262,34 @@ func auditReplays(s result) error {
 		}
 		for _, column := range w.differing() {
 			if got, want := normalized(w.before[column]), normalized(state[key][column]); got != want && w.before != nil {
-				return fmt.Errorf("write %d finds %s in %s of %s, the replay has %s", w.seq, got, column, key, want)
+				return fmt.Errorf("write %d overwrote %s in %s of %s, but the replay has %s", w.seq, got, column, key, want)
 			}
-			if w.before == nil && slices.Contains(ofNoRepair, column) {
+			if w.before == nil && slices.Contains(identifyingColumns, column) {
 				state[key][column] = w.after[column]
 				continue
 			}
-			if w.byUs() && !left.take(w.org, w.table+"."+column, w.before[column], w.after[column]) {
+			if w.isOfSystem() && !recorded.take(w.org, w.table+"."+column, w.before[column], w.after[column]) {
 				problems = append(problems, fmt.Errorf("write %d at %s set %s.%s of organization %s from %s to %s, but no item has that change",
 					w.seq, w.written.Format("15:04:05.000"), w.table, column, w.org, normalized(w.before[column]), normalized(w.after[column])))
 			}
 			state[key][column] = w.after[column]
 		}
 	}
-	for of, changes := range left {
+	for f, changes := range recorded {
 		for _, c := range changes {
-			problems = append(problems, fmt.Errorf("the item of organization %s in run %s has %s changed from %s to %s, but no write did",
-				of.org, of.run, of.field, normalized(c.From), normalized(c.To)))
+			problems = append(problems, fmt.Errorf("the item of organization %s in run %s records %s: %s -> %s, but no write made that change",
+				f.org, f.run, f.field, normalized(c.From), normalized(c.To)))
 		}
 	}
 	for row := range state {
 		if s.now[row] == nil {
-			problems = append(problems, fmt.Errorf("%s is gone", row))
+			problems = append(problems, fmt.Errorf("%s is missing", row))
 		}
 	}
 	for row, columns := range s.now {
 		for column, value := range columns {
 			if normalized(value) != normalized(state[row][column]) {
-				problems = append(problems, fmt.Errorf("%s of %s is %s, the replay ends with %s", column, row, normalized(value), normalized(state[row][column])))
+				problems = append(problems, fmt.Errorf("%s of %s is %s, but the replay ends with %s", column, row, normalized(value), normalized(state[row][column])))
 			}
 		}
 	}
@@ -297,30 +299,30 @@ func auditReplays(s result) error {
 // field is a column of an organization that a run changed.
 type field struct{ org, run, field string }
 
-// record is the rest of the changes that the items list, in their order.
-type record map[field][]billing.Change
+// recordedChanges are the changes that the items list and that the replay has not used yet, in their order.
+type recordedChanges map[field][]billing.Change
 
-func (s result) recorded() record {
-	all := record{}
+func (s result) recorded() recordedChanges {
+	all := recordedChanges{}
 	for w, i := range s.items {
 		if i.Outcome != billing.OutcomeSynced {
 			continue // dry runs and withheld changes
 		}
 		for _, c := range i.Changes {
-			of := field{w.OrgID, w.RunID, c.Field}
-			all[of] = append(all[of], c)
+			f := field{w.OrgID, w.RunID, c.Field}
+			all[f] = append(all[f], c)
 		}
 	}
 	return all
 }
 
-// take removes the change from a run that has it as the next change of the column. Of several runs it chooses the one
-// with the most changes left.
-func (all record) take(org, column string, from, to any) bool {
+// take removes the change from a run in which it is the next change of the column. If several runs have it, take chooses
+// the run with the most remaining changes.
+func (all recordedChanges) take(org, column string, from, to any) bool {
 	var found field
-	for of, next := range all {
-		if of.org == org && of.field == column && len(next) > len(all[found]) && normalized(next[0].From) == normalized(from) && normalized(next[0].To) == normalized(to) {
-			found = of
+	for f, next := range all {
+		if f.org == org && f.field == column && len(next) > len(all[found]) && normalized(next[0].From) == normalized(from) && normalized(next[0].To) == normalized(to) {
+			found = f
 		}
 	}
 	if len(all[found]) == 0 {
@@ -331,16 +333,16 @@ func (all record) take(org, column string, from, to any) bool {
 }
 
 // noStaleWrites: each row that the system wrote equals, as a whole, a state of the subscription in Stripe. If the
-// application had written between our read and our write, the row would mix two states.
+// application had written between the worker's read and its write, the row would mix two states.
 func noStaleWrites(s result) error {
 	var problems []error
 	for _, w := range s.journal {
-		if !w.byUs() || w.after == nil {
+		if !w.isOfSystem() || w.after == nil {
 			continue
 		}
 		versions, columns := s.candidates(w)
 		if len(versions) > 0 && !slices.ContainsFunc(versions, func(v stripetest.Subscription) bool { return matches(w.after, columns(v)) }) {
-			problems = append(problems, fmt.Errorf("write %d left the row of organization %s in %s in a state that no subscription of it was ever in: %v", w.seq, w.org, w.table, w.after))
+			problems = append(problems, fmt.Errorf("after write %d, the row of organization %s in %s equals no state that one of its subscriptions ever had: %v", w.seq, w.org, w.table, w.after))
 		}
 	}
 	return errors.Join(problems...)

@@ -23,8 +23,8 @@ var journalled = map[string][]string{
 	},
 }
 
-// ofNoRepair identify an inserted row. Items do not list them as changes.
-var ofNoRepair = []string{"id", "org_id", "created_at"}
+// identifyingColumns identify an inserted row. Items do not list them as changes.
+var identifyingColumns = []string{"id", "org_id", "created_at"}
 
 // write is one row that was inserted, updated or deleted.
 type write struct {
@@ -38,8 +38,8 @@ type write struct {
 	written time.Time
 }
 
-// byUs reports whether the system wrote, not the application.
-func (w write) byUs() bool { return w.account == systemAccount }
+// isOfSystem reports whether the system wrote, not the application.
+func (w write) isOfSystem() bool { return w.account == systemAccount }
 
 // createJournal creates triggers that record every write.
 func createJournal(ctx context.Context, db *sql.DB) error {

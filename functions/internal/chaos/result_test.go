@@ -27,7 +27,7 @@ type runRow struct {
 // deadLetter is a message in the dead-letter queue.
 type deadLetter struct {
 	work billing.Work
-	// reason is set by the worker that gave up; it is empty if SQS moved the message after its last receive.
+	// reason is set by the worker that sent the dead letter. It is empty if SQS moved the message after its last receive.
 	reason string
 	body   string
 }
@@ -44,16 +44,16 @@ type result struct {
 	versions    map[string][]stripetest.Subscription
 	junk        map[string]bool
 
-	resultsJunk map[string]bool
-	unreported  []string // bodies in the dead-letter queue of results
-	downgrades  config.DowngradeLimit
-	budget      budget
-	announced   announced
-	mixed       bool // programs of a version without announcements took part
+	resultsJunk        map[string]bool
+	resultsDeadLetters []string // bodies in the dead-letter queue of the results queue
+	downgrades         config.DowngradeLimit
+	budget             budget
+	announced          announced
+	mixed              bool // programs of a version without announcements took part
 }
 
-// budget counts the downgrades of all catch-ups, and their limit.
-type budget struct{ used, most int }
+// budget has the number of downgrades that all catch-ups made, and their limit.
+type budget struct{ used, limit int }
 
 func (r *round) readResult(ctx context.Context) (result, error) {
 	s := result{population: r.population, runs: map[string]runRow{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, announced: r.announced(), mixed: r.mixed}
@@ -90,7 +90,7 @@ func (r *round) readResult(ctx context.Context) (result, error) {
 	if err != nil {
 		return s, err
 	}
-	err = each(ctx, r.db, func(rows *sql.Rows) error { return rows.Scan(&s.budget.used, &s.budget.most) },
+	err = each(ctx, r.db, func(rows *sql.Rows) error { return rows.Scan(&s.budget.used, &s.budget.limit) },
 		`SELECT used, most FROM reconciliation_budgets WHERE opened_at IS NOT NULL`)
 	if err != nil {
 		return s, err
@@ -99,12 +99,12 @@ func (r *round) readResult(ctx context.Context) (result, error) {
 	if err != nil {
 		return s, err
 	}
-	unreported, err := r.peek(ctx, r.urls.unreported)
+	resultsDeadLetters, err := r.peek(ctx, r.urls.resultsDeadLetter)
 	if err != nil {
 		return s, err
 	}
-	for _, m := range unreported {
-		s.unreported = append(s.unreported, bodyOf(m))
+	for _, m := range resultsDeadLetters {
+		s.resultsDeadLetters = append(s.resultsDeadLetters, bodyOf(m))
 	}
 	for _, m := range messages {
 		l := deadLetter{body: bodyOf(m)}

@@ -78,7 +78,7 @@ func drawSettings(random *rand.Rand) settings {
 }
 
 // queueURLs are the URLs of a round's queues.
-type queueURLs struct{ work, results, deadLetter, unreported string }
+type queueURLs struct{ work, results, deadLetter, resultsDeadLetter string }
 
 // round is one round. It shares only the database server and the programs with others.
 type round struct {
@@ -230,13 +230,13 @@ func (r *round) buildQueues(ctx context.Context) (err error) {
 	if r.urls.deadLetter, err = r.createQueue(ctx, "dead-letter", r.Visibility, "", 0); err != nil {
 		return err
 	}
-	if r.urls.unreported, err = r.createQueue(ctx, "results-dead-letter", r.Visibility, "", 0); err != nil {
+	if r.urls.resultsDeadLetter, err = r.createQueue(ctx, "results-dead-letter", r.Visibility, "", 0); err != nil {
 		return err
 	}
 	if r.urls.work, err = r.createQueue(ctx, "work", r.Visibility, r.urls.deadLetter, r.MaxReceive); err != nil {
 		return err
 	}
-	r.urls.results, err = r.createQueue(ctx, "results", 10, r.urls.unreported, 5)
+	r.urls.results, err = r.createQueue(ctx, "results", 10, r.urls.resultsDeadLetter, 5)
 	return err
 }
 

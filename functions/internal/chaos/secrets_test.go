@@ -34,7 +34,7 @@ func (r *round) secretsStaySecret(ctx context.Context) error {
 	if strings.Contains(page, "<script>alert") {
 		return errors.New("the report's page has a script from the data")
 	}
-	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "results-dead-letter": r.urls.unreported, "work": r.urls.work, "results": r.urls.results} {
+	for name, url := range map[string]string{"dead-letter": r.urls.deadLetter, "results-dead-letter": r.urls.resultsDeadLetter, "work": r.urls.work, "results": r.urls.results} {
 		messages, err := r.peek(ctx, url)
 		if err != nil {
 			return err

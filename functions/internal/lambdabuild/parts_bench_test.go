@@ -19,7 +19,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-// inProcess runs the steps in this process, on a stack.
+// inProcess runs the enumerator and the worker in this process, on a stack.
 type inProcess struct {
 	*stack
 

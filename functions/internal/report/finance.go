@@ -69,11 +69,11 @@ func (s state) note() string {
 type financeGroup struct {
 	State                            state
 	N, Tiers, Periods, Raised, Lower int
-	First                            []entry // for where scripts do not run
+	First                            []entry // shown if scripts do not run
 	longest                          time.Duration
 }
 
-// Longest is for how long access was wrong at most, as far as it is known; "" where it is not.
+// Longest returns the longest known time for which access was wrong, or "" if it is unknown.
 func (g financeGroup) Longest() string {
 	if g.longest == 0 {
 		return ""
@@ -216,7 +216,7 @@ func wrongFor(i mysqlstore.ReportItem) time.Duration {
 	return max(0, i.DecidedAt.Sub(i.Cause.Created))
 }
 
-// wrong says so for people; "" where it is not known.
+// wrong returns that time for people, or "" if it is unknown.
 func wrong(i mysqlstore.ReportItem) string {
 	d := wrongFor(i)
 	if d == 0 {
