@@ -69,6 +69,7 @@ func TestAccessThatMovedIsCountedWithTheFirstOrganizations(t *testing.T) {
 	tier := func(from, to any) []billing.Change {
 		return []billing.Change{{Field: billing.FieldOrgTier, From: from, To: to}}
 	}
+	inserted := billing.Change{Field: billing.FieldPlanTier, To: "starter"}
 	status := func(from, to any) []billing.Change {
 		return []billing.Change{{Field: billing.FieldStatus, From: from, To: to}}
 	}
@@ -76,13 +77,13 @@ func TestAccessThatMovedIsCountedWithTheFirstOrganizations(t *testing.T) {
 	for n, i := range []billing.Item{
 		{Outcome: "synced", Changes: tier("free", "pro")},
 		{Outcome: "drifted", Changes: status("canceled", "active")},
-		{Outcome: "synced", Changes: tier(nil, "starter")}, // a new row
-		{Outcome: "synced", Changes: status(nil, "trialing")},
+		{Outcome: "synced", Changes: append(tier("free", "starter"), inserted)},
+		{Outcome: "synced", Changes: append(status("incomplete", "trialing"), inserted)},
 		{Outcome: "synced", Changes: tier("max", "pro")},
 		{Outcome: "synced", Changes: append(tier("free", "pro"), status("active", "canceled")...)}, // as the guard counts it
 		{Outcome: "synced", Changes: tier("gold", "max")},                                          // unknown ranks highest
 		// Neither:
-		{Outcome: "synced", Changes: tier(nil, "free")},
+		{Outcome: "synced", Changes: append(status(nil, "active"), inserted)}, // the organization has the tier already
 		{Outcome: "synced", Changes: status("active", "past_due")},
 		{Outcome: "synced", Changes: []billing.Change{{Field: billing.FieldPriceID, From: "price_1", To: "price_2"}}},
 		{Outcome: "error", Reason: "withheld", Changes: tier("max", "free")},

@@ -143,16 +143,14 @@ func (t Tiers) LowersAccess(changes []Change) bool {
 }
 
 // RaisesAccess reports whether the changes raise a tier in either table, or change a status to active, trialing or
-// past_due from another. NULL, as in a new row, counts as the lowest tier. Changes may both raise and lower.
+// past_due from another. A new row alone raises nothing: the organization's own columns say what it had. Changes may
+// both raise and lower.
 func (t Tiers) RaisesAccess(changes []Change) bool {
 	for _, c := range changes {
 		from, known := c.From.(string)
 		to, given := c.To.(string)
-		if !given {
+		if !known || !given {
 			continue
-		}
-		if !known {
-			from = string(t.Lowest())
 		}
 		group := GroupOf(c.Field)
 		if group == GroupTier && t.rank(Tier(to)) > t.rank(Tier(from)) {
