@@ -146,6 +146,13 @@ func runIDs(runs []billing.Run) []string {
 	return ids
 }
 
+// LastDecided returns when an item of the run was last decided; zero if it has none.
+func (s *Store) LastDecided(ctx context.Context, runID string) (time.Time, error) {
+	var at sql.NullTime
+	err := s.db.QueryRowContext(ctx, `SELECT MAX(i.updated_at)`+itemsOfRun+`i.outcome <> 'pending'`, runID).Scan(&at)
+	return at.Time, failure(err, "look up the last decision of run "+runID)
+}
+
 // ReportItem is an item with what a report shows beside it.
 type ReportItem struct {
 	billing.Item
@@ -153,6 +160,9 @@ type ReportItem struct {
 	DecidedAt time.Time
 	Lowers    bool // its changes lower access
 	Raises    bool // its changes raise access and do not lower it
+	// RightAt is when another run last repaired the organization or found it in sync, before this run decided it and
+	// within checkedWithin; zero if it is not known. It is set for items with a cause or an undone repair.
+	RightAt time.Time
 	// The present values of the organization and of its row for the governing subscription; "" if there is none.
 	OrgName, OrgCustomerID, OrgTier, OrgStatus, PriceID string
 }
@@ -201,7 +211,45 @@ func (s *Store) reportPage(ctx context.Context, runID, after string, outcomes []
 	if err := s.addToItems(ctx, runID, items); err != nil {
 		return nil, err
 	}
+	if err := s.addRightAt(ctx, runID, page); err != nil {
+		return nil, err
+	}
 	return page, s.addOrganizations(ctx, page)
+}
+
+// checkedWithin is how long before an item's decision another run's check counts: events of older changes are
+// rare, and each run in between costs a look-up of each organization.
+const checkedWithin = billing.UndeliveredLookback
+
+func (s *Store) addRightAt(ctx context.Context, runID string, page []ReportItem) error {
+	index := map[string]int{}
+	var ids []any
+	var earliest time.Time
+	for i, item := range page {
+		if !item.Lowers && !item.Raises || item.Cause == nil && !item.Warns(billing.WarnRepairUndone) {
+			continue
+		}
+		index[item.OrgID] = i
+		ids = append(ids, item.OrgID)
+		if earliest.IsZero() || item.DecidedAt.Before(earliest) {
+			earliest = item.DecidedAt
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	args := append([]any{runID, earliest.Add(-checkedWithin)}, ids...)
+	return query(ctx, s.db, func(r *sql.Rows) error {
+		var id string
+		var at time.Time
+		err := r.Scan(&id, &at)
+		if i, ok := index[id]; ok && at.After(page[i].RightAt) && at.Before(page[i].DecidedAt) {
+			page[i].RightAt = at
+		}
+		return err
+	}, `SELECT i.org_id, i.updated_at FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
+		WHERE r.id <> ? AND r.started_at > ? AND i.org_id IN `+placeholders(len(ids))+`
+		AND (i.outcome = 'synced' OR i.reason = 'in_sync')`, args...)
 }
 
 // addOrganizations uses separate queries, because a join would compare ids under two collations.

@@ -158,6 +158,41 @@ func TestReportItemsIncludeTheirOrganization(t *testing.T) {
 	})
 }
 
+// A run that left the organization right bounds how long its access was wrong.
+func TestReportItemsKnowWhenAnotherRunLeftThemRight(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		synced := func(runID, org string) billing.Item {
+			return billing.Item{RunID: runID, OrgID: org, Outcome: billing.OutcomeSynced, Reason: billing.ReasonRepaired}
+		}
+		f.addItems(t, synced("r", "a"), synced("r", "b"), synced("r", "c"), synced("r", "d"),
+			synced("before", "a"), synced("before", "d"), synced("after", "a"), synced("long-before", "c"),
+			billing.Item{RunID: "before", OrgID: "b", Outcome: billing.OutcomeSkipped, Reason: billing.ReasonInSync},
+			billing.Item{RunID: "before", OrgID: "c", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld})
+		left := now.Add(-11 * time.Minute)
+		for run, at := range map[string]time.Time{"r": now, "before": left, "after": now.Add(time.Hour), "long-before": now.AddDate(0, 0, -7)} {
+			f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ? WHERE run_key = ?`, at, f.key(t, run))
+			f.MustExec(t, `UPDATE reconciliation_runs SET started_at = ? WHERE id = ?`, at.Add(-time.Minute), run)
+		}
+		f.MustExec(t, `UPDATE reconciliation_items SET changes = '[{"field":"organizations.subscription_tier","from":"free","to":"pro"}]' WHERE run_key = ?`, f.key(t, "r"))
+		f.MustExec(t, `UPDATE reconciliation_items SET warnings = '[{"code":"repair_undone"}]' WHERE org_id <> 'd' AND run_key = ?`, f.key(t, "r"))
+		want := map[string]time.Time{"a": left, "b": left, "c": {}, "d": {}}
+		got := map[string]time.Time{}
+		err := f.store.EachReportItem(t.Context(), "r", func(i mysqlstore.ReportItem) error {
+			got[i.OrgID] = i.RightAt
+			return nil
+		}, billing.OutcomeSynced)
+		if diff := gocmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+		if at, err := f.store.LastDecided(t.Context(), "r"); err != nil || !at.Equal(now) {
+			t.Errorf("last decided %v, %v", at, err)
+		}
+		if at, err := f.store.LastDecided(t.Context(), "no such run"); err != nil || !at.IsZero() {
+			t.Errorf("of no run: %v, %v", at, err)
+		}
+	})
+}
+
 // The callback may query the database over the pool's only connection, because each page is fully read before its first
 // item is passed to the callback.
 func TestReportPagesHoldNoConnection(t *testing.T) {
