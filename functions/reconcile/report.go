@@ -54,10 +54,11 @@ func (c *command) report(ctx context.Context) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report [RUN] --html FILE | --csv FILE | --csv-organizations FILE",
 		Short: "Write a run as a page for people or a table for finance",
-		Long: `Writes the run, by default the last one, to FILE; - is standard output.
+		Long: `Writes the run, by default the last one over all organizations (also a dry run), to one
+FILE; - is standard output.
 
 --html is one page that works offline: outcomes, what needs a person and the command
-that repairs it, changes of tier and period, drift by field and over time, and every
+that repairs it, changes of tier, period and access, drift by field and over time, and every
 change before and after. It can be searched and printed.
 
 --csv has one row for each change, and one for each organization without changes that has
@@ -66,6 +67,7 @@ an error or a warning. An empty cell is NULL.
 --csv-organizations has one row for each of these organizations: tier and status before
 and after, whether its access is raised or lowered, and the price. Values that did not
 change are the current ones. "applied" is no in a dry run and for withheld changes.
+"accepted" has the codes of errors and warnings that were accepted as known.
 
 Both tables are UTF-8 with a byte order mark, times are UTC. A value that a spreadsheet
 would take for a formula (= + - @) begins with an apostrophe.
@@ -92,7 +94,7 @@ replaced when the new one is complete.`,
 
 func (c *command) writeReport(ctx context.Context, o reportOptions) error {
 	if !o.onlyOne() {
-		return cli.Usage("give one of --html FILE, --csv FILE and --csv-organizations FILE; - is standard output")
+		return cli.Usage("give exactly one of --html FILE, --csv FILE and --csv-organizations FILE; - is standard output")
 	}
 	if c.json && o.file() == toStdout {
 		return cli.Usage("--json prints to standard output: give the report a file")

@@ -222,7 +222,7 @@ func writeRuns(w io.Writer, runs []pastRun) error {
 func remarks(r pastRun) []string {
 	all := []string{r.StartedAt.UTC().Format("2006-01-02 15:04 UTC")}
 	if r.FinishedAt != nil {
-		all = append(all, "took "+r.FinishedAt.Sub(r.StartedAt).Round(time.Second).String())
+		all = append(all, "took "+tookOf(r.FinishedAt.Sub(r.StartedAt)))
 	}
 	if r.Kind == billing.KindCatchUp {
 		all = append(all, "catch-up")
@@ -237,4 +237,12 @@ func remarks(r pastRun) []string {
 		all = append(all, fmt.Sprintf("%d pending", r.Pending))
 	}
 	return all
+}
+
+// tookOf is to the second; clocks differ, so it may be negative.
+func tookOf(d time.Duration) string {
+	if d < time.Second {
+		return "less than a second"
+	}
+	return d.Round(time.Second).String()
 }

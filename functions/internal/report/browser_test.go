@@ -194,6 +194,14 @@ func TestSearchAndFiltersFindOrganizations(t *testing.T) {
 	want(t, b, countText, "1 to 1 of 1 organizations")
 	want(t, b, `document.querySelector("#changes .match").textContent`, "subscriptions.statusactive → canceled")
 
+	choose(t, b, "reason", "")
+	choose(t, b, "field", "")
+	choose(t, b, "access", "lowered")
+	want(t, b, countText, "1 to 1 of 1 organizations")
+	choose(t, b, "access", "")
+	choose(t, b, "query", "lowers access")
+	want(t, b, firstName, "Name of org-00004")
+
 	click(t, b, "#errors button") // leads to the organizations that are counted there
 	want(t, b, countText, "1 to 6 of 6 organizations")
 	click(t, b, "#warnings button")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +22,12 @@ var (
 	changeHeader = []string{
 		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "field", "before", "after",
 		"tier_changed", "period_changed", "access_lowered", "subscription_id", "customer_id", "decided_at", "error", "warnings",
-		"event_id", "event_type", "event_at", "event_webhooks",
+		"event_id", "event_type", "event_at", "event_webhooks", "accepted",
 	}
 	organizationHeader = []string{
 		"run_id", "organization_id", "organization_name", "outcome", "reason", "applied", "tier_before", "tier_after", "status_before", "status_after",
 		"access", "price_id", "subscription_id", "customer_id", "decided_at", "error", "warnings",
-		"event_id", "event_type", "event_at", "event_webhooks",
+		"event_id", "event_type", "event_at", "event_webhooks", "accepted",
 	}
 )
 
@@ -93,7 +94,7 @@ func changeRow(i mysqlstore.ReportItem, c *billing.Change) []string {
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), field, before, after,
 		yesNo(touches(i.Changes, billing.GroupTier)), yesNo(touches(i.Changes, billing.GroupPeriod)), yesNo(i.Lowers),
 		i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
-		event[0], event[1], event[2], event[3],
+		event[0], event[1], event[2], event[3], acceptedCell(i.Item),
 	}
 }
 
@@ -110,8 +111,14 @@ func organizationRow(i mysqlstore.ReportItem) []string {
 	return []string{
 		i.RunID, i.OrgID, i.OrgName, string(i.Outcome), string(i.Reason), appliedCell(i), tier.before, tier.after, status.before, status.after,
 		accessCell(i), priceOf(i), i.SubscriptionID, customerOf(i), timestamp(i.DecidedAt), i.Error, warningsCell(i.Warnings),
-		event[0], event[1], event[2], event[3],
+		event[0], event[1], event[2], event[3], acceptedCell(i.Item),
 	}
+}
+
+// acceptedCell has the codes of the error and the warnings that are accepted.
+func acceptedCell(i billing.Item) string {
+	codes := slices.DeleteFunc(i.AcceptableCodes(), func(code string) bool { return !i.Accepts(code) })
+	return strings.Join(codes, " | ")
 }
 
 // appliedCell is empty if the organization has no changes.

@@ -61,16 +61,16 @@ func TestCSVHasARowForEachChangeErrorAndWarning(t *testing.T) {
 	if err != nil || n != (Written{Organizations: 3, Changes: 7, Rows: 9}) {
 		t.Fatalf("wrote %+v, %v", n, err)
 	}
-	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,field,before,after,tier_changed,period_changed,access_lowered,subscription_id,customer_id,decided_at,error,warnings,event_id,event_type,event_at,event_webhooks
-run-1,a,Name of a,synced,repaired,yes,subscriptions.plan_tier,pro,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
-run-1,a,Name of a,synced,repaired,yes,subscriptions.stripe_price_id,price_pro,price_max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
-run-1,a,Name of a,synced,repaired,yes,organizations.subscription_tier,free,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
-run-1,a,Name of a,synced,repaired,yes,subscriptions.cancel_at_period_end,,true,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
-run-1,c,Name of c,drifted,repaired,no,subscriptions.current_period_end,2026-11-01 00:00:00,2026-12-01 00:00:00,no,yes,no,sub_c,cus_c,2026-11-22 03:00:00,,,,,,
-run-1,d,Name of d,error,tier_unresolved,,,,,no,no,no,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows,,,,
-run-1,e,Name of e,error,withheld,no,subscriptions.status,active,canceled,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,
-run-1,e,Name of e,error,withheld,no,organizations.stripe_customer_id,cus_e,cus_new,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,
-run-1,f,Name of f,skipped,in_sync,,,,,no,no,no,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused,,,,
+	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,field,before,after,tier_changed,period_changed,access_lowered,subscription_id,customer_id,decided_at,error,warnings,event_id,event_type,event_at,event_webhooks,accepted
+run-1,a,Name of a,synced,repaired,yes,subscriptions.plan_tier,pro,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,,
+run-1,a,Name of a,synced,repaired,yes,subscriptions.stripe_price_id,price_pro,price_max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,,
+run-1,a,Name of a,synced,repaired,yes,organizations.subscription_tier,free,max,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,,
+run-1,a,Name of a,synced,repaired,yes,subscriptions.cancel_at_period_end,,true,yes,no,no,sub_a,cus_a,2026-11-22 03:00:00,,,,,,,
+run-1,c,Name of c,drifted,repaired,no,subscriptions.current_period_end,2026-11-01 00:00:00,2026-12-01 00:00:00,no,yes,no,sub_c,cus_c,2026-11-22 03:00:00,,,,,,,
+run-1,d,Name of d,error,tier_unresolved,,,,,no,no,no,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows,,,,,
+run-1,e,Name of e,error,withheld,no,subscriptions.status,active,canceled,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,,
+run-1,e,Name of e,error,withheld,no,organizations.stripe_customer_id,cus_e,cus_new,no,no,yes,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,,
+run-1,f,Name of f,skipped,in_sync,,,,,no,no,no,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused,,,,,
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -83,12 +83,12 @@ func TestOrganizationsCSVHasARowForEachOrganization(t *testing.T) {
 	if err != nil || n != (Written{Organizations: 3, Changes: 7, Rows: 5}) {
 		t.Fatalf("wrote %+v, %v", n, err)
 	}
-	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,tier_before,tier_after,status_before,status_after,access,price_id,subscription_id,customer_id,decided_at,error,warnings,event_id,event_type,event_at,event_webhooks
-run-1,a,Name of a,synced,repaired,yes,free,max,active,active,raised,price_max,sub_a,cus_a,2026-11-22 03:00:00,,,,,,
-run-1,c,Name of c,drifted,repaired,no,pro,pro,active,active,,price_c,sub_c,cus_c,2026-11-22 03:00:00,,,,,,
-run-1,d,Name of d,error,tier_unresolved,,pro,pro,active,active,,price_d,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows,,,,
-run-1,e,Name of e,error,withheld,no,pro,pro,active,canceled,lowered,price_e,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,
-run-1,f,Name of f,skipped,in_sync,,pro,pro,active,active,,price_f,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused,,,,
+	want := "\uFEFF" + `run_id,organization_id,organization_name,outcome,reason,applied,tier_before,tier_after,status_before,status_after,access,price_id,subscription_id,customer_id,decided_at,error,warnings,event_id,event_type,event_at,event_webhooks,accepted
+run-1,a,Name of a,synced,repaired,yes,free,max,active,active,raised,price_max,sub_a,cus_a,2026-11-22 03:00:00,,,,,,,
+run-1,c,Name of c,drifted,repaired,no,pro,pro,active,active,,price_c,sub_c,cus_c,2026-11-22 03:00:00,,,,,,,
+run-1,d,Name of d,error,tier_unresolved,,pro,pro,active,active,,price_d,,cus_d,2026-11-22 03:00:00,"no tier for price_x, say ""which""",multiple_live_subscriptions: 2 live | multiple_subscription_rows: 3 rows,,,,,
+run-1,e,Name of e,error,withheld,no,pro,pro,active,canceled,lowered,price_e,sub_e,cus_new,2026-11-22 03:00:00,withheld: the limit is reached,,,,,,
+run-1,f,Name of f,skipped,in_sync,,pro,pro,active,active,,price_f,sub_f,cus_f,2026-11-22 03:00:00,,collection_paused: paused,,,,,
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -99,7 +99,7 @@ run-1,f,Name of f,skipped,in_sync,,pro,pro,active,active,,price_f,sub_f,cus_f,20
 func TestTheEventThatNamedAnOrganizationIsShown(t *testing.T) {
 	named := item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "max"))
 	named.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-47 * time.Minute), PendingWebhooks: 1}
-	const cells = ",evt_1,customer.subscription.updated,2026-11-22 02:13:00,still pending at an endpoint\n"
+	const cells = ",evt_1,customer.subscription.updated,2026-11-22 02:13:00,still pending at an endpoint,\n"
 	for _, write := range []func(context.Context, io.Writer, Items) (Written, error){CSV, OrganizationsCSV} {
 		var b bytes.Buffer
 		if _, err := write(t.Context(), &b, these(named)); err != nil || !strings.HasSuffix(b.String(), cells) {
@@ -112,6 +112,39 @@ func TestTheEventThatNamedAnOrganizationIsShown(t *testing.T) {
 	wantSaid(t, page, "named by customer.subscription.updated of 02:13 UTC, still pending at an endpoint", "1 webhooks that were not delivered.", "send the events again")
 	if got := island(t, page).Entries[0].Event; !strings.HasPrefix(got, "customer.subscription.updated of 02:13 UTC") {
 		t.Errorf("the script is told of %q", got)
+	}
+}
+
+func TestTablesMarkWhatIsAccepted(t *testing.T) {
+	known := item("a", billing.OutcomeError, billing.ReasonTierUnresolved)
+	known.Warnings = []billing.Warning{{Code: billing.WarnMultipleRows}, {Code: billing.WarnSeveralTiers}}
+	known.Accepted = []billing.Acceptance{{Code: string(billing.ReasonTierUnresolved)}, {Code: string(billing.WarnSeveralTiers)}, {Code: string(billing.WarnCollectionPaused)}}
+	for _, write := range []func(context.Context, io.Writer, Items) (Written, error){CSV, OrganizationsCSV} {
+		var b bytes.Buffer
+		if _, err := write(t.Context(), &b, these(known, item("b", billing.OutcomeError, billing.ReasonTierUnresolved))); err != nil {
+			t.Fatal(err)
+		}
+		if rows := cells(t, b.String()); rows[0]["accepted"] != "tier_unresolved | several_tiers" || rows[1]["accepted"] != "" {
+			t.Errorf("accepted: %q and %q", rows[0]["accepted"], rows[1]["accepted"])
+		}
+	}
+}
+
+// The organization has its tier already; only its row was missing.
+func TestInsertedRowOfAPayingOrganizationRaisesNothing(t *testing.T) {
+	inserted := item("a", billing.OutcomeSynced, billing.ReasonRowInserted, tierChange(nil, "pro"), billing.Change{Field: billing.FieldStatus, To: "active"})
+	var b bytes.Buffer
+	if _, err := OrganizationsCSV(t.Context(), &b, these(inserted)); err != nil {
+		t.Fatal(err)
+	}
+	row := cells(t, b.String())[0]
+	for column, want := range map[string]string{"tier_before": "pro", "tier_after": "pro", "status_before": "active", "status_after": "active", "access": ""} {
+		if row[column] != want {
+			t.Errorf("%s is %q, want %q", column, row[column], want)
+		}
+	}
+	if text := seen(render(t, runOf(inserted))); strings.Contains(text, "From which tier") || strings.Contains(text, "raises access") {
+		t.Errorf("the page says that something rose: %s", text)
 	}
 }
 

@@ -40,7 +40,7 @@ func stateOf(i billing.Item) state {
 // Label and Means are for people.
 func (s state) Label() string {
 	return map[state]string{
-		stateWritten: "Written", stateWouldBe: "Would be written", stateWithheld: "Withheld", stateUnwritten: "Not written",
+		stateWritten: "Written", stateWouldBe: "Would change", stateWithheld: "Withheld", stateUnwritten: "Not written",
 	}[s]
 }
 
@@ -59,18 +59,20 @@ func (s state) note() string {
 	case stateWritten:
 		return ""
 	case stateWouldBe:
-		return "would be written"
+		return "would change"
 	default:
 		return "not written"
 	}
 }
 
-// financeGroup counts the organizations with changes of tier or period in one state.
+// financeGroup counts the organizations with changes of tier, period or access in one state.
 type financeGroup struct {
-	State                            state
-	N, Tiers, Periods, Raised, Lower int
-	First                            []entry // shown if scripts do not run
-	longest                          time.Duration
+	State             state
+	N, Tiers, Periods int
+	ByStatus          int // neither tier nor period changed: a status alone raises or lowers access
+	Raised, Lower     int
+	First             []entry // shown if scripts do not run
+	longest           time.Duration
 }
 
 // Longest returns the longest known time for which access was wrong, or "" if it is unknown.
@@ -81,7 +83,25 @@ func (g financeGroup) Longest() string {
 	return span(g.longest)
 }
 
-// finance counts organizations with changes of tier or period.
+// concernsFinance reports whether tier, period or access changed.
+func concernsFinance(i mysqlstore.ReportItem) bool {
+	return i.Raises || i.Lowers || touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod)
+}
+
+// isFinance reports whether the section about tier, period and access shows the change: a status and an end explain
+// how access changed.
+func isFinance(i mysqlstore.ReportItem, field string) bool {
+	switch billing.GroupOf(field) {
+	case billing.GroupTier, billing.GroupPeriod:
+		return true
+	case billing.GroupStatus:
+		return i.Raises || i.Lowers
+	default:
+		return i.Lowers && field == billing.FieldEndedAt
+	}
+}
+
+// finance counts organizations with changes of tier, period or access.
 type finance struct {
 	groups map[state]*financeGroup
 	moves  map[move]*matrixCell
@@ -93,10 +113,10 @@ func newFinance() finance {
 }
 
 func (f *finance) add(i mysqlstore.ReportItem) {
-	tier, period := touches(i.Changes, billing.GroupTier), touches(i.Changes, billing.GroupPeriod)
-	if !tier && !period {
+	if !concernsFinance(i) {
 		return
 	}
+	tier, period := touches(i.Changes, billing.GroupTier), touches(i.Changes, billing.GroupPeriod)
 	s := stateOf(i.Item)
 	g := f.groups[s]
 	if g == nil {
@@ -106,9 +126,10 @@ func (f *finance) add(i mysqlstore.ReportItem) {
 	g.N++
 	g.Tiers += one(tier)
 	g.Periods += one(period)
+	g.ByStatus += one(!tier && !period)
 	g.Raised += one(i.Raises)
 	g.Lower += one(i.Lowers)
-	g.longest = max(g.longest, wrongFor(i))
+	g.longest = max(g.longest, wrongSince(i).before(i.DecidedAt))
 	if m := tierOf(i); tier && m.before != m.after {
 		f.move(move{f.tier(m.before), f.tier(m.after)}, s)
 	}
@@ -207,29 +228,67 @@ func byTier(a, b string) int {
 	return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b))
 }
 
-// wrongFor returns how long, at least, an organization had the wrong access before the run decided it: the time since
-// the latest event about it. It is 0 if that is unknown.
-func wrongFor(i mysqlstore.ReportItem) time.Duration {
-	if i.Cause == nil || i.Cause.Created.IsZero() || !i.Lowers && !i.Raises {
-		return 0
-	}
-	return max(0, i.DecidedAt.Sub(i.Cause.Created))
+// since is the time since which access was wrong, as far as the run's data tell, and what tells it.
+type since struct {
+	at   time.Time // zero if nothing is known
+	what string
 }
 
-// wrong returns that time for people, or "" if it is unknown.
+// wrongSince returns the subscription's end, or else the later of its cancellation and the event that named the
+// organization; but never before another run left the organization right.
+func wrongSince(i mysqlstore.ReportItem) since {
+	var s since
+	if !i.Lowers && !i.Raises {
+		return s
+	}
+	if i.Cause != nil {
+		s = since{i.Cause.Created, "since the event of"}
+		if at := written(i, billing.FieldCanceledAt); at.After(s.at) {
+			s = since{at, "since the cancellation of"}
+		}
+	}
+	if at := written(i, billing.FieldEndedAt); i.Lowers && !at.IsZero() && i.SubscriptionID != "" { // else it is the time of the run
+		s = since{at, "since the subscription’s end of"}
+	}
+	if i.RightAt.After(s.at) {
+		s = since{i.RightAt, "after another run left it right,"}
+	}
+	return s
+}
+
+// written returns the time that the changes write to the field, or zero.
+func written(i mysqlstore.ReportItem, field string) time.Time {
+	for _, c := range i.Changes {
+		if at, ok := c.To.(time.Time); ok && c.Field == field {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// before returns the time until then, or 0 if it is unknown.
+func (s since) before(then time.Time) time.Duration {
+	if s.at.IsZero() {
+		return 0
+	}
+	return max(0, then.Sub(s.at))
+}
+
+// wrong returns since when access was wrong, for people, or "" if it is unknown.
 func wrong(i mysqlstore.ReportItem) string {
-	d := wrongFor(i)
+	s := wrongSince(i)
+	d := s.before(i.DecidedAt)
 	if d == 0 {
 		return ""
 	}
-	access := "too little access"
+	access, until := "too little access", "when it was looked at"
 	if i.Lowers {
 		access = "too much access"
 	}
 	if applied(i.Item) {
-		return access + " for at least " + span(d)
+		until = "when it was repaired"
 	}
-	return access + " since " + moment(i.Cause.Created) + " or longer (" + span(d) + " when it was looked at)"
+	return access + " " + s.what + " " + moment(s.at) + " (" + span(d) + " " + until + ")"
 }
 
 // span is a length of time in its two largest units.

@@ -20,7 +20,7 @@ type entry struct {
 	Outcome      string         `json:"outcome"`
 	Reason       string         `json:"reason"`
 	Event        string         `json:"event,omitempty"` // that named it in a catch-up
-	Wrong        string         `json:"wrong,omitempty"` // for how long access was wrong
+	Wrong        string         `json:"wrong,omitempty"` // since when access was wrong
 	Changes      []change       `json:"changes,omitempty"`
 	Error        string         `json:"error,omitempty"`
 	Next         string         `json:"next,omitempty"`     // the command for one in error
@@ -28,7 +28,7 @@ type entry struct {
 	Warnings     []entryWarning `json:"warnings,omitempty"`
 	Subscription stripeLink     `json:"subscription"`
 	Customer     stripeLink     `json:"customer"`
-	Group        state          `json:"group,omitempty"`   // of finance: tier or period changed
+	Group        state          `json:"group,omitempty"`   // of finance: tier, period or access changed
 	Lowered      bool           `json:"lowered,omitempty"` // the changes lower access
 	Raised       bool           `json:"raised,omitempty"`  // the changes raise access
 	Note         string         `json:"note,omitempty"`    // there are changes, but they were not written
@@ -58,7 +58,9 @@ type findings struct {
 	listed   map[billing.Outcome]int
 	found    map[billing.Outcome]int
 	fields   map[string]int // organizations by field, applied or not
+	access   map[string]int // raised, lowered
 	warnings map[billing.WarningCode]int
+	named    map[string][]string // the first organizations with an error or a warning, by its code
 	reasons  map[billing.Reason]int
 	errors   map[billing.Reason]int
 	lowers   map[billing.Reason]bool // an organization in error would lose access by its changes
@@ -71,7 +73,7 @@ func newFindings(mode config.Mode, limit int) *findings {
 	return &findings{
 		mode: mode, limit: limit, entries: newSpool(), finance: newFinance(),
 		listed: map[billing.Outcome]int{}, found: map[billing.Outcome]int{}, fields: map[string]int{},
-		warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
+		access: map[string]int{}, named: map[string][]string{}, warnings: map[billing.WarningCode]int{}, reasons: map[billing.Reason]int{}, errors: map[billing.Reason]int{},
 		lowers: map[billing.Reason]bool{},
 	}
 }
@@ -100,15 +102,20 @@ func (f *findings) count(i mysqlstore.ReportItem) {
 	}
 	if i.Outcome == billing.OutcomeError && !i.AcceptedError() {
 		f.errors[i.Reason]++
+		f.name(string(i.Reason), i)
 		f.lowers[i.Reason] = f.lowers[i.Reason] || i.Lowers
 	}
 	for _, w := range i.Warnings {
 		if !i.Accepts(string(w.Code)) {
 			f.warnings[w.Code]++
+			f.name(string(w.Code), i)
 		}
 	}
 	if len(i.Changes) == 0 {
 		return
+	}
+	if access := accessCell(i); access != "" {
+		f.access[access]++
 	}
 	f.changed++
 	f.changes += len(i.Changes)
@@ -117,6 +124,18 @@ func (f *findings) count(i mysqlstore.ReportItem) {
 	}
 	f.finance.add(i)
 }
+
+// maxNamed is how many organizations a row of errors or warnings names.
+const maxNamed = 10
+
+func (f *findings) name(code string, i mysqlstore.ReportItem) {
+	if all := f.named[code]; len(all) < maxNamed {
+		f.named[code] = append(all, cmp.Or(clean(i.OrgName), clean(i.OrgID)))
+	}
+}
+
+// nameOf is for the bold line above the id.
+func nameOf(i mysqlstore.ReportItem) string { return cmp.Or(clean(i.OrgName), "(no name)") }
 
 func one(yes bool) int {
 	if yes {
@@ -136,14 +155,14 @@ func fieldsOf(changes []billing.Change) []string {
 
 func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	e := entry{
-		Org: clean(i.OrgID), Name: clean(i.OrgName), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
+		Org: clean(i.OrgID), Name: nameOf(i), Outcome: string(i.Outcome), Reason: string(i.Reason), Error: clean(i.Error),
 		Subscription: linkSubscription(f.mode, i.SubscriptionID), Customer: linkCustomer(f.mode, customerOf(i)),
 		Lowered: i.Lowers, Raised: i.Raises, Wrong: wrong(i),
 	}
 	if len(i.Changes) > 0 {
 		e.Note = stateOf(i.Item).note()
 	}
-	if touches(i.Changes, billing.GroupTier) || touches(i.Changes, billing.GroupPeriod) {
+	if concernsFinance(i) {
 		e.Group = stateOf(i.Item)
 	}
 	if i.Cause != nil {
@@ -153,10 +172,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 		e.NextDoes, e.Next = next(i, s)
 	}
 	for _, c := range i.Changes {
-		group := billing.GroupOf(c.Field)
-		e.Changes = append(e.Changes, change{
-			Field: clean(c.Field), From: shown(c.From), To: shown(c.To), Finance: group == billing.GroupTier || group == billing.GroupPeriod,
-		})
+		e.Changes = append(e.Changes, change{Field: clean(c.Field), From: shown(c.From), To: shown(c.To), Finance: isFinance(i, c.Field)})
 	}
 	for _, w := range i.Warnings {
 		e.Warnings = append(e.Warnings, entryWarning{Code: string(w.Code), Message: clean(w.Message)})
@@ -164,7 +180,7 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	return e
 }
 
-// forFinance is the entry with what concerns tier and period only.
+// forFinance is the entry with what concerns tier, period and access only.
 func (e entry) forFinance() entry {
 	e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c change) bool { return !c.Finance })
 	e.Error, e.Next, e.Warnings, e.Event = "", "", nil, ""

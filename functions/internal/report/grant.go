@@ -9,7 +9,7 @@ import (
 type move struct{ before, after string }
 
 // tierOf is the organization's tier before and after: from the change of the organization's column, else of its
-// subscriptions row, else the current one.
+// subscriptions row, else the current one. Where there was no row, the current one is also that before.
 func tierOf(i mysqlstore.ReportItem) move {
 	return moved(i.Changes, i.OrgTier, billing.FieldOrgTier, billing.FieldPlanTier)
 }
@@ -28,7 +28,11 @@ func priceOf(i mysqlstore.ReportItem) string {
 func moved(changes []billing.Change, current string, fields ...string) move {
 	for _, field := range fields {
 		for _, c := range changes {
-			if c.Field == field {
+			switch {
+			case c.Field != field:
+			case c.From == nil: // the row is new
+				return move{current, cell(c.To)}
+			default:
 				return move{cell(c.From), cell(c.To)}
 			}
 		}

@@ -3,6 +3,7 @@ package report
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore"
@@ -70,13 +71,20 @@ func chart(runs []mysqlstore.PastRun, thisID string) *history {
 	slices.Reverse(runs)
 	highest := 0.0
 	for _, run := range runs {
-		highest = max(highest, share(run.Totals.Drifted()+run.Totals.OtherErrors(), run.Totals))
+		highest = max(highest, share(run.Totals.Drifted()+otherErrors(run.Totals), run.Totals))
 	}
 	h := &history{Width: columnStep * float64(len(runs)), Height: chartHeight, Bottom: chartBottom}
 	for i, run := range runs {
 		h.Columns = append(h.Columns, newColumn(run, i, highest, thisID))
+		if i > 0 && sameDay(run.StartedAt, runs[i-1].StartedAt) {
+			h.Columns[i].Date = run.StartedAt.UTC().Format("15:04")
+		}
 	}
 	return h
+}
+
+func sameDay(a, b time.Time) bool {
+	return a.UTC().Format(time.DateOnly) == b.UTC().Format(time.DateOnly)
 }
 
 // share is the part that n are of the run's organizations.
@@ -90,7 +98,7 @@ func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string
 		X: columnStep*float64(place) + (columnStep-columnWidth)/2, Width: columnWidth,
 		DateY: chartCaption, KindY: chartCaption + 15, Middle: columnStep * (float64(place) + 0.5),
 		Rate: driftLabel(f), Date: run.StartedAt.UTC().Format("2 Jan"), Kind: kind(run), This: run.ID == thisID, DryRun: run.DryRun,
-		Say: billing.Thousands(repaired(f)) + " repaired, " + billing.Thousands(withheld(f)) + " withheld, " + billing.Count(f.OtherErrors(), "other error") + " of " + billing.Count(f.TotalOrganizations, "organization"),
+		Say: billing.Thousands(repaired(f)) + " repaired, " + billing.Thousands(withheld(f)) + " withheld, " + billing.Count(otherErrors(f), "other error") + " of " + billing.Count(f.TotalOrganizations, "organization"),
 	}
 	if run.DryRun {
 		c.Say = strings.NewReplacer("repaired", "would be repaired", "withheld", "would be withheld").Replace(c.Say)
@@ -99,7 +107,7 @@ func newColumn(run mysqlstore.PastRun, place int, highest float64, thisID string
 	for _, part := range []struct {
 		key string
 		n   int
-	}{{"synced", repaired(f)}, {"withheld", withheld(f)}, {"error", f.OtherErrors()}} {
+	}{{"synced", repaired(f)}, {"withheld", withheld(f)}, {"error", otherErrors(f)}} {
 		if part.n <= 0 {
 			continue
 		}
@@ -125,7 +133,7 @@ func pastRows(runs []mysqlstore.PastRun, thisID string) []pastRow {
 		f := run.Totals
 		all = append(all, pastRow{
 			RunID: clean(run.ID), Status: string(run.Status), Started: run.StartedAt.UTC().Format("2006-01-02 15:04"), Kind: kind(run),
-			Total: f.TotalOrganizations, Repaired: repaired(f), Withheld: withheld(f), Other: f.OtherErrors(), This: run.ID == thisID, Rate: driftLabel(f),
+			Total: f.TotalOrganizations, Repaired: repaired(f), Withheld: withheld(f), Other: otherErrors(f), This: run.ID == thisID, Rate: driftLabel(f),
 		})
 	}
 	return all

@@ -214,11 +214,13 @@ func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	run.Summary.Downgrades, run.Summary.DowngradeLimit, run.Summary.Access.Lowered.Organizations = 2, 1, 2
 	page := render(t, run)
 	wantSaid(t, page, "1 would be repaired, 50.0 %", "1 would be withheld, 50.0 %",
+		"Access would be lowered for 2 organizations: a run that writes lowers 1 and withholds 1. Which ones is not known in advance. Changes",
+		"Would change A dry run writes nothing. 2 2 0 0 0 2", "Would change: 2 organizations", "would change lowers access",
 		"Access would be lowered for 2 organizations; a run's limit is 1, so it would withhold 1.",
 		"1 organization would be withheld. A run that writes would lower access beyond its limit", "reconcile org ORG --explain reconcile start",
-		"Whose tier or period would change")
-	if strings.Contains(seen(page), "period changed") {
-		t.Error("the dry run says that something changed")
+		"Whose tier, period or access would change")
+	if text := seen(page); strings.Contains(text, "access changed") || strings.Contains(text, "would be written") {
+		t.Error("the dry run says that something changed, or that all of it would be written")
 	}
 
 	run.Summary.Downgrades = 1
@@ -255,19 +257,20 @@ func TestWithheldOrganizationIsNeverOfferedARunOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestPageListsOrganizationsWhoseTierOrPeriodChanged(t *testing.T) {
+func TestPageListsOrganizationsWhoseTierPeriodOrAccessChanged(t *testing.T) {
 	page := render(t, runOf(
 		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("pro", "free")),
 		item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free")),
 		item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
 		item("d", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCanceledAt, To: december}),
+		item("e", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldStatus, From: "active", To: "unpaid"}, billing.Change{Field: billing.FieldCanceledAt, To: december}),
 	))
-	wantSaid(t, page, "3 organizations. Quotas", "Written The database has them. 2 1 1 0 1", "Withheld Not written by this run. If right, approve them; if wrong, correct the cause: the next run lowers up to its own limit. 1 1 0 0 1",
-		"Written: 2 organizations", "Withheld: 1 organization",
-		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00")
+	wantSaid(t, page, "4 organizations. Quotas", "Written The database has them. 3 1 1 1 0 2", "Withheld Not written by this run. If right, approve them; if wrong, correct the cause: the next run lowers up to its own limit. 1 1 0 0 0 1",
+		"Written: 3 organizations", "Withheld: 1 organization",
+		"subscriptions.current_period_end NULL → 2026-12-01 00:00:00", "subscriptions.status active → unpaid sub_e")
 	_, section, _ := strings.Cut(page, `<section id="finance">`)
 	section, _, _ = strings.Cut(section, "</section>")
-	for org, want := range map[string]bool{"a": true, "b": true, "c": true, "d": false} {
+	for org, want := range map[string]bool{"a": true, "b": true, "c": true, "d": false, "e": true} {
 		if got := strings.Contains(seen(section), "Name of "+org); got != want {
 			t.Errorf("%s in the section: %v", org, got)
 		}
@@ -279,8 +282,8 @@ func TestFinanceSeparatesWrittenFromUnwrittenChanges(t *testing.T) {
 		return item(org, outcome, reason, tierChange("free", "max"))
 	}
 	run := runOf(up("a", billing.OutcomeDrifted, billing.ReasonRepaired), up("b", billing.OutcomeError, billing.ReasonStripeUnavailable))
-	wantSaid(t, render(t, run), "Would be written A dry run writes nothing. 1 1 0 1 0", "Not written An error prevented it. 1 1 0 1 0",
-		"would be written raises access", "not written raises access")
+	wantSaid(t, render(t, run), "Would change A dry run writes nothing. 1 1 0 0 1 0", "Not written An error prevented it. 1 1 0 0 1 0",
+		"would change raises access", "not written raises access")
 	groups := map[string]state{}
 	for _, e := range island(t, render(t, run)).Entries {
 		groups[e.Org] = e.Group
@@ -294,7 +297,7 @@ func TestMatrixCountsFromTierToTier(t *testing.T) {
 	page := render(t, runOf(
 		item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
 		item("b", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
-		item("c", billing.OutcomeSynced, billing.ReasonRepaired, tierChange(nil, "max")),
+		item("c", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("", "max")),
 		item("d", billing.OutcomeError, billing.ReasonWithheld, tierChange("max", "free")),
 		item("e", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("max", "free")),
 		item("f", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december}),
@@ -314,25 +317,92 @@ func TestMatrixCountsFromTierToTier(t *testing.T) {
 	}
 }
 
-func TestPageSaysForHowLongAccessWasWrong(t *testing.T) {
-	since := func(d time.Duration, i mysqlstore.ReportItem) mysqlstore.ReportItem {
-		i.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-d)}
+func TestPageSaysSinceWhenAccessWasWrong(t *testing.T) {
+	up, down := tierChange("free", "pro"), tierChange("pro", "free")
+	ended := billing.Change{Field: billing.FieldEndedAt, To: now.Add(-90 * time.Minute)}
+	canceled := billing.Change{Field: billing.FieldCanceledAt, To: now.Add(-2 * time.Hour)}
+	const synced, held = billing.OutcomeSynced, billing.OutcomeError
+	at := func(ago, right time.Duration, i mysqlstore.ReportItem) mysqlstore.ReportItem {
+		if ago > 0 {
+			i.Cause = &billing.Cause{ID: "evt_1", Type: "customer.subscription.updated", Created: now.Add(-ago)}
+		}
+		if right > 0 {
+			i.RightAt = now.Add(-right)
+		}
 		return i
 	}
-	page := render(t, runOf(
-		since(3*time.Hour+5*time.Minute, item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro"))),
-		since(72*time.Hour, item("b", billing.OutcomeError, billing.ReasonWithheld, tierChange("pro", "free"))),
-		since(time.Hour, item("c", billing.OutcomeSynced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december})),
-		item("d", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")),
-	))
-	wantSaid(t, page, "too little access for at least 3 h 5 min", "too much access since 19 November 2026, 03:00 UTC or longer (3 days 0 h when it was looked at)")
-	for _, e := range island(t, page).Entries {
-		if (e.Wrong != "") != (e.Org == "a" || e.Org == "b") {
-			t.Errorf("%s: %q", e.Org, e.Wrong)
-		}
+	missing := item("missing", synced, billing.ReasonSubscriptionMissing, down, ended)
+	missing.SubscriptionID = ""
+	for name, c := range map[string]struct {
+		item mysqlstore.ReportItem
+		want string
+	}{
+		"an event":               {at(3*time.Hour+5*time.Minute, 0, item("a", synced, billing.ReasonRepaired, up)), "too little access since the event of 21 November 2026, 23:55 UTC (3 h 5 min when it was repaired)"},
+		"withheld":               {at(72*time.Hour, 0, item("a", held, billing.ReasonWithheld, down)), "too much access since the event of 19 November 2026, 03:00 UTC (3 days 0 h when it was looked at)"},
+		"right after the event":  {at(20*time.Hour, 11*time.Minute, item("a", synced, billing.ReasonRepaired, up)), "too little access after another run left it right, 22 November 2026, 02:49 UTC (11 min when it was repaired)"},
+		"right before the event": {at(time.Hour, 11*time.Hour, item("a", synced, billing.ReasonRepaired, up)), "too little access since the event of 22 November 2026, 02:00 UTC (1 h 0 min when it was repaired)"},
+		"ended after the event":  {at(20*time.Hour, 0, item("a", synced, billing.ReasonRepaired, down, ended, canceled)), "too much access since the subscription’s end of 22 November 2026, 01:30 UTC (1 h 30 min when it was repaired)"},
+		"ended, without events":  {at(0, 0, item("a", synced, billing.ReasonRepaired, down, ended)), "too much access since the subscription’s end of 22 November 2026, 01:30 UTC (1 h 30 min when it was repaired)"},
+		"canceled after it":      {at(20*time.Hour, 0, item("a", synced, billing.ReasonRepaired, down, canceled)), "too much access since the cancellation of 22 November 2026, 01:00 UTC (2 h 0 min when it was repaired)"},
+		"missing in Stripe":      {missing, ""},
+		"access is the same":     {at(time.Hour, 0, item("a", synced, billing.ReasonRepaired, billing.Change{Field: billing.FieldCurrentPeriodEnd, To: december})), ""},
+		"nothing is known":       {item("a", synced, billing.ReasonRepaired, up), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page := render(t, runOf(c.item))
+			if got := island(t, page).Entries[0].Wrong; got != c.want {
+				t.Errorf("the script is told %q, want %q", got, c.want)
+			}
+			wantSaid(t, page, c.want)
+			if known := strings.Contains(seen(page), "longest known"); known != (c.want != "") {
+				t.Errorf("a column for it: %v", known)
+			}
+		})
 	}
-	if strings.Contains(seen(render(t, runOf(item("d", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro"))))), "longest known") {
-		t.Error("nothing is known, and the page has a column for it")
+}
+
+func TestCatchUpSaysWhatItLookedAt(t *testing.T) {
+	run := runOf(item("a", billing.OutcomeSynced, billing.ReasonRepaired, tierChange("free", "pro")), item("b", billing.OutcomeSkipped, billing.ReasonInSync))
+	run.Kind, run.Window = billing.KindCatchUp, &billing.Window{From: now.Add(-2 * time.Hour), To: now}
+	run.History = []mysqlstore.PastRun{{Run: billing.Run{ID: "run-0", StartedAt: now}}, {Run: billing.Run{ID: "run-z", StartedAt: now}}}
+	page := render(t, run)
+	wantSaid(t, page, "Catch-up, 22 November 2026, 03:00 UTC", "Stripe’s events from 22 November 2026, 01:00 UTC to 22 November 2026, 03:00 UTC name",
+		"2 organizations that events name 1 repaired differed", "This catch-up is not among them.")
+	_, tiles, _ := strings.Cut(page, `<ul class="tiles">`)
+	tiles, _, _ = strings.Cut(tiles, "</ul>")
+	if strings.Contains(tiles, "%") {
+		t.Errorf("a share of all organizations: %s", seen(tiles))
+	}
+	run.Summary.TotalOrganizations, run.Summary.Synchronized, run.Items = 0, 0, these()
+	wantSaid(t, render(t, run), "No event names an organization.")
+	if text := seen(render(t, runOf())); strings.Contains(text, "catch-up looks") || strings.Contains(text, "Catch-up,") {
+		t.Error("another run is called a catch-up")
+	}
+}
+
+func TestPageSaysThatItWasAmended(t *testing.T) {
+	run := runOf()
+	run.AmendedAt = now.Add(26 * time.Hour)
+	wantSaid(t, render(t, run), "Amended 23 November 2026, 05:00 UTC, by a redrive")
+	if strings.Contains(seen(render(t, runOf())), "Amended") {
+		t.Error("nothing was amended")
+	}
+}
+
+func TestErrorsAndWarningsNameTheFirstOrganizations(t *testing.T) {
+	var items []mysqlstore.ReportItem
+	for n := range maxNamed + 2 {
+		i := item(fmt.Sprintf("%02d", n), billing.OutcomeError, billing.ReasonUnknownStatus)
+		i.Warnings = []billing.Warning{{Code: billing.WarnMultipleRows}}
+		items = append(items, i)
+	}
+	items[1].OrgName = ""
+	items[2].OrgName = attack
+	page := render(t, runOf(items...))
+	const names = "Name of 00 , 01 , " + attack + " , Name of 03"
+	wantSaid(t, page, billing.ReasonUnknownStatus.Advice().Means+" "+names, billing.WarnMultipleRows.Advice().Means+" "+names, "Name of 09 and 2 more", "(no name) 01")
+	if n := strings.Count(page, "<script"); n != 2 {
+		t.Errorf("%d script elements, want 2", n)
 	}
 }
 
@@ -423,6 +493,7 @@ func TestPageThatCannotBeReadOrWrittenIsAnError(t *testing.T) {
 func TestPageSaysWhoDecided(t *testing.T) {
 	run := runOf(item("a", billing.OutcomeError, billing.ReasonUnknownStatus))
 	run.Summary.By, run.Summary.AcceptedErrors = attack, 1
+	wantSaid(t, render(t, run), "0 other errors, 0.0 % need a person 1 accepted errors, 100.0 % known, need nobody")
 	run.Summary.Approval = &billing.Approval{Limit: 12, By: "ops@desk", At: november}
 	wantSaid(t, render(t, run), "Asked for by "+attack+". Approved: 12 downgrades in all, by ops@desk, 1 November 2026, 00:00 UTC. Accepted as known: 1 error.")
 	if n := strings.Count(render(t, run), "<script"); n != 2 {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"html/template"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,9 @@ type page struct {
 	StatusAdvice      billing.Advice
 	StatusMessage     string
 	DryRun            bool
+	CatchUp           bool
+	Window            string // of a catch-up: the part of Stripe's event log that it read
+	Amended           string
 	Started, Finished string
 	Took              string
 	WrittenAt         string
@@ -37,6 +41,7 @@ type page struct {
 
 	Errors, Warnings, Reasons []reasonRow
 	WouldWithhold             []reasonRow
+	WouldSplit                string // how a run that writes would divide what a dry run lists together
 	Accepted                  []acceptedRow
 	Guard, Decided            string
 	Missed                    []billing.MissedWebhooks
@@ -57,6 +62,7 @@ type page struct {
 	Plain                         []entry
 	Omitted                       []string
 	OutcomeOptions, ReasonOptions []option
+	AccessOptions                 []option
 }
 
 type outcomeFigure struct {
@@ -73,8 +79,12 @@ type segment struct {
 type reasonRow struct {
 	billing.Advice
 
-	N int
+	N     int
+	Named []string // the first organizations
 }
+
+// Unnamed counts the organizations that are not named.
+func (r reasonRow) Unnamed() int { return r.N - len(r.Named) }
 
 // acceptedRow is an accepted error or warning.
 type acceptedRow struct {
@@ -85,7 +95,7 @@ type acceptedRow struct {
 
 func newAcceptedRow(i mysqlstore.ReportItem, a billing.Acceptance) acceptedRow {
 	row := acceptedRow{
-		Advice: billing.Reason(a.Code).Advice(), Org: clean(i.OrgID), Name: clean(i.OrgName),
+		Advice: billing.Reason(a.Code).Advice(), Org: clean(i.OrgID), Name: nameOf(i),
 		Why: clean(a.Why), By: clean(a.By), At: moment(a.At), Until: "until it is removed",
 	}
 	if a.Until != nil {
@@ -108,6 +118,7 @@ type fieldRow struct {
 type option struct {
 	Value string
 	N     int
+	Note  string // beside the value
 }
 
 func newPage(run Run, f *findings) page {
@@ -118,14 +129,21 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), WouldWithhold: heldIfWritten(s, run.OrgID), Warnings: reasonRows(f.warnings), Accepted: f.accepted,
+		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), WouldWithhold: heldIfWritten(s, run.OrgID), WouldSplit: wouldSplit(s), Warnings: warningRows(f), Accepted: f.accepted,
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
 		Organizations: f.changed, Changes: f.changes,
 		Finance: f.finance.list(), TierMatrix: f.finance.matrix(),
 		Plain: f.plain, Omitted: f.omitted(),
-		OutcomeOptions: options(f.found), ReasonOptions: options(f.reasons),
+		OutcomeOptions: outcomeOptions(f.found), ReasonOptions: options(f.reasons), AccessOptions: options(f.access),
+		CatchUp: run.Kind == billing.KindCatchUp,
+	}
+	if w := run.Window; w != nil {
+		p.Window = "from " + moment(w.From) + " to " + moment(w.To)
+	}
+	if !run.AmendedAt.IsZero() {
+		p.Amended = moment(run.AmendedAt)
 	}
 	for _, g := range p.Finance {
 		p.FinanceTotal += g.N
@@ -161,8 +179,11 @@ func outcomeFigures(s billing.Summary) []outcomeFigure {
 	all := []outcomeFigure{
 		drift,
 		held,
-		{Key: "error", Label: "other errors", Note: "need a person", N: s.OtherErrors()},
+		{Key: "error", Label: "other errors", Note: "need a person", N: otherErrors(s)},
 		{Key: "skipped", Label: "nothing to do", Note: "in sync, or nothing in Stripe", N: s.Skipped},
+	}
+	if s.AcceptedErrors > 0 {
+		all = slices.Insert(all, 3, outcomeFigure{Key: "accepted", Label: "accepted errors", Note: "known, need nobody", N: s.AcceptedErrors})
 	}
 	if s.Pending > 0 {
 		all = append(all, outcomeFigure{Key: "pending", Label: "pending", Note: "without an outcome yet", N: s.Pending})
@@ -174,6 +195,9 @@ func outcomeFigures(s billing.Summary) []outcomeFigure {
 func repaired(s billing.Summary) int { return s.Synchronized - s.WouldWithholdInAll() }
 
 func withheld(s billing.Summary) int { return s.Withheld() + s.WouldWithholdInAll() }
+
+// otherErrors are those that need a person and are not withheld.
+func otherErrors(s billing.Summary) int { return s.OtherErrors() - s.AcceptedErrors }
 
 func segments(s billing.Summary) []segment {
 	if s.TotalOrganizations == 0 {
@@ -229,6 +253,17 @@ func heldIfWritten(s billing.Summary, orgID string) []reasonRow {
 	return all
 }
 
+// wouldSplit is "" if nothing would be withheld.
+func wouldSplit(s billing.Summary) string {
+	would := s.WouldWithholdInAll()
+	if would == 0 {
+		return ""
+	}
+	lowered := s.Access.Lowered.Organizations
+	return "Access would be lowered for " + billing.Count(lowered, "organization") + ": a run that writes lowers " + billing.Thousands(lowered-would) +
+		" and withholds " + billing.Thousands(would) + ". Which ones is not known in advance."
+}
+
 // decided says who started the run, who approved its downgrades, and how many errors are accepted; it may be empty.
 func decided(s billing.Summary) string {
 	var all []string
@@ -267,6 +302,15 @@ func errorRows(f *findings, s billing.Summary, orgID string) []reasonRow {
 	for i, row := range all {
 		reason := billing.Reason(row.Code)
 		all[i].Commands = repair(reason, f.lowers[reason], s, orgID)
+		all[i].Named = f.named[row.Code]
+	}
+	return all
+}
+
+func warningRows(f *findings) []reasonRow {
+	all := reasonRows(f.warnings)
+	for i, row := range all {
+		all[i].Named = f.named[row.Code]
 	}
 	return all
 }
@@ -299,12 +343,23 @@ func options[K ~string](counts map[K]int) []option {
 	return all
 }
 
+// outcomeOptions say that of the skipped organizations only those with a warning are listed.
+func outcomeOptions(found map[billing.Outcome]int) []option {
+	all := options(found)
+	for i, o := range all {
+		if o.Value == string(billing.OutcomeSkipped) {
+			all[i].Note = " with a warning"
+		}
+	}
+	return all
+}
+
 // moment is to the minute: the page says that times are UTC.
 func moment(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04") + " UTC" }
 
 func duration(d time.Duration) string {
 	if d < time.Second {
-		return "under a second"
+		return "less than a second"
 	}
 	return d.Round(time.Second).String()
 }

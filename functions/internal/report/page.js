@@ -136,7 +136,8 @@
     };
   };
 
-  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.event, e.wrong, e.error, e.subscription.id, e.customer.id,
+  const text = (e) => [e.org, e.name, e.outcome, e.reason, e.event, e.wrong, e.error,
+    e.lowered ? "lowers access" : "", e.raised ? "raises access" : "", e.subscription.id, e.customer.id,
     ...(e.changes ?? []).flatMap((c) => [c.field, c.from ?? "NULL", c.to ?? "NULL"]),
     ...(e.warnings ?? []).flatMap((w) => [w.code, w.message])].join("\n").toLowerCase();
   const haystack = entries.map(text);
@@ -151,8 +152,10 @@
   const filter = () => {
     const words = form.query.value.toLowerCase().split(/\s+/).filter(Boolean);
     const { outcome, reason, field } = form;
+    const access = form.access?.value; // absent where no access changed
     showChanges(entries.filter((e, i) =>
       (!outcome.value || e.outcome === outcome.value) &&
+      (!access || e[access]) &&
       (!reason.value || e.reason === reason.value) &&
       (!field.value || (e.changes ?? []).some((c) => c.field === field.value)) &&
       words.every((word) => haystack[i].includes(word))), field.value);

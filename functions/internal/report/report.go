@@ -16,6 +16,10 @@ import (
 type Run struct {
 	Summary billing.Summary
 	OrgID   string // the organization of a run over one, otherwise ""
+	Kind    billing.RunKind
+	Window  *billing.Window // the part of Stripe's event log that a catch-up read
+	// AmendedAt is when a redrive last changed the run after its end, or zero.
+	AmendedAt time.Time
 	// History has the runs over all organizations, the latest first.
 	History   []mysqlstore.PastRun
 	Mode      config.Mode // the mode of Stripe's dashboard, or "" if it is unknown
@@ -37,7 +41,24 @@ func Of(ctx context.Context, store *mysqlstore.Store, run billing.Run, s billing
 			history[i].Totals = s
 		}
 	}
-	return Run{Summary: s, OrgID: run.OrgID, History: history, Items: ItemsOf(store, run.ID)}, nil
+	amended, err := amendedAt(ctx, store, run)
+	if err != nil {
+		return Run{}, err
+	}
+	return Run{
+		Summary: s, OrgID: run.OrgID, Kind: run.Kind(), Window: run.Window, AmendedAt: amended, History: history, Items: ItemsOf(store, run.ID),
+	}, nil
+}
+
+func amendedAt(ctx context.Context, store *mysqlstore.Store, run billing.Run) (time.Time, error) {
+	if run.FinishedAt == nil || run.SummaryRevision < 2 {
+		return time.Time{}, nil
+	}
+	last, err := store.LastDecided(ctx, run.ID)
+	if !last.After(*run.FinishedAt) {
+		last = time.Time{}
+	}
+	return last, err
 }
 
 // ItemsOf are the run's items in the database.
