@@ -162,6 +162,9 @@ func (f *findings) entry(i mysqlstore.ReportItem, s billing.Summary) entry {
 	if len(i.Changes) > 0 {
 		e.Note = stateOf(i.Item).note()
 	}
+	if i.Lowers && i.Outcome == billing.OutcomeDrifted && s.WouldWithholdInAll() > 0 {
+		e.Note = "would change, or be withheld"
+	}
 	if concernsFinance(i) {
 		e.Group = stateOf(i.Item)
 	}

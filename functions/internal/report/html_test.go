@@ -215,7 +215,8 @@ func TestDryRunPageSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	page := render(t, run)
 	wantSaid(t, page, "1 would be repaired, 50.0 %", "1 would be withheld, 50.0 %",
 		"Access would be lowered for 2 organizations: a run that writes lowers 1 and withholds 1. Which ones is not known in advance. Changes",
-		"Would change A dry run writes nothing. 2 2 0 0 0 2", "Would change: 2 organizations", "would change lowers access",
+		"Would change A dry run writes nothing. 2 2 0 0 0 2", "Would change: 2 organizations", "would change, or be withheld lowers access",
+		"From which tier to which, with those that would be withheld",
 		"Access would be lowered for 2 organizations; a run's limit is 1, so it would withhold 1.",
 		"1 organization would be withheld. A run that writes would lower access beyond its limit", "reconcile org ORG --explain reconcile start",
 		"Whose tier, period or access would change")
@@ -367,7 +368,7 @@ func TestCatchUpSaysWhatItLookedAt(t *testing.T) {
 	run.History = []mysqlstore.PastRun{{Run: billing.Run{ID: "run-0", StartedAt: now}}, {Run: billing.Run{ID: "run-z", StartedAt: now}}}
 	page := render(t, run)
 	wantSaid(t, page, "Catch-up, 22 November 2026, 03:00 UTC", "Stripe’s events from 22 November 2026, 01:00 UTC to 22 November 2026, 03:00 UTC name",
-		"2 organizations that events name 1 repaired differed", "This catch-up is not among them.")
+		"so there are no percentages", "2 organizations that events name 1 repaired differed", "This catch-up is not among them.")
 	_, tiles, _ := strings.Cut(page, `<ul class="tiles">`)
 	tiles, _, _ = strings.Cut(tiles, "</ul>")
 	if strings.Contains(tiles, "%") {
