@@ -191,6 +191,7 @@ func TestTickArchivesAmendedRunAgain(t *testing.T) {
 	f := newFixture(t)
 	f.running(func(*billing.Run) {})
 	f.progress()
+	f.now = f.now.Add(time.Minute)
 	f.mend()
 	f.progress()
 	if puts := f.server.Objects("acme")[page].Puts; puts != 1 {
@@ -199,6 +200,9 @@ func TestTickArchivesAmendedRunAgain(t *testing.T) {
 	f.now = f.now.Add(15 * time.Minute)
 	if left := f.tick(); left != 0 || f.status() != "completed" {
 		t.Errorf("%d runs are left, status %s", left, f.status())
+	}
+	if o := f.server.Objects("acme")[page]; !bytes.Contains(o.Body, []byte("<dt>Amended</dt><dd>29 November 2026, 03:01 UTC, by a redrive")) {
+		t.Error("the page does not say that it was amended")
 	}
 	if o := f.server.Objects("acme")[page]; o.Puts != 2 || bytes.Contains(o.Body, []byte("no tier for price_x")) {
 		t.Errorf("written %d times; it still has what was mended: %t", o.Puts, bytes.Contains(o.Body, []byte("no tier for price_x")))
