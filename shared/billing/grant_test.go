@@ -121,6 +121,10 @@ func TestTierOfSubscriptionsFromRealAccountsIsNeverGuessedDownwards(t *testing.T
 		"ended, without items": {
 			rules: rules, sub: subscription("sub_1", "canceled", of(), func(s *billing.Subscription) { s.EndedAt = endedAt }), record: recordedAt("pro", "price_pro"), want: "free", lowers: true,
 		},
+		"ended, without items and without a recorded price": {
+			rules: rules, sub: subscription("sub_1", "canceled", of(), func(s *billing.Subscription) { s.EndedAt = endedAt }),
+			record: recorded("sub_1", func(r *billing.Row) { r.PriceID = nil }), want: "free", lowers: true,
+		},
 		"active, without items": {
 			rules: rules, sub: subscription("sub_1", "active", of(), tierInMetadata("pro")), record: recordedAt("pro", "price_pro"), want: "invalid_subscription",
 		},
