@@ -80,7 +80,7 @@ func TestAccessIsLoweredOnlyAfterSearchAnswered(t *testing.T) {
 	f.Subscriber("a", canceled)
 	f.OpenRun(runID, []string{"a"})
 	end := f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable, Endpoint: stripetest.SearchSubscriptions})
-	f.wantResult(f.deliver(f.Reconciler(nil), runID, "a")["a"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "a")["a"], pipeline.Redeliver, billing.ReasonStripeUnavailable)
 	f.wantItem("a", billing.OutcomePending, billing.ReasonNotDecided)
 	end()
 	f.deliver(f.Reconciler(nil), runID, "a")

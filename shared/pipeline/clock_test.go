@@ -254,7 +254,7 @@ func (r *clockRound) deliverFirst(w *pipeline.Reconciler, k *testworld.Killer, n
 	batch := r.waiting[:n]
 	r.waiting = r.waiting[n:]
 	for org, result := range r.deliver(w, scheduledID, batch...) {
-		if k.Dead() || result.Disposition == pipeline.Return || r.rand.IntN(4) == 0 {
+		if k.Dead() || result.Disposition == pipeline.Redeliver || r.rand.IntN(4) == 0 {
 			r.waiting = append(r.waiting, org)
 		}
 	}

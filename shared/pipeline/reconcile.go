@@ -55,10 +55,10 @@ type Stripe interface {
 type Disposition int
 
 const (
+	// Redeliver: SQS delivers it again later. It is the zero value: a message without a result is not lost.
+	Redeliver Disposition = iota
 	// Acknowledge: delete the message.
-	Acknowledge Disposition = iota
-	// Return: SQS delivers it again later.
-	Return
+	Acknowledge
 	// DeadLetter: move it to the dead-letter queue for a person.
 	DeadLetter
 )
@@ -66,7 +66,7 @@ const (
 // Result says what happens to an organization's messages, and why.
 type Result struct {
 	Disposition Disposition
-	Failure     *billing.Failure // why they are returned or dead-lettered; nil if neither
+	Failure     *billing.Failure // why they are delivered again or dead-lettered
 }
 
 // Reconciler compares organizations with Stripe and repairs them.
@@ -232,7 +232,7 @@ func openTasks(tasks map[billing.Work]*task) []*task {
 func (t *task) onStopped(f *billing.Failure) Result {
 	switch {
 	case t.item.OrgID == "": // the item could not be read, so it may be pending or in error
-		return Result{Return, f}
+		return Result{Redeliver, f}
 	case t.item.Outcome == billing.OutcomeError && !t.run.DryRun:
 		return Result{DeadLetter, &billing.Failure{Class: billing.Permanent, Reason: t.item.Reason, Message: t.item.Error}}
 	default:
@@ -367,7 +367,7 @@ func (b *batch) reconcileOne(ctx context.Context, t *task) Result {
 		b.followUp(ctx, t) // our write was committed, but its answer was lost
 	}
 	if t.ambiguous != nil {
-		return Result{Disposition: Return} // resolve replaces this result
+		return Result{Disposition: Redeliver} // resolve replaces this result
 	}
 	if err == nil || errors.Is(err, billing.ErrAlreadyDecided) {
 		return Result{Disposition: Acknowledge}
@@ -402,7 +402,7 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	}
 	// A closed run cannot be stopped or resumed, so a message that was redriven to it returns to the queue.
 	if f.Class != billing.Permanent && !t.lastReceive {
-		return Result{Return, f}
+		return Result{Redeliver, f}
 	}
 	item := billing.Item{
 		RunID: t.work.RunID, OrgID: t.work.OrgID, Outcome: billing.OutcomeError, Reason: f.Reason, SubscriptionID: cmp.Or(plan.GoverningID, t.item.SubscriptionID),
@@ -414,11 +414,11 @@ func (b *batch) concludeWithin(ctx context.Context, t *task, f *billing.Failure,
 	err := b.Store.Decide(ctx, item, false, b.now())
 	switch {
 	case errors.Is(err, billing.ErrAlreadyDecided) && t.item.OrgID == "":
-		return Result{Return, f} // the item could not be read; it may not exist
+		return Result{Redeliver, f} // the item could not be read; it may not exist
 	case errors.Is(err, billing.ErrAlreadyDecided):
 		return Result{Disposition: Acknowledge}
 	case err != nil:
-		return Result{Return, billing.AsFailure(err)}
+		return Result{Redeliver, billing.AsFailure(err)}
 	}
 	if f.Reason == billing.ReasonOtherMode && t.run.Status.Open() {
 		b.stopIfOtherMode(ctx, t)
@@ -459,7 +459,7 @@ func (b *batch) stopIfOtherMode(ctx context.Context, t *task) {
 func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	stopped, err := b.Store.StopRun(ctx, t.work.RunID, f.Reason, f.Error(), b.now())
 	if err != nil {
-		return Result{Return, billing.AsFailure(err)}
+		return Result{Redeliver, billing.AsFailure(err)}
 	}
 	b.stopped.Store(t.work.RunID, true)
 	if stopped {

@@ -787,7 +787,7 @@ func TestOrganizationThatKeepsChangingIsReturned(t *testing.T) {
 		writes++
 		f.Exec(`UPDATE organizations SET stripe_customer_id = ? WHERE id = 'org-1'`, fmt.Sprint("cus_", writes))
 	})
-	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonChangedConcurrently)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonChangedConcurrently)
 	if writes != 3 {
 		t.Errorf("Stripe was read %d times, want 3", writes)
 	}
@@ -882,7 +882,7 @@ func TestMessagesAreReturnedIfRunCannotBeStopped(t *testing.T) {
 		}
 		return nil
 	}})
-	f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
+	f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonInternal)
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 }
 
@@ -924,7 +924,7 @@ func TestMessageOfUnreadableRowIsDeadLetterAtLastReceive(t *testing.T) {
 		}
 		return nil
 	}}
-	f.wantResult(f.deliver(f.Reconciler(broken), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonInternal)
+	f.wantResult(f.deliver(f.Reconciler(broken), runID, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonInternal)
 	f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 	result := f.deliverAs(t.Context(), f.Reconciler(broken), runID, true, "org-1")["org-1"]
 	f.wantResult(result, pipeline.DeadLetter, billing.ReasonInternal)
@@ -944,7 +944,7 @@ func TestMessageWithoutKnownItemIsReturnedIfBatchCannotBeLoaded(t *testing.T) {
 		return nil
 	}}
 	result := f.deliverAs(t.Context(), f.Reconciler(broken), runID, true, "org-1")["org-1"]
-	f.wantResult(result, pipeline.Return, billing.ReasonInternal)
+	f.wantResult(result, pipeline.Redeliver, billing.ReasonInternal)
 }
 
 func TestErrorAtLastReceiveIsRecordedEvenIfTimeIsUp(t *testing.T) {
@@ -1037,7 +1037,7 @@ func TestRunFatalFailureReturnsRedrivenMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized})
-	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeUnauthorized)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonStripeUnauthorized)
 	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonStripeUnauthorized)
 	if got := f.Status(runID); got != billing.RunCompletedWithErrors {
 		t.Errorf("the run is %s", got)
@@ -1113,7 +1113,7 @@ func TestUnreadableItemIsReturnedWhenItsRunStops(t *testing.T) {
 		return nil
 	}})
 	for range 2 { // the first batch stops the run, the second finds it stopped
-		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Return, billing.ReasonDatabaseLogin)
+		f.wantResult(f.deliverAs(t.Context(), r, runID, true, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonDatabaseLogin)
 		if got := f.Status(runID); got != billing.RunStopped {
 			t.Errorf("the run is %s", got)
 		}
@@ -1145,7 +1145,7 @@ func TestTransientFailuresAreRetriedInPlace(t *testing.T) {
 
 			fault.Times = 3 // more often than the worker retries
 			f.Stripe.AddFault(fault)
-			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Return, reason)
+			f.wantResult(f.deliver(reconciler(), runID, "org-1")["org-1"], pipeline.Redeliver, reason)
 			f.wantItem("org-1", billing.OutcomePending, billing.ReasonNotDecided)
 			if n := f.Stripe.Requests().Total(); n != 3 {
 				t.Errorf("%d requests were sent, want 3", n)
@@ -1183,7 +1183,7 @@ func TestRetryAfterBeyondDeadlineIsNotWaitedFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	began := time.Now()
-	f.wantResult(f.deliverAs(ctx, f.Reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Return, billing.ReasonStripeThrottled)
+	f.wantResult(f.deliverAs(ctx, f.Reconciler(nil), runID, false, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonStripeThrottled)
 	if waited := time.Since(began); waited > 5*time.Second {
 		t.Errorf("the worker waited %v, want less than 5s", waited)
 	}
@@ -1197,7 +1197,7 @@ func TestErrorsOfDryRunAreAcknowledged(t *testing.T) {
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, billing.ReasonTierUnresolved)
 	f.wantItem("org-1", billing.OutcomeError, billing.ReasonTierUnresolved)
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
-	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-2")["org-2"], pipeline.Return, billing.ReasonStripeUnavailable)
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-2")["org-2"], pipeline.Redeliver, billing.ReasonStripeUnavailable)
 	f.wantResult(f.deliverAs(t.Context(), f.Reconciler(nil), runID, true, "org-2")["org-2"], pipeline.Acknowledge, billing.ReasonStripeUnavailable)
 	f.wantItem("org-2", billing.OutcomeError, billing.ReasonStripeUnavailable)
 }
@@ -1215,7 +1215,7 @@ func TestUnavailableDatabaseReturnsTheBatch(t *testing.T) {
 			r.Store = f.StoreBehind(testworld.FailingFrom(firstFailing, driver.ErrBadConn))
 			for _, last := range []bool{false, true} {
 				for _, result := range f.deliverAs(t.Context(), r, runID, last, ids...) {
-					f.wantResult(result, pipeline.Return, billing.ReasonDatabaseUnavailable)
+					f.wantResult(result, pipeline.Redeliver, billing.ReasonDatabaseUnavailable)
 				}
 			}
 			for _, id := range ids {
@@ -1331,11 +1331,11 @@ func TestOpenCircuitBreakerReturnsTheRestWithoutRequests(t *testing.T) {
 
 	f.Stripe.AddFault(stripetest.Fault{Kind: stripetest.Unavailable})
 	for _, result := range deliver(3+1+1, ids...) { // the first organization is tried three times, as usual
-		f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
+		f.wantResult(result, pipeline.Redeliver, billing.ReasonStripeUnavailable)
 	}
 	for range 2 { // each batch sends one probe
 		for _, result := range deliver(1, ids...) {
-			f.wantResult(result, pipeline.Return, billing.ReasonStripeUnavailable)
+			f.wantResult(result, pipeline.Redeliver, billing.ReasonStripeUnavailable)
 		}
 	}
 	// An organization without Stripe ids needs no request, so it does not close the circuit breaker.
@@ -1382,11 +1382,11 @@ func TestUnavailableObjectDoesNotBlockOtherOrganizations(t *testing.T) {
 	r := f.Reconciler(nil)
 	r.Parallel = 1
 	for range 5 { // in batches without other organizations
-		f.wantResult(f.deliver(r, runID, "org-bad")["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
+		f.wantResult(f.deliver(r, runID, "org-bad")["org-bad"], pipeline.Redeliver, billing.ReasonStripeUnavailable)
 	}
 	for batch := range slices.Chunk(ids, 3) {
 		results := f.deliver(r, runID, append(batch, "org-bad")...)
-		f.wantResult(results["org-bad"], pipeline.Return, billing.ReasonStripeUnavailable)
+		f.wantResult(results["org-bad"], pipeline.Redeliver, billing.ReasonStripeUnavailable)
 		for _, id := range batch {
 			f.wantResult(results[id], pipeline.Acknowledge, "")
 		}
@@ -1420,12 +1420,12 @@ func TestOrganizationsWithoutTimeLeftAreReturnedUnstarted(t *testing.T) {
 	outcomes := map[pipeline.Disposition]int{}
 	for id, result := range results {
 		outcomes[result.Disposition]++
-		if result.Disposition == pipeline.Return {
-			f.wantResult(result, pipeline.Return, billing.ReasonOutOfTime)
+		if result.Disposition == pipeline.Redeliver {
+			f.wantResult(result, pipeline.Redeliver, billing.ReasonOutOfTime)
 			f.wantItem(id, billing.OutcomePending, billing.ReasonNotDecided)
 		}
 	}
-	if diff := cmp.Diff(map[pipeline.Disposition]int{pipeline.Acknowledge: 2, pipeline.Return: 6}, outcomes); diff != "" {
+	if diff := cmp.Diff(map[pipeline.Disposition]int{pipeline.Acknowledge: 2, pipeline.Redeliver: 6}, outcomes); diff != "" {
 		t.Error(diff)
 	}
 	f.Stripe.After(nil)

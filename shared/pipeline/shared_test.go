@@ -186,7 +186,7 @@ func TestFailedLookUpDoesNotBlockOthers(t *testing.T) {
 	}}
 	got := f.deliver(f.Reconciler(fails), runID, "org-1", "org-2")
 	f.wantResult(got["org-1"], pipeline.Acknowledge, "")
-	f.wantResult(got["org-2"], pipeline.Return, billing.ReasonDatabaseUnavailable)
+	f.wantResult(got["org-2"], pipeline.Redeliver, billing.ReasonDatabaseUnavailable)
 	f.wantItem("org-2", billing.OutcomePending, billing.ReasonNotDecided)
 	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-2")["org-2"], pipeline.Acknowledge, "")
 	f.wantItem("org-2", billing.OutcomeSynced, billing.ReasonRowInserted)

@@ -109,6 +109,10 @@ func (b *batch) decideFromSnapshot(ctx context.Context, todo []*task) (rest []*t
 	for runID, settled := range byRun {
 		if !b.decideInSync(ctx, settled, items[runID]) {
 			rest = append(rest, b.undecided(ctx, settled)...)
+			continue
+		}
+		for _, t := range settled {
+			t.result = Result{Disposition: Acknowledge}
 		}
 	}
 	return rest
@@ -129,7 +133,7 @@ func (b *batch) inSync(t *task) (item billing.Item, ok bool) {
 	return t.planned(plan), ok
 }
 
-// undecided returns the tasks that still need an outcome. The messages of the others are acknowledged.
+// undecided returns the tasks that still need an outcome, and acknowledges the others.
 func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 	work := make([]billing.Work, len(tasks))
 	for i, t := range tasks {
@@ -139,7 +143,13 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 	if err != nil {
 		return tasks // each task checks its own item
 	}
-	return slices.DeleteFunc(tasks, func(t *task) bool { return items[t.work].OrgID != "" && items[t.work].Final() })
+	return slices.DeleteFunc(tasks, func(t *task) bool {
+		decided := items[t.work].OrgID != "" && items[t.work].Final()
+		if decided {
+			t.result = Result{Disposition: Acknowledge}
+		}
+		return decided
+	})
 }
 
 // decideInSync records the items and reports whether all of them were recorded.
@@ -149,7 +159,7 @@ func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billi
 	if err != nil {
 		b.Log.WarnContext(ctx, "organizations in sync are gone through singly", telemetry.KeyRunID, run.ID, telemetry.KeyError, err.Error())
 	}
-	return err == nil && n == len(items) // the zero result acknowledges them
+	return err == nil && n == len(items)
 }
 
 // hints returns what the snapshot, the events and the item say about the organization's subscriptions.

@@ -90,7 +90,7 @@ func (h Aggregator) HandleRecords(ctx context.Context, event events.SQSEvent) (e
 		}
 		if err != nil {
 			// A message that cannot be decoded ends in the results queue's dead-letter queue.
-			h.Log.ErrorContext(ctx, "progress message returned to the queue", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
+			h.Log.ErrorContext(ctx, "the progress message will be delivered again", telemetry.KeyMessageID, m.MessageId, telemetry.KeyRunID, runID, telemetry.KeyError, err.Error())
 			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}

@@ -73,7 +73,7 @@ func (h Worker) Handle(ctx context.Context, event events.SQSEvent) (events.SQSEv
 }
 
 // reconcile decodes the messages, reconciles their organizations and returns the messages with their results.
-// A message that cannot be decoded is a dead letter.
+// A message that cannot be decoded is a dead letter, and one without a result is delivered again.
 func (h Worker) reconcile(ctx context.Context, received []events.SQSMessage) []*message {
 	batch := make([]*message, len(received))
 	lastReceive := map[billing.Work]bool{} // the work to do; true if a message of it is received for the last time
@@ -102,8 +102,8 @@ func (h Worker) reconcile(ctx context.Context, received []events.SQSMessage) []*
 	return batch
 }
 
-// sendDeadLetters sends the batch's dead letters to the dead-letter queue. If a send fails, its message is returned to
-// the work queue: no message is deleted before the dead-letter queue has it.
+// sendDeadLetters sends the batch's dead letters to the dead-letter queue. If a send fails, SQS delivers the message again:
+// no message is deleted before the dead-letter queue has it.
 func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
 	for _, m := range batch {
 		if m.Disposition != pipeline.DeadLetter {
@@ -111,7 +111,7 @@ func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
 		}
 		h.Log.ErrorContext(ctx, "sending the message to the dead-letter queue", m.attributes()...)
 		if err := h.DeadLetter.SendDeadLetter(ctx, m.Body, m.work, m.Failure); err != nil {
-			m.returnBecause(err)
+			m.redeliverBecause(err)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
 func (h Worker) sendProgress(ctx context.Context, batch []*message) {
 	sent := map[string]error{}
 	for _, m := range batch {
-		if m.Disposition == pipeline.Return || m.work.RunID == "" {
+		if m.Disposition == pipeline.Redeliver || m.work.RunID == "" {
 			continue
 		}
 		err, done := sent[m.work.RunID]
@@ -131,7 +131,7 @@ func (h Worker) sendProgress(ctx context.Context, batch []*message) {
 			sent[m.work.RunID] = err
 		}
 		if err != nil {
-			m.returnBecause(err)
+			m.redeliverBecause(err)
 		}
 	}
 }
@@ -142,10 +142,10 @@ func (h Worker) batchResponse(ctx context.Context, batch []*message) events.SQSE
 	response := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	var changes []sqsqueue.Visibility
 	for _, m := range batch {
-		if m.Disposition != pipeline.Return {
+		if m.Disposition != pipeline.Redeliver {
 			continue
 		}
-		h.Log.WarnContext(ctx, "message returned to the queue", m.attributes()...)
+		h.Log.WarnContext(ctx, "the message will be delivered again", m.attributes()...)
 		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		changes = append(changes, sqsqueue.Visibility{ReceiptHandle: m.ReceiptHandle, Timeout: sqsqueue.Backoff(h.Backoff, m.receiveCount())})
 	}
@@ -156,16 +156,20 @@ func (h Worker) batchResponse(ctx context.Context, batch []*message) events.SQSE
 	return response
 }
 
-// returnBecause returns the message to the queue, whatever its result was, and records the error as the reason.
-func (m *message) returnBecause(err error) {
-	m.Result = pipeline.Result{Disposition: pipeline.Return, Failure: billing.AsFailure(err)}
+// redeliverBecause lets SQS deliver the message again, whatever its result was, and keeps the error as the reason.
+func (m *message) redeliverBecause(err error) {
+	m.Result = pipeline.Result{Disposition: pipeline.Redeliver, Failure: billing.AsFailure(err)}
 }
 
 func (m *message) attributes() []any {
-	return []any{
+	attributes := []any{
 		telemetry.KeyRunID, m.work.RunID, telemetry.KeyOrgID, m.work.OrgID, telemetry.KeyMessageID, m.MessageId,
-		telemetry.KeyReceiveCount, m.receiveCount(), telemetry.KeyReason, string(m.Failure.Reason), telemetry.Err(m.Failure),
+		telemetry.KeyReceiveCount, m.receiveCount(),
 	}
+	if m.Failure == nil {
+		return attributes
+	}
+	return append(attributes, telemetry.KeyReason, string(m.Failure.Reason), telemetry.Err(m.Failure))
 }
 
 // receiveCount is 1 for a message received for the first time.

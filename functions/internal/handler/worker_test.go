@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
+	"github.com/pixell-global/subscription-reconciliation/shared/localaws/lambdasource"
 	"github.com/pixell-global/subscription-reconciliation/shared/localaws/sqsserver"
 	"github.com/pixell-global/subscription-reconciliation/shared/sqsqueue"
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
@@ -136,6 +137,16 @@ func TestFailedProgressSendReturnsTheMessages(t *testing.T) {
 	}
 	if got := f.outcome("org-1"); got != billing.OutcomeSynced {
 		t.Errorf("org-1 is %s", got)
+	}
+}
+
+func TestMessageWithoutResultIsDeliveredAgain(t *testing.T) {
+	f := newFixtureWithMessage(t)
+	event := lambdasource.Event("arn:aws:sqs:us-east-1:123456789012:work", f.Receive(f.Work))
+	got := f.worker().ResponseWithoutResult(t.Context(), event.Records[0])
+	want := []events.SQSBatchItemFailure{{ItemIdentifier: event.Records[0].MessageId}}
+	if diff := cmp.Diff(want, got.BatchItemFailures); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -29,7 +29,7 @@ func TestAggregatorAnswersInTimeIfDatabaseHangs(t *testing.T) {
 	if _, err := aggregator.Invoke(t.Context(), []byte(`{"tick":true}`)); err == nil || strings.Contains(err.Error(), "timed out after") {
 		t.Errorf("the tick returned %v, want an error before the timeout", err)
 	}
-	for _, message := range []string{"progress message returned to the queue", "the invocation failed"} {
+	for _, message := range []string{"the progress message will be delivered again", "the invocation failed"} {
 		s.awaitPrinted("aggregator", message)
 	}
 }
