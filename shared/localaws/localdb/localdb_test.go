@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// holdEnv makes the test binary start a server, print its address, and wait to be killed.
-const holdEnv = "LOCALDB_TEST_HOLD"
+// childEnv makes the test binary start a server and print its port. Then it exits ("exit") or waits to be killed ("kill").
+const childEnv = "LOCALDB_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if how := os.Getenv(holdEnv); how != "" {
-		hold(how)
+	if how := os.Getenv(childEnv); how != "" {
+		runChild(how)
 		return
 	}
 	os.Exit(m.Run())
 }
 
-func hold(how string) {
+func runChild(how string) {
 	s, err := Start(context.Background())
 	if err != nil {
 		fmt.Println("error:", err)
@@ -40,8 +40,8 @@ func hold(how string) {
 	select {}
 }
 
-// installed returns the server program of this machine, or skips the test.
-func installed(t *testing.T) string {
+// requireProgram returns the server program of this machine. Without one it skips the test, with CI=true it fails.
+func requireProgram(t *testing.T) string {
 	t.Helper()
 	path, err := find()
 	if err != nil && os.Getenv("CI") == "true" {
@@ -53,8 +53,8 @@ func installed(t *testing.T) string {
 	return path
 }
 
-// started returns a new server, closed when the test ends.
-func started(t *testing.T, start func(context.Context) (*Server, error)) *Server {
+// startServer returns a new server, closed when the test ends. Without a program it skips the test, with CI=true it fails.
+func startServer(t *testing.T, start func(context.Context) (*Server, error)) *Server {
 	t.Helper()
 	s, err := start(t.Context())
 	if errors.Is(err, ErrNoServer) && os.Getenv("CI") != "true" {
@@ -85,11 +85,11 @@ func openServer(t *testing.T, s *Server, database string) *sql.DB {
 
 func TestCreatedDatabasesHoldData(t *testing.T) {
 	for name, start := range map[string]func(context.Context) (*Server, error){
-		"own process": Start,
-		"in process":  StartInProcess,
+		"separate process": Start,
+		"in-process":       StartInProcess,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := started(t, start)
+			s := startServer(t, start)
 			t.Log(s.Kind())
 			for _, database := range []string{"one", "two`quoted"} {
 				if err := s.CreateDatabase(t.Context(), database); err != nil {
@@ -121,13 +121,13 @@ func TestCreatedDatabasesHoldData(t *testing.T) {
 	}
 }
 
-func TestWrongPasswordIsRefused(t *testing.T) {
+func TestLoginWithoutPasswordIsRefused(t *testing.T) {
 	for name, start := range map[string]func(context.Context) (*Server, error){
-		"own process": Start,
-		"in process":  StartInProcess,
+		"separate process": Start,
+		"in-process":       StartInProcess,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := started(t, start)
+			s := startServer(t, start)
 			for _, user := range []string{s.User(), "root", "mysql", "nobody", ""} {
 				cfg := s.DSN()
 				cfg.User, cfg.Passwd = user, ""
@@ -136,7 +136,7 @@ func TestWrongPasswordIsRefused(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := db.PingContext(t.Context()); err == nil {
-					t.Errorf("user %q came in without a password", user)
+					t.Errorf("user %q logged in without a password", user)
 				}
 				db.Close()
 			}
@@ -153,8 +153,8 @@ func TestServerNeverPrintsItsPassword(t *testing.T) {
 	}
 }
 
-func TestServerIsStrictAndInUTC(t *testing.T) {
-	s := started(t, Start)
+func TestServerUsesStrictModeAndUTC(t *testing.T) {
+	s := startServer(t, Start)
 	db := openServer(t, s, "")
 	var mode, zone, charset string
 	err := db.QueryRowContext(t.Context(), "SELECT @@sql_mode, @@time_zone, @@character_set_server").Scan(&mode, &zone, &charset)
@@ -167,7 +167,7 @@ func TestServerIsStrictAndInUTC(t *testing.T) {
 }
 
 func TestGivenOptionsOverrideTheDefaults(t *testing.T) {
-	s := started(t, func(ctx context.Context) (*Server, error) {
+	s := startServer(t, func(ctx context.Context) (*Server, error) {
 		return StartWith(ctx, "--log-bin=binlog", "--server-id=1", "--max-connections=123")
 	})
 	var logged, connections int
@@ -180,7 +180,7 @@ func TestGivenOptionsOverrideTheDefaults(t *testing.T) {
 }
 
 func TestRestartKeepsDataPortAndAccount(t *testing.T) {
-	s := started(t, Start)
+	s := startServer(t, Start)
 	if err := s.CreateDatabase(t.Context(), "kept"); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestRestartKeepsDataPortAndAccount(t *testing.T) {
 }
 
 func TestInProcessServerCannotRestart(t *testing.T) {
-	s := started(t, StartInProcess)
+	s := startServer(t, StartInProcess)
 	if err := s.Restart(t.Context()); err == nil {
 		t.Error("it claims to have restarted")
 	}
@@ -215,7 +215,7 @@ func TestInProcessServerCannotRestart(t *testing.T) {
 
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	tmp := ownTempDir(t)
-	s := started(t, Start)
+	s := startServer(t, Start)
 	if got := entries(t, tmp); len(got) != 1 {
 		t.Fatalf("while running: %v", got)
 	}
@@ -233,13 +233,13 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestServerEndsWithItsParent(t *testing.T) {
-	installed(t)
+func TestServerStopsWhenParentDies(t *testing.T) {
+	requireProgram(t)
 	for _, how := range []string{"exit", "kill"} {
 		t.Run(how, func(t *testing.T) {
 			tmp := ownTempDir(t)
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
-			cmd.Env = append(os.Environ(), holdEnv+"="+how, "TMPDIR="+tmp)
+			cmd.Env = append(os.Environ(), childEnv+"="+how, "TMPDIR="+tmp)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -346,7 +346,7 @@ func TestProgramThatIsNotAServerIsRefused(t *testing.T) {
 	}
 }
 
-func TestMysqldIsFoundWithoutMariadbd(t *testing.T) {
+func TestMariadbdIsPreferredToMysqld(t *testing.T) {
 	dir := programs(t, "mysqld")
 	path, err := findIn([]string{t.TempDir(), "relative", dir})
 	if err != nil || path != filepath.Join(dir, "mysqld") {
@@ -362,8 +362,8 @@ func TestMysqldIsFoundWithoutMariadbd(t *testing.T) {
 	}
 }
 
-func TestStartEndsWithItsContext(t *testing.T) {
-	installed(t)
+func TestStartFailsWhenContextIsCanceled(t *testing.T) {
+	requireProgram(t)
 	tmp := ownTempDir(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -376,12 +376,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 }
 
 func TestTakenPortIsRecognized(t *testing.T) {
-	path := installed(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	path := requireProgram(t)
 	p, err := identify(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
@@ -390,7 +385,7 @@ func TestTakenPortIsRecognized(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := started(t, Start)
+	s := startServer(t, Start)
 
 	second, err := newHome("", p, owner)
 	if err != nil {
@@ -418,12 +413,12 @@ func TestTakenPortIsRecognized(t *testing.T) {
 	}
 	<-c.exited
 	if !c.portTaken() {
-		t.Errorf("not recognised:\n%s", c.logTail())
+		t.Errorf("the log does not show that the port is taken:\n%s", c.logTail())
 	}
 }
 
 func TestSecondConnectionToInProcessServerWaitsForTheFirst(t *testing.T) {
-	s := started(t, StartInProcess)
+	s := startServer(t, StartInProcess)
 	if s.Concurrent() {
 		t.Fatal("it claims to be concurrent")
 	}
@@ -453,7 +448,7 @@ func ownTempDir(t *testing.T) string {
 	return dir
 }
 
-// openToAll lets every user into a directory of t.TempDir, which is two levels deep.
+// openToAll makes a t.TempDir directory and its parent accessible to every user: the server runs as another one.
 func openToAll(t *testing.T, dir string) {
 	t.Helper()
 	for _, path := range []string{dir, filepath.Dir(dir)} {
