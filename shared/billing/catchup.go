@@ -113,7 +113,7 @@ func (w Window) UndeliveredFrom() time.Time { return w.To.Add(-UndeliveredLookba
 
 // Query returns the next page to read.
 func (w Window) Query() EventQuery {
-	q := EventQuery{From: w.From, To: w.To, After: w.After}
+	q := EventQuery{From: w.From, To: w.To, StartingAfter: w.After}
 	if w.State == WindowUndelivered {
 		q.From, q.Undelivered = w.UndeliveredFrom(), true
 	}

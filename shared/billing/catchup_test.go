@@ -80,7 +80,7 @@ func TestAWindowIsReadToItsEnd(t *testing.T) {
 		return p
 	}
 	w = w.Advance(page(true, "evt_3", "evt_2"), false)
-	if diff := cmp.Diff(billing.EventQuery{From: from, To: w.To, After: "evt_2"}, w.Query()); diff != "" {
+	if diff := cmp.Diff(billing.EventQuery{From: from, To: w.To, StartingAfter: "evt_2"}, w.Query()); diff != "" {
 		t.Error(diff)
 	}
 	if dry := w.Advance(page(false), true); dry.State != billing.WindowRead || dry.After != "" {
@@ -91,7 +91,7 @@ func TestAWindowIsReadToItsEnd(t *testing.T) {
 		t.Error(diff)
 	}
 	w = w.Advance(page(true, "evt_9"), false)
-	if q := w.Query(); q.After != "evt_9" || !q.Undelivered {
+	if q := w.Query(); q.StartingAfter != "evt_9" || !q.Undelivered {
 		t.Errorf("%+v", q)
 	}
 	if w = w.Advance(page(false), false); w.State != billing.WindowRead {

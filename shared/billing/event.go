@@ -34,9 +34,9 @@ func (e Event) NamesNothing() bool {
 
 // EventQuery selects events of [EventTypes] from Stripe's log.
 type EventQuery struct {
-	From, To    time.Time // to the second, both included; zero means unlimited
-	Undelivered bool      // only events that an endpoint has not accepted
-	After       string    // the last event read; "" before the first page
+	From, To      time.Time // to the second, both included; zero means unlimited
+	Undelivered   bool      // only events that an endpoint has not accepted
+	StartingAfter string    // the last event read; "" before the first page
 }
 
 // EventPage is one page of an [EventQuery].

@@ -43,9 +43,9 @@ func (r Run) HasSnapshot(now time.Time) bool {
 // Range is the part of Stripe's list of subscriptions that was created in a period. Stripe lists the newest first.
 // https://docs.stripe.com/api/subscriptions/list
 type Range struct {
-	From   int64  // Unix seconds, included; 0 means unlimited
-	Before int64  // Unix seconds, excluded; 0 means unlimited
-	After  string // cursor: the last subscription read; "" before the first page
+	From          int64  // Unix seconds, included; 0 means unlimited
+	Before        int64  // Unix seconds, excluded; 0 means unlimited
+	StartingAfter string // cursor: the last subscription read; "" before the first page
 }
 
 // Page is one page of a range.
@@ -65,7 +65,7 @@ const (
 // Rest returns the range after the page.
 func (r Range) Rest(p Page) Range {
 	if n := len(p.Subscriptions); n > 0 {
-		r.After = p.Subscriptions[n-1].ID
+		r.StartingAfter = p.Subscriptions[n-1].ID
 	}
 	return r
 }

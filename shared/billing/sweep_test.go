@@ -67,8 +67,8 @@ func (l lister) page(r billing.Range, limit int) billing.Page {
 		}
 		return -slices.Compare([]byte(a.ID), []byte(b.ID))
 	})
-	if r.After != "" {
-		i := slices.IndexFunc(p.Subscriptions, func(s billing.Subscription) bool { return s.ID == r.After })
+	if r.StartingAfter != "" {
+		i := slices.IndexFunc(p.Subscriptions, func(s billing.Subscription) bool { return s.ID == r.StartingAfter })
 		p.Subscriptions = p.Subscriptions[i+1:]
 	}
 	p.More = len(p.Subscriptions) > limit

@@ -11,8 +11,8 @@ import (
 // Only this file of the package names the application's tables and columns; the compared columns are named in
 // [billing.Columns] only.
 const (
-	orgTable = billing.TableOrganizations
-	rowTable = billing.TableSubscriptions
+	organizationsTable = billing.TableOrganizations
+	subscriptionsTable = billing.TableSubscriptions
 
 	fieldOrgID        = "organizations.id"
 	fieldOrgDeleted   = "organizations.is_deleted"
@@ -50,7 +50,7 @@ func applicationColumns(tiers billing.Tiers) []applicationColumn {
 		{Column: billing.Column{Field: fieldRowUpdatedAt, Kind: billing.KindTime, Required: true}},
 	}
 	for _, c := range tiers.Columns() {
-		all = append(all, applicationColumn{Column: c, least: longest(c.Values), updated: true, inserted: c.Table() == rowTable})
+		all = append(all, applicationColumn{Column: c, least: longest(c.Values), updated: true, inserted: c.Table() == subscriptionsTable})
 	}
 	return all
 }
@@ -72,14 +72,14 @@ var uniqueKeys = []struct{ field, risk string }{
 
 const (
 	selectForeignKeys = `SELECT constraint_name FROM information_schema.referential_constraints
-		WHERE constraint_schema = DATABASE() AND table_name = '` + rowTable + `' AND referenced_table_name = '` + orgTable + `'`
-	showForeignKeys = `SHOW CREATE TABLE ` + rowTable
-	aForeignKey     = "REFERENCES `" + orgTable + "`"
+		WHERE constraint_schema = DATABASE() AND table_name = '` + subscriptionsTable + `' AND referenced_table_name = '` + organizationsTable + `'`
+	showForeignKeys = `SHOW CREATE TABLE ` + subscriptionsTable
+	aForeignKey     = "REFERENCES `" + organizationsTable + "`"
 )
 
 var (
-	orgColumns = billing.ColumnsOf(orgTable)
-	rowColumns = billing.ColumnsOf(rowTable)
+	orgColumns = billing.ColumnsOf(organizationsTable)
+	rowColumns = billing.ColumnsOf(subscriptionsTable)
 
 	selectOrganizations = `SELECT id, ` + selectList(orgColumns) + `, is_deleted <> 0, updated_at FROM organizations WHERE id IN `
 	selectRows          = `SELECT id, org_id, ` + selectList(rowColumns) + `, created_at, updated_at, NULL FROM subscriptions s WHERE org_id IN `

@@ -40,7 +40,7 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 		return nil, err
 	}
 	var problems []string
-	for _, table := range []string{orgTable, rowTable} {
+	for _, table := range []string{organizationsTable, subscriptionsTable} {
 		found, err := s.columns(ctx, table)
 		if err != nil {
 			return nil, err
@@ -272,7 +272,7 @@ func (s *Store) missingKeys(ctx context.Context, writes bool) (warnings []string
 	}
 	missing, err := s.lacksForeignKey(ctx, writes)
 	if missing {
-		warnings = append(warnings, rowTable+" has no foreign key to "+orgTable+": rows of organizations that are gone keep their subscription's id, "+
+		warnings = append(warnings, subscriptionsTable+" has no foreign key to "+organizationsTable+": rows of organizations that are gone keep their subscription's id, "+
 			"and whose it becomes is in conflict with them")
 	}
 	return warnings, err

@@ -20,7 +20,7 @@ func rowFailure(ctx context.Context, tx *sql.Tx, before billing.Record, plan bil
 	if !ok || !isRowRefusal(e) {
 		return err
 	}
-	if e.Number == errDuplicateKey && table == rowTable {
+	if e.Number == errDuplicateKey && table == subscriptionsTable {
 		if err := duplicateFailure(ctx, tx, before, plan); err != nil {
 			return err
 		}

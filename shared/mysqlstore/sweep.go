@@ -27,7 +27,7 @@ func (s *Store) BeginSweep(ctx context.Context, l billing.Lease, now time.Time) 
 
 func putRange(ctx context.Context, e execer, runID string, r billing.Range) error {
 	_, err := e.ExecContext(ctx, `INSERT INTO reconciliation_ranges (run_id, created_before, created_from, after_id) VALUES (?,?,?,?)
-		ON DUPLICATE KEY UPDATE created_from = VALUES(created_from), after_id = VALUES(after_id)`, runID, r.Before, r.From, r.After)
+		ON DUPLICATE KEY UPDATE created_from = VALUES(created_from), after_id = VALUES(after_id)`, runID, r.Before, r.From, r.StartingAfter)
 	return err
 }
 
@@ -36,7 +36,7 @@ func (s *Store) RemainingRanges(ctx context.Context, runID string) ([]billing.Ra
 	var ranges []billing.Range
 	err := query(ctx, s.db, func(r *sql.Rows) error {
 		var one billing.Range
-		err := r.Scan(&one.Before, &one.From, &one.After)
+		err := r.Scan(&one.Before, &one.From, &one.StartingAfter)
 		ranges = append(ranges, one)
 		return err
 	}, `SELECT created_before, created_from, after_id FROM reconciliation_ranges WHERE run_id = ? ORDER BY created_before`, runID)

@@ -73,7 +73,7 @@ func TestSweepIsSavedPageByPage(t *testing.T) {
 		if got := f.ranges(t); !slices.Equal(got, []billing.Range{{}}) {
 			t.Fatalf("the ranges of a new sweep are %+v", got)
 		}
-		newer, older := billing.Range{From: 50, After: "sub_2"}, billing.Range{Before: 50}
+		newer, older := billing.Range{From: 50, StartingAfter: "sub_2"}, billing.Range{Before: 50}
 		page := billing.Page{Subscriptions: []billing.Subscription{{ID: "sub_1"}, {ID: "sub_2"}}, More: true}
 		f.storePage(t, "run", billing.Range{}, page, newer, older)
 		if diff := cmp.Diff([]billing.Range{newer, older}, f.ranges(t), cmpopts.SortSlices(func(a, b billing.Range) bool { return a.Before < b.Before })); diff != "" {

@@ -162,7 +162,7 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 			return subs, true, nil
 		}
 		if len(page) == 0 || page[len(page)-1].ID == after {
-			return nil, false, unavailable("Stripe's list of customer %q's subscriptions has has_more=true but no next object", customerID)
+			return nil, false, unavailable("Stripe's list of customer %q's subscriptions says has_more=true, but the page has no object to continue after", customerID)
 		}
 		after = page[len(page)-1].ID
 	}
@@ -250,7 +250,7 @@ func (c *Client) readItems(ctx context.Context, sub *billing.Subscription) error
 			return nil
 		}
 		if last == "" || last == query.Get("starting_after") {
-			return unavailable("Stripe's list of subscription %q's items has has_more=true but no next object", sub.ID)
+			return unavailable("Stripe's list of subscription %q's items says has_more=true, but the page has no object to continue after", sub.ID)
 		}
 		query.Set("starting_after", last)
 	}

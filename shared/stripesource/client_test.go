@@ -38,13 +38,13 @@ func serve(t testing.TB, o stripetest.Options) *stripetest.Server {
 	return s
 }
 
-// inFront serves the fake Stripe behind a function that sees every request. If the function returns true, it has
-// sent the response itself.
-func inFront(t *testing.T, answers func(w http.ResponseWriter, r *http.Request) bool) (fake *stripetest.Server, baseURL string) {
+// serveThrough serves the fake Stripe behind a function that sees every request. handled means that the function has sent
+// the response.
+func serveThrough(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) (handled bool)) (fake *stripetest.Server, baseURL string) {
 	t.Helper()
 	fake = stripetest.New(stripetest.Options{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !answers(w, r) {
+		if !intercept(w, r) {
 			fake.ServeHTTP(w, r)
 		}
 	}))
@@ -52,7 +52,7 @@ func inFront(t *testing.T, answers func(w http.ResponseWriter, r *http.Request) 
 	return fake, server.URL
 }
 
-func connect(s *stripetest.Server, change ...func(*stripesource.Config)) *stripesource.Client {
+func newClient(s *stripetest.Server, change ...func(*stripesource.Config)) *stripesource.Client {
 	c := stripesource.Config{
 		Key: s.Key(), BaseURL: s.URL(), LiveMode: strings.Contains(s.Key(), "_live_"), Log: slog.New(slog.DiscardHandler),
 	}
@@ -62,7 +62,7 @@ func connect(s *stripetest.Server, change ...func(*stripesource.Config)) *stripe
 	return stripesource.New(c)
 }
 
-func at(baseURL string) func(*stripesource.Config) {
+func withBaseURL(baseURL string) func(*stripesource.Config) {
 	return func(c *stripesource.Config) { c.BaseURL = baseURL }
 }
 
@@ -73,32 +73,36 @@ type read struct {
 	do       func(ctx context.Context, c *stripesource.Client) error
 }
 
-var reads = []read{
-	{"subscription", stripetest.RetrieveSubscription, func(ctx context.Context, c *stripesource.Client) error {
+var (
+	subscriptionRead = read{"subscription", stripetest.RetrieveSubscription, func(ctx context.Context, c *stripesource.Client) error {
 		_, _, err := c.Subscription(ctx, "sub_1")
 		return err
-	}},
-	{"list", stripetest.ListSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
+	}}
+	listRead = read{"list", stripetest.ListSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
 		_, _, err := c.CustomerSubscriptions(ctx, "cus_1")
 		return err
-	}},
-	{"customer", stripetest.RetrieveCustomer, func(ctx context.Context, c *stripesource.Client) error {
+	}}
+	customerRead = read{"customer", stripetest.RetrieveCustomer, func(ctx context.Context, c *stripesource.Client) error {
 		_, err := c.CustomerExists(ctx, "cus_1")
 		return err
-	}},
-	{"account", stripetest.RetrieveAccount, func(ctx context.Context, c *stripesource.Client) error {
+	}}
+	accountRead = read{"account", stripetest.RetrieveAccount, func(ctx context.Context, c *stripesource.Client) error {
 		_, err := c.Account(ctx)
 		return err
-	}},
-	{"events", stripetest.ListEvents, func(ctx context.Context, c *stripesource.Client) error {
+	}}
+	eventsRead = read{"events", stripetest.ListEvents, func(ctx context.Context, c *stripesource.Client) error {
 		_, err := c.EventsPage(ctx, billing.EventQuery{})
 		return err
-	}},
-	{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
+	}}
+	searchRead = read{"search", stripetest.SearchSubscriptions, func(ctx context.Context, c *stripesource.Client) error {
 		_, _, err := c.SearchByOrgID(ctx, "org-1")
 		return err
-	}},
-}
+	}}
+
+	reads = []read{subscriptionRead, listRead, customerRead, accountRead, eventsRead, searchRead}
+	// objectReads name an object, which may be of the other mode.
+	objectReads = []read{subscriptionRead, listRead, customerRead}
+)
 
 func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Reason) {
 	t.Helper()
@@ -114,8 +118,8 @@ func wantFailure(t *testing.T, err error, class billing.Class, reason billing.Re
 	}
 }
 
-// say sends a response. It ignores errors, which mean that the client is gone.
-func say(w http.ResponseWriter, status int, body string) bool {
+// respond sends a response. It ignores errors, which mean that the client is gone.
+func respond(w http.ResponseWriter, status int, body string) bool {
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, body)
 	return true
@@ -131,7 +135,7 @@ func TestEveryFieldOfASubscriptionIsRead(t *testing.T) {
 		CancelAtPeriodEnd: true, CancelAt: 1_700_000_008, CollectionPaused: true,
 		Metadata: map[string]string{"orgId": " org-1\n", "tier": "Pro", "other": "x"},
 	})
-	got, exists, err := connect(s).Subscription(t.Context(), "sub_full")
+	got, exists, err := newClient(s).Subscription(t.Context(), "sub_full")
 	if err != nil || !exists {
 		t.Fatalf("exists %t, error %v", exists, err)
 	}
@@ -173,7 +177,7 @@ func TestNullIsTheZeroValueAndZeroIsATime(t *testing.T) {
 			CancelAt: unix(0), CollectionPaused: true, Items: []billing.SubscriptionItem{{}},
 		},
 	} {
-		got, _, err := connect(s).Subscription(t.Context(), id)
+		got, _, err := newClient(s).Subscription(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +196,7 @@ func TestMetadataKeysAreCaseSensitive(t *testing.T) {
 		ID: "sub_1", CustomerID: "cus_1",
 		Metadata: map[string]string{"orgId": "org-1", "orgid": "org-2", "tier": "pro", "tiER": "max", "ORGID": "org-3"},
 	})
-	got, _, err := connect(s).Subscription(t.Context(), "sub_1")
+	got, _, err := newClient(s).Subscription(t.Context(), "sub_1")
 	if err != nil || got.OrgID != "org-1" || got.MetadataTier != "pro" {
 		t.Errorf("organization %q, tier %q, error %v", got.OrgID, got.MetadataTier, err)
 	}
@@ -212,7 +216,7 @@ func TestCustomerSubscriptionsReadsAllPages(t *testing.T) {
 				want = append(want, id)
 			}
 			slices.Reverse(want) // newest first
-			subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "cus_1")
+			subs, exists, err := newClient(s).CustomerSubscriptions(t.Context(), "cus_1")
 			if err != nil || !exists {
 				t.Fatalf("exists %t, error %v", exists, err)
 			}
@@ -253,7 +257,7 @@ func TestFailedPageIsNotTheEndOfTheList(t *testing.T) {
 				if kind == stripetest.Hang {
 					timeout = 200 * time.Millisecond
 				}
-				c := connect(s, func(c *stripesource.Config) { c.Timeout = timeout })
+				c := newClient(s, func(c *stripesource.Config) { c.Timeout = timeout })
 				s.AddFault(stripetest.Fault{Endpoint: stripetest.ListSubscriptions, Kind: kind, After: after, Times: 1})
 				subs, exists, err := c.CustomerSubscriptions(t.Context(), "cus_1")
 				if err == nil || subs != nil || exists {
@@ -272,7 +276,7 @@ func TestListWithVanishedCursorIsUnavailable(t *testing.T) {
 	putMany(s, 150)
 	var once sync.Once
 	s.After(func(*http.Request) { once.Do(func() { s.RemoveSubscription("sub_050") }) }) // the last of the first page
-	c := connect(s)
+	c := newClient(s)
 	subs, exists, err := c.CustomerSubscriptions(t.Context(), "cus_1")
 	wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 	if subs != nil || exists {
@@ -287,7 +291,7 @@ func TestCustomerThatVanishesBetweenPagesIsAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
 	s.After(func(*http.Request) { s.RemoveCustomer("cus_1") })
-	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "cus_1")
+	subs, exists, err := newClient(s).CustomerSubscriptions(t.Context(), "cus_1")
 	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
 	if subs != nil || exists {
 		t.Errorf("%d subscriptions, exists %t", len(subs), exists)
@@ -315,16 +319,16 @@ func TestInconsistentListIsAnError(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			answers := []string{test.first, test.second}
-			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+			fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
 				if len(answers) == 0 {
 					t.Error("the list does not end")
 					return false
 				}
 				body := answers[0]
 				answers = answers[1:]
-				return say(w, http.StatusOK, body)
+				return respond(w, http.StatusOK, body)
 			})
-			subs, exists, err := connect(fake, at(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
+			subs, exists, err := newClient(fake, withBaseURL(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 			if subs != nil || exists {
 				t.Errorf("%d subscriptions, exists %t", len(subs), exists)
@@ -338,7 +342,7 @@ func TestMissingObjectIsNotAnError(t *testing.T) {
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_of_deleted", CustomerID: "cus_deleted"})
 	s.DeleteCustomer("cus_deleted")
-	c := connect(s)
+	c := newClient(s)
 
 	sub, exists, err := c.Subscription(t.Context(), "sub_missing")
 	if exists || err != nil || !cmp.Equal(sub, billing.Subscription{}) {
@@ -372,13 +376,13 @@ var oddIDs = []string{
 func TestUnusualIDsAreEscaped(t *testing.T) {
 	var mu sync.Mutex
 	var asked []*http.Request
-	fake, baseURL := inFront(t, func(w http.ResponseWriter, r *http.Request) bool {
+	fake, baseURL := serveThrough(t, func(w http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, r)
-		return say(w, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such thing","param":"id"}}`)
+		return respond(w, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such thing","param":"id"}}`)
 	})
-	c := connect(fake, at(baseURL))
+	c := newClient(fake, withBaseURL(baseURL))
 	for _, id := range oddIDs {
 		asked = nil
 		if _, exists, err := c.Subscription(t.Context(), id); exists || err != nil {
@@ -414,7 +418,7 @@ func wantPath(t *testing.T, u *url.URL, prefix, id string) {
 // The path of an empty id is that of the list, and servers resolve dots before they route.
 func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
-	c := connect(s)
+	c := newClient(s)
 	for _, id := range []string{"", ".", "..", "search"} {
 		_, exists, err := c.Subscription(t.Context(), id)
 		wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
@@ -436,7 +440,7 @@ func TestIDsThatMakeAnotherPathAreRefused(t *testing.T) {
 func TestEmptyCustomerIDIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 3)
-	subs, exists, err := connect(s).CustomerSubscriptions(t.Context(), "")
+	subs, exists, err := newClient(s).CustomerSubscriptions(t.Context(), "")
 	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
 	if subs != nil || exists {
 		t.Errorf("got %v, exists %t", ids(subs), exists)
@@ -446,7 +450,7 @@ func TestEmptyCustomerIDIsRefused(t *testing.T) {
 func TestResponseWithAnotherSubscriptionIsRefused(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub\n1", CustomerID: "cus_1", Override: map[string]any{"id": "sub_2"}})
-	sub, exists, err := connect(s).Subscription(t.Context(), "sub\n1")
+	sub, exists, err := newClient(s).Subscription(t.Context(), "sub\n1")
 	wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 	if exists || !cmp.Equal(sub, billing.Subscription{}) {
 		t.Errorf("exists %t, subscription %+v", exists, sub)
@@ -456,7 +460,7 @@ func TestResponseWithAnotherSubscriptionIsRefused(t *testing.T) {
 func TestOnlyGetRequestsAreSent(t *testing.T) {
 	var mu sync.Mutex
 	methods := map[string]int{}
-	fake, baseURL := inFront(t, func(_ http.ResponseWriter, r *http.Request) bool {
+	fake, baseURL := serveThrough(t, func(_ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		methods[r.Method]++
@@ -466,7 +470,7 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 		return false
 	})
 	putMany(fake, 150)
-	c := connect(fake, at(baseURL))
+	c := newClient(fake, withBaseURL(baseURL))
 	for range 2 {
 		for _, r := range reads {
 			_ = r.do(t.Context(), c) // sub_1 is missing
@@ -482,18 +486,18 @@ func TestOnlyGetRequestsAreSent(t *testing.T) {
 func TestUsageCountsRequests(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 150)
-	c := connect(s)
+	c := newClient(s)
 	for _, r := range reads {
 		_ = r.do(t.Context(), c)
 	}
 	s.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Times: 2})
-	_ = reads[0].do(t.Context(), c)
-	_ = reads[1].do(t.Context(), c)
+	_ = subscriptionRead.do(t.Context(), c)
+	_ = listRead.do(t.Context(), c)
 	s.AddFault(stripetest.Fault{Kind: stripetest.LockTimeout, Times: 1})
-	_ = reads[0].do(t.Context(), c)
+	_ = subscriptionRead.do(t.Context(), c)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	_ = reads[0].do(ended, c) // not sent
+	_ = subscriptionRead.do(ended, c) // not sent
 
 	want := billing.Usage{List: 4, Retrieve: 3, Other: 3, Throttled: 2}
 	if got := c.TakeUsage(); got != want {
@@ -511,7 +515,7 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	putMany(s, 1)
 	s.AddFault(stripetest.Fault{Kind: stripetest.RateLimited, Probability: 0.3})
-	c := connect(s)
+	c := newClient(s)
 	var mu sync.Mutex
 	var sum billing.Usage
 	take := func() {
@@ -548,8 +552,8 @@ func TestUsageIsTakenExactlyOnce(t *testing.T) {
 
 func TestWaitingRequestEndsWithItsContext(t *testing.T) {
 	s := serve(t, stripetest.Options{})
-	c := connect(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
-	read := reads[3]
+	c := newClient(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
+	read := accountRead
 	if err := read.do(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -573,7 +577,7 @@ func TestWaitingRequestEndsWithItsContext(t *testing.T) {
 
 func TestEndpointsHaveSeparateLimiters(t *testing.T) {
 	s := serve(t, stripetest.Options{})
-	c := connect(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
+	c := newClient(s, func(c *stripesource.Config) { c.RPS = 0.0001 })
 	for _, r := range reads {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := r.do(ctx, c); err != nil { // waiting would take hours and fail at once
@@ -588,11 +592,11 @@ func TestThrottledEndpointIsLoggedAndSlowedAlone(t *testing.T) {
 	s := serve(t, stripetest.Options{EndpointRate: 1, Now: func() time.Time { return fixed }})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
 	var log bytes.Buffer
-	c := connect(s, func(c *stripesource.Config) {
+	c := newClient(s, func(c *stripesource.Config) {
 		c.RPS = 1000
 		c.Log = slog.New(slog.NewJSONHandler(&log, nil))
 	})
-	retrieve, list := reads[0], reads[1]
+	retrieve, list := subscriptionRead, listRead
 	if err := retrieve.do(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}

@@ -116,9 +116,9 @@ func (c *Client) decode(raw jsontext.Value) (billing.Subscription, error) {
 	return billing.Subscription{
 		ID: s.ID, CustomerID: string(s.Customer), Status: billing.Status(s.Status), PriceID: price,
 		OrgID: strings.TrimSpace(s.Metadata["orgId"]), MetadataTier: s.Metadata["tier"],
-		Created: at(s.Created), CurrentPeriodStart: at(s.CurrentPeriodStart), CurrentPeriodEnd: at(s.CurrentPeriodEnd),
-		TrialEnd: at(s.TrialEnd), CanceledAt: at(s.CanceledAt), EndedAt: at(s.EndedAt),
-		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: at(s.CancelAt), CollectionPaused: s.PauseCollection != nil,
+		Created: unixTime(s.Created), CurrentPeriodStart: unixTime(s.CurrentPeriodStart), CurrentPeriodEnd: unixTime(s.CurrentPeriodEnd),
+		TrialEnd: unixTime(s.TrialEnd), CanceledAt: unixTime(s.CanceledAt), EndedAt: unixTime(s.EndedAt),
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: unixTime(s.CancelAt), CollectionPaused: s.PauseCollection != nil,
 		Items: items, MoreItems: s.Items.HasMore,
 	}, nil
 }
@@ -169,7 +169,7 @@ const farFuture = 253402300799
 
 // at converts seconds; null becomes the zero time. It clamps values that time.Time cannot hold, and the one
 // that is the zero time, to times that are outside of what the database accepts too.
-func at(seconds *int64) time.Time {
+func unixTime(seconds *int64) time.Time {
 	if seconds == nil {
 		return time.Time{}
 	}

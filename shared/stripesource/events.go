@@ -22,8 +22,8 @@ import (
 // the list cannot be continued after it.
 func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.EventPage, error) {
 	found, err := c.list(ctx, endpointEvents, "/v1/events", "list", eventParams(q))
-	if q.After != "" && errors.Is(err, errCursorGone) {
-		q.After = ""
+	if q.StartingAfter != "" && errors.Is(err, errCursorGone) {
+		q.StartingAfter = ""
 		return c.EventsPage(ctx, q)
 	}
 	if err != nil {
@@ -42,8 +42,8 @@ func (c *Client) EventsPage(ctx context.Context, q billing.EventQuery) (billing.
 		}
 		page.Events = append(page.Events, event)
 	}
-	if n := len(page.Events); page.More && (n == 0 || page.Events[n-1].ID == q.After) {
-		return billing.EventPage{}, unavailable("Stripe's list of events has has_more=true but no next object")
+	if n := len(page.Events); page.More && (n == 0 || page.Events[n-1].ID == q.StartingAfter) {
+		return billing.EventPage{}, unavailable("Stripe's list of events says has_more=true, but the page has no object to continue after")
 	}
 	return page, nil
 }
@@ -59,8 +59,8 @@ func eventParams(q billing.EventQuery) url.Values {
 	if q.Undelivered {
 		params.Set("delivery_success", "false")
 	}
-	if q.After != "" {
-		params.Set("starting_after", q.After)
+	if q.StartingAfter != "" {
+		params.Set("starting_after", q.StartingAfter)
 	}
 	return params
 }
@@ -97,7 +97,7 @@ func (c *Client) decodeEvent(raw jsontext.Value, q billing.EventQuery) (e billin
 	e.PendingWebhooks = part(o.Pending, "pending_webhooks", &odd, func(n int) bool { return n >= 0 && n <= maxPending })
 	e.Created = q.From // if it cannot be read: then any other event of the organization is later
 	if created := part(o.Created, "created", &odd, func(t int64) bool { return t > 0 && t <= farFuture }); created > 0 {
-		e.Created = at(&created)
+		e.Created = unixTime(&created)
 	}
 	readObject(o.Data, &odd, &e)
 	return e, odd, nil
@@ -122,7 +122,7 @@ func readObject(data jsontext.Value, odd *[]string, e *billing.Event) {
 	e.CustomerID = string(part(o.Customer, "data.object.customer", odd, func(id expandable) bool { return usable(string(id)) }))
 	metadata := part(o.Metadata, "data.object.metadata", odd, func(map[string]jsontext.Value) bool { return true })
 	if orgID, ok := metadata["orgId"]; ok {
-		e.OrgID = organization(part(orgID, "data.object.metadata.orgId", odd, func(string) bool { return true }))
+		e.OrgID = trimOrgID(part(orgID, "data.object.metadata.orgId", odd, func(string) bool { return true }))
 	}
 }
 

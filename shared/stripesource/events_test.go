@@ -46,7 +46,7 @@ func TestEventHasOrganizationAndPendingWebhooks(t *testing.T) {
 	c.now = c.now.Add(time.Minute)
 	fake.FailWebhooks(2)
 	fake.UpdateSubscription("sub_1", func(s *stripetest.Subscription) { s.Status, s.Metadata = "past_due", nil })
-	page, err := connect(fake).EventsPage(t.Context(), billing.EventQuery{})
+	page, err := newClient(fake).EventsPage(t.Context(), billing.EventQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestEventsAreReadPageByPageNewestFirst(t *testing.T) {
 	fake := serve(t, stripetest.Options{Now: func() time.Time { return first.Add(time.Hour) }})
 	putEvents(fake, first, 250)
 	fake.AddEvent(stripetest.Event{Type: "customer.subscription.trial_will_end", Subscription: &stripetest.Subscription{ID: "sub_trial", CustomerID: "cus_1"}})
-	client := connect(fake)
+	client := newClient(fake)
 	for name, test := range map[string]struct {
 		q           billing.EventQuery
 		newest      int
@@ -92,8 +92,8 @@ func TestEventsAreReadPageByPageNewestFirst(t *testing.T) {
 		more        bool
 	}{
 		"everything":      {billing.EventQuery{}, 249, 100, 1, true},
-		"the next page":   {billing.EventQuery{After: "evt_150"}, 149, 100, 1, true},
-		"the last page":   {billing.EventQuery{After: "evt_050"}, 49, 50, 1, false},
+		"the next page":   {billing.EventQuery{StartingAfter: "evt_150"}, 149, 100, 1, true},
+		"the last page":   {billing.EventQuery{StartingAfter: "evt_050"}, 49, 50, 1, false},
 		"from a second":   {billing.EventQuery{From: first.Add(240 * time.Second)}, 249, 10, 1, false},
 		"up to a second":  {billing.EventQuery{To: first.Add(30*time.Second + time.Second - 1)}, 30, 31, 1, false},
 		"between":         {billing.EventQuery{From: first.Add(10 * time.Second), To: first.Add(19 * time.Second)}, 19, 10, 1, false},
@@ -177,7 +177,7 @@ func TestEventThatIsReadInPartIsCountedAndLogged(t *testing.T) {
 			fake.AddEvent(stripetest.Event{ID: "evt_0", Subscription: &sub})
 			fake.AddEvent(stripetest.Event{ID: "evt_1", PendingWebhooks: 1, Subscription: &sub, Override: test.override})
 			var log bytes.Buffer
-			client := connect(fake, func(c *stripesource.Config) { c.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
+			client := newClient(fake, func(c *stripesource.Config) { c.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
 			page, err := client.EventsPage(t.Context(), billing.EventQuery{From: from})
 			if err != nil || len(page.Events) != 2 {
 				t.Fatal(page, err)
@@ -205,7 +205,7 @@ func TestEventThatIsReadInPartIsCountedAndLogged(t *testing.T) {
 func TestEventOfTheOtherModeStopsTheRun(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	fake.AddEvent(stripetest.Event{Subscription: &stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"}, Override: map[string]any{"livemode": true}})
-	_, err := connect(fake).EventsPage(t.Context(), billing.EventQuery{})
+	_, err := newClient(fake).EventsPage(t.Context(), billing.EventQuery{})
 	wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 }
 
@@ -219,8 +219,8 @@ func TestInvalidPageOfEventsIsAnError(t *testing.T) {
 		"no object":               `{"object":"list","data":[5],"has_more":false}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool { return say(w, http.StatusOK, body) })
-			_, err := connect(fake, at(url)).EventsPage(t.Context(), billing.EventQuery{After: "evt_1"})
+			fake, url := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool { return respond(w, http.StatusOK, body) })
+			_, err := newClient(fake, withBaseURL(url)).EventsPage(t.Context(), billing.EventQuery{StartingAfter: "evt_1"})
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 		})
 	}
@@ -231,12 +231,12 @@ func TestEventsWithVanishedCursorAreReadFromTheStart(t *testing.T) {
 	fake := serve(t, stripetest.Options{Now: c.Now})
 	putEvents(fake, c.now, 150)
 	c.now = c.now.Add(billing.EventRetention + 20*time.Second)
-	client := connect(fake)
-	page, err := client.EventsPage(t.Context(), billing.EventQuery{After: "evt_010"}) // expired
+	client := newClient(fake)
+	page, err := client.EventsPage(t.Context(), billing.EventQuery{StartingAfter: "evt_010"}) // expired
 	if err != nil || len(page.Events) != 100 || page.Events[0].ID != "evt_149" || !page.More {
 		t.Fatal(len(page.Events), page.More, err)
 	}
-	page, err = client.EventsPage(t.Context(), billing.EventQuery{After: page.Events[99].ID})
+	page, err = client.EventsPage(t.Context(), billing.EventQuery{StartingAfter: page.Events[99].ID})
 	if err != nil || len(page.Events) != 30 || page.Events[29].ID != "evt_020" || page.More {
 		t.Error(len(page.Events), page.More, err)
 	}
@@ -245,7 +245,7 @@ func TestEventsWithVanishedCursorAreReadFromTheStart(t *testing.T) {
 func TestForbiddenEventsNameThePermission(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	fake.AddFault(stripetest.Fault{Kind: stripetest.Forbidden, Endpoint: stripetest.ListEvents})
-	client := connect(fake)
+	client := newClient(fake)
 	_, err := client.EventsPage(t.Context(), billing.EventQuery{})
 	wantFailure(t, err, billing.RunFatal, billing.ReasonStripeForbidden)
 	for _, hint := range []string{"rak_event_read", "read on Events", "CATCH_UP_SCHEDULE=off"} {
@@ -260,9 +260,9 @@ func TestForbiddenEventsNameThePermission(t *testing.T) {
 
 func TestOnlyEventsOfSubscriptionsAreRequested(t *testing.T) {
 	var asked url.Values
-	fake, url := inFront(t, func(_ http.ResponseWriter, r *http.Request) bool { asked = r.URL.Query(); return false })
+	fake, url := serveThrough(t, func(_ http.ResponseWriter, r *http.Request) bool { asked = r.URL.Query(); return false })
 	from := time.Now().Add(-time.Hour)
-	if _, err := connect(fake, at(url)).EventsPage(t.Context(), billing.EventQuery{From: from, To: from.Add(time.Minute), Undelivered: true}); err != nil {
+	if _, err := newClient(fake, withBaseURL(url)).EventsPage(t.Context(), billing.EventQuery{From: from, To: from.Add(time.Minute), Undelivered: true}); err != nil {
 		t.Fatal(err)
 	}
 	if asked.Get("limit") != "100" || asked.Get("delivery_success") != "false" || !slices.Equal(asked["types[]"], billing.EventTypes()) ||

@@ -17,16 +17,16 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/stripesource/stripetest"
 )
 
-func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
+func TestFaultsAreClassifiedAndNotRetried(t *testing.T) {
 	tests := []struct {
-		name       string
-		fault      stripetest.Fault
-		class      billing.Class
-		reason     billing.Reason
-		retryAfter time.Duration
-		throttled  int64
-		noRequest  bool // the response has no request id
-		wantText   string
+		name        string
+		fault       stripetest.Fault
+		class       billing.Class
+		reason      billing.Reason
+		retryAfter  time.Duration
+		throttled   int64
+		noRequestID bool // the response has no request id
+		wantText    string
 	}{
 		{
 			name: "rate limit", fault: stripetest.Fault{Kind: stripetest.RateLimited},
@@ -50,19 +50,19 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 		},
 		{
 			name: "hang", fault: stripetest.Fault{Kind: stripetest.Hang},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequestID: true, wantText: "cannot be reached",
 		},
 		{
 			name: "cut connection", fault: stripetest.Fault{Kind: stripetest.CutConnection},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequestID: true, wantText: "cannot be reached",
 		},
 		{
 			name: "truncated body", fault: stripetest.Fault{Kind: stripetest.TruncatedBody},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "cannot be reached",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequestID: true, wantText: "cannot be reached",
 		},
 		{
 			name: "a page of HTML", fault: stripetest.Fault{Kind: stripetest.NotJSON},
-			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequest: true, wantText: "We will be back soon",
+			class: billing.Unavailable, reason: billing.ReasonStripeUnavailable, noRequestID: true, wantText: "We will be back soon",
 		},
 		{
 			name: "revoked key", fault: stripetest.Fault{Kind: stripetest.Unauthorized},
@@ -79,7 +79,7 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 				const key = "rk_test_0123456789abcdefghij" // secret-scan:allow a made-up key that must not be shown
 				s := serve(t, stripetest.Options{Key: key})
 				s.AddFault(test.fault)
-				c := connect(s, func(c *stripesource.Config) {
+				c := newClient(s, func(c *stripesource.Config) {
 					if test.fault.Kind == stripetest.Hang {
 						c.Timeout = 100 * time.Millisecond
 					}
@@ -92,8 +92,8 @@ func TestFaultsHaveTheirClassAndAreNotRetried(t *testing.T) {
 				if strings.Contains(err.Error(), key) {
 					t.Errorf("the error shows the key: %v", err)
 				}
-				if strings.Contains(err.Error(), "req_00000000000001") == test.noRequest {
-					t.Errorf("the error should name the request %t: %v", !test.noRequest, err)
+				if got := strings.Contains(err.Error(), "req_00000000000001"); got == test.noRequestID {
+					t.Errorf("the error has the request id: %t, want %t: %v", got, !test.noRequestID, err)
 				}
 				if !strings.Contains(err.Error(), test.wantText) {
 					t.Errorf("the error does not say %q: %v", test.wantText, err)
@@ -117,7 +117,7 @@ func TestRequestEndsWithItsContext(t *testing.T) {
 			s.AddFault(stripetest.Fault{Kind: stripetest.Hang})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			err := r.do(ctx, connect(s))
+			err := r.do(ctx, newClient(s))
 			wantFailure(t, err, billing.Unavailable, billing.ReasonOutOfTime)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("error %v", err)
@@ -131,7 +131,7 @@ func TestUnreachableServerIsUnavailable(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantFailure(t, reads[0].do(t.Context(), connect(s)), billing.Unavailable, billing.ReasonStripeUnavailable)
+	wantFailure(t, subscriptionRead.do(t.Context(), newClient(s)), billing.Unavailable, billing.ReasonStripeUnavailable)
 }
 
 func TestRetryAfterIsBounded(t *testing.T) {
@@ -147,11 +147,11 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		"1.5":                           0,
 		"Wed, 21 Oct 2026 07:28:00 GMT": 0,
 	} {
-		fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+		fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Retry-After", header)
-			return say(w, http.StatusTooManyRequests, `{"error":{"code":"rate_limit","message":"slow down"}}`)
+			return respond(w, http.StatusTooManyRequests, `{"error":{"code":"rate_limit","message":"slow down"}}`)
 		})
-		err := reads[0].do(t.Context(), connect(fake, at(baseURL)))
+		err := subscriptionRead.do(t.Context(), newClient(fake, withBaseURL(baseURL)))
 		wantFailure(t, err, billing.Throttled, billing.ReasonStripeThrottled)
 		if got := billing.AsFailure(err).RetryAfter; got != want {
 			t.Errorf("Retry-After %q: wait %v, want %v", header, got, want)
@@ -159,7 +159,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	}
 }
 
-func TestForeignResponsesHaveAClass(t *testing.T) {
+func TestUnusualResponsesAreClassified(t *testing.T) {
 	tests := []struct {
 		name   string
 		status int
@@ -181,10 +181,10 @@ func TestForeignResponsesHaveAClass(t *testing.T) {
 	for _, test := range tests {
 		for _, r := range reads {
 			t.Run(test.name+"/"+r.name, func(t *testing.T) {
-				fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-					return say(w, test.status, test.body)
+				fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+					return respond(w, test.status, test.body)
 				})
-				err := r.do(t.Context(), connect(fake, at(baseURL)))
+				err := r.do(t.Context(), newClient(fake, withBaseURL(baseURL)))
 				wantFailure(t, err, test.class, test.reason)
 				if !utf8.ValidString(err.Error()) || len(err.Error()) > 2000 {
 					t.Errorf("%d bytes, valid UTF-8 %t", len(err.Error()), utf8.ValidString(err.Error()))
@@ -194,18 +194,21 @@ func TestForeignResponsesHaveAClass(t *testing.T) {
 	}
 }
 
-func TestIDOfTheOtherModeIsAnErrorOfItsOrganization(t *testing.T) {
+func TestIDFromOtherStripeModeIsPermanentError(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		s := serve(t, stripetest.Options{LiveMode: live})
 		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1"})
-		c := connect(s, func(c *stripesource.Config) {
+		c := newClient(s, func(c *stripesource.Config) {
 			c.LiveMode = !live
-			c.Key = map[bool]string{false: "sk_live_stripetest", true: "sk_test_stripetest"}[live]
+			c.Key = "sk_live_stripetest"
+			if live {
+				c.Key = "sk_test_stripetest"
+			}
 		})
-		for _, r := range reads[:3] {
+		for _, r := range objectReads {
 			wantFailure(t, r.do(t.Context(), c), billing.Permanent, billing.ReasonOtherMode)
 		}
-		if err := reads[3].do(t.Context(), c); err != nil { // one account has both modes
+		if err := accountRead.do(t.Context(), c); err != nil { // one account has both modes
 			t.Error(err)
 		}
 		if _, exists, err := c.Subscription(t.Context(), "sub_missing"); exists || err != nil {
@@ -215,27 +218,30 @@ func TestIDOfTheOtherModeIsAnErrorOfItsOrganization(t *testing.T) {
 }
 
 // The cursor comes from the previous page. If it exists in the other mode only, the key has changed.
-func TestCursorOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestCursorFromOtherStripeModeIsRunFatal(t *testing.T) {
 	served := 0
-	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+	fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
 		served++
-		return served > 1 && say(w, http.StatusBadRequest, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"starting_after",`+
+		if served == 1 {
+			return false // the fake serves the first page
+		}
+		return respond(w, http.StatusBadRequest, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"starting_after",`+
 			`"message":"No such subscription: 'sub_050'; a similar object exists in test mode, but a live mode key was used to make this request."}}`)
 	})
 	putMany(fake, 150)
-	_, _, err := connect(fake, at(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
+	_, _, err := newClient(fake, withBaseURL(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
 	wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 }
 
-func TestObjectOfTheOtherModeStopsTheRun(t *testing.T) {
+func TestObjectOfOtherStripeModeIsRunFatal(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		other := !live
 		s := serve(t, stripetest.Options{LiveMode: live})
 		s.PutCustomer(stripetest.Customer{ID: "cus_1", LiveMode: &other})
 		s.PutCustomer(stripetest.Customer{ID: "cus_2", LiveMode: &other, Deleted: true})
 		s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", LiveMode: &other})
-		c := connect(s)
-		for _, r := range reads[:3] {
+		c := newClient(s)
+		for _, r := range objectReads {
 			err := r.do(t.Context(), c)
 			wantFailure(t, err, billing.RunFatal, billing.ReasonWrongMode)
 			if !strings.Contains(err.Error(), "_1") {
@@ -248,45 +254,45 @@ func TestObjectOfTheOtherModeStopsTheRun(t *testing.T) {
 	}
 }
 
-func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
+func TestUnreadableObjectIsPermanentError(t *testing.T) {
 	raw := func(text string) stripetest.Subscription { return stripetest.Subscription{Raw: json.RawMessage(text)} }
 	with := func(name string, value any) stripetest.Subscription {
 		return stripetest.Subscription{Override: map[string]any{name: value}}
 	}
 	tests := map[string]stripetest.Subscription{
-		"status is a number":                    with("status", 5),
-		"customer is a number":                  with("customer", 5),
-		"customer's id is a number":             with("customer", map[string]any{"id": 5}),
-		"created is a text":                     with("created", "2026-01-01"),
-		"created is huge":                       with("created", json.RawMessage("1e30")),
-		"trial end is beyond int64":             with("trial_end", json.RawMessage("9223372036854775808")),
-		"period end has a fraction":             with("current_period_end", json.RawMessage("1700000000.5")),
-		"cancel at period end":                  with("cancel_at_period_end", "no"),
-		"items is an array":                     with("items", []any{}),
-		"price is an id":                        with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
-		"plan is an id":                         with("items", map[string]any{"data": []any{map[string]any{"plan": "plan_1"}}}),
-		"product is a number":                   with("items", map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": "price_1", "product": 5}}}}),
-		"has_more is a text":                    with("items", map[string]any{"data": []any{}, "has_more": "no"}),
-		"cancel at is a text":                   with("cancel_at", "2026-01-01"),
-		"pause collection is a text":            with("pause_collection", "void"),
-		"metadata is an array":                  with("metadata", []any{}),
-		"the organization is a list":            with("metadata", map[string]any{"orgId": []string{"a"}}),
-		"id is empty":                           with("id", ""),
-		"id is null":                            with("id", nil),
-		"id is a number":                        with("id", 1),
-		"livemode is null":                      with("livemode", nil),
-		"livemode is a text":                    with("livemode", "true"),
-		"livemode is missing":                   raw(`{"object":"subscription","id":"sub_1","status":"active"}`),
-		"deleted":                               raw(`{"object":"subscription","id":"sub_1","deleted":true}`),
-		"line break in an id, no mode":          raw(`{"object":"subscription","id":"sub\n1"}`),
-		"line break in an id, number as status": raw(`{"object":"subscription","id":"sub\n1","status":5,"livemode":false}`),
+		"status is a number":                         with("status", 5),
+		"customer is a number":                       with("customer", 5),
+		"customer's id is a number":                  with("customer", map[string]any{"id": 5}),
+		"created is a string":                        with("created", "2026-01-01"),
+		"created is huge":                            with("created", json.RawMessage("1e30")),
+		"trial end is beyond int64":                  with("trial_end", json.RawMessage("9223372036854775808")),
+		"period end has a fraction":                  with("current_period_end", json.RawMessage("1700000000.5")),
+		"cancel_at_period_end is a string":           with("cancel_at_period_end", "no"),
+		"items is an array":                          with("items", []any{}),
+		"price is an id":                             with("items", map[string]any{"data": []any{map[string]any{"price": "price_1"}}}),
+		"plan is an id":                              with("items", map[string]any{"data": []any{map[string]any{"plan": "plan_1"}}}),
+		"product is a number":                        with("items", map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": "price_1", "product": 5}}}}),
+		"has_more is a string":                       with("items", map[string]any{"data": []any{}, "has_more": "no"}),
+		"cancel_at is a string":                      with("cancel_at", "2026-01-01"),
+		"pause_collection is a string":               with("pause_collection", "void"),
+		"metadata is an array":                       with("metadata", []any{}),
+		"metadata.orgId is an array":                 with("metadata", map[string]any{"orgId": []string{"a"}}),
+		"id is empty":                                with("id", ""),
+		"id is null":                                 with("id", nil),
+		"id is a number":                             with("id", 1),
+		"livemode is null":                           with("livemode", nil),
+		"livemode is a string":                       with("livemode", "true"),
+		"livemode is missing":                        raw(`{"object":"subscription","id":"sub_1","status":"active"}`),
+		"deleted":                                    raw(`{"object":"subscription","id":"sub_1","deleted":true}`),
+		"a line break in an id, livemode is missing": raw(`{"object":"subscription","id":"sub\n1"}`),
+		"a line break in an id, status is a number":  raw(`{"object":"subscription","id":"sub\n1","status":5,"livemode":false}`),
 	}
 	for name, sub := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
 			sub.ID, sub.CustomerID = "sub_1", "cus_1"
 			s.PutSubscription(sub)
-			c := connect(s)
+			c := newClient(s)
 			got, exists, err := c.Subscription(t.Context(), "sub_1")
 			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 			if exists || !cmp.Equal(got, billing.Subscription{}) {
@@ -304,38 +310,39 @@ func TestUnreadableObjectIsAnErrorOfItsOrganization(t *testing.T) {
 	}
 }
 
-// A proxy may have answered the request for one object. In a valid list such a value is an error of that object.
+// A proxy may have sent a response that is not the object asked for. As an element of a valid list the same JSON is a
+// permanent error.
 func TestResponseOfAnotherKindIsUnavailable(t *testing.T) {
 	for name, body := range map[string]string{
 		"an empty object":            `{}`,
 		"null":                       `null`,
 		"an array":                   `[]`,
-		"a text":                     `"sub_1"`,
+		"a string":                   `"sub_1"`,
 		"a number":                   `1`,
-		"a proxy's answer":           `{"status":"ok"}`,
+		"a proxy's response":         `{"status":"ok"}`,
 		"a deleted thing":            `{"id":"sub_1","deleted":true}`,
 		"another type":               `{"object":"invoice","id":"sub_1","livemode":false}`,
 		"no type":                    `{"object":null,"id":"sub_1","livemode":false}`,
 		"a number as type":           `{"object":1,"id":"sub_1","livemode":false}`,
 		"line breaks in id and type": `{"object":"a\nb","id":"sub\n1","livemode":false}`,
-		"a long answer":              `{"object":"` + strings.Repeat("x", 10_000) + `"}`,
+		"a long response":            `{"object":"` + strings.Repeat("x", 10_000) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, baseURL := inFront(t, func(w http.ResponseWriter, r *http.Request) bool {
+			fake, baseURL := serveThrough(t, func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path == "/v1/subscriptions" {
-					body = `{"object":"list","has_more":false,"data":[` + body + `]}`
+					return respond(w, http.StatusOK, `{"object":"list","has_more":false,"data":[`+body+`]}`)
 				}
-				return say(w, http.StatusOK, body)
+				return respond(w, http.StatusOK, body)
 			})
-			c := connect(fake, at(baseURL))
-			for _, i := range []int{0, 2, 3} {
-				err := reads[i].do(t.Context(), c)
+			c := newClient(fake, withBaseURL(baseURL))
+			for _, r := range []read{subscriptionRead, customerRead, accountRead} {
+				err := r.do(t.Context(), c)
 				wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 				if len(err.Error()) > 2000 {
-					t.Errorf("%s: %d bytes", reads[i].name, len(err.Error()))
+					t.Errorf("%s: %d bytes", r.name, len(err.Error()))
 				}
 			}
-			wantFailure(t, reads[1].do(t.Context(), c), billing.Permanent, billing.ReasonInvalidSubscription)
+			wantFailure(t, listRead.do(t.Context(), c), billing.Permanent, billing.ReasonInvalidSubscription)
 		})
 	}
 }
@@ -347,59 +354,59 @@ func TestUnreadableCustomersAndAccountsAreErrors(t *testing.T) {
 		class      billing.Class
 		reason     billing.Reason
 	}{
-		{"customer without livemode", `{"object":"customer","id":"cus_1"}`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
-		{"customer with a text for deleted", `{"object":"customer","id":"cus_1","deleted":"yes","livemode":false}`, reads[2], billing.Permanent, billing.ReasonInvalidSubscription},
-		{"account without id", `{"object":"account"}`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
-		{"account with a number for id", `{"object":"account","id":7}`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
-		{"account array", `["acct_1"]`, reads[3], billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"customer without livemode", `{"object":"customer","id":"cus_1"}`, customerRead, billing.Permanent, billing.ReasonInvalidSubscription},
+		{"customer with a string for deleted", `{"object":"customer","id":"cus_1","deleted":"yes","livemode":false}`, customerRead, billing.Permanent, billing.ReasonInvalidSubscription},
+		{"account without id", `{"object":"account"}`, accountRead, billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"account with a number for id", `{"object":"account","id":7}`, accountRead, billing.Unavailable, billing.ReasonStripeUnavailable},
+		{"account array", `["acct_1"]`, accountRead, billing.Unavailable, billing.ReasonStripeUnavailable},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-				return say(w, http.StatusOK, test.body)
+			fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				return respond(w, http.StatusOK, test.body)
 			})
-			wantFailure(t, test.r.do(t.Context(), connect(fake, at(baseURL))), test.class, test.reason)
+			wantFailure(t, test.r.do(t.Context(), newClient(fake, withBaseURL(baseURL))), test.class, test.reason)
 		})
 	}
 }
 
-// Valid but unusual objects are returned; the domain decides whether they can be written.
+// Valid but unusual objects are returned; billing.Rules.Plan decides whether they can be written.
 func TestUnusualButReadableObjectsAreReturned(t *testing.T) {
 	tests := map[string]struct {
-		sub    stripetest.Subscription
-		reason billing.Reason // of the domain
+		sub        stripetest.Subscription
+		wantReason billing.Reason // of Rules.Plan; "" if it succeeds
 	}{
-		"no items":           {stripetest.Subscription{Items: []stripetest.Item{}}, billing.ReasonInvalidSubscription},
-		"null price":         {stripetest.Subscription{PriceID: ""}, billing.ReasonInvalidSubscription},
-		"null item":          {stripetest.Subscription{Override: map[string]any{"items": map[string]any{"data": []any{nil}}}}, billing.ReasonInvalidSubscription},
-		"null customer":      {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": nil}}, billing.ReasonInvalidSubscription},
-		"the last second":    {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"current_period_end": json.RawMessage("9223372036854775807")}}, billing.ReasonInvalidSubscription},
-		"before 1970":        {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"created": json.RawMessage("-9223372036854775808")}}, billing.ReasonInvalidSubscription},
-		"the year 1":         {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"trial_end": json.RawMessage("-62135596800")}}, billing.ReasonInvalidSubscription},
-		"an unknown status":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": "hibernating"}}, billing.ReasonUnknownStatus},
-		"no status":          {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": ""}}, billing.ReasonUnknownStatus},
-		"expanded customer":  {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": map[string]any{"id": "cus_1", "deleted": true}}}, ""},
-		"unknown properties": {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"new": map[string]any{"id": 1}}}, ""},
+		"no items":                        {stripetest.Subscription{Items: []stripetest.Item{}}, billing.ReasonInvalidSubscription},
+		"null price":                      {stripetest.Subscription{PriceID: ""}, billing.ReasonInvalidSubscription},
+		"null item":                       {stripetest.Subscription{Override: map[string]any{"items": map[string]any{"data": []any{nil}}}}, billing.ReasonInvalidSubscription},
+		"null customer":                   {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": nil}}, billing.ReasonInvalidSubscription},
+		"period end is the largest int64": {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"current_period_end": json.RawMessage("9223372036854775807")}}, billing.ReasonInvalidSubscription},
+		"created is the smallest int64":   {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"created": json.RawMessage("-9223372036854775808")}}, billing.ReasonInvalidSubscription},
+		"the year 1":                      {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"trial_end": json.RawMessage("-62135596800")}}, billing.ReasonInvalidSubscription},
+		"an unknown status":               {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": "hibernating"}}, billing.ReasonUnknownStatus},
+		"no status":                       {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"status": ""}}, billing.ReasonUnknownStatus},
+		"expanded customer":               {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"customer": map[string]any{"id": "cus_1", "deleted": true}}}, ""},
+		"unknown properties":              {stripetest.Subscription{PriceID: "price_1", Override: map[string]any{"new": map[string]any{"id": 1}}}, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
 			test.sub.ID, test.sub.CustomerID = "sub_1", "cus_1"
 			s.PutSubscription(test.sub)
-			sub, exists, err := connect(s).Subscription(t.Context(), "sub_1")
+			sub, exists, err := newClient(s).Subscription(t.Context(), "sub_1")
 			if err != nil || !exists || sub.ID != "sub_1" {
 				t.Fatalf("%+v, exists %t, error %v", sub, exists, err)
 			}
 			id := "sub_1"
 			_, err = billing.Rules{Prices: map[string]billing.Tier{"price_1": billing.TierStarter}}.Plan(billing.Truth{Subscriptions: []billing.Subscription{sub}},
 				billing.Record{Org: billing.Organization{ID: "org-1"}, Rows: []billing.Row{{ID: "row-1", SubscriptionID: &id}}})
-			if test.reason == "" {
+			if test.wantReason == "" {
 				if err != nil || sub.CustomerID != "cus_1" {
 					t.Errorf("customer %q, error %v", sub.CustomerID, err)
 				}
 				return
 			}
-			wantFailure(t, err, billing.Permanent, test.reason)
+			wantFailure(t, err, billing.Permanent, test.wantReason)
 		})
 	}
 }

@@ -44,7 +44,7 @@ func TestEachItemIsReadByItsPriceOrPlan(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
 			s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Override: m{"items": m{"data": []any{m{"price": m{"id": "price_0"}}, test.item}}}})
-			sub, _, err := connect(s).Subscription(t.Context(), "sub_1")
+			sub, _, err := newClient(s).Subscription(t.Context(), "sub_1")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestEachItemIsReadByItsPriceOrPlan(t *testing.T) {
 func TestEndedSubscriptionWithoutItemsIsReadable(t *testing.T) {
 	s := serve(t, stripetest.Options{})
 	s.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: "canceled", Items: []stripetest.Item{}})
-	c := connect(s)
+	c := newClient(s)
 	sub, exists, err := c.Subscription(t.Context(), "sub_1")
 	if err != nil || !exists || sub.Items != nil || sub.PriceID != "" || sub.MoreItems {
 		t.Errorf("%+v, exists %t, error %v", sub, exists, err)
@@ -75,7 +75,7 @@ func TestAllItemsAreReadIfTheObjectHasTheFirstTen(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := serve(t, stripetest.Options{})
 			want := putItems(s, n)
-			c := connect(s)
+			c := newClient(s)
 			single, _, err := c.Subscription(t.Context(), "sub_1")
 			if err != nil {
 				t.Fatal(err)
@@ -113,7 +113,7 @@ func TestFailedPageOfItemsIsAnError(t *testing.T) {
 			t.Run(fmt.Sprintf("kind %d on page %d", kind, after+1), func(t *testing.T) {
 				s := serve(t, stripetest.Options{})
 				putItems(s, 250)
-				c := connect(s)
+				c := newClient(s)
 				s.AddFault(stripetest.Fault{Endpoint: stripetest.ListItems, Kind: kind, After: after, Times: 1})
 				sub, exists, err := c.Subscription(t.Context(), "sub_1")
 				if err == nil || exists || !cmp.Equal(sub, billing.Subscription{}) || !billing.AsFailure(err).Retryable() {
@@ -140,7 +140,7 @@ func TestInconsistentItemsAreAnError(t *testing.T) {
 		"an item that is a text": {[]string{`{"object":"list","data":["si_1"],"has_more":false}`}, billing.Permanent, billing.ReasonInvalidSubscription},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, baseURL := inFront(t, func(w http.ResponseWriter, r *http.Request) bool {
+			fake, baseURL := serveThrough(t, func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path != "/v1/subscription_items" {
 					return false
 				}
@@ -150,10 +150,10 @@ func TestInconsistentItemsAreAnError(t *testing.T) {
 				}
 				body := test.answers[0]
 				test.answers = test.answers[1:]
-				return say(w, http.StatusOK, body)
+				return respond(w, http.StatusOK, body)
 			})
 			putItems(fake, 11)
-			sub, exists, err := connect(fake, at(baseURL)).Subscription(t.Context(), "sub_1")
+			sub, exists, err := newClient(fake, withBaseURL(baseURL)).Subscription(t.Context(), "sub_1")
 			wantFailure(t, err, test.class, test.reason)
 			if exists || len(sub.Items) > 0 {
 				t.Errorf("%+v, exists %t", sub, exists)
@@ -178,12 +178,12 @@ func TestSubscriptionOrItemThatVanishesWhileItemsAreReadIsUnavailable(t *testing
 					once.Do(func() { vanish(s) })
 				}
 			})
-			_, exists, err := connect(s).Subscription(t.Context(), "sub_1")
+			_, exists, err := newClient(s).Subscription(t.Context(), "sub_1")
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 			if exists {
 				t.Error("it exists")
 			}
-			sub, exists, err := connect(s).Subscription(t.Context(), "sub_1")
+			sub, exists, err := newClient(s).Subscription(t.Context(), "sub_1")
 			if err != nil || exists != (name == "item") || exists && len(sub.Items) != 150 {
 				t.Errorf("the second time: exists %t with %d items, error %v", exists, len(sub.Items), err)
 			}

@@ -82,7 +82,7 @@ func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				recorded := httptest.NewRecorder()
 				fake.ServeHTTP(recorded, r)
-				say(w, recorded.Code, string(change(recorded.Body.Bytes())))
+				respond(w, recorded.Code, string(change(recorded.Body.Bytes())))
 			}))
 			t.Cleanup(server.Close)
 			for _, id := range []string{"sub_1", "sub_2"} {
@@ -97,7 +97,7 @@ func TestValueOfAnotherTypeNeverChangesTheResult(t *testing.T) {
 					Items: slices.Repeat([]stripetest.Item{{PriceID: "price_1", Metered: true}}, 12),
 				})
 			}
-			client := connect(fake, at(server.URL))
+			client := newClient(fake, withBaseURL(server.URL))
 			truth, err := read(t.Context(), client)
 			if err != nil {
 				t.Fatal(err)

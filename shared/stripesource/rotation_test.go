@@ -13,7 +13,7 @@ import (
 func TestRequestWithARolledKeyIsSentAgainWithTheNewKey(t *testing.T) {
 	server := serve(t, stripetest.Options{})
 	asked := 0
-	client := connect(server, func(c *stripesource.Config) {
+	client := newClient(server, func(c *stripesource.Config) {
 		c.Renew = func(context.Context, string) (string, error) {
 			asked++
 			return server.Key(), nil
@@ -43,7 +43,7 @@ func TestRolledKeyIsUnavailableUntilThereIsAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, stripetest.Options{})
-			client := connect(server, func(c *stripesource.Config) { c.Renew = renew })
+			client := newClient(server, func(c *stripesource.Config) { c.Renew = renew })
 			server.RollKey()
 			_, err := client.Account(t.Context())
 			if f := billing.AsFailure(err); f.Class != billing.Unavailable || f.Reason != billing.ReasonStripeUnauthorized {

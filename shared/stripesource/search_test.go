@@ -29,7 +29,7 @@ func TestSearchFindsSubscriptionsByOrgID(t *testing.T) {
 	for i, org := range oddOrgs {
 		putNamed(s, fmt.Sprintf("sub_%d", i), org)
 	}
-	c := connect(s)
+	c := newClient(s)
 	for i, org := range oddOrgs {
 		for _, asked := range []string{org, " " + org + "\n"} {
 			ids, available, err := c.SearchByOrgID(t.Context(), asked)
@@ -43,7 +43,7 @@ func TestSearchFindsSubscriptionsByOrgID(t *testing.T) {
 	}
 	sent := s.Requests().Total()
 	if ids, available, err := c.SearchByOrgID(t.Context(), " \n"); ids != nil || !available || err != nil || s.Requests().Total() != sent {
-		t.Errorf("an empty id: %v, available %t, error %v", ids, available, err)
+		t.Errorf("an id of white space: %v, available %t, error %v", ids, available, err)
 	}
 	if used := c.TakeUsage(); used.Other != int64(s.Requests().SearchSubscriptions) || used.List+used.Retrieve != 0 {
 		t.Errorf("used %+v of %+v", used, s.Requests())
@@ -56,13 +56,13 @@ func TestSearchReadsAllPages(t *testing.T) {
 		for i := range n {
 			putNamed(s, fmt.Sprintf("sub_%03d", i), "org-1")
 		}
-		ids, available, err := connect(s).SearchByOrgID(t.Context(), "org-1")
+		ids, available, err := newClient(s).SearchByOrgID(t.Context(), "org-1")
 		if len(ids) != n || !available || err != nil || s.Requests().SearchSubscriptions != requests {
 			t.Errorf("of %d: %d in %d requests, available %t, error %v", n, len(ids), s.Requests().SearchSubscriptions, available, err)
 		}
 		for after := range requests {
 			s.AddFault(stripetest.Fault{Endpoint: stripetest.SearchSubscriptions, Kind: stripetest.InternalError, After: after, Times: 1})
-			ids, _, err := connect(s).SearchByOrgID(t.Context(), "org-1")
+			ids, _, err := newClient(s).SearchByOrgID(t.Context(), "org-1")
 			wantFailure(t, err, billing.Unavailable, billing.ReasonStripeUnavailable)
 			if ids != nil {
 				t.Errorf("a failure on page %d: %d ids", after+1, len(ids))
@@ -75,26 +75,26 @@ func TestInconsistentSearchIsAnError(t *testing.T) {
 	const found = `{"object":"subscription","id":"sub_1"}`
 	const again = `{"object":"search_result","data":[` + found + `],"has_more":true,"next_page":"p"}`
 	for name, test := range map[string]struct {
-		answers []string
-		class   billing.Class
+		responses []string
+		class     billing.Class
 	}{
-		"no next page":         {[]string{`{"object":"search_result","data":[` + found + `],"has_more":true,"next_page":null}`}, billing.Unavailable},
-		"the same page again":  {[]string{again, again}, billing.Unavailable},
-		"a list":               {[]string{`{"object":"list","data":[],"has_more":false}`}, billing.Unavailable},
-		"something without id": {[]string{`{"object":"search_result","data":[{}],"has_more":false}`}, billing.Permanent},
-		"an id of a number":    {[]string{`{"object":"search_result","data":[{"id":5}],"has_more":false}`}, billing.Permanent},
+		"no next page":        {[]string{`{"object":"search_result","data":[` + found + `],"has_more":true,"next_page":null}`}, billing.Unavailable},
+		"the same page again": {[]string{again, again}, billing.Unavailable},
+		"a list":              {[]string{`{"object":"list","data":[],"has_more":false}`}, billing.Unavailable},
+		"a result has no id":  {[]string{`{"object":"search_result","data":[{}],"has_more":false}`}, billing.Permanent},
+		"an id is a number":   {[]string{`{"object":"search_result","data":[{"id":5}],"has_more":false}`}, billing.Permanent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-				if len(test.answers) == 0 {
+			fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				if len(test.responses) == 0 {
 					t.Error("the search does not end")
 					return false
 				}
-				body := test.answers[0]
-				test.answers = test.answers[1:]
-				return say(w, http.StatusOK, body)
+				body := test.responses[0]
+				test.responses = test.responses[1:]
+				return respond(w, http.StatusOK, body)
 			})
-			ids, _, err := connect(fake, at(baseURL)).SearchByOrgID(t.Context(), "org-1")
+			ids, _, err := newClient(fake, withBaseURL(baseURL)).SearchByOrgID(t.Context(), "org-1")
 			if ids != nil || err == nil || billing.AsFailure(err).Class != test.class {
 				t.Errorf("%v, %v", ids, err)
 			}
@@ -102,17 +102,17 @@ func TestInconsistentSearchIsAnError(t *testing.T) {
 	}
 }
 
-// Only Stripe's messages for accounts without search count.
+// Only the messages that Stripe is known to send for such accounts mean "no search". Any other refusal is an error.
 func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 	s := serve(t, stripetest.Options{NoSearch: true})
 	putNamed(s, "sub_1", "org-1")
-	if ids, available, err := connect(s).SearchByOrgID(t.Context(), "org-1"); ids != nil || available || err != nil {
+	if ids, available, err := newClient(s).SearchByOrgID(t.Context(), "org-1"); ids != nil || available || err != nil {
 		t.Errorf("%v, available %t, error %v", ids, available, err)
 	}
 	for message, test := range map[string]struct {
 		status    int
 		available bool
-		class     billing.Class
+		class     billing.Class // 0: no error
 	}{
 		"search feature unavailable for merchant":                        {400, false, 0},
 		"Search is unavailable to your account.":                         {403, false, 0},
@@ -122,10 +122,10 @@ func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 		"The search feature is temporarily unavailable.":                 {503, true, billing.Unavailable},
 		"Too many searches; search is unavailable for some more seconds": {429, true, billing.Throttled},
 	} {
-		fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-			return say(w, test.status, `{"error":{"type":"invalid_request_error","message":"`+message+`"}}`)
+		fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+			return respond(w, test.status, `{"error":{"type":"invalid_request_error","message":"`+message+`"}}`)
 		})
-		ids, available, err := connect(fake, at(baseURL)).SearchByOrgID(t.Context(), "org-1")
+		ids, available, err := newClient(fake, withBaseURL(baseURL)).SearchByOrgID(t.Context(), "org-1")
 		if available != test.available || (err == nil) != (test.class == 0) || ids != nil {
 			t.Errorf("%s: available %t, error %v", message, available, err)
 		}
@@ -134,18 +134,18 @@ func TestAccountWithoutSearchIsNotAnError(t *testing.T) {
 		}
 	}
 	// On another endpoint the same message is an error.
-	fake, baseURL := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-		return say(w, http.StatusBadRequest, `{"error":{"message":"The search feature is temporarily unavailable in your region."}}`)
+	fake, baseURL := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+		return respond(w, http.StatusBadRequest, `{"error":{"message":"The search feature is temporarily unavailable in your region."}}`)
 	})
-	_, _, err := connect(fake, at(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
+	_, _, err := newClient(fake, withBaseURL(baseURL)).CustomerSubscriptions(t.Context(), "cus_1")
 	wantFailure(t, err, billing.Permanent, billing.ReasonStripeRefused)
 }
 
-// The client returns ids only, so old data of a search does no harm.
-func TestSearchReturnsDelayedResults(t *testing.T) {
+// The caller retrieves what the search found, and sees its current metadata.
+func TestSearchIndexMayBeStale(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := serve(t, stripetest.Options{Now: func() time.Time { return now }, SearchLag: time.Minute})
-	c := connect(s)
+	c := newClient(s)
 	putNamed(s, "sub_1", "org-1")
 	if ids, _, err := c.SearchByOrgID(t.Context(), "org-1"); ids != nil || err != nil {
 		t.Errorf("at once: %v, %v", ids, err)
@@ -157,7 +157,7 @@ func TestSearchReturnsDelayedResults(t *testing.T) {
 		t.Fatalf("%v, %v", ids, err)
 	}
 	if sub, _, err := c.Subscription(t.Context(), ids[0]); sub.OrgID != "org-2" || err != nil {
-		t.Errorf("it names %q, %v", sub.OrgID, err)
+		t.Errorf("metadata.orgId is %q, %v", sub.OrgID, err)
 	}
 }
 
@@ -166,7 +166,7 @@ func TestSearchHasItsOwnLimiter(t *testing.T) {
 	for name, test := range map[string]struct {
 		rps     float64
 		clients int
-		search  float64 // after one refusal, which takes 15 % away
+		search  float64 // requests a second after one 429, which cuts the rate by 15 %
 		list    float64
 	}{
 		"alone":        {100, 0, 17, 85},
@@ -178,7 +178,7 @@ func TestSearchHasItsOwnLimiter(t *testing.T) {
 			s := serve(t, stripetest.Options{})
 			s.AddFault(stripetest.Fault{Kind: stripetest.RateLimited})
 			var log strings.Builder
-			c := connect(s, func(c *stripesource.Config) {
+			c := newClient(s, func(c *stripesource.Config) {
 				c.RPS, c.Clients, c.Log = test.rps, test.clients, slog.New(slog.NewJSONHandler(&log, nil))
 			})
 			_, _, err := c.SearchByOrgID(t.Context(), "org-1")

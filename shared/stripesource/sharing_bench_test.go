@@ -33,7 +33,7 @@ func BenchmarkSharingStripesLimit(b *testing.B) {
 		var ours traffic
 		var wait sync.WaitGroup
 		for range workers {
-			client := connect(fake, func(c *stripesource.Config) { c.RPS = rps / workers })
+			client := newClient(fake, func(c *stripesource.Config) { c.RPS = rps / workers })
 			for range streams {
 				wait.Go(func() {
 					ours.keepAsking(ctx, b, func(ctx context.Context) error { _, _, err := client.Subscription(ctx, "sub_000"); return err })

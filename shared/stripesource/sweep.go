@@ -13,9 +13,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// SweepPage returns the next page of the subscriptions created in a range, ended ones too. If the cursor
-// no longer exists, it returns the first page again. A subscription that cannot be read has Unreadable set,
-// and one with more than ten items MoreItems: the caller retrieves both.
+// SweepPage returns the next page of the subscriptions created in a range, including ended ones. A sweep lists all
+// subscriptions of the account in this way. If the subscription r.StartingAfter no longer exists, SweepPage returns the
+// range's first page, and the caller sees the range's subscriptions again. Unreadable is set for a subscription that
+// cannot be decoded, MoreItems for one with more than ten items: the caller must retrieve these subscriptions.
 // https://docs.stripe.com/api/subscriptions/list
 func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, error) {
 	filter := url.Values{"status": {"all"}}
@@ -25,25 +26,25 @@ func (c *Client) SweepPage(ctx context.Context, r billing.Range) (billing.Page, 
 	if r.Before > 0 {
 		filter.Set("created[lt]", strconv.FormatInt(r.Before, 10))
 	}
-	subs, more, err := c.page(ctx, filter, r.After, c.decodeLeniently)
-	if r.After != "" && errors.Is(err, errCursorGone) {
+	subs, more, err := c.page(ctx, filter, r.StartingAfter, c.decodeLeniently)
+	if r.StartingAfter != "" && errors.Is(err, errCursorGone) {
 		return c.SweepPage(ctx, billing.Range{From: r.From, Before: r.Before})
 	}
 	if err != nil {
 		return billing.Page{}, err
 	}
-	if more && (len(subs) == 0 || subs[len(subs)-1].ID == r.After) {
-		return billing.Page{}, unavailable("Stripe's list of subscriptions has has_more=true but no next object")
+	if more && (len(subs) == 0 || subs[len(subs)-1].ID == r.StartingAfter) {
+		return billing.Page{}, unavailable("Stripe's list of subscriptions says has_more=true, but the page has no object to continue after")
 	}
 	return billing.Page{Subscriptions: subs, More: more}, nil
 }
 
-// decodeLeniently reads what it can of a subscription. Its id, customer and organization must be readable:
-// without them an organization would seem to have no subscription. Otherwise the sweep fails; reading the
-// list again would not help.
+// decodeLeniently decodes at least id, customer and organization of a subscription. If one of these cannot be decoded, it
+// returns a permanent error, which fails the sweep: an organization would seem to have no subscription, and a second try
+// would read the same.
 func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, error) {
 	sub, err := c.decode(raw)
-	if err == nil && sub.CustomerID != "" && fits(sub) {
+	if err == nil && sub.CustomerID != "" && fitsSnapshot(sub) {
 		return sub, nil
 	}
 	if f, ok := errors.AsType[*billing.Failure](err); ok && f.Class != billing.Permanent {
@@ -68,14 +69,15 @@ func (c *Client) decodeLeniently(raw jsontext.Value) (billing.Subscription, erro
 		created = nil
 	}
 	return billing.Subscription{
-		ID: s.ID, Unreadable: true, Created: at(created), CustomerID: string(s.Customer), OrgID: organization(s.Metadata.OrgID),
+		ID: s.ID, Unreadable: true, Created: unixTime(created), CustomerID: string(s.Customer), OrgID: trimOrgID(s.Metadata.OrgID),
 	}, nil
 }
 
 func usable(id string) bool { return id != "" && within(maxID, id) }
 
-// organization trims the id. One that is too long for the snapshot is not an organization's: it returns "".
-func organization(orgID string) string {
+// trimOrgID trims the id of an organization. It returns "" for one that is longer than the snapshot's column, because no
+// organization has such an id.
+func trimOrgID(orgID string) string {
 	if !within(maxMetadata, orgID) {
 		return ""
 	}
@@ -90,8 +92,8 @@ const (
 	maxMetadata = 500
 )
 
-// fits reports whether the columns of the snapshot can hold the subscription.
-func fits(s billing.Subscription) bool {
+// fitsSnapshot reports whether the columns of the snapshot can hold the subscription.
+func fitsSnapshot(s billing.Subscription) bool {
 	for _, id := range []string{s.ID, s.CustomerID, string(s.Status)} {
 		if !within(maxID, id) {
 			return false

@@ -23,19 +23,19 @@ func TestSweepReadsARangeNewestFirstWithEndedSubscriptions(t *testing.T) {
 		}
 		fake.PutSubscription(stripetest.Subscription{ID: fmt.Sprintf("sub_%03d", i), CustomerID: "cus_1", Status: status, Created: int64(1_700_000_000 + i)})
 	}
-	client := connect(fake)
+	client := newClient(fake)
 	for name, test := range map[string]struct {
 		r            billing.Range
 		first, count int
 		more         bool
 	}{
 		"everything":     {billing.Range{}, 249, 100, true},
-		"the next page":  {billing.Range{After: "sub_150"}, 149, 100, true},
-		"the last page":  {billing.Range{After: "sub_050"}, 49, 50, false},
+		"the next page":  {billing.Range{StartingAfter: "sub_150"}, 149, 100, true},
+		"the last page":  {billing.Range{StartingAfter: "sub_050"}, 49, 50, false},
 		"up to a second": {billing.Range{Before: 1_700_000_030}, 29, 30, false},
 		"from a second":  {billing.Range{From: 1_700_000_240}, 249, 10, false},
 		"between":        {billing.Range{From: 1_700_000_010, Before: 1_700_000_020}, 19, 10, false},
-		"after a cursor": {billing.Range{From: 1_700_000_010, Before: 1_700_000_020, After: "sub_015"}, 14, 5, false},
+		"after a cursor": {billing.Range{From: 1_700_000_010, Before: 1_700_000_020, StartingAfter: "sub_015"}, 14, 5, false},
 		"nothing":        {billing.Range{From: 1_800_000_000}, 0, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestUnreadableSubscriptionDoesNotFailTheSweep(t *testing.T) {
 	put("sub_metadata", map[string]any{"metadata": map[string]any{"orgId": "org-sub_metadata", "tier": 7}})
 	put("sub_mode", map[string]any{"livemode": nil})
 	put("sub_price", map[string]any{"items": map[string]any{"data": []any{map[string]any{"price": map[string]any{"id": strings.Repeat("p", 300)}}}}})
-	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	page, err := newClient(fake).SweepPage(t.Context(), billing.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestValueLongerThanItsSnapshotColumnIsUnreadable(t *testing.T) {
 			fake.PutSubscription(s)
 		}
 	}
-	page, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	page, err := newClient(fake).SweepPage(t.Context(), billing.Range{})
 	if err != nil || len(page.Subscriptions) != 12 {
 		t.Fatalf("%d subscriptions, %v", len(page.Subscriptions), err)
 	}
@@ -129,12 +129,12 @@ func TestInvalidPageOfTheSweepIsAnError(t *testing.T) {
 		"another kind of answer": `{"object":"customer"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
+			fake, url := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = w.Write([]byte(body))
 				return true
 			})
-			page, err := connect(fake, at(url)).SweepPage(t.Context(), billing.Range{After: "sub_1"})
+			page, err := newClient(fake, withBaseURL(url)).SweepPage(t.Context(), billing.Range{StartingAfter: "sub_1"})
 			if f := billing.AsFailure(err); err == nil || f.Class != billing.Unavailable {
 				t.Errorf("%+v, %v", page, err)
 			}
@@ -156,10 +156,10 @@ func TestSubscriptionWithoutIDCustomerOrReadableMetadataFailsTheSweep(t *testing
 		"an odd organization id": `{"object":"subscription","id":"sub_2","livemode":false,"customer":"cus_2","metadata":{"orgId":["org-2"]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake, url := inFront(t, func(w http.ResponseWriter, _ *http.Request) bool {
-				return say(w, http.StatusOK, `{"object":"list","has_more":false,"data":[`+object+`]}`)
+			fake, url := serveThrough(t, func(w http.ResponseWriter, _ *http.Request) bool {
+				return respond(w, http.StatusOK, `{"object":"list","has_more":false,"data":[`+object+`]}`)
 			})
-			_, err := connect(fake, at(url)).SweepPage(t.Context(), billing.Range{})
+			_, err := newClient(fake, withBaseURL(url)).SweepPage(t.Context(), billing.Range{})
 			wantFailure(t, err, billing.Permanent, billing.ReasonInvalidSubscription)
 		})
 	}
@@ -169,11 +169,11 @@ func TestSubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	other := true
 	fake.PutSubscription(stripetest.Subscription{ID: "sub_1", CustomerID: "cus_1", LiveMode: &other})
-	_, err := connect(fake).SweepPage(t.Context(), billing.Range{})
+	_, err := newClient(fake).SweepPage(t.Context(), billing.Range{})
 	if f := billing.AsFailure(err); f.Class != billing.RunFatal || f.Reason != billing.ReasonWrongMode {
 		t.Errorf("got %v", err)
 	}
-	if _, err := connect(fake, func(c *stripesource.Config) { c.LiveMode = true }).SweepPage(t.Context(), billing.Range{}); err != nil {
+	if _, err := newClient(fake, func(c *stripesource.Config) { c.LiveMode = true }).SweepPage(t.Context(), billing.Range{}); err != nil {
 		t.Errorf("with the right mode: %v", err)
 	}
 }
@@ -182,13 +182,13 @@ func TestSubscriptionOfTheOtherModeEndsTheSweep(t *testing.T) {
 func TestSweepWithVanishedCursorReadsTheRangeFromTheStart(t *testing.T) {
 	fake := serve(t, stripetest.Options{})
 	putMany(fake, 150)
-	client := connect(fake)
+	client := newClient(fake)
 	first, err := client.SweepPage(t.Context(), billing.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	rest := billing.Range{}.Rest(first)
-	fake.RemoveSubscription(rest.After)
+	fake.RemoveSubscription(rest.StartingAfter)
 	again, err := client.SweepPage(t.Context(), rest)
 	if err != nil || len(again.Subscriptions) != 100 || again.Subscriptions[0].ID != first.Subscriptions[0].ID || !again.More {
 		t.Errorf("%d subscriptions from %s, %v", len(again.Subscriptions), again.Subscriptions[0].ID, err)
