@@ -40,6 +40,6 @@ func TestSettingsMayComeFromASecret(t *testing.T) {
 	}
 	server.Close()
 	if code, a := local(t.Context(), t, environ, "--dry-run"); code != cli.ExitUsage || a.Error.Code != "configuration" {
-		t.Errorf("without an answer: exit %d, %+v", code, a.Error)
+		t.Errorf("without a response: exit %d, %+v", code, a.Error)
 	}
 }

@@ -224,15 +224,15 @@ func (c *command) listAccepted(ctx context.Context) error {
 // showAccepted writes each acceptance with what its code means. Organizations without a readable name have their id only.
 func (c *command) showAccepted(ctx context.Context, store *mysqlstore.Store, all []billing.Acceptance, now time.Time) error {
 	names := namesOf(ctx, store, all)
-	answer := accepted{Accepted: []acceptance{}}
+	response := accepted{Accepted: []acceptance{}}
 	for _, a := range all {
-		answer.Accepted = append(answer.Accepted, acceptance{a, names[a.OrgID], a.InForce(now)})
+		response.Accepted = append(response.Accepted, acceptance{a, names[a.OrgID], a.InForce(now)})
 	}
 	if c.json {
-		return json.NewEncoder(c.out).Encode(answer)
+		return json.NewEncoder(c.out).Encode(response)
 	}
 	p := output.NewPage(c.out)
-	for _, a := range answer.Accepted {
+	for _, a := range response.Accepted {
 		p.Line(0, "%s  %s", telemetry.OneLine(a.OrgID), telemetry.OneLine(a.Name))
 		p.Line(2, "%s", output.Accepted(a.Acceptance))
 		p.Line(2, "%s", adviceOn(a.Code).Means)

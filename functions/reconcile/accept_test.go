@@ -12,7 +12,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
 )
 
-// accepted runs accept with --json and returns its answer.
+// accepted runs accept with --json and returns its response.
 func (h held) accepted(args ...string) accepted {
 	h.Helper()
 	var out, errs bytes.Buffer

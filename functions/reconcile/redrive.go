@@ -328,7 +328,7 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 	return nil
 }
 
-// showMoved says what SQS has moved. With --json, everything is one answer at the end.
+// showMoved says what SQS has moved. With --json, everything is one object at the end.
 func (c *command) showMoved(r redriven) error {
 	if c.json {
 		return nil

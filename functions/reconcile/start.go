@@ -92,7 +92,7 @@ was stopped or ended incomplete, and sends what is pending again.`,
 	return cmd
 }
 
-// enqueue invokes the enumerator with the event and shows its answer, or follows the run.
+// enqueue invokes the enumerator with the event and shows its response, or follows the run.
 func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	needs := []config.Need{config.NeedEnumerator}
 	if watches {
@@ -136,7 +136,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 	})
 }
 
-// invoke waits for the enumerator's answer. It never retries: a second invocation would open a second run.
+// invoke waits for the enumerator's response. It never retries: a second invocation would open a second run.
 func (c *command) invoke(ctx context.Context, function string, e event) (result pipeline.Enumeration, err error) {
 	settings, err := awsSettings(ctx)
 	if err != nil {
@@ -163,7 +163,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	}
 	if err := json.Unmarshal(out.Payload, &result); err != nil || result.RunID == "" {
 		return result, &cli.Error{
-			Exit: cli.ExitFailed, Code: codeRefused, Err: errors.New("the answer of function " + function + " is not the enumerator's"), Hint: "check ENUMERATOR_FUNCTION",
+			Exit: cli.ExitFailed, Code: codeRefused, Err: errors.New("the response of function " + function + " is not the enumerator's"), Hint: "check ENUMERATOR_FUNCTION",
 		}
 	}
 	return result, nil
@@ -184,15 +184,15 @@ func notAwaited(ctx context.Context) error {
 // functionError is the error that the function answered with. The enumerator's own errors have their reason as type;
 // other types come from its runtime, such as a timeout.
 func functionError(function string, payload []byte) error {
-	var answer struct {
+	var response struct {
 		Message string `json:"errorMessage"`
 		Type    string `json:"errorType"`
 	}
-	if err := json.Unmarshal(payload, &answer); err != nil || answer.Message == "" {
-		answer.Message = "it failed without a message"
+	if err := json.Unmarshal(payload, &response); err != nil || response.Message == "" {
+		response.Message = "it failed without a message"
 	}
-	e := &cli.Error{Exit: cli.ExitFailed, Code: answer.Type, Err: errors.New(telemetry.OneLine(answer.Message))}
-	if strings.Trim(answer.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || answer.Type == "" || answer.Type == string(billing.ReasonInternal) {
+	e := &cli.Error{Exit: cli.ExitFailed, Code: response.Type, Err: errors.New(telemetry.OneLine(response.Message))}
+	if strings.Trim(response.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || response.Type == "" || response.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
 		e.Hint = "read its log in CloudWatch; a run that was opened continues within 15 minutes: reconcile status"
 	}
@@ -212,7 +212,7 @@ func (c *command) showStarted(result pipeline.Enumeration) error {
 	return say(c.errs, "reconcile status %s --watch follows it", result.RunID)
 }
 
-// started describes the enumerator's answer in one line.
+// started describes the enumerator's response in one line.
 func started(r pipeline.Enumeration) string {
 	switch {
 	case r.Done && r.Enqueued == 0:

@@ -52,24 +52,24 @@ func check(ctx context.Context, aws account, p plan) report {
 }
 
 func checkSubnet(ctx context.Context, aws account, subnet string, found *report) {
-	var answer struct {
+	var response struct {
 		Subnets []struct {
 			VpcID     string `json:"VpcId"`
 			Addresses int    `json:"AvailableIpAddressCount"`
 		}
 	}
-	if err := aws.call(ctx, &answer, "ec2", "describe-subnets", "--subnet-ids", subnet); err != nil {
+	if err := aws.call(ctx, &response, "ec2", "describe-subnets", "--subnet-ids", subnet); err != nil {
 		found.wrong("%v", err)
 		return
 	}
-	if len(answer.Subnets) != 1 {
+	if len(response.Subnets) != 1 {
 		found.wrong("%s does not exist: correct SUBNET_IDS", subnet)
 		return
 	}
-	if free := answer.Subnets[0].Addresses; free < minAddresses {
+	if free := response.Subnets[0].Addresses; free < minAddresses {
 		found.wrong("%s has %d addresses left, and Lambda needs some for its network interfaces: name a larger subnet in SUBNET_IDS", subnet, free)
 	}
-	to, err := defaultRoute(ctx, aws, subnet, answer.Subnets[0].VpcID)
+	to, err := defaultRoute(ctx, aws, subnet, response.Subnets[0].VpcID)
 	switch {
 	case err != nil:
 		found.wrong("%v", err)
@@ -78,7 +78,7 @@ func checkSubnet(ctx context.Context, aws account, subnet string, found *report)
 	case strings.HasPrefix(to, "igw-"):
 		found.wrong("%s is public (0.0.0.0/0 goes to %s): a Lambda function there cannot reach Stripe. Name private subnets in SUBNET_IDS", subnet, to)
 	default:
-		found.ok("%s sends 0.0.0.0/0 to %s and has %d addresses left", subnet, to, answer.Subnets[0].Addresses)
+		found.ok("%s sends 0.0.0.0/0 to %s and has %d addresses left", subnet, to, response.Subnets[0].Addresses)
 	}
 }
 
@@ -132,13 +132,13 @@ func (r rule) allowsOut(port int) bool {
 
 func checkEgress(ctx context.Context, aws account, group string, databasePort int, found *report) {
 	const https = 443
-	var answer struct{ SecurityGroupRules []rule }
-	if err := aws.call(ctx, &answer, "ec2", "describe-security-group-rules", "--filters", "Name=group-id,Values="+group); err != nil {
+	var response struct{ SecurityGroupRules []rule }
+	if err := aws.call(ctx, &response, "ec2", "describe-security-group-rules", "--filters", "Name=group-id,Values="+group); err != nil {
 		found.wrong("%v", err)
 		return
 	}
 	internet, database := false, false
-	for _, r := range answer.SecurityGroupRules {
+	for _, r := range response.SecurityGroupRules {
 		internet = internet || r.allowsOut(https) && (r.CIDR == "0.0.0.0/0" || r.PrefixList != "")
 		database = database || r.allowsOut(databasePort)
 	}
@@ -154,16 +154,16 @@ func checkEgress(ctx context.Context, aws account, group string, databasePort in
 }
 
 func checkConcurrency(ctx context.Context, aws account, p plan, found *report) {
-	var answer struct {
+	var response struct {
 		AccountLimit struct {
 			Free int `json:"UnreservedConcurrentExecutions"`
 		}
 	}
-	if err := aws.call(ctx, &answer, "lambda", "get-account-settings"); err != nil {
+	if err := aws.call(ctx, &response, "lambda", "get-account-settings"); err != nil {
 		found.wrong("%v", err)
 		return
 	}
-	free, needed := answer.AccountLimit.Free, p.workers+p.others
+	free, needed := response.AccountLimit.Free, p.workers+p.others
 	if free < needed {
 		found.wrong("the account may run %d functions at a time, and this stack needs %d (WORKER_CONCURRENCY=%d and %d others): "+
 			"request more (Service Quotas, AWS Lambda, Concurrent executions), or lower WORKER_CONCURRENCY", free, needed, p.workers, p.others)

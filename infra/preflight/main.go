@@ -50,17 +50,17 @@ func run(ctx context.Context, args []string) error {
 // cli calls AWS through its command line, which has the user's credentials.
 type cli struct{ region string }
 
-// call runs a command and decodes its answer.
+// call runs a command and decodes its response.
 func (c cli) call(ctx context.Context, into any, command ...string) error {
-	answer, err := exec.CommandContext(ctx, "aws", append(command, "--region", c.region, "--output", "json")...).Output() //nolint:gosec // G204: the commands are in this package
+	response, err := exec.CommandContext(ctx, "aws", append(command, "--region", c.region, "--output", "json")...).Output() //nolint:gosec // G204: the commands are in this package
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return fmt.Errorf("aws %s: %s", strings.Join(command[:2], " "), strings.Join(strings.Fields(string(failed.Stderr)), " "))
 	}
 	if err != nil {
 		return fmt.Errorf("this needs the AWS CLI v2: %w", err)
 	}
-	if err := json.Unmarshal(answer, into); err != nil {
-		return fmt.Errorf("the answer of aws %s cannot be read", strings.Join(command[:2], " ")) // not wrapped: the error may quote a secret
+	if err := json.Unmarshal(response, into); err != nil {
+		return fmt.Errorf("the response of aws %s cannot be read", strings.Join(command[:2], " ")) // not wrapped: the error may quote a secret
 	}
 	return nil
 }

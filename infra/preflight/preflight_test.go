@@ -18,7 +18,7 @@ type stub map[string]string
 
 func (s stub) call(_ context.Context, into any, command ...string) error {
 	key := strings.Join(command, " ")
-	for length := len(command); length > 1; length-- { // the longest prefix that has an answer
+	for length := len(command); length > 1; length-- { // the longest prefix that has a response
 		if answer, ok := s[strings.Join(command[:length], " ")]; ok {
 			if strings.HasPrefix(answer, "An error") {
 				return errors.New(answer)

@@ -210,7 +210,7 @@ func (b *Bus) request(ctx context.Context, all []billing.Announcement) ([]types.
 
 // isUnreadable reports whether the error is about the entries, not the sender.
 func isUnreadable(err error) bool {
-	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok && answer.HTTPStatusCode() == http.StatusRequestEntityTooLarge {
+	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok && response.HTTPStatusCode() == http.StatusRequestEntityTooLarge {
 		return true
 	}
 	api, ok := errors.AsType[smithy.APIError](err)

@@ -146,7 +146,7 @@ func TestUnreadableEntryIsRefusedAlone(t *testing.T) {
 
 func TestTransientFailureIsRetried(t *testing.T) {
 	for name, fault := range map[string]eventserver.Fault{
-		"an internal error": eventserver.InternalException, "throttling": eventserver.Throttled, "a lost connection": eventserver.Dropped, "a lost answer": eventserver.LostAnswer,
+		"an internal error": eventserver.InternalException, "throttling": eventserver.Throttled, "a lost connection": eventserver.Dropped, "a lost response": eventserver.LostResponse,
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)
@@ -176,7 +176,7 @@ func TestTransientFailureIsRetried(t *testing.T) {
 
 func TestFailedRequestReportsNeitherAcceptedNorRefused(t *testing.T) {
 	for name, fault := range map[string]eventserver.Fault{
-		"an internal error": eventserver.InternalException, "no permission": eventserver.AccessDenied, "a lost answer": eventserver.LostAnswer,
+		"an internal error": eventserver.InternalException, "no permission": eventserver.AccessDenied, "a lost response": eventserver.LostResponse,
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := startServer(t)

@@ -319,7 +319,7 @@ func TestSnapshotListsOrganizationsThatOnlyMetadataNames(t *testing.T) {
 		if err != nil || n != 5 || through != "f-recorded" {
 			t.Fatalf("%d through %s, %v", n, through, err)
 		}
-		for range 2 { // an answer may be lost
+		for range 2 { // a response may be lost
 			if _, through, err := f.store.ListFromSnapshot(t.Context(), leaseOf("run"), ""); through != "" || err != nil {
 				t.Fatal(through, err)
 			}

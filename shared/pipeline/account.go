@@ -65,7 +65,7 @@ func (b *batch) checkTaskAccount(ctx context.Context, t *task) error {
 }
 
 // checkRunAccount fails if the key belongs to another account than the one that the run reads. An unknown account of
-// the run or of the key passes. It asks Stripe once for each key and run; concurrent callers wait for the answer.
+// the run or of the key passes. It asks Stripe once for each key and run; concurrent callers wait for the response.
 func (r *Reconciler) checkRunAccount(ctx context.Context, run billing.Run) error {
 	if run.AccountID == "" {
 		return nil

@@ -327,7 +327,7 @@ func TestFailedAnnouncementsAreSentByTheNextTick(t *testing.T) {
 			})
 		},
 		"answers are lost": func(s *eventserver.Server) {
-			s.SetFail(func() *eventserver.Fault { return &eventserver.LostAnswer })
+			s.SetFail(func() *eventserver.Fault { return &eventserver.LostResponse })
 		},
 		"the permission is missing": func(s *eventserver.Server) {
 			s.SetFail(func() *eventserver.Fault { return &eventserver.AccessDenied })
@@ -512,7 +512,7 @@ func TestConcurrentAggregatorsLoseNoAnnouncement(t *testing.T) {
 	var fails atomic.Int64
 	server.SetFail(func() *eventserver.Fault {
 		if fails.Add(1)%5 == 0 {
-			return &eventserver.LostAnswer
+			return &eventserver.LostResponse
 		}
 		return nil
 	})

@@ -59,8 +59,8 @@ func TestEnumeratorWithShortInvocationsFinishesEventually(t *testing.T) {
 	if n := f.Count(`SELECT COUNT(*) FROM reconciliation_items WHERE outcome = 'pending'`); n != orgs {
 		t.Errorf("%d items are pending, want %d", n, orgs)
 	}
-	// If an invocation ends between the queue's answer and the cursor, the next one sends the page again. If it ends
-	// before the queue's answer, it does not count the page.
+	// If an invocation ends between the queue's response and the cursor, the next one sends the page again. If it ends
+	// before the queue's response, it does not count the page.
 	if sent < orgs-invocations*e.PageSize || sent > orgs+invocations*e.PageSize {
 		t.Errorf("the invocations counted %d messages as sent", sent)
 	}

@@ -49,7 +49,7 @@
 //     the organization, or the end of the run.
 //   - The Enumerator and the Reconciler reserve a part of their deadline: they do not start what cannot finish. The
 //     Aggregator can be cut off anywhere, and its work can be repeated.
-//   - A compare-and-set closes a run exactly once. The run is reported at most once: if the answer to the
+//   - A compare-and-set closes a run exactly once. The run is reported at most once: if the response to the
 //     compare-and-set is lost, the run's row has the summary and the log does not. A later repair amends the summary.
 //
 // Three races remain. The next run repairs their effects:
@@ -61,7 +61,7 @@
 // # What is guaranteed
 //
 // The guarantees hold if processes are killed at any moment; if messages arrive late, twice and in any order; if
-// Stripe, SQS and MySQL refuse requests, hang, cut connections and lose answers; and if the application writes at the
+// Stripe, SQS and MySQL refuse requests, hang, cut connections and lose responses; and if the application writes at the
 // same time. The fault campaign (task chaos; functions/internal/chaos) does all of this to the deployed programs. Each
 // guarantee names the check or the test that verifies it:
 //
@@ -78,11 +78,11 @@
 //     deadLettersAreTheErrors, unreadableProgressIsKept. After the faults end, a redrive leaves only the
 //     organizations in error that cannot be reconciled, and leaves their messages, with the reason, in the queue:
 //     onlyUnreconcilableAreInError, deadLettersAreExactlyTheErrors.
-//   - The client refuses an answer from Stripe that has a value of another type; it does not guess:
+//   - The client refuses a response from Stripe that has a value of another type; it does not guess:
 //     TestValueOfAnotherTypeNeverChangesTheResult in stripesource.
 //   - After the faults and the webhooks end, one more run makes the record equal to Stripe: recordsMatchStripe. No
 //     organization that pays is on the free tier: payingOrganizationsAreNotFree.
-//   - No log, answer, error, table, report, message or command line has a secret. Names with HTML run no script in the
+//   - No log, response, error, table, report, message or command line has a secret. Names with HTML run no script in the
 //     report: secretsStaySecret. Names with SQL change no row: auditReplays. Messages, events and Stripe's objects may
 //     have any content: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
 //   - A clock that jumps by up to a day can cost requests, messages, a resume by an operator, and the sweep. Without

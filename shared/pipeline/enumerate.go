@@ -413,7 +413,7 @@ func (e *Enumerator) listAndSend(ctx context.Context, run billing.Run, lease bil
 	return sent, e.markRunning(ctx, lease)
 }
 
-// markRunning also succeeds if the run is running already: the answer to an earlier try was lost.
+// markRunning also succeeds if the run is running already: the response to an earlier try was lost.
 func (e *Enumerator) markRunning(ctx context.Context, lease billing.Lease) error {
 	err := e.Retry.do(ctx, func() error { return e.Store.MarkRunning(ctx, lease) })
 	if !errors.Is(err, billing.ErrLeaseLost) {

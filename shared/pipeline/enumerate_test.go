@@ -559,7 +559,7 @@ func TestLostAnswerToMarkRunningDoesNotCountAsLostLease(t *testing.T) {
 	p := &hooks{After: func(_ context.Context, call string) error {
 		if call == "MarkRunning" && !lost {
 			lost = true
-			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
+			return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the response was lost"}
 		}
 		return nil
 	}}
@@ -745,7 +745,7 @@ func TestMissingKeysAreLoggedOncePerRun(t *testing.T) {
 }
 
 func TestFailedSendDoesNotMoveTheCursor(t *testing.T) {
-	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostAnswer} {
+	for name, fault := range map[string]sqsserver.Fault{"refused": sqsserver.AccessDenied, "answer lost": sqsserver.LostResponse} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.customersOnly(numbered(8)...)

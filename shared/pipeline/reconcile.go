@@ -243,7 +243,7 @@ func (t *task) onStopped(f *billing.Failure) Result {
 // failBatch concludes a batch whose data could not be loaded. A failure of the whole run stops the run. Any other
 // failure returns the messages, except those that were received for the last time: they become dead letters.
 func (b *batch) failBatch(ctx context.Context, tasks map[billing.Work]*task, f *billing.Failure) {
-	ctx, cancel := detached(ctx) // one timeout for all tasks: a hanging database must not use up the time for the answer
+	ctx, cancel := detached(ctx) // one timeout for all tasks: a hanging database must not use up the time for the response
 	defer cancel()
 	for _, t := range tasks {
 		if _, stopped := b.stopped.Load(t.work.RunID); stopped || t.run.Status == billing.RunStopped {
@@ -364,7 +364,7 @@ func (b *batch) reconcileOne(ctx context.Context, t *task) Result {
 	})
 	b.updateBreaker(t, err)
 	if errors.Is(err, billing.ErrAlreadyDecided) && t.sentDowngrade {
-		b.followUp(ctx, t) // our write was committed, but its answer was lost
+		b.followUp(ctx, t) // our write was committed, but its response was lost
 	}
 	if t.ambiguous != nil {
 		return Result{Disposition: Redeliver} // resolve replaces this result

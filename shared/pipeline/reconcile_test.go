@@ -562,7 +562,7 @@ func TestRequestsAreCountedOnTheRun(t *testing.T) {
 
 // --- writes between read and write ---
 
-// afterRead calls fn after Stripe has made its n-th answer and before it sends the answer.
+// afterRead calls fn after Stripe has made its n-th answer and before it sends the response.
 func (f *fixture) afterRead(n int, fn func()) {
 	f.Stripe.After(func(*http.Request) {
 		if n--; n == 0 {
@@ -986,7 +986,7 @@ func TestRegainedAccessIsRestoredIfWriteAnswerIsLost(t *testing.T) {
 		}
 		applied = true
 		reactivate() // before the retry reads Stripe
-		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the answer was lost"}
+		return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonDatabaseUnavailable, Message: "the response was lost"}
 	}})
 	f.wantResult(f.deliver(r, runID, "org-1")["org-1"], pipeline.Acknowledge, "")
 	if status := mysqltest.Value[string](t, f.DB, `SELECT status FROM subscriptions`); status != "active" {

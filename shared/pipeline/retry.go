@@ -63,7 +63,7 @@ func retryable(err error) error {
 	return err
 }
 
-// withReserve ends ctx before its deadline, if it has one, and so reserves time for the answer. The reserve is at most
+// withReserve ends ctx before its deadline, if it has one, and so reserves time for the response. The reserve is at most
 // a fifth of the remaining time.
 func withReserve(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()

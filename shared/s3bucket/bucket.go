@@ -178,12 +178,12 @@ func (r *refusal) retryable() bool {
 }
 
 func refusalOf(response *http.Response) error {
-	var answer struct {
+	var parsed struct {
 		Code, Message string
 	}
 	r := &refusal{status: response.StatusCode}
-	if err := xml.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&answer); err == nil {
-		r.code, r.message = answer.Code, answer.Message
+	if err := xml.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&parsed); err == nil {
+		r.code, r.message = parsed.Code, parsed.Message
 	}
 	return r
 }

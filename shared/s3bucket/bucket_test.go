@@ -132,7 +132,7 @@ func TestPutWritesTheWholeFileAfterRetries(t *testing.T) {
 	for name, faults := range map[string][]*s3server.Fault{
 		"at once":           nil,
 		"slow down":         {{Status: http.StatusServiceUnavailable, Code: "SlowDown"}, {Status: http.StatusInternalServerError, Code: "InternalError"}},
-		"a lost answer":     {{Lost: true}},
+		"a lost response":   {{Lost: true}},
 		"a request timeout": {{Status: http.StatusBadRequest, Code: "RequestTimeout"}},
 	} {
 		t.Run(name, func(t *testing.T) {

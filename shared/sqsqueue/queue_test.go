@@ -236,7 +236,7 @@ func TestLostResponseMayDuplicateButNotLoseMessages(t *testing.T) {
 	var lost atomic.Bool
 	l.server.SetFail(func(action string) *sqsserver.Fault {
 		if action == "SendMessageBatch" && !lost.Swap(true) {
-			return &sqsserver.LostAnswer
+			return &sqsserver.LostResponse
 		}
 		return nil
 	})

@@ -267,12 +267,12 @@ func (c *Client) list(ctx context.Context, e endpoint, path, object string, quer
 		return list{}, notJSON(body)
 	}
 	if v.Object != object || v.Data == nil || v.HasMore == nil {
-		return list{}, unavailable("Stripe's answer to %s is not a complete %s (its object is %q)", e, object, v.Object)
+		return list{}, unavailable("Stripe's response to %s is not a complete %s (its object is %q)", e, object, v.Object)
 	}
 	return v, nil
 }
 
-// object returns the object at the path. An answer that is not JSON (truncated, or a proxy's page) or is
+// object returns the object at the path. A response that is not JSON (truncated, or a proxy's page) or is
 // another kind of object counts as unavailable; unexpected values in it are an error of that object.
 func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jsontext.Value, error) {
 	body, err := c.get(ctx, e, path, nil)
@@ -286,7 +286,7 @@ func (c *Client) object(ctx context.Context, e endpoint, path, kind string) (jso
 		Object string `json:"object"`
 	}
 	if err := unmarshal(body, &v); err != nil || v.Object != kind {
-		return nil, unavailable("Stripe's answer to %s is not %s but %q", e, kind, body[:min(len(body), maxQuoted)])
+		return nil, unavailable("Stripe's response to %s is not %s but %q", e, kind, body[:min(len(body), maxQuoted)])
 	}
 	return body, nil
 }
@@ -336,10 +336,10 @@ func (c *Client) sendRenewed(ctx context.Context, e endpoint, refused, path stri
 	return c.send(ctx, key, path, query)
 }
 
-// maxAnswer is many times the size of the largest page.
-const maxAnswer = 32 << 20
+// maxResponse is many times the size of the largest page.
+const maxResponse = 32 << 20
 
-// send does what stripe-go does, except that stripe-go decodes each answer four times.
+// send does what stripe-go does, except that stripe-go decodes each response four times.
 func (c *Client) send(ctx context.Context, key, path string, query url.Values) (body jsontext.Value, err error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -353,7 +353,7 @@ func (c *Client) send(ctx context.Context, key, path string, query url.Values) (
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxResponse))
 	if err != nil {
 		return nil, err
 	}

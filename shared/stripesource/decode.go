@@ -144,7 +144,7 @@ func decodeAccount(raw jsontext.Value) (string, error) {
 		ID string `json:"id"`
 	}
 	if err := unmarshal(raw, &v); err != nil || v.ID == "" {
-		return "", unavailable("Stripe's answer to GET /v1/account has no account id")
+		return "", unavailable("Stripe's response to GET /v1/account has no account id")
 	}
 	return v.ID, nil
 }

@@ -150,14 +150,14 @@ func unreachable(err error) *billing.Failure {
 	}
 }
 
-// maxQuoted bounds the quoted part of an answer that Stripe did not send.
+// maxQuoted bounds the quoted part of a response that Stripe did not send.
 const maxQuoted = 200
 
 func notJSON(body []byte) error {
-	return unreachable(fmt.Errorf("the answer is %q", body[:min(len(body), maxText)]))
+	return unreachable(fmt.Errorf("the response is %q", body[:min(len(body), maxText)]))
 }
 
-// unavailable is an answer that contradicts itself or is not Stripe's: a later one may be right.
+// unavailable is a response that contradicts itself or is not Stripe's: a later one may be right.
 func unavailable(format string, args ...any) error {
 	return &billing.Failure{Class: billing.Unavailable, Reason: billing.ReasonStripeUnavailable, Message: oneLine(fmt.Sprintf(format, args...))}
 }

@@ -76,7 +76,7 @@ func (a aimd) cut(now time.Time) aimd {
 }
 
 // atLeastTwo returns d, or the time of two requests at the current rate if that is longer: at a low rate
-// answers are too rare to judge by d.
+// responses are too rare to judge by d.
 func (a aimd) atLeastTwo(d time.Duration) time.Duration {
 	return max(d, time.Duration(2/a.rate*float64(time.Second)))
 }
@@ -85,7 +85,7 @@ func (a aimd) atLeastTwo(d time.Duration) time.Duration {
 // more, many idle workers together would exceed Stripe's limit.
 const burst = 2
 
-// limiter is a token bucket for the requests to one endpoint. Its rate follows the answers.
+// limiter is a token bucket for the requests to one endpoint. Its rate follows the responses.
 type limiter struct {
 	now    func() time.Time
 	bucket *rate.Limiter

@@ -20,7 +20,7 @@ type Proxy struct {
 	done   []Answered
 }
 
-// Answered is a request and its answer's status.
+// Answered is a request and its response's status.
 type Answered struct {
 	URL    *url.URL
 	Status int

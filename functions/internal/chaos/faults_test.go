@@ -71,7 +71,7 @@ var faultKinds = []struct {
 	{"message that cannot be read", sendJunk},
 	{"SQS: send refused", queueFault(sqsserver.InternalError, "SendMessage", "SendMessageBatch")},
 	{"SQS: throttled", queueFault(sqsserver.Throttled, "SendMessage", "SendMessageBatch", "ChangeMessageVisibilityBatch")},
-	{"SQS: answer to a send lost", queueFault(sqsserver.LostAnswer, "SendMessage", "SendMessageBatch")},
+	{"SQS: answer to a send lost", queueFault(sqsserver.LostResponse, "SendMessage", "SendMessageBatch")},
 	{"SQS: down", queueFault(sqsserver.ServiceUnavailable, "")},
 	{"SQS: receive fails", queueFault(sqsserver.Dropped, "ReceiveMessage")},
 	{"SQS: part of a batch not sent", entryFault("SendMessageBatch")},
@@ -80,7 +80,7 @@ var faultKinds = []struct {
 
 	{"EventBridge: down", busFault(eventserver.InternalException)},
 	{"EventBridge: throttled", busFault(eventserver.Throttled)},
-	{"EventBridge: answer lost", busFault(eventserver.LostAnswer)},
+	{"EventBridge: answer lost", busFault(eventserver.LostResponse)},
 	{"EventBridge: hangs", busFault(eventserver.Hanging)},
 	{"EventBridge: events refused", refuseEvents},
 

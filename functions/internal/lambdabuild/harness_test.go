@@ -174,7 +174,7 @@ func (s *stack) function(name string, changes ...string) *runtimeapi.Function {
 	return f
 }
 
-// invoke returns the function's answer to an event, both JSON.
+// invoke returns the function's response to an event, both JSON.
 func (s *stack) invoke(f *runtimeapi.Function, event string) string {
 	s.Helper()
 	answer, err := f.Invoke(s.Context(), []byte(event))

@@ -112,7 +112,7 @@ func BenchmarkFanOut(b *testing.B) {
 	b.ReportMetric(orgs*float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }
 
-// BenchmarkInSync measures a batch of organizations that are in sync by the snapshot, from the event to the answer.
+// BenchmarkInSync measures a batch of organizations that are in sync by the snapshot, from the event to the response.
 func BenchmarkInSync(b *testing.B) {
 	p := newInProcess(b, 50, 0, stripetest.Options{}, 0)
 	runID, batch := p.enumerate(b, billing.StrategySweep)

@@ -25,7 +25,7 @@ const (
 	// stripeAllows is the fake Stripe's limit for each endpoint, in requests a second, as Stripe's. The limit of all
 	// endpoints together is four times as high. https://docs.stripe.com/rate-limits
 	stripeAllows = 25.0
-	// stripeTakes is the latency of Stripe's answers.
+	// stripeTakes is the latency of Stripe's responses.
 	stripeTakes   = 120 * time.Millisecond
 	workersAtOnce = 10
 	workBatch     = 50

@@ -24,7 +24,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/telemetry"
 )
 
-// reserve is the part of its deadline that each handler keeps for its last writes and its answer.
+// reserve is the part of its deadline that each handler keeps for its last writes and its response.
 const reserve = 15 * time.Second
 
 // lockWait is short compared with a worker's timeout: an organization that is locked for longer is tried again later.

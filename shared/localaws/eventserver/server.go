@@ -61,7 +61,7 @@ var (
 	Throttled         = Fault{Status: http.StatusBadRequest, Code: "ThrottlingException", Message: "Rate exceeded"}
 	AccessDenied      = Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: "User is not authorized to perform: events:PutEvents"}
 	Dropped           = Fault{Drop: true}
-	LostAnswer        = Fault{Drop: true, After: true}
+	LostResponse      = Fault{Drop: true, After: true}
 	Hanging           = Fault{Hang: true}
 )
 
@@ -191,7 +191,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case fault != nil && !fault.After:
-		answerFault(w, r, *fault)
+		sendFault(w, r, *fault)
 	case target == describe:
 		s.describe(w, r, fault)
 	default:
@@ -206,12 +206,12 @@ func (s *Server) putEvents(w http.ResponseWriter, r *http.Request, fault *Fault,
 		refuse(w, http.StatusBadRequest, "ValidationException", err.Error())
 		return
 	}
-	answer := s.put(entries, failEntry)
+	response := s.put(entries, failEntry)
 	if fault != nil {
-		answerFault(w, r, *fault)
+		sendFault(w, r, *fault)
 		return
 	}
-	write(w, http.StatusOK, answer)
+	write(w, http.StatusOK, response)
 }
 
 // describe handles DescribeEventBus.
@@ -224,7 +224,7 @@ func (s *Server) describe(w http.ResponseWriter, r *http.Request, fault *Fault) 
 	name := busName(in.Name)
 	switch {
 	case fault != nil:
-		answerFault(w, r, *fault)
+		sendFault(w, r, *fault)
 	case !s.has(name):
 		refuse(w, http.StatusBadRequest, "ResourceNotFoundException", "Event bus "+name+" does not exist.")
 	default:
@@ -292,13 +292,13 @@ type result struct {
 	ErrorMessage string `json:",omitempty"`
 }
 
-type answer struct {
+type response struct {
 	FailedEntryCount int
 	Entries          []result
 }
 
-func (s *Server) put(entries []Entry, failEntry func(Entry) string) answer {
-	var a answer
+func (s *Server) put(entries []Entry, failEntry func(Entry) string) response {
+	var a response
 	for _, e := range entries {
 		code := e.wrong()
 		if code == "" && failEntry != nil {
@@ -329,7 +329,7 @@ func busName(named string) string {
 	return named[strings.LastIndex(named, "/")+1:]
 }
 
-func answerFault(w http.ResponseWriter, r *http.Request, f Fault) {
+func sendFault(w http.ResponseWriter, r *http.Request, f Fault) {
 	if f.Hang {
 		_, _ = io.Copy(io.Discard, r.Body) // net/http notices a closed connection only after the body
 		<-r.Context().Done()

@@ -89,7 +89,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	i := invocation{id: id, name: plainName(r.PathValue("name")), function: function, event: event}
-	s.answer(w, r.Header.Get("X-Amz-Invocation-Type"), i) //nolint:contextcheck // an invocation outlives its caller
+	s.respond(w, r.Header.Get("X-Amz-Invocation-Type"), i) //nolint:contextcheck // an invocation outlives its caller
 }
 
 // invocation is one call of a function.
@@ -99,7 +99,7 @@ type invocation struct {
 	event    json.RawMessage
 }
 
-func (s *Server) answer(w http.ResponseWriter, kind string, i invocation) {
+func (s *Server) respond(w http.ResponseWriter, kind string, i invocation) {
 	switch kind {
 	case "", "RequestResponse":
 		done, ok := s.invoke(i)
@@ -176,11 +176,11 @@ func (i invocation) call(ctx context.Context) (r result) {
 			r = failure("Runtime.Panic", fmt.Sprint(p))
 		}
 	}()
-	answer, err := i.function(ctx, i.event)
+	response, err := i.function(ctx, i.event)
 	if err != nil {
 		return failureOf(err)
 	}
-	body, err := json.Marshal(answer)
+	body, err := json.Marshal(response)
 	if err != nil {
 		return failureOf(err)
 	}

@@ -52,7 +52,7 @@ type handlerClient struct{ http.Handler }
 
 func (c handlerClient) Do(r *http.Request) (resp *http.Response, err error) {
 	defer func() {
-		if p := recover(); p != nil { // a connection closed without an answer
+		if p := recover(); p != nil { // a connection closed without a response
 			err = fmt.Errorf("connection lost: %v", p)
 		}
 	}()

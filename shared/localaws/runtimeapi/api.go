@@ -48,11 +48,11 @@ func (p *Process) response(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "InvalidBody", err.Error())
 		return
 	}
-	p.finish(w, r.PathValue("id"), answer{payload: body})
+	p.finish(w, r.PathValue("id"), response{payload: body})
 }
 
 func (p *Process) failure(w http.ResponseWriter, r *http.Request) {
-	p.finish(w, r.PathValue("id"), answer{err: reported(r)})
+	p.finish(w, r.PathValue("id"), response{err: reported(r)})
 }
 
 func (p *Process) initFailure(w http.ResponseWriter, r *http.Request) {
@@ -72,7 +72,7 @@ func reported(r *http.Request) *Error {
 }
 
 // finish completes the current invocation, once.
-func (p *Process) finish(w http.ResponseWriter, id string, a answer) {
+func (p *Process) finish(w http.ResponseWriter, id string, a response) {
 	p.mu.Lock()
 	i := p.current
 	if i == nil || i.id != id {
@@ -82,7 +82,7 @@ func (p *Process) finish(w http.ResponseWriter, id string, a answer) {
 	}
 	p.current = nil
 	p.mu.Unlock()
-	i.answer <- a
+	i.response <- a
 	accept(w)
 }
 

@@ -42,12 +42,12 @@ func (f *Function) HandleSQS(ctx context.Context, batch events.SQSEvent) (respon
 	if err != nil {
 		return response, err
 	}
-	answer, err := f.Invoke(ctx, payload)
+	body, err := f.Invoke(ctx, payload)
 	if err != nil {
 		return response, err
 	}
-	if err := json.Unmarshal(answer, &response); err != nil {
-		return response, fmt.Errorf("function %s answered a batch with %s: %w", f.program.Name, answer, err)
+	if err := json.Unmarshal(body, &response); err != nil {
+		return response, fmt.Errorf("function %s answered a batch with %s: %w", f.program.Name, body, err)
 	}
 	return response, nil
 }

@@ -70,10 +70,10 @@ type invocation struct {
 	id       string
 	payload  []byte
 	deadline time.Time
-	answer   chan answer // buffered for one
+	response chan response // buffered for one
 }
 
-type answer struct {
+type response struct {
 	payload []byte
 	err     error
 }
@@ -182,7 +182,7 @@ func (p *Process) Alive() bool {
 // process if ctx ends.
 func (p *Process) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	i := &invocation{
-		id: uuid.NewString(), payload: payload, deadline: time.Now().Add(p.program.Timeout), answer: make(chan answer, 1),
+		id: uuid.NewString(), payload: payload, deadline: time.Now().Add(p.program.Timeout), response: make(chan response, 1),
 	}
 	timeout := time.NewTimer(p.program.Timeout)
 	defer timeout.Stop()
@@ -194,7 +194,7 @@ func (p *Process) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	select {
-	case a := <-i.answer:
+	case a := <-i.response:
 		return a.payload, a.err
 	case <-p.exited:
 		return i.last(p.ended())
@@ -210,7 +210,7 @@ func (p *Process) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 // last returns the response if there is one, else the error.
 func (i *invocation) last(err error) ([]byte, error) {
 	select {
-	case a := <-i.answer:
+	case a := <-i.response:
 		return a.payload, a.err
 	default:
 		return nil, err

@@ -145,10 +145,10 @@ func bodyOf(r *http.Request) ([]byte, error) {
 func refuse(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
-	answer := struct {
+	response := struct {
 		XMLName xml.Name `xml:"Error"`
 		Code    string
 		Message string
 	}{Code: code, Message: "refused: " + code}
-	_ = xml.NewEncoder(w).Encode(answer) // fails only if the client is gone
+	_ = xml.NewEncoder(w).Encode(response) // fails only if the client is gone
 }

@@ -20,7 +20,7 @@ var (
 	Throttled          = Fault{Status: http.StatusForbidden, Code: "RequestThrottled", Message: "Rate exceeded"}
 	AccessDenied       = Fault{Status: http.StatusForbidden, Code: "AccessDenied", Message: "Access to the resource is denied."}
 	Dropped            = Fault{Drop: true}
-	LostAnswer         = Fault{Drop: true, After: true}
+	LostResponse       = Fault{Drop: true, After: true}
 )
 
 // SetFail sets a function that returns the fault of each request, or nil. Its

@@ -13,12 +13,12 @@ import (
 // body; it then closes the connection while the response is read, and the received messages are lost until their
 // visibility timeout ends.
 func HTTPClient() *http.Client {
-	return &http.Client{Transport: wholeAnswers{&http.Transport{MaxIdleConnsPerHost: 32}}}
+	return &http.Client{Transport: wholeResponses{&http.Transport{MaxIdleConnsPerHost: 32}}}
 }
 
-type wholeAnswers struct{ *http.Transport }
+type wholeResponses struct{ *http.Transport }
 
-func (t wholeAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t wholeResponses) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := t.Transport.RoundTrip(r)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ const recreateAfter = 60 * time.Second
 
 var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
-// empty is the answer of actions that return nothing.
+// empty is the response of actions that return nothing.
 type empty struct{}
 
 func (s *Server) arn(name string) string {

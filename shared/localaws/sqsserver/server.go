@@ -180,12 +180,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	fault := s.requestFault(name)
 	if fault != nil && !fault.After {
-		answerFault(w, fault)
+		sendFault(w, fault)
 		return
 	}
 	out, err := do(s, request{ctx: r.Context(), base: s.baseURL(r)}, body)
 	if fault != nil {
-		answerFault(w, fault)
+		sendFault(w, fault)
 		return
 	}
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *Server) baseURL(r *http.Request) string {
 	return "http://" + r.Host
 }
 
-func answerFault(w http.ResponseWriter, f *Fault) {
+func sendFault(w http.ResponseWriter, f *Fault) {
 	if f.Drop {
 		panic(http.ErrAbortHandler) // closes the connection without a response
 	}

@@ -202,7 +202,7 @@ func TestFaultsReachTheSDK(t *testing.T) {
 		{"throttled", sqsserver.Throttled, "RequestThrottled", 0},
 		{"access denied", sqsserver.AccessDenied, "AccessDenied", 0},
 		{"dropped connection", sqsserver.Dropped, "", 0},
-		{"lost answer", sqsserver.LostAnswer, "", 1},
+		{"lost response", sqsserver.LostResponse, "", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := start(t)

@@ -85,8 +85,8 @@ func errBadKey(key string) *apiError {
 	return newError(http.StatusUnauthorized, "", "Invalid API Key provided: "+redact(key))
 }
 
-// answer returns the error as a response. That of a refused key has no link to the log.
-func (e *apiError) answer(requestID string) *answer {
+// response returns the error as a response. That of a refused key has no link to the log.
+func (e *apiError) response(requestID string) *response {
 	if e.status != http.StatusUnauthorized {
 		e.RequestLogURL = "https://dashboard.stripe.com/test/logs/" + requestID
 	}
@@ -94,7 +94,7 @@ func (e *apiError) answer(requestID string) *answer {
 	if err != nil {
 		panic("stripetest: " + err.Error())
 	}
-	a := &answer{status: e.status, body: body, header: http.Header{}}
+	a := &response{status: e.status, body: body, header: http.Header{}}
 	if e.reason != "" {
 		a.header.Set("Stripe-Rate-Limited-Reason", e.reason)
 	}

@@ -104,7 +104,7 @@ func (f *Fault) err(key, account string, endpoint Endpoint) *apiError {
 }
 
 // apply changes the correct response into that of the fault.
-func (f *Fault) apply(a *answer) {
+func (f *Fault) apply(a *response) {
 	a.truncated = f.Kind == TruncatedBody
 	if f.Kind == NotJSON {
 		a.status = http.StatusOK

@@ -46,7 +46,7 @@ func fullServer(t *testing.T) *stripetest.Server {
 
 // unlikeStripeGo has the reasons why fields of stripe-go are not served.
 var unlikeStripeGo = map[string]string{
-	".items.data[].deleted":                "only in the answer to a deletion",
+	".items.data[].deleted":                "only in the response to a deletion",
 	".items.data[].price.deleted":          "only of deleted ones",
 	".items.data[].plan.deleted":           "only of deleted ones",
 	".items.data[].price.currency_options": "only when expanded",

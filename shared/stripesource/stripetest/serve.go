@@ -23,8 +23,8 @@ type call struct {
 	before, after func(*http.Request)
 }
 
-// An answer is a response before it is sent.
-type answer struct {
+// A response is not sent yet.
+type response struct {
 	status    int
 	header    http.Header
 	body      []byte
@@ -98,7 +98,7 @@ func (s *Server) admit(c *call) (*Fault, *apiError) {
 // reply makes the response, waits for the latency, and sends it.
 func (s *Server) reply(ctx context.Context, w http.ResponseWriter, c *call, fault *Fault, refusal *apiError) {
 	runHook(c.before, c.Request)
-	a := s.makeAnswer(c, refusal)
+	a := s.makeResponse(c, refusal)
 	if fault != nil {
 		fault.apply(a)
 	}
@@ -141,15 +141,15 @@ func (s *Server) countThrottled(status int) {
 	s.counts.Throttled++
 }
 
-func (s *Server) makeAnswer(c *call, refusal *apiError) *answer {
+func (s *Server) makeResponse(c *call, refusal *apiError) *response {
 	var body []byte
 	if refusal == nil {
 		body, refusal = s.body(c)
 	}
 	if refusal != nil {
-		return refusal.answer(c.id)
+		return refusal.response(c.id)
 	}
-	return &answer{status: http.StatusOK, header: http.Header{}, body: body}
+	return &response{status: http.StatusOK, header: http.Header{}, body: body}
 }
 
 // body returns the object or list that the call asks for.
@@ -277,7 +277,7 @@ func pathID(path, prefix string) (string, bool) {
 	return id, ok && id != "" && !strings.Contains(id, "/")
 }
 
-func (a *answer) send(w http.ResponseWriter, requestID string) {
+func (a *response) send(w http.ResponseWriter, requestID string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-cache, no-store")
