@@ -110,15 +110,15 @@ func queueAlarms(c stackConfig, q queues) []alarm {
 	return []alarm{
 		{
 			id: "DeadLetters", name: "dead-letters", means: "Organizations could not be reconciled",
-			do: "look at the reasons, repair the cause, then redrive", metric: queueMetric(q.deadLetter, visible),
+			do: "look at the reasons, fix the cause, then redrive", metric: queueMetric(q.deadLetter, visible),
 		},
 		{
 			id: "ResultsDeadLetters", name: "results-dead-letters", means: "Progress messages could not be handled",
-			do: "repair the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
+			do: "fix the aggregator, then move them back", metric: queueMetric(q.resultsDeadLetter, visible),
 		},
 		{
 			id: "FailedInvocations", name: "failed-invocations", means: "A scheduled run failed for a day, or a schedule or a digest could not be delivered",
-			do: "read the message, repair the cause, start the run by hand", metric: queueMetric(q.failed, visible),
+			do: "read the message, fix the cause, start the run by hand", metric: queueMetric(q.failed, visible),
 		},
 		{
 			id: "WorkAge", name: "work-age", means: "Organizations have waited longer than a quarter of a run's deadline",
@@ -144,7 +144,7 @@ func runAlarms(c stackConfig) []alarm {
 		},
 		{
 			id: "RunStopped", name: "run-stopped", means: "A run was stopped, because the key, the account or the database is wrong, or by a person",
-			do: "repair the cause, then resume the run", metric: c.runMetric(telemetry.MetricRunStopped),
+			do: "fix the cause, then resume the run", metric: c.runMetric(telemetry.MetricRunStopped),
 		},
 		{
 			id: "RunWithheld", name: "run-withheld", means: "A run reached its limit of downgrades and withheld the rest",

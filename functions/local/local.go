@@ -165,7 +165,7 @@ func (s session) show(ctx context.Context, o options, summary billing.Summary, o
 // noteResume says how to continue a run with pending organizations: its queue ends with this process.
 func (s session) noteResume(summary billing.Summary) {
 	if summary.Pending > 0 {
-		s.progress.Note("%s", summary.Command("repair the cause, then continue it: local --resume RUN", ""))
+		s.progress.Note("%s", summary.Command("fix the cause, then continue it: local --resume RUN", ""))
 	}
 }
 

@@ -133,7 +133,7 @@ func (s Summary) ExplainStatus() (means, command string) {
 	case RunSuspect:
 		means = "Nothing was found where the last run found something. Check the database and the Stripe account before you trust it."
 	case RunStopped:
-		means, command = "Something about the whole run is wrong. Repair it, then resume; organizations without an outcome wait.", "reconcile start --resume RUN"
+		means, command = "Something about the whole run is wrong. Fix it, then resume; organizations without an outcome wait.", "reconcile start --resume RUN"
 		if s.StatusReason == ReasonStoppedByOperator {
 			means = "Somebody stopped it; the reason says why. Organizations without an outcome wait until it is resumed."
 		}

@@ -43,7 +43,7 @@ func (d DriftByCause) Missed() []MissedWebhooks {
 		{
 			d.Pending, "webhooks that were not delivered",
 			"Some endpoint has not taken the event: it fails, or Stripe has not got to it yet.",
-			"In the Stripe dashboard (Developers, Webhooks) see what the endpoint answers, repair it, and send the events again.",
+			"In the Stripe dashboard (Developers, Webhooks) see what the endpoint answers, fix it, and send the events again.",
 		},
 		{
 			d.NotPending, "webhooks that were not handled",

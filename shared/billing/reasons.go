@@ -214,7 +214,7 @@ var allAdvice = []Advice{
 	{
 		string(ReasonChangedConcurrently), ConcernPassing,
 		"Somebody changed the organization each time it was about to be written.",
-		"Nothing to repair: try again.", thenRedrive,
+		"Nothing to fix: try again.", thenRedrive,
 	},
 	{
 		string(ReasonOutOfTime), ConcernPassing,

@@ -463,7 +463,7 @@ func (b *batch) stop(ctx context.Context, t *task, f *billing.Failure) Result {
 	}
 	b.stopped.Store(t.work.RunID, true)
 	if stopped {
-		b.Log.ErrorContext(ctx, "the run is stopped; repair the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
+		b.Log.ErrorContext(ctx, "the run is stopped; fix the cause, then resume it", telemetry.KeyRunID, t.work.RunID,
 			telemetry.KeyReason, f.Reason, telemetry.KeyError, f.Error())
 	}
 	return t.onStopped(f)
