@@ -51,7 +51,7 @@ recorded with the run.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&e.DryRun, "dry-run", false, "plan and record only; write nothing to the application's tables")
-	f.BoolVar(&e.AllowDowngrade, "allow-downgrade", false, "lower this organization even if another run withholds it")
+	f.BoolVar(&e.AllowDowngrade, "allow-downgrade", false, "lower its access even if another run withholds that change")
 	f.BoolVar(&watches, "watch", false, "wait for the run, then print what changed")
 	f.BoolVar(&explains, "explain", false, "show both sides, what governs and why, and the plan; write nothing")
 	return cmd

@@ -50,7 +50,7 @@ func (c *command) redrive(ctx context.Context) *cobra.Command {
 		Short: "Move the dead-letter queue back to the work queue",
 		Long: `Moves every message of the dead-letter queue back to the work queue, so that the workers try
 those organizations again. Fix the cause first: a message that fails again returns to the
-dead-letter queue. Withheld organizations need reconcile approve first.
+dead-letter queue. Withheld changes need reconcile approve first.
 
 --watch shows the progress. If the database can be reached, it also waits for the outcomes and
 prints the amended summary of each run.`,

@@ -31,7 +31,7 @@ type event struct {
 	Strategy string    `json:"strategy,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Resume   string    `json:"resume,omitempty"`
-	// AllowDowngrade lowers the organization even if another run withholds that.
+	// AllowDowngrade lowers the organization's access even if another run withholds that change.
 	AllowDowngrade bool   `json:"allowDowngrade,omitempty"`
 	By             string `json:"by"` // the caller
 }

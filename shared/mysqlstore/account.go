@@ -11,10 +11,10 @@ func (s *Store) EnsureAccount(ctx context.Context, runID, account string) (kept 
 	if err == nil {
 		err = s.db.QueryRowContext(ctx, `SELECT account_id FROM reconciliation_accounts WHERE run_id = ?`, runID).Scan(&kept)
 	}
-	return kept, failure(err, "record the Stripe account of run "+runID)
+	return kept, failure(err, "store the Stripe account of run "+runID)
 }
 
-// setAccount records the Stripe account that the run reads from now on; "" deletes the record.
+// setAccount stores the Stripe account that the run reads from now on; "" deletes it.
 func setAccount(ctx context.Context, e execer, runID, account string) error {
 	if account == "" {
 		_, err := e.ExecContext(ctx, `DELETE FROM reconciliation_accounts WHERE run_id = ?`, runID)

@@ -30,7 +30,7 @@ func (s *Store) AcquireArchiveLease(ctx context.Context, l billing.Lease, now ti
 	return ok, failure(err, "acquire the archive lease of run "+l.RunID)
 }
 
-// ReleaseArchiveLease ends the lease and records the revision of the summary that the reports show, 0 if none
+// ReleaseArchiveLease ends the lease and stores the revision of the summary that the reports show, 0 if none
 // were written.
 func (s *Store) ReleaseArchiveLease(ctx context.Context, l billing.Lease, revision int) error {
 	_, err := s.db.ExecContext(ctx, `UPDATE reconciliation_archives SET lease_owner = '', lease_expires_at = NULL, revision = GREATEST(revision, ?)

@@ -91,7 +91,7 @@ func (s *Store) Items(ctx context.Context, work []billing.Work) (map[billing.Wor
 	return items, nil
 }
 
-// Decide records an outcome that changes nothing in the application's tables. countDowngrade is for dry runs:
+// Decide stores an outcome that changes nothing in the application's tables. countDowngrade is for dry runs:
 // what they would lower is counted, without a limit.
 func (s *Store) Decide(ctx context.Context, item billing.Item, countDowngrade bool, now time.Time) error {
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
@@ -107,7 +107,7 @@ func (s *Store) Decide(ctx context.Context, item billing.Item, countDowngrade bo
 	return itemFailure(err, item)
 }
 
-// decide records the outcome of an item that is pending or in error.
+// decide stores the outcome of an item that is pending or in error.
 func decide(ctx context.Context, tx *sql.Tx, i billing.Item, now time.Time) error {
 	return setOutcome(ctx, tx, i, now, `outcome IN ('pending','error')`)
 }
@@ -151,5 +151,5 @@ func keptSubscription(i billing.Item) string {
 }
 
 func itemFailure(err error, i billing.Item) error {
-	return failure(err, "record the outcome of organization "+i.OrgID+" in run "+i.RunID)
+	return failure(err, "store the outcome of organization "+i.OrgID+" in run "+i.RunID)
 }

@@ -257,7 +257,7 @@ func (s *Store) SaveOrphans(ctx context.Context, l billing.Lease, first []billin
 		_, err := tx.ExecContext(ctx, `UPDATE reconciliation_sweeps SET orphans = ?, orphans_total = ? WHERE run_id = ?`, string(text), total, l.RunID)
 		return err
 	})
-	return failure(err, "record the orphans of run "+l.RunID)
+	return failure(err, "store the orphans of run "+l.RunID)
 }
 
 // Orphans returns the first orphans of the run's sweep and how many there are.

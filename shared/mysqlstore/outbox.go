@@ -17,7 +17,7 @@ var announcementNamespace = uuid.MustParse("0c0d9ac4-3f57-4b0c-8f3e-6d3cf1e0a4b1
 
 const announceSetting = "announce"
 
-// SetEventBus records the bus on which the functions of this database announce, for other programs that work on
+// SetEventBus stores the bus on which the functions of this database announce, for other programs that work on
 // it; "" means none.
 func (s *Store) SetEventBus(ctx context.Context, bus string) error {
 	stmt, args := `DELETE FROM reconciliation_settings WHERE name = ?`, []any{announceSetting}
@@ -25,7 +25,7 @@ func (s *Store) SetEventBus(ctx context.Context, bus string) error {
 		stmt, args = `INSERT INTO reconciliation_settings (name, content) VALUES (?, ?) ON DUPLICATE KEY UPDATE content = VALUES(content)`, append(args, bus)
 	}
 	_, err := s.db.ExecContext(ctx, stmt, args...)
-	return failure(err, "record the event bus")
+	return failure(err, "store the event bus")
 }
 
 // EventBus returns the recorded bus, "" if there is none, and the origin of this store's announcements.

@@ -239,7 +239,7 @@ func (s *Store) CountItems(ctx context.Context, runID string) (int, error) {
 	return n, failure(err, "count the organizations of run "+runID)
 }
 
-// FinishListing records that every organization is listed, their number, and the downgrade limit, unless a
+// FinishListing stores that every organization is listed, their number, and the downgrade limit, unless a
 // limit was approved meanwhile.
 func (s *Store) FinishListing(ctx context.Context, l billing.Lease, total, downgradeLimit int) error {
 	err := updateLeased(ctx, s.db, l, `listed = TRUE, total = ?, downgrade_limit = CASE WHEN strategy = ? THEN ? ELSE
@@ -255,13 +255,13 @@ func (s *Store) PendingAfter(ctx context.Context, runID, after string, limit int
 	return ids, failure(err, "list the pending organizations of run "+runID)
 }
 
-// MarkSent records that the queue has accepted the messages of all organizations up to through.
+// MarkSent stores that the queue has accepted the messages of all organizations up to through.
 func (s *Store) MarkSent(ctx context.Context, l billing.Lease, through string) error {
 	err := updateLeased(ctx, s.db, l, `sent_through = ?, lease_expires_at = ?`, through, l.End)
-	return failure(err, "record the messages sent of run "+l.RunID)
+	return failure(err, "store the messages sent of run "+l.RunID)
 }
 
-// MarkRunning records that all messages are sent, and releases the lease.
+// MarkRunning stores that all messages are sent, and releases the lease.
 func (s *Store) MarkRunning(ctx context.Context, l billing.Lease) error {
 	err := updateLeased(ctx, s.db, l, `status = ?, lease_owner = '', lease_expires_at = NULL`, billing.RunRunning)
 	return failure(err, "mark run "+l.RunID+" as running")

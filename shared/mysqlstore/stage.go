@@ -20,7 +20,7 @@ func (s *Store) EnsureStage(ctx context.Context, stage string) (kept string, err
 		}
 	}
 	if err != nil {
-		return "", failure(err, "record the stage of the database")
+		return "", failure(err, "store the stage of the database")
 	}
 	return kept, nil
 }

@@ -71,7 +71,7 @@ func (s *Store) SaveSweepPage(ctx context.Context, l billing.Lease, of billing.R
 	return failure(err, "save a page of the sweep of run "+l.RunID)
 }
 
-// FinishSweep records how the sweep ended. It fails to record it as complete while a range remains.
+// FinishSweep stores how the sweep ended. It fails if the sweep is said to be complete while a range remains.
 func (s *Store) FinishSweep(ctx context.Context, l billing.Lease, state billing.SweepState) error {
 	err := s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
 		remaining, err := selectStrings(ctx, tx, `SELECT run_id FROM reconciliation_ranges WHERE run_id = ? LIMIT 1`, l.RunID)
@@ -110,7 +110,7 @@ type inSyncOutcome struct {
 	warnings       sql.NullString
 }
 
-// DecideInSync records the outcomes of items that the run's snapshot shows to be in sync, in one transaction,
+// DecideInSync stores the outcomes of items that the run's snapshot shows to be in sync, in one transaction,
 // and returns how many it recorded: not those decided meanwhile, and none if the run was closed or swept again
 // after sweptFrom, because the snapshot may have been read while it was being deleted.
 func (s *Store) DecideInSync(ctx context.Context, runID string, sweptFrom time.Time, items []billing.Item, now time.Time) (int, error) {
@@ -144,7 +144,7 @@ func (s *Store) DecideInSync(ctx context.Context, runID string, sweptFrom time.T
 		return nil
 	})
 	if err != nil {
-		return 0, failure(err, "record the outcomes of run "+runID)
+		return 0, failure(err, "store the outcomes of run "+runID)
 	}
 	return int(decided), nil
 }

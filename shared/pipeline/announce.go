@@ -149,7 +149,7 @@ func (a *Aggregator) postpone(ctx context.Context, id, reason string, wait time.
 	return a.Store.PostponeAnnouncement(ctx, id, reason, a.now().Add(wait))
 }
 
-// announceAll is the step of the tick that announces. If this is the deployed aggregator, it also records the event bus
+// announceAll is the step of the tick that announces. If this is the deployed aggregator, it also stores the event bus
 // of the database. It reports how many announcements wait, and for how long.
 func (a *Aggregator) announceAll(ctx context.Context, _ *Tick) error {
 	if a.Deployed {

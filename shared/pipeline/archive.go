@@ -79,7 +79,7 @@ func (a *Aggregator) logUnarchived(ctx context.Context, runID string, err error)
 	}
 }
 
-// archive writes the reports of the run from its present items, unless another process has the lease. It records the
+// archive writes the reports of the run from its present items, unless another process has the lease. It stores the
 // revision that the run had before the items were read, so a later amendment is archived again.
 func (a *Aggregator) archive(ctx context.Context, runID string) error {
 	now := a.now()

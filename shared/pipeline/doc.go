@@ -35,7 +35,7 @@
 //     its summary is the same whenever it is made.
 //   - A snapshot is complete or does not exist. It can only decide that an organization is in sync. It is valid for
 //     two hours, only in its own run, only while the run is open, and only for organizations that no worker tried
-//     before. The statement that records the decision checks that the run was not closed or swept again. Every write
+//     before. The statement that stores the decision checks that the run was not closed or swept again. Every write
 //     follows a fresh read.
 //   - A catch-up fixes its event window when it opens. The window starts shortly before the end of the last window that
 //     was fully listed, so that the two overlap. It starts earlier if a catch-up was stopped and no run covered its
@@ -72,8 +72,8 @@
 //   - No write replaces a value that changed after the worker read it. Every recorded change was made, and every change
 //     made is recorded: auditReplays and noStaleWrites. TestNoInterleavingLosesANewerState in this package
 //     interleaves the calls of two workers in random orders.
-//   - No run lowers more organizations than its limit allows, and no run withholds a repair below its limit:
-//     downgradeLimitHolds. The limit follows MAX_DOWNGRADES: limitsFollowTheSetting.
+//   - No run lowers the access of more organizations than its limit allows, and no run withholds a repair below its
+//     limit: downgradeLimitHolds. The limit follows MAX_DOWNGRADES: limitsFollowTheSetting.
 //   - The dead-letter queues have every error of a run that writes, and every message that cannot be read:
 //     deadLettersAreTheErrors, unreadableProgressIsKept. After the faults end, a redrive leaves only the
 //     organizations in error that cannot be reconciled, and leaves their messages, with the reason, in the queue:
@@ -82,9 +82,9 @@
 //     TestValueOfAnotherTypeNeverChangesTheResult in stripesource.
 //   - After the faults and the webhooks end, one more run makes the record equal to Stripe: recordsMatchStripe. No
 //     organization that pays is on the free tier: payingOrganizationsAreNotFree.
-//   - No log, response, error, table, report, message or command line has a secret. Names with HTML run no script in the
-//     report: secretsStaySecret. Names with SQL change no row: auditReplays. Messages, events and Stripe's objects may
-//     have any content: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
+//   - No log, response, error, table, report, message or command line has a secret. Names with HTML run no script in
+//     the report: secretsStaySecret. Names with SQL change no row: auditReplays. Messages, events and Stripe's objects
+//     may have any content: FuzzDecodeWork in sqsqueue, FuzzEnumeratorEvent in handler, FuzzDecode in stripesource.
 //   - A clock that jumps by up to a day can cost requests, messages, a resume by an operator, and the sweep. Without
 //     the sweep, a run does not find organizations that only metadata names. The jump costs nothing else:
 //     TestClockJumpsLoseNothing in this package. A clock that is years ahead does not delete the history:

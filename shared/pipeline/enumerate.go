@@ -21,7 +21,7 @@ type Request struct {
 	OrgID        string    // only this organization; "" for all
 	DryRun       bool
 	Strategy     billing.Strategy
-	// AllowDowngrade permits lowering the only organization even if another run withholds that.
+	// AllowDowngrade permits to lower the organization's access even if another run withholds that change.
 	AllowDowngrade bool
 	By             string    // who started the run
 	Since          time.Time // the start of a catch-up; zero means the end of the previous one
@@ -221,7 +221,7 @@ func (e *Enumerator) checkAccount(ctx context.Context) (string, error) {
 	return retry(ctx, e.Retry, func() (string, error) { return CheckAccount(ctx, e.Stripe, e.AccountID, ", nothing was started") })
 }
 
-// ensureAccount records the run's Stripe account. It fails if the run has recorded another one.
+// ensureAccount stores the run's Stripe account. It fails if the run has another one.
 func (e *Enumerator) ensureAccount(ctx context.Context, run billing.Run, account string) error {
 	if account == "" || account == run.AccountID {
 		return nil

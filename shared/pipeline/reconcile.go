@@ -388,7 +388,7 @@ func (b *batch) recovered(ctx context.Context, t *task, panicked any, err error)
 	}
 }
 
-// conclude returns what happens to the message after a failure. If the organization ends in error, conclude records the
+// conclude returns what happens to the message after a failure. If the organization ends in error, conclude stores the
 // failure. It has its own timeout, because ctx may have expired.
 func (b *batch) conclude(ctx context.Context, t *task, f *billing.Failure, plan billing.Plan) Result {
 	ctx, cancel := detached(ctx)

@@ -119,7 +119,7 @@ func (b *batch) decideFromSnapshot(ctx context.Context, todo []*task) (rest []*t
 }
 
 // inSync returns the organization's item if the snapshot shows it to be in sync. If the rules panic, it returns false:
-// [batch.reconcileOne] meets the panic again and records it.
+// [batch.reconcileOne] meets the panic again and stores it as an error.
 func (b *batch) inSync(t *task) (item billing.Item, ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -152,7 +152,7 @@ func (b *batch) undecided(ctx context.Context, tasks []*task) []*task {
 	})
 }
 
-// decideInSync records the items and reports whether all of them were recorded.
+// decideInSync stores the items' outcomes and reports whether all of them were stored.
 func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billing.Item) bool {
 	run := settled[0].run
 	n, err := retry(ctx, b.Retry, func() (int, error) { return b.Store.DecideInSync(ctx, run.ID, *run.SweptFrom, items, b.now()) })

@@ -110,7 +110,7 @@ func (l *limiter) wait(ctx context.Context) error {
 	return l.bucket.Wait(ctx)
 }
 
-// throttled records a 429.
+// throttled lowers the rate after a 429.
 func (l *limiter) throttled() { l.adapt(true) }
 
 func (l *limiter) adapt(throttled bool) {

@@ -45,7 +45,7 @@ type enumeratorEvent struct {
 	Strategy     billing.Strategy `json:"strategy"`
 	Since        time.Time        `json:"since"`
 	Resume       resume           `json:"resume"`
-	// AllowDowngrade lets the run lower the organization although another run withholds that.
+	// AllowDowngrade lets the run lower the organization's access although another run withholds that change.
 	AllowDowngrade bool   `json:"allowDowngrade"`
 	By             string `json:"by"` // stored with the run
 }
@@ -182,8 +182,8 @@ func (e enumeratorEvent) checkCatchUp(now time.Time) error {
 	}
 }
 
-// decodeStrictly decodes one JSON object without unknown keys. It refuses null in place of the object, which would decode
-// as {}, and as the value of a key.
+// decodeStrictly decodes one JSON object without unknown keys. It refuses null in place of the object, which would
+// decode as {}, and as the value of a key.
 func decodeStrictly(raw json.RawMessage, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
 		return errors.New("it is not a JSON object")

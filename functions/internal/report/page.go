@@ -271,7 +271,7 @@ func decided(s billing.Summary) string {
 		all = append(all, "Asked for by "+s.By+".")
 	}
 	if s.AllowDowngrade {
-		all = append(all, "It may lower the organization even if another run withholds that.")
+		all = append(all, "It may lower the organization's access even if another run withholds that change.")
 	}
 	if a := s.Approval; a != nil {
 		all = append(all, "Approved: "+billing.Count(a.Limit, "downgrade")+" in all, by "+a.By+", "+moment(a.At)+".")
