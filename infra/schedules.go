@@ -52,7 +52,7 @@ func schedules(c stackConfig, f functions, q queues) []schedule {
 			target: q.scheduled.QueueArn(), maxAge: 6 * time.Hour, retries: maxRetries,
 		},
 		{
-			id: "ResumeTick", name: resumeTick, description: "Continues runs whose listing was interrupted",
+			id: "ResumeTick", name: resumeTick, description: "Continues runs whose enumeration was interrupted",
 			expression: rate(tickInterval), payload: `{"resume":true}`, target: f.enumerator.FunctionArn(), maxAge: tickInterval, retries: 3,
 		},
 		{

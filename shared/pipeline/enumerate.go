@@ -25,7 +25,7 @@ type Request struct {
 	AllowDowngrade bool
 	By             string    // who started the run
 	Since          time.Time // the start of a catch-up; zero means the end of the previous one
-	ResumeAll      bool      // continue every run that an enumerator left
+	ResumeAll      bool      // continue every run whose enumeration was interrupted
 	ResumeRun      string    // continue this run, or reopen it and send the pending messages again
 	ContinueRun    string    // continue this run if it is still enumerating
 }

@@ -45,7 +45,7 @@ func (h Aggregator) Invoke(ctx context.Context, raw json.RawMessage) (any, error
 	return response, err
 }
 
-// Handle handles the event.
+// Handle does what the event asks for and returns its response.
 func (h Aggregator) Handle(ctx context.Context, raw json.RawMessage) (any, error) {
 	var e aggregatorEvent
 	if err := decodeStrictly(raw, &e); err != nil {

@@ -28,7 +28,7 @@ import (
 //	dryRun          true or false
 //	strategy        "sweep", "retrieve" or "events"; with orgId it is always "retrieve"
 //	since           an RFC 3339 time, where a catch-up begins; only with strategy "events", not with resume
-//	resume          true (every run that is still enumerating; no other key but "by") or the id of a run
+//	resume          true (every run whose enumeration was interrupted; no other key but "by") or the id of a run
 //	allowDowngrade  true or false; only with orgId
 //	by              who asks; kept with a new run
 //
@@ -47,27 +47,27 @@ type enumeratorEvent struct {
 	Resume       resume           `json:"resume"`
 	// AllowDowngrade lets the run lower the organization's access although another run withholds that change.
 	AllowDowngrade bool   `json:"allowDowngrade"`
-	By             string `json:"by"` // stored with the run
+	By             string `json:"by"` // who starts the run; stored with it
 }
 
 type orgID string
 
 func (o *orgID) UnmarshalJSON(b []byte) error {
-	*o = "" // the key may occur twice
+	*o = "" // the key may be repeated
 	if err := json.Unmarshal(b, (*string)(o)); err != nil || strings.TrimSpace(string(*o)) == "" {
 		return errors.New(`"orgId" must be the id of an organization; leave it out for all`)
 	}
 	return nil
 }
 
-// resume is true (every run that is still enumerating) or the id of a run.
+// resume is true (every run whose enumeration was interrupted) or the id of a run.
 type resume struct {
 	all bool
 	run string
 }
 
 func (r *resume) UnmarshalJSON(b []byte) error {
-	*r = resume{} // the key may occur twice
+	*r = resume{} // the key may be repeated
 	if json.Unmarshal(b, &r.all) == nil && r.all {
 		return nil
 	}
@@ -77,8 +77,8 @@ func (r *resume) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Invoke is the Lambda handler. Its error has the reason as its type, so that the invoker can tell an unknown
-// organization from a refused key.
+// Invoke is the Lambda handler. It returns the reason as Lambda's errorType, so that the invoker can tell an
+// unknown organization from an invalid event, for example.
 func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	result, err := h.Handle(ctx, raw)
 	logError(ctx, h.Enumerator.Log, err)
@@ -88,7 +88,7 @@ func (h Enumerator) Invoke(ctx context.Context, raw json.RawMessage) (pipeline.E
 	return result, nil
 }
 
-// Handle handles the event.
+// Handle takes the event, or an SQS batch of messages that have it as body.
 func (h Enumerator) Handle(ctx context.Context, raw json.RawMessage) (pipeline.Enumeration, error) {
 	var batch struct {
 		Records records `json:"Records"`
