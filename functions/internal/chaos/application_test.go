@@ -68,7 +68,7 @@ func (a *application) live(ctx context.Context) {
 
 // drain handles the remaining events: Stripe delivers an event until the endpoint accepts it.
 func (a *application) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
 	defer cancel()
 	for a.webhook(ctx, false) {
 		if !pause(ctx, time.Millisecond) {

@@ -101,7 +101,7 @@ func playRound(t *testing.T, s *server, seed uint64, total map[string]int, prepa
 	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		random := mathrand.New(mathrand.NewPCG(seed, 0))
 		with, plan := drawSettings(random), drawPlan(random)
-		if !with.Late {
+		if !with.FaultsAwaitBatch {
 			plan = append(plan, partialSends(random))
 		}
 		r := newRound(t, s, seed, with)
@@ -165,7 +165,7 @@ func (r *round) outcome() string {
 // play plays the three phases of the round.
 func (r *round) play(ctx context.Context, plan []plannedFault) error {
 	pumping, stop := context.WithCancel(ctx)
-	sources := r.pump(pumping)
+	sources := r.runEventSources(pumping)
 	defer func() {
 		stop()
 		sources.Wait()
@@ -294,14 +294,14 @@ func (r *round) runWithoutFaults(ctx context.Context) error {
 	if !s.runs[secondRun].swept {
 		err = errors.Join(err, errors.New("the run without faults has no complete sweep"))
 	}
-	inStripe, listErr := r.inStripe(ctx)
+	inStripe, listErr := r.stripeSubscriptions(ctx)
 	return errors.Join(err, listErr, everyOrganizationHasAnOutcome(s), nothingIsPending(s), totalsAddUp(s), downgradeLimitHolds(s), deadLettersAreExactlyTheErrors(s),
 		onlyUnreconcilableAreInError(s), auditReplays(s), announcementsAreTheRepairs(s), noStaleWrites(s), payingOrganizationsAreNotFree(s, inStripe), r.recordsMatchStripe(ctx))
 }
 
 // awaitRun returns when the run exists.
 func (r *round) awaitRun(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
 	defer cancel()
 	for n := 0; n == 0; {
 		err := r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE id = ?`, id).Scan(&n)

@@ -47,7 +47,7 @@ var faultKinds = []struct {
 		r.killBusy(ctx, f, &r.working, r.deployment().workers...)
 	}},
 	{"enumerator killed", func(ctx context.Context, r *round, f fault) {
-		r.killBusy(ctx, f, &r.invoking, r.deployment().enumerator)
+		r.killBusy(ctx, f, &r.enumerating, r.deployment().enumerator)
 	}},
 	{"aggregator killed", func(ctx context.Context, r *round, f fault) {
 		r.killBusy(ctx, f, &r.aggregating, r.deployment().aggregator)
@@ -56,17 +56,17 @@ var faultKinds = []struct {
 	{"process killed at a COMMIT", killAtCommit},
 	{"process killed at a COMMIT", killAtCommit},
 	{"leases end", func(ctx context.Context, r *round, _ fault) { r.endLeases(ctx) }},
-	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.invoke(ctx, r.deployment().enumerator, r.startEvent()) }},
+	{"schedule delivered again", func(ctx context.Context, r *round, _ fault) { r.enumerate(ctx, r.startEvent()) }},
 	{"run over one organization beside it", func(ctx context.Context, r *round, f fault) { r.startOne(ctx, f.severity) }},
 	{"dry run beside it", func(ctx context.Context, r *round, _ fault) {
-		r.invoke(ctx, r.deployment().enumerator, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
+		r.enumerate(ctx, `{"dryRun":true,"strategy":"retrieve","scheduledFor":"`+dryRun+`"}`)
 	}},
 
 	{"message duplicated", duplicateSome},
 	{"batches held and shuffled", func(ctx context.Context, r *round, f fault) {
-		r.held.Store(int64(50*time.Millisecond + time.Duration(f.severity*float64(500*time.Millisecond))))
+		r.maxBatchDelay.Store(int64(50*time.Millisecond + time.Duration(f.severity*float64(500*time.Millisecond))))
 		pause(ctx, f.duration)
-		r.held.Store(0)
+		r.maxBatchDelay.Store(0)
 	}},
 	{"message that cannot be read", sendJunk},
 	{"SQS: send refused", queueFault(sqsserver.InternalError, "SendMessage", "SendMessageBatch")},
@@ -102,7 +102,7 @@ var faultKinds = []struct {
 	{"Stripe: slow", func(ctx context.Context, r *round, f fault) {
 		r.stripe.SetLatency(time.Duration(f.severity * float64(400*time.Millisecond)))
 		pause(ctx, f.duration)
-		r.stripe.SetLatency(stripeTakes)
+		r.stripe.SetLatency(stripeLatency)
 	}},
 	{"Stripe: key refused", func(ctx context.Context, r *round, f fault) {
 		defer r.stripe.AddFault(stripetest.Fault{Kind: stripetest.Unauthorized, Times: 1, OnFailure: r.hitCounter(f)})()
@@ -131,15 +131,15 @@ var faultKinds = []struct {
 	}},
 	{"database: restarted", func(ctx context.Context, r *round, _ fault) { r.note(r.server.restart(ctx)) }},
 	{"database: read-only", func(ctx context.Context, r *round, f fault) {
-		r.global(ctx, "read_only", 1)
+		r.setGlobal(ctx, "read_only", 1)
 		pause(ctx, f.duration)
-		r.global(ctx, "read_only", 0)
+		r.setGlobal(ctx, "read_only", 0)
 	}},
 	{"database: no connection left", func(ctx context.Context, r *round, f fault) {
-		r.global(ctx, "max_connections", 10) // the least that the server allows
+		r.setGlobal(ctx, "max_connections", 10) // the least that the server allows
 		r.proxy.cutAll()
 		pause(ctx, f.duration)
-		r.global(ctx, "max_connections", 200)
+		r.setGlobal(ctx, "max_connections", 200)
 	}},
 	{"database: rows locked", func(ctx context.Context, r *round, f fault) {
 		r.lock(ctx, f, 100*time.Millisecond, "organizations", "subscriptions")
@@ -230,7 +230,7 @@ func (r *round) killBusy(ctx context.Context, f fault, busy *atomic.Int32, funct
 	}
 	pause(ctx, time.Duration(f.severity*float64(20*time.Millisecond))) // so that the invocation is in the middle
 	atWork := busy.Load() > 0
-	if r.kill(r.share(), functions...) && atWork {
+	if r.kill(r.randomFraction(), functions...) && atWork {
 		r.count("  at work: " + f.kind)
 	}
 }
@@ -254,7 +254,7 @@ func killAtStripe(ctx context.Context, r *round, f fault) {
 	kills.Store(1 + int32(3*f.severity))
 	defer r.atStripe.add(func() {
 		if takeOne(&kills) {
-			r.kill(r.share(), r.deployment().workers...)
+			r.kill(r.randomFraction(), r.deployment().workers...)
 		}
 	})()
 	pause(ctx, f.duration)
@@ -265,7 +265,7 @@ func killAtCommit(ctx context.Context, r *round, f fault) {
 	kills.Store(1 + int32(3*f.severity))
 	defer r.proxy.beforeCommits.add(func() {
 		if takeOne(&kills) {
-			r.kill(r.share(), r.deployment().all()...)
+			r.kill(r.randomFraction(), r.deployment().all()...)
 		}
 	})()
 	pause(ctx, f.duration)
@@ -330,7 +330,7 @@ func (r *round) mangled(body string) string {
 // startOne starts a run over one organization.
 func (r *round) startOne(ctx context.Context, severity float64) {
 	org := r.population.subscriptions[int(severity*float64(len(r.population.subscriptions)))].org
-	r.invoke(ctx, r.deployment().enumerator, `{"orgId":"`+org+`"}`)
+	r.enumerate(ctx, `{"orgId":"`+org+`"}`)
 }
 
 // lock locks many rows of the tables as the application, one table after the other, again and again until the fault is

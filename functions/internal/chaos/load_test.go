@@ -146,16 +146,16 @@ func (r *round) pumpAndChangeStripe(t *testing.T) (fullBatches *atomic.Int32, en
 		if len(batch.Records) == loadBatch {
 			fullBatches.Add(1)
 		}
-		return r.work(ctx, batch)
+		return r.handleWork(ctx, batch)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	problems := make(chan error, 2)
 	for _, source := range []*lambdasource.Source{
 		{Queue: r.urls.work, Handler: work, MaxConcurrency: loadWorkers, BatchSize: loadBatch, BatchWindow: time.Second},
-		{Queue: r.urls.results, Handler: r.aggregate},
+		{Queue: r.urls.results, Handler: r.handleProgress},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, discard()
+		source.Client, source.Timeout, source.Log = r.queues, relaxedTimeout, discard()
 		all.Go(func() { problems <- source.Run(ctx) })
 	}
 	all.Go(func() { r.app.live(ctx) })
@@ -173,7 +173,7 @@ func (r *round) pumpAndChangeStripe(t *testing.T) (fullBatches *atomic.Int32, en
 func (r *round) loadRun(t *testing.T, number int) {
 	t.Helper()
 	strategies := billing.Strategies()
-	if !r.invoke(t.Context(), r.deployment().enumerator, `{"strategy":"`+string(strategies[number%len(strategies)])+`"}`) {
+	if !r.enumerate(t.Context(), `{"strategy":"`+string(strategies[number%len(strategies)])+`"}`) {
 		t.Fatalf("run %d does not start:\n%.5000s", number, r.printed.String())
 	}
 	if err := r.awaitQuiet(t.Context()); err != nil {
@@ -280,7 +280,7 @@ func (r *round) goroutines(t *testing.T, p *runtimeapi.Process) int {
 	if err := syscall.Kill(p.PID(), syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); p.Alive(); {
+	for deadline := time.Now().Add(phaseTimeout); p.Alive(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d does not end", p.PID())
 		}

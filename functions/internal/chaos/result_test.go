@@ -56,7 +56,7 @@ type result struct {
 type budget struct{ used, limit int }
 
 func (r *round) readResult(ctx context.Context) (result, error) {
-	s := result{population: r.population, runs: map[string]runRow{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, announced: r.announced(), mixed: r.mixed}
+	s := result{population: r.population, runs: map[string]runRow{}, items: map[billing.Work]billing.Item{}, before: r.before, versions: r.app.versions, junk: r.junk, resultsJunk: r.resultsJunk, announced: r.announced(), mixed: r.withOldVersion}
 	if err := s.downgrades.UnmarshalText([]byte(r.Downgrades)); err != nil {
 		return s, err
 	}

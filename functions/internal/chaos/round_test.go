@@ -47,40 +47,42 @@ const (
 	// functionTimeout is an invocation's timeout during the faults. The visibility timeout may be shorter, so that a
 	// message is delivered again while its worker has it.
 	functionTimeout = 3 * time.Second
-	// quietTimeout is an invocation's timeout after the faults: a busy machine must not look like a fault.
-	quietTimeout = 30 * time.Second
-	stripeTakes  = 4 * time.Millisecond
-	// patience is how long a phase after the faults may take. It takes a second or two, or a minute if a message has to
+	// relaxedTimeout is an invocation's timeout after the faults: a busy machine must not look like a fault. The event
+	// sources have it during the faults too, when a function ends sooner by its own timeout.
+	relaxedTimeout = 30 * time.Second
+	stripeLatency  = 4 * time.Millisecond
+	// phaseTimeout is how long a phase after the faults may take. It takes a second or two, or a minute if a message has to
 	// be delivered again.
-	patience  = 3 * time.Minute
-	tickEvery = 250 * time.Millisecond
+	phaseTimeout = 3 * time.Minute
+	tickInterval = 250 * time.Millisecond
 )
 
 // settings are drawn for each round.
 type settings struct {
-	Orgs       int
-	Workers    int
-	Batch      int
-	MaxReceive int
-	Visibility int // seconds of the queues' clock
-	RPS        int
-	Downgrades string
-	Strategy   billing.Strategy
-	Late       bool // the faults begin with the first batch
+	Orgs             int
+	Workers          int
+	Batch            int
+	MaxReceive       int
+	Visibility       int // in seconds of the fake SQS's clock, which runs fast
+	RPS              int
+	Downgrades       string
+	Strategy         billing.Strategy
+	FaultsAwaitBatch bool // the faults begin when a worker has the first batch
 }
 
 func drawSettings(random *rand.Rand) settings {
 	return settings{
 		Orgs: 60 + random.IntN(40), Workers: 2 + random.IntN(3), Batch: 1 + random.IntN(10),
 		MaxReceive: []int{1, 2, 3, 12}[random.IntN(4)], Visibility: 20 + random.IntN(30), RPS: 40 + random.IntN(60),
-		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve}[random.IntN(2)], Late: random.IntN(2) == 0,
+		Downgrades: []string{"100%", "100%", "3", "0"}[random.IntN(4)], Strategy: []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve}[random.IntN(2)], FaultsAwaitBatch: random.IntN(2) == 0,
 	}
 }
 
 // queueURLs are the URLs of a round's queues.
 type queueURLs struct{ work, results, deadLetter, resultsDeadLetter string }
 
-// round is one round. It shares only the database server and the programs with others.
+// round is one test of the campaign, with its own database, fake Stripe, queues, bus and processes. It shares only the
+// database server and the programs with other rounds.
 type round struct {
 	testing.TB
 	settings
@@ -101,24 +103,25 @@ type round struct {
 	printed    runtimeapi.OutputBuffer
 
 	deployed atomic.Pointer[deployment]
-	// How many invocations run.
-	invoking, working, aggregating atomic.Int32
+	// How many invocations run of the enumerator, of workers and of the aggregator for batches. The aggregator's ticks are
+	// not counted: they end before the next look at these numbers.
+	enumerating, working, aggregating atomic.Int32
 
-	faultsOver atomic.Bool   // the faults are over
-	held       atomic.Int64  // nanoseconds; batches are held back for up to this time
-	atStripe   hooks[func()] // called at each request to Stripe
-	cleanups   []func() error
-	phases     []time.Duration // how long each phase took
+	faultsOver    atomic.Bool   // the faults are over
+	maxBatchDelay atomic.Int64  // nanoseconds; batches are held back for up to this time
+	atStripe      hooks[func()] // called at each request to Stripe
+	cleanups      []func() error
+	phases        []time.Duration // how long each phase took
 	// The faults of requests and of single entries of batches.
-	failRequest hooks[func(action string) *sqsserver.Fault]
-	failEntry   hooks[func(sqsserver.Entry) *sqsserver.Fault]
-	failBus     hooks[func() *eventserver.Fault]
-	failEvent   hooks[func(eventserver.Entry) string]
-	mixed       bool     // programs of a version without announcements take part
-	waited      []string // what the round waited for after the faults
+	failRequest    hooks[func(action string) *sqsserver.Fault]
+	failEntry      hooks[func(sqsserver.Entry) *sqsserver.Fault]
+	failBus        hooks[func() *eventserver.Fault]
+	failEvent      hooks[func(eventserver.Entry) string]
+	withOldVersion bool     // some functions are of a version without announcements
+	waited         []string // what the round waited for after the faults
 
 	mu       sync.Mutex
-	random   *rand.Rand // for what the faults draw while the round runs
+	random   *rand.Rand // for what the faults draw while the round runs; guarded by mu
 	counts   map[string]int
 	messages []string // ids of the messages that workers received
 	problems []error
@@ -139,11 +142,10 @@ func (d *deployment) all() []*runtimeapi.Function {
 
 func (r *round) deployment() *deployment { return r.deployed.Load() }
 
-// newRound builds a round.
-func newRound(t testing.TB, s *server, seed uint64, with settings) *round {
+func newRound(t testing.TB, s *server, seed uint64, drawn settings) *round {
 	t.Helper()
 	r := &round{
-		TB: t, settings: with, server: s, random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}, junk: map[string]bool{}, resultsJunk: map[string]bool{},
+		TB: t, settings: drawn, server: s, random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{}, junk: map[string]bool{}, resultsJunk: map[string]bool{},
 	}
 	t.Cleanup(r.close)
 	if err := r.build(t.Context(), seed); err != nil {
@@ -163,7 +165,7 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	}
 	r.store = mysqlstore.New(r.db)
 	r.cleanups = append(r.cleanups, r.db.Close)
-	if r.stripe, err = stripetest.Start(stripetest.Options{Seed: seed, Latency: stripeTakes, Key: "sk_test_" + cryptoText()}); err != nil {
+	if r.stripe, err = stripetest.Start(stripetest.Options{Seed: seed, Latency: stripeLatency, Key: "sk_test_" + cryptoText()}); err != nil {
 		return err
 	}
 	r.cleanups = append(r.cleanups, r.stripe.Close)
@@ -177,8 +179,8 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 	if err := appschema.Create(ctx, r.db); err != nil {
 		return err
 	}
-	r.global(ctx, "read_only", 0) // an earlier round may have left it set
-	r.global(ctx, "max_connections", 200)
+	r.setGlobal(ctx, "read_only", 0) // an earlier round may have left it set
+	r.setGlobal(ctx, "max_connections", 200)
 	r.population, err = populate(ctx, r.db, r.stripe, demo.Options{Orgs: r.Orgs, Drift: 0.6, Seed: seed, Now: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
@@ -198,7 +200,7 @@ func (r *round) build(ctx context.Context, seed uint64) (err error) {
 		return err
 	}
 	r.cleanups = append(r.cleanups, appDB.Close)
-	inStripe, err := r.inStripe(ctx)
+	inStripe, err := r.stripeSubscriptions(ctx)
 	if err != nil {
 		return err
 	}
@@ -276,7 +278,7 @@ func (r *round) function(name string, changes ...string) *runtimeapi.Function {
 func (r *round) functionAt(path, name string, changes ...string) *runtimeapi.Function {
 	timeout := functionTimeout
 	if r.faultsOver.Load() {
-		timeout = quietTimeout
+		timeout = relaxedTimeout
 	}
 	f := runtimeapi.New(runtimeapi.Program{Path: path, Name: name, Environ: r.environ(changes), Timeout: timeout, Output: &r.printed})
 	r.mu.Lock()
@@ -305,28 +307,28 @@ func (r *round) environ(changes []string) []string {
 	return all
 }
 
-// pump feeds the workers and the aggregator until ctx ends.
-func (r *round) pump(ctx context.Context) *sync.WaitGroup {
+// runEventSources gives the messages of the queues to the workers and the aggregator until ctx ends.
+func (r *round) runEventSources(ctx context.Context) *sync.WaitGroup {
 	var sources sync.WaitGroup
 	for _, source := range []*lambdasource.Source{
-		{Queue: r.urls.work, Handler: r.work, MaxConcurrency: r.Workers, BatchSize: r.Batch},
-		{Queue: r.urls.results, Handler: r.aggregate},
+		{Queue: r.urls.work, Handler: r.handleWork, MaxConcurrency: r.Workers, BatchSize: r.Batch},
+		{Queue: r.urls.results, Handler: r.handleProgress},
 	} {
-		source.Client, source.Timeout, source.Log = r.queues, quietTimeout, discard() // the processes write their own logs
+		source.Client, source.Timeout, source.Log = r.queues, relaxedTimeout, discard() // the processes write their own logs
 		sources.Go(func() { r.note(source.Run(ctx)) })
 	}
 	return &sources
 }
 
-// work gives a batch to a worker, possibly late and in another order.
-func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
+// handleWork gives a batch to a worker, possibly late and in another order.
+func (r *round) handleWork(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 	r.mu.Lock()
 	for _, m := range batch.Records {
 		r.messages = append(r.messages, m.MessageId)
 	}
 	wait := time.Duration(0)
-	if held := r.held.Load(); held > 0 {
-		wait = time.Duration(r.random.Int64N(held))
+	if longest := r.maxBatchDelay.Load(); longest > 0 {
+		wait = time.Duration(r.random.Int64N(longest))
 		r.random.Shuffle(len(batch.Records), func(i, j int) { batch.Records[i], batch.Records[j] = batch.Records[j], batch.Records[i] })
 	}
 	workers := r.deployment().workers
@@ -336,65 +338,68 @@ func (r *round) work(ctx context.Context, batch events.SQSEvent) (events.SQSEven
 	defer r.working.Add(-1)
 	pause(ctx, wait)
 	response, err := worker.HandleSQS(ctx, batch)
-	r.answered(nil, err)
+	r.printResponse(nil, err)
 	return response, err
 }
 
-func (r *round) aggregate(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
+func (r *round) handleProgress(ctx context.Context, batch events.SQSEvent) (events.SQSEventResponse, error) {
 	r.aggregating.Add(1)
 	defer r.aggregating.Add(-1)
 	response, err := r.deployment().aggregator.HandleSQS(ctx, batch)
-	r.answered(nil, err)
+	r.printResponse(nil, err)
 	return response, err
 }
 
-// answered records a function's answer, because it must contain no secret either.
-func (r *round) answered(answer []byte, err error) {
-	_, _ = fmt.Fprintf(&r.printed, "answered %.10000s %v\n", answer, err) // never fails
+// printResponse adds a function's response to the output in which secrets are looked for at the end.
+func (r *round) printResponse(response []byte, err error) {
+	_, _ = fmt.Fprintf(&r.printed, "response %.10000s %v\n", response, err) // never fails
 }
 
-// tick does what the schedules do until ctx ends. It delivers the event start until the function answers, starts
-// catch-ups (again and again during the faults, and once after them), and sends the ticks. After the faults it also
-// resumes stopped runs, as an operator does.
+// tick does what the schedules do until ctx ends. If start is not empty, it invokes the enumerator with it until that
+// succeeds, and starts catch-ups: at each turn during the faults, and once after them. It sends both ticks at each turn.
+// After the faults it also resumes stopped runs, as an operator does.
 func (r *round) tick(ctx context.Context, start string) {
 	started, caughtUp := start == "", false
-	for wait := time.Duration(0); pause(ctx, wait); wait = tickEvery {
+	for wait := time.Duration(0); pause(ctx, wait); wait = tickInterval {
 		if faultsOver := r.faultsOver.Load(); start != "" && (!faultsOver || !caughtUp) {
 			caughtUp = r.catchUp(ctx) && faultsOver
 		}
 		if r.faultsOver.Load() {
 			r.resumeStopped(ctx)
 			r.endPauses(ctx)
-			if r.invoking.Load() == 0 {
+			if r.enumerating.Load() == 0 {
 				r.endLeases(ctx)
 			}
 		}
 		if !started {
-			started = r.invoke(ctx, r.deployment().enumerator, start)
+			started = r.enumerate(ctx, start)
 		}
-		r.invoke(ctx, r.deployment().enumerator, `{"resume":true}`)
+		r.enumerate(ctx, `{"resume":true}`)
 		r.invoke(ctx, r.deployment().aggregator, `{"tick":true}`)
 	}
 }
 
-// catchUp starts a catch-up, and reports whether the function answered.
+// catchUp starts a catch-up, and reports whether the invocation succeeded.
 func (r *round) catchUp(ctx context.Context) bool {
 	r.count("  catch-ups started")
-	return r.invoke(ctx, r.deployment().enumerator, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
+	return r.enumerate(ctx, `{"scheduledFor":"`+time.Now().UTC().Format(time.RFC3339)+`","strategy":"events"}`)
 }
 
 func (r *round) startEvent() string {
 	return `{"scheduledFor":"` + firstRun + `","strategy":"` + string(r.Strategy) + `"}`
 }
 
-// invoke sends the event to the function, and reports whether the function answered. During faults it may not.
+// enumerate invokes the deployed enumerator.
+func (r *round) enumerate(ctx context.Context, event string) bool {
+	r.enumerating.Add(1)
+	defer r.enumerating.Add(-1)
+	return r.invoke(ctx, r.deployment().enumerator, event)
+}
+
+// invoke reports whether the invocation succeeded. During faults it may not.
 func (r *round) invoke(ctx context.Context, f *runtimeapi.Function, event string) bool {
-	if f == r.deployment().enumerator {
-		r.invoking.Add(1)
-		defer r.invoking.Add(-1)
-	}
-	answer, err := f.Invoke(ctx, []byte(event))
-	r.answered(answer, err)
+	response, err := f.Invoke(ctx, []byte(event))
+	r.printResponse(response, err)
 	return err == nil
 }
 
@@ -416,14 +421,14 @@ func (r *round) resumeStopped(ctx context.Context) {
 	}
 	for _, id := range stopped {
 		r.count("  stopped runs resumed")
-		r.invoke(ctx, r.deployment().enumerator, `{"resume":"`+id+`"}`)
+		r.enumerate(ctx, `{"resume":"`+id+`"}`)
 	}
 }
 
 // injectFaults injects the plan's faults and returns when the last one is over.
 func (r *round) injectFaults(ctx context.Context, plan []plannedFault) {
-	if r.Late {
-		waiting, cancel := context.WithTimeout(ctx, patience)
+	if r.FaultsAwaitBatch {
+		waiting, cancel := context.WithTimeout(ctx, phaseTimeout)
 		defer cancel()
 		for r.working.Load() == 0 && pause(waiting, time.Millisecond) {
 		}
@@ -443,7 +448,7 @@ func (r *round) injectFaults(ctx context.Context, plan []plannedFault) {
 
 // endFaults ends the remaining faults, and lets the webhook handle the remaining events.
 func (r *round) endFaults(ctx context.Context) error {
-	r.stripe.SetLatency(stripeTakes)
+	r.stripe.SetLatency(stripeLatency)
 	r.proxy.loseCommits.Store(0)
 	r.proxy.loseAnswers.Store(0)
 	r.mu.Lock()
@@ -457,8 +462,8 @@ func (r *round) endFaults(ctx context.Context) error {
 	return r.app.drain(ctx)
 }
 
-// restoreLimits sets timeouts and receive counts as in AWS. During the faults a message may be received only once; from
-// here on a temporary failure must not end in an error.
+// restoreLimits sets the timeouts and receive counts that the system has in AWS. During the faults a message may be
+// received only once; from here on a temporary failure must not end in an error.
 func (r *round) restoreLimits(ctx context.Context) error {
 	arn, err := r.queueARN(ctx, r.urls.deadLetter)
 	if err != nil {
@@ -481,7 +486,7 @@ func (r *round) restoreLimits(ctx context.Context) error {
 // awaitQuiet returns when the queues are empty, no invocation runs and no run is open.
 func (r *round) awaitQuiet(ctx context.Context) error {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
 	defer cancel()
 	for {
 		why, err := r.busy(ctx)
@@ -508,14 +513,14 @@ func (r *round) busy(ctx context.Context) (why string, err error) {
 			return fmt.Sprintf("%d messages in queue %s", depth.All(), queue.name), nil
 		}
 	}
-	if r.invoking.Load()+r.working.Load()+r.aggregating.Load() > 0 {
+	if r.enumerating.Load()+r.working.Load()+r.aggregating.Load() > 0 {
 		return "an invocation runs", nil
 	}
 	open := 0
 	err = r.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM reconciliation_runs WHERE status IN ('enumerating','stopped') OR (status = 'running'
 		AND NOT EXISTS (SELECT 1 FROM reconciliation_items i WHERE i.run_key = reconciliation_runs.run_key AND i.outcome = 'pending'))`).Scan(&open)
 	if err == nil && open > 0 {
-		why = fmt.Sprintf("%d runs to send, to resume or to close", open)
+		why = fmt.Sprintf("%d runs to enumerate, resume or close", open)
 	}
 	if err == nil && why == "" {
 		waiting := 0
@@ -546,7 +551,7 @@ func (r *round) redrive(ctx context.Context) error {
 	}
 }
 
-// peek returns a queue's messages and leaves them there.
+// peek returns a queue's messages and leaves them there. It raises their receive counts.
 func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 	var all []types.Message
 	for {
@@ -571,8 +576,8 @@ func (r *round) peek(ctx context.Context, url string) ([]types.Message, error) {
 	return all, nil
 }
 
-// inStripe returns all subscriptions in Stripe.
-func (r *round) inStripe(ctx context.Context) ([]billing.Subscription, error) {
+// stripeSubscriptions returns all subscriptions in Stripe.
+func (r *round) stripeSubscriptions(ctx context.Context) ([]billing.Subscription, error) {
 	client, rest := r.stripeClient(), billing.Range{}
 	var all []billing.Subscription
 	for {
@@ -606,8 +611,8 @@ func (r *round) explain(ctx context.Context, org string) (pipeline.Explanation, 
 	return reader.Explain(ctx, org)
 }
 
-// global sets a variable of the server. It tries again while the server restarts.
-func (r *round) global(ctx context.Context, name string, value int) {
+// setGlobal sets a variable of the server. It tries again while the server restarts.
+func (r *round) setGlobal(ctx context.Context, name string, value int) {
 	ctx = context.WithoutCancel(ctx)
 	for range 200 {
 		if _, err := r.server.admin.ExecContext(ctx, `SET GLOBAL `+name+` = `+strconv.Itoa(value)); err == nil {
@@ -636,14 +641,14 @@ func (r *round) count(event string) {
 // hitCounter returns a function that counts a request that the fault hit.
 func (r *round) hitCounter(f fault) func() { return func() { r.count("  requests hit by " + f.kind) } }
 
-// share draws a random number from 0 to 1.
-func (r *round) share() float64 {
+// randomFraction draws a random number from 0 to below 1.
+func (r *round) randomFraction() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.random.Float64()
 }
 
-func (r *round) chance(p float64) bool { return r.share() < p }
+func (r *round) chance(p float64) bool { return r.randomFraction() < p }
 
 func (r *round) someMessage() string {
 	r.mu.Lock()

@@ -97,7 +97,7 @@ func (r *round) deployLater(t *testing.T, folder string) []plannedFault {
 	}
 	p.Kill()
 	now := r.deployment()
-	r.mixed = true
+	r.withOldVersion = true
 	r.deployed.Store(old)
 	deploy := func(ctx context.Context, r *round, _ fault) {
 		if n, err := r.newTables(ctx); err == nil && n > 0 {
