@@ -76,7 +76,11 @@ func readSettings(ctx context.Context, o options, environ map[string]string) (_ 
 	if o.demo.only {
 		return environ, nil
 	}
-	if environ, err = cli.WithDotEnv(environ); err != nil {
+	var needs []config.Need // without these settings, it is a demonstration
+	if cli.SetInDotEnv("DB_HOST") || cli.SetInDotEnv("STRIPE_SECRET_KEY") {
+		needs = []config.Need{config.NeedDatabase, config.NeedStripe}
+	}
+	if environ, err = cli.WithDotEnv(environ, needs...); err != nil {
 		return nil, err
 	}
 	return wiring.Environment(ctx, environ)

@@ -11,6 +11,7 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
+	"github.com/pixell-global/subscription-reconciliation/shared/config"
 )
 
 func main() { cli.Main(realMain) }
@@ -54,7 +55,7 @@ other way.`,
 		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") { // help and completion
 			return nil
 		}
-		return c.readSettings(ctx)
+		return c.readSettings(ctx, needsOf(cmd))
 	}
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "results as JSON on standard output")
 	root.AddCommand(c.start(ctx))
@@ -116,11 +117,26 @@ func refuseOtherTopics(root *cobra.Command) {
 }
 
 // readSettings adds the settings of .env and of the secret to the environment.
-func (c *command) readSettings(ctx context.Context) (err error) {
-	if c.environ, err = cli.WithDotEnv(c.environ); err == nil {
+func (c *command) readSettings(ctx context.Context, needs []config.Need) (err error) {
+	if c.environ, err = cli.WithDotEnv(c.environ, needs...); err == nil {
 		c.environ, err = wiring.Environment(ctx, c.environ)
 	}
 	return err
+}
+
+// needsOf returns what the command needs whatever its flags are.
+func needsOf(cmd *cobra.Command) []config.Need {
+	explains, _ := cmd.Flags().GetBool("explain") // false if the command has no such flag
+	switch {
+	case explains:
+		return []config.Need{config.NeedDatabase, config.NeedStripe}
+	case cmd.Name() == "start", cmd.Name() == "org":
+		return []config.Need{config.NeedEnumerator}
+	case cmd.Name() == "redrive":
+		return []config.Need{config.NeedWorkQueue, config.NeedDeadLetterQueue}
+	default:
+		return []config.Need{config.NeedDatabase}
+	}
 }
 
 // knownCommand refuses arguments of the root command: they are unknown commands.

@@ -257,9 +257,9 @@ func TestValuesAreCheckedByTheirRule(t *testing.T) {
 		{"STRIPE_PRICE_ID_PRO", "price_a price_b", "has white space or an unusual character in entry 1"},
 		{"STRIPE_PRODUCT_ID_FREE", "prod_a,prod_a", ok},
 		{"STRIPE_PRODUCT_ID_PRO", "prod_a,,price_b", "has a price id as entry 3"},
-		{"STRIPE_PRICE_ID_GOLD", "price_a", "is of no tier in TIERS"},
+		{"STRIPE_PRICE_ID_GOLD", "price_a", "is of no tier in TIERS (free, starter, pro, max)"},
 		{"STRIPE_PRICE_ID_GOLD", " ", ok},
-		{"STRIPE_PRODUCT_ID_", "prod_a", "is of no tier in TIERS"},
+		{"STRIPE_PRODUCT_ID_", "prod_a", "is of no tier in TIERS (free, starter, pro, max)"},
 		{"TIERS", " none , Gold_2 ", ok},
 		{"TIERS", "free", "has only one entry"},
 		{"TIERS", "free,pro,Free", "has an entry 3 that repeats an earlier name, ignoring case"},
@@ -359,7 +359,7 @@ func TestTiersDefineTheLists(t *testing.T) {
 		"TIERS": "none,gold", "STRIPE_PRICE_ID_PRO": "price_a", "STRIPE_PRODUCT_ID_GOLD": "prod_a", "STRIPE_PRODUCT_ID_NONE": "prod_a", "DEFAULT_TIER": "none",
 	})
 	if diff := cmp.Diff(map[string]string{
-		"STRIPE_PRICE_ID_PRO": "is of no tier in TIERS", "STRIPE_PRODUCT_ID_GOLD": "has as entry 1 a product id of STRIPE_PRODUCT_ID_NONE",
+		"STRIPE_PRICE_ID_PRO": "is of no tier in TIERS (none, gold)", "STRIPE_PRODUCT_ID_GOLD": "has as entry 1 a product id of STRIPE_PRODUCT_ID_NONE",
 		"DEFAULT_TIER": "is none, which would take paid access from every customer whose price is not configured",
 	}, wrong); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -30,8 +30,8 @@ func Environ(entries []string) map[string]string {
 // environment wins, even an empty one. The file may be missing. Only the command lines read such a file.
 //
 // A malformed line, a name that is there twice and a name that nothing reads (AWS_* is for the SDK) are
-// problems of an *Error, which then also has the problems that Load finds.
-func ReadDotEnv(path string, environ map[string]string) (map[string]string, error) {
+// problems of an *Error, which then also has the problems that Load finds for these needs.
+func ReadDotEnv(path string, environ map[string]string, needs ...Need) (map[string]string, error) {
 	file, problems, err := parse(path)
 	if err != nil {
 		return nil, err
@@ -49,10 +49,15 @@ func ReadDotEnv(path string, environ map[string]string) (map[string]string, erro
 	if len(problems) == 0 {
 		return merged, nil
 	}
-	_, err = Load(merged)
+	if SecretName(merged) != "" {
+		needs = nil // the secret may have what is not set
+	}
+	_, err = Load(merged, needs...)
 	if invalid, ok := errors.AsType[*Error](err); ok {
 		for _, p := range file.Locate(invalid, environ).Problems {
-			isReported := slices.ContainsFunc(problems, func(q Problem) bool { return q.Variable == p.Variable })
+			isReported := slices.ContainsFunc(problems, func(q Problem) bool {
+				return q.Variable == p.Variable || strings.HasPrefix(q.Remedy, p.Variable+" instead") // misspelled
+			})
 			needsTiers := IsTierList(p.Variable) || p.Variable == defaultTierVariable
 			if !isReported && (!needsTiers || !tiersInSecret) {
 				problems = append(problems, p)

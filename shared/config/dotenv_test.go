@@ -109,7 +109,7 @@ func TestAllProblemsOfDotEnvAreReportedTogether(t *testing.T) {
 		"line 7 of .env is malformed",
 		"a variable is set in lines 8 and 9 of .env",
 		"DB_NAM in line 6 of .env is unknown",
-		"STRIPE_PRICE_ID_GOLD in line 10 of .env is of no tier in TIERS",
+		"STRIPE_PRICE_ID_GOLD in line 10 of .env is of no tier in TIERS (free, starter, pro, max)",
 		"a variable in line 9 of .env is unknown",
 		"DB_PORT is not valid (line 2 of .env)",
 		"DB_PASSWORD is still the placeholder of the example (line 5 of .env)",
@@ -117,6 +117,29 @@ func TestAllProblemsOfDotEnvAreReportedTogether(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestMissingVariablesOfANeedAreReportedWithTheOtherProblemsOfDotEnv(t *testing.T) {
+	for content, want := range map[string][]string{
+		"DB_HSOT=x\nDB_USER=x\nDB_PASSWORD=x\nDB_NAME=\nSTRIPE_MODE=loud\n": {
+			"DB_HSOT in line 1 of .env is unknown", "DB_NAME is not set (line 4 of .env)", "STRIPE_MODE is not valid (line 5 of .env)",
+		},
+		"DB_HSOT=x\nDB_NAME=\nSECRET_NAME=x\n": {"DB_HSOT in line 1 of .env is unknown"},
+	} {
+		t.Chdir(filepath.Dir(writeFile(t, content)))
+		_, err := config.ReadDotEnv(".env", nil, config.NeedDatabase)
+		problems, ok := errors.AsType[*config.Error](err)
+		if !ok {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range problems.Problems {
+			got = append(got, p.Variable+" "+p.Wrong)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 
@@ -134,17 +157,18 @@ func TestUnknownNameInDotEnvIsRefusedWithItsLineAndTheNearestName(t *testing.T) 
 		environ map[string]string
 		want    string // "" is no error
 	}{
-		"a slip":              {"DB_HOST=x\n\nDB_PASWORD=hunter2\n", nil, "DB_PASWORD in line 3 of .env is unknown: set DB_PASSWORD instead"},
-		"nothing like it":     {"NO_SUCH=x\n", nil, "NO_SUCH in line 1 of .env is unknown: set a variable of the example file, and remove this one"},
-		"a price of a slip":   {"# prices\nSTRIPE_PRICE_ID_STRATER=price_1\n", nil, "STRIPE_PRICE_ID_STRATER in line 2 of .env is of no tier in TIERS: set STRIPE_PRICE_ID_STARTER instead"},
-		"a product of a slip": {"export STRIPE_PRODUCT_ID_MXA=prod_1\n", nil, "STRIPE_PRODUCT_ID_MXA in line 1 of .env is of no tier in TIERS: set STRIPE_PRODUCT_ID_MAX instead"},
-		"of no tier any more": {"STRIPE_PRICE_ID_GOLDEN=price_1\n", map[string]string{"TIERS": "none,gold"}, "set STRIPE_PRICE_ID_GOLD instead"},
-		"tiers":               {"TIERS=none,gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
-		"tiers of a secret":   {"SECRET_NAME=x\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
-		"what Load refuses":   {"TIERS=gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
-		"AWS's":               {"AWS_PROFILE=x\n", nil, ""},
-		"of the environment":  {"DB_HOST=x\n", map[string]string{"HOME": "x", "STRIPE_PRICE_ID_GOLD": "x"}, ""},
-		"a value over lines":  {"DB_PASSWORD=\nhunter2abc=\n", nil, "a variable in line 2 of .env is unknown"},
+		"a slip":             {"DB_HOST=x\n\nDB_PASWORD=hunter2\n", nil, "DB_PASWORD in line 3 of .env is unknown: set DB_PASSWORD instead"},
+		"nothing like it":    {"NO_SUCH=x\n", nil, "NO_SUCH in line 1 of .env is unknown: set a variable of the example file, and remove this one"},
+		"a list of no tier":  {"# prices\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, "STRIPE_PRICE_ID_GOLD in line 2 of .env is of no tier in TIERS (free, starter, pro, max): set TIERS to a list with its tier, or correct the tier in the name"},
+		"other tiers":        {"export STRIPE_PRODUCT_ID_MXA=prod_1\n", map[string]string{"TIERS": "none,gold"}, "STRIPE_PRODUCT_ID_MXA in line 1 of .env is of no tier in TIERS (none, gold): set TIERS to"},
+		"a slip of a list":   {"STRIPE_PRICES_ID_PRO=price_1\n", nil, "STRIPE_PRICES_ID_PRO in line 1 of .env is unknown: set STRIPE_PRICE_ID_PRO instead"},
+		"and of no tier":     {"STRIPE_PRICES_ID_GOLD=price_1\n", nil, "STRIPE_PRICES_ID_GOLD in line 1 of .env is unknown: set a variable of the example file, and remove this one"},
+		"tiers":              {"TIERS=none,gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"tiers of a secret":  {"SECRET_NAME=x\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"what Load refuses":  {"TIERS=gold\nSTRIPE_PRICE_ID_GOLD=price_1\n", nil, ""},
+		"AWS's":              {"AWS_PROFILE=x\n", nil, ""},
+		"of the environment": {"DB_HOST=x\n", map[string]string{"HOME": "x", "STRIPE_PRICE_ID_GOLD": "x"}, ""},
+		"a value over lines": {"DB_PASSWORD=\nhunter2abc=\n", nil, "a variable in line 2 of .env is unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(filepath.Dir(writeFile(t, test.content)))

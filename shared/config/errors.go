@@ -3,6 +3,9 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 // Problem is what is wrong with one variable. It never contains the value.
@@ -38,18 +41,33 @@ func (e *Error) Error() string {
 // unknown is the problem of a name that nothing reads. where is "" or "in ... ".
 func unknown(name, where string, known []string) Problem {
 	p := Problem{name, where + "is unknown", "a variable of the example file, and remove this one"}
-	nearest, isNear := Nearest(name, known)
-	instead := nearest + " instead, which is the most similar name, or "
-	switch {
-	case IsTierList(name):
-		p.Wrong, p.Remedy = where+"is of no tier in "+tiersVariable, tiersVariable+" to a list with its tier"
-		if isNear {
-			p.Remedy = instead + p.Remedy
-		}
-	case isNear:
-		p.Remedy = instead + "remove it"
+	if IsTierList(name) {
+		p.Wrong = where + "is of no tier in " + tiersVariable + " (" + strings.Join(tiersWithLists(known), ", ") + ")"
+		p.Remedy = tiersVariable + " to a list with its tier, or correct the tier in the name"
+		return p
+	}
+	if nearest, isNear := nearestVariable(name, known); isNear {
+		p.Remedy = nearest + " instead, which is the most similar name, or remove it"
 	}
 	return p
+}
+
+// tiersWithLists returns the tiers whose lists of prices are among the names.
+func tiersWithLists(names []string) (tiers []string) {
+	for _, name := range names {
+		if suffix, isList := strings.CutPrefix(name, pricePrefix); isList && suffix != suffixOf(billing.Addon) {
+			tiers = append(tiers, strings.ToLower(suffix))
+		}
+	}
+	return tiers
+}
+
+// nearestVariable is [Nearest] without the lists of tiers that the name does not end with: in the list of another
+// tier, ids would give customers the wrong tier.
+func nearestVariable(name string, known []string) (nearest string, isNear bool) {
+	return Nearest(name, slices.DeleteFunc(slices.Clone(known), func(other string) bool {
+		return IsTierList(other) && !strings.HasSuffix(name, other[strings.LastIndex(other, "_"):])
+	}))
 }
 
 // Nearest returns the word with the smallest edit distance, and whether it is near enough to be meant.

@@ -45,13 +45,20 @@ func run(program Program) int {
 const dotEnv = ".env"
 
 // WithDotEnv returns environ with the settings of .env added; environ wins. It also exports the AWS_* settings to the
-// process's environment, where the AWS SDK reads them.
-func WithDotEnv(environ map[string]string) (map[string]string, error) {
-	merged, err := config.ReadDotEnv(dotEnv, environ)
+// process's environment, where the AWS SDK reads them. The problems of .env are reported together with what is missing
+// for the needs.
+func WithDotEnv(environ map[string]string, needs ...config.Need) (map[string]string, error) {
+	merged, err := config.ReadDotEnv(dotEnv, environ, needs...)
 	if err != nil {
 		return nil, &Error{Exit: ExitUsage, Code: "configuration", Hint: ".env.example names every variable", Err: err}
 	}
 	return merged, exportAWS(merged, environ)
+}
+
+// SetInDotEnv reports whether .env gives the variable a value.
+func SetInDotEnv(name string) bool {
+	file, _ := config.ReadFile(dotEnv) // [WithDotEnv] reports its problems
+	return file.Values[name] != ""
 }
 
 // exportAWS sets the AWS_* variables that the environment lacks.
