@@ -292,7 +292,7 @@ func TestHelpOfEachCommandHasExamples(t *testing.T) {
 }
 
 func TestHelpExplainsEachReasonAndWarning(t *testing.T) {
-	for _, args := range [][]string{{"help", "reasons"}, {"reasons", "--help"}, {"reasons"}} {
+	for _, args := range [][]string{{"help", "reasons"}, {"reasons"}, {"reasons", "--json"}} {
 		var out, errs bytes.Buffer
 		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitOK || errs.Len() != 0 {
 			t.Errorf("%s: exit %d, %s", args, code, &errs)
@@ -304,6 +304,22 @@ func TestHelpExplainsEachReasonAndWarning(t *testing.T) {
 					t.Errorf("%s: %q is not in\n%s", args, want, &out)
 				}
 			}
+		}
+	}
+}
+
+func TestReasonsOfOneCodeExplainsItAlone(t *testing.T) {
+	for _, args := range [][]string{{"help", "reasons", "withheld"}, {"reasons", "withheld"}} {
+		var out, errs bytes.Buffer
+		code := realMain(t.Context(), args, nil, &out, &errs)
+		text := out.String()
+		if code != cli.ExitOK || !strings.Contains(text, "  withheld\n") || !strings.Contains(text, "reconcile approve RUN --limit N") || strings.Contains(text, "in_sync") {
+			t.Errorf("%v: exit %d, %s%s", args, code, &out, &errs)
+		}
+		errs.Reset()
+		args[len(args)-1] = "witheld"
+		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitUsage || !strings.Contains(errs.String(), `no reason or warning "witheld"; did you mean withheld?`) {
+			t.Errorf("%v: exit %d, %s", args, code, &errs)
 		}
 	}
 }

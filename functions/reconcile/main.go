@@ -52,7 +52,7 @@ other way.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") { // help and completion
+		if cmd.Parent() != root || strings.HasPrefix(cmd.Name(), "__") || cmd.Name() == reasonsCommand { // help and completion
 			return nil
 		}
 		return c.readSettings(ctx, needsOf(cmd))
@@ -68,15 +68,12 @@ other way.`,
 	root.AddCommand(c.report(ctx))
 	root.AddCommand(c.runs(ctx))
 	root.AddCommand(c.migrate(ctx))
-	root.AddCommand(&cobra.Command{ // a help topic: it has no Run
-		Use: "reasons", Short: "What each reason and warning means, and what to do",
-		Long: "ORG, RUN and N stand for the organization's and the run's id and the new limit.\n\n" + output.Reasons(),
-	})
+	root.AddCommand(c.reasons())
 	root.SetOut(out) // the completion scripts need it now
 	root.InitDefaultCompletionCmd(args...)
 	refuseOtherShells(root)
 	root.InitDefaultHelpCmd()
-	refuseOtherTopics(root)
+	c.refuseOtherTopics(root)
 	return cli.Execute(ctx, root, args, out, errs)
 }
 
@@ -96,7 +93,7 @@ func refuseOtherShells(root *cobra.Command) {
 }
 
 // refuseOtherTopics makes help about an unknown command an error: cobra prints it to standard output and succeeds.
-func refuseOtherTopics(root *cobra.Command) {
+func (c *command) refuseOtherTopics(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		if cmd.Name() != "help" {
 			continue
@@ -106,6 +103,9 @@ func refuseOtherTopics(root *cobra.Command) {
 			topic, unknown, err := root.Find(args)
 			if err != nil {
 				return err
+			}
+			if topic.Name() == reasonsCommand {
+				return c.explainReasons(first(unknown))
 			}
 			if len(unknown) > 0 {
 				return knownCommand(root, unknown)

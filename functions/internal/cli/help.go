@@ -36,9 +36,6 @@ func (p helpPage) help(cmd *cobra.Command) {
 		text = cmd.Short
 	}
 	p.Paragraphs(text)
-	if cmd.IsAdditionalHelpTopicCommand() {
-		return
-	}
 	p.title("Usage:")
 	if cmd.Runnable() {
 		p.Line(2, "%s", cmd.UseLine())
@@ -82,7 +79,7 @@ func (p helpPage) subcommands(cmd *cobra.Command) {
 	var shown []*cobra.Command
 	widest := 0
 	for _, sub := range cmd.Commands() {
-		if sub.IsAvailableCommand() || sub.Name() == "help" || sub.IsAdditionalHelpTopicCommand() {
+		if sub.IsAvailableCommand() || sub.Name() == "help" {
 			shown, widest = append(shown, sub), max(widest, len(sub.Name()))
 		}
 	}

@@ -8,11 +8,10 @@ import (
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
-// Reasons lists every reason and every warning: what it means, what to do, and what to run then.
-func Reasons() string {
-	var p Page
+// Reasons writes the reasons and warnings below what they concern: what each means, what to do, and what to run then.
+func (p *Page) Reasons(all []billing.Advice) {
 	var concern billing.Concern
-	for i, a := range billing.AllAdvice() {
+	for i, a := range all {
 		if a.Concern != concern {
 			if concern = a.Concern; i > 0 {
 				p.Blank()
@@ -22,7 +21,6 @@ func Reasons() string {
 		p.Line(2, "%s", a.Code)
 		p.Advice(6, a, a.Commands)
 	}
-	return p.text.String()
 }
 
 // Advice writes what a code means, what to do, and the commands, each on a line.
