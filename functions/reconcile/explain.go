@@ -27,6 +27,9 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 	log := slog.New(slog.DiscardHandler)
 	stripe := wiring.Stripe(settings, 1, log)
 	return onStore(ctx, settings, func(store *mysqlstore.Store) error {
+		if err := schemaFault(ctx, store); err != nil {
+			return err
+		}
 		if want := settings.Stripe.AccountID; want != "" {
 			if _, err := pipeline.CheckAccount(ctx, stripe, want, ""); err != nil {
 				return err
@@ -49,6 +52,16 @@ func (c *command) explain(ctx context.Context, orgID string) error {
 		}
 		return c.showExplanation(x, names[e.Record.Org.ID])
 	})
+}
+
+// schemaFault returns why no run could be started on the application's tables. It ignores other errors: a server that is
+// read-only is good enough to explain.
+func schemaFault(ctx context.Context, store *mysqlstore.Store) error {
+	_, err := store.CheckApplication(ctx, false)
+	if err == nil || billing.AsFailure(err).Reason != billing.ReasonDatabaseSchema {
+		return nil
+	}
+	return err
 }
 
 // nextSteps are what to do about a plan that a run would not carry out.

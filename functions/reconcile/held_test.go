@@ -198,6 +198,16 @@ func TestRunIsStartedApprovedRedrivenAndResumed(t *testing.T) {
 	}
 }
 
+func TestExplanationOnAFaultySchemaNamesTheColumn(t *testing.T) {
+	h := hold(t)
+	h.Subscriber("org-1")
+	h.Exec(`ALTER TABLE subscriptions DROP COLUMN trial_end`)
+	a := h.run(cli.ExitFailed, "org", "org-1", "--explain")
+	if a.Error.Code != string(billing.ReasonDatabaseSchema) || !strings.Contains(a.Error.Message, "subscriptions.trial_end is missing") {
+		t.Errorf("%+v", a.Error)
+	}
+}
+
 func TestOneOrganizationIsExplainedThenReconciled(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-drifted", price("price_max"))
