@@ -333,6 +333,21 @@ func TestTableOfRunsFitsALaptop(t *testing.T) {
 	}
 }
 
+func TestAcceptedWarningIsReadableBesideALongNameAndAddress(t *testing.T) {
+	known := item("00000000-0000-4000-8000-000000000001", billing.OutcomeSkipped, billing.ReasonNoSubscription)
+	known.OrgName, known.Warnings = "Delta Studio 3", []billing.Warning{{Code: billing.WarnPaidWithoutSubscription, Message: "pro"}}
+	known.Accepted = []billing.Acceptance{{
+		OrgID: known.OrgID, Code: string(billing.WarnPaidWithoutSubscription), Why: "complimentary", At: november,
+		By: "arn:aws:sts::000000000000:assumed-role/AWSReservedSSO_Operator_0123456789abcdef/somebody@example.com",
+	}}
+	b := open(t, render(t, runOf(known)))
+	for _, width := range []int64{1000, 1200} {
+		b.do(t, chromedp.EmulateViewport(width, 800))
+		want(t, b, `document.querySelector("#accepted td:nth-child(2)").clientWidth >= 280`, true)
+		want(t, b, `document.querySelector("#accepted table").scrollWidth <= document.querySelector("#accepted").clientWidth`, true)
+	}
+}
+
 func TestPageWithoutScriptsShowsTheFirstOrganizations(t *testing.T) {
 	b := open(t, render(t, runOf(many(maxPlain+50)...)), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
