@@ -189,7 +189,11 @@ func codesToAccept(ctx context.Context, store *mysqlstore.Store, orgID, code str
 	return codes, nil
 }
 
-func (c *command) removeAccepted(ctx context.Context, orgID, code string) error {
+func (c *command) removeAccepted(ctx context.Context, text, code string) error {
+	orgID, err := c.organization(ctx, text)
+	if err != nil {
+		return err
+	}
 	return c.withDatabase(ctx, func(store *mysqlstore.Store, _ config.Config) error {
 		n, err := store.DeleteAccepted(ctx, orgID, code)
 		if err != nil {

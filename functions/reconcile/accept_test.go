@@ -67,7 +67,7 @@ func TestAcceptedErrorIsCountedSeparatelyUntilItExpires(t *testing.T) {
 	if list := h.accepted("--list"); len(list.Accepted) != 1 || list.Accepted[0].Holds {
 		t.Errorf("%+v", list)
 	}
-	if removed := h.accepted("--remove", "org-known"); removed.Removed != 1 {
+	if removed := h.accepted("--remove", "Name of org-known"); removed.Removed != 1 {
 		t.Errorf("%+v", removed)
 	}
 	// What can be repaired is repaired, accepted or not.
