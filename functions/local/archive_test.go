@@ -55,7 +55,7 @@ func TestReportsAreArchivedIfBucketRegionAndCredentialsAreSet(t *testing.T) {
 		t.Errorf("archived %v", keys)
 	}
 	environ = p.with("REPORT_BUCKET", "gone")
-	if text := says("--dry-run"); !strings.Contains(text, "warning: the report of run ") || !strings.Contains(text, "NoSuchBucket") || !strings.Contains(text, " --html FILE writes it now") {
+	if text := says("--dry-run"); !strings.Contains(text, "warning: the report of run ") || !strings.Contains(text, "NoSuchBucket") || !strings.Contains(text, "to write it now:\n  reconcile report ") {
 		t.Errorf("a report that was not archived: %s", text)
 	}
 }

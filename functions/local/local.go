@@ -148,7 +148,7 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 	case o.demo.hold:
 		return summary, s.hold(ctx, own.environ())
 	case !o.json:
-		progress.Note("%s", own.explained(o.dryRun))
+		progress.Note("%s", own.explained(o, summary))
 		progress.Note("%s", wouldAnnounce(summary))
 	}
 	return summary, nil
@@ -169,7 +169,7 @@ func (s session) show(ctx context.Context, o options, summary billing.Summary, o
 // noteResume says how to continue a run with pending organizations: its queue ends with this process.
 func (s session) noteResume(summary billing.Summary) {
 	if summary.Pending > 0 {
-		s.progress.Note("%s", summary.Command("fix the cause, then continue it: local --resume RUN", ""))
+		s.progress.Note("%s", summary.Command("fix the cause, then continue it:\n  local --resume RUN", ""))
 	}
 }
 
@@ -247,7 +247,7 @@ func (a *attempt) Put(ctx context.Context, run billing.Run, summary billing.Summ
 // noteArchive warns of a report that was not archived.
 func (s session) noteArchive(summary billing.Summary) {
 	if why := s.reports.failed.Load(); why != nil {
-		s.progress.Note("warning: the report of run %s is not archived: %s\n  %s writes it now; deployed functions with REPORT_BUCKET try to archive it again",
+		s.progress.Note("warning: the report of run %s is not archived: %s; deployed functions with REPORT_BUCKET try to archive it again; to write it now:\n  %s",
 			summary.RunID, *why, summary.Command("reconcile report RUN --html FILE", ""))
 	}
 }

@@ -414,7 +414,7 @@ func TestDemonstrationSaysWhichWebhooksItLostAndWhatIsNext(t *testing.T) {
 		t.Fatalf("exit %d\n%s", code, &errs)
 	}
 	_, end, found := strings.Cut(errs.String(), "Webhooks that the demonstration lost on purpose: changed plans ")
-	if !found || !strings.Contains(end, "reconcile help reasons") || !strings.Contains(end, "local --hold") {
+	if !found || !strings.Contains(end, "reconcile help reasons") || !strings.Contains(end, "  local --demo --hold\n") {
 		t.Errorf("%s", &errs)
 	}
 }

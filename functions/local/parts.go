@@ -137,15 +137,34 @@ func placeholders() map[string]string {
 }
 
 // explained says what drifted and what to try next.
-func (p *ownParts) explained(dryRun bool) string {
-	next := "local --hold keeps it up for reconcile (status, org ID --explain, report), --orgs 10000 --drift 1 makes a larger one, " +
-		"and --strategy events repairs only the organizations that Stripe's events of the last day name"
-	if dryRun {
-		next = "without --dry-run the drift is repaired; " + next
+func (p *ownParts) explained(o options, summary billing.Summary) string {
+	text := "\nWebhooks that the demonstration lost on purpose: " + p.planted.Summary()
+	if len(summary.Warnings) > 0 {
+		text += "\nWarnings need a person; to see what each means:\n  reconcile help reasons"
 	}
-	return "\nWebhooks that the demonstration lost on purpose: " + p.planted.Summary() +
-		"\nWarnings and orphans need a person: reconcile help reasons explains each warning, infra/runbooks/orphans.md the orphans" +
-		"\nNext: " + next
+	if summary.OrphansTotal > 0 {
+		text += "\nOrphans need a person: see infra/runbooks/orphans.md"
+	}
+	text += "\nNext (local is go run ./functions/local, reconcile is go run ./functions/reconcile):"
+	for _, next := range nextOf(o) {
+		text += "\n  " + next.command + "\n      " + next.does
+	}
+	return text
+}
+
+// nextCommand is what to try after a demonstration.
+type nextCommand struct{ command, does string }
+
+func nextOf(o options) (all []nextCommand) {
+	if o.dryRun {
+		all = append(all, nextCommand{"local --demo", "repair the drift"})
+	}
+	all = append(all, nextCommand{"local --demo --hold", "keep it up for reconcile (status, org ID --explain, report)"},
+		nextCommand{"local --demo --orgs 10000 --drift 1", "a larger one"})
+	if o.reading.Strategy != string(billing.StrategyEvents) {
+		all = append(all, nextCommand{"local --demo --strategy events", "repair only the organizations that Stripe's events of the last day name"})
+	}
+	return all
 }
 
 func (p *ownParts) close() error {

@@ -64,7 +64,7 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 	}
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "its repairs stay; to continue on the same database: --resume " + runID,
+		Hint: "its repairs stay; to continue on the same database:\n    " + billing.Summary{RunID: runID}.Command("local --resume RUN", ""),
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
@@ -81,7 +81,7 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 		_, stopErr = s.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC())
 	}
 	if stopErr != nil {
-		e.Hint += "; it is still open: " + stopErr.Error()
+		e.Hint += "\n  it is still open: " + stopErr.Error()
 	}
 	return e
 }
@@ -111,6 +111,9 @@ func (s session) enumerate(ctx context.Context, o options) (runID string, ours b
 	again := time.NewTicker(inprocess.TickEvery)
 	defer again.Stop()
 	for err == nil && !result.Done {
+		if ctx.Err() != nil {
+			return runID, ours, ctx.Err()
+		}
 		s.progress.Note("run %s is not enqueued yet, or another process has its lease; trying again", runID)
 		select {
 		case <-again.C:

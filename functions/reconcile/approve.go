@@ -110,5 +110,5 @@ func (c *command) showApproval(a approval) error {
 	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
 		return nil
 	}
-	return say(c.errs, "reconcile redrive --watch applies what was withheld")
+	return say(c.errs, "to apply what was withheld:\n  reconcile redrive --watch")
 }

@@ -40,7 +40,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	if code := realMain(t.Context(), []string{"approve", "run-1", "--limit", "5"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if want := "run run-1 may now downgrade 5 organizations; it has downgraded 2 and withheld 3; approved by " + cli.Operator() + "\n"; out.String() != want || errs.String() != "reconcile redrive --watch applies what was withheld\n" {
+	if want := "run run-1 may now downgrade 5 organizations; it has downgraded 2 and withheld 3; approved by " + cli.Operator() + "\n"; out.String() != want || errs.String() != "to apply what was withheld:\n  reconcile redrive --watch\n" {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 	if limit := mysqltest.Value[int](t, db, `SELECT downgrade_limit FROM reconciliation_runs`); limit != 5 {

@@ -87,7 +87,7 @@ func notFollowed(ctx context.Context, runID string, err error) error {
 	}
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
-		Hint: "run " + telemetry.Clean(runID) + " continues; reconcile status " + telemetry.Clean(runID) + " --watch follows it again",
+		Hint: "run " + telemetry.Clean(runID) + " continues; to follow it again:\n    " + billing.Summary{RunID: telemetry.Clean(runID)}.Command("reconcile status RUN --watch", ""),
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")

@@ -189,7 +189,7 @@ func TestInterruptedStartSaysThatTheRunContinues(t *testing.T) {
 	}
 	onlyTheseAWSSettings(t, environ)
 	code, a := run(ctx, t, environ, "start")
-	if code != cli.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "continues in AWS: reconcile status --watch") {
+	if code != cli.ExitFailed || a.Error.Code != codeInterrupted || !strings.Contains(a.Error.Hint, "continues in AWS; to follow it:\n    reconcile status --watch") {
 		t.Errorf("exit %d, %+v", code, a.Error)
 	}
 }

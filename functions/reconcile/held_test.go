@@ -380,7 +380,7 @@ func TestStartWarnsOfAnOpenRun(t *testing.T) {
 	h.Exec(`UPDATE reconciliation_runs SET status = 'completed'`)
 	h.Exec(`UPDATE reconciliation_runs SET status = 'running' WHERE id = ?`, first)
 	text := starts()
-	for _, want := range []string{"warning: run " + first + " over all organizations is still running, 1 of 1 organization done", "reconcile status " + first + " --watch follows it\n", "reconcile stop " + first + " --reason TEXT"} {
+	for _, want := range []string{"warning: run " + first + " over all organizations is still running, 1 of 1 organization done", "reconcile status " + first + " --watch\n", "reconcile stop " + first + " --reason TEXT\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}

@@ -199,7 +199,7 @@ func notMoved(ctx context.Context, err error) error {
 	}
 	return &cli.Error{
 		Exit: cli.ExitFailed, Code: codeInterrupted, Err: errors.New("interrupted"),
-		Hint: "SQS and the workers continue; reconcile redrive --watch and reconcile status show the progress",
+		Hint: "SQS and the workers continue; to follow them:\n    reconcile redrive --watch\n    reconcile status",
 	}
 }
 

@@ -111,7 +111,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 			})
 			cancel()
 		}
-		result, err := c.invoke(ctx, settings.EnumeratorFunction, e)
+		result, err := c.invoke(ctx, settings.EnumeratorFunction, e, output.NewProgress(c.errs))
 		if err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 		}
 		var result pipeline.Enumeration
 		err := cli.ShowProgressWhile(ctx, store, progress, lookEvery, e.Resume, func() (err error) {
-			result, err = c.invoke(ctx, settings.EnumeratorFunction, e)
+			result, err = c.invoke(ctx, settings.EnumeratorFunction, e, progress)
 			return err
 		})
 		if err != nil {
@@ -137,7 +137,7 @@ func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
 }
 
 // invoke waits for the enumerator's response. It never retries: a second invocation would open a second run.
-func (c *command) invoke(ctx context.Context, function string, e event) (result pipeline.Enumeration, err error) {
+func (c *command) invoke(ctx context.Context, function string, e event, progress *output.Progress) (result pipeline.Enumeration, err error) {
 	settings, err := awsSettings(ctx)
 	if err != nil {
 		return result, err
@@ -150,7 +150,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 	client := lambda.NewFromConfig(settings, func(o *lambda.Options) { o.Retryer = aws.NopRetryer{} })
 	waiting, cancel := context.WithTimeout(ctx, enumeratorTime)
 	defer cancel()
-	output.NewProgress(c.errs).Note("asking %s in %s%s", function, settings.Region, e.patience())
+	progress.Note("asking %s in %s%s", function, settings.Region, e.patience())
 	out, err := client.Invoke(waiting, &lambda.InvokeInput{FunctionName: &function, Payload: payload})
 	if waiting.Err() != nil {
 		return result, notAwaited(ctx)
@@ -173,7 +173,7 @@ func (c *command) invoke(ctx context.Context, function string, e event) (result 
 func notAwaited(ctx context.Context) error {
 	e := &cli.Error{
 		Exit: cli.ExitFailed, Code: "no_answer", Err: errors.New("the enumerator did not answer in time"),
-		Hint: "if a run was started, it continues in AWS: reconcile status --watch follows it",
+		Hint: "if a run was started, it continues in AWS; to follow it:\n    reconcile status --watch",
 	}
 	if ctx.Err() != nil {
 		e.Code, e.Err = codeInterrupted, errors.New("interrupted")
@@ -194,7 +194,7 @@ func functionError(function string, payload []byte) error {
 	e := &cli.Error{Exit: cli.ExitFailed, Code: response.Type, Err: errors.New(telemetry.OneLine(response.Message))}
 	if strings.Trim(response.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || response.Type == "" || response.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
-		e.Hint = "read its log in CloudWatch; a run that was opened continues within 15 minutes: reconcile status"
+		e.Hint = "read its log in CloudWatch; a run that was opened continues within 15 minutes; to see it:\n    reconcile status"
 	}
 	return e
 }
@@ -206,10 +206,11 @@ func (c *command) showStarted(result pipeline.Enumeration) error {
 	if err := say(c.out, "%s", started(result)); err != nil {
 		return err
 	}
+	run := billing.Summary{RunID: result.RunID}
 	if result.Done && result.Enqueued == 0 {
-		return say(c.errs, "reconcile status %s shows it", result.RunID)
+		return say(c.errs, "to see how it ended:\n  %s", run.Command("reconcile status RUN", ""))
 	}
-	return say(c.errs, "reconcile status %s --watch follows it", result.RunID)
+	return say(c.errs, "to follow it:\n  %s", run.Command("reconcile status RUN --watch", ""))
 }
 
 // started describes the enumerator's response in one line.

@@ -67,7 +67,7 @@ func (c *command) halt(ctx context.Context, runID, why string) error {
 			return err
 		}
 		if !stopped {
-			return cli.Conflict("reconcile status "+telemetry.Clean(runID)+" shows how it ended", "run %s is %s already; only an open run can be stopped", runID, run.Status)
+			return cli.Conflict("to see how it ended:\n    "+billing.Summary{RunID: telemetry.Clean(runID)}.Command("reconcile status RUN", ""), "run %s is %s already; only an open run can be stopped", runID, run.Status)
 		}
 		if err := notifyAggregator(ctx, settings.Queues.Results, runID); err != nil {
 			output.NewProgress(c.errs).Note("the summary follows within 15 minutes, because the aggregator could not be notified: %s", telemetry.OneLine(err.Error()))
@@ -107,5 +107,5 @@ func (c *command) showHalt(h halt) error {
 	if err := say(c.out, "run %s is stopped; %s pending", h.RunID, billing.Count(h.Pending, "organization")); err != nil {
 		return err
 	}
-	return say(c.errs, "reconcile start --resume %s continues it", h.RunID)
+	return say(c.errs, "to continue it:\n  %s", billing.Summary{RunID: h.RunID}.Command("reconcile start --resume RUN", ""))
 }

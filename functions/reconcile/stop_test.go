@@ -68,7 +68,7 @@ func TestStopSaysWhatIsPendingAndWhatIsNext(t *testing.T) {
 	if want := "run run-1 is stopped; 1 organization pending\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", &out, want)
 	}
-	if want := "reconcile start --resume run-1 continues it\n"; errs.String() != want {
+	if want := "to continue it:\n  reconcile start --resume run-1\n"; errs.String() != want {
 		t.Errorf("standard error %q, want %q", &errs, want)
 	}
 	if got := mysqltest.Value[string](t, db, `SELECT CONCAT(status, ' ', status_reason, ' ', status_message) FROM reconciliation_runs`); got != "stopped stopped_by_operator "+cli.Operator()+": why" {
@@ -84,7 +84,7 @@ func TestRunIsStoppedEvenIfTheResultsQueueIsUnreachable(t *testing.T) {
 	if code := realMain(t.Context(), []string{"stop", "run-1", "--reason", "why"}, environ, &out, &errs); code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, &errs)
 	}
-	if !strings.Contains(errs.String(), "summary follows within 15 minutes") || strings.Count(errs.String(), "\n") != 2 {
+	if !strings.Contains(errs.String(), "summary follows within 15 minutes") || strings.Count(errs.String(), "\n") != 3 {
 		t.Errorf("standard error: %s", &errs)
 	}
 	if status := mysqltest.Value[string](t, db, `SELECT status FROM reconciliation_runs`); status != "stopped" {

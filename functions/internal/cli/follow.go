@@ -77,7 +77,7 @@ func WarnOfOpenRun(ctx context.Context, store openFullStore, progress *output.Pr
 	}
 	all, done := countItems(tallies)
 	s := billing.Summary{RunID: run.ID}
-	progress.Note("warning: run %s over all organizations is still %s, %d of %s done; two at once share Stripe's rate limit\n  %s follows it\n  %s ends it",
+	progress.Note("warning: run %s over all organizations is still %s, %d of %s done; two at once share Stripe's rate limit; to follow it or to end it:\n  %s\n  %s",
 		run.ID, run.Status, done, billing.Count(max(run.Total, all), "organization"),
 		s.Command("reconcile status RUN --watch", ""), s.Command("reconcile stop RUN --reason TEXT", ""))
 }
@@ -107,15 +107,9 @@ func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *outp
 	var looks sync.WaitGroup
 	looks.Go(func() {
 		_ = Poll(looking, every, func() (done bool, err error) {
-			id := runID
-			if id == "" {
-				run, found, err := store.LatestRun(looking)
-				if err != nil || !found || run.StartedAt.Before(began) || run.Status != billing.RunEnumerating {
-					return false, nil //nolint:nilerr // the next call may find it
-				}
-				id = run.ID
+			if id := openRun(looking, store, runID, began); id != "" { // else the next call may find it
+				_, _ = ShowProgress(looking, store, progress, id)
 			}
-			_, _ = ShowProgress(looking, store, progress, id)
 			return false, nil
 		})
 	})
@@ -124,6 +118,23 @@ func ShowProgressWhile(ctx context.Context, store latestRunStore, progress *outp
 	looks.Wait()
 	progress.Done()
 	return err
+}
+
+// openRun returns the id of the run if it is open; a run to resume is not until the enumerator reopened it. Without an
+// id, it returns that of a run that has begun to enumerate since the given time. "" means that there is none.
+func openRun(ctx context.Context, store latestRunStore, runID string, since time.Time) string {
+	if runID != "" {
+		runs, err := store.Runs(ctx, []string{runID})
+		if err != nil || !runs[runID].Status.Open() {
+			return ""
+		}
+		return runID
+	}
+	run, found, err := store.LatestRun(ctx)
+	if err != nil || !found || run.StartedAt.Before(since) || run.Status != billing.RunEnumerating {
+		return ""
+	}
+	return run.ID
 }
 
 // Poll calls look until it reports done or fails. It pauses between two calls for at least the given time, and for

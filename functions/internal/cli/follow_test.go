@@ -18,11 +18,18 @@ type fakeStore struct {
 
 	swept  int
 	tally  []billing.Tally
-	asked  chan struct{} // one for each look
+	asked  chan struct{} // one for each look for the latest run
+	looked chan struct{} // one for each look at runs by id; nil if nobody waits for them
 	broken error
 }
 
-func (r fakeStore) Runs(_ context.Context, ids []string) (map[string]billing.Run, error) {
+func (r fakeStore) Runs(ctx context.Context, ids []string) (map[string]billing.Run, error) {
+	if r.looked != nil {
+		select {
+		case r.looked <- struct{}{}:
+		case <-ctx.Done():
+		}
+	}
 	found := map[string]billing.Run{}
 	for _, id := range ids {
 		if id == r.ID {
@@ -63,6 +70,22 @@ func TestShowProgressInEachPhaseOfARun(t *testing.T) {
 				t.Errorf("%v, %q, want %q", err, &out, c.want)
 			}
 		})
+	}
+}
+
+func TestShowProgressWhileShowsAResumedRunOnceItIsOpenAgain(t *testing.T) {
+	for status, want := range map[billing.RunStatus]string{billing.RunStopped: "", billing.RunRunning: "running: 0 of 5 organizations\n"} {
+		run := fakeStore{Run: billing.Run{ID: "run", Status: status, Total: 5, Listed: true}, looked: make(chan struct{})}
+		var out bytes.Buffer
+		err := cli.ShowProgressWhile(t.Context(), run, output.NewProgress(&out), time.Nanosecond, "run", func() error {
+			<-run.looked
+			<-run.looked
+			<-run.looked // the first look is over
+			return nil
+		})
+		if err != nil || out.String() != want {
+			t.Errorf("%s: %v, %q, want %q", status, err, &out, want)
+		}
 	}
 }
 

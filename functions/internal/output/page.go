@@ -88,12 +88,24 @@ func (p *Page) Line(indent int, format string, args ...any) {
 	p.Parts(indent, indent+deeper, Part(Plain, format, args...))
 }
 
-// Lines writes each line of the text, as far in as it begins with blanks.
+// Lines writes each line of the text, as far in as it begins with blanks. A line after the first that is a command
+// stays whole.
 func (p *Page) Lines(text string) {
+	first := true
 	for line := range strings.Lines(text) {
 		blanks, bare := blanksBefore(strings.TrimRight(line, "\n"))
-		p.Line(len(blanks), "%s", bare)
+		if !first && isCommand(bare) {
+			p.Whole(len(blanks), bare)
+		} else {
+			p.Line(len(blanks), "%s", bare)
+		}
+		first = false
 	}
+}
+
+// isCommand reports whether the line is a command of one of the two command lines.
+func isCommand(line string) bool {
+	return strings.HasPrefix(line, "reconcile ") || strings.HasPrefix(line, "local ")
 }
 
 // Whole writes a line that does not wrap: a command that is to be copied.

@@ -37,6 +37,15 @@ func TestNoLineOfASummaryIsWiderThanTheTerminal(t *testing.T) {
 	}
 }
 
+func TestACommandOnALineOfItsOwnStaysWhole(t *testing.T) {
+	p := Page{width: 40}
+	p.Lines("to follow the run from the beginning to its end:\n  reconcile status 01a22659-03d0-7c52-b652-e044e99b4d2f --watch\n  local --resume 01a22659-03d0-7c52-b652-e044e99b4d2f\n")
+	want := "to follow the run from the beginning to\n  its end:\n  reconcile status 01a22659-03d0-7c52-b652-e044e99b4d2f --watch\n  local --resume 01a22659-03d0-7c52-b652-e044e99b4d2f\n"
+	if got := p.text.String(); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestACommandStaysWholeOnANarrowTerminal(t *testing.T) {
 	p := Page{width: 40}
 	p.commands(2, []string{"reconcile approve 01a22614-fc27-702e-91c7-062ab2aa796b --limit 40"})

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -13,8 +14,9 @@ import (
 )
 
 // Progress shows how far something is: a bar on a terminal, with rate and time left, else a line
-// now and then.
+// now and then. It may be used by several goroutines.
 type Progress struct {
+	mu       sync.Mutex
 	w        io.Writer
 	width    func() int // of the terminal; nil where there is none
 	now      func() time.Time
@@ -54,7 +56,9 @@ func terminalWidth(file *os.File) int {
 
 // Note writes a separate line.
 func (p *Progress) Note(format string, args ...any) {
-	p.Done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
 	page := NewPage(p.w)
 	page.Lines(fmt.Sprintf(format, args...))
 	_ = page.Flush() // a terminal that went away is no reason to stop
@@ -67,6 +71,8 @@ func (p *Progress) Show(status billing.RunStatus, done, total int) {
 
 // Tally shows how many were listed so far, where the total is unknown.
 func (p *Progress) Tally(doing string, done int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	text := fmt.Sprintf("%s: %s", doing, billing.Thousands(done))
 	if p.width == nil {
 		p.plain(text)
@@ -89,13 +95,15 @@ func (p *Progress) rate(unit string, done int) float64 {
 
 // line puts the text in the place of the one before it.
 func (p *Progress) line(text string) {
-	p.Done()
+	p.erase()
 	p.shown = len([]rune(text))
 	_, _ = fmt.Fprint(p.w, text) // a terminal that went away is no reason to stop
 }
 
 // Count shows how many of the units are done, and what is being done with them.
 func (p *Progress) Count(doing, unit string, done, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.width == nil {
 		p.plain(fmt.Sprintf("%s: %d of %d %s", doing, done, total, unit))
 		return
@@ -113,6 +121,12 @@ func (p *Progress) plain(text string) {
 
 // Done removes the bar.
 func (p *Progress) Done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+}
+
+func (p *Progress) erase() {
 	if p.shown > 0 {
 		_, _ = fmt.Fprint(p.w, "\r"+strings.Repeat(" ", p.shown)+"\r")
 	}
