@@ -76,14 +76,17 @@ func nextStepsOf(ctx context.Context, store *mysqlstore.Store, x explanation) (n
 	case billing.ReasonNotRepeated:
 		return allowOne(x.OrgID), nil
 	case billing.ReasonWithheldByRun:
-		holder, reason, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.WithheldFor))
-		if err != nil || holder == "" {
+		by, err := store.WithholdingRun(ctx, x.OrgID, time.Now().Add(-billing.WithheldFor))
+		if err != nil || by.RunID == "" {
 			return nextSteps{}, err
 		}
-		if reason != billing.ReasonWithheld { // the run's limit is not what withheld it
+		if !by.ApprovedAt.IsZero() {
+			return nextSteps{commands: []string{"reconcile redrive --watch"}}, nil
+		}
+		if by.Reason != billing.ReasonWithheld { // the run's limit is not what withheld it
 			return allowOne(x.OrgID), nil
 		}
-		a, err := approvalOf(ctx, store, holder)
+		a, err := approvalOf(ctx, store, by.RunID)
 		return lookThenApprove(a), err
 	default:
 		return nextSteps{commands: x.Plan.Reason.Advice().RetryCommands(billing.Summary{}, x.OrgID)}, nil

@@ -85,15 +85,32 @@ func NotRepeated(by Repair) *Failure {
 		by.RunID, by.At.UTC().Format(time.RFC3339))
 }
 
+// Withholding is a run that withholds the repair of an organization.
+type Withholding struct {
+	RunID  string // "" if there is none
+	Reason Reason // why the run withholds it
+	// ApprovedAt is when the run was approved to lower more than it has lowered, if that was after its decision; else
+	// zero. Once its message is redriven, the run makes the repair.
+	ApprovedAt time.Time
+}
+
+// ApprovalWait is how long after the approval of a run a redriven run over one of its organizations waits for it.
+const ApprovalWait = time.Hour
+
 // WithheldByRun is the failure of a run over one organization that would lower access although another run withholds
-// that, for the reason given.
-func WithheldByRun(runID string, reason Reason) *Failure {
-	if reason == ReasonNotRepeated {
+// that.
+func WithheldByRun(by Withholding) *Failure {
+	switch {
+	case by.Reason == ReasonNotRepeated:
 		return permanent(ReasonWithheldByRun,
 			"run %s did not repeat this downgrade, which something had undone, and a run over one organization does not bypass that, so it was not written; stop what writes the old state back, then allow it for this organization",
-			runID)
+			by.RunID)
+	case !by.ApprovedAt.IsZero():
+		return permanent(ReasonWithheldByRun,
+			"run %s withheld this downgrade and was approved at %s, but has not made it yet, and a run over one organization does not anticipate that, so it was not written; redrive, so that run %s makes it",
+			by.RunID, by.ApprovedAt.UTC().Format(time.RFC3339), by.RunID)
 	}
 	return permanent(ReasonWithheldByRun,
 		"run %s withholds this downgrade, and a run over one organization does not bypass that, so it was not written; check whether the changes are right, then raise the limit of run %s and redrive",
-		runID, runID)
+		by.RunID, by.RunID)
 }

@@ -40,23 +40,24 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 	return repairs, failure(err, "read recent repairs")
 }
 
-// WithholdingRun returns the run whose guard withholds the organization's repair, and for which reason; "" if there is
-// none. It considers the last decision by a run over several organizations that writes and has started since the given
+// WithholdingRun returns the run whose guard withholds the organization's repair. It considers the last decision by a run over several organizations that writes and has started since the given
 // time. An error other than the guard's decides nothing.
-func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, reason billing.Reason, err error) {
+func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (by billing.Withholding, err error) {
 	reasons := billing.WithheldReasons()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
-		var id string
-		var decided billing.Reason
-		err := r.Scan(&id, &decided)
-		if decided.Withholds() {
-			runID, reason = id, decided
+		var latest billing.Withholding
+		var approvedAt sql.NullTime
+		err := r.Scan(&latest.RunID, &latest.Reason, &approvedAt)
+		latest.ApprovedAt = approvedAt.Time
+		if latest.Reason.Withholds() {
+			by = latest
 		}
 		return err
-	}, `SELECT r.id, i.reason FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ?
+	}, `SELECT r.id, i.reason, CASE WHEN i.reason = ? AND o.approved_at > i.updated_at AND r.downgrades < o.approved_limit THEN o.approved_at END
+		FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key AND i.org_id = ? LEFT JOIN reconciliation_orders o ON o.run_id = r.id
 		WHERE r.started_at > ? AND r.org_id = '' AND r.dry_run = FALSE AND (i.outcome NOT IN ('pending','error') OR i.reason IN `+placeholders(len(reasons))+`)
-		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{orgID, since}, toAny(reasons)...)...)
-	return runID, reason, failure(err, "look for a run that withholds the repair of organization "+orgID)
+		ORDER BY i.updated_at DESC LIMIT 1`, append([]any{billing.ReasonWithheld, orgID, since}, toAny(reasons)...)...)
+	return by, failure(err, "look for a run that withholds the repair of organization "+orgID)
 }
 
 // PruneRepairs deletes the times of repairs before the given one, in small transactions and a limited number at

@@ -70,15 +70,39 @@ func TestWithholdingRunIsTheRunThatDecidedLast(t *testing.T) {
 		}
 		for minute, c := range []struct{ latest, want string }{{"other", "not repeated"}, {"withheld", "withheld"}, {"not repeated", "not repeated"}, {"dry", "not repeated"}, {"pending", "not repeated"}} {
 			decidedAt(c.latest, 10+minute)
-			got, reason, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour))
-			if err != nil || got != c.want || reason != reasons[c.want] {
-				t.Errorf("with %s as the latest: %q, %s, %v, want %q", c.latest, got, reason, err, c.want)
+			want := billing.Withholding{RunID: c.want, Reason: reasons[c.want]}
+			if got, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != want {
+				t.Errorf("with %s as the latest: %+v, %v, want %+v", c.latest, got, err, want)
 			}
 		}
 		for org, since := range map[string]time.Time{"a": now.Add(time.Hour), "b": now.Add(-time.Hour)} {
-			if got, reason, err := f.store.WithholdingRun(t.Context(), org, since); err != nil || got != "" || reason != "" {
-				t.Errorf("%s since %s: %q, %s, %v", org, since, got, reason, err)
+			if got, err := f.store.WithholdingRun(t.Context(), org, since); err != nil || got != (billing.Withholding{}) {
+				t.Errorf("%s since %s: %+v, %v", org, since, got, err)
 			}
+		}
+	})
+}
+
+func TestWithholdingRunIsApprovedIfThatWasAfterItsDecisionAndItsLimitIsNotReached(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.addItems(t, billing.Item{RunID: "run", OrgID: "a", Outcome: billing.OutcomeError, Reason: billing.ReasonWithheld})
+		f.MustExec(t, `UPDATE reconciliation_items SET updated_at = ?`, now)
+		for _, c := range []struct {
+			at    time.Time
+			limit int
+			want  time.Time
+		}{{now.Add(-time.Minute), 1, time.Time{}}, {now.Add(time.Minute), 0, time.Time{}}, {now.Add(time.Minute), 1, now.Add(time.Minute)}} {
+			if ok, err := f.store.Approve(t.Context(), "run", billing.Approval{Limit: c.limit, By: "ops@desk", At: c.at}); err != nil || !ok {
+				t.Fatal(ok, err)
+			}
+			got, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour))
+			if err != nil || got.RunID != "run" || !got.ApprovedAt.Equal(c.want) {
+				t.Errorf("%d approved at %s: %+v, %v, want %s", c.limit, c.at, got, err, c.want)
+			}
+		}
+		f.MustExec(t, `UPDATE reconciliation_items SET reason = ?`, billing.ReasonNotRepeated) // no limit helps
+		if got, err := f.store.WithholdingRun(t.Context(), "a", now.Add(-time.Hour)); err != nil || got != (billing.Withholding{RunID: "run", Reason: billing.ReasonNotRepeated}) {
+			t.Errorf("%+v, %v", got, err)
 		}
 	})
 }

@@ -29,7 +29,8 @@
 //     and adds a warning. The same change has the same old and new values. A repair and its follow-up count as one
 //     repair. The worker reads the recent repairs once for a batch, when the first organization has something to
 //     write. A run over one organization does not lower access while the latest run over several organizations
-//     withholds its repair. A person can override both rules for a run over one organization (allow the downgrade).
+//     withholds its repair. For an hour after the other run was approved, a redriven one is tried again instead. A
+//     person can override both rules for a run over one organization (allow the downgrade).
 //   - An accepted error is recorded like any other, but its message is deleted, not dead-lettered. If all errors of a
 //     run are accepted, the run ends as completed. Only the acceptances that are valid when the run starts count, so
 //     its summary is the same whenever it is made.

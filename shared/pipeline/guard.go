@@ -13,7 +13,7 @@ import (
 // that writes.
 type guardReader interface {
 	RecentRepairs(ctx context.Context, orgIDs []string, since time.Time) ([]billing.Repair, error)
-	WithholdingRun(ctx context.Context, orgID string, since time.Time) (runID string, reason billing.Reason, err error)
+	WithholdingRun(ctx context.Context, orgID string, since time.Time) (billing.Withholding, error)
 }
 
 // repairCache has the repairs of a batch's organizations within 24 hours. It is filled for all of them at once, when
@@ -48,11 +48,17 @@ func (b *batch) guard(ctx context.Context, t *task, plan billing.Plan) (guarded 
 	case t.run.OrgID == "":
 		return plan, nil, nil
 	}
-	holder, reason, err := b.Store.WithholdingRun(ctx, t.work.OrgID, b.now().Add(-billing.WithheldFor))
-	if err != nil || holder == "" {
+	holder, err := b.Store.WithholdingRun(ctx, t.work.OrgID, b.now().Add(-billing.WithheldFor))
+	if err != nil || holder.RunID == "" {
 		return plan, nil, err
 	}
-	return plan, billing.WithheldByRun(holder, reason), nil
+	held = billing.WithheldByRun(holder)
+	if t.item.Reason == billing.ReasonWithheldByRun && b.now().Sub(holder.ApprovedAt) < billing.ApprovalWait {
+		// Both messages were redriven, in no order. The other run's repairs the organization: this one is tried again.
+		held.Class = billing.Unavailable
+		return plan, nil, held
+	}
+	return plan, held, nil
 }
 
 // checkUnchanged returns [billing.ErrRecordChanged] if the record changed since it was read. Then the repair may be one

@@ -268,6 +268,47 @@ func TestSingleOrganizationRunDoesNotLowerWhatAnotherRunWithheld(t *testing.T) {
 	}
 }
 
+// Both messages are in the dead-letter queue, and a redrive moves them in no order.
+func TestRedrivenSingleOrganizationRunWaitsForTheRunThatWasApproved(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.OpenRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
+	f.deliver(f.Reconciler(nil), "holder", "org-1")
+	f.OpenRun(runID, []string{"org-1"}, overOne())
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonWithheldByRun)
+	f.Clock.Advance(time.Minute)
+	if ok, err := f.Store.Approve(t.Context(), "holder", billing.Approval{Limit: 1, By: "ops@desk", At: f.Clock.Now()}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Redeliver, billing.ReasonWithheldByRun)
+	if got := f.tier(); got != "pro active" {
+		t.Errorf("the record is %s, want pro active", got)
+	}
+	f.wantResult(f.deliver(f.Reconciler(nil), "holder", "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.Acknowledge, "")
+	f.wantItem("org-1", billing.OutcomeSkipped, billing.ReasonInSync)
+}
+
+func TestRunOverOneOrganizationSaysThatTheWithholdingRunIsApproved(t *testing.T) {
+	f := newFixture(t)
+	f.ended("org-1")
+	f.OpenRun("holder", []string{"org-1"}, func(r *billing.Run) { r.DowngradeLimit = 0 })
+	f.deliver(f.Reconciler(nil), "holder", "org-1")
+	f.Clock.Advance(time.Minute)
+	if ok, err := f.Store.Approve(t.Context(), "holder", billing.Approval{Limit: 1, By: "ops@desk", At: f.Clock.Now()}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	f.OpenRun(runID, []string{"org-1"}, overOne())
+	for _, after := range []time.Duration{0, billing.ApprovalWait} { // then redriven, too late to wait
+		f.Clock.Advance(after)
+		f.wantResult(f.deliver(f.Reconciler(nil), runID, "org-1")["org-1"], pipeline.DeadLetter, billing.ReasonWithheldByRun)
+		if item := f.wantItem("org-1", billing.OutcomeError, billing.ReasonWithheldByRun); !strings.Contains(item.Error, "redrive, so that run holder makes it") {
+			t.Errorf("%+v", item)
+		}
+	}
+}
+
 func TestSingleOrganizationRunRaisesWhatAnotherRunWithheld(t *testing.T) {
 	f := newFixture(t)
 	f.ended("org-1")
