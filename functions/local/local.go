@@ -143,7 +143,9 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 	}
 	switch {
 	case own == nil:
-		s.noteResume(summary)
+		if o.json { // people read it in the summary
+			s.noteResume(summary)
+		}
 		return summary, s.noteAnnouncements(ctx, c)
 	case o.demo.hold:
 		return summary, s.hold(ctx, own.environ())

@@ -21,6 +21,8 @@ type approval struct {
 	DowngradeLimit int    `json:"downgradeLimit"` // what the run may downgrade in all
 	Withheld       int    `json:"withheld"`
 	By             string `json:"by"`
+
+	askedBy string // who asked for the run
 }
 
 func (c *command) approve(ctx context.Context) *cobra.Command {
@@ -86,7 +88,7 @@ func approvalOf(ctx context.Context, store *mysqlstore.Store, runID string) (app
 	if err != nil {
 		return approval{}, err
 	}
-	a := approval{RunID: runID, Downgrades: run.Downgrades, DowngradeLimit: run.Allowed()}
+	a := approval{RunID: runID, Downgrades: run.Downgrades, DowngradeLimit: run.Allowed(), askedBy: run.By}
 	if run.Approval != nil {
 		a.By = run.Approval.By
 	}
@@ -109,6 +111,9 @@ func (c *command) showApproval(a approval) error {
 	}
 	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
 		return nil
+	}
+	if c.madeByLocal(a.askedBy) {
+		return say(c.errs, "no dead-letter queue is set: if local made this run, nothing can be redriven; to apply what was withheld, run it with a higher limit:\n  MAX_DOWNGRADES=%d local", a.Withheld)
 	}
 	return say(c.errs, "to apply what was withheld:\n  reconcile redrive --watch")
 }

@@ -48,6 +48,21 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 	}
 }
 
+func TestApprovalOfARunOfLocalNamesTheLimitToRunItWith(t *testing.T) {
+	db, environ := runWithWithheld(t)
+	db.MustExec(t, `INSERT INTO reconciliation_orders (run_id, asked_by) VALUES ('run-1', 'ops@desk')`)
+	for queue, want := range map[string]string{
+		"": "run it with a higher limit:\n  MAX_DOWNGRADES=3 local\n",
+		"https://sqs.eu-central-1.amazonaws.com/000000000000/dead": "to apply what was withheld:\n  reconcile redrive --watch\n",
+	} {
+		environ["DEAD_LETTER_QUEUE_URL"] = queue
+		_, errs := reconcile(t, environ, cli.ExitOK, "approve", "run-1", "--limit", "5")
+		if !strings.HasSuffix(errs, want) {
+			t.Errorf("%q: %s", queue, errs)
+		}
+	}
+}
+
 func TestApproveNamesNoRedriveIfNothingWasWithheld(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_items SET reason = 'repaired'`)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
@@ -123,8 +124,14 @@ func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s bi
 		return output.JSON(c.out, s)
 	}
 	view := c.view
-	view.Window, view.Queued, view.Stored, view.Names = window, true, true, cli.OrganizationNames(ctx, store, s)
+	view.Window, view.Queued, view.Stored, view.Names = window, !c.madeByLocal(s.By), true, cli.OrganizationNames(ctx, store, s)
 	return output.Summary(c.out, s, view)
+}
+
+// madeByLocal reports whether local made the run, as far as can be told: a user@host asked for it, whom local records,
+// and no dead-letter queue is configured.
+func (c *command) madeByLocal(by string) bool {
+	return c.environ["DEAD_LETTER_QUEUE_URL"] == "" && strings.Contains(by, "@") && !strings.HasPrefix(by, "arn:")
 }
 
 // say writes a text without control characters.

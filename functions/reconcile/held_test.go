@@ -198,6 +198,22 @@ func TestRunIsStartedApprovedRedrivenAndResumed(t *testing.T) {
 	}
 }
 
+func TestRedriveOfAnEmptyQueueNamesTheRunsThatStillHaveErrors(t *testing.T) {
+	h := hold(t)
+	h.Subscriber("org-1")
+	run := h.run(cli.ExitOK, "start", "--watch").Result.RunID
+	if text := h.prints("redrive", "--watch"); strings.Contains(text, "start a new run") {
+		t.Errorf("without an error it says\n%s", text)
+	}
+	h.Exec(`UPDATE reconciliation_items SET outcome = 'error', reason = 'withheld'`) // as a run of local leaves it
+	text := h.prints("redrive", "--watch")
+	for _, want := range []string{"the dead-letter queue is empty", "run " + run + " has 1 error\n", "local made the run", "\n  reconcile start --watch\n  local\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+}
+
 func TestExplanationOnAFaultySchemaNamesTheColumn(t *testing.T) {
 	h := hold(t)
 	h.Subscriber("org-1")

@@ -165,7 +165,7 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 			return notMoved(ctx, err)
 		}
 	}
-	if err := c.showRedriven(ctx, store, r, before.runs); err != nil {
+	if err := c.showRedriven(ctx, store, r, before); err != nil {
 		return err
 	}
 	return endedAll(r.Runs)
@@ -310,7 +310,7 @@ func endedAll(runs []billing.Summary) error {
 	return nil
 }
 
-func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r redriven, runs map[string]billing.Run) error {
+func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r redriven, before unfinished) error {
 	if c.json {
 		return json.NewEncoder(c.out).Encode(r)
 	}
@@ -318,14 +318,46 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 		if err := say(c.out, "\n"); err != nil {
 			return err
 		}
-		if err := c.showSummary(ctx, store, s, runs[s.RunID].Window); err != nil {
+		if err := c.showSummary(ctx, store, s, before.runs[s.RunID].Window); err != nil {
 			return err
 		}
 	}
-	if store != nil && r.Status != redriveEmpty && len(r.Runs) == 0 {
+	switch {
+	case store != nil && r.Status == redriveEmpty:
+		return c.noteErrorsWithoutMessage(ctx, store, before)
+	case store != nil && len(r.Runs) == 0:
 		return say(c.out, "no organization has a new outcome")
+	default:
+		return nil
 	}
-	return nil
+}
+
+// latestInError is how many runs with errors are named if the queue is empty.
+const latestInError = 3
+
+// noteErrorsWithoutMessage says what helps the organizations in error whose messages the queue does not have.
+func (c *command) noteErrorsWithoutMessage(ctx context.Context, store *mysqlstore.Store, left unfinished) error {
+	var inError []string
+	for _, id := range left.ids {
+		if len(inError) == latestInError {
+			break
+		}
+		if left.runs[id].Status.Open() {
+			continue // its workers may not be done
+		}
+		summary, err := (&pipeline.Aggregator{Store: store}).Summary(ctx, id)
+		if err != nil {
+			return err
+		}
+		if n := summary.Errors - summary.AcceptedErrors; n > 0 {
+			inError = append(inError, fmt.Sprintf("run %s has %s", id, billing.Count(n, "error")))
+		}
+	}
+	if len(inError) == 0 {
+		return nil
+	}
+	return say(c.out, "%s\nand no message of theirs is in the queue: local made the run, or somebody is looking at the messages or has deleted them; "+
+		"to try these organizations again, start a new run, or after local run it again:\n  reconcile start --watch\n  local", strings.Join(inError, "\n"))
 }
 
 // showMoved says what SQS has moved. With --json, everything is one object at the end.

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -45,14 +46,17 @@ func (p *Page) toDo(s billing.Summary, v View) {
 	p.ending(s, v)
 	for _, reason := range slices.Sorted(maps.Keys(s.Reasons)) {
 		a := reason.Advice()
-		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.ifQueued(a.RetryCommands(s, "")))
+		p.task(ColourOf(billing.OutcomeError, reason), a, s.Unaccepted(reason), v.commands(s, reason, a.RetryCommands(s, "")))
 	}
 	would := s.WouldWithhold()
 	for _, reason := range slices.Sorted(maps.Keys(would)) {
 		a := s.AdviceIfWritten(reason, onlyOrganization(s))
 		p.Blank()
 		p.Parts(0, deeper, Part(Attention, wouldBeWithheld), Part(Plain, ", %d", would[reason]))
-		p.Advice(2, a, v.ifQueued(a.Commands))
+		if !v.Queued && reason == billing.ReasonWithheld {
+			a.Do = "Look at the changes. If they are right, run it with a higher limit."
+		}
+		p.Advice(2, a, v.commands(s, reason, a.Commands))
 	}
 	for _, code := range slices.Sorted(maps.Keys(s.Warnings)) {
 		p.task(Attention, code.Advice(), s.Warnings[code], nil)
@@ -82,8 +86,12 @@ func (p *Page) ending(s billing.Summary, v View) {
 	means, command := s.ExplainStatus()
 	p.Parts(0, deeper, Part(ColourOfStatus(s.Status), "%s", s.Status), Part(Plain, ": %s", means))
 	p.Advice(2, s.StatusReason.Advice(), nil)
-	if command != "" && v.Queued {
+	switch {
+	case command == "":
+	case v.Queued:
 		p.Whole(2, command)
+	case v.Stored:
+		p.Whole(2, ofLocal(command))
 	}
 }
 
@@ -101,10 +109,43 @@ func (p *Page) task(colour Colour, a billing.Advice, n int, commands []string) {
 	p.Advice(2, a, commands)
 }
 
-// ifQueued: where the queues went with the program, there is nothing for the commands to work on.
-func (v View) ifQueued(commands []string) []string {
+// commands returns the commands for organizations with this reason. A run of local has no queue, so there is nothing
+// to redrive: local runs again.
+func (v View) commands(s billing.Summary, reason billing.Reason, queued []string) (commands []string) {
 	if v.Queued {
-		return commands
+		return queued
 	}
-	return nil
+	if reason.Withholds() && v.Stored {
+		commands = []string{s.Command("reconcile org ORG --explain", onlyOrganization(s))}
+	}
+	again := "local"
+	switch {
+	case reason == billing.ReasonWithheld:
+		return append(commands, fmt.Sprintf("MAX_DOWNGRADES=%d %s", v.limitForAll(s), again))
+	case reason.Withholds(), !v.Stored:
+		return commands
+	case s.DryRun:
+		again += " --dry-run"
+	}
+	if org := onlyOrganization(s); org != "" {
+		again = s.Command(again+" --org ORG", org)
+	}
+	return append(commands, again)
+}
+
+// limitForAll returns the limit with which another run lowers everything that this one withheld. In a database that
+// remains, the others are lowered already.
+func (v View) limitForAll(s billing.Summary) int {
+	if v.Stored && !s.DryRun {
+		return s.Reasons[billing.ReasonWithheld]
+	}
+	return s.Downgrades + s.Reasons[billing.ReasonWithheld]
+}
+
+// ofLocal returns the command for a run of local.
+func ofLocal(command string) string {
+	if rest, resumes := strings.CutPrefix(command, "reconcile start"); resumes {
+		return "local" + rest
+	}
+	return command
 }

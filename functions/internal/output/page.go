@@ -105,7 +105,7 @@ func (p *Page) Lines(text string) {
 
 // isCommand reports whether the line is a command of one of the two command lines.
 func isCommand(line string) bool {
-	return strings.HasPrefix(line, "reconcile ") || strings.HasPrefix(line, "local ")
+	return strings.HasPrefix(line, "reconcile ") || strings.HasPrefix(line, "local ") || line == "local" || strings.HasPrefix(line, "MAX_DOWNGRADES=")
 }
 
 // Whole writes a line that does not wrap: a command that is to be copied.

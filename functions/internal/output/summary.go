@@ -18,7 +18,7 @@ type View struct {
 	OnlyErrors, OnlyFigures bool
 	// Names are the known names of organizations, by id.
 	Names map[string]string
-	// Queued is true if the queues still exist, so that commands that use them are shown.
+	// Queued is true if the run has queues, so that commands that use them are shown. Else those of local are shown.
 	Queued bool
 	// Window is the part of Stripe's event log that a catch-up read; nil for other runs.
 	Window *billing.Window

@@ -137,6 +137,39 @@ func TestTheNextCommandOfEachEndIsShown(t *testing.T) {
 	}
 }
 
+func TestASummaryOfALocalRunOffersLocalsCommands(t *testing.T) {
+	withheld := billing.Summary{
+		RunID: "run-1", Status: billing.RunCompletedWithErrors, TotalOrganizations: 9, Downgrades: 2, DowngradeLimit: 2, Errors: 4,
+		Reasons: map[billing.Reason]int{billing.ReasonWithheld: 3, billing.ReasonTierUnresolved: 1},
+	}
+	dry := billing.Summary{RunID: "run-1", Status: billing.RunCompleted, DryRun: true, TotalOrganizations: 9, Synchronized: 5, Downgrades: 5, DowngradeLimit: 2}
+	one := withheld
+	one.TotalOrganizations, one.Reasons = 1, map[billing.Reason]int{billing.ReasonTierUnresolved: 1}
+	one.Details = []billing.Detail{{OrgID: "org-1", Action: billing.OutcomeError, Reason: billing.ReasonTierUnresolved}}
+	stopped := billing.Summary{RunID: "run-1", Status: billing.RunStopped, StatusReason: billing.ReasonInterrupted}
+	for name, c := range map[string]struct {
+		summary billing.Summary
+		stored  bool
+		want    []string
+	}{
+		"withheld":           {withheld, true, []string{"  reconcile org ORG --explain\n  MAX_DOWNGRADES=3 local\n", billing.ReasonTierUnresolved.Advice().Do + "\n  local\n"}},
+		"in a demonstration": {withheld, false, []string{"\n  MAX_DOWNGRADES=5 local\n"}},
+		"dry run":            {dry, true, []string{"run it with a higher limit.\n  reconcile org ORG --explain\n  MAX_DOWNGRADES=5 local\n"}},
+		"one":                {one, true, []string{"\n  local --org org-1\n"}},
+		"stopped":            {stopped, true, []string{"\n  local --resume run-1\n"}},
+	} {
+		text := shown(t, c.summary, View{Stored: c.stored})
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, text)
+			}
+		}
+		if strings.Contains(text, "redrive") || strings.Contains(text, "approve") {
+			t.Errorf("%s: there is no queue for\n%s", name, text)
+		}
+	}
+}
+
 func TestASummaryTellsWhatToDo(t *testing.T) {
 	s := billing.Summary{
 		RunID: "run-1", Status: billing.RunCompletedWithErrors, Downgrades: 2, DowngradeLimit: 2,
