@@ -138,6 +138,7 @@ func onSession(ctx context.Context, o options, c config.Config, own *ownParts, l
 		return summary, err
 	}
 	s.noteArchive(summary)
+	o.view.Tiers = c.Rules.Tiers
 	if err := s.show(ctx, o, summary, out); err != nil {
 		return summary, err
 	}

@@ -124,6 +124,9 @@ func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s bi
 		return output.JSON(c.out, s)
 	}
 	view := c.view
+	if settings, err := config.Load(c.environ); err == nil {
+		view.Tiers = settings.Rules.Tiers
+	}
 	view.Window, view.Queued, view.Stored, view.Names = window, !c.madeByLocal(s.By), true, cli.OrganizationNames(ctx, store, s)
 	return output.Summary(c.out, s, view)
 }

@@ -22,6 +22,8 @@ type View struct {
 	Queued bool
 	// Window is the part of Stripe's event log that a catch-up read; nil for other runs.
 	Window *billing.Window
+	// Tiers tell which changes lower access; without them, no organization of a dry run is marked.
+	Tiers billing.Tiers
 	// Stored is true if the database still exists, which has the details that a summary leaves out.
 	Stored bool
 }
@@ -50,6 +52,7 @@ func (p *Page) details(s billing.Summary, v View) {
 		return
 	}
 	listed, errors := 0, 0
+	m := marksOf(s, v.Tiers)
 	for _, d := range s.Details {
 		if d.Action == billing.OutcomeError {
 			errors++
@@ -57,7 +60,10 @@ func (p *Page) details(s billing.Summary, v View) {
 			continue
 		}
 		listed++
-		p.detail(d, s, v)
+		p.detail(d, s, v, m)
+	}
+	if len(m.lowered) > 0 && !v.OnlyErrors {
+		p.Line(0, "%d of those that lower access would be withheld; which ones depends on the order in which a run decides them", s.WouldWithhold()[billing.ReasonWithheld])
 	}
 	rest := leftOut(s)
 	if v.OnlyErrors {
@@ -89,18 +95,29 @@ func whereTheRestIs(s billing.Summary, v View) string {
 	return s.Command("reconcile report RUN --csv changes.csv", "") + " has all of them"
 }
 
-func (p *Page) detail(d billing.Detail, s billing.Summary, v View) {
+func (p *Page) detail(d billing.Detail, s billing.Summary, v View, m marks) {
 	const indent = 4
-	widest := billing.OutcomeSkipped
-	if s.DryRun {
-		widest = billing.OutcomeDrifted
+	widest := Did(billing.OutcomeSkipped)
+	switch {
+	case len(m.certain) > 0:
+		widest = wouldBeWithheld
+	case s.DryRun:
+		widest = Did(billing.OutcomeDrifted)
 	}
-	colour := ColourOf(d.Action, d.Reason)
-	parts := []Span{Part(colour, "%-*s", len(Did(widest)), Did(d.Action)), Part(Plain, "  %s", telemetry.OneLine(d.OrgID))}
+	did, reason := Did(d.Action), d.Reason
+	if held, certain := m.certain[d.OrgID]; certain {
+		did, reason = wouldBeWithheld, held
+	}
+	colour := ColourOf(d.Action, reason)
+	parts := []Span{Part(colour, "%-*s", len(widest), did), Part(Plain, "  %s", telemetry.OneLine(d.OrgID))}
 	if name := v.Names[d.OrgID]; name != "" {
 		parts = append(parts, Part(Plain, "  %s", telemetry.OneLine(name)))
 	}
-	p.Parts(0, indent, append(parts, Part(colour, "  %s", d.Reason))...)
+	parts = append(parts, Part(colour, "  %s", reason))
+	if m.lowered[d.OrgID] {
+		parts = append(parts, Part(Attention, "  lowers access"))
+	}
+	p.Parts(0, indent, parts...)
 	if d.Event != nil {
 		p.Line(indent, "named by %s", d.Event.Describe(s.StartedAt))
 	}

@@ -123,6 +123,55 @@ func TestDryRunSaysWhatWouldBeRepairedAndWithheld(t *testing.T) {
 	}
 }
 
+func TestDryRunMarksTheOrganizationsThatWouldBeWithheld(t *testing.T) {
+	const dependsNote = "of those that lower access would be withheld"
+	lowered := func(id string, warnings ...billing.Warning) billing.Detail {
+		return billing.Detail{
+			OrgID: id, Action: billing.OutcomeDrifted, Reason: billing.ReasonRepaired, Warnings: warnings,
+			Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "pro", To: "free"}},
+		}
+	}
+	undone := billing.Warning{Code: billing.WarnRepairUndone, Message: "undone"}
+	raised := billing.Detail{OrgID: "org-9", Action: billing.OutcomeDrifted, Reason: billing.ReasonRepaired, Changes: []billing.Change{{Field: billing.FieldPlanTier, From: "free", To: "pro"}}}
+	for name, c := range map[string]struct {
+		details        []billing.Detail
+		limit, counted int
+		want           []string
+		depends        bool
+	}{
+		"beyond the limit": {[]billing.Detail{lowered("org-1"), lowered("org-2"), raised}, 1, 2, []string{"would repair  org-1  repaired  lowers access\n", "would repair  org-9  repaired\n", "1 of those that lower"}, true},
+		"no downgrade":     {[]billing.Detail{lowered("org-1"), lowered("org-2"), raised}, 0, 2, []string{"would be withheld  org-1  withheld\n", "would repair       org-9  repaired\n"}, false},
+		"repeated":         {[]billing.Detail{lowered("org-1", undone), lowered("org-2"), raised}, 5, 1, []string{"would be withheld  org-1  not_repeated\n", "would repair       org-2  repaired\n"}, false},
+		"of another run":   {[]billing.Detail{lowered("org-1")}, 1, 0, []string{"would be withheld  org-1  withheld_by_run\n"}, false},
+		"within the limit": {[]billing.Detail{lowered("org-1"), raised}, 1, 1, []string{"would repair  org-1  repaired\n"}, false},
+	} {
+		s := billing.Summary{
+			RunID: "run-1", Status: billing.RunCompleted, DryRun: true, TotalOrganizations: len(c.details), Synchronized: len(c.details), Details: c.details,
+			Downgrades: c.counted, DowngradeLimit: c.limit, Warnings: map[billing.WarningCode]int{},
+		}
+		for _, d := range c.details {
+			if billing.DefaultTiers.LowersAccess(d.Changes) {
+				s.Access.Lowered.Organizations++
+			}
+			if len(d.Warnings) > 0 {
+				s.Warnings[billing.WarnRepairUndone]++
+			}
+		}
+		text := shown(t, s, View{Queued: true, Tiers: billing.DefaultTiers})
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, text)
+			}
+		}
+		if strings.Contains(text, dependsNote) != c.depends {
+			t.Errorf("%s: it says whether that depends on the order:\n%s", name, text)
+		}
+		if text := shown(t, s, View{}); strings.Contains(text, "  lowers access\n") || strings.Contains(text, "would be withheld  org-") {
+			t.Errorf("%s: without the tiers it says\n%s", name, text)
+		}
+	}
+}
+
 func TestTheNextCommandOfEachEndIsShown(t *testing.T) {
 	for status, want := range map[billing.RunStatus]string{
 		billing.RunStopped: "  reconcile start --resume r\n", billing.RunIncomplete: "  reconcile start --resume r\n", billing.RunRunning: "  reconcile status r --watch\n",
