@@ -288,8 +288,11 @@ func (s session) hold(ctx context.Context, own map[string]string) (err error) {
 			stop()
 			return
 		}
-		s.progress.Note("\nThe demonstration runs until Ctrl-C. To use reconcile with it, run this in another terminal:\n\n  . %s\n", file)
+		s.progress.Note("\nThe demonstration runs until Ctrl-C. To use reconcile with it, run this in another terminal, and close that terminal afterwards, because it keeps these settings:\n\n  . %s\n", file)
 	})
+	if ctx.Err() != nil {
+		s.progress.Note("the demonstration has ended")
+	}
 	return errors.Join(err, writeErr)
 }
 
@@ -306,8 +309,11 @@ func writeExports(environ map[string]string) (name string, err error) {
 		}
 	}()
 	for _, variable := range slices.Sorted(maps.Keys(environ)) {
-		quoted := "'" + strings.ReplaceAll(environ[variable], "'", `'\''`) + "'"
-		if _, err := fmt.Fprintf(file, "export %s=%s\n", variable, quoted); err != nil {
+		line := "export " + variable + "='" + strings.ReplaceAll(environ[variable], "'", `'\''`) + "'"
+		if environ[variable] == "" && strings.HasPrefix(variable, "AWS_") && !cli.SetInDotEnv(variable) {
+			line = "unset " + variable // aws refuses an empty profile; reconcile needs one only to ignore that of .env
+		}
+		if _, err := fmt.Fprintln(file, line); err != nil {
 			return "", fmt.Errorf("write the environment: %w", err)
 		}
 	}

@@ -38,10 +38,18 @@ type demoOptions struct {
 }
 
 func (o demoOptions) check() error {
-	if o.orgs < 1 || o.drift < 0 || o.drift > 100 || o.latency < 0 || o.rate < 0 {
-		return cli.Usage("--orgs must be at least 1, --drift between 0 and 100, --latency and --rate not negative")
+	switch {
+	case o.orgs < 1:
+		return cli.Usage("--orgs must be at least 1")
+	case o.drift < 0, o.drift > 100:
+		return cli.Usage("--drift must be between 0 and 100")
+	case o.latency < 0:
+		return cli.Usage("--latency must not be negative")
+	case o.rate < 0:
+		return cli.Usage("--rate must not be negative")
+	default:
+		return nil
 	}
-	return nil
 }
 
 // check refuses what no run could be started with.
@@ -63,8 +71,10 @@ func (o options) onOwnParts(environ map[string]string) (bool, error) {
 		return false, cli.Usage("--resume needs a database that lasts: a demonstration has no earlier runs")
 	case o.demo.only:
 		return true, nil
-	case database != key:
-		return false, cli.Usage("only one of DB_HOST and STRIPE_SECRET_KEY is set; set both, or use --demo for a demonstration")
+	case database && !key:
+		return false, cli.Usage("DB_HOST is set and STRIPE_SECRET_KEY is not; set both, in .env or the environment, or use --demo for a demonstration")
+	case key && !database:
+		return false, cli.Usage("STRIPE_SECRET_KEY is set and DB_HOST is not; set both, in .env or the environment, or use --demo for a demonstration")
 	case database:
 		return false, o.refuseOwnFlags()
 	case o.resume != "":

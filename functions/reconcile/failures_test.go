@@ -55,7 +55,7 @@ func TestErrorsHaveACodeOneLineAndAHint(t *testing.T) {
 		"database is away":     {map[string]string{"DB_PORT": "1"}, []string{"start", "--watch"}, cli.ExitFailed, "database_unavailable", "DB_HOST", ""},
 		"no database user":     {map[string]string{"DB_USER": ""}, []string{"org", "org-1"}, cli.ExitUsage, "configuration", "DB_USER", ".env.example"},
 		"unknown run":          {nil, []string{"status", "never"}, cli.ExitFailed, "unknown_run", "pruned", "reconcile runs"},
-		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, cli.ExitFailed, "unknown_run", "never", ""},
+		"unknown run to go on": {nil, []string{"start", "--resume", "never"}, cli.ExitFailed, "unknown_run", "never", "\n    reconcile runs"},
 		"unknown organization": {nil, []string{"org", "org-2"}, cli.ExitFailed, "unknown_organization", "org-2", "no name contains it"},
 		"near organization":    {nil, []string{"org", "ORG-"}, cli.ExitFailed, "unknown_organization", "ORG-", "org-1"},
 		"unknown, no database": {map[string]string{"DB_HOST": ""}, []string{"org", "org-2"}, cli.ExitFailed, "unknown_organization", "org-2", ""},

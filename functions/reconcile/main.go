@@ -34,7 +34,8 @@ every organization's subscription is as Stripe says. Nothing is ever written to 
 
 Settings come from the environment or from .env; .env.example lists them. AWS settings are
 those of every AWS tool (AWS_PROFILE, AWS_REGION and so on). start, org and redrive need AWS;
-with --watch they need the database too, as do all other commands.
+start --watch and org --watch need the database too, org --explain needs the database and
+Stripe. reasons and completion need nothing, all other commands the database.
 
 Results go to standard output, progress to standard error.
 Exit codes: 0 the run ended completed, or the command succeeded; 1 the run could not be

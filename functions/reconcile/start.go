@@ -192,6 +192,9 @@ func functionError(function string, payload []byte) error {
 		response.Message = "it failed without a message"
 	}
 	e := &cli.Error{Exit: cli.ExitFailed, Code: response.Type, Err: errors.New(telemetry.OneLine(response.Message))}
+	if a := billing.Reason(response.Type).Advice(); a.Concern == billing.ConcernRefused && len(a.Commands) > 0 {
+		e.Hint = a.Do + "\n    " + strings.Join(a.Commands, "\n    ")
+	}
 	if strings.Trim(response.Type, "abcdefghijklmnopqrstuvwxyz_") != "" || response.Type == "" || response.Type == string(billing.ReasonInternal) {
 		e.Code, e.Err = "function_failed", fmt.Errorf("function %s failed: %w", function, e.Err)
 		e.Hint = "read its log in CloudWatch; a run that was opened continues within 15 minutes; to see it:\n    reconcile status"

@@ -133,6 +133,9 @@ func (p *Progress) erase() {
 	p.shown = 0
 }
 
+// shortestBar is the number of characters below which a bar shows nothing that the percentage does not.
+const shortestBar = 5
+
 // bar is a line of at most width columns; rate is units a second.
 func bar(width int, doing, unit string, done, total int, rate float64) string {
 	share := 0.0
@@ -142,7 +145,7 @@ func bar(width int, doing, unit string, done, total int, rate float64) string {
 	left := fmt.Sprintf("%s %3.0f %% ", doing, 100*share)
 	right := fmt.Sprintf(" %d of %d %s%s", done, total, unit, pace(total-done, rate))
 	room := width - len(left) - len(right) - len("[]")
-	if room < 1 {
+	if room < shortestBar {
 		return (left + right)[:min(len(left+right), width)]
 	}
 	full := int(share * float64(room))
