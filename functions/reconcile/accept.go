@@ -50,7 +50,7 @@ CODE is a reason or a warning (reconcile help reasons lists them). Without CODE,
 that the last run reported about the organization is accepted. Temporary errors and what a
 guard withheld cannot be accepted. On the day of --until it counts again. Who accepted what,
 when and why is recorded.`,
-		Example: `  reconcile accept 0a4f6c1e-5a6b-4c7d-8e9f-0a1b2c3d4e5f paid_without_subscription \
+		Example: `  reconcile accept cus_NffrFeUfNV2Hib paid_without_subscription \
       --reason "complimentary, agreed with sales" --until 2027-01-01
   reconcile accept "Acme GmbH" --reason "moves to a new contract"
   reconcile accept --list

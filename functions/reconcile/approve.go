@@ -109,8 +109,11 @@ func (c *command) showApproval(a approval) error {
 		a.RunID, billing.Count(a.DowngradeLimit, "organization"), a.Downgrades, a.Withheld, a.By); err != nil {
 		return err
 	}
-	if a.Withheld == 0 || a.DowngradeLimit == a.Downgrades {
+	switch {
+	case a.Withheld == 0:
 		return nil
+	case a.DowngradeLimit == a.Downgrades:
+		return say(c.errs, "that allows no further downgrade; --limit %d allows all that it withheld", a.Downgrades+a.Withheld)
 	}
 	if c.madeByLocal(a.askedBy) {
 		return say(c.errs, "no dead-letter queue is set: if local made this run, nothing can be redriven; to apply what was withheld, run it with a higher limit:\n  MAX_DOWNGRADES=%d local", a.Withheld)

@@ -63,6 +63,13 @@ func TestApprovalOfARunOfLocalNamesTheLimitToRunItWith(t *testing.T) {
 	}
 }
 
+func TestApprovalOfTheUsedLimitSaysThatItAllowsNothing(t *testing.T) {
+	_, environ := runWithWithheld(t)
+	if _, errs := reconcile(t, environ, cli.ExitOK, "approve", "run-1", "--limit", "2"); errs != "that allows no further downgrade; --limit 5 allows all that it withheld\n" {
+		t.Errorf("%q", errs)
+	}
+}
+
 func TestApproveNamesNoRedriveIfNothingWasWithheld(t *testing.T) {
 	db, environ := runWithWithheld(t)
 	db.MustExec(t, `UPDATE reconciliation_items SET reason = 'repaired'`)
