@@ -81,11 +81,20 @@ func Fail(out, errs io.Writer, asJSON bool, err error) int {
 	}
 	p.Parts(0, 2, prefix, output.Part(output.Plain, "%s", first))
 	p.Lines(rest)
-	if e.Hint != "" {
-		p.Lines("  " + e.Hint)
+	if next := nextStep(e); next != "" {
+		p.Lines("  " + next)
 	}
 	_ = p.Flush() // nowhere left to report to
 	return e.Exit
+}
+
+// nextStep is the error's hint, or for a temporary failure, whose message does not say what to do, the advice on it.
+func nextStep(e *Error) string {
+	advice := billing.Reason(e.Code).Advice()
+	if e.Hint != "" || advice.Concern != billing.ConcernPassing || e.Code == string(billing.ReasonInternal) {
+		return e.Hint
+	}
+	return advice.Do
 }
 
 // hint says what to do next; in JSON it is never empty.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 )
 
 func TestUnconfirmedStartIsPrintedWithoutTheWordError(t *testing.T) {
@@ -20,5 +22,18 @@ func TestErrorTextCannotControlTheTerminal(t *testing.T) {
 	Fail(nil, &errs, false, &Error{Exit: ExitFailed, Code: "x", Err: errors.New("run \x1b[2Ja"), Hint: "still open: \x1b]0;b\a\n    the next line"})
 	if strings.ContainsAny(errs.String(), "\x1b\a") || !strings.Contains(errs.String(), "\n    the next line\n") {
 		t.Errorf("wrote %q", &errs)
+	}
+}
+
+func TestTemporaryFailureIsPrintedWithItsAdvice(t *testing.T) {
+	for reason, want := range map[billing.Reason]string{
+		billing.ReasonDatabaseUnavailable: "error: no answer\n  Make sure that it is up, DB_HOST is the writer, and nothing holds locks for long.\n",
+		billing.ReasonInternal:            "error: no answer\n",
+	} {
+		var errs bytes.Buffer
+		Fail(nil, &errs, false, &billing.Failure{Class: billing.Unavailable, Reason: reason, Message: "no answer"})
+		if errs.String() != want {
+			t.Errorf("%q, want %q", &errs, want)
+		}
 	}
 }
