@@ -66,8 +66,10 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 		Exit: cli.ExitFailed, Code: string(billing.AsFailure(err).Reason), Err: err,
 		Hint: "its repairs stay; to continue on the same database:\n    " + billing.Summary{RunID: runID}.Command("local --resume RUN", ""),
 	}
+	why := e.Error()
 	if ctx.Err() != nil {
 		e.Code, e.Err = cli.CodeInterrupted, errors.New("interrupted")
+		why = "local was ended by Ctrl-C or a signal"
 	}
 	if !ours {
 		return e
@@ -78,7 +80,7 @@ func (s session) brokenOff(ctx context.Context, runID string, ours bool, err err
 	defer cancel()
 	stopErr := s.Aggregator.Aggregator.Progress(final, runID)
 	if stopErr == nil {
-		_, stopErr = s.store.StopRun(final, runID, billing.ReasonInterrupted, e.Error(), time.Now().UTC())
+		_, stopErr = s.store.StopRun(final, runID, billing.ReasonInterrupted, why, time.Now().UTC())
 	}
 	if stopErr != nil {
 		e.Hint += "\n  it is still open: " + stopErr.Error()

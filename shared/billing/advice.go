@@ -134,8 +134,12 @@ func (s Summary) ExplainStatus() (means, command string) {
 		means = "Nothing was found where the last run found something. Check the database and the Stripe account before you trust it."
 	case RunStopped:
 		means, command = "Something about the whole run is wrong. Fix it, then resume; organizations without an outcome wait.", "reconcile start --resume RUN"
-		if s.StatusReason == ReasonStoppedByOperator {
+		switch s.StatusReason {
+		case ReasonStoppedByOperator:
 			means = "Somebody stopped it; the reason says why. Organizations without an outcome wait until it is resumed."
+		case ReasonInterrupted:
+			means = "It was interrupted. Organizations without an outcome wait until it is resumed."
+		default: // what is wrong must be fixed first
 		}
 	}
 	if commands := s.StatusReason.Advice().RunCommands(s); len(commands) > 0 {

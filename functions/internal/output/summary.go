@@ -263,7 +263,7 @@ func (p *Page) downgrades(s billing.Summary) {
 		p.Line(4, "%d approved by %s at %s", a.Limit, telemetry.OneLine(a.By), a.At.UTC().Format(time.RFC3339))
 	}
 	if s.AllowDowngrade {
-		p.Line(4, "allowed whatever another run holds back")
+		p.Line(4, "allowed even if another run withholds it")
 	}
 }
 

@@ -205,7 +205,7 @@ func TestASummaryOfALocalRunOffersLocalsCommands(t *testing.T) {
 		"in a demonstration": {withheld, false, []string{"\n  MAX_DOWNGRADES=5 local\n"}},
 		"dry run":            {dry, true, []string{"run it with a higher limit.\n  reconcile org ORG --explain\n  MAX_DOWNGRADES=5 local\n"}},
 		"one":                {one, true, []string{"\n  local --org org-1\n"}},
-		"stopped":            {stopped, true, []string{"\n  local --resume run-1\n"}},
+		"stopped":            {stopped, true, []string{"stopped: It was interrupted.", "\n  local --resume run-1\n"}},
 	} {
 		text := shown(t, c.summary, View{Stored: c.stored})
 		for _, want := range c.want {
