@@ -40,8 +40,9 @@ func (s *Store) RecentRepairs(ctx context.Context, orgIDs []string, since time.T
 	return repairs, failure(err, "read recent repairs")
 }
 
-// WithholdingRun returns the run whose guard withholds the organization's repair. It considers the last decision by a run over several organizations that writes and has started since the given
-// time. An error other than the guard's decides nothing.
+// WithholdingRun returns the run whose guard withholds the organization's repair. It considers the last decision by a run
+// over several organizations that writes and has started since the given time. An error other than the guard's decides
+// nothing.
 func (s *Store) WithholdingRun(ctx context.Context, orgID string, since time.Time) (by billing.Withholding, err error) {
 	reasons := billing.WithheldReasons()
 	err = query(ctx, s.db, func(r *sql.Rows) error {
