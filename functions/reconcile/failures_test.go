@@ -317,8 +317,8 @@ func TestReasonsOfOneCodeExplainsItAlone(t *testing.T) {
 			t.Errorf("%v: exit %d, %s%s", args, code, &out, &errs)
 		}
 		errs.Reset()
-		args[len(args)-1] = "witheld"
-		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitUsage || !strings.Contains(errs.String(), `no reason or warning "witheld"; did you mean withheld?`) {
+		args[len(args)-1] = "withhld"
+		if code := realMain(t.Context(), args, nil, &out, &errs); code != cli.ExitUsage || !strings.Contains(errs.String(), `no reason or warning "withhld"; did you mean withheld?`) {
 			t.Errorf("%v: exit %d, %s", args, code, &errs)
 		}
 	}

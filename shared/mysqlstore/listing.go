@@ -218,8 +218,8 @@ func (s *Store) saveSoleOwners(ctx context.Context, l billing.Lease, subs []bill
 				owners = append(owners, sub.SubscriptionID, soleOwner(known[sub.CustomerID]))
 				ids = append(ids, sub.SubscriptionID)
 			}
-			_, err := tx.ExecContext(ctx, `UPDATE reconciliation_snapshots n
-				SET more = JSON_SET(COALESCE(more, '{}'), '$.soleOwner', CASE subscription_id`+strings.Repeat(` WHEN ? THEN ?`, len(chunk))+` END)
+			_, err := execMatched(ctx, tx, `UPDATE reconciliation_snapshots n
+				SET more = JSON_SET(COALESCE(more, '{}'), '$.soleOwner', CASE subscription_id`+whenThen(len(chunk))+` END)
 				WHERE n.run_key = `+keyOfRun+` AND n.subscription_id IN `+placeholders(len(chunk)), slices.Concat(owners, []any{l.RunID}, ids)...)
 			if err != nil {
 				return err

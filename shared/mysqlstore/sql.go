@@ -107,6 +107,9 @@ func hasNonASCII(s string) bool {
 // placeholders returns "(?,?,?)" for n values; n must be positive.
 func placeholders(n int) string { return "(?" + strings.Repeat(",?", n-1) + ")" }
 
+// whenThen returns " WHEN ? THEN ?" n times.
+func whenThen(n int) string { return strings.Repeat(" WHEN ? THEN ?", n) }
+
 // insertRows inserts all rows with one statement. args, which must not be empty, holds the values row by row.
 // insert ends with VALUES; onDuplicate is what to do about existing rows.
 func insertRows(ctx context.Context, e execer, insert string, columns int, args []any, onDuplicate string) error {

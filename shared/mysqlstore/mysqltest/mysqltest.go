@@ -218,7 +218,7 @@ func Values[T any](t testing.TB, d *DB, query string, args ...any) []T {
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has its error
 	var all []T
 	for rows.Next() {
 		var value T
@@ -241,7 +241,7 @@ func RowsRead(t testing.TB, db *sql.DB, scope string) (total int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has its error
 	for rows.Next() {
 		var name string
 		var n int
