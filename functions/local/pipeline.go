@@ -94,7 +94,7 @@ const stopTime = 5 * time.Second
 // enumerate invokes the enumerator until every organization was sent. The run is ours unless another process
 // enumerates it.
 func (s session) enumerate(ctx context.Context, o options) (runID string, ours bool, err error) {
-	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": cli.Operator()}
+	event := map[string]any{"dryRun": o.dryRun, "strategy": o.reading.Strategy, "by": cli.LocalOperator()}
 	if !o.reading.Since.At.IsZero() {
 		event["since"] = o.reading.Since.At
 	}

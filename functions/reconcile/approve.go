@@ -116,7 +116,8 @@ func (c *command) showApproval(a approval) error {
 		return say(c.errs, "that allows no further downgrade; --limit %d allows all that it withheld", a.Downgrades+a.Withheld)
 	}
 	if c.madeByLocal(a.askedBy) {
-		return say(c.errs, "no dead-letter queue is set: if local made this run, nothing can be redriven; to apply what was withheld, run it with a higher limit:\n  MAX_DOWNGRADES=%d local", a.Withheld)
+		return say(c.errs, "no dead-letter queue is set: if local made this run, nothing can be redriven; to apply what was withheld, run it with a higher limit:\n  MAX_DOWNGRADES=%d local",
+			min(a.Withheld, a.DowngradeLimit-a.Downgrades))
 	}
 	return say(c.errs, "to apply what was withheld:\n  reconcile redrive --watch")
 }

@@ -50,7 +50,7 @@ func TestApproveRaisesTheLimitAndSaysWhatIsNext(t *testing.T) {
 
 func TestApprovalOfARunOfLocalNamesTheLimitToRunItWith(t *testing.T) {
 	db, environ := runWithWithheld(t)
-	db.MustExec(t, `INSERT INTO reconciliation_orders (run_id, asked_by) VALUES ('run-1', 'ops@desk')`)
+	db.MustExec(t, `INSERT INTO reconciliation_orders (run_id, asked_by) VALUES ('run-1', 'ops@desk (local)')`)
 	for queue, want := range map[string]string{
 		"": "run it with a higher limit:\n  MAX_DOWNGRADES=3 local\n",
 		"https://sqs.eu-central-1.amazonaws.com/000000000000/dead": "to apply what was withheld:\n  reconcile redrive --watch\n",

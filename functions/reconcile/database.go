@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
@@ -131,10 +130,9 @@ func (c *command) showSummary(ctx context.Context, store *mysqlstore.Store, s bi
 	return output.Summary(c.out, s, view)
 }
 
-// madeByLocal reports whether local made the run, as far as can be told: a user@host asked for it, whom local records,
-// and no dead-letter queue is configured.
+// madeByLocal reports whether local made the run and its queues are gone: no dead-letter queue is configured.
 func (c *command) madeByLocal(by string) bool {
-	return c.environ["DEAD_LETTER_QUEUE_URL"] == "" && strings.Contains(by, "@") && !strings.HasPrefix(by, "arn:")
+	return c.environ["DEAD_LETTER_QUEUE_URL"] == "" && cli.MadeByLocal(by)
 }
 
 // say writes a text without control characters.

@@ -168,6 +168,11 @@ func (c *command) move(ctx context.Context, m mover, watches bool, store *mysqls
 	if err := c.showRedriven(ctx, store, r, before); err != nil {
 		return err
 	}
+	if store != nil && !begun && !c.json {
+		if err := c.noteErrorsWithoutMessage(ctx, m, store, before); err != nil {
+			return err
+		}
+	}
 	return endedAll(r.Runs)
 }
 
@@ -322,21 +327,24 @@ func (c *command) showRedriven(ctx context.Context, store *mysqlstore.Store, r r
 			return err
 		}
 	}
-	switch {
-	case store != nil && r.Status == redriveEmpty:
-		return c.noteErrorsWithoutMessage(ctx, store, before)
-	case store != nil && len(r.Runs) == 0:
+	if store != nil && r.Status != redriveEmpty && len(r.Runs) == 0 {
 		return say(c.out, "no organization has a new outcome")
-	default:
-		return nil
 	}
+	return nil
 }
 
 // latestInError is how many runs with errors are named if the queue is empty.
 const latestInError = 3
 
-// noteErrorsWithoutMessage says what helps the organizations in error whose messages the queue does not have.
-func (c *command) noteErrorsWithoutMessage(ctx context.Context, store *mysqlstore.Store, left unfinished) error {
+// noteErrorsWithoutMessage says what helps the organizations in error whose messages neither queue has.
+func (c *command) noteErrorsWithoutMessage(ctx context.Context, m mover, store *mysqlstore.Store, left unfinished) error {
+	depth, err := m.work.Depth(ctx)
+	if err != nil {
+		return m.explained(ctx, err)
+	}
+	if depth.All() > 0 { // the workers have not tried them all again
+		return nil
+	}
 	var inError []string
 	for _, id := range left.ids {
 		if len(inError) == latestInError {

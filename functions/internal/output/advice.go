@@ -119,6 +119,12 @@ func (v View) commands(s billing.Summary, reason billing.Reason, queued []string
 		commands = []string{s.Command("reconcile org ORG --explain", onlyOrganization(s))}
 	}
 	again := "local"
+	if !v.Stored { // a demonstration's database is gone, and no other must be written
+		again += " --demo"
+	}
+	if org := onlyOrganization(s); org != "" {
+		again = s.Command(again+" --org ORG", org)
+	}
 	switch {
 	case reason == billing.ReasonWithheld:
 		return append(commands, fmt.Sprintf("MAX_DOWNGRADES=%d %s", v.limitForAll(s), again))
@@ -126,9 +132,6 @@ func (v View) commands(s billing.Summary, reason billing.Reason, queued []string
 		return commands
 	case s.DryRun:
 		again += " --dry-run"
-	}
-	if org := onlyOrganization(s); org != "" {
-		again = s.Command(again+" --org ORG", org)
 	}
 	return append(commands, again)
 }

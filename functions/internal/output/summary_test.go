@@ -195,6 +195,9 @@ func TestASummaryOfALocalRunOffersLocalsCommands(t *testing.T) {
 	one := withheld
 	one.TotalOrganizations, one.Reasons = 1, map[billing.Reason]int{billing.ReasonTierUnresolved: 1}
 	one.Details = []billing.Detail{{OrgID: "org-1", Action: billing.OutcomeError, Reason: billing.ReasonTierUnresolved}}
+	oneWithheld := one
+	oneWithheld.Reasons = map[billing.Reason]int{billing.ReasonWithheld: 1}
+	oneWithheld.Details = []billing.Detail{{OrgID: "org-1", Action: billing.OutcomeError, Reason: billing.ReasonWithheld}}
 	stopped := billing.Summary{RunID: "run-1", Status: billing.RunStopped, StatusReason: billing.ReasonInterrupted}
 	for name, c := range map[string]struct {
 		summary billing.Summary
@@ -202,7 +205,8 @@ func TestASummaryOfALocalRunOffersLocalsCommands(t *testing.T) {
 		want    []string
 	}{
 		"withheld":           {withheld, true, []string{"  reconcile org ORG --explain\n  MAX_DOWNGRADES=3 local\n", billing.ReasonTierUnresolved.Advice().Do + "\n  local\n"}},
-		"in a demonstration": {withheld, false, []string{"\n  MAX_DOWNGRADES=5 local\n"}},
+		"in a demonstration": {withheld, false, []string{"\n  MAX_DOWNGRADES=5 local --demo\n"}},
+		"one withheld":       {oneWithheld, true, []string{"\n  MAX_DOWNGRADES=1 local --org org-1\n"}},
 		"dry run":            {dry, true, []string{"run it with a higher limit.\n  reconcile org ORG --explain\n  MAX_DOWNGRADES=5 local\n"}},
 		"one":                {one, true, []string{"\n  local --org org-1\n"}},
 		"stopped":            {stopped, true, []string{"stopped: It was interrupted.", "\n  local --resume run-1\n"}},
