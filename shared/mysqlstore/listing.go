@@ -212,15 +212,19 @@ func (s *Store) saveSoleOwners(ctx context.Context, l billing.Lease, subs []bill
 		return nil
 	}
 	return s.inLeasedTx(ctx, l, func(tx *sql.Tx) error {
+		key, err := runKey(ctx, tx, l.RunID)
+		if err != nil {
+			return err
+		}
 		for chunk := range slices.Chunk(subs, snapshotPage) {
 			var owners, ids []any
 			for _, sub := range chunk {
 				owners = append(owners, sub.SubscriptionID, soleOwner(known[sub.CustomerID]))
 				ids = append(ids, sub.SubscriptionID)
 			}
-			_, err := execMatched(ctx, tx, `UPDATE reconciliation_snapshots n
+			_, err := execMatched(ctx, tx, `UPDATE reconciliation_snapshots n FORCE INDEX (idx_reconciliation_snapshots_subscription)
 				SET more = JSON_SET(COALESCE(more, '{}'), '$.soleOwner', CASE subscription_id`+whenThen(len(chunk))+` END)
-				WHERE n.run_key = `+keyOfRun+` AND n.subscription_id IN `+placeholders(len(chunk)), slices.Concat(owners, []any{l.RunID}, ids)...)
+				WHERE n.run_key = ? AND n.subscription_id IN `+placeholders(len(chunk)), slices.Concat(owners, []any{key}, ids)...)
 			if err != nil {
 				return err
 			}

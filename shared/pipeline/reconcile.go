@@ -616,15 +616,13 @@ func (b *batch) planFor(ctx context.Context, t *task, truth billing.Truth) (bill
 // planAsListed plans with the owners that the customers had when the run was listed, which saves the look-up. It does not
 // suffice, ok is false, if one of the customers had several, or has subscriptions that Stripe did not have at the sweep: an
 // organization's customer is recorded before its subscription exists, so a later subscription may have a later owner.
-// Access is not lowered without the look-up.
+// Access is not lowered without the look-up. A customer that moves to another organization during the two hours of a
+// snapshot is noticed by the next run.
 func (b *batch) planAsListed(t *task, truth billing.Truth) (plan billing.Plan, ok bool) {
-	truth.Claims.SharedCustomers = map[string][]string{}
 	for _, customer := range billing.AmbiguousCustomers(truth, t.record) {
-		owner := t.soleOwners[customer]
-		if owner == "" || !t.sweptAllOf(customer, truth.Subscriptions) {
+		if t.soleOwners[customer] != t.record.Org.ID || !t.sweptAllOf(customer, truth.Subscriptions) {
 			return plan, false
 		}
-		truth.Claims.SharedCustomers[customer] = []string{owner}
 	}
 	plan, err := b.Rules.Plan(truth, t.record)
 	if err != nil || b.lowers(plan) {
