@@ -224,7 +224,7 @@ const checkedWithin = billing.UndeliveredLookback
 func (s *Store) addRightAt(ctx context.Context, runID string, page []ReportItem) error {
 	index := map[string]int{}
 	var ids []any
-	var earliest time.Time
+	var earliest, latest time.Time
 	for i, item := range page {
 		if !item.Lowers && !item.Raises || item.Cause == nil && !item.Warns(billing.WarnRepairUndone) {
 			continue
@@ -234,22 +234,44 @@ func (s *Store) addRightAt(ctx context.Context, runID string, page []ReportItem)
 		if earliest.IsZero() || item.DecidedAt.Before(earliest) {
 			earliest = item.DecidedAt
 		}
+		if item.DecidedAt.After(latest) {
+			latest = item.DecidedAt
+		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	args := append([]any{runID, earliest.Add(-checkedWithin)}, ids...)
-	return query(ctx, s.db, func(r *sql.Rows) error {
-		var id string
-		var at time.Time
-		err := r.Scan(&id, &at)
-		if i, ok := index[id]; ok && at.After(page[i].RightAt) && at.Before(page[i].DecidedAt) {
-			page[i].RightAt = at
-		}
+	keys, err := s.runsBetween(ctx, runID, earliest.Add(-checkedWithin), latest)
+	if err != nil {
 		return err
-	}, `SELECT i.org_id, i.updated_at FROM reconciliation_runs r JOIN reconciliation_items i ON i.run_key = r.run_key
-		WHERE r.id <> ? AND r.started_at > ? AND i.org_id IN `+placeholders(len(ids))+`
-		AND (i.outcome = 'synced' OR i.reason = 'in_sync')`, args...)
+	}
+	for _, key := range keys { // one by one: with a join the server would read the runs from their beginning
+		err := query(ctx, s.db, func(r *sql.Rows) error {
+			var id string
+			var at time.Time
+			err := r.Scan(&id, &at)
+			if i, ok := index[id]; ok && at.After(page[i].RightAt) && at.Before(page[i].DecidedAt) {
+				page[i].RightAt = at
+			}
+			return err
+		}, `SELECT org_id, updated_at FROM reconciliation_items FORCE INDEX (`+"`PRIMARY`"+`)
+			WHERE run_key = ? AND org_id IN `+placeholders(len(ids))+` AND (outcome = 'synced' OR reason = 'in_sync')`, append([]any{key}, ids...)...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runsBetween returns the keys of the other runs that started in this time.
+func (s *Store) runsBetween(ctx context.Context, runID string, from, until time.Time) (keys []int64, err error) {
+	err = query(ctx, s.db, func(r *sql.Rows) error {
+		var key int64
+		err := r.Scan(&key)
+		keys = append(keys, key)
+		return err
+	}, `SELECT run_key FROM reconciliation_runs WHERE id <> ? AND started_at > ? AND started_at < ?`, runID, from, until)
+	return keys, err
 }
 
 // addOrganizations uses separate queries, because a join would compare ids under two collations.

@@ -167,7 +167,7 @@ func (c *Client) checkMode(live *bool, kind, id string) error {
 // farFuture is the last second of the year 9999.
 const farFuture = 253402300799
 
-// at converts seconds; null becomes the zero time. It clamps values that time.Time cannot hold, and the one
+// unixTime converts seconds; null becomes the zero time. It clamps values that time.Time cannot hold, and the one
 // that is the zero time, to times that are outside of what the database accepts too.
 func unixTime(seconds *int64) time.Time {
 	if seconds == nil {

@@ -30,8 +30,8 @@ func moved(changes []billing.Change, current string, fields ...string) move {
 		for _, c := range changes {
 			switch {
 			case c.Field != field:
-			case c.From == nil: // the row is new
-				return move{current, cell(c.To)}
+			case c.From == nil: // the row is new and the organization's own column did not change: it had this value
+				return move{cell(c.To), cell(c.To)}
 			default:
 				return move{cell(c.From), cell(c.To)}
 			}

@@ -260,8 +260,12 @@ func wouldSplit(s billing.Summary) string {
 		return ""
 	}
 	lowered := s.Access.Lowered.Organizations
-	return "Access would be lowered for " + billing.Count(lowered, "organization") + ": a run that writes lowers " + billing.Thousands(lowered-would) +
-		" and withholds " + billing.Thousands(would) + ". Which ones is not known in advance."
+	text := "Access would be lowered for " + billing.Count(lowered, "organization") + ": a run that writes lowers " + billing.Thousands(lowered-would) +
+		" and withholds " + billing.Thousands(would) + "."
+	if lowered > would {
+		text += " Which ones is not known in advance."
+	}
+	return text
 }
 
 // decided says who started the run, who approved its downgrades, and how many errors are accepted; it may be empty.
