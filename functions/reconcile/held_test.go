@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/inprocess"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/wiring"
@@ -211,6 +213,17 @@ func TestRedriveOfAnEmptyQueueNamesTheRunsThatStillHaveErrors(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+	settings, err := awsSettings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := &sqs.SendMessageInput{QueueUrl: new(h.environ["WORK_QUEUE_URL"]), MessageBody: new("{}"), DelaySeconds: 900}
+	if _, err := wiring.Queues(settings).SendMessage(t.Context(), waiting); err != nil {
+		t.Fatal(err)
+	}
+	if text := h.prints("redrive", "--watch"); strings.Contains(text, "start a new run") {
+		t.Errorf("while the workers have messages it says\n%s", text)
 	}
 }
 
