@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,20 +232,26 @@ func TestBothStrategiesDecideTheSame(t *testing.T) {
 // A plan lowers access only if every endpoint that could name a candidate was read. Then it equals the plan for all
 // subscriptions. The search lags, the account may have no search, and an endpoint may be unavailable.
 func TestPlanLowersAccessOnlyIfEveryEndpointThatCouldNameACandidateAnswered(t *testing.T) {
+	var mu sync.Mutex
+	worlds := map[string]int{} // kind -> number, of both strategies: of 100 worlds of one, some kinds may be missing
+	t.Cleanup(func() {         // after the subtests, which run in parallel
+		for _, kind := range []string{"nothing lowered", "lowered", "lowered without search", "lowered while an endpoint was unavailable"} {
+			if worlds[kind] == 0 {
+				t.Errorf("no world was of the kind %q: %v", kind, worlds)
+			}
+		}
+		t.Log(worlds)
+	})
 	for _, strategy := range []billing.Strategy{billing.StrategySweep, billing.StrategyRetrieve} {
 		t.Run(string(strategy), func(t *testing.T) {
 			f := newFixture(t)
-			worlds := map[string]int{} // kind -> number
 			rapid.Check(t, func(t *rapid.T) {
 				f.randomWorld(t)
-				worlds[f.checkLowerings(t, strategy)]++
+				kind := f.checkLowerings(t, strategy)
+				mu.Lock()
+				defer mu.Unlock()
+				worlds[kind]++
 			})
-			for _, kind := range []string{"nothing lowered", "lowered", "lowered without search", "lowered while an endpoint was unavailable"} {
-				if worlds[kind] == 0 {
-					t.Errorf("no world was of the kind %q: %v", kind, worlds)
-				}
-			}
-			t.Log(worlds)
 		})
 	}
 }
