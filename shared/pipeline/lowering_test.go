@@ -221,7 +221,7 @@ func TestBothStrategiesDecideTheSame(t *testing.T) {
 	}
 	for _, reason := range []billing.Reason{
 		billing.ReasonInSync, billing.ReasonRepaired, billing.ReasonRowInserted, billing.ReasonNoSubscription, billing.ReasonSubscriptionConflict,
-		billing.ReasonSubscriptionMissing, billing.ReasonUnknownStatus, billing.ReasonTierUnresolved, billing.ReasonOtherMode,
+		billing.ReasonUnknownStatus, billing.ReasonTierUnresolved, billing.ReasonOtherMode,
 	} {
 		if reasons[reason] == 0 {
 			t.Errorf("no organization had the reason %s; the reasons were %v", reason, slices.Sorted(maps.Keys(reasons)))
