@@ -129,7 +129,7 @@ func newPage(run Run, f *findings) page {
 		StatusReason: string(s.StatusReason), StatusAdvice: s.StatusReason.Advice(), StatusMessage: clean(s.StatusMessage), DryRun: s.DryRun,
 		Started: moment(s.StartedAt), WrittenAt: moment(run.WrittenAt), Mode: run.Mode,
 		Total: s.TotalOrganizations, Outcomes: outcomeFigures(s), Segments: segments(s),
-		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), WouldWithhold: heldIfWritten(s, run.OrgID), WouldSplit: wouldSplit(s), Warnings: warningRows(f), Accepted: f.accepted,
+		Guard: guard(s), Missed: s.DriftByCause.Missed(), Decided: decided(s), Reasons: reasonRows(s.Reasons), Errors: errorRows(f, s, run.OrgID), WouldWithhold: heldIfWritten(s, run.OrgID), WouldSplit: wouldSplit(s), Warnings: f.withNames(reasonRows(f.warnings)), Accepted: f.accepted,
 		Orphans: orphanRows(run.Mode, s.Orphans), OrphansTotal: max(s.OrphansTotal, len(s.Orphans)), SweepAbandoned: s.SweepAbandoned,
 		Fields: fieldRows(s.DriftByField), FieldOptions: options(f.fields),
 		History: chart(run.History, s.RunID), Past: pastRows(run.History, s.RunID),
@@ -302,17 +302,16 @@ func reasonRows[K coded](counts map[K]int) []reasonRow {
 
 // errorRows have the commands for this run, or for its only organization.
 func errorRows(f *findings, s billing.Summary, orgID string) []reasonRow {
-	all := reasonRows(f.errors)
+	all := f.withNames(reasonRows(f.errors))
 	for i, row := range all {
 		reason := billing.Reason(row.Code)
 		all[i].Commands = repair(reason, f.lowers[reason], s, orgID)
-		all[i].Named = f.named[row.Code]
 	}
 	return all
 }
 
-func warningRows(f *findings) []reasonRow {
-	all := reasonRows(f.warnings)
+// withNames adds to each row the first organizations that have its error or warning.
+func (f *findings) withNames(all []reasonRow) []reasonRow {
 	for i, row := range all {
 		all[i].Named = f.named[row.Code]
 	}
