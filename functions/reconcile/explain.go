@@ -20,7 +20,7 @@ import (
 
 // explain shows what a worker would read and write.
 func (c *command) explain(ctx context.Context, orgID string) error {
-	settings, err := config.Load(c.environ, config.NeedDatabase, config.NeedStripe)
+	settings, err := config.Load(c.environ, needsToExplain...)
 	if err != nil {
 		return err
 	}

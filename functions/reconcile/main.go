@@ -125,16 +125,23 @@ func (c *command) readSettings(ctx context.Context, needs []config.Need) (err er
 	return err
 }
 
-// needsOf returns what the command needs whatever its flags are.
+// What commands need; to watch, start and redrive need the database too.
+var (
+	needsToStart   = []config.Need{config.NeedEnumerator}
+	needsToExplain = []config.Need{config.NeedDatabase, config.NeedStripe}
+	needsToRedrive = []config.Need{config.NeedWorkQueue, config.NeedDeadLetterQueue}
+)
+
+// needsOf returns what the command needs whether it watches or not.
 func needsOf(cmd *cobra.Command) []config.Need {
 	explains, _ := cmd.Flags().GetBool("explain") // false if the command has no such flag
 	switch {
 	case explains:
-		return []config.Need{config.NeedDatabase, config.NeedStripe}
+		return needsToExplain
 	case cmd.Name() == "start", cmd.Name() == "org":
-		return []config.Need{config.NeedEnumerator}
+		return needsToStart
 	case cmd.Name() == "redrive":
-		return []config.Need{config.NeedWorkQueue, config.NeedDeadLetterQueue}
+		return needsToRedrive
 	default:
 		return []config.Need{config.NeedDatabase}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ type mover struct {
 }
 
 func (c *command) moveBack(ctx context.Context, watches bool) error {
-	needs := []config.Need{config.NeedWorkQueue, config.NeedDeadLetterQueue}
+	needs := slices.Clone(needsToRedrive)
 	if watches && c.hasDatabase() {
 		needs = append(needs, config.NeedDatabase)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,7 +95,7 @@ was stopped or ended incomplete, and sends what is pending again.`,
 
 // enqueue invokes the enumerator with the event and shows its response, or follows the run.
 func (c *command) enqueue(ctx context.Context, e event, watches bool) error {
-	needs := []config.Need{config.NeedEnumerator}
+	needs := slices.Clone(needsToStart)
 	if watches {
 		needs = append(needs, config.NeedDatabase)
 	}
