@@ -89,20 +89,26 @@ func TestNameWithASpaceAfterAValueWithTwoLinesIsReportedWithItsLine(t *testing.T
 	}
 }
 
+// wrongOf returns the variables of the error and what is wrong with them.
+func wrongOf(t *testing.T, err error) (all []string) {
+	t.Helper()
+	invalid, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	for _, p := range invalid.Problems {
+		all = append(all, p.Variable+" "+p.Wrong)
+	}
+	return all
+}
+
 func TestAllProblemsOfDotEnvAreReportedTogether(t *testing.T) {
 	t.Chdir(filepath.Dir(writeFile(t, strings.Join([]string{
 		"DB_HOST=x", "DB_PORT=many", "DB_USER x", "DB_HOST=y", "DB_PASSWORD='replace-me'", "DB_NAM=z", "no sense", "hunter2=a", "hunter2=b",
 		"STRIPE_PRICE_ID_GOLD=price_1", "LOG_LEVEL=loud", "WORKER_CONCURRENCY=0",
 	}, "\n"))))
 	_, err := config.ReadDotEnv(".env", map[string]string{"LOG_LEVEL": "info", "WORKER_CONCURRENCY": "0"})
-	problems, ok := errors.AsType[*config.Error](err)
-	if !ok {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, p := range problems.Problems {
-		got = append(got, p.Variable+" "+p.Wrong)
-	}
+	got := wrongOf(t, err)
 	want := []string{
 		"line 3 of .env is malformed",
 		"DB_HOST is set in lines 1 and 4 of .env",
@@ -129,14 +135,7 @@ func TestMissingVariablesOfANeedAreReportedWithTheOtherProblemsOfDotEnv(t *testi
 	} {
 		t.Chdir(filepath.Dir(writeFile(t, content)))
 		_, err := config.ReadDotEnv(".env", nil, config.NeedDatabase)
-		problems, ok := errors.AsType[*config.Error](err)
-		if !ok {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, p := range problems.Problems {
-			got = append(got, p.Variable+" "+p.Wrong)
-		}
+		got := wrongOf(t, err)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
