@@ -18,7 +18,7 @@ const (
 	workerTimeout     = 5 * time.Minute
 	aggregatorTimeout = 2 * time.Minute
 
-	workerBatch      = 50
+	workerBatch      = 100 // a batch needs the same number of queries for any number of organizations
 	workerWindow     = 2 * time.Second
 	aggregatorBatch  = 100 // each message is one batch of a worker; the run is checked once for all of them
 	aggregatorWindow = 30 * time.Second

@@ -191,7 +191,7 @@ func TestFunctionsGetTheValuesThatTheStackUses(t *testing.T) {
 
 func TestQueuesFeedFunctionsInBatches(t *testing.T) {
 	for function, source := range map[string]object{
-		"worker": {"BatchSize": 50, "MaximumBatchingWindowInSeconds": 2, "ScalingConfig": object{"MaximumConcurrency": 10}, "queue": "work"},
+		"worker": {"BatchSize": 100, "MaximumBatchingWindowInSeconds": 2, "ScalingConfig": object{"MaximumConcurrency": 10}, "queue": "work"},
 		"aggregator": {
 			"BatchSize": 100, "MaximumBatchingWindowInSeconds": 30, "ScalingConfig": object{"MaximumConcurrency": 2}, "queue": "results",
 		},

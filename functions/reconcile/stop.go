@@ -35,8 +35,8 @@ func (c *command) stop(ctx context.Context) *cobra.Command {
 		Use:   "stop RUN --reason TEXT",
 		Short: "Stop an open run",
 		Long: `Stops a run that is enumerating or running. Repairs that were made stay. Each worker finishes
-its batch of at most 50 organizations and acknowledges the run's other messages without
-work. Those organizations stay pending until reconcile start --resume sends them again.
+its batch and acknowledges the run's other messages without work. Those organizations stay
+pending until reconcile start --resume sends them again.
 
 The stop is written to the database. The summary follows at once if RESULTS_QUEUE_URL is set
 and AWS can be reached, otherwise within 15 minutes; it says who stopped the run and why. The
