@@ -92,8 +92,8 @@ func (r Range) Split(p Page) (newer, older Range, ok bool) {
 //   - a subscription was not fully read,
 //   - the record names a subscription that is not in the snapshot, or one of a customer that the record does not name:
 //     that customer may have other subscriptions,
-//   - access is granted without a subscription: a snapshot does not show whether the customer was deleted or is of
-//     the other mode.
+//   - the record has a customer without a subscription, and grants access: a snapshot does not show whether the customer
+//     was deleted or is of the other mode.
 func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	customers := rec.CustomerIDs()
 	complete := map[string]bool{} // subscriptions whose customer's others are in t too
@@ -112,5 +112,5 @@ func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	if err != nil || len(plan.Changes) > 0 {
 		return Plan{}, false
 	}
-	return plan, plan.GoverningID != "" || rec.Org.Deleted || rec.highestTier(r.Tiers) == r.Tiers.Lowest()
+	return plan, plan.GoverningID != "" || rec.Org.Deleted || !rec.HasStripeIdentity() || rec.highestTier(r.Tiers) == r.Tiers.Lowest()
 }

@@ -194,6 +194,7 @@ func TestSnapshotSettlesOnlyOrganizationsInSync(t *testing.T) {
 		"in sync":           {truth(subscription("sub_1", billing.StatusActive)), recorded("sub_1"), billing.ReasonInSync},
 		"never subscribed":  {truth(), customerOnly(), billing.ReasonNoSubscription},
 		"no identity":       {truth(), billing.Record{Org: billing.Organization{ID: org, Tier: "free"}}, billing.ReasonNoStripeIdentity},
+		"paid, no identity": {truth(), billing.Record{Org: billing.Organization{ID: org, Tier: "pro"}}, billing.ReasonNoStripeIdentity},
 		"deleted meanwhile": {truth(), billing.Record{Org: billing.Organization{ID: org, Tier: "pro", Deleted: true}}, billing.ReasonOrganizationDeleted},
 		"another customer's old one beside it": {
 			truth(subscription("sub_1", billing.StatusActive), subscription("sub_0", billing.StatusCanceled)), recorded("sub_1"), billing.ReasonInSync,
@@ -247,8 +248,8 @@ func TestOrganizationThatASnapshotSettlesHasNothingToChange(t *testing.T) {
 		if err != nil || len(want.Changes) > 0 || got.Reason != want.Reason {
 			t.Errorf("settled as %s, the plan is %+v, %v", got.Reason, want, err)
 		}
-		if want.GoverningID == "" && !record.Org.Deleted && record.Org.Tier != "free" {
-			t.Errorf("tier %s without a subscription is settled", record.Org.Tier)
+		if want.GoverningID == "" && !record.Org.Deleted && record.HasStripeIdentity() && record.Org.Tier != "free" {
+			t.Errorf("tier %s of a customer without a subscription is settled", record.Org.Tier)
 		}
 	})
 	if settled < 20 {
