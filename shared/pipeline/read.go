@@ -13,7 +13,7 @@ import (
 type hints struct {
 	named     []string // subscriptions that may belong to it: their metadata may name it, or an event named them
 	eventSubs []string // those that events name: they are always read
-	unsettled bool     // its recorded subscriptions do not suffice to choose the governing one
+	unsettled bool     // its recorded subscriptions do not suffice to choose the governing one, or to lower access
 	// sweptBy is the run whose snapshot, started at sweptFrom, was read: named has every subscription in it that names
 	// the organization. "" means that there is no snapshot.
 	sweptBy   string

@@ -558,7 +558,7 @@ func (b *batch) plan(ctx context.Context, t *task) (billing.Plan, error) {
 		}
 		// Access is not lowered on a reading that is older than the look-up: Stripe is read again.
 	}
-	known := t.hints()
+	known := b.hints(t)
 	t.calledStripe = t.calledStripe || (t.record.HasStripeIdentity() || len(known.named) > 0) && !t.record.Org.Deleted
 	if err := b.checkTaskAccount(ctx, t); err != nil {
 		return billing.Plan{}, err

@@ -163,7 +163,7 @@ func (b *batch) decideInSync(ctx context.Context, settled []*task, items []billi
 }
 
 // hints returns what the snapshot, the events and the item say about the organization's subscriptions.
-func (t *task) hints() hints {
+func (b *batch) hints(t *task) hints {
 	known := hints{named: slices.Clone(t.eventSubs), eventSubs: t.eventSubs}
 	if id := t.item.SubscriptionID; id != "" && !t.record.Records(id) {
 		known.named = append(known.named, id)
@@ -183,6 +183,12 @@ func (t *task) hints() hints {
 			known.named = append(known.named, sub.ID)
 		}
 	}
-	known.unsettled = len(recorded) > 0 && !billing.RecordedSuffice(recorded)
+	known.unsettled = len(recorded) > 0 && (!billing.RecordedSuffice(recorded) || b.sweptLowers(t))
 	return known
+}
+
+// sweptLowers reports whether access is lowered if Stripe still has what the snapshot has.
+func (b *batch) sweptLowers(t *task) bool {
+	plan, err := b.Rules.Plan(*t.swept, t.record)
+	return err == nil && b.lowers(plan)
 }

@@ -196,6 +196,22 @@ func TestOnlyDifferingOrganizationsAreReadAgain(t *testing.T) {
 	}
 }
 
+// Access is lowered only after every source was read, and the customer's list has the recorded subscription too.
+func TestCustomersListIsReadFirstIfTheSnapshotShowsALowering(t *testing.T) {
+	f := newFixture(t)
+	f.Subscriber("org", price("price_starter"))
+	f.swept()
+	f.Stripe.ResetCounts()
+	f.deliver(f.Reconciler(nil), scheduledID, "org")
+	if item := f.Item(scheduledID, "org"); item.Reason != billing.ReasonRepaired {
+		t.Errorf("the reason is %s, want repaired", item.Reason)
+	}
+	// The subscription is retrieved for the comparison after the write.
+	if got := f.Stripe.Requests(); got.ListSubscriptions != 1 || got.RetrieveSubscription != 1 {
+		t.Errorf("the worker sent the requests %+v, want 1 list and 1 retrieve", got)
+	}
+}
+
 func TestStaleSnapshotIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"two hours later": func(f *fixture) { f.Clock.Advance(billing.SnapshotTTL) },
