@@ -112,5 +112,6 @@ func (r Rules) InSync(t Truth, rec Record) (Plan, bool) {
 	if err != nil || len(plan.Changes) > 0 {
 		return Plan{}, false
 	}
-	return plan, plan.GoverningID != "" || rec.Org.Deleted || !rec.HasStripeIdentity() || rec.highestTier(r.Tiers) == r.Tiers.Lowest()
+	paidCustomer := rec.HasStripeIdentity() && rec.highestTier(r.Tiers) != r.Tiers.Lowest()
+	return plan, plan.GoverningID != "" || rec.Org.Deleted || !paidCustomer
 }

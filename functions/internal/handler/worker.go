@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pixell-global/subscription-reconciliation/shared/billing"
 	"github.com/pixell-global/subscription-reconciliation/shared/pipeline"
@@ -31,6 +32,8 @@ type Worker struct {
 // reportTimeout bounds the SQS calls at the end of a batch. The Reconciler's Reserve keeps at least this much of Lambda's
 // timeout.
 const reportTimeout = 5 * time.Second
+
+const deadLettersAtOnce = 10
 
 // message is one message of a batch and what happens to it.
 type message struct {
@@ -102,18 +105,25 @@ func (h Worker) reconcile(ctx context.Context, received []events.SQSMessage) []*
 	return batch
 }
 
-// sendDeadLetters sends the batch's dead letters to the dead-letter queue. If a send fails, SQS delivers the message again:
-// no message is deleted before the dead-letter queue has it.
+// sendDeadLetters sends the batch's dead letters to the dead-letter queue, several at once: if the run withholds every
+// organization of a batch, all of its messages are dead letters. If a send fails, SQS delivers the message again: no
+// message is deleted before the dead-letter queue has it.
 func (h Worker) sendDeadLetters(ctx context.Context, batch []*message) {
+	var group errgroup.Group
+	group.SetLimit(deadLettersAtOnce)
 	for _, m := range batch {
 		if m.Disposition != pipeline.DeadLetter {
 			continue
 		}
 		h.Log.ErrorContext(ctx, "sending the message to the dead-letter queue", m.attributes()...)
-		if err := h.DeadLetter.SendDeadLetter(ctx, m.Body, m.work, m.Failure); err != nil {
-			m.redeliverBecause(err)
-		}
+		group.Go(func() error {
+			if err := h.DeadLetter.SendDeadLetter(ctx, m.Body, m.work, m.Failure); err != nil {
+				m.redeliverBecause(err)
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // each message has its result
 }
 
 // sendProgress sends the aggregator one message for each run that has a finished message. If a send fails, SQS delivers

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func TestUnreadableMessagesAreDeadLettersAndOthersAreReconciled(t *testing.T) {
 	}
 	dead := f.Receive(f.DeadLetter)
 	want := append(slices.Clone(unreadable), workBody("unknown-run", "org-1"), workBody(runID, "org-unknown"))
-	if diff := cmp.Diff(want, testworld.Bodies(dead)); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(testworld.Bodies(dead)))); diff != "" {
 		t.Error(diff)
 	}
 	for _, m := range dead {
@@ -115,6 +116,30 @@ func TestFailedDeadLetterSendReturnsTheMessage(t *testing.T) {
 	slices.Sort(dead) // their backoffs differ
 	if diff := cmp.Diff([]string{"unreadable", workBody(runID, "org-1")}, dead); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A run may withhold every organization of a batch, and the time for its dead letters is short.
+func TestDeadLettersOfABatchAreSentConcurrently(t *testing.T) {
+	f := newFixture(t)
+	f.send(f.Work, "unreadable", "unreadable too")
+	var sent atomic.Int32
+	both := make(chan struct{})
+	f.SQS.SetFail(func(action string) *sqsserver.Fault {
+		if action != "SendMessage" {
+			return nil
+		}
+		if sent.Add(1) == 2 {
+			close(both)
+		}
+		select {
+		case <-both:
+		case <-t.Context().Done():
+		}
+		return nil
+	})
+	if failed := f.handle(f.worker()); len(failed) != 0 {
+		t.Errorf("failed: %v", failed)
 	}
 }
 

@@ -114,7 +114,7 @@ func BenchmarkFanOut(b *testing.B) {
 
 // BenchmarkInSync measures a batch of organizations that are in sync by the snapshot, from the event to the response.
 func BenchmarkInSync(b *testing.B) {
-	p := newInProcess(b, 50, 0, stripetest.Options{}, 0)
+	p := newInProcess(b, workBatch, 0, stripetest.Options{}, 0)
 	runID, batch := p.enumerate(b, billing.StrategySweep)
 	orgs := float64(len(batch.Records))
 	var before, after runtime.MemStats

@@ -53,8 +53,8 @@ func setting(b *testing.B, name, defaultValue string) []int {
 
 // BenchmarkRunAtStripesPace runs the deployed programs against a Stripe with the latency and the limits of the real one,
 // and compares them with the ideal: the sweep's pages, then the workers' requests to the endpoint that they use most, one
-// after the other at the configured rate. BENCH_ORGS, BENCH_RPS and BENCH_STRATEGIES set the organizations, the requests a second and the
-// strategies.
+// after the other at the configured rate. BENCH_ORGS, BENCH_RPS and BENCH_STRATEGIES set the organizations, the requests a
+// second and the strategies.
 func BenchmarkRunAtStripesPace(b *testing.B) {
 	strategies := strings.Split(os.Getenv("BENCH_STRATEGIES"), ",")
 	if strategies[0] == "" {
@@ -112,8 +112,8 @@ type measured struct {
 	peakMiB       map[string]float64       // function -> memory of its largest process
 }
 
-// ideal returns the time in seconds that the requests which no program can send at once take: the sweep must end before
-// the workers begin, and each endpoint has a limit of its own.
+// ideal returns the least time in seconds that the run's requests take: first the sweep's pages, then the requests to the
+// endpoint that the workers use most. It counts the run's own requests: customer-lists and retrieved show if they grow.
 func (m measured) ideal(rps int) float64 {
 	return (m.pages + float64(max(m.requests.Retrieve, m.customerLists))) / float64(rps)
 }
