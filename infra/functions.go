@@ -18,7 +18,7 @@ const (
 	workerTimeout     = 5 * time.Minute
 	aggregatorTimeout = 2 * time.Minute
 
-	workerBatch      = 100 // a batch needs the same number of queries for any number of organizations
+	workerBatch      = 100 // loading a batch takes as many queries for any size; with retrieve, 100 take about a minute
 	workerWindow     = 2 * time.Second
 	aggregatorBatch  = 100 // each message is one batch of a worker; the run is checked once for all of them
 	aggregatorWindow = 30 * time.Second
