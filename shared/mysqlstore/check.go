@@ -61,12 +61,11 @@ func (s *Store) problems(ctx context.Context, writes bool) ([]string, error) {
 
 // checkWritable fails on a read-only server as a write would. Dry runs write too, to this system's own tables.
 // The connection is discarded: after a failover it leads to a reader.
-func (s *Store) checkWritable(ctx context.Context) (err error) {
+func (s *Store) checkWritable(ctx context.Context) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
 	var readOnly error
 	err = query(ctx, conn, func(r *sql.Rows) error {
 		var name, value string
@@ -77,9 +76,9 @@ func (s *Store) checkWritable(ctx context.Context) (err error) {
 		return err
 	}, `SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', 'innodb_read_only')`)
 	if err != nil || readOnly == nil {
-		return err
+		return errors.Join(err, conn.Close())
 	}
-	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the pool then discards it
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it, and the pool discards it
 	return readOnly
 }
 
