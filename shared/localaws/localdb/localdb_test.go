@@ -346,14 +346,13 @@ func TestProgramThatIsNotAServerIsRefused(t *testing.T) {
 	}
 }
 
-func TestMariadbdIsPreferredToMysqld(t *testing.T) {
-	dir := programs(t, "mysqld")
-	path, err := findIn([]string{t.TempDir(), "relative", dir})
-	if err != nil || path != filepath.Join(dir, "mysqld") {
+func TestServerOfTheFirstDirectoryIsFound(t *testing.T) {
+	mysql, both := programs(t, "mysqld"), programs(t, "mysqld", "mariadbd")
+	path, err := findIn([]string{t.TempDir(), "relative", mysql, both})
+	if err != nil || path != filepath.Join(mysql, "mysqld") {
 		t.Errorf("got %s, %v", path, err)
 	}
-	both := programs(t, "mariadbd")
-	path, err = findIn([]string{dir, both})
+	path, err = findIn([]string{both, mysql})
 	if err != nil || path != filepath.Join(both, "mariadbd") {
 		t.Errorf("beside mariadbd: got %s, %v", path, err)
 	}

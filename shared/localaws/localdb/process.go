@@ -94,10 +94,11 @@ func find() (string, error) {
 		"/usr/local/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"))
 }
 
-// findIn looks for mariadbd in all directories first, because mysqld is often another name for it.
+// findIn returns the program of the first directory that has one. In each it looks for mariadbd first, because mysqld is
+// often another name for it.
 func findIn(dirs []string) (string, error) {
-	for _, name := range []string{"mariadbd", "mysqld"} {
-		for _, dir := range dirs {
+	for _, dir := range dirs {
+		for _, name := range []string{"mariadbd", "mysqld"} {
 			path, err := exec.LookPath(filepath.Join(dir, name))
 			if err == nil && filepath.IsAbs(path) {
 				return path, nil
