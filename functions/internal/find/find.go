@@ -57,7 +57,8 @@ func Organization(ctx context.Context, store *mysqlstore.Store, progress *output
 	return o.ID, nil
 }
 
-// Similar adds to the error of an unknown organization those whose id or name is like the text.
+// Similar adds to the error of an unknown organization those whose id or name is like the text, or why none can be looked
+// up: the login may not be allowed to read names.
 func Similar(ctx context.Context, store *mysqlstore.Store, text string, unknown error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -65,7 +66,7 @@ func Similar(ctx context.Context, store *mysqlstore.Store, text string, unknown 
 	hint := "no id begins like it and no name contains it"
 	switch {
 	case err != nil:
-		return unknown
+		hint = "give its id; names cannot be looked up: " + telemetry.OneLine(err.Error())
 	case len(similar) > 0:
 		hint = "did you mean one of these?" + listed(similar)
 	}

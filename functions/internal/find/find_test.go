@@ -2,8 +2,11 @@ package find_test
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/pixell-global/subscription-reconciliation/functions/internal/cli"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/find"
 	"github.com/pixell-global/subscription-reconciliation/functions/internal/output"
 	"github.com/pixell-global/subscription-reconciliation/shared/mysqlstore/mysqltest"
@@ -11,6 +14,16 @@ import (
 )
 
 func TestMain(m *testing.M) { mysqltest.Main(m) }
+
+func TestUnknownOrganizationSaysWhyNamesAreNotLookedUp(t *testing.T) {
+	w := testworld.New(t)
+	w.Exec(`ALTER TABLE organizations DROP COLUMN name`)
+	err := find.Similar(t.Context(), w.Store, "Granite Games", errors.New("there is no organization Granite Games"))
+	e, ok := errors.AsType[*cli.Error](err)
+	if !ok || !strings.HasPrefix(e.Hint, "give its id; names cannot be looked up: ") || !strings.Contains(e.Hint, "name") || strings.Contains(e.Hint, "\n") {
+		t.Errorf("%+v", err)
+	}
+}
 
 func TestAFailedLookUpTakesAnIDAsGiven(t *testing.T) {
 	w := testworld.New(t)
