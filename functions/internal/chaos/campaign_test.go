@@ -50,7 +50,7 @@ const roundsForAllFaults = 100
 func wantEveryFault(t *testing.T, total map[string]int) {
 	t.Helper()
 	wanted := []string{
-		"commits lost", "answers to commits lost", "errors 1040 of the database", "errors 1205 of the database", "errors 1213 of the database", "errors 1290 of the database",
+		"commits lost", "answers to commits lost", "errors 1040 of the database", "errors 1290 of the database",
 		"at work: worker killed", "at work: enumerator killed", "messages delivered once more", "rows locked by others",
 	}
 	for _, s := range faultKinds {
@@ -64,6 +64,10 @@ func wantEveryFault(t *testing.T, total map[string]int) {
 		if total["  "+effect] == 0 {
 			t.Errorf("the count of %q is 0", effect)
 		}
+	}
+	// It depends on the server and its load whether locked rows end in a timeout (1205) or in a deadlock (1213).
+	if total["  errors 1205 of the database"]+total["  errors 1213 of the database"] == 0 {
+		t.Error("no locked row caused an error")
 	}
 }
 

@@ -49,7 +49,7 @@ type result struct {
 	downgrades         config.DowngradeLimit
 	budget             budget
 	announced          announced
-	mixed              bool // programs of a version without announcements took part
+	mixed              bool // programs of a version without announcements and the catch-ups' limit took part
 }
 
 // budget has the number of downgrades that all catch-ups made, and their limit.
