@@ -151,7 +151,7 @@ func TestEachPolicyAllowsWhatIsNeededAndNoMore(t *testing.T) {
 		},
 		"Operators": operators,
 		"BreakGlass": {
-			"lambda:UpdateEventSourceMapping " + idOf(t, "AWS::Lambda::EventSourceMapping", "BatchSize", float64(workerBatch)),
+			"lambda:UpdateEventSourceMapping " + idOf(t, "AWS::Lambda::EventSourceMapping", "MaximumBatchingWindowInSeconds", workerWindow.Seconds()),
 			"lambda:PutFunctionConcurrency Enumerator", "lambda:DeleteFunctionConcurrency Enumerator", "cloudformation:DescribeStacks AWS::StackId",
 		},
 	}
